@@ -1,0 +1,1 @@
+"""Stateroom, the server: a checkpoint service for PyTorch that never runs a pickle."""

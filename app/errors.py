@@ -1,0 +1,112 @@
+"""Everything that can go wrong, without a word of HTTP.
+
+StateroomError
+├── InvalidRequest               a request that cannot be understood; ``code`` says which rule
+├── RefusedCheckpoint            an upload that Stateroom will not store
+│   ├── NotACheckpoint           not a file that torch.save writes
+│   ├── HostileCheckpoint        breaks a rule that every honest file keeps
+│   ├── NoTensors                a checkpoint without a tensor
+│   └── ShardedTensor            one rank's shard of a distributed tensor
+├── SelectionError               a selection that cannot be served; ``code`` says which rule
+├── NotFound                     no such model, checkpoint, component or key
+├── Conflict                     the request contradicts what is stored
+├── IncompleteUpload             the body ended early, or is longer than it said
+├── StoreError                   the store failed: never the same as "not there"
+│   ├── PackMissing              a pack that should be there is not
+│   ├── DamagedBlob              bytes that no longer match their digest
+│   └── StorageFull              no room left on the device
+└── MissingBlobs                 a commit refers to blobs that have gone meanwhile
+
+An error's text is for the user: what is wrong, where, and what would be right. It never holds a path of the server.
+"""
+
+from collections.abc import Sequence
+
+
+class StateroomError(Exception):
+    """The base of all errors raised on purpose. ``code`` is stable and machine-readable."""
+
+    code = "internal-error"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(StateroomError):
+    code = "malformed-request"
+
+
+class RefusedCheckpoint(StateroomError):
+    """``rule`` names the rule that was broken, ``where`` the place in the file (a record, an offset, a key)."""
+
+    code = "refused-checkpoint"
+
+    def __init__(self, detail: str, *, rule: str | None = None, where: str | None = None) -> None:
+        super().__init__(detail)
+        self.rule = rule
+        self.where = where
+
+
+class NotACheckpoint(RefusedCheckpoint):
+    code = "not-a-checkpoint"
+
+
+class HostileCheckpoint(RefusedCheckpoint):
+    code = "hostile-checkpoint"
+
+
+class NoTensors(RefusedCheckpoint):
+    code = "no-tensors"
+
+
+class ShardedTensor(RefusedCheckpoint):
+    code = "sharded-tensor"
+
+
+class SelectionError(StateroomError):
+    """``near`` are names that come close to what was asked for."""
+
+    code = "no-keys-matched"
+
+    def __init__(self, detail: str, *, code: str, near: Sequence[str] = ()) -> None:
+        super().__init__(detail, code=code)
+        self.near = tuple(near)
+
+
+class NotFound(StateroomError):
+    code = "not-found"
+
+
+class Conflict(StateroomError):
+    code = "conflict"
+
+
+class IncompleteUpload(StateroomError):
+    code = "incomplete-upload"
+
+
+class StoreError(StateroomError):
+    code = "store-failed"
+
+
+class PackMissing(StoreError):
+    code = "pack-missing"
+
+
+class DamagedBlob(StoreError):
+    code = "damaged-blob"
+
+
+class StorageFull(StoreError):
+    code = "storage-full"
+
+
+class MissingBlobs(StateroomError):
+    code = "missing-blobs"
+
+    def __init__(self, detail: str, *, digests: Sequence[str]) -> None:
+        super().__init__(detail)
+        self.digests = tuple(digests)

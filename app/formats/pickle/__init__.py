@@ -1,0 +1,1 @@
+"""Pickles, read symbolically: opcodes become inert nodes, and no global is ever resolved."""

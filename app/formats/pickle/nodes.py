@@ -1,0 +1,123 @@
+"""The nodes a pickle is parsed into.
+
+What is inert in Python stays what it is: None, bool, int, float, complex, str, bytes, bytearray, tuple and list.
+Everything else is one of the classes below. Dicts and sets are kept as lists, because hashing a stranger's keys is
+work of the stranger's choosing. Nodes compare by identity: the same node twice is one shared object.
+"""
+
+from typing import Any, TypeAlias
+
+from ...values.dtype import DType
+
+Node: TypeAlias = Any
+"""None | bool | int | float | str | bytes | bytearray | tuple | list | one of the classes below."""
+
+
+class Dict:
+    """A plain dict, as the pairs it was built from, in order; a later pair with an equal key replaces an earlier."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: list[tuple[Node, Node]] | None = None) -> None:
+        self.pairs: list[tuple[Node, Node]] = [] if pairs is None else pairs
+
+
+class Set:
+    """A set, or with ``frozen`` a frozenset, from the set opcodes of protocol 4."""
+
+    __slots__ = ("frozen", "items")
+
+    def __init__(self, items: list[Node], frozen: bool = False) -> None:
+        self.items = items
+        self.frozen = frozen
+
+
+class Global:
+    """The name of a function or class, never looked up. Python 2 names are already mapped to Python 3's."""
+
+    __slots__ = ("module", "name")
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module = module
+        self.name = name
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Call:
+    """An object that unpickling would have built by calling ``function``: an opaque node, never built.
+
+    ``how`` is ``reduce`` (``function(*args)``), ``newobj`` (``cls.__new__(cls, *args)``), ``newobj_ex`` (with
+    ``kwargs``) or ``obj`` (protocol 0 and 1 instances). ``items`` and ``pairs`` are what APPEND(S) and SETITEM(S)
+    put into it; ``states`` what BUILD gave it, in order.
+    """
+
+    __slots__ = ("args", "function", "how", "items", "kwargs", "pairs", "states")
+
+    def __init__(self, function: Node, args: Node, how: str = "reduce", kwargs: Node = None) -> None:
+        self.function = function
+        self.args = args
+        self.how = how
+        self.kwargs = kwargs
+        self.items: list[Node] = []
+        self.pairs: list[tuple[Node, Node]] = []
+        self.states: list[Node] = []
+
+
+class Persistent:
+    """A persistent id that is no storage (a legacy file's ``module``)."""
+
+    __slots__ = ("pid",)
+
+    def __init__(self, pid: Node) -> None:
+        self.pid = pid
+
+
+class StorageRef:
+    """A storage named by a persistent id ``("storage", storage_class, key, location, numel)``.
+
+    ``dtype`` is the element type of its class, None for an untyped storage; ``numel`` counts elements of it (bytes
+    when untyped). One key is one StorageRef, however often the pickle names it.
+    """
+
+    __slots__ = ("dtype", "key", "location", "numel", "storage_class")
+
+    def __init__(self, storage_class: Global, dtype: DType | None, key: str, location: str, numel: int) -> None:
+        self.storage_class = storage_class
+        self.dtype = dtype
+        self.key = key
+        self.location = location
+        self.numel = numel
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * (1 if self.dtype is None else self.dtype.itemsize)
+
+
+class TensorRef:
+    """A dense tensor: ``function(storage, offset, shape, stride, *rest)``, a ``torch._utils._rebuild_tensor*``.
+
+    ``offset`` and ``stride`` count elements of ``dtype``; the extent was checked to lie within the storage.
+    """
+
+    __slots__ = ("dtype", "function", "offset", "rest", "shape", "storage", "stride")
+
+    def __init__(
+        self,
+        function: Global,
+        storage: StorageRef,
+        offset: int,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        rest: tuple[Node, ...],
+        dtype: DType,
+    ) -> None:
+        self.function = function
+        self.storage = storage
+        self.offset = offset
+        self.shape = shape
+        self.stride = stride
+        self.rest = rest
+        self.dtype = dtype

@@ -1,0 +1,91 @@
+"""Checkpoints and blobs as the catalog knows them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from .digest import Digest
+from .manifest import Component
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A line of checkpoints, ``namespace/name``."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class NewCheckpoint:
+    """A checkpoint about to be committed: all but what the catalog itself assigns.
+
+    ``manifest`` and ``frame`` name blobs; ``blobs`` are all the blobs it refers to, those two included, each once.
+    Sizes are in bytes; ``new_bytes`` is by how much the store grew. ``loss`` and metrics may be non-finite.
+    """
+
+    model: ModelName
+    run: str | None
+    epoch: int | None
+    step: int | None
+    loss: float | None
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    format: str
+    devices: tuple[str, ...]
+    components: tuple[Component, ...]
+    unsafe_globals: tuple[str, ...]
+    manifest: Digest
+    frame: Digest
+    blobs: tuple[Digest, ...]
+    nbytes: int
+    new_bytes: int
+    digest: Digest
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A named immutable upload. ``id`` is the catalog's own; users see ``model`` and ``version``.
+
+    ``components`` here carry no ``param_groups``.
+    """
+
+    id: int
+    model: ModelName
+    version: int
+    run: str | None
+    epoch: int | None
+    step: int | None
+    loss: float | None
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    format: str
+    devices: tuple[str, ...]
+    components: tuple[Component, ...]
+    unsafe_globals: tuple[str, ...]
+    manifest: Digest
+    frame: Digest
+    nbytes: int
+    new_bytes: int
+    digest: Digest
+    sha256: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Where a blob lies: ``length`` bytes at ``offset`` of the pack called ``pack``.
+
+    ``blocks`` are the raw BLAKE3 digests of its 16 MiB blocks, concatenated; a blob of one block has one.
+    """
+
+    digest: Digest
+    pack: str
+    offset: int
+    length: int
+    crc32: int
+    blocks: bytes

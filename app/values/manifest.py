@@ -1,0 +1,115 @@
+"""What an upload was found to contain: the manifest, and the plain facts lifted into the catalog.
+
+Positions are offsets in the uploaded file. Everything that is served is laid out in those coordinates; ``layout``
+turns them into blobs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .digest import Digest
+from .dtype import DType
+from .span import Span
+
+Path = tuple[str | int, ...]
+"""Where something lies in a checkpoint: the keys and list indices that lead to it. ``()`` is the root."""
+
+ComponentKind = Literal["state_dict", "optimizer"]
+
+MIN_BLOB_SIZE = 4096
+"""Storages of more bytes than this are blobs; smaller ones stay in the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """torch's untyped byte buffer as it lies in the file.
+
+    ``dtype`` is None for an untyped storage; ``location`` is the device tag saved with it; ``crc32`` is of its
+    bytes; ``digest`` names its blob, and is None when the storage is small enough to stay in the frame.
+    """
+
+    key: str
+    location: str
+    dtype: DType | None
+    span: Span
+    crc32: int = 0
+    digest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A view of a storage. ``offset`` and ``stride`` count elements; ``storage`` indexes ``Manifest.storages``.
+
+    ``component`` indexes ``Manifest.components``, or is None for a tensor that belongs to the root;
+    ``path`` starts below its component.
+    """
+
+    component: int | None
+    path: Path
+    dtype: DType
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    storage: int
+
+    @property
+    def key(self) -> str:
+        """The path as dotted text: a state_dict's own key, an optimizer's ``state.0.exp_avg``."""
+        return ".".join(map(str, self.path))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's elements, as if contiguous."""
+        count = self.dtype.itemsize
+        for size in self.shape:
+            count *= size
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A state_dict inside a checkpoint. ``keys`` counts its keys (an optimizer: its tensors); ``nbytes`` counts
+    each storage it uses once; ``param_groups`` is an optimizer's, as JSON text."""
+
+    path: Path
+    kind: ComponentKind
+    keys: int
+    nbytes: int
+    param_groups: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Dotted text; ``""`` is a checkpoint that is one flat state_dict."""
+        return ".".join(map(str, self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checkpoint, without its tensors' bytes: what every listing, plan and range is computed from.
+
+    ``skeleton`` is where the pickle lies; ``size`` is the whole file's; ``frame`` names the blob of all that is
+    no blob-sized storage.
+    """
+
+    format: str
+    size: int
+    skeleton: Span
+    storages: tuple[Storage, ...]
+    tensors: tuple[Tensor, ...]
+    components: tuple[Component, ...]
+    unsafe_globals: tuple[str, ...] = ()
+    byteorder: Literal["little", "big"] = "little"
+    frame: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a file says about itself, at its top level. ``metrics`` are its other numbers; floats may be
+    non-finite; ``devices`` are the storages' locations, sorted."""
+
+    epoch: int | None = None
+    step: int | None = None
+    loss: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
