@@ -70,7 +70,8 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Component:
     """A state_dict inside a checkpoint. ``keys`` counts its keys (an optimizer: its tensors); ``nbytes`` counts
-    each storage it uses once; ``param_groups`` is an optimizer's, as JSON text."""
+    each storage it uses once; ``param_groups`` is an optimizer's, as JSON text.
+    """
 
     path: Path
     kind: ComponentKind
@@ -106,7 +107,8 @@ class Manifest:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What a file says about itself, at its top level. ``metrics`` are its other numbers; floats may be
-    non-finite; ``devices`` are the storages' locations, sorted."""
+    non-finite; ``devices`` are the storages' locations, sorted.
+    """
 
     epoch: int | None = None
     step: int | None = None
