@@ -9,6 +9,7 @@ StateroomError
 │   └── ShardedTensor            one rank's shard of a distributed tensor
 ├── SelectionError               a selection that cannot be served; ``code`` says which rule
 ├── NotFound                     no such model, checkpoint, component or key
+├── Gone                         it was here for a limited time, which is over
 ├── Conflict                     the request contradicts what is stored
 ├── IncompleteUpload             the body ended early, or is longer than it said
 ├── StoreError                   the store failed: never the same as "not there"
@@ -78,6 +79,10 @@ class SelectionError(StateroomError):
 
 class NotFound(StateroomError):
     code = "not-found"
+
+
+class Gone(StateroomError):
+    code = "gone"
 
 
 class Conflict(StateroomError):

@@ -11,24 +11,24 @@ from dataclasses import dataclass, field
 
 from .span import Span
 
-Piece = bytes | memoryview | Span
+Piece = memoryview | Span
 
 
 @dataclass(slots=True)
 class VirtualFile:
     """Pieces in order. ``sources[i]`` is a file offset, or ``~offset`` into ``literals``.
 
-    ``checksums`` are four-byte little-endian CRC32s that the planner could not know, as (offset into ``literals``,
-    the spans they are of, one after another): they are filled in before the file is read.
+    ``checksums`` are the CRC32s that a planner could not know, as pairs of an offset into ``literals`` and the
+    span they are of: four little-endian bytes each, to be filled in before the file is read.
     """
 
     literals: bytearray = field(default_factory=bytearray)
-    starts: array[int] = field(default_factory=lambda: array("q"))
-    sources: array[int] = field(default_factory=lambda: array("q"))
+    starts: "array[int]" = field(default_factory=lambda: array("q"))
+    sources: "array[int]" = field(default_factory=lambda: array("q"))
     size: int = 0
-    checksums: list[tuple[int, tuple[Span, ...]]] = field(default_factory=list)
+    checksums: list[tuple[int, Span]] = field(default_factory=list)
 
-    def add_literal(self, data: bytes) -> None:
+    def add_literal(self, data: bytes | bytearray) -> None:
         if not data:
             return
         if not self.sources or self.sources[-1] >= 0:
@@ -46,10 +46,16 @@ class VirtualFile:
             self.sources.append(span.start)
         self.size += span.length
 
-    def add_checksum(self, spans: tuple[Span, ...]) -> None:
-        """Append the CRC32 of ``spans``, to be filled in by ``fill``."""
-        self.checksums.append((len(self.literals), spans))
+    def add_checksum(self, span: Span) -> None:
+        """Append the CRC32 of a span, to be filled in by ``fill``."""
+        self.checksums.append((len(self.literals), span))
         self.add_literal(bytes(4))
+
+    def extend(self, literals: "VirtualFile") -> None:
+        """Append another virtual file that has no spans."""
+        shift = len(self.literals)
+        self.checksums += [(offset + shift, span) for offset, span in literals.checksums]
+        self.add_literal(literals.literals)
 
     def fill(self, offset: int, crc32: int) -> None:
         """Set the checksum at ``offset`` of the literals."""
@@ -58,7 +64,7 @@ class VirtualFile:
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[Piece]:
         """What bytes ``[start, end)`` consist of, in order."""
         end = self.size if end is None else min(end, self.size)
-        view = memoryview(self.literals)
+        literals = memoryview(self.literals).toreadonly()
         i = bisect_right(self.starts, start) - 1
         while start < end:
             piece_end = self.starts[i + 1] if i + 1 < len(self.starts) else self.size
@@ -67,6 +73,6 @@ class VirtualFile:
             if source >= 0:
                 yield Span(source + skip, source + skip + stop - start)
             else:
-                yield view[~source + skip : ~source + skip + stop - start]
+                yield literals[~source + skip : ~source + skip + stop - start]
             start = stop
             i += 1

@@ -12,6 +12,12 @@ from ...values.dtype import DType
 Node: TypeAlias = Any
 """None | bool | int | float | str | bytes | bytearray | tuple | list | one of the classes below."""
 
+FROM_TYPE = frozenset({"torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"})
+"""Functions called with ``(rebuild, type, arguments, state)``: a Tensor subclass, or a tensor with attributes.
+
+Where ``rebuild`` makes a dense tensor, the Call holds that TensorRef in the place of ``arguments``.
+"""
+
 
 class Dict:
     """A plain dict, as the pairs it was built from, in order; a later pair with an equal key replaces an earlier."""

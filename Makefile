@@ -1,0 +1,43 @@
+# The verbs: demo | serve | test | check | bench. Each makes what it needs of .venv first; nothing else is touched.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
+
+.PHONY: demo serve test check bench
+
+demo: .venv/demo
+	$(BIN)/python -m demo
+
+serve: .venv/serve
+	@echo "Upload from another terminal:"
+	@echo "  curl -T checkpoint.tar http://127.0.0.1:$${STATEROOM_PORT:-8765}/v1/models/vision/classifier/checkpoints"
+	$(BIN)/python -m app serve
+
+test: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+check: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks $(BENCH)
+
+# Three stamps, each adding to the one before: to serve needs neither torch nor a linter. A change of what they
+# depend on makes .venv anew.
+.venv/serve: pyproject.toml client/pyproject.toml constraints.txt
+	@echo "Making .venv: a few seconds to serve, half a minute with torch. Only the first time."
+	$(PYTHON) -m venv --clear .venv
+	$(PIP) -e .
+	@touch $@
+
+.venv/demo: .venv/serve
+	$(PIP) -e '.[demo]' -e client
+	@touch $@
+
+.venv/dev: .venv/demo
+	$(PIP) -e '.[dev]'
+	@touch $@

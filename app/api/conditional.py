@@ -1,0 +1,25 @@
+"""Conditional requests (RFC 9110, 13): does the client hold these bytes already?
+
+ETags here are opaque text without quotes, always strong.
+"""
+
+import re
+
+_ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+
+
+def is_known(if_none_match: str | None, etag: str) -> bool:
+    """Whether If-None-Match names this representation (weak comparison), so that 304 is the answer."""
+    if if_none_match is None:
+        return False
+    if if_none_match.strip() == "*":
+        return True
+    return any(match[2] == etag for match in _ENTITY_TAG.finditer(if_none_match))
+
+
+def range_applies(if_range: str | None, etag: str) -> bool:
+    """Whether a Range is to be honoured: no If-Range, or one with this very ETag (strong comparison).
+
+    A date never applies: nothing here has a Last-Modified.
+    """
+    return if_range is None or if_range.strip() == f'"{etag}"'

@@ -1,0 +1,159 @@
+"""A download as a response: RFC 9110 in front of a file that exists only as a plan."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Response
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from ..deliver.download import Download
+from ..values.span import Span
+from .conditional import is_known, range_applies
+from .problems import Problem
+from .ranges import UnsatisfiableRange, content_range, requested_span
+from .services import Streams
+from .wire import is_head
+
+SMALLEST_SLICE = 128 * 1024
+LARGEST_SLICE = 1024 * 1024
+LEFT_OUT_BYTES = 2048
+
+_FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", **_FILE},
+    206: {"description": "The range that was asked for", **_FILE},
+    304: {"description": "The client has it: If-None-Match names its ETag"},
+    416: {"description": "The range is outside the file"},
+}
+"""OpenAPI for every route that answers with a DownloadResponse."""
+
+
+def disposition(filename: str) -> str:
+    """The value of Content-Disposition (RFC 6266); ``filename*`` where ASCII does not do."""
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in filename)
+    value = f'attachment; filename="{plain}"'
+    return value if plain == filename else f"{value}; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def left_out(paths: tuple[str, ...]) -> str:
+    """The value of Stateroom-Left-Out: percent-encoded paths, then ``...`` if a header should not hold all of them."""
+    value = ""
+    for path in paths:
+        more = (", " if value else "") + quote(path, safe="/:@[]()+=!$&'*;", errors="replace")
+        if len(value) + len(more) > LEFT_OUT_BYTES:
+            return f"{value}, ..."
+        value += more
+    return value
+
+
+class DownloadResponse(Response):
+    """Sends ``download``, or the part of it that the request asks for.
+
+    The first window is read before the head is sent: damage and a lost pack are still a problem then. Whatever fails
+    later is raised, which cuts the connection before Content-Length is reached.
+    """
+
+    def __init__(
+        self, download: Download, headers: Mapping[str, str], streams: Streams, *, filename: str | None = None
+    ) -> None:
+        super().__init__(status_code=200)
+        self._download = download
+        self._streams = streams
+        self._fields = {
+            **headers,
+            "ETag": f'"{download.etag}"',
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": disposition(filename or download.filename),
+        }
+        if download.left_out:
+            self._fields["Stateroom-Left-Out"] = left_out(download.left_out)
+        if download.sha256 is not None:
+            sha256 = base64.b64encode(bytes.fromhex(download.sha256)).decode()
+            self._fields["Repr-Digest"] = f"sha-256=:{sha256}:"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = Headers(scope=scope)
+        size = self._download.size
+        if is_known(", ".join(asked.getlist("if-none-match")) or None, self._download.etag):
+            kept = ("ETag", "Cache-Control", "Content-Location", "Stateroom-Checkpoint")
+            headers = {name: value for name, value in self._fields.items() if name in kept}
+            await Response(status_code=304, headers=headers)(scope, receive, send)
+            return
+        span = None
+        # Range is defined for GET alone.
+        if not is_head(scope) and range_applies(asked.get("if-range"), self._download.etag):
+            try:
+                span = requested_span(asked.get("range"), size)
+            except UnsatisfiableRange:
+                await self._unsatisfiable(asked["range"]).response()(scope, receive, send)
+                return
+        if span is None:
+            self.status_code, span = 200, Span(0, size)
+        else:
+            self.status_code = 206
+            self._fields["Content-Range"] = content_range(span, size)
+        self.init_headers({**self._fields, "Content-Length": str(span.length)})
+        if is_head(scope):
+            await self._start(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            with self._streams.joined():
+                await self._stream(span, receive, send)
+
+    def _unsatisfiable(self, asked: str) -> Problem:
+        return Problem(
+            416,
+            "The range is outside the file",
+            f"{asked[:100]!r} lies outside the {self._download.size} bytes there are.",
+            "range-not-satisfiable",
+            headers={"Content-Range": content_range(None, self._download.size), "Accept-Ranges": "bytes"},
+        )
+
+    async def _start(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+    async def _stream(self, span: Span, receive: Receive, send: Send) -> None:
+        """Send ``span`` while the next window is read; stop between windows when the client is gone."""
+        gone = asyncio.create_task(_disconnect(receive))
+        windows = self._download.windows(span.start, span.end)
+        ahead = asyncio.create_task(_next(windows))
+        try:
+            window = await ahead
+            await self._start(send)
+            while window is not None:
+                ahead = asyncio.create_task(_next(windows))
+                for view in window:
+                    await self._send_view(view, send)
+                await asyncio.sleep(0)
+                if gone.done():
+                    return
+                window = await ahead
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            for task in (gone, ahead):
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):  # what it failed with has been raised, or is moot
+                    await task
+
+    async def _send_view(self, view: memoryview, send: Send) -> None:
+        """In slices: a long one would hold up every other stream, a short one costs a call."""
+        start = 0
+        while start < len(view):
+            end = start + max(SMALLEST_SLICE, LARGEST_SLICE // self._streams.active)
+            await send({"type": "http.response.body", "body": view[start:end], "more_body": True})
+            start = end
+
+
+async def _next(windows: AsyncIterator[list[memoryview]]) -> list[memoryview] | None:
+    return await anext(windows, None)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

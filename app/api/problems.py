@@ -1,0 +1,153 @@
+"""How an error reads on the wire: RFC 9457 problem details, from one table.
+
+A problem says what the error's own text says, which is written for the user. What nobody foresaw says nothing but a
+request id.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from .. import errors
+from .documented import methods_at
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """The status and the title that all problems of one kind share; ``retry_after`` is in seconds."""
+
+    status: int
+    title: str
+    retry_after: int | None = None
+
+
+KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
+    errors.StateroomError: Kind(500, "The server failed"),
+    errors.InvalidRequest: Kind(422, "The request cannot be understood"),
+    errors.RefusedCheckpoint: Kind(422, "The upload was refused"),
+    errors.NotACheckpoint: Kind(422, "The upload is not a checkpoint"),
+    errors.HostileCheckpoint: Kind(422, "The upload breaks a rule that every checkpoint keeps"),
+    errors.NoTensors: Kind(422, "The upload holds no tensor"),
+    errors.ShardedTensor: Kind(422, "The upload holds one rank's shard of a tensor"),
+    errors.SelectionError: Kind(422, "The selection cannot be served"),
+    errors.NotFound: Kind(404, "There is no such thing"),
+    errors.Gone: Kind(410, "It is no longer kept"),
+    errors.Conflict: Kind(409, "The request contradicts what is stored"),
+    errors.IncompleteUpload: Kind(400, "The upload is incomplete"),
+    errors.StoreError: Kind(503, "The store failed", retry_after=5),
+    errors.PackMissing: Kind(500, "Stored bytes are missing"),
+    errors.DamagedBlob: Kind(500, "Stored bytes are damaged"),
+    errors.StorageFull: Kind(507, "The storage is full"),
+    errors.MissingBlobs: Kind(409, "Stored bytes are needed that are no longer there"),
+    "malformed-request": Kind(400, "The request is malformed"),
+    "cast-unavailable": Kind(501, "This server cannot cast tensors"),
+    "no-original": Kind(404, "There is no uploaded file"),
+}
+"""By the error's code where it has an entry, else by its very class."""
+
+STATUS_CODES: Mapping[int, tuple[str, str]] = {
+    400: ("malformed-request", "The request is malformed"),
+    401: ("unauthorized", "A token is needed"),
+    404: ("no-such-route", "There is nothing at this address"),
+    405: ("method-not-allowed", "The method is not allowed here"),
+    413: ("too-large", "The request is too large"),
+    503: ("not-ready", "The server is not ready"),
+}
+"""Code and title of what HTTP itself refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem. ``members`` are its extension members beside ``code``."""
+
+    status: int
+    title: str
+    detail: str
+    code: str
+    members: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self) -> Response:
+        content = {
+            "type": f"urn:stateroom:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.members,
+        }
+        headers = {"Cache-Control": "no-store", **self.headers}
+        return Response(json.dumps(content), self.status, headers, media_type="application/problem+json")
+
+
+def kind_of(error: errors.StateroomError) -> Kind:
+    """Raises KeyError for a class without an entry: a test sees to it that there is none."""
+    return KINDS.get(error.code) or KINDS[type(error)]
+
+
+def problem_of(error: errors.StateroomError) -> Problem:
+    """The problem an error of ours is; ``rule``, ``where``, ``near`` and ``digests`` where it has them."""
+    kind = kind_of(error)
+    members: dict[str, Any] = {}
+    match error:
+        case errors.RefusedCheckpoint():
+            members = {name: text for name in ("rule", "where") if (text := getattr(error, name)) is not None}
+        case errors.SelectionError() if error.near:
+            members = {"near": list(error.near)}
+        case errors.MissingBlobs():
+            members = {"digests": list(error.digests)}
+    headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
+    return Problem(kind.status, kind.title, error.detail, error.code, members, headers)
+
+
+def invalid(mistakes: Sequence[Mapping[str, Any]]) -> Problem:
+    """The problem that pydantic's ``errors()`` are; values that were sent are not sent back."""
+
+    def place(loc: Iterable[Any]) -> str:
+        return ".".join(map(str, loc))
+
+    if any(mistake["type"] == "json_invalid" for mistake in mistakes):
+        return Problem(400, KINDS["malformed-request"].title, "The body is not JSON.", "malformed-request")
+    found = [{"where": place(mistake["loc"]), "detail": mistake["msg"]} for mistake in mistakes[:20]]
+    detail = "; ".join(f"{one['where']}: {one['detail']}" if one["where"] else one["detail"] for one in found)
+    return Problem(422, KINDS[errors.InvalidRequest].title, detail, "invalid-value", {"errors": found})
+
+
+def internal_error(request_id: str) -> Response:
+    """The answer to what nobody foresaw."""
+    detail = "The server failed on this request. Its log has more, under this request id."
+    kind = KINDS[errors.StateroomError]
+    return Problem(kind.status, kind.title, detail, "internal-error", {"request_id": request_id}).response()
+
+
+def _of_http(error: HTTPException, request: Request) -> Problem:
+    fallback = HTTPStatus(error.status_code)
+    code, title = STATUS_CODES.get(error.status_code, (fallback.phrase.lower().replace(" ", "-"), fallback.phrase))
+    detail = error.detail if error.detail != fallback.phrase else f"{title}."
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # starlette knows only the methods of the first route at this path
+        headers["Allow"] = ", ".join(methods_at(request.app, request.scope["path"]))
+    return Problem(error.status_code, title, detail, code, headers=headers)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    match error:
+        case errors.StateroomError():
+            return problem_of(error).response()
+        case RequestValidationError():
+            return invalid(error.errors()).response()
+        case HTTPException():
+            return _of_http(error, request).response()
+    raise error
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of ``app`` answer as a problem."""
+    for kind in (errors.StateroomError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _answer)

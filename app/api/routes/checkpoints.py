@@ -1,0 +1,106 @@
+"""Checkpoints: listed, looked at, changed a little, deleted."""
+
+import re
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from ...catalog.checkpoints import delete, list_checkpoints, resolve, update
+from ...catalog.listing import Filter, Listing
+from ...errors import InvalidRequest
+from ..answers import REVALIDATE, identity_headers, is_fixed, json_answer
+from ..bodies import Body, documented_body
+from ..params import Cursor, Model, Ref, Run, dynamic_parameters
+from ..services import Parts
+from ..views import CheckpointPage, CheckpointView
+
+router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
+
+_OPERATOR = re.compile(r"(.+)\.(lt|le|gt|ge)", re.DOTALL)
+_PLAIN = frozenset({"run", "order", "limit", "cursor"})
+_COMPARED = ("version", "epoch", "step", "loss", "bytes", "created_at")
+
+
+def parse_filters(given: Iterable[tuple[str, str]]) -> tuple[Filter, ...]:
+    """``epoch.ge=3`` and ``tag.x=y``: whether there are such fields is the catalog's to say."""
+    filters = []
+    for name, value in given:
+        if name not in _PLAIN:
+            match = _OPERATOR.fullmatch(name)
+            filters.append(Filter(match[1], match[2], value) if match else Filter(name, "eq", value))
+    return tuple(filters)
+
+
+class CheckpointChange(BaseModel):
+    """What is named is set, or removed where it is null; all else stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metrics: dict[str, float | None] = {}
+    tags: dict[str, str | None] = {}
+
+
+@router.get(
+    "",
+    summary="List checkpoints",
+    response_model=CheckpointPage,
+    openapi_extra=dynamic_parameters(
+        **{name: f"only those of this {name}" for name in _COMPARED},
+        **{f"{name}.{{operator}}": "compared: `lt`, `le`, `gt` or `ge`" for name in _COMPARED},
+        **{
+            "metric.{name}": "only those with this value of a metric",
+            "metric.{name}.{operator}": "compared: `lt`, `le`, `gt` or `ge`",
+            "tag.{name}": "only those with this tag",
+        },
+    ),
+)
+def index(
+    request: Request,
+    services: Parts,
+    model: Model,
+    run: Run = None,
+    order: Annotated[str, Query(description="a field, `-` before it to descend")] = "-version",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Those without a finite value of the order's field come last; ties go to the newest."""
+    listing = Listing(run, order, limit, cursor, parse_filters(request.query_params.multi_items()))
+    with services.catalog.read() as session:
+        page = list_checkpoints(session, model, listing)
+    return json_answer(request, CheckpointPage.of(page.items, page.next))
+
+
+@router.get("/{ref}", summary="Get a checkpoint", response_model=CheckpointView)
+def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
+    with services.catalog.read() as session:
+        checkpoint = resolve(session, model, ref, run)
+    # Metrics and tags may change under a number too: nobody may keep this without asking again.
+    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": REVALIDATE}
+    return json_answer(request, CheckpointView.of(checkpoint), headers)
+
+
+@router.patch(
+    "/{ref}",
+    summary="Change metrics and tags",
+    response_model=CheckpointView,
+    openapi_extra=documented_body(CheckpointChange),
+)
+def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
+    """Evaluation comes after the save. Everything else is fixed at upload."""
+    asked = body.read(CheckpointChange)
+    with services.catalog.write() as session:
+        version = resolve(session, model, ref, run).version
+        checkpoint = update(session, model, version, asked.metrics, asked.tags)
+    return json_answer(request, CheckpointView.of(checkpoint), identity_headers(request, checkpoint, ref))
+
+
+@router.delete("/{ref}", summary="Delete a checkpoint", status_code=204)
+def remove(services: Parts, model: Model, ref: Ref) -> Response:
+    """By its number only: what a moving ref names may be another one by now."""
+    if not is_fixed(ref):
+        raise InvalidRequest(f"{ref!r} may move; delete a checkpoint by its number", code="moving-ref")
+    with services.catalog.write() as session:
+        delete(session, model, resolve(session, model, ref).version)
+    return Response(status_code=204)

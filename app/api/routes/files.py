@@ -1,0 +1,54 @@
+"""The whole checkpoint: as saved but for its devices, or as uploaded, byte for byte."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from ...catalog.checkpoints import resolve
+from ...select.query import parse_device
+from ..answers import identity_headers, lifetime
+from ..downloads import FILE_RESPONSES, DownloadResponse
+from ..params import Model, Ref, Run
+from ..services import Parts
+
+router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["files"])
+
+
+@router.get("/file", summary="Download a checkpoint", response_class=Response, responses=FILE_RESPONSES)
+@router.get(
+    "/file/{filename}", summary="Download a checkpoint under a name", response_class=Response, responses=FILE_RESPONSES
+)
+def file(
+    request: Request,
+    services: Parts,
+    model: Model,
+    ref: Ref,
+    run: Run = None,
+    device: Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")] = None,
+    weights_only: Annotated[bool, Query(description="false: also what only an unsafe load can read")] = True,
+    filename: str | None = None,
+) -> Response:
+    """Every field as it was saved."""
+    location = None if device is None else parse_device(device)
+    with services.catalog.read() as session:
+        checkpoint = resolve(session, model, ref, run)
+    download = services.deliver.file(checkpoint, location, weights_only=weights_only)
+    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
+    return DownloadResponse(download, headers, services.streams, filename=filename)
+
+
+@router.get("/original", summary="Download the upload", response_class=Response, responses=FILE_RESPONSES)
+@router.get(
+    "/original/{filename}",
+    summary="Download the upload under a name",
+    response_class=Response,
+    responses=FILE_RESPONSES,
+)
+def original(
+    request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: str | None = None
+) -> Response:
+    """Byte for byte."""
+    with services.catalog.read() as session:
+        checkpoint = resolve(session, model, ref, run)
+    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
+    return DownloadResponse(services.deliver.original(checkpoint), headers, services.streams, filename=filename)

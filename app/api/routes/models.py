@@ -1,0 +1,70 @@
+"""Models: lines of checkpoints."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from ...catalog.checkpoints import resolve
+from ...catalog.models import get_model, list_models, set_best
+from ...catalog.session import ReadSession
+from ...errors import NotFound
+from ...values.checkpoint import Checkpoint, ModelName
+from ..answers import json_answer
+from ..bodies import Body, documented_body
+from ..params import Cursor, Model
+from ..services import Parts
+from ..views import ModelDetails, ModelPage, ModelView
+
+router = APIRouter(tags=["models"])
+
+
+class ModelChange(BaseModel):
+    """`best` is `min:NAME` or `max:NAME`, where NAME is `loss` or a metric."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    best: str
+
+
+def _details(session: ReadSession, name: ModelName) -> ModelDetails:
+    def one(ref: str) -> Checkpoint | None:
+        try:
+            return resolve(session, name, ref)
+        except NotFound:
+            return None
+
+    return ModelDetails.with_checkpoints(get_model(session, name), one("latest"), one("best"))
+
+
+@router.get("/v1/models", summary="List the models", response_model=ModelPage)
+def index(
+    request: Request, services: Parts, limit: Annotated[int, Query(ge=1, le=1000)] = 50, cursor: Cursor = None
+) -> Response:
+    """By name."""
+    with services.catalog.read() as session:
+        page = list_models(session, limit=limit, cursor=cursor)
+    return json_answer(request, ModelPage(items=[ModelView.of(model) for model in page.items], next=page.next))
+
+
+@router.get("/v1/models/{namespace}/{name}", summary="Get a model", response_model=ModelDetails)
+def show(request: Request, services: Parts, model: Model) -> Response:
+    """With its latest and its best checkpoint."""
+    with services.catalog.read() as session:
+        view = _details(session, model)
+    return json_answer(request, view)
+
+
+@router.patch(
+    "/v1/models/{namespace}/{name}",
+    summary="Change a model",
+    response_model=ModelDetails,
+    openapi_extra=documented_body(ModelChange),
+)
+def change(request: Request, services: Parts, model: Model, body: Body) -> Response:
+    """Set what the ref `best` means."""
+    asked = body.read(ModelChange)
+    with services.catalog.write() as session:
+        set_best(session, model, asked.best)
+        view = _details(session, model)
+    return json_answer(request, view)

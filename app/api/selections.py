@@ -1,0 +1,78 @@
+"""The state_dict query as parameters of a URL and as fields of a JSON body."""
+
+from typing import Annotated
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, ConfigDict
+
+from ..errors import SelectionError
+from ..select.query import StateDictQuery, parse_rename
+
+_UNSERVED = "not served yet"
+
+
+class SelectionBody(BaseModel):
+    """The fields of a selection, as a JSON body has them; `rename` is pairs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    component: str | None = None
+    strip_prefix: str | None = None
+    include: list[str] = []
+    exclude: list[str] = []
+    rename: list[tuple[str, str]] = []
+    add_prefix: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    dtype_exclude: list[str] = []
+    format: str = "pt"
+
+    @property
+    def query(self) -> StateDictQuery:
+        """Raises SelectionError: ``cast-unavailable``, ``format-unavailable``, ``unknown-format``, ``unknown-device``."""
+        if self.dtype is not None or self.dtype_exclude:
+            raise SelectionError("this server cannot cast tensors: leave out dtype", code="cast-unavailable")
+        if self.format == "safetensors":
+            raise SelectionError("this server does not write safetensors: ask for pt", code="format-unavailable")
+        if self.format != "pt":
+            raise SelectionError(f"there is no format {self.format!r}; pt is", code="unknown-format", near=("pt",))
+        return StateDictQuery(
+            component=self.component,
+            strip_prefix=self.strip_prefix,
+            include=tuple(self.include),
+            exclude=tuple(self.exclude),
+            rename=tuple(self.rename),
+            add_prefix=self.add_prefix,
+            device=self.device,
+        )
+
+
+async def selection_in_query(
+    component: Annotated[
+        str | None, Query(description="dotted path; `''` is a flat file; left out: the model's state_dict")
+    ] = None,
+    strip_prefix: Annotated[str | None, Query(description="keys without it pass")] = None,
+    include: Annotated[list[str], Query(description="globs in which `*` crosses dots, or `re:` + an expression")] = [],  # noqa: B006 - FastAPI reads it as a default, and nobody changes it
+    exclude: Annotated[list[str], Query(description="as `include`")] = [],  # noqa: B006 - as above
+    rename: Annotated[list[str], Query(description="`OLD=>NEW`, prefix to prefix; or `re:OLD=>NEW` with `\\1`")] = [],  # noqa: B006 - as above
+    add_prefix: Annotated[str | None, Query()] = None,
+    device: Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")] = None,
+    dtype: Annotated[str | None, Query(description=_UNSERVED)] = None,
+    dtype_exclude: Annotated[list[str], Query(description=_UNSERVED)] = [],  # noqa: B006 - as above
+    format_: Annotated[str, Query(alias="format", description="`pt`")] = "pt",
+) -> StateDictQuery:
+    return SelectionBody(
+        component=component,
+        strip_prefix=strip_prefix,
+        include=include,
+        exclude=exclude,
+        rename=[parse_rename(each) for each in rename],
+        add_prefix=add_prefix,
+        device=device,
+        dtype=dtype,
+        dtype_exclude=dtype_exclude,
+        format=format_,
+    ).query
+
+
+Selection = Annotated[StateDictQuery, Depends(selection_in_query)]

@@ -1,0 +1,190 @@
+"""Checkpoints and models as JSON."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from ..catalog.models import Model
+from ..select.components import PREFERRED
+from ..values.checkpoint import Checkpoint, ModelName
+from ..values.manifest import Component, ComponentKind
+
+
+def model_url(model: ModelName) -> str:
+    return f"/v1/models/{model}"
+
+
+def checkpoint_url(model: ModelName, version: int) -> str:
+    return f"{model_url(model)}/checkpoints/{version}"
+
+
+def stem(checkpoint: Checkpoint) -> str:
+    """``resnet50-v12``: what files made of a checkpoint are called."""
+    return f"{checkpoint.model.name}-v{checkpoint.version}"
+
+
+def finite(number: float | None) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return number if number is None or math.isfinite(number) else None
+
+
+def printable(text: str) -> str:
+    """Text from a file, which may hold lone surrogates, as Unicode, which may not."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+FileText = Annotated[str, BeforeValidator(printable)]
+
+
+class ComponentView(BaseModel):
+    """A state_dict inside a checkpoint; ``keys`` counts, ``bytes`` counts shared storages once."""
+
+    name: FileText
+    kind: ComponentKind
+    keys: int
+    bytes: int
+    url: str
+
+
+class CheckpointUrls(BaseModel):
+    """Relative, ready to be fetched. The last part of what is downloaded is unique, because torch.hub caches by it."""
+
+    self: str
+    tensors: str
+    state_dict: str | None = Field(description="the default component; null where the query has to name one")
+    file: str
+    original: str
+
+
+class CheckpointView(BaseModel):
+    """A checkpoint. Numbers that are not finite read as null, and `nonfinite` names them."""
+
+    model: str
+    version: int
+    run: str | None
+    epoch: int | None
+    step: int | None
+    loss: float | None
+    metrics: dict[str, float | None]
+    tags: dict[str, str]
+    nonfinite: list[str]
+    format: str
+    devices: list[FileText]
+    components: list[ComponentView]
+    unsafe_globals: list[FileText]
+    bytes: int
+    new_bytes: int = Field(description="by how much the store grew")
+    digest: str
+    sha256: str
+    created_at: datetime
+    urls: CheckpointUrls
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "CheckpointView":
+        numbers = {"loss": checkpoint.loss, **{f"metric.{name}": x for name, x in checkpoint.metrics.items()}}
+        return cls(
+            model=str(checkpoint.model),
+            version=checkpoint.version,
+            run=checkpoint.run,
+            epoch=checkpoint.epoch,
+            step=checkpoint.step,
+            loss=finite(checkpoint.loss),
+            metrics={name: finite(number) for name, number in checkpoint.metrics.items()},
+            tags=dict(checkpoint.tags),
+            nonfinite=[name for name, number in numbers.items() if number is not None and not math.isfinite(number)],
+            format=checkpoint.format,
+            devices=list(checkpoint.devices),
+            components=[_component(checkpoint, component) for component in checkpoint.components],
+            unsafe_globals=list(checkpoint.unsafe_globals),
+            bytes=checkpoint.nbytes,
+            new_bytes=checkpoint.new_bytes,
+            digest=checkpoint.digest,
+            sha256=checkpoint.sha256,
+            created_at=checkpoint.created_at,
+            urls=_urls(checkpoint),
+        )
+
+
+class CheckpointPage(BaseModel):
+    items: list[CheckpointView]
+    next: str | None = Field(description="the cursor of the next page")
+
+    @classmethod
+    def of(cls, checkpoints: Iterable[Checkpoint], cursor: str | None) -> "CheckpointPage":
+        return cls(items=[CheckpointView.of(checkpoint) for checkpoint in checkpoints], next=cursor)
+
+
+class ModelView(BaseModel):
+    """A line of checkpoints; `best` is what the ref `best` means in it."""
+
+    model: str
+    best: str
+    checkpoints: int
+    created_at: datetime
+    url: str
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelView":
+        return cls(
+            model=str(model.name),
+            best=model.best,
+            checkpoints=model.checkpoints,
+            created_at=model.created_at,
+            url=model_url(model.name),
+        )
+
+
+class ModelDetails(ModelView):
+    """A model with two of its checkpoints; null where no checkpoint is meant."""
+
+    latest_checkpoint: CheckpointView | None
+    best_checkpoint: CheckpointView | None
+
+    @classmethod
+    def with_checkpoints(cls, model: Model, latest: Checkpoint | None, best: Checkpoint | None) -> "ModelDetails":
+        return cls(
+            **ModelView.of(model).model_dump(),
+            latest_checkpoint=None if latest is None else CheckpointView.of(latest),
+            best_checkpoint=None if best is None else CheckpointView.of(best),
+        )
+
+
+class ModelPage(BaseModel):
+    items: list[ModelView]
+    next: str | None = Field(description="the cursor of the next page")
+
+
+def _component(checkpoint: Checkpoint, component: Component) -> ComponentView:
+    return ComponentView(
+        name=component.name,
+        kind=component.kind,
+        keys=component.keys,
+        bytes=component.nbytes,
+        url=_download_url(checkpoint, "state_dict", component.name),
+    )
+
+
+def _urls(checkpoint: Checkpoint) -> CheckpointUrls:
+    here = checkpoint_url(checkpoint.model, checkpoint.version)
+    return CheckpointUrls(
+        self=here,
+        tensors=f"{here}/tensors",
+        state_dict=_download_url(checkpoint, "state_dict") if _has_default(checkpoint.components) else None,
+        file=_download_url(checkpoint, "file"),
+        original=f"{here}/original/{stem(checkpoint)}-{checkpoint.sha256[:8]}.pt",
+    )
+
+
+def _download_url(checkpoint: Checkpoint, route: str, component: str | None = None) -> str:
+    unique = hashlib.sha256(f"{route} {component!r} {checkpoint.digest}".encode()).hexdigest()[:8]
+    query = "" if component is None else "?" + urlencode({"component": printable(component)}, quote_via=quote)
+    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{stem(checkpoint)}-{unique}.pt{query}"
+
+
+def _has_default(components: Sequence[Component]) -> bool:
+    return len(components) < 2 or any(component.path == (name,) for component in components for name in PREFERRED)

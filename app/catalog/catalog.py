@@ -1,0 +1,59 @@
+"""The catalog's door: engines, sessions, migration."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+
+from ..errors import StoreError
+from . import migrate, tables
+from .dialect import migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
+from .session import ReadSession, WriteSession
+
+
+class Catalog:
+    """All metadata, in the database at ``url`` (``sqlite:///PATH``). Safe to share between threads.
+
+    Without ``durable`` a crash of the machine may lose what was acknowledged; a crash of the process may not.
+
+    Database failures come out of every session as StoreError (codes ``catalog-busy``, ``catalog-failed``) or
+    StorageFull.
+    """
+
+    def __init__(self, url: str, *, durable: bool = True) -> None:
+        self._url = parse_url(url)
+        self._reader = reading_engine(self._url)
+        self._writer = writing_engine(self._url, durable=durable)
+
+    def migrate(self) -> None:
+        """Bring an empty or older database up to this version's schema, in one transaction."""
+        engine = migrating_engine(self._url)
+        try:
+            with translated_errors():
+                migrate.upgrade(engine)
+        finally:
+            engine.dispose()
+
+    def ping(self) -> None:
+        """Raises StoreError unless the database answers and holds a catalog."""
+        try:
+            with self.read() as session:
+                session.select(select(tables.models.c.id).limit(1)).all()
+        except DBAPIError as error:
+            raise StoreError("the database holds no catalog: migrate it first", code="catalog-failed") from error
+
+    def close(self) -> None:
+        self._reader.dispose()
+        self._writer.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[ReadSession]:
+        with translated_errors(), self._reader.begin() as connection:
+            yield ReadSession(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[WriteSession]:
+        """One transaction, committed at the end and undone by any exception. Keep it short: others wait for it."""
+        with translated_errors(), self._writer.begin() as connection:
+            yield WriteSession(connection)

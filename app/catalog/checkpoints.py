@@ -1,0 +1,122 @@
+"""Checkpoints: found, changed a little, deleted."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import delete as delete_from
+from sqlalchemy import update as update_table
+
+from ..errors import NotFound
+from ..values.checkpoint import Checkpoint, ModelName
+from .dialect import each_text
+from .listing import Filter, Listing, list_checkpoints
+from .models import Model, drop_never_used, get_model
+from .page import Page
+from .refs import Ref, parse_best, parse_ref, version_of
+from .rows import check_fields, check_text, load_checkpoints, metric_rows, tag_rows, to_microseconds
+from .session import ReadSession, WriteSession
+from .tables import checkpoints, metrics, models, tags
+
+__all__ = ["Filter", "Listing", "Page", "delete", "drop_unfinished", "list_checkpoints", "resolve", "update"]
+
+
+def resolve(s: ReadSession, name: ModelName, ref: str, run: str | None = None) -> Checkpoint:
+    """The checkpoint that ``ref`` picks now, among those of ``run`` if it is given.
+
+    Raises NotFound (``model-not-found``, ``checkpoint-not-found``) and InvalidRequest (``bad-ref``).
+    """
+    parsed = parse_ref(ref)
+    if run is not None:
+        check_text(run, "run")
+    model = get_model(s, name)
+    pick = parse_best(model.best) if parsed.kind == "best" else parsed
+    if pick.kind != "alias":
+        version = s.select(version_of(pick, model.id, run)).scalar()
+        if version is not None:
+            return load_checkpoints(s, name, model.id, [version])[0]
+    raise NotFound(_what_exists(s, model, pick, run), code="checkpoint-not-found")
+
+
+def update(
+    w: WriteSession,
+    name: ModelName,
+    version: int,
+    changed_metrics: Mapping[str, float | None],
+    changed_tags: Mapping[str, str | None],
+) -> Checkpoint:
+    """Set metrics and tags, or remove those that are None; the others stay. Everything else is fixed at upload.
+
+    Raises NotFound (``model-not-found``, ``checkpoint-not-found``) and InvalidRequest (``bad-metric``, ``bad-tag``,
+    ``bad-text``).
+    """
+    check_fields(changed_metrics, changed_tags)
+    checkpoint = resolve(w, name, str(version))
+    key = {"model_id": get_model(w, name).id, "version": version, "run": checkpoint.run}
+    new_metrics = {metric: value for metric, value in changed_metrics.items() if value is not None}
+    new_tags = {tag: value for tag, value in changed_tags.items() if value is not None}
+    for table, changed, rows in (
+        (metrics, changed_metrics, metric_rows(key, new_metrics)),
+        (tags, changed_tags, tag_rows(key, new_tags)),
+    ):
+        if changed:
+            w.execute(
+                delete_from(table).where(
+                    table.c.model_id == key["model_id"],
+                    table.c.version == version,
+                    table.c.name.in_(each_text(changed)),
+                )
+            )
+            w.insert(table, rows)
+    return resolve(w, name, str(version))
+
+
+def delete(w: WriteSession, name: ModelName, version: int) -> None:
+    """The checkpoint is gone and its version is never used again; its blobs stay until a sweep finds them unused.
+
+    Raises NotFound (``model-not-found``, ``checkpoint-not-found``).
+    """
+    checkpoint = resolve(w, name, str(version))
+    w.execute(delete_from(checkpoints).where(checkpoints.c.id == checkpoint.id))
+    w.execute(
+        update_table(models)
+        .where(models.c.namespace == name.namespace, models.c.name == name.name)
+        .values(checkpoints=models.c.checkpoints - 1)
+    )
+
+
+def drop_unfinished(w: WriteSession, before: datetime | None = None) -> int:
+    """Remove what commits that never ended have left (begun before ``before``, if given); returns how many.
+
+    Without ``before`` it is for a server that knows that it is the only one and has not begun to serve.
+    """
+    unfinished: ColumnElement[bool] = checkpoints.c.version.is_(None)
+    if before is not None:
+        unfinished &= checkpoints.c.created_at < to_microseconds(before)
+    count = w.execute(delete_from(checkpoints).where(unfinished)).rowcount
+    drop_never_used(w)
+    return count
+
+
+def _what_exists(s: ReadSession, model: Model, ref: Ref, run: str | None) -> str:
+    """Why ``ref`` picks nothing, and what would be there."""
+    scope = [checkpoints.c.model_id == model.id, checkpoints.c.version.is_not(None)]
+    where = str(model.name)
+    if run is not None:
+        scope.append(checkpoints.c.run == run)
+        where += f" in run {run!r}"
+    newest = s.select(select(func.max(checkpoints.c.version)).where(*scope)).scalar()
+    if newest is None:
+        return f"{where} has no checkpoints"
+    match ref.kind:
+        case "min" | "max":
+            return f"{where} has no checkpoint with a finite {ref.name}"
+        case "epoch" | "step":
+            column = checkpoints.c[ref.kind]
+            low, high = s.select(select(func.min(column), func.max(column)).where(*scope)).one()
+            there = f"they go from {low} to {high}" if low is not None else "none has one"
+            return f"{where} has no checkpoint of {ref.kind} {ref.number}: {there}"
+        case "alias":
+            return f"{where} has no alias {ref.name!r}; it has versions up to {newest}"
+        case _:
+            return f"{where} has no version {ref.number}; it has versions up to {newest}"

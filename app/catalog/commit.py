@@ -1,0 +1,201 @@
+"""Making a checkpoint visible: the one moment before which nobody sees it and after which a crash cannot take it.
+
+A checkpoint of few blobs is one transaction. One of many takes several short ones, so that nobody waits for its
+hundreds of thousands of rows:
+
+1. the pack is sealed and its blobs become known, a batch at a time;
+2. a checkpoint row without a version, then what it refers to, a batch at a time;
+3. the version is drawn, and with it the checkpoint is there.
+
+A crash between them leaves blobs that nobody refers to and a row that nobody sees: ``drop_unfinished`` and the sweep
+remove them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from sqlalchemy import delete, insert, select, update
+
+from ..errors import MissingBlobs
+from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
+from ..values.digest import Digest
+from . import blobs, packs
+from .catalog import Catalog
+from .models import DEFAULT_BEST, drop_never_used
+from .rows import (
+    check_fields,
+    check_integer,
+    check_text,
+    component_to_json,
+    from_microseconds,
+    metric_rows,
+    split_number,
+    tag_rows,
+    to_microseconds,
+)
+from .session import WriteSession
+from .tables import checkpoints, metrics, models, tags
+
+BATCH = 2000
+"""Rows of one kind in a transaction: some 20 ms of write lock."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NewPack:
+    """A pack whose bytes are durable: ``size`` bytes, of which ``blobs`` are new to the namespace."""
+
+    name: str
+    size: int
+    blobs: Sequence[Blob]
+
+
+def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None = None) -> Checkpoint:
+    """Make ``new`` the next version of its model, which appears if it is the first.
+
+    ``pack`` was begun and is written; it is None where nothing was new, and ``forget_pack`` then names the pack that
+    was begun for nothing.
+
+    Raises MissingBlobs with the digests that are neither in ``pack`` nor stored any more: the checkpoint is then
+    not there, and the commit may be tried again, with this pack or with another that holds them. Raises
+    InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``) and StoreError (``pack-lease-expired``).
+    """
+    _check(new)
+    digests = tuple(dict.fromkeys(new.blobs))
+    if len(digests) + (len(pack.blobs) if pack else 0) > BATCH:
+        return _commit_in_batches(catalog, new, digests, pack, forget_pack)
+    with catalog.write() as w:
+        if pack is not None:
+            _store(w, new, pack, pack.blobs)
+        checkpoint_id = _insert(w, new)
+        _refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, digests))
+        return _publish(w, checkpoint_id, new, forget_pack)
+
+
+def _commit_in_batches(
+    catalog: Catalog, new: NewCheckpoint, digests: Sequence[Digest], pack: NewPack | None, forget_pack: str | None
+) -> Checkpoint:
+    if pack is not None:
+        for stored in _batches(pack.blobs):
+            with catalog.write() as w:
+                _store(w, new, pack, stored)
+    with catalog.write() as w:
+        checkpoint_id = _insert(w, new)
+    try:
+        missing: list[Digest] = []
+        for batch in _batches(digests):
+            with catalog.write() as w:
+                missing += blobs.refer(w, checkpoint_id, new.model.namespace, batch)
+        _refuse_if_missing(missing)
+        with catalog.write() as w:
+            return _publish(w, checkpoint_id, new, forget_pack)
+    except BaseException:
+        with catalog.write() as w:
+            w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id))
+            drop_never_used(w)
+        raise
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+
+
+def _store(w: WriteSession, new: NewCheckpoint, pack: NewPack, stored: Sequence[Blob]) -> None:
+    blobs.insert_new(w, new.model.namespace, packs.seal(w, pack.name, pack.size), stored)
+
+
+def _refuse_if_missing(missing: Sequence[Digest]) -> None:
+    if missing:
+        raise MissingBlobs(f"{len(missing)} blobs of the checkpoint are not stored any more", digests=missing)
+
+
+def _check(new: NewCheckpoint) -> None:
+    check_fields(new.metrics, new.tags)
+    check_integer(new.epoch, "epoch")
+    check_integer(new.step, "step")
+    if new.run is not None:
+        check_text(new.run, "run")
+
+
+def _insert(w: WriteSession, new: NewCheckpoint) -> int:
+    """The row, still without a version; returns its id."""
+    now = to_microseconds(datetime.now(UTC))
+    namespace, name = new.model.namespace, new.model.name
+    w.insert_or_keep(
+        models,
+        [
+            {
+                "namespace": namespace,
+                "name": name,
+                "best": DEFAULT_BEST,
+                "next_version": 1,
+                "checkpoints": 0,
+                "created_at": now,
+            }
+        ],
+    )
+    loss, loss_nonfinite = split_number(new.loss)
+    row = {
+        "model_id": select(models.c.id).where(models.c.namespace == namespace, models.c.name == name).scalar_subquery(),
+        "run": new.run,
+        "epoch": new.epoch,
+        "step": new.step,
+        "loss": loss,
+        "loss_nonfinite": loss_nonfinite,
+        "format": new.format,
+        "devices": list(new.devices),
+        "components": [component_to_json(component) for component in new.components],
+        "unsafe_globals": list(new.unsafe_globals),
+        "manifest": new.manifest,
+        "frame": new.frame,
+        "nbytes": new.nbytes,
+        "new_bytes": new.new_bytes,
+        "digest": new.digest,
+        "sha256": new.sha256,
+        "created_at": now,
+    }
+    return int(w.execute(insert(checkpoints).values(row).returning(checkpoints.c.id)).scalar_one())
+
+
+def _publish(w: WriteSession, checkpoint_id: int, new: NewCheckpoint, forget_pack: str | None) -> Checkpoint:
+    """Draw the version; the transaction's end makes it visible."""
+    model_id, version = w.execute(
+        update(models)
+        .where(models.c.namespace == new.model.namespace, models.c.name == new.model.name)
+        .values(next_version=models.c.next_version + 1, checkpoints=models.c.checkpoints + 1)
+        .returning(models.c.id, models.c.next_version - 1)
+    ).one()
+    created_at = to_microseconds(datetime.now(UTC))
+    w.execute(
+        update(checkpoints).where(checkpoints.c.id == checkpoint_id).values(version=version, created_at=created_at)
+    )
+    key = {"model_id": model_id, "version": version, "run": new.run}
+    w.insert(metrics, metric_rows(key, new.metrics))
+    w.insert(tags, tag_rows(key, new.tags))
+    if forget_pack is not None:
+        packs.forget(w, forget_pack)
+    return Checkpoint(
+        id=checkpoint_id,
+        model=new.model,
+        version=version,
+        run=new.run,
+        epoch=new.epoch,
+        step=new.step,
+        loss=new.loss,
+        metrics=dict(sorted(new.metrics.items())),
+        tags=dict(sorted(new.tags.items())),
+        format=new.format,
+        devices=new.devices,
+        components=tuple(replace(component, param_groups=None) for component in new.components),
+        unsafe_globals=new.unsafe_globals,
+        manifest=new.manifest,
+        frame=new.frame,
+        nbytes=new.nbytes,
+        new_bytes=new.new_bytes,
+        digest=new.digest,
+        sha256=new.sha256,
+        created_at=from_microseconds(created_at),
+    )

@@ -1,0 +1,41 @@
+"""Migrations, run from the program."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine
+
+from ..errors import StateroomError
+from .dialect import check_foreign_keys
+from .tables import metadata
+
+
+def migrations_folder() -> Path:
+    """``migrations`` lies inside the installed package, and beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def config_for(connection: Connection) -> Config:
+    """An Alembic configuration whose commands run on ``connection``, in its transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.attributes.update(connection=connection, metadata=metadata)
+    return config
+
+
+def upgrade(engine: Engine) -> None:
+    """Up to the newest revision, all of it or nothing. Raises StateroomError, code ``catalog-newer``, for a
+    database that a later Stateroom has written.
+    """
+    with engine.begin() as connection:
+        try:
+            command.upgrade(config_for(connection), "head")
+        except CommandError as error:
+            raise StateroomError(
+                "the catalog was written by a newer Stateroom; run that one, or restore a backup", code="catalog-newer"
+            ) from error
+        check_foreign_keys(connection)

@@ -1,0 +1,86 @@
+"""Models: lines of checkpoints. One appears with its first checkpoint, and stays."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, and_, delete, or_, select, update
+
+from ..errors import NotFound
+from ..values.checkpoint import ModelName
+from .page import Page, check_limit, open_cursor, seal_cursor
+from .refs import parse_best
+from .rows import from_microseconds
+from .session import ReadSession, WriteSession
+from .tables import checkpoints, models
+
+DEFAULT_BEST = "min:loss"
+
+_exists = models.c.next_version > 1  # before its first commit ends, a model has a row but nothing to show
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A line of ``checkpoints`` many checkpoints; ``best`` is what the ref ``best`` means in it."""
+
+    id: int
+    name: ModelName
+    best: str
+    checkpoints: int
+    created_at: datetime
+
+
+def get_model(s: ReadSession, name: ModelName) -> Model:
+    """Raises NotFound, code ``model-not-found``."""
+    row = s.select(
+        select(models).where(models.c.namespace == name.namespace, models.c.name == name.name, _exists)
+    ).first()
+    if row is None:
+        siblings = s.select(
+            select(models.c.name).where(models.c.namespace == name.namespace, _exists).order_by(models.c.name).limit(6)
+        ).scalars()
+        known = [f"{name.namespace}/{sibling}" for sibling in siblings]
+        there = f"there are {', '.join(known[:5])}{', ...' if known[5:] else ''}" if known else "its namespace is empty"
+        raise NotFound(f"no model {name}: {there}", code="model-not-found")
+    return _model(row)
+
+
+def list_models(s: ReadSession, *, limit: int = 50, cursor: str | None = None) -> Page[Model]:
+    """In the order of their names. Raises InvalidRequest, codes ``bad-limit`` and ``bad-cursor``."""
+    statement = select(models).where(_exists).order_by(models.c.namespace, models.c.name)
+    if cursor is not None:
+        namespace, name = open_cursor(cursor, "models", (str,), (str,))
+        statement = statement.where(
+            models.c.namespace >= namespace,
+            or_(models.c.namespace > namespace, and_(models.c.namespace == namespace, models.c.name > name)),
+        )
+    rows = s.select(statement.limit(check_limit(limit) + 1)).all()
+    items = tuple(map(_model, rows[:limit]))
+    if len(rows) <= limit:
+        return Page(items, None)
+    last = items[-1].name
+    return Page(items, seal_cursor("models", (last.namespace, last.name)))
+
+
+def set_best(w: WriteSession, name: ModelName, best: str) -> Model:
+    """Raises NotFound, and InvalidRequest, code ``bad-best``, unless ``best`` is ``min:NAME`` or ``max:NAME``."""
+    parse_best(best)
+    model = get_model(w, name)
+    w.execute(update(models).where(models.c.id == model.id).values(best=best))
+    return get_model(w, name)
+
+
+def drop_never_used(w: WriteSession) -> None:
+    """Remove the rows of models whose first commit did not end."""
+    in_use = select(checkpoints.c.id).where(checkpoints.c.model_id == models.c.id).exists()
+    w.execute(delete(models).where(~_exists, ~in_use))
+
+
+def _model(row: Row[*tuple[Any, ...]]) -> Model:
+    return Model(
+        id=row.id,
+        name=ModelName(row.namespace, row.name),
+        best=row.best,
+        checkpoints=row.checkpoints,
+        created_at=from_microseconds(row.created_at),
+    )

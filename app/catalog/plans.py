@@ -1,0 +1,28 @@
+"""Plans that a warm start made, kept for a while so that a short URL can stand for a long list of keys."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, select
+
+from .rows import to_microseconds
+from .session import ReadSession, WriteSession
+from .tables import plans
+
+KEPT = timedelta(days=2)
+"""At least a day is promised."""
+
+
+def keep(w: WriteSession, namespace: str, digest: str, document: str) -> None:
+    """Keep ``document`` from now on for the time promised, and let go of what has been kept long enough."""
+    now = datetime.now(UTC)
+    w.execute(delete(plans).where(plans.c.kept_until < to_microseconds(now)))
+    w.execute(delete(plans).where(plans.c.namespace == namespace, plans.c.digest == digest))
+    until = to_microseconds(now + KEPT)
+    w.insert(plans, [{"namespace": namespace, "digest": digest, "document": document, "kept_until": until}])
+
+
+def find(s: ReadSession, namespace: str, digest: str) -> str | None:
+    """The document kept under ``digest``, or None."""
+    found = s.select(select(plans.c.document).where(plans.c.namespace == namespace, plans.c.digest == digest))
+    document: str | None = found.scalar()
+    return document

@@ -1,0 +1,84 @@
+"""Refs: what picks one checkpoint of a model.
+
+``12`` or ``v12``, ``latest``, ``best``, ``min:NAME``, ``max:NAME``, ``epoch:N``, ``step:N``, or an alias. A ref picks
+among the checkpoints of one run, if one is given. Ties go to the newest version; what is not finite ranks nowhere.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import ColumnElement, Select, func, select
+
+from ..errors import InvalidRequest
+from .rows import MAX_INTEGER, check_text
+from .tables import checkpoints, metrics
+
+Kind = Literal["version", "latest", "best", "min", "max", "epoch", "step", "alias"]
+
+_VERSION = re.compile(r"v?([0-9]+)", re.ASCII)
+_RANK = re.compile(r"(min|max):(.+)", re.DOTALL)
+_COUNT = re.compile(r"(epoch|step):(-?[0-9]+)", re.ASCII)
+_ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """``name`` is the metric (or ``loss``) of ``min`` and ``max`` and an alias's own; ``number`` that of the others."""
+
+    kind: Kind
+    name: str = ""
+    number: int = 0
+
+
+def parse_ref(text: str) -> Ref:
+    """Raises InvalidRequest, code ``bad-ref``, for what no ref looks like."""
+    if match := _VERSION.fullmatch(text):
+        return Ref("version", number=_number(match[1]))
+    if text in {"latest", "best"}:
+        return Ref("latest" if text == "latest" else "best")
+    if match := _RANK.fullmatch(text):
+        return Ref("min" if match[1] == "min" else "max", name=check_text(match[2], "a metric's name"))
+    if match := _COUNT.fullmatch(text):
+        return Ref("epoch" if match[1] == "epoch" else "step", number=_number(match[2]))
+    if _ALIAS.fullmatch(text):
+        return Ref("alias", name=text)
+    raise InvalidRequest(
+        f"{text!r} is no ref: write a version (12 or v12), latest, best, min:NAME, max:NAME, epoch:N, step:N "
+        "or an alias",
+        code="bad-ref",
+    )
+
+
+def _number(digits: str) -> int:
+    """Beyond 64 bits there is no checkpoint anyway, and no number of a database."""
+    return max(-MAX_INTEGER, min(int(digits), MAX_INTEGER)) if len(digits) <= 20 else MAX_INTEGER
+
+
+def parse_best(text: str) -> Ref:
+    """What ``best`` may mean. Raises InvalidRequest, code ``bad-best``."""
+    match = _RANK.fullmatch(text)
+    if match is None:
+        raise InvalidRequest(f"best is min:NAME or max:NAME (loss or a metric), not {text!r}", code="bad-best")
+    return parse_ref(text)
+
+
+def version_of(ref: Ref, model_id: int, run: str | None) -> Select[int]:
+    """Selects the version that ``ref`` (no ``best``, no alias) picks, as one look-up in an index."""
+    column: ColumnElement[float]
+    if ref.kind in {"min", "max"} and ref.name != "loss":
+        table, column = metrics, metrics.c.value
+        scope = [metrics.c.model_id == model_id, metrics.c.name == ref.name]
+    else:
+        table, scope = checkpoints, [checkpoints.c.model_id == model_id, checkpoints.c.version.is_not(None)]
+        column = checkpoints.c.version if ref.kind == "latest" else checkpoints.c["loss"]
+    if run is not None:
+        scope.append(table.c.run == run)
+    match ref.kind:
+        case "version" | "epoch" | "step":
+            scope.append(table.c[ref.kind] == ref.number)
+        case "min" | "max":
+            # Not "order by value, version desc": no one index serves that, and ties may be many.
+            extreme = func.min(column) if ref.kind == "min" else func.max(column)
+            scope.append(column == select(extreme).where(*scope).scalar_subquery())
+    return select(table.c.version).where(*scope).order_by(table.c.version.desc()).limit(1)

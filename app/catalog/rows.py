@@ -1,0 +1,146 @@
+"""Between rows and values: numbers, times, text, components."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, CursorResult, Row, Table, select
+
+from ..errors import InvalidRequest
+from ..values.checkpoint import Checkpoint, ModelName
+from ..values.digest import Digest
+from ..values.manifest import Component
+from .dialect import each_integer
+from .session import ReadSession
+from .tables import checkpoints, metrics, tags
+
+MAX_INTEGER = 2**63 - 1
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_microseconds(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(count: int) -> datetime:
+    return _EPOCH + count * _MICROSECOND
+
+
+def split_number(number: float | None) -> tuple[float | None, str | None]:
+    """A number as (what is ranked, what is not finite): one of them is None."""
+    if number is None:
+        return None, None
+    return (float(number), None) if math.isfinite(number) else (None, str(float(number)))
+
+
+def join_number(value: float | None, nonfinite: str | None) -> float | None:
+    return value if nonfinite is None else float(nonfinite)
+
+
+def check_text(text: str, what: str) -> str:
+    """Raises InvalidRequest, code ``bad-text``, for text that not every database can keep."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InvalidRequest(f"{what} must be Unicode text without NUL characters", code="bad-text")
+    return text
+
+
+def check_integer(number: int | None, what: str) -> int | None:
+    """Raises InvalidRequest, code ``bad-number``, beyond 64 bits."""
+    if number is not None and abs(number) > MAX_INTEGER:
+        raise InvalidRequest(f"{what} must be an integer of at most 64 bits", code="bad-number")
+    return number
+
+
+def check_fields(metrics: Mapping[str, float | None], tags: Mapping[str, str | None]) -> None:
+    """Raises InvalidRequest for metrics and tags that could not be kept or asked for."""
+    for kind, names in (("metric", metrics), ("tag", tags)):
+        for name in names:
+            if not check_text(name, f"the name of a {kind}"):
+                raise InvalidRequest(f"a {kind} needs a name", code=f"bad-{kind}")
+    if "loss" in metrics:
+        raise InvalidRequest(
+            "loss is no metric: it is the checkpoint's own, given when it is uploaded", code="bad-metric"
+        )
+    for name, text in tags.items():
+        if text is not None:
+            check_text(text, f"the tag {name}")
+
+
+def metric_rows(key: Mapping[str, Any], metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Rows for ``metrics``; ``key`` is their model_id, version and run."""
+    rows = []
+    for name, number in metrics.items():
+        value, nonfinite = split_number(number)
+        rows.append({**key, "name": name, "value": value, "nonfinite": nonfinite})
+    return rows
+
+
+def tag_rows(key: Mapping[str, Any], tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rows for ``tags``; ``key`` is their model_id, version and run."""
+    return [{**key, "name": name, "value": value} for name, value in tags.items()]
+
+
+def component_to_json(component: Component) -> dict[str, Any]:
+    return {
+        "path": list(component.path),
+        "kind": component.kind,
+        "keys": component.keys,
+        "nbytes": component.nbytes,
+    }
+
+
+def component_from_json(data: Mapping[str, Any]) -> Component:
+    return Component(path=tuple(data["path"]), kind=data["kind"], keys=data["keys"], nbytes=data["nbytes"])
+
+
+def load_checkpoints(s: ReadSession, name: ModelName, model_id: int, versions: Sequence[int]) -> tuple[Checkpoint, ...]:
+    """The checkpoints of ``versions``, which exist, in their order: three statements."""
+    if not versions:
+        return ()
+    wanted, m, t = each_integer(versions), metrics.c, tags.c
+
+    def of(table: Table, *columns: ColumnElement[Any]) -> CursorResult[*tuple[Any, ...]]:
+        return s.select(select(*columns).where(table.c.model_id == model_id, table.c.version.in_(wanted)))
+
+    rows = {row.version: row for row in of(checkpoints, *checkpoints.c)}
+    numbers: dict[int, dict[str, float]] = {version: {} for version in versions}
+    for version, metric, value, nonfinite in of(metrics, m.version, m.name, m.value, m.nonfinite):
+        numbers[version][metric] = value if nonfinite is None else float(nonfinite)
+    texts: dict[int, dict[str, str]] = {version: {} for version in versions}
+    for version, tag, value in of(tags, t.version, t.name, t.value):
+        texts[version][tag] = value
+    return tuple(_checkpoint(name, rows[version], numbers[version], texts[version]) for version in versions)
+
+
+def _checkpoint(
+    model: ModelName, row: Row[*tuple[Any, ...]], metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> Checkpoint:
+    return Checkpoint(
+        id=row.id,
+        model=model,
+        version=row.version,
+        run=row.run,
+        epoch=row.epoch,
+        step=row.step,
+        loss=join_number(row.loss, row.loss_nonfinite),
+        metrics=dict(sorted(metrics.items())),
+        tags=dict(sorted(tags.items())),
+        format=row.format,
+        devices=tuple(row.devices),
+        components=tuple(map(component_from_json, row.components)),
+        unsafe_globals=tuple(row.unsafe_globals),
+        manifest=Digest(row.manifest),
+        frame=Digest(row.frame),
+        nbytes=row.nbytes,
+        new_bytes=row.new_bytes,
+        digest=Digest(row.digest),
+        sha256=row.sha256,
+        created_at=from_microseconds(row.created_at),
+    )

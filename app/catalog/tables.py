@@ -1,0 +1,179 @@
+"""The tables.
+
+A checkpoint row without a version is one whose commit has not ended: nothing but commit and clean-up sees it. A model
+whose next version is 1 never had a checkpoint, and is as invisible. Metrics and tags hang on (model, version), so
+that ranking by one is a look-up in an index; ``run`` is repeated there for the same reason.
+
+Numbers that are not finite are null where numbers are ranked, and text ("nan", "inf", "-inf") beside it. Times are
+integers, microseconds since 1970 in UTC. Text compares by code point, on every database.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_Id = BigInteger().with_variant(Integer, "sqlite")  # only an INTEGER key is SQLite's rowid
+_Text = Text().with_variant(Text(collation="C"), "postgresql")
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", _Text, nullable=False),
+    Column("name", _Text, nullable=False),
+    Column("best", _Text, nullable=False),
+    Column("next_version", BigInteger, nullable=False),
+    Column("checkpoints", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("namespace", "name"),
+    sqlite_autoincrement=True,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("model_id", ForeignKey("models.id"), nullable=False),
+    Column("version", BigInteger),
+    Column("run", _Text),
+    Column("epoch", BigInteger),
+    Column("step", BigInteger),
+    Column("loss", Double),
+    Column("loss_nonfinite", _Text),
+    Column("format", _Text, nullable=False),
+    Column("devices", JSON, nullable=False),
+    Column("components", JSON, nullable=False),
+    Column("unsafe_globals", JSON, nullable=False),
+    Column("manifest", _Text, nullable=False),
+    Column("frame", _Text, nullable=False),
+    Column("nbytes", BigInteger, nullable=False),
+    Column("new_bytes", BigInteger, nullable=False),
+    Column("digest", _Text, nullable=False),
+    Column("sha256", _Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("model_id", "version"),
+    Index(None, "model_id", "epoch", "version"),
+    Index(None, "model_id", "step", "version"),
+    Index(None, "model_id", "loss", "version"),
+    Index(None, "model_id", "nbytes", "version"),
+    Index(None, "model_id", "created_at", "version"),
+    Index(None, "model_id", "run", "version"),
+    Index(None, "model_id", "run", "epoch", "version"),
+    Index(None, "model_id", "run", "step", "version"),
+    Index(None, "model_id", "run", "loss", "version"),
+    CheckConstraint("loss IS NULL OR loss_nonfinite IS NULL", name="one_loss"),
+    sqlite_autoincrement=True,  # an id is never used again: what is cached under it stays true
+)
+Index(
+    "ix_checkpoints_unfinished",
+    checkpoints.c.created_at,
+    sqlite_where=checkpoints.c.version.is_(None),
+    postgresql_where=checkpoints.c.version.is_(None),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("model_id", _Id, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("name", _Text, primary_key=True),
+    Column("run", _Text),
+    Column("value", Double),
+    Column("nonfinite", _Text),
+    ForeignKeyConstraint(["model_id", "version"], ["checkpoints.model_id", "checkpoints.version"], ondelete="CASCADE"),
+    Index(None, "model_id", "name", "value", "version"),
+    Index(None, "model_id", "run", "name", "value", "version"),
+    CheckConstraint("(value IS NULL) <> (nonfinite IS NULL)", name="one_value"),
+    sqlite_with_rowid=False,
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("model_id", _Id, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("name", _Text, primary_key=True),
+    Column("run", _Text),
+    Column("value", _Text, nullable=False),
+    ForeignKeyConstraint(["model_id", "version"], ["checkpoints.model_id", "checkpoints.version"], ondelete="CASCADE"),
+    Index(None, "model_id", "name", "value", "version"),
+    Index(None, "model_id", "run", "name", "value", "version"),
+    sqlite_with_rowid=False,
+)
+
+packs = Table(
+    "packs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", _Text, nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    Column("state", _Text, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Index(None, "state", "lease_until"),
+    CheckConstraint("state IN ('writing', 'sealed')", name="state"),
+    sqlite_autoincrement=True,
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", _Text, nullable=False),
+    Column("digest", _Text, nullable=False),
+    Column("pack_id", ForeignKey("packs.id", ondelete="RESTRICT"), nullable=False, index=True),
+    Column("offset", BigInteger, nullable=False),
+    Column("length", BigInteger, nullable=False),
+    Column("crc32", BigInteger, nullable=False),
+    Column("blocks", LargeBinary, nullable=False),
+    UniqueConstraint("namespace", "digest"),
+)
+
+checkpoint_blobs = Table(
+    "checkpoint_blobs",
+    metadata,
+    Column("checkpoint_id", ForeignKey("checkpoints.id", ondelete="CASCADE"), primary_key=True),
+    Column("blob_id", ForeignKey("blobs.id", ondelete="RESTRICT"), primary_key=True, index=True),
+    sqlite_with_rowid=False,
+)
+
+checksums = Table(
+    "checksums",
+    metadata,
+    Column("namespace", _Text, primary_key=True),
+    Column("key", _Text, primary_key=True),
+    Column("crc32", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("namespace", _Text, primary_key=True),
+    Column("digest", _Text, primary_key=True),
+    Column("document", _Text, nullable=False),
+    Column("kept_until", BigInteger, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)

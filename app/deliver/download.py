@@ -1,0 +1,44 @@
+"""A download that is about to be streamed: everything known about it but its bytes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from .plan import Plan
+from .read import BlobReader
+from .spans import BlobMap
+from .windows import cut_windows
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """``size`` in bytes; ``etag`` without quotes; ``left_out`` are the dotted paths of values the file cannot hold.
+
+    ``sha256`` (hex) is known only for the file as it was uploaded.
+    """
+
+    size: int
+    etag: str
+    filename: str
+    left_out: tuple[str, ...]
+    sha256: str | None
+    plan: Plan
+    blobs: BlobMap
+    reader: BlobReader
+    executor: Executor
+
+    async def windows(self, start: int, end: int) -> AsyncIterator[list[memoryview]]:
+        """Bytes ``[start, end)``, a window at a time, read and verified in a thread. Raises StoreError.
+
+        What is yielded may be sent as it is. It lives in the page cache, mapped: let go of it once it is sent.
+        """
+        loop = asyncio.get_running_loop()
+        windows = cut_windows(self.plan.file, self.blobs, start, end)
+
+        def load_next() -> list[memoryview] | None:
+            window = next(windows, None)
+            return None if window is None else self.reader.load(window)
+
+        while (views := await loop.run_in_executor(self.executor, load_next)) is not None:
+            yield views

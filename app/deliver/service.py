@@ -1,0 +1,211 @@
+"""The read path as the API sees it: a checkpoint and what is wanted of it become a download."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ..catalog import checksums, plans
+from ..catalog.catalog import Catalog
+from ..errors import Conflict, Gone, SelectionError
+from ..formats.manifest_json import decode
+from ..formats.torch_zip.write import WRITER_REVISION
+from ..select.components import choose_component
+from ..select.keys import select_keys
+from ..select.query import StateDictQuery
+from ..select.warmstart import Report, TargetTensor, match
+from ..store.pack_store import PackStore
+from ..values.checkpoint import Checkpoint
+from ..values.digest import BLOCK_DIGEST_SIZE, Digest
+from ..values.manifest import Manifest
+from ..values.span import Span
+from .cache import Cache
+from .download import Download
+from .plan import Plan, Wanted, plan, plan_original
+from .plan_wire import plan_in_child
+from .read import BlobReader
+from .spans import BlobMap
+
+MAX_SKELETON_IN_THREAD = 1_000_000
+"""Bytes of pickle; a longer one is planned in a child process."""
+
+CACHED_TENSORS = 1_000_000
+CACHED_PLAN_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """A checkpoint's manifest, and where its bytes are."""
+
+    manifest: Manifest
+    blobs: BlobMap
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedStorage:
+    """A storage of a download: ``span`` is where it lies in that file, ``blocks`` are its block digests in hex."""
+
+    span: Span
+    digest: Digest
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutIndex:
+    """What a client needs to fetch a download in parallel ranges and to verify them."""
+
+    size: int
+    etag: str
+    storages: tuple[IndexedStorage, ...]
+
+
+class Deliver:
+    """Plans downloads. Every method but ``close`` may block: none belongs on an event loop."""
+
+    def __init__(self, catalog: Catalog, store: PackStore) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._contents: Cache[_Contents] = Cache(CACHED_TENSORS, lambda c: len(c.manifest.storages) + 1)
+        self._plans: Cache[Plan] = Cache(CACHED_PLAN_BYTES, lambda p: len(p.file.literals) + 16 * len(p.file.starts))
+        self._executor = ThreadPoolExecutor(max_workers=4 + (os.cpu_count() or 1), thread_name_prefix="window")
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def manifest(self, checkpoint: Checkpoint) -> Manifest:
+        return self._contents_of(checkpoint).manifest
+
+    def original(self, checkpoint: Checkpoint) -> Download:
+        """The file as it was uploaded, byte for byte."""
+        planned = plan_original(self.manifest(checkpoint))
+        return self._download(checkpoint, planned, _etag("original", checkpoint, ""), checkpoint.sha256)
+
+    def file(self, checkpoint: Checkpoint, device: str | None, weights_only: bool) -> Download:
+        """The whole checkpoint, remapped. Raises Conflict for unsafe globals unless ``weights_only`` is given up."""
+        if weights_only and checkpoint.unsafe_globals:
+            names = ", ".join(checkpoint.unsafe_globals[:10])
+            raise Conflict(
+                f"{checkpoint.model}@{checkpoint.version} holds objects that torch.load(weights_only=True) refuses: "
+                f"{names}. If you trust whoever uploaded it, ask again with weights_only=false; "
+                f"its state_dicts are served without that.",
+                code="unsafe-globals",
+            )
+        return self._planned(checkpoint, Wanted(device=device))
+
+    def state_dict(self, checkpoint: Checkpoint, query: StateDictQuery) -> Download:
+        """One component, selected and renamed. Raises SelectionError."""
+        return self._planned(checkpoint, Wanted(query=query))
+
+    def warmstart(
+        self, checkpoint: Checkpoint, target: Mapping[str, TargetTensor], query: StateDictQuery
+    ) -> tuple[Report, str]:
+        """What ``load_state_dict(strict=False)`` would do, and the digest of a plan that sends just what matched."""
+        manifest = self.manifest(checkpoint)
+        number = choose_component(manifest, query.component)
+        if number is None or manifest.components[number].kind != "state_dict":
+            raise SelectionError("a warm start needs a state_dict, and this component is none", code="not-a-state-dict")
+        tensors = [tensor for tensor in manifest.tensors if tensor.component == number]
+        selected = select_keys([tensor.key for tensor in tensors], query)
+        report = match(((new, tensors[i]) for i, new in selected), target)
+        document = Wanted(query=query, only=report.matched_keys).to_json()
+        digest = hashlib.sha256(document.encode()).hexdigest()
+        with self._catalog.write() as session:
+            plans.keep(session, checkpoint.model.namespace, digest, document)
+        return report, digest
+
+    def planned(self, checkpoint: Checkpoint, plan_digest: str) -> Download:
+        """What an earlier ``warmstart`` planned. Raises Gone when that is too long ago."""
+        with self._catalog.read() as session:
+            document = plans.find(session, checkpoint.model.namespace, plan_digest)
+        if document is None:
+            raise Gone("this plan is not kept any more, or never was; ask warmstart again", code="plan-expired")
+        return self._planned(checkpoint, Wanted.from_json(document))
+
+    def index(self, checkpoint: Checkpoint, query: StateDictQuery) -> LayoutIndex:
+        """Where each storage of a ``state_dict`` lies in its file, and what its bytes have to hash to."""
+        download = self.state_dict(checkpoint, query)
+        manifest, reader = self.manifest(checkpoint), download.reader
+        digests = {storage.span: storage.digest for storage in manifest.storages if storage.digest is not None}
+        reader.locate(digests[storage.source] for storage in download.plan.storages if storage.source in digests)
+        storages = []
+        for storage in download.plan.storages:
+            digest = digests.get(storage.source)
+            if digest is None:  # cut out of a larger one, or too small to be a blob
+                digest, blocks = reader.digest_of(download.blobs, storage.source)
+            else:
+                blocks = reader.blob(digest).blocks
+            storages.append(IndexedStorage(storage.span, digest, _hex_digests(blocks)))
+        return LayoutIndex(download.size, download.etag, tuple(storages))
+
+    def _contents_of(self, checkpoint: Checkpoint) -> _Contents:
+        def load() -> _Contents:
+            manifest = decode(self._reader(checkpoint).whole(checkpoint.manifest))
+            return _Contents(manifest, BlobMap(manifest))
+
+        return self._contents.get(f"{checkpoint.model.namespace} {checkpoint.manifest}", load)
+
+    def _reader(self, checkpoint: Checkpoint) -> BlobReader:
+        return BlobReader(self._catalog, self._store, checkpoint.model.namespace, checkpoint.frame)
+
+    def _planned(self, checkpoint: Checkpoint, wanted: Wanted) -> Download:
+        text = wanted.to_json()
+        planned = self._plans.get(
+            f"{checkpoint.model.namespace} {checkpoint.manifest} {text}", lambda: self._plan(checkpoint, wanted)
+        )
+        return self._download(checkpoint, planned, _etag("plan", checkpoint, text), None)
+
+    def _plan(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:
+        contents = self._contents_of(checkpoint)
+        reader = self._reader(checkpoint)
+        skeleton = reader.bytes_of(contents.blobs, contents.manifest.skeleton)
+        if len(skeleton) > MAX_SKELETON_IN_THREAD:
+            planned = plan_in_child(reader.whole(checkpoint.manifest), skeleton, wanted)
+        else:
+            planned = plan(contents.manifest, skeleton, wanted)
+        self._fill_checksums(checkpoint, planned, reader, contents.blobs)
+        return planned
+
+    def _fill_checksums(self, checkpoint: Checkpoint, planned: Plan, reader: BlobReader, blobs: BlobMap) -> None:
+        """Compute the CRC32s of cut storages, or recall them: each is computed once and kept."""
+        if not planned.file.checksums:
+            return
+        names = {span: _checksum_name(blobs, span) for _, span in planned.file.checksums}
+        namespace = checkpoint.model.namespace
+        with self._catalog.read() as session:
+            known = checksums.get(session, namespace, names.values())
+        fresh = {name: reader.crc32_of(blobs, span) for span, name in names.items() if name not in known}
+        if fresh:
+            with self._catalog.write() as session:
+                checksums.put(session, namespace, fresh)
+        for offset, span in planned.file.checksums:
+            planned.file.fill(offset, (known | fresh)[names[span]])
+
+    def _download(self, checkpoint: Checkpoint, planned: Plan, etag: str, sha256: str | None) -> Download:
+        return Download(
+            size=planned.file.size,
+            etag=etag,
+            filename=f"{checkpoint.model.name}-v{checkpoint.version}-{etag[:8]}.pt",
+            left_out=planned.left_out,
+            sha256=sha256,
+            plan=planned,
+            blobs=self._contents_of(checkpoint).blobs,
+            reader=self._reader(checkpoint),
+            executor=self._executor,
+        )
+
+
+def _etag(kind: str, checkpoint: Checkpoint, wanted: str) -> str:
+    """Follows from what is stored and what is wanted, so that every replica agrees."""
+    text = json.dumps([WRITER_REVISION, kind, checkpoint.manifest, wanted])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _hex_digests(blocks: bytes) -> tuple[str, ...]:
+    return tuple(blocks[i : i + BLOCK_DIGEST_SIZE].hex() for i in range(0, len(blocks), BLOCK_DIGEST_SIZE))
+
+
+def _checksum_name(blobs: BlobMap, span: Span) -> str:
+    """Names bytes by the blobs they are in, so that checkpoints that share a blob share its checksums."""
+    return ",".join(f"{blob.digest}[{blob.span.start}:{blob.span.end}]" for blob in blobs.resolve(span))

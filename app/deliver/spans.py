@@ -1,0 +1,53 @@
+"""From positions in the uploaded file to bytes of blobs.
+
+A file is its blob-sized storages, in order, and its frame: all the bytes between them, one after another.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..values.digest import Digest
+from ..values.frame import frame_spans
+from ..values.manifest import Manifest
+from ..values.span import Span
+
+
+@dataclass(frozen=True, slots=True)
+class BlobSpan:
+    """Bytes ``span`` of a blob."""
+
+    digest: Digest
+    span: Span
+
+
+class BlobMap:
+    """Where each byte of an uploaded file is kept: a table of segments, each a stretch of one blob."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        if manifest.frame is None:
+            raise ValueError("a manifest that was never committed has no frame")
+        segments: list[tuple[Span, Digest, int]] = [
+            (storage.span, storage.digest, 0) for storage in manifest.storages if storage.digest is not None
+        ]
+        in_frame = 0
+        for span in frame_spans(manifest.size, manifest.storages):
+            segments.append((span, manifest.frame, in_frame))
+            in_frame += span.length
+        segments.sort(key=lambda segment: segment[0])
+        self._starts = [span.start for span, _, _ in segments]
+        self._digests = [digest for _, digest, _ in segments]
+        self._offsets = [offset for _, _, offset in segments]
+        self._size = manifest.size
+
+    def resolve(self, span: Span) -> Iterator[BlobSpan]:
+        """The blob spans that ``span`` of the file consists of, in order."""
+        position = span.start
+        i = bisect_right(self._starts, position) - 1
+        while position < span.end:
+            segment_end = self._starts[i + 1] if i + 1 < len(self._starts) else self._size
+            end = min(segment_end, span.end)
+            start = self._offsets[i] + position - self._starts[i]
+            yield BlobSpan(self._digests[i], Span(start, start + end - position))
+            position = end
+            i += 1

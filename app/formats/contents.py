@@ -1,0 +1,81 @@
+"""What a parsed checkpoint contains: its components, and every dense tensor with the path that leads to it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from ..values.manifest import Component, ComponentKind, Path, Storage, Tensor
+from .param_groups import param_groups_json
+from .pickle.nodes import Node
+from .torch_tensors import is_tensor, tensor_of
+from .tree import pairs_of, walk
+
+
+def component_kind(node: Node) -> ComponentKind | None:
+    """Whether a node is a state_dict, an optimizer's state_dict, or neither.
+
+    A state_dict is a mapping with str keys whose values are all tensors, ``*_extra_state`` aside, at least one of them.
+    """
+    pairs = pairs_of(node)
+    if not pairs:
+        return None
+    keys = [key for key, _ in pairs]
+    if "state" in keys and "param_groups" in keys:
+        return "optimizer"
+    tensors = 0
+    for key, value in pairs:
+        if type(key) is not str:
+            return None
+        if is_tensor(value):
+            tensors += 1
+        elif not key.endswith("_extra_state"):
+            return None
+    return "state_dict" if tensors else None
+
+
+def find_components(root: Node) -> Iterator[tuple[Path, ComponentKind, Node]]:
+    """Every component in the file's order; none lies inside another."""
+    for path, node in walk(root, is_component_or_tensor):
+        kind = component_kind(node)
+        if kind is not None:
+            yield path, kind, node
+
+
+def is_component_or_tensor(node: Node) -> bool:
+    return is_tensor(node) or component_kind(node) is not None
+
+
+def list_contents(
+    root: Node, storages: tuple[Storage, ...], index_of: Mapping[str, int]
+) -> tuple[tuple[Component, ...], tuple[Tensor, ...]]:
+    """Components and tensors, components first, then what belongs to the root.
+
+    ``index_of`` gives each storage key its place in ``storages``.
+    """
+    components: list[Component] = []
+    tensors: list[Tensor] = []
+    for path, kind, node in find_components(root):
+        before = len(tensors)
+        tensors += _tensors(walk(node, is_tensor), len(components), index_of)
+        used = {tensor.storage for tensor in tensors[before:]}
+        component = Component(
+            path=path,
+            kind=kind,
+            keys=len(pairs_of(node) or ()) if kind == "state_dict" else len(tensors) - before,
+            nbytes=sum(storages[i].span.length for i in used),
+        )
+        if kind == "optimizer":
+            component = replace(component, param_groups=param_groups_json(node))
+        components.append(component)
+    tensors += _tensors(walk(root, is_component_or_tensor), None, index_of)
+    return tuple(components), tuple(tensors)
+
+
+def _tensors(
+    leaves: Iterator[tuple[Path, Node]], component: int | None, index_of: Mapping[str, int]
+) -> Iterator[Tensor]:
+    for path, node in leaves:
+        tensor = tensor_of(node)
+        if tensor is not None:
+            yield Tensor(
+                component, path, tensor.dtype, tensor.shape, tensor.stride, tensor.offset, index_of[tensor.storage.key]
+            )

@@ -1,0 +1,82 @@
+"""The plain facts at a checkpoint's top level: epoch, step, loss, and other numbers as metrics."""
+
+import math
+import struct
+from collections.abc import Callable, Iterable
+
+from ..values.manifest import Facts, Storage
+from .contents import component_kind
+from .pickle.nodes import Node, TensorRef
+from .torch_tensors import tensor_of
+from .tree import numpy_scalar, pairs_of
+
+STEP_KEYS = ("step", "global_step", "iteration", "iter")
+MAX_INTEGER = 2**63 - 1
+MAX_METRICS = 1000
+
+ReadStorage = Callable[[str], bytes | memoryview]
+"""Gives a storage's bytes by its key."""
+
+_STRUCT_OF_DTYPE = {
+    "float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "int8": "b",
+    "uint8": "B", "bool": "?", "uint16": "H", "uint32": "I", "uint64": "Q",
+}  # fmt: skip
+
+
+def lift_facts(root: Node, storages: Iterable[Storage], read: ReadStorage, byteorder: str) -> Facts:
+    """Facts of a checkpoint whose top level is a mapping and not itself a state_dict; else only its devices.
+
+    Numbers, numpy scalars and 0-dim tensors count; truth values do not. A number that cannot be an epoch or a step
+    (a fraction, say) is a metric.
+    """
+    devices = tuple(sorted({storage.location for storage in storages}))
+    numbers: dict[str, int | float] = {}
+    if component_kind(root) is None:
+        for key, value in pairs_of(root) or ():
+            number = _number(value, read, byteorder)
+            if type(key) is str and number is not None and len(numbers) < MAX_METRICS:
+                numbers[key] = number
+    epoch = _take_count(numbers, ("epoch",))
+    step = _take_count(numbers, STEP_KEYS)
+    loss = numbers.pop("loss", None)
+    return Facts(
+        epoch=epoch,
+        step=step,
+        loss=None if loss is None else float(loss),
+        metrics={key: float(number) for key, number in numbers.items()},
+        devices=devices,
+    )
+
+
+def _take_count(numbers: dict[str, int | float], keys: tuple[str, ...]) -> int | None:
+    for key in keys:
+        number = numbers.get(key)
+        if number is not None and math.isfinite(number) and number == int(number) and 0 <= number <= MAX_INTEGER:
+            return int(numbers.pop(key))
+    return None
+
+
+def _number(node: Node, read: ReadStorage, byteorder: str) -> int | float | None:
+    tensor = tensor_of(node)
+    number = _item(tensor, read, byteorder) if tensor is not None else numpy_scalar(node)
+    if number is None:
+        number = node
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return None
+    if isinstance(number, int) and abs(number) > MAX_INTEGER:
+        return None
+    return number
+
+
+def _item(tensor: TensorRef, read: ReadStorage, byteorder: str) -> int | float | None:
+    """The value of a 0-dim tensor, None for any other."""
+    if tensor.shape != ():
+        return None
+    size = tensor.dtype.itemsize
+    data = bytes(read(tensor.storage.key)[tensor.offset * size : (tensor.offset + 1) * size])
+    order = "<" if byteorder == "little" else ">"
+    if tensor.dtype.name == "bfloat16":
+        data = bytes(2) + data if order == "<" else data + bytes(2)
+        return struct.unpack(order + "f", data)[0]  # type: ignore[no-any-return]  # struct gives Any
+    code = _STRUCT_OF_DTYPE.get(tensor.dtype.name)
+    return None if code is None else struct.unpack(order + code, data)[0]

@@ -1,0 +1,129 @@
+"""Which bytes of which storages go into a file that is about to be written, and what each tensor becomes.
+
+A storage taken whole stays what it was. Where only some of its tensors are wanted, it is cut down to islands: runs of
+bytes in which tensors overlap or touch. Tensors of one island still share a storage, so ties and views stay, and a
+small view does not drag a large storage along. A few unused bytes between islands are not worth a cut.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..values.manifest import Storage
+from ..values.span import Span
+from .pickle.nodes import Call, Global, Node, StorageRef, TensorRef
+
+MAX_WASTE = 1 / 64
+"""The share of unused bytes up to which a storage's islands are sent as one."""
+
+_CUT_ALIGNMENT = 16
+"""Bytes of the largest element (complex128): a cut at a multiple keeps every offset whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A part of a storage that becomes a storage of its own; ``span`` is within the storage, in bytes."""
+
+    storage: Storage
+    span: Span
+
+    @property
+    def file_span(self) -> Span:
+        start = self.storage.span.start
+        return Span(start + self.span.start, start + self.span.end)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.span.length == self.storage.span.length
+
+
+@dataclass(slots=True)
+class Layout:
+    """Gives every storage and tensor its place in the new file. ``cuts`` fills up in the order of first use."""
+
+    storages: Mapping[str, Storage]
+    device: str | None
+    islands: Mapping[str, list[Span]]
+    cuts: list[Cut] = field(default_factory=list)
+    _placed: dict[tuple[str, int], StorageRef] = field(default_factory=dict)
+
+    def replace(self, ref: StorageRef | TensorRef) -> Node:
+        """What to write in place of ``ref``."""
+        if isinstance(ref, StorageRef):
+            return self._place(ref, Span(0, ref.nbytes))
+        if self.device == "meta":
+            requires_grad = bool(ref.rest and ref.rest[0])
+            args = (Global("torch", ref.dtype.name), ref.shape, ref.stride, requires_grad)
+            return Call(Global("torch._utils", "_rebuild_meta_tensor_no_storage"), args)
+        island = self._island_of(ref)
+        storage = self._place(ref.storage, island)
+        offset = ref.offset - island.start // ref.dtype.itemsize
+        return TensorRef(ref.function, storage, offset, ref.shape, ref.stride, ref.rest, ref.dtype)
+
+    def _island_of(self, ref: TensorRef) -> Span:
+        islands = self.islands.get(ref.storage.key)
+        if islands is None:
+            return Span(0, ref.storage.nbytes)
+        start, _ = extent(ref)
+        return islands[bisect_right(islands, start, key=lambda island: island.start) - 1]
+
+    def _place(self, ref: StorageRef, span: Span) -> StorageRef:
+        placed = self._placed.get((ref.key, span.start))
+        if placed is None:
+            itemsize = 1 if ref.dtype is None else ref.dtype.itemsize
+            location = ref.location if self.device is None else self.device
+            storage_class = Global("torch", ref.storage_class.name)
+            if ref.dtype is None:
+                storage_class = ref.storage_class
+            placed = StorageRef(storage_class, ref.dtype, str(len(self.cuts)), location, span.length // itemsize)
+            self._placed[ref.key, span.start] = placed
+            self.cuts.append(Cut(self.storages[ref.key], span))
+        return placed
+
+
+def whole(storages: Mapping[str, Storage], device: str | None) -> Layout:
+    """A layout that keeps every storage as it is."""
+    return Layout(storages, device, {})
+
+
+def trimmed(refs: Iterable[StorageRef | TensorRef], storages: Mapping[str, Storage], device: str | None) -> Layout:
+    """A layout that keeps of each storage what the tensors among ``refs`` can see; all, where one names it bare."""
+    extents: dict[str, list[tuple[int, int]]] = {}
+    bare: set[str] = set()
+    for ref in refs:
+        if isinstance(ref, TensorRef):
+            extents.setdefault(ref.storage.key, []).append(extent(ref))
+        else:
+            bare.add(ref.key)
+    return Layout(
+        storages,
+        device,
+        {key: islands_of(spans, storages[key].span.length) for key, spans in extents.items() if key not in bare},
+    )
+
+
+def extent(ref: TensorRef) -> tuple[int, int]:
+    """The bytes ``[start, end)`` of its storage that a tensor can reach; empty for a tensor without elements."""
+    itemsize = ref.dtype.itemsize
+    start = ref.offset * itemsize
+    if 0 in ref.shape:
+        return start, start
+    reach = sum((size - 1) * stride for size, stride in zip(ref.shape, ref.stride, strict=True))
+    return start, start + (reach + 1) * itemsize
+
+
+def islands_of(extents: list[tuple[int, int]], size: int) -> list[Span]:
+    """Merge extents into islands within ``[0, size)``, sorted and disjoint; one, if that wastes next to nothing."""
+    islands: list[list[int]] = []
+    for start, end in sorted((start - start % _CUT_ALIGNMENT, end) for start, end in extents):
+        if islands and start <= islands[-1][1]:
+            islands[-1][1] = max(islands[-1][1], end)
+        else:
+            islands.append([start, end])
+    used = sum(end - start for start, end in islands)
+    if size - used <= used * MAX_WASTE:
+        return [Span(0, size)]
+    hull = islands[-1][1] - islands[0][0]
+    if hull - used <= used * MAX_WASTE:
+        return [Span(islands[0][0], islands[-1][1])]
+    return [Span(start, end) for start, end in islands]

@@ -1,0 +1,75 @@
+"""A manifest as bytes: JSON by columns, deflated, because 400,000 tensors as rows are slow to read and large.
+
+The document is content-addressed like everything else, so equal manifests are encoded to equal bytes.
+"""
+
+import json
+import zlib
+from typing import Any
+
+from ..values.digest import Digest
+from ..values.dtype import DTYPES
+from ..values.manifest import Component, Manifest, Storage, Tensor
+from ..values.span import Span
+
+VERSION = 1
+
+
+def encode(manifest: Manifest) -> bytes:
+    storages, tensors = manifest.storages, manifest.tensors
+    document = {
+        "version": VERSION,
+        "format": manifest.format,
+        "size": manifest.size,
+        "skeleton": [manifest.skeleton.start, manifest.skeleton.end],
+        "byteorder": manifest.byteorder,
+        "frame": manifest.frame,
+        "unsafe_globals": manifest.unsafe_globals,
+        "components": [[c.path, c.kind, c.keys, c.nbytes, c.param_groups] for c in manifest.components],
+        "storages": [
+            [s.key for s in storages],
+            [s.location for s in storages],
+            [s.dtype and s.dtype.name for s in storages],
+            [s.span.start for s in storages],
+            [s.span.end for s in storages],
+            [s.crc32 for s in storages],
+            [s.digest for s in storages],
+        ],
+        "tensors": [
+            [t.component for t in tensors],
+            [t.path for t in tensors],
+            [t.dtype.name for t in tensors],
+            [t.shape for t in tensors],
+            [t.stride for t in tensors],
+            [t.offset for t in tensors],
+            [t.storage for t in tensors],
+        ],
+    }
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
+    return zlib.compress(text.encode("ascii"), 1)
+
+
+def decode(data: bytes | memoryview) -> Manifest:
+    """The inverse of ``encode``, for bytes that were verified against their digest."""
+    document: dict[str, Any] = json.loads(zlib.decompress(data))
+    start, end = document["skeleton"]
+    return Manifest(
+        format=document["format"],
+        size=document["size"],
+        skeleton=Span(start, end),
+        storages=tuple(
+            Storage(key, location, dtype and DTYPES[dtype], Span(start, end), crc32, digest and Digest(digest))
+            for key, location, dtype, start, end, crc32, digest in zip(*document["storages"], strict=True)
+        ),
+        tensors=tuple(
+            Tensor(component, tuple(path), DTYPES[dtype], tuple(shape), tuple(stride), offset, storage)
+            for component, path, dtype, shape, stride, offset, storage in zip(*document["tensors"], strict=True)
+        ),
+        components=tuple(
+            Component(tuple(path), kind, keys, nbytes, param_groups)
+            for path, kind, keys, nbytes, param_groups in document["components"]
+        ),
+        unsafe_globals=tuple(document["unsafe_globals"]),
+        byteorder=document["byteorder"],
+        frame=document["frame"] and Digest(document["frame"]),
+    )

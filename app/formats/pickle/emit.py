@@ -1,0 +1,355 @@
+"""Nodes back into a pickle.
+
+Protocol 2, with only the opcodes that torch's restricted unpickler knows, wherever the nodes allow it; what needs a
+later one (keyword arguments of ``__new__``, dotted names) gets it, and the header says so. The bytes follow from the
+tree alone.
+
+Identity is kept: what is referred to more than once is written once and memoized, cycles included. Names, storage
+classes and locations are memoized apart from the user's own text: a location is never the same object as a text that
+happens to be equal.
+
+References: Lib/pickle.py, torch/_weights_only_unpickler.py.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from struct import Struct
+
+from ...errors import HostileCheckpoint
+from . import opcodes as op
+from .names import python3_name
+from .nodes import FROM_TYPE, Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
+from .survey import Replace, Survey
+
+_STEPS_PER_REFERENCE = 16
+"""A tree takes three or four. Tuples that lead back into themselves take more, and could take their square."""
+
+BATCH = 1000
+"""Items of a list or dict that are on the unpickler's stack at one time."""
+
+MIN_PROTOCOL = 2
+NEWOBJ_EX_PROTOCOL = 4
+"""The protocol from which names may also be dotted, and are no longer taken for Python 2's."""
+
+_U16, _I32, _U32, _F64 = Struct("<H").pack, Struct("<i").pack, Struct("<I").pack, Struct(">d").pack
+_TUPLES = (b")", b"\x85", b"\x86", b"\x87")
+
+
+def unchanged(ref: StorageRef | TensorRef) -> Node:
+    return ref
+
+
+def emit(root: Node, replace: Replace = unchanged) -> bytes:
+    """The pickle that unpickles to what ``root`` stands for.
+
+    ``replace`` is asked once for every TensorRef, and for every StorageRef, what to write instead. A tensor that it
+    gives back unchanged has its storage replaced; a new tensor is written as it is, with the storage it has.
+    Raises TypeError for what is no node, HostileCheckpoint for cycles that would be written over and over.
+    """
+    survey = Survey(root, replace)
+    try:
+        return _Writer(survey, memoizes_all=False).run(root)
+    except _CycleWithoutMemo:
+        return _Writer(survey, memoizes_all=True).run(root)
+
+
+class _CycleWithoutMemo(Exception):
+    """A tuple or a call was reached again from inside itself: to end, such a cycle needs all of its nodes memoized."""
+
+
+class _Op:
+    """An opcode waiting on the work list behind the nodes that it takes."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        self.code = bytes([code])
+
+
+class _Built:
+    """Waits behind the parts of ``node``. ``code`` builds it from them; if a cycle built it meanwhile, ``drop`` takes
+    the parts off the stack again. ``node`` None is never memoized.
+    """
+
+    __slots__ = ("code", "drop", "node")
+
+    def __init__(self, node: Node, code: bytes, drop: bytes) -> None:
+        self.node = node
+        self.code = code
+        self.drop = drop
+
+
+class _Arguments:
+    """A tensor's argument tuple without the call, as ``_rebuild_from_type_v2`` takes it."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: TensorRef) -> None:
+        self.tensor = tensor
+
+
+_MARK, _APPEND, _APPENDS = _Op(op.MARK), _Op(op.APPEND), _Op(op.APPENDS)
+_SETITEM, _SETITEMS, _BUILD = _Op(op.SETITEM), _Op(op.SETITEMS), _Op(op.BUILD)
+
+
+class _Writer:
+    def __init__(self, survey: Survey, *, memoizes_all: bool) -> None:
+        self.survey = survey
+        self.memoizes_all = memoizes_all
+        self.protocol = MIN_PROTOCOL
+        self.out = bytearray()
+        self.work: list[Node] = []
+        self.open: set[int] = set()
+        """Shared nodes whose parts are being written: they are yet to be built."""
+        self.slots = 0
+        self.memo: dict[int, int] = {}
+        self.pids: dict[int, int] = {}
+        self.names: dict[tuple[str, str], int] = {}
+        self.terms: dict[str, int] = {}
+        self.writers: dict[type, Callable[[Node], None]] = {
+            type(None): lambda node: self.write(b"N"),
+            bool: lambda node: self.write(b"\x88" if node else b"\x89"),
+            int: self.write_int,
+            float: lambda node: self.write(b"G" + _F64(node)),
+            complex: self.write_complex,
+            str: self.write_str,
+            bytes: self.write_bytes,
+            bytearray: self.write_bytes,
+            tuple: self.write_tuple,
+            list: self.write_list,
+            Dict: self.write_dict,
+            Set: self.write_set,
+            Global: self.write_global,
+            Call: self.write_call,
+            Persistent: self.write_persistent,
+            StorageRef: self.write_storage,
+            TensorRef: self.write_tensor,
+            _Op: lambda node: self.write(node.code),
+            _Built: self.finish,
+            _Arguments: lambda node: self.write_arguments(node.tensor, None, b"t", b"1"),
+        }
+
+    def run(self, root: Node) -> bytes:
+        self.work.append(root)
+        for _ in repeat(None, _STEPS_PER_REFERENCE * self.survey.references):
+            if not self.work:
+                return bytes([op.PROTO, self.protocol]) + self.out + b"."
+            node = self.work.pop()
+            kind = type(node)
+            if kind is StorageRef or kind is TensorRef:
+                node = self.survey.final(node)
+                kind = type(node)
+            slot = self.memo.get(id(node))
+            if slot is not None:
+                self.write_get(slot)
+            elif kind in self.writers:
+                self.writers[kind](node)
+            else:
+                raise TypeError(f"a {kind.__name__} is no node")
+        raise HostileCheckpoint("its values contain each other in more ways than can be written", rule="cycles")
+
+    # What each kind of node is written as. Parts are put on the work list, last first.
+
+    def write(self, code: bytes) -> None:
+        self.out += code
+
+    def write_get(self, slot: int) -> None:
+        self.out += bytes([op.BINGET, slot]) if slot < 256 else b"j" + _U32(slot)
+
+    def put(self) -> int:
+        """Memoize what is on top of the stack; returns the slot."""
+        slot = self.slots
+        self.slots += 1
+        self.out += bytes([op.BINPUT, slot]) if slot < 256 else b"r" + _U32(slot)
+        return slot
+
+    def memoize(self, node: Node) -> None:
+        if self.memoizes_all or self.survey.is_shared(node):
+            self.memo[id(node)] = self.put()
+
+    def later(self, *nodes: Node) -> None:
+        self.work += reversed(nodes)
+
+    def build(self, node: Node, code: bytes, drop: bytes, *parts: Node) -> None:
+        """Write the parts of what can only be built once they are there; ``_Built`` says how."""
+        if self.survey.is_shared(node):
+            if id(node) in self.open and not self.memoizes_all:
+                raise _CycleWithoutMemo
+            self.open.add(id(node))
+        self.later(*parts, _Built(node, code, drop))
+
+    def write_int(self, node: int) -> None:
+        if 0 <= node < 256:
+            self.out += bytes([op.BININT1, node])
+        elif 0 <= node < 65536:
+            self.out += b"M" + _U16(node)
+        elif -(2**31) <= node < 2**31:
+            self.out += b"J" + _I32(node)
+        else:
+            size = (node if node >= 0 else ~node).bit_length() // 8 + 1
+            self.out += bytes([op.LONG1, size]) if size < 256 else bytes([op.LONG4]) + _I32(size)
+            self.out += node.to_bytes(size, "little", signed=True)
+
+    def write_complex(self, node: complex) -> None:
+        self.write_name("builtins", "complex")
+        self.out += b"G" + _F64(node.real) + b"G" + _F64(node.imag) + b"\x86R"
+
+    def write_text(self, text: str) -> None:
+        data = text.encode("utf-8", "surrogatepass")
+        self.out += b"X" + _U32(len(data)) + data
+
+    def write_str(self, node: str) -> None:
+        self.write_text(node)
+        self.memoize(node)
+
+    def write_term(self, text: str) -> None:
+        """A text of the format's own, memoized by its value."""
+        slot = self.terms.get(text)
+        if slot is None:
+            self.write_text(text)
+            self.terms[text] = self.put()
+        else:
+            self.write_get(slot)
+
+    def write_bytes(self, node: bytes | bytearray) -> None:
+        """As protocol 2 has it, which every torch.load reads with ``weights_only=True``: encoded text."""
+        if type(node) is bytes:
+            self.write_name("_codecs", "encode")
+        else:
+            self.write_name("builtins", "bytearray")
+        self.write_text(node.decode("latin-1"))
+        self.write_term("latin-1")
+        self.out += b"\x86R"
+        self.memoize(node)
+
+    def write_global(self, node: Global) -> None:
+        self.write_name(node.module, node.name)
+
+    def write_name(self, module: str, name: str) -> None:
+        slot = self.names.get((module, name))
+        if slot is not None:
+            self.write_get(slot)
+            return
+        if "\n" in module or "\n" in name:
+            raise TypeError("a global's name is one line")
+        if "." in name or python3_name(module, name) != (module, name):
+            self.protocol = NEWOBJ_EX_PROTOCOL
+        self.out += b"c" + f"{module}\n{name}\n".encode()
+        self.names[module, name] = self.put()
+
+    def write_tuple(self, node: tuple[Node, ...]) -> None:
+        if not node:
+            self.out += b")"
+        elif len(node) < len(_TUPLES):
+            self.build(node, _TUPLES[len(node)], b"0" * len(node), *node)
+        else:
+            self.build(node, b"t", b"1", _MARK, *node)
+
+    def write_list(self, node: list[Node]) -> None:
+        self.out += b"]"
+        self.memoize(node)
+        self.later(*_appends(node))
+
+    def write_dict(self, node: Dict) -> None:
+        self.out += b"}"
+        self.memoize(node)
+        self.later(*_setitems(node.pairs))
+
+    def write_set(self, node: Set) -> None:
+        """As a call with a list: the set opcodes of protocol 4 are unknown to torch's restricted unpickler."""
+        self.write_name("builtins", "frozenset" if node.frozen else "set")
+        self.out += b"]"
+        self.build(node, b"\x85R", b"00", *_appends(node.items))
+
+    def write_call(self, node: Call) -> None:
+        args = node.args
+        if node.how == "obj":
+            self.build(node, b"o", b"1", _MARK, node.function, *args)
+        elif node.how == "newobj_ex":
+            self.protocol = NEWOBJ_EX_PROTOCOL
+            self.build(node, b"\x92", b"000", node.function, args, node.kwargs)
+        elif node.how == "newobj":
+            self.build(node, b"\x81", b"00", node.function, args)
+        elif type(node.function) is Global and node.function.full_name in FROM_TYPE and type(args[2]) is TensorRef:
+            self.write_from_type(node, args)
+        else:
+            self.build(node, b"R", b"00", node.function, args)
+
+    def write_from_type(self, node: Call, args: tuple[Node, ...]) -> None:
+        """A Tensor subclass: what rebuilds its tensor, and with which arguments, are arguments themselves."""
+        _, kind, ref, state = args
+        tensor = self.survey.final(ref)
+        arguments = _Arguments(tensor) if type(tensor) is TensorRef else tensor.args
+        self.build(node, b"tR", b"10", node.function, _MARK, tensor.function, kind, arguments, state)
+
+    def finish(self, built: _Built) -> None:
+        node = built.node
+        slot = self.memo.get(id(node))
+        if slot is not None:
+            self.out += built.drop
+            self.write_get(slot)
+            return
+        self.out += built.code
+        self.memoize(node)
+        if type(node) is Call and (node.items or node.pairs or node.states):
+            states = [part for state in node.states for part in (state, _BUILD)]
+            self.later(*_appends(node.items), *_setitems(node.pairs), *states)
+
+    def write_persistent(self, node: Persistent) -> None:
+        self.build(node, b"Q", b"0", node.pid)
+
+    def write_storage(self, node: StorageRef) -> None:
+        self.write_pid(node)
+
+    def write_pid(self, storage: StorageRef) -> None:
+        """Name a storage. torch too asks for it each time; what is memoized is its id."""
+        slot = self.pids.get(id(storage))
+        if slot is not None:
+            self.write_get(slot)
+        else:
+            self.out += b"("
+            self.write_term("storage")
+            self.write_global(storage.storage_class)
+            self.write_text(storage.key)
+            self.write_term(storage.location)
+            self.write_int(storage.numel)
+            self.out += b"t"
+            if self.survey.is_shared(storage):
+                self.pids[id(storage)] = self.put()
+        self.out += b"Q"
+
+    def write_tensor(self, node: TensorRef) -> None:
+        self.write_global(node.function)
+        self.write_arguments(node, node, b"tR", b"10")
+
+    def write_arguments(self, tensor: TensorRef, node: TensorRef | None, code: bytes, drop: bytes) -> None:
+        self.out += b"("
+        self.write_pid(self.survey.storage_of(tensor))
+        self.write_int(tensor.offset)
+        for integers in (tensor.shape, tensor.stride):
+            if len(integers) >= len(_TUPLES):
+                self.out += b"("
+            for integer in integers:
+                self.write_int(integer)
+            self.out += _TUPLES[len(integers)] if len(integers) < len(_TUPLES) else b"t"
+        self.build(node, code, drop, *tensor.rest)
+
+
+def _appends(items: Sequence[Node]) -> Iterator[Node]:
+    """What appends ``items`` to the list on top of the stack."""
+    for start in range(0, len(items), BATCH):
+        batch = items[start : start + BATCH]
+        if len(batch) == 1:
+            yield from (batch[0], _APPEND)
+        else:
+            yield from (_MARK, *batch, _APPENDS)
+
+
+def _setitems(pairs: Sequence[tuple[Node, Node]]) -> Iterator[Node]:
+    """What sets ``pairs`` in the mapping on top of the stack."""
+    for start in range(0, len(pairs), BATCH):
+        batch = [part for pair in pairs[start : start + BATCH] for part in pair]
+        if len(batch) == 2:
+            yield from (*batch, _SETITEM)
+        else:
+            yield from (_MARK, *batch, _SETITEMS)

@@ -1,0 +1,138 @@
+"""The opcodes that stand for a value by themselves: numbers, strings, bytes.
+
+Each reader takes the pickle and the position behind its opcode, and gives the value and the position behind it. A
+declared length is checked against what is left before anything is allocated. What cannot be decoded raises ValueError
+(UnicodeDecodeError is one); what reaches beyond the end raises Broken.
+"""
+
+import codecs
+from collections.abc import Callable
+from struct import Struct
+
+from . import opcodes as op
+from .broken import Broken
+from .nodes import Node
+
+Reader = Callable[[bytes, int], tuple[Node, int]]
+
+
+read_u16 = Struct("<H").unpack_from
+read_i32 = Struct("<i").unpack_from
+read_u32 = Struct("<I").unpack_from
+read_u64 = Struct("<Q").unpack_from
+read_f64 = Struct(">d").unpack_from
+
+_LENGTHS = {1: Struct("<B").unpack_from, 4: read_u32, 8: read_u64}
+
+
+def beyond_the_end() -> Broken:
+    return Broken("length", "a value reaches beyond the end of the pickle")
+
+
+def line(data: bytes, pos: int) -> tuple[bytes, int]:
+    """A newline-terminated argument, without its newline."""
+    end = data.find(b"\n", pos)
+    if end < 0:
+        raise beyond_the_end()
+    return data[pos:end], end + 1
+
+
+def counted(data: bytes, pos: int, width: int) -> tuple[bytes, int]:
+    """Bytes behind their own length, which is ``width`` bytes, little-endian, unsigned."""
+    (length,) = _LENGTHS[width](data, pos)
+    pos += width
+    if length > len(data) - pos:
+        raise beyond_the_end()
+    return data[pos : pos + length], pos + length
+
+
+def _bytes(width: int) -> Reader:
+    return lambda data, pos: counted(data, pos, width)
+
+
+def _text(width: int) -> Reader:
+    def read(data: bytes, pos: int) -> tuple[str, int]:
+        raw, pos = counted(data, pos, width)
+        return raw.decode("utf-8", "surrogatepass"), pos
+
+    return read
+
+
+def _python2_string(raw: bytes) -> str | bytes:
+    """Python 2's str: utf-8, as torch.load reads it; where it is none, its bytes, as ``encoding="bytes"`` has it."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
+
+
+def _string(width: int) -> Reader:
+    def read(data: bytes, pos: int) -> tuple[str | bytes, int]:
+        raw, pos = counted(data, pos, width)
+        return _python2_string(raw), pos
+
+    return read
+
+
+def _quoted_string(data: bytes, pos: int) -> tuple[str | bytes, int]:
+    raw, pos = line(data, pos)
+    if len(raw) < 2 or raw[0] != raw[-1] or raw[0] not in b"\"'":
+        raise ValueError("a STRING without its quotes")
+    return _python2_string(codecs.escape_decode(raw[1:-1])[0]), pos
+
+
+def _bytearray(data: bytes, pos: int) -> tuple[bytearray, int]:
+    raw, pos = counted(data, pos, 8)
+    return bytearray(raw), pos
+
+
+def _long(width: int) -> Reader:
+    def read(data: bytes, pos: int) -> tuple[int, int]:
+        raw, pos = counted(data, pos, width)
+        return int.from_bytes(raw, "little", signed=True), pos
+
+    return read
+
+
+def _decimal_int(data: bytes, pos: int) -> tuple[int, int]:
+    raw, pos = line(data, pos)
+    if raw in {b"00", b"01"}:  # how protocols 0 and 1 write False and True
+        return raw == b"01", pos
+    return int(raw), pos
+
+
+def _decimal_long(data: bytes, pos: int) -> tuple[int, int]:
+    raw, pos = line(data, pos)
+    return int(raw.removesuffix(b"L")), pos
+
+
+def _decimal_float(data: bytes, pos: int) -> tuple[float, int]:
+    raw, pos = line(data, pos)
+    return float(raw), pos
+
+
+def _escaped_text(data: bytes, pos: int) -> tuple[str, int]:
+    raw, pos = line(data, pos)
+    return raw.decode("raw-unicode-escape"), pos
+
+
+READERS: dict[int, Reader] = {
+    op.BINFLOAT: lambda data, pos: (read_f64(data, pos)[0], pos + 8),
+    op.LONG1: _long(1),
+    op.LONG4: _long(4),
+    op.BINUNICODE: _text(4),
+    op.SHORT_BINUNICODE: _text(1),
+    op.BINUNICODE8: _text(8),
+    op.SHORT_BINBYTES: _bytes(1),
+    op.BINBYTES: _bytes(4),
+    op.BINBYTES8: _bytes(8),
+    op.BYTEARRAY8: _bytearray,
+    op.SHORT_BINSTRING: _string(1),
+    op.BINSTRING: _string(4),
+    op.STRING: _quoted_string,
+    op.UNICODE: _escaped_text,
+    op.INT: _decimal_int,
+    op.LONG: _decimal_long,
+    op.FLOAT: _decimal_float,
+}
+"""Reader by opcode. BININT, BININT1 and BININT2 are read in the machine's own loop."""

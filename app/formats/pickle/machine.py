@@ -1,0 +1,293 @@
+"""A pickle machine that builds nodes, never objects.
+
+It understands every opcode of protocols 0 to 5, keeps a stack and a memo like the real one, and where the real one
+would import, call or set something, it writes down what was asked for. Nothing is looked up by a name from the file,
+and nothing from the file is hashed but str and memo indices.
+
+References: Lib/pickle.py and Lib/pickletools.py; torch/_weights_only_unpickler.py.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import repeat
+from struct import error as struct_error
+from typing import Protocol
+
+from ...errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint
+from . import opcodes as op
+from .broken import Broken
+from .calls import GATHERERS, OPERATIONS, called, paired, pairs_of
+from .limits import LIMITS, Limits
+from .literals import READERS, beyond_the_end, line, read_i32, read_u16, read_u32, read_u64
+from .memo import Memo
+from .names import python3_name
+from .nesting import check_nesting
+from .nodes import Dict, Global, Node, Persistent
+
+HIGHEST_PROTOCOL = 5
+
+Builder = Callable[[Global, Node], Node]
+"""Takes a function and its arguments, gives what to put in the place of the call."""
+
+
+class Hooks(Protocol):
+    """What a format makes of a pickle's persistent ids and calls. Its methods may raise RefusedCheckpoint."""
+
+    @property
+    def builders(self) -> Mapping[str, Builder]:
+        """By the full name of the function that is called."""
+
+    def persistent(self, pid: Node) -> Node:
+        """The node that a persistent id stands for."""
+
+    def named(self, name: Global, near: str | None) -> None:
+        """Told of every global once, when it is first named; ``near`` is the last str read before, often its key."""
+
+
+class InertHooks:
+    """Keeps persistent ids and calls as they are."""
+
+    builders: Mapping[str, Builder] = {}
+
+    def persistent(self, pid: Node) -> Node:
+        return Persistent(pid)
+
+    def named(self, name: Global, near: str | None) -> None:
+        pass
+
+
+def parse(
+    data: bytes | memoryview, hooks: Hooks | None = None, *, record: str = "data.pkl", limits: Limits = LIMITS
+) -> Node:
+    """The root node of ``data``, which is exactly one pickle. ``record`` is what errors call it.
+
+    Raises NotACheckpoint for what is no pickle or ends early, HostileCheckpoint for what breaks a rule.
+    """
+    if len(data) > limits.nbytes:
+        detail = f"the pickle is {len(data)} bytes; at most {limits.nbytes} are read"
+        raise HostileCheckpoint(detail, rule="pickle-size", where=record)
+    root = _Machine(bytes(data), hooks or InertHooks(), record, limits).run()
+    check_nesting(root, limits.nesting, record)
+    return root
+
+
+class _Machine:
+    def __init__(self, data: bytes, hooks: Hooks, record: str, limits: Limits) -> None:
+        self.data = data
+        self.hooks = hooks
+        self.record = record
+        self.limits = limits
+        self.protocol = 0
+        self.memo = Memo(limits.memo_slots)
+        self.globals: dict[tuple[str, str], Global] = {}
+        self.builders: dict[Global, Builder] = {}
+
+    def run(self) -> Node:
+        """Run to STOP. This loop is where the time goes: the opcodes that tensors are made of come first, the rest
+        is in tables.
+        """
+        data, memo, builders = self.data, self.memo, self.builders
+        slots, max_slots = memo.dense, memo.max_slots
+        stack: list[Node] = []
+        outer: list[list[Node]] = []  # the stacks below each mark; ``stack`` is what lies above the last
+        pos = code = 0
+        try:
+            for _ in repeat(None, self.limits.opcodes):
+                code = data[pos]
+                pos += 1
+                if code == op.LONG_BINPUT:
+                    index = read_u32(data, pos)[0]
+                    pos += 4
+                    if index == len(slots) < max_slots:
+                        slots.append(stack[-1])
+                    else:
+                        memo.put(index, stack[-1])
+                elif code == op.BINGET:
+                    index = data[pos]
+                    pos += 1
+                    stack.append(slots[index] if index < len(slots) else memo.get(index))
+                elif code == op.BININT1:
+                    stack.append(data[pos])
+                    pos += 1
+                elif code == op.MARK:
+                    outer.append(stack)
+                    stack = []
+                elif code == op.TUPLE:
+                    items = tuple(stack)
+                    stack = outer.pop()
+                    stack.append(items)
+                elif code == op.BINUNICODE:
+                    end = pos + 4 + read_u32(data, pos)[0]
+                    if end > len(data):
+                        raise beyond_the_end()
+                    stack.append(data[pos + 4 : end].decode("utf-8", "surrogatepass"))
+                    pos = end
+                elif code == op.REDUCE:
+                    args = stack.pop()
+                    function = stack[-1]
+                    if type(function) is Global and function in builders:
+                        stack[-1] = builders[function](function, args)
+                    else:
+                        stack[-1] = called(function, args)
+                elif code == op.TUPLE2:
+                    last = stack.pop()
+                    stack[-1] = (stack[-1], last)
+                elif code == op.BININT2:
+                    stack.append(read_u16(data, pos)[0])
+                    pos += 2
+                elif code == op.EMPTY_TUPLE:
+                    stack.append(())
+                elif code == op.TUPLE1:
+                    stack[-1] = (stack[-1],)
+                elif code == op.BINPERSID:
+                    stack[-1] = self.hooks.persistent(stack[-1])
+                elif code == op.NEWFALSE:
+                    stack.append(False)
+                elif code == op.BININT:
+                    stack.append(read_i32(data, pos)[0])
+                    pos += 4
+                elif code == op.LONG_BINGET:
+                    index = read_u32(data, pos)[0]
+                    pos += 4
+                    stack.append(slots[index] if index < len(slots) else memo.get(index))
+                elif code == op.MEMOIZE:
+                    memo.put(len(memo), stack[-1])
+                elif code == op.BINPUT:
+                    memo.put(data[pos], stack[-1])
+                    pos += 1
+                elif code in READERS:
+                    value, pos = READERS[code](data, pos)
+                    stack.append(value)
+                elif code == op.TUPLE3:
+                    last, middle = stack.pop(), stack.pop()
+                    stack[-1] = (stack[-1], middle, last)
+                elif code == op.SETITEM:
+                    last, middle = stack.pop(), stack.pop()
+                    pairs_of(stack[-1]).append((middle, last))
+                elif code == op.SETITEMS:
+                    gathered, stack = stack, outer.pop()
+                    pairs_of(stack[-1]).extend(paired(gathered))
+                elif code == op.EMPTY_DICT:
+                    stack.append(Dict())
+                elif code in OPERATIONS:
+                    OPERATIONS[code](stack)
+                elif code in GATHERERS:
+                    gathered, stack = stack, outer.pop()
+                    GATHERERS[code](stack, gathered)
+                elif code == op.POP:
+                    if stack or not outer:
+                        stack.pop()
+                    else:
+                        stack = outer.pop()
+                elif code == op.STOP:
+                    break
+                elif code == op.INST:
+                    gathered, stack = stack, outer.pop()
+                    pos = self._global(stack, pos, outer)
+                    stack[-1] = called(stack[-1], tuple(gathered), "obj")
+                elif code == op.GLOBAL:
+                    pos = self._global(stack, pos, outer)
+                else:
+                    pos = self._rare(code, stack, pos, outer)
+            return self._result(code, stack, outer, pos)
+        except RefusedCheckpoint as error:
+            error.where = error.where or self._at(pos)
+            raise
+        except Broken as error:
+            raise self._hostile(error.rule, str(error), pos) from None
+        except UnicodeDecodeError:
+            raise self._hostile("utf-8", "a text is not utf-8", pos) from None
+        except ValueError as error:
+            raise self._hostile("value", f"a value cannot be read ({error})", pos) from None
+        except struct_error:
+            raise self._ends_early(pos) from None
+        except IndexError:
+            if pos >= len(data):
+                raise self._ends_early(pos) from None
+            raise self._hostile("stack-underflow", "an opcode takes more than the stack holds", pos) from None
+
+    def _result(self, code: int, stack: list[Node], outer: list[list[Node]], pos: int) -> Node:
+        """What STOP leaves: exactly one value, and nothing behind it."""
+        if code != op.STOP:
+            raise Broken("opcodes", f"it has more than {self.limits.opcodes} opcodes")
+        root = stack.pop()
+        if stack or outer:
+            raise Broken("stack-left", "values are left on the stack at its end")
+        if pos != len(self.data):
+            raise Broken("trailing-bytes", f"{len(self.data) - pos} bytes follow its end")
+        return root
+
+    def _rare(self, code: int, stack: list[Node], pos: int, outer: list[list[Node]]) -> int:
+        """Opcodes that no large pickle has many of; returns the position behind its arguments."""
+        data = self.data
+        if code == op.STACK_GLOBAL:
+            name, module = stack.pop(), stack.pop()
+            if type(name) is not str or type(module) is not str:
+                raise Broken("global-name", "a global's name is no text")
+            stack.append(self._named(module, name, stack, outer))
+        elif code == op.PROTO:
+            self.protocol = data[pos]
+            if self.protocol > HIGHEST_PROTOCOL:
+                detail = f"pickle protocol {self.protocol} is unknown; 0 to {HIGHEST_PROTOCOL} are"
+                raise NotACheckpoint(detail, rule="protocol")
+            pos += 1
+        elif code == op.FRAME:
+            if read_u64(data, pos)[0] > len(data) - pos - 8:
+                raise beyond_the_end()
+            pos += 8
+        elif code == op.PUT:
+            digits, pos = line(data, pos)
+            self.memo.put(int(digits), stack[-1])
+        elif code == op.GET:
+            digits, pos = line(data, pos)
+            stack.append(self.memo.get(int(digits)))
+        elif code == op.PERSID:
+            text, pos = line(data, pos)
+            stack.append(self.hooks.persistent(text.decode("ascii")))
+        elif code in {op.EXT1, op.EXT2, op.EXT4}:
+            raise Broken("extension", "it names something by a number of copyreg's extension registry")
+        elif code in {op.NEXT_BUFFER, op.READONLY_BUFFER}:
+            raise Broken("buffer", "it refers to a buffer outside of the file")
+        else:
+            detail = f"{self.record} is no pickle: byte {code:#04x} is no opcode"
+            raise NotACheckpoint(detail, rule="opcode", where=self._at(pos - 1))
+        return pos
+
+    def _global(self, stack: list[Node], pos: int, outer: list[list[Node]]) -> int:
+        """Read two lines, module and name, and push the global."""
+        module, pos = line(self.data, pos)
+        name, pos = line(self.data, pos)
+        stack.append(self._named(module.decode("utf-8"), name.decode("utf-8"), stack, outer))
+        return pos
+
+    def _named(self, module: str, name: str, stack: list[Node], outer: list[list[Node]]) -> Global:
+        """The one node of a name; hooks hear of it when it is new."""
+        if self.protocol < 3:
+            module, name = python3_name(module, name)
+        known = self.globals.get((module, name))
+        if known is None:
+            if "\n" in module or "\n" in name:  # could not be written as a line again
+                raise Broken("global-name", "a global's name holds a line break")
+            known = self.globals[module, name] = Global(module, name)
+            self.hooks.named(known, _last_text(stack, outer))
+            builder = self.hooks.builders.get(known.full_name)
+            if builder is not None:
+                self.builders[known] = builder
+        return known
+
+    def _at(self, pos: int) -> str:
+        return f"{self.record}, byte {pos}"
+
+    def _hostile(self, rule: str, detail: str, pos: int) -> HostileCheckpoint:
+        return HostileCheckpoint(f"the pickle is damaged or forged: {detail}", rule=rule, where=self._at(pos))
+
+    def _ends_early(self, pos: int) -> NotACheckpoint:
+        return NotACheckpoint(f"{self.record} ends early", rule="truncated", where=self._at(pos))
+
+
+def _last_text(stack: list[Node], outer: list[list[Node]]) -> str | None:
+    """The str nearest to the top of the stack: inside a dict, the key whose value is being read."""
+    for values in (stack, *reversed(outer)):
+        for value in reversed(values):
+            if type(value) is str:
+                return value
+    return None

@@ -1,0 +1,43 @@
+"""The memo: values a pickle has numbered, to name them again."""
+
+from .broken import Broken
+from .nodes import Node
+
+
+class Memo:
+    """Slots numbered in order lie in ``dense``; whatever a strange pickle numbers otherwise lies in ``sparse``.
+
+    A slot costs what its value costs, whatever its number is. The machine's loop appends to ``dense`` and reads it by
+    itself, and comes here for the rest.
+    """
+
+    __slots__ = ("dense", "max_slots", "sparse")
+
+    def __init__(self, max_slots: int) -> None:
+        self.dense: list[Node] = []
+        self.sparse: dict[int, Node] = {}
+        self.max_slots = max_slots
+
+    def __len__(self) -> int:
+        return len(self.dense) + len(self.sparse)
+
+    def put(self, index: int, value: Node) -> None:
+        if 0 <= index < len(self.dense):
+            self.dense[index] = value
+            return
+        if not 0 <= index < 2**32:
+            raise Broken("memo-index", f"memo slots are numbered from 0 to 2^32 - 1, not {index}")
+        if len(self) >= self.max_slots and index not in self.sparse:
+            raise Broken("memo-slots", f"it numbers more than {self.max_slots} values")
+        if index == len(self.dense):
+            self.sparse.pop(index, None)
+            self.dense.append(value)
+        else:
+            self.sparse[index] = value
+
+    def get(self, index: int) -> Node:
+        if 0 <= index < len(self.dense):
+            return self.dense[index]
+        if index in self.sparse:
+            return self.sparse[index]
+        raise Broken("memo-unknown", f"it names memo slot {index}, which holds nothing yet")

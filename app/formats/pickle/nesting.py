@@ -1,0 +1,60 @@
+"""How deep nodes lie inside each other. Cycles are legal; what lies deep without being one is refused."""
+
+from collections.abc import Sequence
+
+from ...errors import HostileCheckpoint
+from .nodes import Call, Dict, Global, Node, Persistent, Set, TensorRef
+
+
+def check_nesting(root: Node, limit: int, record: str) -> None:
+    """Raise HostileCheckpoint if ``root`` holds containers more than ``limit`` deep. Never recurses itself."""
+    heights: dict[int, int] = {}  # 0 while what lies inside is being measured: a way back there is a cycle
+    stack = [root] if _may_hold_containers(root) else []
+    while stack:
+        node = stack[-1]
+        height = heights.get(id(node))
+        if height is None:
+            heights[id(node)] = 0
+            stack += [part for part in parts(node) if _may_hold_containers(part) and id(part) not in heights]
+        else:
+            stack.pop()
+            if height == 0:
+                height = 1 + max((heights.get(id(part), 0) for part in parts(node)), default=0)
+                heights[id(node)] = height
+                if height > limit:
+                    detail = f"values are nested more than {limit} deep"
+                    raise HostileCheckpoint(detail, rule="nesting", where=record)
+
+
+def parts(node: Node) -> Sequence[Node]:
+    """All nodes directly inside one, whatever part they play there; a storage counts as none."""
+    kind = type(node)
+    if kind is tuple or kind is list:
+        return node  # type: ignore[no-any-return]  # a node is Any; its type was just checked
+    if kind is Dict:
+        return [part for pair in node.pairs for part in pair]
+    if kind is TensorRef:
+        return node.rest  # type: ignore[no-any-return]
+    if kind is Call:
+        pairs = [part for pair in node.pairs for part in pair]
+        return [node.function, node.args, node.kwargs, *node.items, *pairs, *node.states]
+    if kind is Set:
+        return node.items  # type: ignore[no-any-return]
+    return (node.pid,) if kind is Persistent else ()
+
+
+_CONTAINERS = frozenset({tuple, list, Dict, Call, Set, Persistent})
+
+
+def _may_hold_containers(node: Node) -> bool:
+    """False for plain values and for the bulk of a checkpoint: dense tensors with nothing unusual about them."""
+    kind = type(node)
+    if kind is not TensorRef:
+        return kind in _CONTAINERS
+    for part in node.rest:
+        if type(part) is Call:
+            if type(part.function) is not Global or part.args or part.pairs or part.states or part.items:
+                return True
+        elif type(part) in _CONTAINERS:
+            return True
+    return False

@@ -1,0 +1,67 @@
+"""A walk over a tree before it is written: what is referred to how often, and what is written in its place."""
+
+from collections.abc import Callable
+
+from .nesting import parts
+from .nodes import Global, Node, StorageRef, TensorRef
+
+Replace = Callable[[StorageRef | TensorRef], Node]
+
+_NEVER_SHARED = frozenset({type(None), bool, int, float, complex, Global})
+"""Plain numbers are written each time; a Global is told by its name, not by its identity."""
+
+
+class Survey:
+    """``references`` counts all references from one node of the tree to another.
+
+    All nodes live as long as their root, so an id is one node's.
+    """
+
+    def __init__(self, root: Node, replace: Replace) -> None:
+        self.references = 0
+        self._replace = replace
+        self._uses: dict[int, int] = {}
+        self._final: dict[int, Node] = {}
+        self._fresh: set[int] = set()
+        self._walk(root)
+
+    def is_shared(self, node: Node) -> bool:
+        return self._uses.get(id(node), 0) > 1
+
+    def final(self, ref: StorageRef | TensorRef) -> Node:
+        """What is written in the place of ``ref``."""
+        key = id(ref)
+        if key not in self._final:
+            new = self._final[key] = self._replace(ref)
+            if new is not ref:
+                self._final[id(new)] = new
+                self._fresh.add(id(new))
+        return self._final[key]
+
+    def storage_of(self, tensor: TensorRef) -> StorageRef:
+        """The storage that is written with a tensor that is itself final."""
+        storage = tensor.storage if id(tensor) in self._fresh else self.final(tensor.storage)
+        if type(storage) is not StorageRef:
+            raise TypeError(f"a tensor's storage cannot be replaced by a {type(storage).__name__}")
+        return storage
+
+    def _walk(self, root: Node) -> None:
+        uses = self._uses
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            self.references += 1
+            kind = type(node)
+            if kind in _NEVER_SHARED:
+                continue
+            if kind is StorageRef or kind is TensorRef:
+                node = self.final(node)
+                kind = type(node)
+            key = id(node)
+            seen = uses.get(key, 0)
+            uses[key] = seen + 1
+            if not seen and kind is not str:
+                stack += parts(node)
+                if kind is TensorRef:
+                    storage = id(self.storage_of(node))
+                    uses[storage] = uses.get(storage, 0) + 1

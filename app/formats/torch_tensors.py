@@ -1,0 +1,233 @@
+"""What torch means by a pickle's persistent ids and calls: storages and tensors, checked before anyone relies on them.
+
+References: torch/serialization.py (persistent ids), torch/_utils.py (``_rebuild_*``), torch/_weights_only_unpickler.py
+(the names that ``weights_only=True`` allows).
+"""
+
+from collections.abc import Mapping
+
+from ..errors import HostileCheckpoint, NotACheckpoint, ShardedTensor
+from ..values.dtype import DTYPE_OF_STORAGE_CLASS, DTYPES, DType
+from .pickle.machine import Builder
+from .pickle.nodes import FROM_TYPE, Call, Global, Node, StorageRef, TensorRef
+from .torch_names import is_allowed, is_sharded
+
+__all__ = ["TorchHooks", "is_allowed", "is_tensor", "tensor_of"]
+
+MAX_DIMS = 64
+MAX_BYTES = 2**63 - 1
+"""Sizes, strides and offsets are 64-bit in torch; so is a tensor's size in bytes."""
+
+_DENSE = {
+    "torch._utils._rebuild_tensor": (4,),
+    "torch._utils._rebuild_tensor_v2": (6, 7),
+    "torch._utils._rebuild_tensor_v3": (7, 8),
+}
+"""Functions that view a storage as a dense tensor, and how many arguments they take."""
+
+_PARAMETERS = frozenset({"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"})
+_OTHER_TENSORS = frozenset(
+    f"torch._utils.{name}"
+    for name in (
+        "_rebuild_qtensor",
+        "_rebuild_sparse_tensor",
+        "_rebuild_sparse_csr_tensor",
+        "_rebuild_nested_tensor",
+        "_rebuild_meta_tensor_no_storage",
+        "_rebuild_wrapper_subclass",
+        "_rebuild_device_tensor_from_numpy",
+        "_rebuild_device_tensor_from_cpu_tensor",
+        "_rebuild_xla_tensor",
+    )
+)
+_TENSOR_CALLS = _DENSE.keys() | _PARAMETERS | FROM_TYPE | _OTHER_TENSORS
+
+
+def tensor_of(node: Node) -> TensorRef | None:
+    """The dense tensor that a node is: itself, or what a Parameter or a Tensor subclass is made of."""
+    while type(node) is Call:
+        name = node.function.full_name if type(node.function) is Global else ""
+        args = node.args
+        if name in _PARAMETERS and type(args) is tuple and args:
+            node = args[0]
+        elif name in FROM_TYPE and type(args) is tuple and len(args) == 4:
+            if type(args[2]) is TensorRef:
+                return args[2]
+            if not (
+                type(args[0]) is Global and args[0].full_name in _PARAMETERS and type(args[2]) is tuple and args[2]
+            ):
+                return None
+            node = args[2][0]
+        else:
+            return None
+    return node if type(node) is TensorRef else None
+
+
+def is_tensor(node: Node) -> bool:
+    """Whether unpickling makes a tensor of it: dense, a Parameter, a subclass, sparse, quantized, nested, meta."""
+    if type(node) is TensorRef:
+        return True
+    return type(node) is Call and type(node.function) is Global and node.function.full_name in _TENSOR_CALLS
+
+
+class TorchHooks:
+    """Builds StorageRefs and TensorRefs while a checkpoint's pickle is parsed, and notes what it names.
+
+    ``storages`` maps a key to the first StorageRef of that key, in order of appearance; ``unsafe_globals`` are the
+    names outside of torch's weights_only list, in order of appearance.
+    """
+
+    def __init__(self) -> None:
+        self.storages: dict[str, StorageRef] = {}
+        self.unsafe_globals: list[str] = []
+        self._by_class: dict[tuple[str, Global], StorageRef] = {}
+        self.builders: Mapping[str, Builder] = {
+            **dict.fromkeys(_DENSE, build_tensor),
+            **dict.fromkeys(FROM_TYPE, build_from_type),
+            "torch._utils._rebuild_qtensor": build_quantized,
+        }
+
+    def named(self, name: Global, near: str | None) -> None:
+        if is_sharded(name):
+            place = "" if near is None else f" near {near[:200]!r}"
+            raise ShardedTensor(
+                f"the checkpoint holds a {name.full_name}{place}: one rank's part of a distributed tensor. Gather the "
+                "whole state_dict before saving (torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+                "StateDictOptions(full_state_dict=True, cpu_offload=True)), or save every rank's part with "
+                "torch.distributed.checkpoint",
+                rule="sharded-tensor",
+            )
+        if not is_allowed(name):
+            self.unsafe_globals.append(name.full_name)
+
+    def persistent(self, pid: Node) -> StorageRef:
+        """The storage that ``("storage", storage_class, key, location, numel)`` names."""
+        if type(pid) is str:
+            detail = (
+                "pickle_protocol=0 cannot hold tensors (torch.load fails on it too): save with the default protocol"
+            )
+            raise NotACheckpoint(detail, rule="persistent-id")
+        if type(pid) is not tuple or len(pid) != 5 or _text(pid[0]) != "storage":
+            raise HostileCheckpoint("a persistent id that is no storage", rule="persistent-id")
+        _, storage_class, key, location, numel = pid
+        if type(key) is not str or type(storage_class) is not Global:
+            raise HostileCheckpoint("a storage without a key or a class", rule="persistent-id")
+        known = self._by_class.get((key, storage_class))
+        if known is not None and known.numel == numel and known.location == location:
+            return known
+        return self._new_storage(storage_class, key, _text(location), numel)
+
+    def _new_storage(self, storage_class: Global, key: str, location: Node, numel: Node) -> StorageRef:
+        dtype = _dtype_of(storage_class)
+        if type(location) is not str:
+            raise HostileCheckpoint(f"storage {key!r} has no location", rule="persistent-id")
+        if type(numel) is not int or not 0 <= numel * (dtype.itemsize if dtype else 1) <= MAX_BYTES:
+            raise HostileCheckpoint(f"storage {key!r} has an impossible size", rule="storage-size")
+        storage = StorageRef(storage_class, dtype, key, location, numel)
+        first = self.storages.setdefault(key, storage)
+        if (first.nbytes, first.location) != (storage.nbytes, location):
+            raise HostileCheckpoint(f"storage {key!r} comes in two sizes or at two locations", rule="storage-size")
+        if storage.nbytes:  # torch too builds a storage once, as the first class it meets, unless it is empty
+            storage = first
+        self._by_class[key, storage_class] = storage
+        return storage
+
+
+def build_tensor(function: Global, args: Node) -> Node:
+    """A call of ``_rebuild_tensor``, ``_v2`` or ``_v3`` as a TensorRef, its extent checked.
+
+    It stays a Call where torch's own view of it is not ours to check: a dtype that Stateroom does not know, a storage
+    that the pickle itself computes.
+    """
+    if type(args) is not tuple or len(args) not in _DENSE[function.full_name]:
+        raise _broken("a tensor with the wrong number of arguments", "tensor-arguments")
+    storage, offset, shape, stride, *rest = args
+    if type(storage) is Call:
+        return Call(function, args)
+    if type(storage) is not StorageRef:
+        raise _broken("a tensor without a storage", "tensor-arguments")
+    dtype = storage.dtype or DTYPES["uint8"]
+    if len(rest) >= 3 and function.name == "_rebuild_tensor_v3":
+        named = rest[2]
+        if type(named) is not Global or named.module != "torch":
+            raise _broken("a tensor without a dtype", "tensor-arguments")
+        if named.name not in DTYPES:
+            return Call(function, args)
+        dtype = DTYPES[named.name]
+    if type(shape) is not tuple or type(stride) is not tuple:
+        shape, stride = _integers(shape), _integers(stride)
+    check_extent(storage, dtype, offset, shape, stride)
+    return TensorRef(function, storage, offset, shape, stride, tuple(rest), dtype)
+
+
+def build_from_type(function: Global, args: Node) -> Call:
+    """A call of one of FROM_TYPE, with the TensorRef that it wraps, if that is a dense tensor."""
+    if type(args) is not tuple or len(args) != 4 or type(args[2]) is not tuple:
+        raise _broken("a Tensor subclass with the wrong arguments", "tensor-arguments")
+    rebuild, kind, arguments, state = args
+    if type(rebuild) is Global and rebuild.full_name in _DENSE:
+        tensor = build_tensor(rebuild, arguments)
+        if type(tensor) is TensorRef:
+            return Call(function, (rebuild, kind, tensor, state))
+    return Call(function, args)
+
+
+def build_quantized(function: Global, args: Node) -> Call:
+    """``_rebuild_qtensor(storage, offset, shape, stride, ...)``: stays a Call, its extent checked."""
+    if type(args) is not tuple or len(args) != 7 or type(args[0]) is not StorageRef:
+        raise _broken("a quantized tensor with the wrong arguments", "tensor-arguments")
+    storage, offset, shape, stride, *_ = args
+    check_extent(storage, storage.dtype or DTYPES["uint8"], offset, _integers(shape), _integers(stride))
+    return Call(function, args)
+
+
+def check_extent(
+    storage: StorageRef, dtype: DType, offset: Node, shape: tuple[Node, ...], stride: tuple[Node, ...]
+) -> None:
+    """Raise HostileCheckpoint unless every element of the tensor lies within its storage."""
+    if len(shape) != len(stride):
+        raise _broken("a tensor with more sizes than strides, or fewer", "tensor-dimensions")
+    if len(shape) > MAX_DIMS:
+        raise _broken(f"a tensor with {len(shape)} dimensions; at most {MAX_DIMS} are read", "tensor-dimensions")
+    if type(offset) is not int or not 0 <= offset <= MAX_BYTES:
+        raise _broken("a tensor with an impossible storage_offset", "tensor-extent")
+    count, end = 1, offset + 1
+    for size, step in zip(shape, stride, strict=True):
+        if type(size) is not int or type(step) is not int or not 0 <= size | step <= MAX_BYTES:
+            raise _broken("a tensor with an impossible size or stride", "tensor-extent")
+        count *= size
+        end += (size - 1) * step
+    if count * dtype.itemsize > MAX_BYTES:
+        raise _broken("a tensor with more elements than can be counted", "tensor-extent")
+    if count and end * dtype.itemsize > storage.nbytes:
+        raise _broken(f"a tensor that reaches beyond the end of its storage {storage.key!r}", "tensor-extent")
+
+
+def _integers(node: Node) -> tuple[Node, ...]:
+    """A tensor's sizes or strides, which may also be a list or a ``torch.Size``."""
+    if type(node) is tuple:
+        return node
+    if type(node) is Call and type(node.function) is Global and node.function.full_name == "torch.Size":
+        node = node.args[0] if type(node.args) is tuple and len(node.args) == 1 else None
+    if type(node) not in {list, tuple}:
+        raise _broken("a tensor whose sizes or strides are no tuple", "tensor-arguments")
+    return tuple(node)
+
+
+def _dtype_of(storage_class: Global) -> DType | None:
+    """The element type of a storage class; None for an untyped one."""
+    if storage_class.module.split(".")[0] == "torch":
+        if storage_class.name == "UntypedStorage":
+            return None
+        if storage_class.name in DTYPE_OF_STORAGE_CLASS:
+            return DTYPE_OF_STORAGE_CLASS[storage_class.name]
+    raise _broken(f"a storage of the unknown class {storage_class.full_name[:200]!r}", "storage-class")
+
+
+def _text(node: Node) -> Node:
+    """Python 2's str, where it was kept as bytes, as str."""
+    return node.decode("ascii", "replace") if type(node) is bytes else node
+
+
+def _broken(what: str, rule: str) -> HostileCheckpoint:
+    return HostileCheckpoint(f"the checkpoint is damaged or forged: it describes {what}", rule=rule)

@@ -1,0 +1,195 @@
+"""Zip files as torch writes them, read strictly: every byte of the file has one meaning, or the file is refused.
+
+Records lie one behind the other from the first byte on: local header, name, extra field (which pads the data), data,
+and, where the flags say so, a descriptor. The directory follows, then the zip64 end record and its locator where there
+are any, then the end record, which is the end of the file. The directory is trusted for sizes (torch writes none into
+the local headers), and each local header must agree with it on everything else.
+
+Reference: PKWARE's APPNOTE.TXT; torch's caffe2/serialize/inline_container.cc.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
+
+from ...errors import HostileCheckpoint, NotACheckpoint
+from ...values.span import Span
+from .directory import find_directory
+
+MAX_NAME = 4096
+"""Bytes of a record's name, the root folder included."""
+
+_CENTRAL = Struct("<4s4xHH4xIIIHHHH6xI")
+_LOCAL = Struct("<4s2xHH16xHH")
+_DESCRIPTOR = Struct("<4sIII")
+_DESCRIPTOR64 = Struct("<4sIQQ")
+_EXTRA = Struct("<HH")
+_U64 = Struct("<Q")
+_U32_MAX = 0xFFFFFFFF
+
+_HAS_DESCRIPTOR = 0x0008
+_KNOWN_FLAGS = 0x0800 | _HAS_DESCRIPTOR | 0x0006
+"""UTF-8 names, descriptors, and the two bits that describe a deflated record's effort."""
+_ENCRYPTED_FLAGS = 0x2041
+_STORED, _DEFLATED = 0, 8
+
+_PLAIN_PATH = re.compile(r"(?!\.\.?/)[^/\\\0:]+(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+")
+"""At least one folder, and no part that could lead out of it."""
+
+
+class Record(NamedTuple):
+    """A record's bytes lie at ``[start, end)``; ``crc32`` is what the directory says of them."""
+
+    start: int
+    end: int
+    crc32: int
+
+    @property
+    def span(self) -> Span:
+        return Span(self.start, self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """``records`` by name without the root folder, in the order in which they lie in the file."""
+
+    root: str
+    records: Mapping[str, Record]
+
+
+def read_archive(data: memoryview) -> Archive:
+    """Read a zip's directory and check all of its structure. No record's content is looked at.
+
+    Raises NotACheckpoint for what is no zip or ends early, HostileCheckpoint for what breaks a rule.
+    """
+    directory = find_directory(data)
+    entries = bytes(data[directory.start : directory.end])
+    records: dict[str, Record] = {}
+    folded: set[str] = set()
+    root = ""
+    pos = end_of_last = 0
+    for _ in range(directory.count):
+        entry, pos = _read_entry(entries, pos)
+        path = _path(entry)
+        root = root or path[: path.index("/") + 1]
+        if not path.startswith(root):
+            raise entry.refused("zip-root", f"lies outside of the root folder {root[:200]!r}")
+        name = path[len(root) :]
+        folded.add(name if name.isascii() and name.islower() else name.casefold())
+        if len(folded) == len(records):
+            raise entry.refused("zip-duplicate", "has the name of another record, upper and lower case aside")
+        start, end_of_last = _place(data, entry, end_of_last, directory.start)
+        records[name] = Record(start, start + entry.size, entry.crc32)
+    if pos != len(entries):
+        raise _refused("zip-directory", "the directory is longer than its records", directory.start + pos)
+    if end_of_last != directory.start:
+        raise _refused("zip-gap", "bytes of no record lie before the directory", end_of_last)
+    return Archive(root[:-1], records)
+
+
+class _Entry(NamedTuple):
+    """A record as the directory describes it; ``header`` is where its local header starts."""
+
+    name: bytes
+    flags: int
+    method: int
+    crc32: int
+    size: int
+    header: int
+
+    def refused(self, rule: str, what: str) -> HostileCheckpoint:
+        shown = self.name[:200].decode("utf-8", "replace")
+        return _refused(rule, f"record {shown!r} {what}", self.header)
+
+
+def _refused(rule: str, detail: str, pos: int) -> HostileCheckpoint:
+    return HostileCheckpoint(f"the zip file is damaged or forged: {detail}", rule=rule, where=f"byte {pos}")
+
+
+def _read_entry(entries: bytes, pos: int) -> tuple[_Entry, int]:
+    """The directory's entry at ``pos``, and where the next one starts."""
+    name_at = pos + _CENTRAL.size
+    if name_at > len(entries):
+        raise _refused("zip-directory", "the directory ends early", pos)
+    signature, flags, method, crc32, packed, size, name_size, extra_size, comment, disk, header = _CENTRAL.unpack_from(
+        entries, pos
+    )
+    extra_at = name_at + name_size
+    next_at = extra_at + extra_size
+    if signature != b"PK\1\2" or next_at > len(entries) or comment or disk:
+        raise _refused("zip-directory", "a record's entry in the directory is broken", pos)
+    if _U32_MAX in (size, packed, header):
+        size, packed, header = _widen(entries[extra_at:next_at], size, packed, header)
+    entry = _Entry(entries[name_at:extra_at], flags, method, crc32, size, header)
+    if flags & _ENCRYPTED_FLAGS:
+        raise entry.refused("zip-encrypted", "is encrypted")
+    if flags & ~_KNOWN_FLAGS:
+        raise entry.refused("zip-flags", f"has unknown flags, {flags:#06x}")
+    if method == _DEFLATED:
+        shown = entry.name[:200].decode("utf-8", "replace")
+        detail = f"record {shown!r} is compressed (deflated), which torch.save never does: store it uncompressed"
+        raise NotACheckpoint(detail, rule="zip-deflated", where=shown)
+    if method != _STORED or packed != size:
+        raise entry.refused("zip-method", "is packed in an unknown way")
+    return entry, next_at
+
+
+def _widen(extra: bytes, *fields: int) -> tuple[int, ...]:
+    """Replace each field that did not fit into 32 bits by its value from the zip64 extra field."""
+    pos = 0
+    while pos + _EXTRA.size <= len(extra):
+        tag, length = _EXTRA.unpack_from(extra, pos)
+        pos += _EXTRA.size
+        if tag == 1:
+            wide = iter([value for (value,) in _U64.iter_unpack(extra[pos : pos + length // 8 * 8])])
+            return tuple(next(wide, _U32_MAX) if field == _U32_MAX else field for field in fields)
+        pos += length
+    return fields
+
+
+def _path(entry: _Entry) -> str:
+    """A record's name as text, if it can only mean a plain file below a folder."""
+    if len(entry.name) > MAX_NAME:
+        raise entry.refused("zip-name", f"has a name of {len(entry.name)} bytes; at most {MAX_NAME} are read")
+    try:
+        path = entry.name.decode("utf-8")
+    except UnicodeDecodeError:
+        raise entry.refused("zip-name", "has a name that is not utf-8") from None
+    if not _PLAIN_PATH.fullmatch(path):
+        raise entry.refused("zip-name", "has a name that is no plain path below one folder")
+    return path
+
+
+def _place(data: memoryview, entry: _Entry, expected: int, limit: int) -> tuple[int, int]:
+    """Where a record's data starts, and where it ends with its descriptor.
+
+    ``expected`` is where its local header has to be: right behind the record before it. ``limit`` is the directory.
+    """
+    if entry.header != expected:
+        rule = "zip-gap" if entry.header > expected else "zip-overlap"
+        raise entry.refused(rule, f"does not start where the one before it ends, at byte {expected}")
+    name_at = expected + _LOCAL.size
+    if name_at > limit:
+        raise entry.refused("zip-overlap", "reaches into the directory")
+    signature, flags, method, name_size, extra_size = _LOCAL.unpack_from(data, expected)
+    start = name_at + name_size + extra_size
+    end = start + entry.size
+    if signature != b"PK\3\4" or bytes(data[name_at : name_at + name_size]) != entry.name:
+        raise entry.refused("zip-local", "has another name in its local header")
+    if flags != entry.flags or method != entry.method:
+        raise entry.refused("zip-local", "has other flags or another method in its local header")
+    if flags & _HAS_DESCRIPTOR:
+        form = _DESCRIPTOR64 if entry.size >= _U32_MAX or entry.header >= _U32_MAX else _DESCRIPTOR
+        end += form.size
+        if end <= limit and form.unpack_from(data, end - form.size) != (
+            b"PK\7\10",
+            entry.crc32,
+            entry.size,
+            entry.size,
+        ):
+            raise entry.refused("zip-descriptor", "has a broken descriptor behind its data")
+    if end > limit:
+        raise entry.refused("zip-overlap", "reaches into the directory")
+    return start, end

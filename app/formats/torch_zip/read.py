@@ -1,0 +1,143 @@
+"""From the bytes of a torch zip file to a Document: its pickle as nodes, and where each storage's bytes lie."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ...errors import HostileCheckpoint, NotACheckpoint
+from ...values.span import Span
+from ..pickle.machine import parse
+from ..pickle.nodes import Node, StorageRef
+from ..torch_tensors import TorchHooks
+from .archive import Archive, Record, read_archive
+from .directory import find_directory
+
+FORMAT = "torch_zip"
+VERSIONS = range(1, 11)
+"""File format versions that torch reads."""
+
+_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
+"""How a pickle writes 0x1950a86a20f9469cfc6c, with which torch's format before 1.6 starts."""
+_LEGACY_MAGIC_AS_TEXT = b"L119547037146038801333356L"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A checkpoint file, understood but not interpreted.
+
+    ``skeleton`` is where its pickle lies. ``records`` and ``checksums`` are, by storage key, where a storage's bytes
+    lie and the CRC32 that the file declares for them (0: none). ``storages`` are in the order in which the pickle
+    first names them; each has exactly the bytes its record has. ``unsafe_globals`` are the names outside of torch's
+    weights_only list, in order of appearance.
+    """
+
+    root: Node
+    format: str
+    skeleton: Span
+    byteorder: Literal["little", "big"]
+    records: Mapping[str, Span]
+    checksums: Mapping[str, int]
+    storages: Mapping[str, StorageRef]
+    unsafe_globals: tuple[str, ...]
+
+
+def read(data: memoryview) -> Document:
+    """Read a checkpoint. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
+    _check_magic(data)
+    _check_is_checkpoint(data)
+    archive = read_archive(data)
+    if "data.pkl" not in archive.records:
+        raise _no_pickle()
+    _check_version(data, archive)
+    skeleton = archive.records["data.pkl"]
+    pickle = data[skeleton.start : skeleton.end]
+    if skeleton.crc32 not in {0, zlib.crc32(pickle)}:  # torch.serialization.set_crc32_options(False) writes none
+        raise HostileCheckpoint("the pickle does not match its CRC32", rule="zip-crc", where="data.pkl")
+    hooks = TorchHooks()
+    root = parse(pickle, hooks)
+    found = {key: _record_of(storage, archive) for key, storage in hooks.storages.items()}
+    return Document(
+        root=root,
+        format=FORMAT,
+        skeleton=skeleton.span,
+        byteorder=_byteorder(data, archive),
+        records={key: record.span for key, record in found.items()},
+        checksums={key: record.crc32 for key, record in found.items()},
+        storages=hooks.storages,
+        unsafe_globals=tuple(hooks.unsafe_globals),
+    )
+
+
+def _check_magic(data: memoryview) -> None:
+    start = bytes(data[:32])
+    if start.startswith(b"PK\3\4"):
+        return
+    detail = "the file is none that torch.save writes: those are zip files, and start with the bytes PK 3 4"
+    if not start:
+        detail = "the file is empty"
+    elif _LEGACY_MAGIC in start or start.startswith(_LEGACY_MAGIC_AS_TEXT) or bytes(data[257:262]) == b"ustar":
+        detail = (
+            "the file is in torch's format from before 1.6, which is not supported yet: load it with torch.load and "
+            "write it again with torch.save"
+        )
+    raise NotACheckpoint(detail, rule="magic", where="byte 0")
+
+
+def _check_is_checkpoint(data: memoryview) -> None:
+    """Before the strict rules for torch's zips are held against a zip that never was one."""
+    directory = find_directory(data)
+    names = bytes(data[directory.start : directory.end])
+    if b"/constants.pkl" in names:
+        detail = (
+            "the file is a TorchScript archive, a program with its weights: load it with torch.jit.load, and upload "
+            "what torch.save(module.state_dict(), ...) writes"
+        )
+        raise NotACheckpoint(detail, rule="torchscript", where="constants.pkl")
+    if b"/data.pkl" not in names:
+        raise _no_pickle()
+
+
+def _no_pickle() -> NotACheckpoint:
+    detail = "the file is a zip file, but none that torch.save wrote: it has no record data.pkl"
+    return NotACheckpoint(detail, rule="no-pickle")
+
+
+def _check_version(data: memoryview, archive: Archive) -> None:
+    """Every torch writes the format's version into every file, and reads 1 to 10."""
+    record = archive.records.get(".data/version") or archive.records.get("version")
+    if record is None:
+        raise NotACheckpoint("the file has no record version, which torch.save always writes", rule="no-version")
+    text = bytes(data[record.start : min(record.end, record.start + 16)]).strip()
+    if not text.isdigit() or int(text) not in VERSIONS:
+        detail = f"the file's format version is no number from {VERSIONS[0]} to {VERSIONS[-1]}"
+        raise NotACheckpoint(detail, rule="version", where="version")
+
+
+def _byteorder(data: memoryview, archive: Archive) -> Literal["little", "big"]:
+    """Files from before torch 2.1 say nothing, and are little-endian."""
+    record = archive.records.get("byteorder")
+    if record is None:
+        return "little"
+    text = bytes(data[record.start : min(record.end, record.start + 16)])
+    if text == b"little":
+        return "little"
+    if text == b"big":
+        return "big"
+    raise HostileCheckpoint("the byte order is neither little nor big", rule="byteorder", where="byteorder")
+
+
+def _record_of(storage: StorageRef, archive: Archive) -> Record:
+    """The record that holds a storage's bytes, and nothing else: ``data/<key>`` (torch 1.4: ``tensors/<key>``)."""
+    key = storage.key
+    record = archive.records.get(f"data/{key}") or archive.records.get(f"tensors/{key}")
+    where = f"data/{key[:200]}"
+    if record is None:
+        detail = f"the pickle names storage {key[:200]!r}, but the file has no record of that name"
+        raise HostileCheckpoint(detail, rule="storage-missing", where=where)
+    if record.end - record.start != storage.nbytes:
+        detail = (
+            f"storage {key!r} has {storage.nbytes} bytes by the pickle, and {record.end - record.start} by its record"
+        )
+        raise HostileCheckpoint(detail, rule="storage-size", where=where)
+    return record

@@ -1,0 +1,141 @@
+"""A torch zip file as a virtual file, laid out byte for byte as torch's own writer (2.7 and later) lays it out.
+
+That exactness is what makes the ``.format_version`` record honest: with it, torch may compute where a storage lies
+instead of asking the directory. Records, in order::
+
+    data.pkl  .format_version  .storage_alignment  byteorder  data/0 ... data/n  version  .data/serialization_id
+
+Each is a local header (sizes and CRC zero), an ``FB`` extra field that pads the data to 64 bytes, the data, and
+a descriptor with CRC and sizes. Source: torch's ``caffe2/serialize/inline_container.cc`` and its miniz.
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...values.span import Span
+from ...values.virtual_file import VirtualFile
+
+WRITER_REVISION = 1
+"""Goes up whenever the bytes written for the same input change, so that no ETag ever names two byte strings."""
+
+ALIGNMENT = 64
+_ROOT = "archive"
+_U16_MAX = 0xFFFF
+_U32_MAX = 0xFFFFFFFF
+_UTF8 = 0x0800
+_HAS_DESCRIPTOR = 0x0008
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One ``data/N``: bytes ``span`` of the uploaded file. ``crc32`` is None where it has yet to be computed."""
+
+    span: Span
+    crc32: int | None
+
+
+def write_torch_zip(pickle: bytes, storages: Sequence[Record], byteorder: str) -> tuple[VirtualFile, tuple[Span, ...]]:
+    """The file that torch.load reads as ``pickle`` with ``storages[N]`` under the key ``str(N)``.
+
+    Also where in the file each storage lies.
+    """
+    archive = _Archive()
+    archive.add_bytes("data.pkl", pickle)
+    archive.add_bytes(".format_version", b"1")
+    archive.add_bytes(".storage_alignment", str(ALIGNMENT).encode())
+    archive.add_bytes("byteorder", byteorder.encode())
+    spans = tuple(archive.add_record(f"data/{number}", record) for number, record in enumerate(storages))
+    archive.add_bytes("version", b"3\n")
+    archive.add_bytes(".data/serialization_id", _serialization_id(pickle, storages))
+    return archive.finish(), spans
+
+
+def _serialization_id(pickle: bytes, storages: Sequence[Record]) -> bytes:
+    """40 decimal digits that follow from the content."""
+    digest = hashlib.sha256(pickle)
+    for record in storages:
+        digest.update(struct.pack("<qq", record.span.start, record.span.end))
+    return f"{int.from_bytes(digest.digest()) % 10**40:040}".encode()
+
+
+class _Archive:
+    def __init__(self) -> None:
+        self.file = VirtualFile()
+        self.directory = VirtualFile()
+        self.entries = 0
+
+    def add_bytes(self, name: str, data: bytes) -> None:
+        header = self._start(name, len(data))
+        self.file.add_literal(data)
+        self._end(name, len(data), header, zlib.crc32(data), None)
+
+    def add_record(self, name: str, record: Record) -> Span:
+        header = self._start(name, record.span.length)
+        start = self.file.size
+        self.file.add_span(record.span)
+        self._end(name, record.span.length, header, record.crc32, record.span)
+        return Span(start, start + record.span.length)
+
+    def _start(self, name: str, size: int) -> int:
+        """Write the local header; returns where it starts."""
+        header = self.file.size
+        path = f"{_ROOT}/{name}".encode()
+        zip64 = _zip64_extra(size, 0, header)
+        data_start = header + 30 + len(path) + len(zip64) + 4
+        padding = -data_start % ALIGNMENT
+        extra = zip64 + b"FB" + struct.pack("<H", padding) + b"Z" * padding
+        flags = _UTF8 | (_HAS_DESCRIPTOR if size else 0)
+        self.file.add_literal(
+            struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(path), len(extra)) + path + extra
+        )
+        return header
+
+    def _end(self, name: str, size: int, header: int, crc32: int | None, span: Span | None) -> None:
+        """Write the descriptor, and the record's entry in the directory."""
+        zip64 = _zip64_extra(size, size, header)
+        flags = _UTF8
+        if size:
+            flags |= _HAS_DESCRIPTOR
+            self.file.add_literal(b"PK\7\10")
+            self._add_crc32(self.file, crc32, span)
+            self.file.add_literal(struct.pack("<QQ" if zip64 else "<II", size, size))
+        path = f"{_ROOT}/{name}".encode()
+        size32 = min(size, _U32_MAX)
+        self.directory.add_literal(struct.pack("<4sHHHHHH", b"PK\1\2", 0, 0, flags, 0, 0, 0))
+        self._add_crc32(self.directory, crc32 if size else 0, span)
+        self.directory.add_literal(
+            struct.pack("<IIHHHHHII", size32, size32, len(path), len(zip64), 0, 0, 0, 0, min(header, _U32_MAX))
+            + path
+            + zip64
+        )
+        self.entries += 1
+
+    def _add_crc32(self, file: VirtualFile, crc32: int | None, span: Span | None) -> None:
+        if crc32 is None and span is not None:
+            file.add_checksum(span)
+        else:
+            file.add_literal(struct.pack("<I", crc32))
+
+    def finish(self) -> VirtualFile:
+        """Write the directory and the three records that end a zip."""
+        start, size = self.file.size, self.directory.size
+        end = start + size
+        self.file.extend(self.directory)
+        counts = min(self.entries, _U16_MAX)
+        self.file.add_literal(
+            struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 0x031E, 45, 0, 0, self.entries, self.entries, size, start)
+            + struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+            + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, counts, counts, min(size, _U32_MAX), min(start, _U32_MAX), 0)
+        )
+        return self.file
+
+
+def _zip64_extra(size: int, compressed_size: int, header: int) -> bytes:
+    """The 0x0001 field: both sizes if the size needs 64 bits, the header's offset if that does; else nothing."""
+    values = (size, compressed_size) if size >= _U32_MAX else ()
+    if header >= _U32_MAX:
+        values = (*values, header)
+    return struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values) if values else b""

@@ -1,0 +1,210 @@
+"""Reading a parsed pickle as the tree of mappings and lists it describes."""
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+
+from ..errors import HostileCheckpoint
+from ..values.manifest import Path
+from .pickle.nodes import Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
+
+PLAIN_MAPPINGS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
+
+CONTAINERS = (Dict, list, tuple, Call, Set)
+"""What may have something below it."""
+
+MAX_REVISITS = 1_000_000
+MAX_PATH_ELEMENTS = 20_000_000
+"""Elements of all paths together; 400,000 tensors with Adam have 5 million."""
+
+_NUMPY_SCALAR = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"})
+_STRUCT_OF_NUMPY = {
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
+    "f2": "e", "f4": "f", "f8": "d",
+}  # fmt: skip
+
+
+def name_of(node: Node) -> str | None:
+    """The full name of what a Call calls, or None."""
+    return node.function.full_name if isinstance(node, Call) and isinstance(node.function, Global) else None
+
+
+def pairs_of(node: Node) -> list[tuple[Node, Node]] | None:
+    """A mapping's pairs in order, or None if the node is no mapping.
+
+    A str key that comes twice keeps its first place and its last value, as in the dict that unpickling would build.
+    """
+    if isinstance(node, Dict):
+        pairs = node.pairs
+    elif isinstance(node, Call) and (node.pairs or name_of(node) in PLAIN_MAPPINGS):
+        pairs = _initial_pairs(node) + node.pairs
+    else:
+        return None
+    keys = [key for key, _ in pairs if type(key) is str]
+    if len(set(keys)) == len(keys):
+        return pairs
+    last = {key: value for key, value in pairs if type(key) is str}
+    return [
+        (key, last.pop(key) if type(key) is str else value)
+        for key, value in pairs
+        if type(key) is not str or key in last
+    ]
+
+
+def _initial_pairs(node: Call) -> list[tuple[Node, Node]]:
+    """What an OrderedDict of Python 2 was called with: one list of two-item lists."""
+    args = node.args
+    if name_of(node) == "collections.OrderedDict" and isinstance(args, tuple) and len(args) == 1:
+        items = args[0]
+        if isinstance(items, Dict):
+            return items.pairs
+        if isinstance(items, list) and all(isinstance(item, (list, tuple)) and len(item) == 2 for item in items):
+            return [(key, value) for key, value in items]
+    return []
+
+
+def attributes_of(node: Node) -> list[tuple[Node, Node]]:
+    """What BUILD put into an object's ``__dict__`` and slots, as pairs."""
+    if not isinstance(node, Call):
+        return []
+    pairs: list[tuple[Node, Node]] = []
+    for state in node.states:
+        for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
+            if isinstance(part, Dict):
+                pairs += part.pairs
+    return pairs
+
+
+def children(node: Node) -> Iterator[tuple[str | int, Node]]:
+    """The nodes one step below, each with the path element that leads to it."""
+    if isinstance(node, (list, tuple)):
+        yield from enumerate(node)
+    elif isinstance(node, Set):
+        yield from enumerate(node.items)
+    elif isinstance(node, (Dict, Call)):
+        pairs = pairs_of(node)
+        for key, value in pairs or ():
+            yield path_element(key), value
+        for key, value in attributes_of(node):
+            yield path_element(key), value
+        if isinstance(node, Call):
+            yield from enumerate(node.items)
+            if pairs is None and isinstance(node.args, tuple):
+                yield from enumerate(node.args)
+
+
+def walk(root: Node, is_leaf: Callable[[Node], bool]) -> Iterator[tuple[Path, Node]]:
+    """Every leaf below ``root`` in order, with its path: what ``is_leaf`` says and what has nothing below it.
+
+    A container inside itself is not entered again. Raises HostileCheckpoint for a tree with many more paths than
+    nodes: sharing is honest, sharing of sharing of sharing is a bomb.
+    """
+    ancestors: set[int] = set()
+    entered: set[int] = set()
+    revisits = path_elements = 0
+    stack: list[tuple[Path, Node] | int] = [((), root)]
+    while stack:
+        step = stack.pop()
+        if isinstance(step, int):
+            ancestors.discard(step)
+            continue
+        path, node = step
+        if not isinstance(node, CONTAINERS) or is_leaf(node):
+            yield path, node
+            continue
+        if id(node) in ancestors:
+            continue
+        if id(node) in entered:
+            revisits += 1
+        entered.add(id(node))
+        ancestors.add(id(node))
+        below = [((*path, element), child) for element, child in children(node)]
+        path_elements += len(below) * (len(path) + 1)
+        if revisits > MAX_REVISITS or path_elements > MAX_PATH_ELEMENTS:
+            raise HostileCheckpoint("its containers are shared or nested until no walk would end", rule="paths")
+        stack.append(id(node))
+        stack.extend(reversed(below))
+
+
+def refs_in(root: Node) -> list[StorageRef | TensorRef]:
+    """Every tensor, and every storage that is named outside of one, once each."""
+    refs: list[StorageRef | TensorRef] = []
+    seen: set[int] = set()
+    stack: list[Node] = [root]
+    while stack:
+        node = stack.pop()
+        if not isinstance(node, (*CONTAINERS, TensorRef, StorageRef, Persistent)) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, (TensorRef, StorageRef)):
+            refs.append(node)
+            stack += node.rest if isinstance(node, TensorRef) else ()
+        else:
+            stack += _parts(node)
+    return refs
+
+
+def _parts(node: Node) -> Iterable[Node]:
+    """All nodes directly inside a container, whatever part they play there."""
+    if isinstance(node, (list, tuple)):
+        return node
+    if isinstance(node, Set):
+        return node.items
+    if isinstance(node, Persistent):
+        return (node.pid,)
+    pairs = (part for pair in node.pairs for part in pair)
+    if isinstance(node, Dict):
+        return pairs
+    return (node.function, node.args, node.kwargs, *pairs, *node.items, *node.states)
+
+
+def path_element(key: Node) -> str | int:
+    """A mapping's key as part of a path: str and int as they are, other plain values as text."""
+    if type(key) in (str, int):
+        return key  # type: ignore[no-any-return]  # a node is Any; its type was just checked
+    if key is None or isinstance(key, (bool, float, bytes)):
+        return str(key)
+    return "(key)"
+
+
+def descend(root: Node, path: Path) -> Node:
+    """The node at ``path``; KeyError if there is none."""
+    node = root
+    for element in path:
+        for step, child in children(node):
+            if step == element and type(step) is type(element):
+                node = child
+                break
+        else:
+            raise KeyError(path)
+    return node
+
+
+def numpy_scalar(node: Node) -> bool | int | float | None:
+    """The value of a pickled numpy scalar, or None if the node is none, or none that Python has."""
+    if name_of(node) not in _NUMPY_SCALAR or not isinstance(node.args, tuple) or len(node.args) != 2:
+        return None
+    dtype, data = node.args[0], bytes_of(node.args[1])
+    if name_of(dtype) != "numpy.dtype" or not isinstance(dtype.args, tuple) or not dtype.args or data is None:
+        return None
+    code = _STRUCT_OF_NUMPY.get(dtype.args[0]) if isinstance(dtype.args[0], str) else None
+    if code is None or len(data) != struct.calcsize("<" + code):
+        return None
+    big = any(isinstance(state, tuple) and len(state) > 1 and state[1] == ">" for state in dtype.states)
+    return struct.unpack((">" if big else "<") + code, data)[0]  # type: ignore[no-any-return]  # struct gives Any
+
+
+def bytes_of(node: Node) -> bytes | None:
+    """Bytes, also as protocol 2 writes them: ``_codecs.encode(text, "latin1")``."""
+    if isinstance(node, bytes):
+        return node
+    if (
+        name_of(node) == "_codecs.encode"
+        and isinstance(node.args, tuple)
+        and node.args
+        and isinstance(node.args[0], str)
+    ):
+        try:
+            return node.args[0].encode("latin1")
+        except UnicodeEncodeError:
+            return None
+    return None

@@ -1,0 +1,165 @@
+"""What of a tree can be kept in a file that always loads with ``weights_only=True``.
+
+Plain values, containers and tensors are kept. A numpy scalar becomes the Python number it stands for. A leaf of any
+other kind (a custom class, a numpy array, a path) is left out, and its path is reported.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..values.manifest import Path
+from .pickle.nodes import Call, Dict, Global, Node, Set, StorageRef, TensorRef
+from .torch_tensors import is_allowed, tensor_of
+from .tree import attributes_of, name_of, numpy_scalar, pairs_of, path_element
+
+MAX_DEPTH = 100
+"""Containers nested deeper than this inside one component are left out; a real optimizer nests four deep."""
+
+MAX_INT_BITS = 2032
+"""torch's restricted unpickler reads integers of up to 255 bytes."""
+
+ORDERED_DICT = "collections.OrderedDict"
+
+
+def is_leaf(node: Node) -> bool:
+    """Whether a node is kept or left out as one: anything but a mapping, a list or a tuple."""
+    return not isinstance(node, (list, tuple)) and pairs_of(node) is None
+
+
+class _LeftOut:
+    """Stands for a node that cannot be kept."""
+
+
+_LEFT_OUT = _LeftOut()
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Copies a tree as far as it can be kept. ``wanted`` decides on each leaf by its path."""
+
+    wanted: Callable[[Path], bool] = lambda path: True
+    skip: frozenset[Path] = frozenset()
+    left_out: list[Path] = field(default_factory=list)
+    _ancestors: set[int] = field(default_factory=set)
+    _leaves: dict[int, Node] = field(default_factory=dict)
+
+    def keep(self, node: Node) -> Node:
+        """The copy, or an empty dict if nothing of it is wanted."""
+        kept = self._keep(node, (), 0)
+        return Dict() if kept is _LEFT_OUT else kept
+
+    def keep_value(self, node: Node, path: Path) -> tuple[Node, bool]:
+        """The copy of one value of a state_dict, and whether it could be kept."""
+        kept = self._keep(node, path, 1)
+        return kept, kept is not _LEFT_OUT
+
+    def _keep(self, node: Node, path: Path, depth: int) -> Node:
+        if path in self.skip:
+            return _LEFT_OUT
+        if depth <= MAX_DEPTH and id(node) not in self._ancestors:
+            if (pairs := pairs_of(node)) is not None:
+                return self._keep_mapping(node, pairs, path, depth)
+            if isinstance(node, (list, tuple)):
+                return self._keep_sequence(node, path, depth)
+        if not self.wanted(path):
+            return _LEFT_OUT
+        leaf = self._leaf(node)
+        if leaf is _LEFT_OUT:
+            self.left_out.append(path)
+        return leaf
+
+    def _keep_mapping(self, node: Node, pairs: list[tuple[Node, Node]], path: Path, depth: int) -> Node:
+        kept = []
+        self._ancestors.add(id(node))
+        for key, value in pairs:
+            copy = self._keep(value, (*path, path_element(key)), depth + 1)
+            if copy is not _LEFT_OUT and (name := self._leaf(key)) is not _LEFT_OUT:
+                kept.append((name, copy))
+        self._ancestors.discard(id(node))
+        if pairs and not kept:
+            return _LEFT_OUT
+        if name_of(node) != ORDERED_DICT:
+            return Dict(kept)
+        ordered = Call(Global("collections", "OrderedDict"), ())
+        ordered.pairs = kept
+        metadata = metadata_of(node)
+        if metadata is not None:
+            ordered.states.append(Dict([("_metadata", metadata)]))
+        return ordered
+
+    def _keep_sequence(self, node: list[Node] | tuple[Node, ...], path: Path, depth: int) -> Node:
+        self._ancestors.add(id(node))
+        kept = [self._keep(item, (*path, number), depth + 1) for number, item in enumerate(node)]
+        self._ancestors.discard(id(node))
+        kept = [item for item in kept if item is not _LEFT_OUT]
+        if node and not kept:
+            return _LEFT_OUT
+        return kept if isinstance(node, list) else tuple(kept)
+
+    def _leaf(self, node: Node) -> Node:
+        """A leaf as it may be written, the same one each time it is met."""
+        if not isinstance(node, (Call, TensorRef, Global, Set)):
+            return _plain(node)
+        if id(node) not in self._leaves:
+            self._leaves[id(node)] = _object(node)
+        return self._leaves[id(node)]
+
+
+def _plain(node: Node) -> Node:
+    if node is None or isinstance(node, (bool, float, str, StorageRef)):
+        return node
+    if isinstance(node, int):
+        return node if node.bit_length() <= MAX_INT_BITS else _LEFT_OUT
+    if isinstance(node, (list, tuple)) and not node:
+        return node
+    if isinstance(node, bytes):
+        return Call(Global("_codecs", "encode"), (node.decode("latin1"), "latin1"))
+    return _LEFT_OUT
+
+
+def _object(node: Call | TensorRef | Global | Set) -> Node:
+    """A number, tensor or other allowed object as it may be written; a tensor in disguise as the tensor itself."""
+    scalar = numpy_scalar(node)
+    if scalar is not None:
+        return scalar
+    if _is_allowed_throughout(node):
+        return node
+    tensor = tensor_of(node)
+    if tensor is None:
+        return _LEFT_OUT
+    rest = tuple(part if _is_allowed_throughout(part) else None for part in tensor.rest)
+    return TensorRef(tensor.function, tensor.storage, tensor.offset, tensor.shape, tensor.stride, rest, tensor.dtype)
+
+
+def _is_allowed_throughout(root: Node) -> bool:
+    """Whether a node, and all inside it, is something that torch's restricted unpickler accepts."""
+    seen: set[int] = set()
+    stack: list[Node] = [root]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, Global):
+            if not is_allowed(node):
+                return False
+        elif isinstance(node, Call):
+            if node.how not in {"reduce", "newobj"} or not isinstance(node.function, Global):
+                return False
+            stack += (node.function, node.args, *node.items, *node.states)
+            stack += (part for pair in node.pairs for part in pair)
+        elif isinstance(node, Dict):
+            stack += (part for pair in node.pairs for part in pair)
+        elif isinstance(node, (list, tuple)):
+            stack += node
+        elif isinstance(node, TensorRef):
+            stack += node.rest
+        elif _plain(node) is _LEFT_OUT:
+            return False
+    return True
+
+
+def metadata_of(state_dict: Node) -> Node | None:
+    """A state_dict's ``_metadata`` (module versions, without which a strict load changes meaning), if it is plain."""
+    metadata = next((value for key, value in attributes_of(state_dict) if key == "_metadata"), None)
+    return metadata if metadata is not None and _is_allowed_throughout(metadata) else None

@@ -1,0 +1,118 @@
+"""The write path: receive, index, digest, commit. Whatever stops an upload on the way, nothing of it is left."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+from ..catalog import Catalog
+from ..errors import StoreError
+from ..formats.manifest_json import encode
+from ..sandbox.index_file import index_file
+from ..store import PackStore, Spool, SpoolFile
+from ..store.keys import new_name
+from ..values.checkpoint import Checkpoint, ModelName, NewCheckpoint
+from .commit import Committer, Fields
+from .digest import digest_bytes, digest_upload
+from .receive import Arrival, SpooledUpload, receive
+
+__all__ = ["Fields", "Ingest", "SpooledUpload"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_THREADS = 4
+"""Threads that hash for all uploads together: each holds a window of 16 MiB, and few disks keep up with more."""
+
+
+class Ingest:
+    """One for a server process. Needs ``close``."""
+
+    def __init__(self, catalog: Catalog, store: PackStore, spool: Spool) -> None:
+        self._committer = Committer(catalog, store)
+        self._spool = spool
+        self._threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="digest")
+        self._cleaning: set[asyncio.Task[None]] = set()
+
+    async def receive(self, chunks: AsyncIterator[bytes], expected_size: int | None) -> SpooledUpload:
+        """Take in an upload of ``expected_size`` bytes (None: of as many as come), to be committed or discarded.
+
+        Raises IncompleteUpload, NotACheckpoint (nothing came), StoreError (StorageFull), and what of our errors
+        ``chunks`` raises. Then, and when it is cancelled, nothing of the upload is kept.
+        """
+        name = new_name()
+        arrival = Arrival(lambda: self._open(name))
+        try:
+            file = await receive(chunks, arrival, expected_size)
+        except BaseException:
+            # In a task of its own, because a cancelled one is not let wait; and held, or it might be collected.
+            cleaning = asyncio.create_task(self._clean_up(name, arrival))
+            self._cleaning.add(cleaning)
+            cleaning.add_done_callback(self._cleaning.discard)
+            await asyncio.shield(cleaning)
+            raise
+        return SpooledUpload(name, file, file.size, file.digest, file.sha256)
+
+    def commit(self, upload: SpooledUpload, model: ModelName, fields: Fields) -> Checkpoint:
+        """Make ``upload`` the next version of ``model``. Blocks: call it in a thread.
+
+        Raises RefusedCheckpoint, StoreError and whatever the catalog refuses; then nothing of the upload is kept.
+        """
+        try:
+            index = index_file(upload.file.path)
+            digested = digest_upload(upload.file, index.manifest, self._threads)
+            encoded = encode(digested.manifest)
+            manifest = digest_bytes(encoded, upload.file.append(encoded))
+            found = (*digested.storages, digested.frame, manifest)
+            facts = index.facts
+            new = NewCheckpoint(
+                model=model,
+                run=fields.run,
+                epoch=facts.epoch if fields.epoch is None else fields.epoch,
+                step=facts.step if fields.step is None else fields.step,
+                loss=facts.loss if fields.loss is None else fields.loss,
+                metrics={**facts.metrics, **fields.metrics},
+                tags=fields.tags,
+                format=index.manifest.format,
+                devices=facts.devices,
+                components=index.manifest.components,
+                unsafe_globals=index.manifest.unsafe_globals,
+                manifest=manifest.digest,
+                frame=digested.frame.digest,
+                blobs=tuple(dict.fromkeys(blob.digest for blob in found)),
+                nbytes=upload.size,
+                new_bytes=0,
+                digest=upload.digest,
+                sha256=upload.sha256,
+            )
+            checkpoint = self._committer.commit(upload.name, upload.file, new, found)
+        except BaseException:
+            self.discard(upload)
+            raise
+        self._remove(upload.file)
+        return checkpoint
+
+    def discard(self, upload: SpooledUpload) -> None:
+        """Remove what ``receive`` kept of an upload that will not be committed. Blocks."""
+        self._remove(upload.file)
+        self._committer.abandon(upload.name)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _open(self, name: str) -> SpoolFile:
+        self._committer.begin(name)
+        return self._spool.create(name)
+
+    async def _clean_up(self, name: str, arrival: Arrival) -> None:
+        file = await arrival.settle()
+        if file is not None:
+            await asyncio.to_thread(self._remove, file)
+        await asyncio.to_thread(self._committer.abandon, name)
+
+    def _remove(self, file: SpoolFile) -> None:
+        try:
+            file.discard()
+        except StoreError:
+            # The checkpoint is committed or refused either way; the next start clears the spool.
+            _log.exception("a spool file could not be removed")

@@ -1,0 +1,119 @@
+"""What an upload's bytes are called: digests and checksums of all its storages and of its frame.
+
+The file is read through windows of 16 MiB, by several threads, each holding one window at a time: memory does not
+grow with the file, and neither does the number of tasks with the number of storages in a window.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, wait
+from dataclasses import dataclass, replace
+
+from ..errors import HostileCheckpoint
+from ..store import SpoolFile
+from ..store.digests import Hasher, block_digest, combine_crc32, crc32, digest_of, digest_of_blocks
+from ..values.digest import BLOCK_SIZE
+from ..values.frame import frame_spans
+from ..values.manifest import MIN_BLOB_SIZE, Manifest, Storage
+from ..values.span import Span
+from .pack_plan import FoundBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Digested:
+    """``manifest`` with every digest and checksum filled in, and the blobs it names: its storages' and its frame."""
+
+    manifest: Manifest
+    storages: tuple[FoundBlob, ...]
+    frame: FoundBlob
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A storage, or 16 MiB of a larger one. ``storage`` is its place in the manifest; ``span`` is in the file."""
+
+    storage: int
+    span: Span
+
+
+def digest_upload(file: SpoolFile, manifest: Manifest, threads: Executor) -> Digested:
+    """Hash all that ``manifest`` says is in ``file``.
+
+    ``Storage.crc32`` comes in as what the file declares, 0 where it declares nothing; HostileCheckpoint (rule
+    ``crc``) when that is wrong.
+    """
+    windows = list(_windows(_blocks(manifest.storages)))
+    tasks = [threads.submit(_digest_window, file, window, manifest.storages) for window in windows]
+    try:
+        frame = _digest_frame(file, frame_spans(manifest.size, manifest.storages))
+    finally:
+        wait(tasks)  # none of them may outlive this call: its caller closes the file
+    checksums = [0] * len(manifest.storages)
+    digests = [b""] * len(manifest.storages)
+    for window, task in zip(windows, tasks, strict=True):
+        for block, (checksum, digest) in zip(window, task.result(), strict=True):
+            checksums[block.storage] = combine_crc32(checksums[block.storage], checksum, block.span.length)
+            digests[block.storage] += digest
+    found: list[FoundBlob] = []
+    storages: list[Storage] = []
+    for storage, checksum, blocks in zip(manifest.storages, checksums, digests, strict=True):
+        if storage.crc32 not in {0, checksum}:
+            raise HostileCheckpoint(
+                f"the bytes of storage {storage.key!r} do not have the CRC32 that the file declares for them",
+                rule="crc",
+                where=storage.key,
+            )
+        name = digest_of_blocks(blocks) if blocks else None
+        if name is not None:
+            found.append(FoundBlob(name, (storage.span,), checksum, blocks))
+        storages.append(replace(storage, crc32=checksum, digest=name))
+    return Digested(replace(manifest, storages=tuple(storages), frame=frame.digest), tuple(found), frame)
+
+
+def digest_bytes(data: bytes, span: Span) -> FoundBlob:
+    """``data``, which lies at ``span`` of the upload, as a blob."""
+    digest, blocks = digest_of(data)
+    return FoundBlob(digest, (span,), crc32(data), blocks)
+
+
+def _blocks(storages: Sequence[Storage]) -> list[_Block]:
+    """All storages, the large ones block by block, in the order of the file."""
+    blocks = [
+        _Block(number, Span(start, min(start + BLOCK_SIZE, storage.span.end)))
+        for number, storage in enumerate(storages)
+        for start in range(storage.span.start, storage.span.end, BLOCK_SIZE)
+    ]
+    return sorted(blocks, key=lambda block: block.span)
+
+
+def _windows(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
+    """Runs of neighbouring blocks, each within 16 MiB of the file."""
+    window: list[_Block] = []
+    for block in blocks:
+        if window and block.span.end - window[0].span.start > BLOCK_SIZE:
+            yield window
+            window = []
+        window.append(block)
+    if window:
+        yield window
+
+
+def _digest_window(file: SpoolFile, window: Sequence[_Block], storages: Sequence[Storage]) -> list[tuple[int, bytes]]:
+    """For each block its CRC32 and its raw digest, which is empty for a storage that stays in the frame."""
+    start = window[0].span.start
+    view = file.read(Span(start, max(block.span.end for block in window)))
+    answers = []
+    for block in window:
+        data = view[block.span.start - start : block.span.end - start]
+        is_blob = storages[block.storage].span.length > MIN_BLOB_SIZE
+        answers.append((crc32(data), block_digest(data) if is_blob else b""))
+    return answers
+
+
+def _digest_frame(file: SpoolFile, spans: Sequence[Span]) -> FoundBlob:
+    hasher, checksum = Hasher(), 0
+    for span in spans:
+        for start in range(span.start, span.end, BLOCK_SIZE):
+            data = file.read(Span(start, min(start + BLOCK_SIZE, span.end)))
+            hasher.update(data)
+            checksum = crc32(data, checksum)
+    return FoundBlob(hasher.digest, tuple(spans), checksum, hasher.blocks)

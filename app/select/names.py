@@ -1,0 +1,45 @@
+"""How a key's name changes: strip_prefix, rename, add_prefix."""
+
+from ..errors import SelectionError
+from .patterns import REGEX, Rewrite, check_program_size
+from .query import StateDictQuery
+
+MAX_RENAMES = 1_000
+
+
+class Names:
+    """A query's renaming, compiled. Raises SelectionError ``bad-pattern`` or ``bad-rename``."""
+
+    def __init__(self, query: StateDictQuery) -> None:
+        if len(query.rename) > MAX_RENAMES:
+            raise SelectionError(f"{len(query.rename):,} renames; at most {MAX_RENAMES:,}", code="bad-rename")
+        self._strip = query.strip_prefix or ""
+        self._add = query.add_prefix or ""
+        self._rules: list[tuple[str, str | Rewrite]] = []
+        size = 0
+        for old, new in query.rename:
+            if old.startswith(REGEX):
+                rewrite = Rewrite(old, new)
+                size += rewrite.program_size
+                check_program_size(old, size)
+                self._rules.append((old, rewrite))
+            else:
+                self._rules.append((old, new))
+
+    def strip(self, key: str) -> str:
+        """A key without the prefix passes."""
+        return key.removeprefix(self._strip)
+
+    def rename(self, key: str) -> str:
+        """A stripped key under its final name; the first rename that matches wins."""
+        for old, rule in self._rules:
+            if isinstance(rule, Rewrite):
+                new = rule.apply(key)
+            else:
+                new = rule + key.removeprefix(old) if key.startswith(old) else None
+            if new is not None:
+                return self._add + new
+        return self._add + key
+
+    def final(self, key: str) -> str:
+        return self.rename(self.strip(key))

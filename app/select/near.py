@@ -1,0 +1,25 @@
+"""Near misses: the names a user may have meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import islice
+
+LIMIT = 3
+CONSIDERED = 2_000
+"""Names looked at: an error message is not worth comparing with 400,000 keys."""
+
+
+def near(wanted: str, names: Iterable[str], limit: int = LIMIT) -> tuple[str, ...]:
+    """At most ``limit`` of ``names`` that come close to ``wanted``, the closest first; case does not count.
+
+    A dotted name also comes close by a prefix of it: ``conv1`` is near ``conv1.weight``.
+    """
+    by_text: dict[str, str] = {}
+    for name in islice(names, CONSIDERED):
+        text = name.casefold()
+        by_text.setdefault(text, name)
+        while "." in text:
+            text = text.rpartition(".")[0]
+            by_text.setdefault(text, name)
+    close = get_close_matches(wanted.casefold().rstrip("."), by_text, n=4 * limit)
+    return tuple(dict.fromkeys(by_text[text] for text in close))[:limit]

@@ -1,0 +1,72 @@
+"""The only reader of the environment: ``STATEROOM_HOST``, ``STATEROOM_PORT``, ..., read once and passed on."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """How one server is set up; a keyword wins over the environment.
+
+    ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``server_token`` is all-powerful.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="STATEROOM_", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
+    )
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+    data_dir: Path = Path("stateroom-data")
+    database_url: str | None = None
+    store_url: str | None = None
+    durable: bool = True
+    server_token: SecretStr | None = None
+    insecure: bool = False
+
+    @field_validator("store_url")
+    @classmethod
+    def _is_a_folder(cls, url: str | None) -> str | None:
+        if url is not None and not (urlsplit(url).scheme == "file" and urlsplit(url).path.startswith("/")):
+            raise ValueError("a store is file:///PATH")
+        return url
+
+    @property
+    def catalog_url(self) -> str:
+        """The database's URL; embedded, it is a SQLite file in the data dir."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'catalog.sqlite3'}"
+
+    @property
+    def on_sqlite(self) -> bool:
+        """Whether the database is a file, which a server creates and migrates at start."""
+        return self.catalog_url.startswith("sqlite:")
+
+    @property
+    def alone(self) -> bool:
+        """Whether no server on another data dir can share this one's catalog."""
+        return self.database_url is None
+
+    @property
+    def store_folder(self) -> Path:
+        """Where packs lie. The spool is in the data dir: on one file system with it, an upload becomes a pack by a
+        rename.
+        """
+        if self.store_url is None:
+            return self.data_dir.resolve()
+        return Path(unquote(urlsplit(self.store_url).path))
+
+    @property
+    def spool_folder(self) -> Path:
+        return self.data_dir.resolve() / "spool"
+
+    @property
+    def open_to_others(self) -> bool:
+        """Whether anybody but this machine can reach the server."""
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"

@@ -1,0 +1,84 @@
+"""Moving bytes between buffers, files and disks: what the packs and the spool have in common.
+
+Everything here raises OSError; callers translate it.
+"""
+
+import errno
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..values.span import Span
+
+Buffer = bytes | bytearray | memoryview
+
+_IOV_MAX = os.sysconf("SC_IOV_MAX")
+_COPY_SIZE = 1024 * 1024
+_CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+
+
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """A file descriptor of ``path``, closed at the end."""
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o640)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, buffers: Iterable[Buffer]) -> None:
+    """Write ``buffers`` one after another at the file's position, in as few calls as the system allows."""
+    left = deque(view for buffer in buffers if len(view := memoryview(buffer).cast("B")))
+    while left:
+        count = os.writev(fd, [left[i] for i in range(min(len(left), _IOV_MAX))])
+        while left and count >= len(left[0]):
+            count -= len(left.popleft())
+        if count:
+            left[0] = left[0][count:]
+
+
+def copy_spans(source: int, target: int, spans: Sequence[Span]) -> None:
+    """Append ``spans`` of the file ``source`` at the position of ``target``, inside the kernel where it can.
+
+    The two may be one file, as long as no span reaches beyond its position. OSError (EIO) when the source is too short.
+    """
+    for span in spans:
+        done = span.start
+        while done < span.end:
+            count = _copy(source, target, done, span.end - done)
+            if count == 0:
+                raise OSError(errno.EIO, "the source ended early")
+            done += count
+
+
+def _copy(source: int, target: int, offset: int, length: int) -> int:
+    """Copy up to ``length`` bytes and tell how many; 0 only at the end of the source."""
+    if hasattr(os, "copy_file_range"):
+        try:
+            if count := os.copy_file_range(source, target, length, offset):
+                return count
+        except OSError as error:  # across devices, or on a file system that cannot
+            if error.errno not in _CANNOT_COPY:
+                raise
+    data = os.pread(source, min(length, _COPY_SIZE), offset)
+    write_all(target, [data])
+    return len(data)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was created, renamed or removed in ``folder`` durable."""
+    with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
+
+
+def make_folder(folder: Path, *, durable: bool) -> None:
+    """Make ``folder`` and those above it where they are not there, so that their names survive a crash."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, durable=durable)
+    folder.mkdir(exist_ok=True)
+    if durable:
+        sync_folder(folder.parent)

@@ -1,0 +1,103 @@
+"""Packs as files of a folder on this machine."""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import StoreError
+from ..values.span import Span
+from .failures import translated
+from .files import copy_spans, make_folder, opened, sync_folder
+from .keys import PACKS, pack_key, part_key
+from .windows import read_window
+
+
+class LocalPackStore:
+    """A PackStore under ``root``, which is made if it is not there.
+
+    A pack is named only when its bytes are on the disk, and a name that might be lost in a crash is never relied on:
+    fsync of the file, rename, fsync of the folder. ``durable=False`` leaves out every fsync.
+    """
+
+    def __init__(self, root: Path, *, durable: bool) -> None:
+        self._root = root
+        self._durable = durable
+        self._folders: set[Path] = set()
+        with translated("making the store's folder"):
+            make_folder(root / PACKS, durable=durable)
+
+    def adopt(self, name: str, file: Path) -> None:
+        with translated(f"storing pack {name}"):
+            with opened(file, os.O_RDONLY) as fd:
+                self._sync(fd)
+            try:
+                self._publish(file, name)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+            else:
+                return
+            # The file lies on another device than the store.
+            self.create(name, file, [Span(0, file.stat().st_size)])
+            file.unlink()
+
+    def create(self, name: str, source: Path, spans: Sequence[Span]) -> None:
+        part = self._root / part_key(name)
+        with translated(f"storing pack {name}"):
+            self._open_folder(part.parent)
+            try:
+                with opened(source, os.O_RDONLY) as read, opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as write:
+                    copy_spans(read, write, spans)
+                    self._sync(write)
+                self._publish(part, name)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+
+    def read(self, name: str, span: Span) -> memoryview:
+        with translated(f"reading pack {name}", pack=name), opened(self._path(name), os.O_RDONLY) as fd:
+            return read_window(fd, span)
+
+    def delete(self, name: str) -> None:
+        path = self._path(name)
+        with translated(f"deleting pack {name}"):
+            (self._root / part_key(name)).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+
+    def size(self, name: str) -> int:
+        with translated(f"looking at pack {name}", pack=name):
+            return self._path(name).stat().st_size
+
+    def ping(self) -> None:
+        with translated("looking at the store"):
+            if not os.access(self._root / PACKS, os.R_OK | os.W_OK | os.X_OK):
+                raise StoreError("the store's folder cannot be read and written")
+
+    def _path(self, name: str) -> Path:
+        return self._root / pack_key(name)
+
+    def _publish(self, file: Path, name: str) -> None:
+        """Rename a file whose bytes are durable to its final name, durably; on any failure the name is free."""
+        path = self._path(name)
+        self._open_folder(path.parent)
+        file.rename(path)
+        if self._durable:
+            try:
+                sync_folder(path.parent)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+
+    def _open_folder(self, folder: Path) -> None:
+        """Make a folder that survives a crash. Another process may have made it and not yet synced its parent."""
+        if folder in self._folders:
+            return
+        folder.mkdir(exist_ok=True)
+        if self._durable:
+            sync_folder(folder.parent)
+        self._folders.add(folder)
+
+    def _sync(self, fd: int) -> None:
+        if self._durable:
+            os.fsync(fd)

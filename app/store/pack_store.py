@@ -1,0 +1,48 @@
+"""The one interface to stored bytes. Every implementation passes tests/store/conformance.py."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..values.span import Span
+
+
+class PackStore(Protocol):
+    """Packs by name. A pack is written once, whole, and never changes.
+
+    Names are made of [a-z0-9] (anything else: ValueError). All methods may be called from several threads, and block:
+    none belongs on an event loop. Every failure is a StoreError; no room left is StorageFull. When ``adopt`` or
+    ``create`` returns, the pack is as durable as this store makes things; when either raises, it has stored nothing.
+    """
+
+    def adopt(self, name: str, file: Path) -> None:
+        """Make the whole of ``file`` a pack, and the file itself the store's: afterwards it is no longer at its path.
+        A pack of that name that was there is replaced.
+        """
+        ...
+
+    def create(self, name: str, source: Path, spans: Sequence[Span]) -> None:
+        """Make a pack of ``spans`` of ``source``, one after another. The source stays as it is. A pack of that name
+        that was there is replaced.
+        """
+        ...
+
+    def read(self, name: str, span: Span) -> memoryview:
+        """The bytes of ``span``, read-only and already in memory: touching them raises nothing later.
+
+        Meant for windows of some 16 MiB; they are given back when the last view of them goes. Raises PackMissing,
+        and DamagedBlob when the pack ends before the span does.
+        """
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove a pack, and whatever an interrupted ``create`` of it left. No such pack is no error."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes in a pack. Raises PackMissing."""
+        ...
+
+    def ping(self) -> None:
+        """Raise StoreError unless the store can be read and written."""
+        ...

@@ -1,0 +1,118 @@
+"""The spool: uploads as they arrive, before anybody knows whether they are worth keeping.
+
+<data-dir>/spool/<name>     one file an upload, named like the pack it may become
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+from ..values.digest import Digest
+from ..values.span import Span
+from .digests import Hasher
+from .failures import translated
+from .files import Buffer, copy_spans, write_all
+from .keys import checked
+from .windows import read_window
+
+
+class SpoolFile:
+    """One upload on disk, hashed while it is written. Not for several threads at once, but for one after another.
+
+    ``size`` counts all bytes in the file; ``digest`` and ``sha256`` are of what ``write`` wrote.
+    """
+
+    def __init__(self, path: Path, hashers: ThreadPoolExecutor) -> None:
+        self.path = path
+        self.size = 0
+        self._hashers = hashers
+        self._sha256 = hashlib.sha256()
+        self._hasher = Hasher()
+        with translated("making a spool file"):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+
+    @property
+    def digest(self) -> Digest:
+        return self._hasher.digest
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Append a part of the upload. Its hashing and its writing run side by side; blocks until both are done."""
+        hashing = self._hashers.submit(self._hash, buffers)
+        try:
+            with translated("writing an upload"):
+                write_all(self._fd, buffers)
+        finally:
+            wait([hashing])
+        hashing.result()
+        self.size += sum(memoryview(buffer).nbytes for buffer in buffers)
+
+    def append(self, data: bytes) -> Span:
+        """Add bytes that are no part of the upload, and tell where they lie."""
+        with translated("writing an upload"):
+            write_all(self._fd, [data])
+        return self._grown(len(data))
+
+    def append_spans(self, spans: Sequence[Span]) -> Span:
+        """Add copies of ``spans`` of this very file, one after another, and tell where they lie."""
+        with translated("writing an upload"):
+            copy_spans(self._fd, self._fd, spans)
+        return self._grown(sum(span.length for span in spans))
+
+    def read(self, span: Span) -> memoryview:
+        """The bytes of ``span``, as ``PackStore.read`` gives them; from several threads at once, if need be."""
+        with translated("reading an upload"):
+            return read_window(self._fd, span)
+
+    def discard(self) -> None:
+        """Close the file and remove it, if it is still at its path. A second time does nothing."""
+        if self._fd < 0:
+            return
+        fd, self._fd = self._fd, -1
+        with translated("removing a spool file"):
+            os.close(fd)
+            self.path.unlink(missing_ok=True)
+
+    def _hash(self, buffers: Sequence[Buffer]) -> None:
+        for buffer in buffers:
+            self._sha256.update(buffer)
+            self._hasher.update(buffer)
+
+    def _grown(self, length: int) -> Span:
+        self.size += length
+        return Span(self.size - length, self.size)
+
+
+class Spool:
+    """The folder that uploads arrive in; it is made if it is not there. Needs ``close``.
+
+    Nothing in it is made durable: an upload that is worth keeping becomes a pack, and the store sees to that. So one
+    that holds nothing new never waits for the disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # A pool of its own: these tasks wait for no other, so threads that write can wait for them.
+        self._hashers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="spool-hash")
+        with translated("making the spool"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def create(self, name: str) -> SpoolFile:
+        """A new empty file. Names are made of [a-z0-9]; one that is taken raises StoreError."""
+        return SpoolFile(self._folder / checked(name), self._hashers)
+
+    def clear(self) -> int:
+        """Remove every file: what a crash left, before any upload arrives. Tells how many."""
+        with translated("clearing the spool"):
+            left = list(self._folder.iterdir())
+            for path in left:
+                path.unlink()
+        return len(left)
+
+    def close(self) -> None:
+        self._hashers.shutdown()

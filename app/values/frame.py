@@ -1,0 +1,18 @@
+"""The frame: what of an uploaded file is in no blob of its own."""
+
+from collections.abc import Iterable
+
+from .manifest import MIN_BLOB_SIZE, Storage
+from .span import Span
+
+
+def frame_spans(size: int, storages: Iterable[Storage]) -> tuple[Span, ...]:
+    """The parts of a file of ``size`` bytes that lie in no blob-sized storage, in order. Joined they are its frame."""
+    spans, end = [], 0
+    for blob in sorted(storage.span for storage in storages if storage.span.length > MIN_BLOB_SIZE):
+        if end < blob.start:
+            spans.append(Span(end, blob.start))
+        end = max(end, blob.end)
+    if end < size:
+        spans.append(Span(end, size))
+    return tuple(spans)

@@ -1,0 +1,55 @@
+"""What every script is given: a folder, sizes, checkpoints, and servers to send them to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from shutil import rmtree
+
+from benchmarks.checkpoints import write_general, write_many
+from benchmarks.wire import Connection
+from tests.server import Server, start_server
+
+MODEL = "/v1/models/bench/general"
+MANY = 10_000
+
+
+@dataclass
+class Bench:
+    """``size`` is about that of the general checkpoint, ``big`` that of the one that memory is measured with, in
+    bytes; each thing is timed ``rounds`` times.
+    """
+
+    folder: Path
+    size: int
+    big: int
+    rounds: int
+
+    @cached_property
+    def general(self) -> Path:
+        """A general checkpoint of 147 tensors."""
+        path = self.folder / "general.tar"
+        write_general(path, self.size)
+        return path
+
+    @cached_property
+    def many(self) -> Path:
+        """A state_dict of 10,000 tensors."""
+        path = self.folder / "many.pt"
+        write_many(path, MANY)
+        return path
+
+    @contextmanager
+    def server(self, *uploads: Path) -> Iterator[Server]:
+        """A server that has never seen anything but ``uploads``: versions 1, 2, ... of one model."""
+        data_dir = self.folder / "server" / "data"
+        running = start_server(data_dir, env={"STATEROOM_DURABLE": "off"})
+        try:
+            with Connection(running.base_url) as connection:
+                for upload in uploads:
+                    connection.put(f"{MODEL}/checkpoints", upload)
+            yield running
+        finally:
+            running.kill()
+            rmtree(data_dir.parent)

@@ -1,0 +1,44 @@
+"""The checkpoints that are sent around."""
+
+from pathlib import Path
+
+import torch
+
+LAYERS = 49
+STAGE = 7
+UNITS = 3 * (LAYERS // STAGE) * (2**STAGE - 1)
+"""A general checkpoint's size in units: layer ``stageS.convN`` has ``2**N``, three times over (weight and Adam)."""
+
+ONE_PERCENT = ("stage*.conv0.weight", "stage*.conv1.weight", "stage0.conv2.weight", "stage1.conv2.weight")
+"""Keys of the model that hold 29 of the 2,667 units."""
+
+
+def write_general(path: Path, size: int) -> None:
+    """A general checkpoint of about ``size`` bytes: 49 float32 weights and Adam's two averages of each, 147 tensors."""
+    unit = size // UNITS // 4
+    counts = [unit << n for _ in range(LAYERS // STAGE) for n in range(STAGE)]
+    names = [f"stage{stage}.conv{n}.weight" for stage in range(LAYERS // STAGE) for n in range(STAGE)]
+    random = torch.Generator().manual_seed(0)
+
+    def noise(count: int) -> torch.Tensor:
+        return torch.empty(count).uniform_(generator=random)
+
+    state = {i: {"step": 1000, "exp_avg": noise(count), "exp_avg_sq": noise(count)} for i, count in enumerate(counts)}
+    torch.save(
+        {
+            "epoch": 3,
+            "loss": 0.12,
+            "model_state_dict": {name: noise(count) for name, count in zip(names, counts, strict=True)},
+            "optimizer_state_dict": {
+                "state": state,
+                "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "params": list(range(LAYERS))}],
+            },
+        },
+        path,
+    )
+
+
+def write_many(path: Path, tensors: int) -> None:
+    """A state_dict of many small tensors (8 KiB each), whose plan is work and whose bytes are not."""
+    values = torch.arange(tensors * 2048, dtype=torch.float32).reshape(tensors, 2048)
+    torch.save({f"blocks.{i}.weight": values[i].clone() for i in range(tensors)}, path)

@@ -1,0 +1,95 @@
+"""Other servers, where they are installed: nginx (WebDAV) and MLflow's artifact server."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 60
+
+NGINX = """\
+daemon off;
+user root;
+worker_processes 2;
+pid {folder}/nginx.pid;
+error_log stderr error;
+events {{}}
+http {{
+  access_log off;
+  sendfile on;
+  client_max_body_size 0;
+  client_body_temp_path {folder}/tmp;
+  server {{
+    listen 127.0.0.1:{port};
+    root {folder}/files;
+    dav_methods PUT;
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server that a file can be PUT to. ``start`` is told the program, a folder that it may fill, and a port;
+    what is uploaded to ``path`` lies in ``folder / "files"`` then.
+    """
+
+    name: str
+    program: str
+    path: str
+    start: Callable[[str, Path, int], list[str]]
+
+    @property
+    def installed(self) -> bool:
+        return shutil.which(self.program) is not None
+
+    @contextmanager
+    def running(self, folder: Path) -> Iterator[str]:
+        """Its URL, while it runs."""
+        program = shutil.which(self.program)
+        assert program is not None
+        (folder / "files").mkdir(parents=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = self.start(program, folder, port)
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        try:
+            wait_for(port, process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def nginx_command(program: str, folder: Path, port: int) -> list[str]:
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port))
+    return [program, "-e", "stderr", "-p", str(folder), "-c", str(config)]
+
+
+def mlflow_command(program: str, folder: Path, port: int) -> list[str]:
+    destination = ["--artifacts-only", "--artifacts-destination", str(folder / "files")]
+    return [program, "server", *destination, "--workers", "1", "--port", str(port)]
+
+
+PEERS = (
+    Peer("nginx dav PUT", "nginx", "/general.tar", nginx_command),
+    Peer("MLflow", "mlflow", "/api/2.0/mlflow-artifacts/artifacts/general.tar", mlflow_command),
+)
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(f"{process.args!r} does not listen on port {port}")

@@ -1,0 +1,35 @@
+"""How fast does one plain connection deliver the file that was uploaded? (P1 is the client's, over several.)"""
+
+from collections.abc import Iterator
+
+from benchmarks.bench import MODEL, Bench
+from benchmarks.raw import raw_download, raw_peer
+from benchmarks.rows import Row, rate
+from benchmarks.wire import Connection, touched
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    size = bench.general.stat().st_size
+    memory = touched(size)
+    ours, limit = [], []
+    with (
+        bench.server(bench.general) as server,
+        raw_peer("send", bench.general) as port,
+        Connection(server.base_url) as connection,
+    ):
+        for _ in range(bench.rounds):
+            limit.append(raw_download(port, memory))
+            ours.append(connection.get(f"{MODEL}/checkpoints/1/original", memory).seconds)
+    ratio = rate(size, ours) / rate(size, limit)
+    yield Row(
+        "P1",
+        "plain download, 1 connection, touched memory",
+        f"{rate(size, ours):.2f} GB/s",
+        f"{rate(size, limit):.2f} GB/s raw sendfile",
+        f"{ratio:.2f}",
+    )
+    yield Row(
+        "P1",
+        "client.state_dict, verified, fresh memory, against parallel nginx ranges and MLflow",
+        verdict="not yet built",
+    )

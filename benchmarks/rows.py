@@ -1,0 +1,49 @@
+"""A row of the table that ``make bench`` prints."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+Verdict = Literal["ok", "short", "info", "skipped", "not yet built"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``question`` is the bar's number, ``ours`` and ``peer`` are figures with their unit, the peer's with its name.
+
+    ``bar`` says what ``ratio`` (``ours`` to ``peer``, unless ``what`` says otherwise) has to be; a row without a
+    bar is there to be read.
+    """
+
+    question: str
+    what: str
+    ours: str = ""
+    peer: str = ""
+    ratio: str = ""
+    bar: str = ""
+    verdict: Verdict = "info"
+
+
+def at_least(bar: float, ratio: float) -> Verdict:
+    return "ok" if ratio >= bar else "short"
+
+
+def at_most(bar: float, ratio: float) -> Verdict:
+    return "ok" if ratio <= bar else "short"
+
+
+def rate(nbytes: int, seconds: Sequence[float]) -> float:
+    """GB/s, for the median of some times."""
+    return nbytes / median(seconds) / 1e9
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows under a heading, in columns as wide as they need."""
+    cells = [
+        ("#", "what", "ours", "peer or limit", "ratio", "bar", ""),
+        *((r.question, r.what, r.ours, r.peer, r.ratio, r.bar, r.verdict) for r in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

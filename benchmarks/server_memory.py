@@ -1,0 +1,81 @@
+"""Does a transfer's size show in the server's memory?"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.bench import MODEL, Bench
+from benchmarks.checkpoints import write_general
+from benchmarks.rows import Row, at_most
+from benchmarks.wire import Connection, memory_for
+
+SMALL = 64 << 20
+BAR = 64 << 20
+LOOK_SECONDS = 0.02
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    small, big = peak(bench, SMALL), peak(bench, bench.big)
+    yield Row(
+        "P8",
+        f"server memory for a {bench.big >> 20:,} MiB upload and download, all processes (VmHWM)",
+        f"{big >> 20} MiB",
+        f"{small >> 20} MiB for {SMALL >> 20} MiB",
+        f"+{max(big - small, 0) >> 20} MiB",
+        f"<= +{BAR >> 20} MiB",
+        at_most(BAR, big - small),
+    )
+
+
+def peak(bench: Bench, size: int) -> int:
+    """The most memory, in bytes, that a fresh server used to take in a checkpoint of ``size`` bytes, and give it back
+    both as it was and remapped.
+    """
+    file = bench.folder / "memory.tar"
+    write_general(file, size)
+    with bench.server() as server, watched(server.pid) as peaks, Connection(server.base_url) as connection:
+        connection.put(f"{MODEL}/checkpoints", file)
+        into = memory_for(file)
+        file.unlink()
+        connection.get(f"{MODEL}/checkpoints/1/original", into)
+        connection.get(f"{MODEL}/checkpoints/1/file?device=cuda:0", into)
+    return sum(peaks.values())
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[dict[int, int]]:
+    """The high-water mark of a process and of each descendant it ever has, in bytes, by pid; filled in while it runs,
+    so that children that come and go count too.
+    """
+    peaks: dict[int, int] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(LOOK_SECONDS):
+            look(pid, peaks)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peaks
+        look(pid, peaks)
+    finally:
+        done.set()
+        watcher.join()
+
+
+def look(pid: int, peaks: dict[int, int]) -> None:
+    folder = Path(f"/proc/{pid}")
+    try:
+        status = (folder / "status").read_text()
+        children = [
+            int(child) for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()
+        ]
+    except (FileNotFoundError, ProcessLookupError):
+        return  # it has ended meanwhile
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            peaks[pid] = max(peaks.get(pid, 0), int(line.split()[1]) << 10)
+    for child in children:
+        look(child, peaks)

@@ -1,0 +1,77 @@
+"""The client of Stateroom, a checkpoint service for PyTorch.
+
+from stateroom import Client
+
+model = Client().model("vision/resnet50")
+model.save({"epoch": 3, "model_state_dict": net.state_dict()}, loss=0.12)
+net.load_state_dict(model.state_dict("best", map_location="cpu"))
+"""
+
+from ._checkpoint import Checkpoint, Component, ModelSummary
+from ._client import Client
+from ._errors import (
+    CheckpointNotFound,
+    ComponentAmbiguous,
+    Conflict,
+    DigestMismatch,
+    HostileCheckpoint,
+    InvalidRequest,
+    ModelNotFound,
+    NoKeysMatched,
+    NotACheckpoint,
+    NoTensors,
+    NotFound,
+    PartialLoadError,
+    RefusedCheckpoint,
+    SelectionError,
+    ServerError,
+    ServerUnavailable,
+    ShardedTensor,
+    StateDictMismatch,
+    StateroomError,
+    StateroomWarning,
+    StorageFull,
+    TorchRequired,
+    Unauthorized,
+    UnknownComponent,
+    UnsafeGlobals,
+)
+from ._model import Model
+from ._report import Mismatch, Report
+from ._version import __version__
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointNotFound",
+    "Client",
+    "Component",
+    "ComponentAmbiguous",
+    "Conflict",
+    "DigestMismatch",
+    "HostileCheckpoint",
+    "InvalidRequest",
+    "Mismatch",
+    "Model",
+    "ModelNotFound",
+    "ModelSummary",
+    "NoKeysMatched",
+    "NoTensors",
+    "NotACheckpoint",
+    "NotFound",
+    "PartialLoadError",
+    "RefusedCheckpoint",
+    "Report",
+    "SelectionError",
+    "ServerError",
+    "ServerUnavailable",
+    "ShardedTensor",
+    "StateDictMismatch",
+    "StateroomError",
+    "StateroomWarning",
+    "StorageFull",
+    "TorchRequired",
+    "Unauthorized",
+    "UnknownComponent",
+    "UnsafeGlobals",
+    "__version__",
+]

@@ -1,0 +1,79 @@
+"""The way in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from ._checkpoint import ModelSummary, model_of
+from ._http import Http
+from ._model import Model
+from ._progress import ProgressOption
+from ._routes import Routes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_URL = "http://127.0.0.1:8765"
+
+
+class Client:
+    """A Stateroom server.
+
+    ``url`` and ``token`` default to STATEROOM_URL (else ``http://127.0.0.1:8765``, where ``serve`` listens) and
+    STATEROOM_TOKEN. ``timeout`` is in seconds, for each wait on the network rather than a whole transfer; ``retries``
+    counts the tries after the first. ``progress`` is None for a bar on a terminal, True or False for one always or
+    never, or a function called with ``(label, done, total)`` in bytes. ``verify`` checks what was transferred against
+    its digests and checksums.
+
+    Threads may share a client, and a forked process may go on using it.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 4,
+        progress: ProgressOption = None,
+        verify: bool = True,
+    ) -> None:
+        url = url or os.environ.get("STATEROOM_URL") or DEFAULT_URL
+        token = token or os.environ.get("STATEROOM_TOKEN") or None
+        self._http = Http(url, token, timeout=timeout, retries=retries)
+        self._progress = progress
+        self._verify = verify
+
+    @property
+    def url(self) -> str:
+        return self._http.url
+
+    def model(self, name: str, run: str | None = None) -> Model:
+        """The model ``namespace/name``, which the first upload makes.
+
+        ``run`` marks what is saved and narrows what is found; it defaults to STATEROOM_RUN, and ``""`` is none.
+        """
+        run = os.environ.get("STATEROOM_RUN") if run is None else run
+        return Model(Routes(self._http, name, run or None, progress=self._progress, verify=self._verify))
+
+    def models(self) -> Iterator[ModelSummary]:
+        """All models by name, page by page as they are taken."""
+        return map(model_of, self._http.pages("/v1/models", []))
+
+    def close(self) -> None:
+        """Close its connections; it is of no use afterwards."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"

@@ -1,0 +1,206 @@
+"""Everything the client raises on purpose, and how the server's answers become it.
+
+StateroomError
+├── InvalidRequest (ValueError)      a request that cannot be understood
+│   └── SelectionError               a selection that cannot be served
+│       ├── NoKeysMatched
+│       ├── ComponentAmbiguous       say which component
+│       └── UnknownComponent
+├── Unauthorized                     no token, a wrong one, or one that may not do this
+├── NotFound                         no such thing; a wrong address too
+│   ├── ModelNotFound
+│   └── CheckpointNotFound
+├── RefusedCheckpoint                an upload that Stateroom will not store
+│   ├── NotACheckpoint               not a file that torch.save writes
+│   ├── HostileCheckpoint            breaks a rule that every honest file keeps
+│   ├── NoTensors                    a checkpoint without a tensor
+│   └── ShardedTensor                one rank's shard of a distributed tensor
+├── UnsafeGlobals                    only weights_only=False reads this checkpoint as it was saved
+├── Conflict                         contradicts what is stored
+├── DigestMismatch                   bytes that are not the bytes that were sent
+├── StateDictMismatch (RuntimeError) keys or shapes that don't fit the target; nothing was loaded
+├── PartialLoadError                 failed after a target was touched; .loaded, .remaining
+├── TorchRequired (ImportError)
+├── StorageFull                      the server's disk
+└── ServerError                      the server failed
+    └── ServerUnavailable            not reached, or overloaded, after all retries
+
+StateroomWarning (UserWarning)       saved, but not everything will load as one may think
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+
+class StateroomError(Exception):
+    """The base of all errors raised on purpose.
+
+    ``detail`` is for people. ``code`` (stable, machine-readable) and ``status`` are the server's, None for what the
+    client found itself. ``rule`` and ``where`` say which rule a refused checkpoint broke, and where in the file;
+    ``near`` are names that come close to one that does not exist.
+    """
+
+    code: str | None = None
+    status: int | None = None
+    rule: str | None = None
+    where: str | None = None
+    near: tuple[str, ...] = ()
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidRequest(StateroomError, ValueError): ...
+
+
+class SelectionError(InvalidRequest): ...
+
+
+class NoKeysMatched(SelectionError): ...
+
+
+class ComponentAmbiguous(SelectionError): ...
+
+
+class UnknownComponent(SelectionError): ...
+
+
+class Unauthorized(StateroomError): ...
+
+
+class NotFound(StateroomError): ...
+
+
+class ModelNotFound(NotFound): ...
+
+
+class CheckpointNotFound(NotFound): ...
+
+
+class RefusedCheckpoint(StateroomError): ...
+
+
+class NotACheckpoint(RefusedCheckpoint): ...
+
+
+class HostileCheckpoint(RefusedCheckpoint): ...
+
+
+class NoTensors(RefusedCheckpoint): ...
+
+
+class ShardedTensor(RefusedCheckpoint): ...
+
+
+class UnsafeGlobals(StateroomError):
+    """``globals`` are the names that ``weights_only=True`` does not load, where they are known."""
+
+    def __init__(self, detail: str, globals: Sequence[str] = ()) -> None:  # noqa: A002  torch's word for them
+        super().__init__(detail)
+        self.globals = tuple(globals)
+
+
+class Conflict(StateroomError): ...
+
+
+class DigestMismatch(StateroomError): ...
+
+
+class StateDictMismatch(StateroomError, RuntimeError):
+    """What ``load_state_dict(strict=True)`` would raise, before a byte was fetched."""
+
+
+class PartialLoadError(StateroomError):
+    """``loaded`` are the keys known to be in place; ``remaining`` all others, of which some may be."""
+
+    def __init__(self, detail: str, loaded: Sequence[str] = (), remaining: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.loaded = tuple(loaded)
+        self.remaining = tuple(remaining)
+
+
+class TorchRequired(StateroomError, ImportError): ...
+
+
+class StorageFull(StateroomError): ...
+
+
+class ServerError(StateroomError): ...
+
+
+class ServerUnavailable(ServerError): ...
+
+
+class StateroomWarning(UserWarning): ...
+
+
+ERROR_OF_CODE: dict[str, type[StateroomError]] = {
+    "model-not-found": ModelNotFound,
+    "checkpoint-not-found": CheckpointNotFound,
+    "not-a-checkpoint": NotACheckpoint,
+    "hostile-checkpoint": HostileCheckpoint,
+    "no-tensors": NoTensors,
+    "sharded-tensor": ShardedTensor,
+    "refused-checkpoint": RefusedCheckpoint,
+    "no-keys-matched": NoKeysMatched,
+    "component-ambiguous": ComponentAmbiguous,
+    "unknown-component": UnknownComponent,
+    "unsafe-globals": UnsafeGlobals,
+    "storage-full": StorageFull,
+    "unauthorized": Unauthorized,
+}
+
+ERROR_OF_STATUS: dict[int, type[StateroomError]] = {
+    400: InvalidRequest,
+    401: Unauthorized,
+    403: Unauthorized,
+    404: NotFound,
+    409: Conflict,
+    410: NotFound,
+    429: ServerUnavailable,
+    502: ServerUnavailable,
+    503: ServerUnavailable,
+    504: ServerUnavailable,
+    507: StorageFull,
+}
+
+
+def error_of(response: httpx.Response) -> StateroomError:
+    """The error that an answer of 3xx, 4xx or 5xx stands for: by its problem's ``code``, else by its status.
+
+    The response's body has been read.
+    """
+    status = response.status_code
+    problem = _problem(response)
+    code = problem.get("code")
+    detail = problem.get("detail") or problem.get("title")
+    if detail is None and response.has_redirect_location:
+        detail = f"{response.request.url} redirects to {response.headers['Location']}; use that address as the url"
+    if detail is None:
+        detail = f"{response.request.method} {response.request.url} was answered {status} {response.reason_phrase}"
+    kind = ERROR_OF_CODE.get(code or "") or ERROR_OF_STATUS.get(status)
+    if kind is None:
+        kind = ServerError if status >= 500 else InvalidRequest
+    error = kind(str(detail))
+    error.status = status
+    error.code = code
+    error.rule = problem.get("rule")
+    error.where = problem.get("where")
+    error.near = tuple(problem.get("near") or ())
+    return error
+
+
+def _problem(response: httpx.Response) -> dict[str, Any]:
+    """The problem of RFC 9457 in the answer; empty when it is none (a proxy's page, say)."""
+    if "json" not in response.headers.get("Content-Type", ""):
+        return {}
+    try:
+        problem = response.json()
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

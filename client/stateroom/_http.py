@@ -1,0 +1,195 @@
+"""One server, spoken to over a pool of connections: what is tried again, and for how long."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from ._errors import InvalidRequest, ServerUnavailable, StateroomError, error_of
+from ._version import __version__
+
+Params = Sequence[tuple[str, str]]
+
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+NOT_TAKEN = (429, 503)  # the server says that it did nothing
+LOST_ON_THE_WAY = (502, 504)  # a proxy says so: the server may have acted all the same
+LONGEST_WAIT = 60.0
+UPLOAD_BYTES_PER_SECOND = 10e6  # a slow disk's: how long an upload may take to be stored once it is sent
+
+
+class Patience:
+    """How often something is tried again. ``failed`` waits before the next try, or raises when none is left."""
+
+    def __init__(self, retries: int) -> None:
+        self._retries = retries
+        self._used = 0
+
+    def succeeded(self) -> None:
+        """Something moved: what fails from now on is a failure of its own."""
+        self._used = 0
+
+    def failed(self, error: StateroomError, *, wait: float | None = None) -> None:
+        """``wait`` is how many seconds the server asked for, if it did."""
+        if self._used >= self._retries:
+            raise error
+        backoff = min(0.2 * 2**self._used, 10.0) * random.uniform(0.5, 1.0)
+        self._used += 1
+        time.sleep(backoff if wait is None else min(wait, LONGEST_WAIT))
+
+
+class Http:
+    """Threads may share one; a forked process gets connections of its own.
+
+    ``timeout`` is in seconds, for each wait on the network and not for a whole transfer; ``retries`` counts the tries
+    after the first.
+    """
+
+    def __init__(self, url: str, token: str | None, *, timeout: float, retries: int) -> None:
+        _check_url(url)
+        self.url = url.rstrip("/")
+        self.timeout = timeout
+        self._retries = retries
+        self._headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        # By process: a child must not write into its parent's connections, nor close them under it.
+        self._clients: dict[int, httpx.Client] = {os.getpid(): self._new_client()}
+
+    def patience(self) -> Patience:
+        return Patience(self._retries)
+
+    def close(self) -> None:
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+    def json(
+        self, method: str, path: str, params: Params = (), *, body: Any = None, safe: bool | None = None
+    ) -> tuple[Any, httpx.Headers]:
+        """The answer's JSON (None where it has none) and its headers. ``safe``: doing it twice is doing it once."""
+        response = self.send(method, path, params, json=body, safe=method == "GET" if safe is None else safe)
+        return (response.json() if response.content else None), response.headers
+
+    def pages(self, path: str, params: Params) -> Iterator[Any]:
+        """The items of a listing, page after page, each page when it is needed."""
+        cursor: list[tuple[str, str]] = []
+        while True:
+            page, _ = self.json("GET", path, [*params, *cursor])
+            yield from page["items"]
+            if page["next"] is None:
+                return
+            cursor = [("cursor", page["next"])]
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        params: Params = (),
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        content: Callable[[], Iterable[bytes]] | None = None,
+        replayable: bool = True,
+        safe: bool = False,
+        size: int = 0,
+    ) -> httpx.Response:
+        """The answer, read. ``content`` gives the body anew for each try; without ``replayable`` there is one try.
+
+        What is not ``safe`` is tried again only if the server cannot have acted on it.
+        """
+        timeout = self._timeouts(storing=size / UPLOAD_BYTES_PER_SECOND)
+        patience = Patience(self._retries if replayable else 0)
+        while True:
+            try:
+                response = self._client().request(
+                    method,
+                    self.url + path,
+                    params=httpx.QueryParams(list(params)) or None,
+                    headers=headers,
+                    json=json,
+                    content=content() if content else None,
+                    timeout=timeout,
+                )
+            except httpx.TransportError as failure:
+                error = self.unreachable(failure)
+                if not (safe or isinstance(failure, NEVER_SENT)):
+                    raise error from failure
+                patience.failed(error)
+                continue
+            if response.is_success:
+                return response
+            self.refused(response, patience, safe=safe)
+
+    def open(self, path: str, params: Params, headers: Mapping[str, str], patience: Patience) -> httpx.Response:
+        """The answer to a GET, its body not yet read: the caller closes it."""
+        while True:
+            client = self._client()
+            query = httpx.QueryParams(list(params))
+            request = client.build_request("GET", self.url + path, params=query or None, headers=headers)
+            try:
+                response = client.send(request, stream=True)
+                if response.is_success:
+                    return response
+                response.read()
+            except httpx.TransportError as failure:
+                patience.failed(self.unreachable(failure))
+                continue
+            self.refused(response, patience, safe=True)
+
+    def refused(self, response: httpx.Response, patience: Patience, *, safe: bool) -> None:
+        """Wait as the server asks if another try may help; raise what its answer means otherwise."""
+        error = error_of(response)
+        if response.status_code in NOT_TAKEN or (safe and response.status_code in LOST_ON_THE_WAY):
+            patience.failed(error, wait=_retry_after(response.headers.get("Retry-After")))
+        else:
+            raise error
+
+    def unreachable(self, failure: httpx.TransportError) -> StateroomError:
+        what = str(failure) or type(failure).__name__
+        if isinstance(failure, NEVER_SENT):
+            return ServerUnavailable(f"no Stateroom server answers at {self.url} ({what}); is STATEROOM_URL right?")
+        if isinstance(failure, httpx.LocalProtocolError):
+            return InvalidRequest(f"the request cannot be sent: {what}")
+        return ServerUnavailable(f"the connection to {self.url} failed: {what}")
+
+    def _timeouts(self, storing: float = 0.0) -> httpx.Timeout:
+        return httpx.Timeout(
+            connect=min(self.timeout, 10.0), read=self.timeout + storing, write=self.timeout, pool=None
+        )
+
+    def _new_client(self) -> httpx.Client:
+        client = httpx.Client(headers=self._headers, timeout=self._timeouts())
+        weakref.finalize(self, client.close)  # for whoever doesn't close
+        return client
+
+    def _client(self) -> httpx.Client:
+        client = self._clients.get(os.getpid())
+        return client if client is not None else self._clients.setdefault(os.getpid(), self._new_client())
+
+
+def _check_url(url: str) -> None:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidRequest(f"{url!r} is no URL: {error}") from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.query or parsed.fragment:
+        raise InvalidRequest(f"{url!r} is no address of a server: it reads http://HOST:PORT or https://HOST")
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds, from the number or the date of RFC 9110, 10.2.3."""
+    if value is None:
+        return None
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

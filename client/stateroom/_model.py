@@ -1,0 +1,323 @@
+"""One line of checkpoints."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, overload
+
+from . import _torch
+from ._checkpoint import Checkpoint
+from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, StateroomWarning, UnsafeGlobals
+from ._load_into import load_into, warmstart
+from ._query import Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
+from ._report import Report
+from ._routes import Routes
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Model:
+    """The checkpoints of one model, ``namespace/name``; with ``run``, only those of that run.
+
+    A ref is a Checkpoint, an int or a str: ``12``, ``latest``, ``best``, ``min:NAME``, ``max:NAME``, ``epoch:N``,
+    ``step:N``. Every method raises the StateroomError that its answer means: ModelNotFound, CheckpointNotFound,
+    Unauthorized, ServerUnavailable and so on. ``Client.model`` makes one.
+    """
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+
+    @property
+    def name(self) -> str:
+        return self._routes.model
+
+    @property
+    def run(self) -> str | None:
+        return self._routes.run
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r})" if self.run is None else f"Model({self.name!r}, run={self.run!r})"
+
+    # Putting checkpoints in
+
+    def upload(
+        self,
+        file: str | os.PathLike[str] | IO[bytes],
+        *,
+        epoch: SupportsInt | None = None,
+        step: SupportsInt | None = None,
+        loss: SupportsFloat | None = None,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Checkpoint:
+        """Store a file that torch.save wrote: a path, or a file open for reading bytes, from where it stands.
+
+        Epoch, step and loss that are left out are read from the file. Raises the RefusedCheckpoint tree for what is
+        no checkpoint, and DigestMismatch if the server stored other bytes than were sent.
+        """
+        params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
+        if not isinstance(file, (str, os.PathLike)):
+            return self._routes.upload(file, params, label=self.name)
+        path = Path(file)
+        if path.is_dir():
+            raise NotACheckpoint(
+                f"{path} is a folder; torch.distributed.checkpoint.format_utils.dcp_to_torch_save makes one file of it"
+            )
+        with path.open("rb") as opened:
+            return self._routes.upload(opened, params, label=path.name)
+
+    @overload
+    def save(
+        self,
+        obj: Any,
+        *,
+        epoch: SupportsInt | None = ...,
+        step: SupportsInt | None = ...,
+        loss: SupportsFloat | None = ...,
+        metrics: Mapping[str, SupportsFloat] | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        rank_zero_only: Literal[False],
+    ) -> Checkpoint: ...
+
+    @overload
+    def save(
+        self,
+        obj: Any,
+        *,
+        epoch: SupportsInt | None = ...,
+        step: SupportsInt | None = ...,
+        loss: SupportsFloat | None = ...,
+        metrics: Mapping[str, SupportsFloat] | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        rank_zero_only: bool = ...,
+    ) -> Checkpoint | None: ...
+
+    def save(
+        self,
+        obj: Any,
+        *,
+        epoch: SupportsInt | None = None,
+        step: SupportsInt | None = None,
+        loss: SupportsFloat | None = None,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        tags: Mapping[str, str] | None = None,
+        rank_zero_only: bool = True,
+    ) -> Checkpoint | None:
+        """Store anything that torch.save takes.
+
+        In a distributed job, ranks other than 0 do nothing and get None, unless ``rank_zero_only`` is False. Raises
+        ShardedTensor before anything is sent if the object holds one rank's part of a tensor. Warns
+        (StateroomWarning) of what ``weights_only=True`` will not load. The object passes through a temporary file.
+        """
+        if rank_zero_only and _torch.rank() != 0:
+            return None
+        params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
+        with tempfile.TemporaryFile(prefix="stateroom-") as file:
+            _torch.save(obj, file)
+            unsafe = _torch.unsafe_globals(file)
+            if unsafe:
+                _warn_of(unsafe, obj)
+            checkpoint = self._routes.upload(file, params, label=self.name)
+        if unsafe is None and checkpoint.unsafe_globals:
+            _warn_of(checkpoint.unsafe_globals, obj)
+        return checkpoint
+
+    def update(
+        self,
+        ref: Ref,
+        *,
+        metrics: Mapping[str, SupportsFloat | None] | None = None,
+        tags: Mapping[str, str | None] | None = None,
+    ) -> Checkpoint:
+        """Set metrics and tags, or remove those that are None; all others stay."""
+        return self._routes.update(ref, changes(metrics, tags))
+
+    def delete(self, ref: Ref) -> None:
+        """Delete one checkpoint, named by its number: a moving ref is refused."""
+        self._routes.delete(ref)
+
+    # Finding them
+
+    def checkpoint(self, ref: Ref) -> Checkpoint:
+        return self._routes.checkpoint(ref)
+
+    def checkpoints(
+        self, *, order: str | None = None, where: Mapping[str, Any] | None = None, limit: int | None = None
+    ) -> Iterator[Checkpoint]:
+        """All checkpoints, newest first unless ``order`` names a field (``-loss``: descending), page by page as they
+        are taken; ``limit`` ends it early.
+
+        ``where`` holds filters as the server reads them: ``{"epoch.ge": 3, "metric.acc.lt": 0.5, "tag.author": "me"}``
+        (lt, le, gt, ge; bare is equal).
+        """
+        params = [] if order is None else [("order", order)]
+        params += [(name, str(value)) for name, value in (where or {}).items()]
+        if limit is not None:
+            params.append(("limit", str(max(1, min(limit, 100)))))
+        return islice(self._routes.checkpoints(params), limit)
+
+    # Getting them back
+
+    def load(self, ref: Ref, map_location: Any = None, *, weights_only: bool = True, default: Any = ...) -> Any:
+        """The object as it was saved, every field of it. ``map_location`` is what torch.load takes.
+
+        Raises UnsafeGlobals, before anything is fetched, for a checkpoint that ``weights_only=True`` cannot load.
+        With ``weights_only=False`` what it holds is unpickled, which runs code of whoever saved it.
+        ``default`` is returned where there is no such model or checkpoint, as in the first run of a job.
+        """
+        _torch.require_torch("load()")
+        try:
+            checkpoint = self._routes.checkpoint(ref)
+        except (ModelNotFound, CheckpointNotFound):
+            if default is ...:
+                raise
+            return default
+        if weights_only:
+            _refuse_unsafe(checkpoint)
+        with self._routes.file(checkpoint, device_tag(map_location)) as file:
+            return _torch.load(file, map_location, weights_only=weights_only)
+
+    def state_dict(
+        self,
+        ref: Ref,
+        *,
+        component: str | None = None,
+        map_location: Any = None,
+        include: Patterns = (),
+        exclude: Patterns = (),
+        strip_prefix: str | None = None,
+        add_prefix: str | None = None,
+        rename: Rename = (),
+    ) -> dict[str, Any]:
+        """One component, its keys to tensors; only what is selected travels. An optimizer's keeps its nesting.
+
+        Applied in this order: ``strip_prefix`` (keys without it pass), ``include`` and ``exclude`` (globs in which
+        ``*`` crosses dots, or ``re:`` and an expression for the whole key), ``rename`` (prefix to prefix),
+        ``add_prefix``. ``map_location`` is what torch.load takes. Raises NoKeysMatched, UnknownComponent,
+        ComponentAmbiguous.
+        """
+        _torch.require_torch("state_dict()")
+        selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
+        label = f"{self.name} {ref}"
+        with self._routes.state_dict(ref, selection, device_tag(map_location), label=label) as file:
+            state: dict[str, Any] = _torch.load(file, map_location, weights_only=True)
+            return state
+
+    def iter_tensors(
+        self,
+        ref: Ref,
+        *,
+        component: str | None = None,
+        map_location: Any = None,
+        include: Patterns = (),
+        exclude: Patterns = (),
+        strip_prefix: str | None = None,
+        add_prefix: str | None = None,
+        rename: Rename = (),
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of ``state_dict``, one after another with their keys (an optimizer's dotted:
+        ``state.0.exp_avg``); what was taken and let go takes no memory any more.
+        """
+        yield from _torch.drain(
+            self.state_dict(
+                ref,
+                component=component,
+                map_location=map_location,
+                include=include,
+                exclude=exclude,
+                strip_prefix=strip_prefix,
+                add_prefix=add_prefix,
+                rename=rename,
+            )
+        )
+
+    def warmstart(
+        self,
+        net: torch.nn.Module,
+        ref: Ref,
+        *,
+        component: str | None = None,
+        include: Patterns = (),
+        exclude: Patterns = (),
+        strip_prefix: str | None = None,
+        add_prefix: str | None = None,
+        rename: Rename = (),
+    ) -> Report:
+        """Load whatever fits, into the model's own memory: keys of the same name and shape, in the model's dtype and
+        on its devices. Only those bytes travel. The selection is ``state_dict``'s.
+
+        Raises NoKeysMatched if there are none, and then leaves the model as it was. DataParallel,
+        DistributedDataParallel and torch.compile's wrapper are seen through.
+        """
+        selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
+        return warmstart(self._routes, net, ref, selection)
+
+    def load_into(
+        self,
+        target: torch.nn.Module | Mapping[str, Any],
+        ref: Ref,
+        *,
+        strict: bool = True,
+        staged: bool = False,
+    ) -> Report:
+        """Load a checkpoint into a model, or its components into models and optimizers:
+        ``{"model_state_dict": net, "optimizer_state_dict": optimizer}``.
+
+        Before a byte is fetched, keys and shapes are compared, and StateDictMismatch raised where load_state_dict
+        would refuse. With ``staged`` everything is fetched and checked before any target is touched, which takes the
+        memory for it; without, one component after another. Raises PartialLoadError when it fails after a target was
+        touched. The report's keys, and the error's, begin with the component's name where a dict was given; an
+        optimizer is one key.
+        """
+        return load_into(self._routes, target, ref, strict=strict, staged=staged)
+
+    def download(self, ref: Ref, path: str | os.PathLike[str], map_location: Any = None) -> Path:
+        """Write a checkpoint to a file, which appears under its name only when it is complete and checked.
+
+        Without ``map_location`` it is the uploaded file, byte for byte; with a device (a str or a torch.device), the
+        same checkpoint with its tensors there. A folder as the path gets a file ``NAME-vVERSION.pt``.
+        """
+        device = device_tag(map_location)
+        if map_location is not None and device is None:
+            raise InvalidRequest(f"download() takes a device such as 'cpu' or 'cuda:0', not {map_location!r}")
+        checkpoint = self._routes.checkpoint(ref)
+        path = Path(path)
+        if path.is_dir():
+            path /= f"{checkpoint.model.partition('/')[2]}-v{checkpoint.version}.pt"
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with partial.open("x+b") as file:
+                if device is None:
+                    self._routes.original_into(file, checkpoint)
+                else:
+                    self._routes.file_into(file, checkpoint, device)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+
+def _refuse_unsafe(checkpoint: Checkpoint) -> None:
+    allowed = _torch.allowed_globals() if checkpoint.unsafe_globals else set()
+    unsafe = tuple(name for name in checkpoint.unsafe_globals if name not in allowed)
+    if unsafe:
+        raise UnsafeGlobals(
+            f"{checkpoint} holds {', '.join(unsafe)}, which weights_only=True does not load. state_dict() gives its "
+            "tensors all the same. If you trust whoever saved it, pass weights_only=False, or name them with "
+            "torch.serialization.add_safe_globals",
+            unsafe,
+        )
+
+
+def _warn_of(unsafe: tuple[str, ...], obj: Any) -> None:
+    modules = _torch.whole_modules(obj)
+    whole = f" {modules[0]} is a whole module: save its state_dict() instead." if modules else ""
+    message = f"load() will need weights_only=False for this checkpoint, which holds {', '.join(unsafe)}.{whole}"
+    warnings.warn(message, StateroomWarning, stacklevel=3)

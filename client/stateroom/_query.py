@@ -1,0 +1,154 @@
+"""What a caller says, as paths and query parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+from urllib.parse import quote
+
+from ._checkpoint import Checkpoint
+from ._errors import InvalidRequest
+
+Ref = Union[Checkpoint, int, str]
+Patterns = Union[str, Sequence[str]]
+Rename = Union[Mapping[str, str], Sequence["tuple[str, str]"]]
+Params = list[tuple[str, str]]
+
+PLAIN_DEVICE = re.compile(r"(cpu|meta|mps|(cuda|xpu)(:\d+)?)\Z")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which keys of a component, and under which names: the fields of the server's query, in its order."""
+
+    component: str | None = None
+    strip_prefix: str | None = None
+    include: Patterns = ()
+    exclude: Patterns = ()
+    rename: Rename = ()
+    add_prefix: str | None = None
+
+    def params(self) -> Params:
+        return [
+            *optional(component=self.component, strip_prefix=self.strip_prefix),
+            *(("include", pattern) for pattern in _listed(self.include)),
+            *(("exclude", pattern) for pattern in _listed(self.exclude)),
+            *(("rename", f"{_old(old)}=>{new}") for old, new in self._renames()),
+            *optional(add_prefix=self.add_prefix),
+        ]
+
+    def body(self) -> dict[str, Any]:
+        """The same for a JSON body."""
+        return {
+            **dict(optional(component=self.component, strip_prefix=self.strip_prefix, add_prefix=self.add_prefix)),
+            "include": _listed(self.include),
+            "exclude": _listed(self.exclude),
+            "rename": [[old, new] for old, new in self._renames()],
+        }
+
+    def _renames(self) -> Iterable[tuple[str, str]]:
+        return self.rename.items() if isinstance(self.rename, Mapping) else self.rename
+
+
+def model_path(name: str) -> str:
+    """The path of the model ``namespace/name``."""
+    parts = name.split("/")
+    if len(parts) != 2 or any(part in {"", ".", ".."} for part in parts):
+        raise InvalidRequest(f"{name!r} is no model name: it reads namespace/name")
+    return "/v1/models/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def ref_text(ref: Ref, model: str) -> str:
+    """A ref as a segment of a path. A Checkpoint is its number, and must be one of this model's."""
+    if isinstance(ref, Checkpoint):
+        if ref.model != model:
+            raise InvalidRequest(f"{ref} is no checkpoint of {model}")
+        ref = ref.version
+    if isinstance(ref, bool) or not isinstance(ref, (int, str)):
+        raise InvalidRequest(f"a ref is a Checkpoint, an int or a str, not {type(ref).__name__}")
+    text = str(ref)
+    if text in {"", ".", ".."}:
+        raise InvalidRequest(f"{text!r} is no ref: it reads 12, latest, best, min:NAME, max:NAME, epoch:N or step:N")
+    return quote(text, safe=":")
+
+
+def device_tag(map_location: Any) -> str | None:
+    """The device to ask the server for: that of a plain tag or a torch.device, None for all else."""
+    tag = map_location if isinstance(map_location, str) else None
+    if hasattr(map_location, "type") and hasattr(map_location, "index"):
+        tag = str(map_location)
+    return tag if tag is not None and PLAIN_DEVICE.match(tag) else None
+
+
+def number_text(name: str, value: Any) -> str:
+    """A number as text; 0-dim tensors and numpy's count. Non-finite ones read ``nan``, ``inf`` and ``-inf``."""
+    if hasattr(value, "detach"):  # a loss is often still part of the graph that made it
+        value = value.detach()
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidRequest(f"{name} is a number, not {value!r}") from None
+    return str(number)
+
+
+def integer_text(name: str, value: Any) -> str:
+    try:
+        number = int(value)
+        exact = number == value
+    except (TypeError, ValueError, RuntimeError):
+        exact = False
+    if not exact:
+        raise InvalidRequest(f"{name} is a whole number, not {value!r}")
+    return str(number)
+
+
+def upload_params(
+    *,
+    run: str | None,
+    epoch: Any,
+    step: Any,
+    loss: Any,
+    metrics: Mapping[str, Any] | None,
+    tags: Mapping[str, str] | None,
+) -> Params:
+    """The fields beside the file."""
+    return [
+        *optional(
+            run=run,
+            epoch=None if epoch is None else integer_text("epoch", epoch),
+            step=None if step is None else integer_text("step", step),
+            loss=None if loss is None else number_text("loss", loss),
+        ),
+        *((f"metric.{name}", number_text(name, value)) for name, value in (metrics or {}).items()),
+        *((f"tag.{name}", str(value)) for name, value in (tags or {}).items()),
+    ]
+
+
+def changes(metrics: Mapping[str, Any] | None, tags: Mapping[str, str | None] | None) -> dict[str, Any]:
+    """The body that changes metrics and tags; None removes one. Numbers are text, because JSON has no word for the
+    non-finite ones.
+    """
+    return {
+        "metrics": {
+            name: None if value is None else number_text(f"metric {name}", value)
+            for name, value in (metrics or {}).items()
+        },
+        "tags": dict(tags or {}),
+    }
+
+
+def optional(**fields: str | None) -> Params:
+    """Those that are given; an empty one is (the component of a flat file is ``""``)."""
+    return [(name, value) for name, value in fields.items() if value is not None]
+
+
+def _listed(patterns: Patterns) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
+def _old(old: str) -> str:
+    if "=>" in old:
+        raise InvalidRequest(f"a rename cannot begin at {old!r}: => divides the old name from the new")
+    return old

@@ -1,0 +1,89 @@
+"""What became of a target's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ._progress import size_text
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A key whose shape in the checkpoint, ``have``, is not the target's, ``want``."""
+
+    key: str
+    have: tuple[int, ...]
+    want: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.key} ({list(self.have)} there, {list(self.want)} here)"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was loaded of ``checkpoint`` (``vision/resnet50@12``), and what was not.
+
+    ``matched_keys`` were loaded; ``missing_keys`` are in the target only, ``unexpected_keys`` in the checkpoint
+    only; ``mismatched_keys`` have another shape. ``cast_keys`` are those matched that were converted to the target's
+    dtype. ``bytes`` is what the matched tensors hold in the checkpoint. ``str()`` of it is for people.
+    """
+
+    checkpoint: str
+    matched_keys: tuple[str, ...] = ()
+    missing_keys: tuple[str, ...] = ()
+    unexpected_keys: tuple[str, ...] = ()
+    mismatched_keys: tuple[Mismatch, ...] = ()
+    cast_keys: tuple[str, ...] = ()
+    bytes: int = 0
+
+    def __str__(self) -> str:
+        wanted = len(self.matched_keys) + len(self.missing_keys) + len(self.mismatched_keys)
+        lines = [f"{self.checkpoint}: {len(self.matched_keys)} of {wanted} keys loaded, {size_text(self.bytes)}"]
+        for label, keys in (
+            ("missing", self.missing_keys),
+            ("unexpected", self.unexpected_keys),
+            ("mismatched", self.mismatched_keys),
+            ("cast", self.cast_keys),
+        ):
+            if keys:
+                more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+                lines.append(f"  {label}: {', '.join(map(str, keys[:SHOWN]))}{more}")
+        return "\n".join(lines)
+
+
+def report_of(checkpoint: str, answer: Mapping[str, Any]) -> Report:
+    """From the warmstart route's answer."""
+    return Report(
+        checkpoint=checkpoint,
+        matched_keys=tuple(answer["matched_keys"]),
+        missing_keys=tuple(answer["missing_keys"]),
+        unexpected_keys=tuple(answer["unexpected_keys"]),
+        mismatched_keys=tuple(
+            Mismatch(each["key"], tuple(each["have"]), tuple(each["want"])) for each in answer["mismatched_keys"]
+        ),
+        cast_keys=tuple(answer["cast_keys"]),
+        bytes=answer["bytes"],
+    )
+
+
+def misfit(report: Report, *, strict: bool) -> str | None:
+    """Why ``load_state_dict`` would refuse, in its words; None if it would not."""
+    reasons = []
+    if strict and report.missing_keys:
+        reasons.append(f"Missing key(s) in state_dict: {_quoted(report.missing_keys)}.")
+    if strict and report.unexpected_keys:
+        reasons.append(f"Unexpected key(s) in state_dict: {_quoted(report.unexpected_keys)}.")
+    reasons += [
+        f"size mismatch for {each.key}: copying a param with shape {list(each.have)} from checkpoint, "
+        f"the shape in current model is {list(each.want)}."
+        for each in report.mismatched_keys
+    ]
+    return "\n\t".join(reasons) or None
+
+
+def _quoted(keys: tuple[str, ...]) -> str:
+    return ", ".join(f'"{key}"' for key in keys)

@@ -1,0 +1,140 @@
+"""The server's routes for one model, each as a function of values. What is done with the tensors is no matter here."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
+from urllib.parse import unquote
+
+import httpx
+
+from ._checkpoint import Checkpoint, checkpoint_of
+from ._errors import InvalidRequest, StateroomWarning
+from ._http import Http
+from ._progress import ProgressOption, progress_of
+from ._query import Params, Ref, Selection, model_path, optional, ref_text
+from ._report import Report, report_of
+from ._transfer import Body, FileSink, check_records, fetch
+
+
+class Routes:
+    """``run`` scopes every ref but a Checkpoint, which is one already."""
+
+    def __init__(self, http: Http, model: str, run: str | None, *, progress: ProgressOption, verify: bool) -> None:
+        self._http = http
+        self._path = model_path(model)
+        self._progress = progress
+        self.model = model
+        self.run = run
+        self.verify = verify
+
+    def checkpoint(self, ref: Ref) -> Checkpoint:
+        answer, _ = self._http.json("GET", self._at(ref), self._scope(ref))
+        return checkpoint_of(answer)
+
+    def checkpoints(self, params: Params) -> Iterator[Checkpoint]:
+        pages = self._http.pages(f"{self._path}/checkpoints", [*optional(run=self.run), *params])
+        return map(checkpoint_of, pages)
+
+    def upload(self, file: IO[bytes], params: Params, *, label: str) -> Checkpoint:
+        """Raises DigestMismatch if the server stored other bytes than were sent."""
+        body = Body(file, label=label, progress=progress_of(self._progress), verify=self.verify)
+        headers = {"Content-Type": "application/octet-stream"}
+        if body.size is not None:
+            headers["Content-Length"] = str(body.size)
+        response = self._http.send(
+            "POST",
+            f"{self._path}/checkpoints",
+            params,
+            headers=headers,
+            content=body,
+            replayable=body.size is not None,
+            size=body.size or 0,
+        )
+        checkpoint = checkpoint_of(response.json())
+        body.check(checkpoint.digest)
+        return checkpoint
+
+    def update(self, ref: Ref, changes: Mapping[str, Any]) -> Checkpoint:
+        answer, _ = self._http.json("PATCH", self._at(ref), self._scope(ref), body=changes, safe=True)
+        return checkpoint_of(answer)
+
+    def delete(self, ref: Ref) -> None:
+        self._http.json("DELETE", self._at(ref))
+
+    def param_groups(self, checkpoint: Checkpoint, component: str) -> list[Mapping[str, Any]]:
+        """An optimizer's, as it was saved."""
+        params = [("component", component), ("limit", "1")]
+        answer, _ = self._http.json("GET", f"{self._at(checkpoint)}/tensors", params)
+        groups: list[Mapping[str, Any]] | None = answer["components"][0]["param_groups"]
+        if groups is None:
+            raise InvalidRequest(f"{component} of {checkpoint} is no optimizer's state_dict")
+        return groups
+
+    def match(self, ref: Ref, selection: Selection, target: Mapping[str, Any]) -> tuple[Report, str | None]:
+        """What of the selection fits the target, ``{key: {"shape": [...], "dtype": "float32"}}``; and the path of a
+        download of just that, None where nothing fits.
+        """
+        answer, headers = self._http.json(
+            "POST",
+            f"{self._at(ref)}/warmstart",
+            self._scope(ref),
+            body={**selection.body(), "device": "cpu", "target": target},
+            safe=True,
+        )
+        return report_of(headers["Stateroom-Checkpoint"], answer), answer["download"]
+
+    @contextmanager
+    def state_dict(self, ref: Ref, selection: Selection, device: str | None, *, label: str) -> Iterator[IO[bytes]]:
+        """One component as a torch file; gone with the context."""
+        params = [*self._scope(ref), *selection.params(), *optional(device=device)]
+        with self._fetched(f"{self._at(ref)}/state_dict", params, label=label) as file:
+            yield file
+
+    @contextmanager
+    def matched(self, download: str, *, label: str) -> Iterator[IO[bytes]]:
+        """What a match said to download, as a torch file."""
+        with self._fetched(download, [], label=label) as file:
+            yield file
+
+    @contextmanager
+    def file(self, checkpoint: Checkpoint, device: str | None) -> Iterator[IO[bytes]]:
+        """The whole checkpoint, every field as saved."""
+        with tempfile.TemporaryFile(prefix="stateroom-") as file:
+            self.file_into(file, checkpoint, device)
+            yield file
+
+    def file_into(self, file: IO[bytes], checkpoint: Checkpoint, device: str | None) -> None:
+        params = optional(device=device, weights_only="false" if checkpoint.unsafe_globals else None)
+        self._fetch(f"{self._at(checkpoint)}/file", params, FileSink(file, verify=False), label=str(checkpoint))
+        if self.verify and checkpoint.format == "torch_zip":
+            check_records(file)
+
+    def original_into(self, file: IO[bytes], checkpoint: Checkpoint) -> None:
+        """The uploaded file, byte for byte."""
+        sink = FileSink(file, verify=self.verify)
+        self._fetch(f"{self._at(checkpoint)}/original", [], sink, label=str(checkpoint))
+        sink.check(checkpoint.digest, checkpoint.bytes)
+
+    @contextmanager
+    def _fetched(self, path: str, params: Params, *, label: str) -> Iterator[IO[bytes]]:
+        with tempfile.TemporaryFile(prefix="stateroom-") as file:
+            headers = self._fetch(path, params, FileSink(file, verify=False), label=label)
+            if self.verify:
+                check_records(file)
+            if left_out := headers.get("Stateroom-Left-Out"):
+                lost = f"{unquote(left_out)} of {label} cannot be kept in a state_dict and is left out; load() gives it"
+                warnings.warn(lost, StateroomWarning, stacklevel=6)  # past two context managers to the caller
+            yield file
+
+    def _fetch(self, path: str, params: Params, sink: FileSink, *, label: str) -> httpx.Headers:
+        return fetch(self._http, path, params, sink, label=label, progress=progress_of(self._progress))
+
+    def _at(self, ref: Ref) -> str:
+        return f"{self._path}/checkpoints/{ref_text(ref, self.model)}"
+
+    def _scope(self, ref: Ref) -> Params:
+        return [] if isinstance(ref, Checkpoint) else optional(run=self.run)

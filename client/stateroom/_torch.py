@@ -1,0 +1,150 @@
+"""All that touches torch, which is imported when it is first needed and not before."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from ._errors import InvalidRequest, ShardedTensor, TorchRequired, UnsafeGlobals
+
+SHARDED = {"DTensor", "ShardedTensor"}
+GATHER = (
+    "gather it first, on every rank: torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
+    "options=StateDictOptions(full_state_dict=True, cpu_offload=True)), or tensor.full_tensor()"
+)
+
+
+def require_torch(purpose: str) -> Any:
+    """torch, or TorchRequired."""
+    try:
+        import torch  # noqa: PLC0415  not at the top: the client imports without torch, and quickly
+    except ImportError as error:
+        raise TorchRequired(
+            f"{purpose} needs torch, which cannot be imported here ({error}): pip install 'stateroom[torch]'"
+        ) from error
+    return torch
+
+
+def rank() -> int:
+    """The rank of this process in its job: torch.distributed's, or what torchrun put into the environment; else 0."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    return int(os.environ.get("RANK") or 0)
+
+
+def save(obj: Any, file: IO[bytes]) -> None:
+    """torch.save. Raises ShardedTensor, before anything is written, if the object holds one rank's shard."""
+    torch = require_torch("save()")
+    refuse_shards(obj, "cannot be saved as a whole")
+    torch.save(obj, file)
+    file.seek(0)
+
+
+def load(file: IO[bytes], map_location: Any, *, weights_only: bool) -> Any:
+    """torch.load. Raises UnsafeGlobals where it refuses under ``weights_only``."""
+    torch = require_torch("load()")
+    file.seek(0)
+    try:
+        return torch.load(file, map_location=map_location, weights_only=weights_only)
+    except pickle.UnpicklingError as error:
+        if not weights_only:
+            raise
+        raise UnsafeGlobals(f"this torch does not load it with weights_only=True: {error}") from error
+
+
+def allowed_globals() -> set[str]:
+    """The names that the user has told torch to load with ``weights_only=True``."""
+    serialization = require_torch("load()").serialization
+    if not hasattr(serialization, "get_safe_globals"):  # before torch 2.4 there was no such list
+        return set()
+    pairs = ((entry if isinstance(entry, tuple) else (entry, None)) for entry in serialization.get_safe_globals())
+    return {name or f"{function.__module__}.{function.__qualname__}" for function, name in pairs}
+
+
+def unsafe_globals(file: IO[bytes]) -> tuple[str, ...] | None:
+    """What ``weights_only=True`` does not load of a file that torch.save wrote; None if this torch cannot say."""
+    serialization = require_torch("save()").serialization
+    if not hasattr(serialization, "get_unsafe_globals_in_checkpoint"):  # before torch 2.6
+        return None
+    file.seek(0)
+    names = serialization.get_unsafe_globals_in_checkpoint(file)
+    file.seek(0)
+    return tuple(sorted(names))
+
+
+def whole_modules(obj: Any) -> tuple[str, ...]:
+    """Where in the object an nn.Module itself is held, rather than its state_dict."""
+    torch = require_torch("save()")
+    return tuple(path or "The object itself" for path, value in walk(obj) if isinstance(value, torch.nn.Module))
+
+
+def refuse_shards(obj: Any, verdict: str) -> None:
+    for path, value in walk(obj):
+        tensors = _parameters(value) if hasattr(value, "named_parameters") else [("", value)]
+        for name, tensor in tensors:
+            if any(kind.__name__ in SHARDED and kind.__module__.startswith("torch.") for kind in type(tensor).__mro__):
+                where = ".".join(filter(None, (path, name))) or "the object itself"
+                raise ShardedTensor(
+                    f"{where} is a {type(tensor).__name__}, one rank's part of a tensor, and {verdict}; {GATHER}"
+                )
+
+
+def walk(obj: Any) -> Iterator[tuple[str, Any]]:
+    """Whatever the object holds in dicts, lists and tuples, itself included, each once, with its dotted path."""
+    seen: set[int] = set()
+    todo: list[tuple[str, Any]] = [("", obj)]
+    while todo:
+        path, value = todo.pop()
+        if id(value) in seen:
+            continue
+        if isinstance(value, (Mapping, list, tuple)):
+            seen.add(id(value))
+            items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+            todo += [(f"{path}.{key}" if path else str(key), item) for key, item in reversed(items)]
+        else:
+            yield path, value
+
+
+def drain(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The tensors of a state_dict, or of an optimizer's, with their dotted keys; each is let go once it is taken."""
+    torch = require_torch("iter_tensors()")
+    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+        value = tree.pop(key) if isinstance(tree, dict) else tree[key]
+        name = f"{path}.{key}" if path else str(key)
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, (dict, list)):
+            yield from drain(value, name)
+
+
+def unwrap(target: Any) -> Any:
+    """The module inside DistributedDataParallel, DataParallel and torch.compile's wrapper, however nested."""
+    torch = require_torch("loading into a model")
+    wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    while True:
+        if isinstance(target, wrappers):
+            target = target.module
+        elif isinstance(target, torch.nn.Module) and hasattr(target, "_orig_mod"):
+            target = target._orig_mod  # noqa: SLF001  how torch.compile's OptimizedModule names what it wraps
+        else:
+            return target
+
+
+def target_tensors(module: Any) -> dict[str, Any]:
+    """The tensors of a module's state_dict, which are its own memory. Raises where they cannot be written to."""
+    torch = require_torch("loading into a model")
+    tensors = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    refuse_shards(tensors, "cannot be loaded into")
+    unmade = [key for key, tensor in tensors.items() if tensor.is_meta]
+    if unmade:
+        raise InvalidRequest(f"{unmade[0]} is on the meta device and has no memory; net.to_empty(device=...) makes it")
+    return tensors
+
+
+def _parameters(module: Any) -> Iterator[tuple[str, Any]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()

@@ -1,0 +1,164 @@
+"""Bytes on the wire: bodies that are sent, and bodies that are fetched, resumed and checked.
+
+A fetch goes into a Sink; what knows a faster way to move bytes, or a better place to put them, goes here.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import IO, Protocol
+
+import httpx
+
+from ._digest import Hasher
+from ._errors import DigestMismatch, InvalidRequest, ServerUnavailable
+from ._http import Http, Params
+from ._progress import Progress
+
+READ_SIZE = 1024 * 1024
+
+
+class Sink(Protocol):
+    """Where a body goes, in order."""
+
+    def write(self, data: bytes) -> object: ...
+
+    def restart(self) -> None:
+        """Forget all that was written: the body comes again from its first byte."""
+
+
+class FileSink:
+    """A file, from its beginning, and with ``verify`` the digest of what was written."""
+
+    def __init__(self, file: IO[bytes], *, verify: bool) -> None:
+        self.file = file
+        self._verify = verify
+        self.restart()
+
+    def restart(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+        self.hasher = Hasher() if self._verify else None
+
+    def write(self, data: bytes) -> None:
+        self.file.write(data)
+        if self.hasher is not None:
+            self.hasher.update(data)
+
+    def check(self, digest: str, size: int) -> None:
+        """Raises DigestMismatch unless these are the bytes so named."""
+        if self.hasher is not None and (self.hasher.size, self.hasher.digest()) != (size, digest):
+            raise DigestMismatch(
+                f"{self.hasher.size} bytes came with digest {self.hasher.digest()}; expected {size} with {digest}"
+            )
+
+
+def fetch(http: Http, path: str, params: Params, sink: Sink, *, label: str, progress: Progress | None) -> httpx.Headers:
+    """GET the body into the sink; the answer's headers.
+
+    A transfer that breaks off goes on where it stopped, if it is still the same body. Raises ServerUnavailable when it
+    breaks off too often without coming any further.
+    """
+    patience = http.patience()
+    received, furthest, total, etag = 0, 0, None, None
+    while True:
+        headers: dict[str, str] = {"Range": f"bytes={received}-", "If-Range": etag} if received and etag else {}
+        response = http.open(path, params, headers, patience)
+        try:
+            if received and not _continues(response, received):
+                sink.restart()
+                received = 0
+            etag = _strong(response.headers.get("ETag"))
+            if not received:
+                total = _length(response)
+            for data in response.iter_raw():
+                sink.write(data)
+                received += len(data)
+                if received > furthest:
+                    furthest = received
+                    patience.succeeded()
+                if progress is not None:
+                    progress(label, received, total)
+            if total is None or received == total:
+                return response.headers
+            patience.failed(ServerUnavailable(f"{received} of {total} bytes came"))
+        except httpx.TransportError as failure:
+            if received == total:
+                return response.headers
+            patience.failed(http.unreachable(failure))
+        finally:
+            response.close()
+
+
+class Body:
+    """A file as a request's body, from where it stands to its end, hashed while it is sent.
+
+    ``size`` is None for what cannot be measured (a pipe), which cannot be sent twice either.
+    """
+
+    def __init__(self, file: IO[bytes], *, label: str, progress: Progress | None, verify: bool) -> None:
+        self._file = file
+        self._label = label
+        self._progress = progress
+        self._verify = verify
+        self.size: int | None = None
+        self.hasher = Hasher()
+        if file.seekable():
+            self._start = file.tell()
+            self.size = file.seek(0, 2) - self._start
+
+    def __call__(self) -> Iterator[bytes]:
+        """The bytes, from the first."""
+        self.hasher = Hasher()
+        sent = 0
+        if self.size is not None:
+            self._file.seek(self._start)
+        while data := self._file.read(READ_SIZE):
+            if isinstance(data, str):
+                raise InvalidRequest("the file is open as text; open it with mode 'rb'")
+            sent += len(data)
+            if self.size is not None and sent > self.size:
+                break
+            if self._verify:
+                self.hasher.update(data)
+            if self._progress is not None:
+                self._progress(self._label, sent, self.size)
+            yield data
+        if self.size is not None and sent != self.size:
+            raise InvalidRequest(f"the file changed while it was sent: {self.size} bytes before, {sent} now")
+
+    def check(self, digest: str) -> None:
+        """Raises DigestMismatch unless the server has stored what was sent."""
+        if self._verify and self.hasher.digest() != digest:
+            raise DigestMismatch(f"the server stored {digest}, but {self.hasher.digest()} was sent")
+
+
+def check_records(file: IO[bytes]) -> None:
+    """Raises DigestMismatch if a record of this zip doesn't match its CRC-32, or the zip is broken."""
+    file.seek(0)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise DigestMismatch(f"what was fetched is damaged: {error}") from None
+    finally:
+        file.seek(0)
+    if damaged is not None:
+        raise DigestMismatch(f"what was fetched is damaged: {damaged} doesn't match its CRC-32")
+
+
+def _continues(response: httpx.Response, received: int) -> bool:
+    """Whether this is the rest of the body after ``received`` bytes of it."""
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return response.status_code == 206 and match is not None and int(match[1]) == received
+
+
+def _strong(etag: str | None) -> str | None:
+    return etag if etag is not None and etag.startswith('"') else None
+
+
+def _length(response: httpx.Response) -> int | None:
+    length = response.headers.get("Content-Length")
+    return None if length is None else int(length)

@@ -1,0 +1,191 @@
+"""``python -m demo``: train, save, list, load, resume and warm-start, with a word on each."""
+
+import time
+from collections.abc import Iterable
+
+import torch
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from demo.classifier import Classifier, Data, Run, TinyDetector, make_data, new_run
+from demo.server import running_server
+from stateroom import Client, Model
+
+EPOCHS = 4
+INTERRUPTED_AFTER = 2
+MODEL = "demo/classifier"
+
+console = Console(highlight=False)
+"""Where it all goes."""
+
+
+def main() -> None:
+    started = time.monotonic()
+    torch.set_num_threads(1)  # so small a model is slower with more
+    torch.manual_seed(0)
+    training, test = make_data(4000, seed=1), make_data(500, seed=2)
+    console.print()
+    console.print(Panel("[b]Stateroom[/] in a minute: what people do with checkpoints", expand=False))
+    with running_server() as url:
+        step("A server", f"A real one, on [cyan]{url}[/], with SQLite and a folder behind it.")
+        with Client(url) as client:
+            model = client.model(MODEL)
+            run = train_and_save(model, training)
+            show_checkpoints(model)
+            load_the_best(model, run, test)
+            resume(model, run, training)
+            warm_start(model)
+            summary(model, time.monotonic() - started)
+
+
+def train_and_save(model: Model, training: Data) -> Run:
+    step(
+        "Train, and save after each epoch",
+        "One call sends what torch.save would write. The server finds epoch and loss.",
+    )
+    code("model.save({'epoch': 1, 'model_state_dict': net.state_dict(), ...})")
+    run = new_run()
+    for _ in range(EPOCHS):
+        run.train(training)
+        checkpoint = model.save(as_checkpoint(run))
+        console.print(f"   epoch {run.epoch}   loss {run.loss:.4f}   saved as [cyan]{checkpoint}[/]")
+    return run
+
+
+def show_checkpoints(model: Model) -> None:
+    step("List", "The server has looked into each file, and has run nothing of it.")
+    code("model.checkpoints()")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for column in ("version", "epoch", "loss", "size", "what is inside"):
+        table.add_column(column, justify="left" if column == "what is inside" else "right")
+    best = model.checkpoint("best")
+    for checkpoint in model.checkpoints():
+        table.add_row(
+            f"{'best = ' if checkpoint.version == best.version else ''}{checkpoint.version}",
+            str(checkpoint.epoch),
+            f"{checkpoint.loss:.4f}",
+            f"{checkpoint.bytes / 1000:.0f} kB",
+            ", ".join(component.name for component in checkpoint.components),
+            style="green" if checkpoint.version == best.version else "",
+        )
+    console.print(indented(table))
+
+
+def load_the_best(model: Model, run: Run, test: Data) -> None:
+    step("Load the best, on this machine's CPU", "Wherever it was saved, this download says cpu.")
+    code("net.load_state_dict(model.state_dict('best', map_location='cpu'))")
+    loaded = Classifier()
+    loaded.load_state_dict(model.state_dict("best", map_location="cpu"))
+    with torch.no_grad():
+        ours, theirs = run.model.eval()(test.images), loaded.eval()(test.images)
+    right = (theirs.argmax(1) == test.labels).float().mean().item()
+    console.print(f"   the trained model says  {numbers(ours.argmax(1)[:16])} ...")
+    console.print(f"   the loaded model says   {numbers(theirs.argmax(1)[:16])} ...")
+    verdict(
+        torch.equal(ours, theirs), f"equal scores, bit for bit, on {len(test.labels)} test images ({right:.1%} right)"
+    )
+
+
+def resume(model: Model, run: Run, training: Data) -> None:
+    step(
+        f"Resume from epoch {INTERRUPTED_AFTER}",
+        f"As if the job had been stopped there: load everything, train on to epoch {EPOCHS}.",
+    )
+    code(f"checkpoint = model.load('epoch:{INTERRUPTED_AFTER}')")
+    checkpoint = model.load(f"epoch:{INTERRUPTED_AFTER}", map_location="cpu")
+    resumed = new_run()
+    resumed.model.load_state_dict(checkpoint["model_state_dict"])
+    resumed.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+    resumed.epoch = checkpoint["epoch"]
+    while resumed.epoch < EPOCHS:
+        resumed.train(training)
+        console.print(f"   epoch {resumed.epoch}   loss {resumed.loss:.4f}")
+    verdict(
+        same(run.model.state_dict().values(), resumed.model.state_dict().values())
+        and same(momentum(run), momentum(resumed)),
+        "the same weights and momentum, bit for bit, as the run that never stopped",
+    )
+
+
+def warm_start(model: Model) -> None:
+    step("Warm-start another model", "Same convolutions, a head of its own. Only the tensors that match travel.")
+    code("model.warmstart(net, 'best', include=['conv*'])")
+    net = TinyDetector()
+    report = model.warmstart(net, "best", include=["conv*"])
+    trained = model.state_dict("best", map_location="cpu")
+    console.print(f"   matched      {', '.join(report.matched_keys)}")
+    console.print(f"   left as is   {', '.join(report.missing_keys)}")
+    matched = [net.state_dict()[key] for key in report.matched_keys]
+    whole = model.checkpoint("best").bytes
+    verdict(
+        same(matched, [trained[key] for key in report.matched_keys]),
+        f"{report.bytes:,} bytes of tensors were sent, of a checkpoint of {whole:,}",
+    )
+
+
+def summary(model: Model, seconds: float) -> None:
+    stored = sum(checkpoint.new_bytes for checkpoint in model.checkpoints())
+    console.print()
+    console.print(
+        Panel(
+            f"{EPOCHS} checkpoints, {stored / 1000:.0f} kB stored, {seconds:.0f} seconds.\n"
+            "The server is stopped, and its data removed.\n\n"
+            "[b]make serve[/]           leaves one running, for your own checkpoints\n"
+            "[b]README.md[/]            a tour with curl, and one in Python\n"
+            "[b]docs/http-api.md[/]     everything you can ask it for\n"
+            "[b]demo/__main__.py[/]     what you have just seen",
+            title="Done",
+            title_align="left",
+            expand=False,
+        )
+    )
+
+
+def as_checkpoint(run: Run) -> dict[str, object]:
+    """A general checkpoint, as in PyTorch's own tutorials."""
+    return {
+        "epoch": run.epoch,
+        "model_state_dict": run.model.state_dict(),
+        "optimizer_state_dict": run.optimizer.state_dict(),
+        "loss": run.loss,
+    }
+
+
+def momentum(run: Run) -> list[torch.Tensor]:
+    return [state["momentum_buffer"] for state in run.optimizer.state_dict()["state"].values()]
+
+
+def same(these: Iterable[torch.Tensor], those: Iterable[torch.Tensor]) -> bool:
+    """Whether all tensors are equal, and on the same device."""
+    return all(torch.equal(this, that) for this, that in zip(these, those, strict=True))
+
+
+def step(title: str, text: str) -> None:
+    console.print(f"\n[b]{title}[/]")
+    console.print(indented(f"[dim]{text}[/]"))
+
+
+def code(text: str) -> None:
+    console.print(Text(f"   >>> {text}", style="magenta"))
+
+
+def verdict(claim: bool, text: str) -> None:
+    """Say that a claim holds; a demo whose claim does not hold must not end well."""
+    if not claim:
+        raise SystemExit(f"NOT true, and this is a bug: {text}")
+    console.print(f"   [green]✓[/] {text}")
+
+
+def numbers(values: torch.Tensor) -> str:
+    return " ".join(map(str, values.tolist()))
+
+
+def indented(what: RenderableType) -> Padding:
+    return Padding(what, (0, 0, 0, 3))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""A real server, in a process and a folder of its own, for as long as the demo runs."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def running_server() -> Iterator[str]:
+    """The URL of a server on a free port. It is stopped, and its data removed, at the end."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STATEROOM_")}
+    command = [sys.executable, "-m", "app", "serve", "--port", "0", "--data-dir"]
+    with (
+        tempfile.TemporaryDirectory(prefix="stateroom-demo-") as folder,
+        subprocess.Popen([*command, folder], env=environment, stdout=subprocess.PIPE, text=True) as server,
+    ):
+        try:
+            yield wait_until_ready(server)
+        finally:
+            server.terminate()
+
+
+def wait_until_ready(server: subprocess.Popen[str]) -> str:
+    """The URL that it prints when it answers there."""
+    for line in server.stdout or ():
+        if found := re.search(r"http://\S+", line):
+            return found[0]
+    raise RuntimeError(f"the server ended with code {server.wait()}; what it said is above")

@@ -1,0 +1,200 @@
+"""What holds for every route there is, read from the server's own OpenAPI document."""
+
+import re
+
+import httpx
+import pytest
+
+from app.api import application
+from tests.api.conftest import Upload, exactly, problem
+from tests.conftest import StartServer
+from tests.server import Server
+
+PUBLIC = {"/healthz", "/readyz"}
+
+
+def operations() -> list[tuple[str, str]]:
+    paths = application.build("0").openapi()["paths"]
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
+
+
+OPERATIONS = operations()
+
+
+def address(path: str) -> str:
+    values = {"namespace": "a", "name": "b", "ref": "1", "filename": "x.pt"}
+    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
+
+
+def test_the_contracts_routes_are_all_there() -> None:
+    model = "/v1/models/{namespace}/{name}"
+    checkpoint = model + "/checkpoints/{ref}"
+    assert set(OPERATIONS) == {
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("GET", "/v1/models"),
+        ("GET", model),
+        ("PATCH", model),
+        ("GET", model + "/checkpoints"),
+        ("POST", model + "/checkpoints"),
+        ("PUT", model + "/checkpoints"),
+        ("GET", checkpoint),
+        ("PATCH", checkpoint),
+        ("DELETE", checkpoint),
+        ("GET", checkpoint + "/tensors"),
+        ("GET", checkpoint + "/state_dict"),
+        ("GET", checkpoint + "/state_dict/{filename}"),
+        ("GET", checkpoint + "/state_dict/index"),
+        ("GET", checkpoint + "/file"),
+        ("GET", checkpoint + "/file/{filename}"),
+        ("GET", checkpoint + "/original"),
+        ("GET", checkpoint + "/original/{filename}"),
+        ("POST", checkpoint + "/warmstart"),
+    }
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_an_unknown_parameter_is_refused(http: httpx.Client, method: str, path: str) -> None:
+    answer = http.request(method, address(path), params={"colour": "red"})
+    if path in PUBLIC:
+        assert answer.status_code == 200
+    else:
+        assert problem(answer) == (422, "unknown-parameter")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    from tests.server import start_server
+
+    server = start_server(
+        tmp_path_factory.mktemp("guarded") / "data",
+        env={"STATEROOM_SERVER_TOKEN": "s3cret", "STATEROOM_DURABLE": "off"},
+    )
+    yield server
+    server.kill()
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_no_route_but_health_answers_without_the_token(guarded: Server, method: str, path: str) -> None:
+    with guarded.client() as http:
+        answer = http.request(method, address(path))
+        if path in PUBLIC:
+            assert answer.status_code == 200
+            return
+        assert problem(answer) == (401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+        for wrong in ({"Authorization": "Bearer s3cre"}, {"Authorization": "Basic !!"}, {"Authorization": "s3cret"}):
+            assert http.request(method, address(path), headers=wrong).status_code == 401
+        right = http.request(method, address(path), headers={"Authorization": "Bearer s3cret"})
+        assert right.status_code != 401
+        assert http.request(method, address(path), auth=("anybody", "s3cret")).status_code != 401
+
+
+def test_a_body_is_not_read_before_the_token(guarded: Server) -> None:
+    import socket
+
+    for path, method in (("/checkpoints", "POST"), ("/checkpoints/1/warmstart", "POST"), ("", "PATCH")):
+        with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as connection:
+            connection.sendall(
+                f"{method} /v1/models/a/b{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+                "Expect: 100-continue\r\n\r\n".encode()
+            )
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/models", "GET, HEAD"),
+        ("PUT", "/v1/models/a/b", "GET, HEAD, PATCH"),
+        ("PATCH", "/v1/models/a/b/checkpoints", "GET, HEAD, POST, PUT"),
+        ("POST", "/v1/models/a/b/checkpoints/1", "DELETE, GET, HEAD, PATCH"),
+        ("GET", "/v1/models/a/b/checkpoints/1/warmstart", "POST"),
+        ("OPTIONS", "/healthz", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_is_not_there_is_405_with_those_that_are(
+    http: httpx.Client, method: str, path: str, allowed: str
+) -> None:
+    answer = http.request(method, path)
+    assert problem(answer) == (405, "method-not-allowed")
+    assert answer.headers["Allow"] == allowed
+
+
+def test_openapi_documents_every_route(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["summary"]
+            assert operation["responses"]
+    ids = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert len(set(ids)) == len(ids)
+    assert http.get("/docs").status_code == 200
+
+
+SECRETS = re.compile(
+    r"Traceback|File \"|site-packages|/tmp/|/home/|/root/|sqlite|SELECT |INSERT |sqlalchemy", re.IGNORECASE
+)
+
+
+def test_no_error_tells_what_is_none_of_the_users_business(server: Server, checkpoints: str, upload: Upload) -> None:
+    upload()
+    here = checkpoints
+    requests: list[tuple[str, str, bytes]] = [
+        ("GET", "/nowhere", b""),
+        ("DELETE", "/healthz", b""),
+        ("GET", "/v1/models?cursor=%ff", b""),
+        ("GET", "/v1/models?limit=99999999999999999999", b""),
+        ("GET", "/v1/models/a/..", b""),
+        ("GET", here + "/99999999999999999999999", b""),
+        ("GET", here + "/epoch:-9223372036854775809", b""),
+        ("GET", here + "/min:a%00b", b""),
+        ("GET", here + "/min:%ED%A0%80", b""),
+        ("GET", here + "/1?run=%00", b""),
+        ("GET", here + "?order=metric.%00", b""),
+        ("GET", here + "?tag.%00=1", b""),
+        ("GET", here + "?epoch.ge=1e999", b""),
+        ("GET", here + "?created_at.ge=never", b""),
+        ("GET", here + "/1/tensors?cursor=-1", b""),
+        ("GET", here + "/1/tensors?component=%00", b""),
+        ("GET", here + "/1/state_dict?include=" + "a" * 5000, b""),
+        ("GET", here + "/1/state_dict?include=re:(a{999}){999}", b""),
+        ("GET", here + "/1/state_dict?rename=re:a=>\\9", b""),
+        ("GET", here + "/1/state_dict?plan=%00", b""),
+        ("GET", here + "/1/state_dict?component=%ED%A0%80", b""),
+        ("PATCH", here + "/1", b"\xff"),
+        ("PATCH", here + "/1", b"[" * 100_000),
+        ("PATCH", here + "/1", b'{"metrics": {"a": 1e999, "b": []}}'),
+        ("PATCH", here + "/1", b'{"tags": {"\\ud800": "x"}}'),
+        ("POST", here + "/1/warmstart", b'{"target": {"a": {"shape": [1e30], "dtype": ""}}}'),
+        ("POST", here + "/1/warmstart", b'{"target": 1}'),
+        ("POST", here, b"PK\x03\x04" + b"\0" * 100),
+        ("POST", here + "?epoch=99999999999999999999", b"x"),
+        ("POST", here + "?tag.a=%00", b"x"),
+        ("POST", here + "?run=%00", b"PK"),
+        ("DELETE", here + "/99999999999999999999999", b""),
+    ]
+    for method, path, body in requests:
+        answer = exactly(server, method, path, body)
+        assert 400 <= answer.status_code < 500, (method, path, answer.text)
+        problem(answer)
+        told = answer.text + str(answer.headers)
+        assert not SECRETS.search(told), told
+        assert str(server.data_dir) not in told
+    assert "Traceback" not in server.log
+
+
+def test_a_catalog_that_is_gone_is_no_404_and_no_stack_trace(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    with server.client() as http:
+        assert http.get("/readyz").json() == {"status": "ready"}
+    for file in server.data_dir.glob("catalog*"):
+        file.write_bytes(b"not a database" * 1000)
+    with server.client() as http:
+        ready = http.get("/readyz")
+        assert problem(ready) == (503, "not-ready")
+        answer = http.get("/v1/models/a/b")
+        assert answer.status_code >= 500
+        problem(answer)
+        assert not SECRETS.search(ready.text + answer.text)
+        assert http.get("/healthz").status_code == 200

@@ -1,0 +1,97 @@
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from app.catalog import Catalog, migrate
+from app.catalog.commit import commit
+from app.catalog.dialect import migrating_engine, parse_url
+from app.catalog.tables import metadata
+from app.errors import StateroomError
+from tests.catalog.make import add, begin_pack, count, digest, new_checkpoint, resolve
+
+
+def schema(database: Path) -> dict[str, list[str]]:
+    """Every table and index by name, as the words of its SQL; the order of constraints does not matter."""
+    connection = sqlite3.connect(database)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return {name: sorted(re.findall(r"[\w<>']+", sql)) for name, sql in rows if name != "alembic_version"}
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_code_describes(migrated: Path, tmp_path: Path):
+    engine = create_engine(f"sqlite:///{tmp_path}/described.db")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert schema(migrated) == schema(tmp_path / "described.db")
+
+
+def test_alembic_sees_nothing_left_to_migrate(migrated: Path):
+    engine = create_engine(f"sqlite:///{migrated}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_migrating_again_keeps_what_is_there(catalog: Catalog):
+    add(catalog, loss=0.5, metrics={"acc": 1.0}, tags={"a": "b"})
+    before = resolve(catalog, "1")
+    catalog.migrate()
+    assert resolve(catalog, "1") == before
+
+
+def test_migrations_run_down_and_up_again_with_data_in_place(catalog: Catalog, database: Path, migrated: Path):
+    blobs = [digest("a"), digest("b")]
+    commit(catalog, new_checkpoint(blobs=blobs, metrics={"acc": 1.0}, tags={"a": "b"}), begin_pack(catalog, blobs))
+    catalog.close()
+    engine = migrating_engine(parse_url(f"sqlite:///{database}"))
+    with engine.begin() as connection:
+        command.downgrade(migrate.config_for(connection), "base")
+    engine.dispose()
+    assert set(schema(database)) == {"sqlite_sequence"}
+    catalog.migrate()
+    assert schema(database) == schema(migrated)
+    assert count(catalog, "checkpoints") == 0
+
+
+def test_a_catalog_of_a_newer_stateroom_is_left_alone(catalog: Catalog, database: Path):
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StateroomError, match="newer Stateroom") as refused:
+        catalog.migrate()
+    assert refused.value.code == "catalog-newer"
+
+
+def test_two_servers_that_start_at_once_both_find_a_migrated_catalog(tmp_path: Path):
+    program = "import sys; from app.catalog import Catalog; c = Catalog(sys.argv[1]); c.migrate(); c.ping(); c.close()"
+    url = f"sqlite:///{tmp_path}/new.db"
+    running = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(2)]
+    assert [process.wait(60) for process in running] == [0, 0]
+
+
+def test_an_installed_package_finds_the_migrations_inside_it(tmp_path: Path):
+    checkout = Path(migrate.__file__).parents[2]
+    package = tmp_path / "stateroom_server"
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("catalog", "values"):
+        shutil.copytree(checkout / "app" / folder, package / folder, ignore=ignore)
+    for file in ("__init__.py", "errors.py"):
+        shutil.copy(checkout / "app" / file, package)
+    shutil.copytree(checkout / "migrations", package / "migrations", ignore=ignore)
+    program = (
+        "import sys; from stateroom_server.catalog import Catalog, migrate\n"
+        "c = Catalog(sys.argv[1]); c.migrate(); c.ping(); c.close(); print(migrate.migrations_folder())"
+    )
+    url = f"sqlite:///{tmp_path}/new.db"
+    printed = subprocess.check_output([sys.executable, "-c", program, url], cwd=tmp_path, text=True)
+    assert Path(printed.strip()) == package / "migrations"

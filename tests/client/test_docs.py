@@ -1,0 +1,38 @@
+"""What docs/client.md shows, run from top to bottom."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import stateroom
+from tests.conftest import StartServer
+from tests.docs import ROOT, blocks
+
+DOCUMENT = "docs/client.md"
+
+
+def test_the_tour_runs_and_prints_what_it_shows(
+    fresh_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    url = fresh_server().base_url
+    shown = [block.text for block in blocks(DOCUMENT) if block.language == "text"]
+    code = "".join(block.text for block in blocks(DOCUMENT) if block.language == "python")
+    exec(compile(code.replace("http://127.0.0.1:8765", url), DOCUMENT, "exec"), {})
+    assert "['stem.weight', 'stem.bias']" in (printed := capsys.readouterr().out)
+    assert [text.partition("\n")[2] for text in shown if text.partition("\n")[2] not in printed] == []
+    assert {path.name for path in tmp_path.iterdir()} >= {"classifier.pt", "classifier-gpu.pt"}
+
+
+def test_the_reference_names_every_method_and_every_error() -> None:
+    text = (ROOT / DOCUMENT).read_text()
+    methods = {f"model.{name}(" for name in vars(stateroom.Model) if not name.startswith("_")} - {
+        "model.name(",
+        "model.run(",
+    }
+    methods |= {f"client.{name}(" for name in vars(stateroom.Client) if not name.startswith("_")} - {"client.url("}
+    errors = {f"`{name}`" for name in stateroom.__all__ if isinstance(getattr(stateroom, name), type)}
+    errors = {name for name in errors if issubclass(getattr(stateroom, name[1:-1]), Exception)}
+    assert {name for name in methods | errors if name not in text} == set()

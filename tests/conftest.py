@@ -1,0 +1,55 @@
+"""Fixtures every folder shares: a real server process, one for the session or a fresh one."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server import Server, start_server
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the whole session, on an empty data dir; tests share it, so each uses a model name of its own.
+
+    It doesn't fsync: what a crash does is tested with ``fresh_server``.
+    """
+    running = start_server(tmp_path_factory.mktemp("shared") / "data", env={"STATEROOM_DURABLE": "off"})
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    """An HTTP client of the shared server."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def fresh_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers that end with the test: ``fresh_server(*args, env={...}, data_dir=...)``.
+
+    Each call gets an empty data dir unless it names one.
+    """
+    started: list[Server] = []
+
+    def start(*args: str, env: Mapping[str, str] | None = None, data_dir: Path | None = None) -> Server:
+        folder = data_dir or tmp_path / f"server-{len(started)}" / "data"
+        running = start_server(folder, *args, env=env)
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        running.kill()
+
+
+@pytest.fixture
+def model_name(request: pytest.FixtureRequest) -> str:
+    """A model name that no other test uses, ``tests/<this test>``."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.nodeid.split("/")[-1])
+    return f"tests/{name.strip('-')[-120:].lstrip('-')}"

@@ -1,0 +1,72 @@
+"""From a virtual file to reads of blobs: nothing missing, nothing twice, every window bounded."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.deliver import windows as windows_module
+from app.deliver.spans import BlobMap
+from app.deliver.windows import BlockPart, cut_windows
+from app.values.digest import BLOCK_SIZE, Digest
+from app.values.dtype import DTYPES
+from app.values.manifest import MIN_BLOB_SIZE, Manifest, Storage
+from app.values.span import Span
+from app.values.virtual_file import VirtualFile
+
+
+def manifest_of(gaps_and_sizes: list[tuple[int, int]], tail: int = 50) -> Manifest:
+    """A file of storages with these many bytes of frame before each."""
+    storages, position = [], 0
+    for i, (gap, size) in enumerate(gaps_and_sizes):
+        span = Span(position + gap, position + gap + size)
+        digest = Digest(f"blake3:{i}") if size > MIN_BLOB_SIZE else None
+        storages.append(Storage(str(i), "cpu", DTYPES["uint8"], span, digest=digest))
+        position = span.end
+    return Manifest("torch_zip", position + tail, Span(0, 0), tuple(storages), (), (), frame=Digest("blake3:frame"))
+
+
+layouts = st.lists(st.tuples(st.integers(0, 90), st.sampled_from([0, 10, 4096, 4097, 9000])), max_size=6)
+
+
+@given(layouts, st.integers(0, 60_000), st.integers(0, 60_000))
+def test_every_byte_of_the_upload_is_found_in_its_blob(layout, a, b):
+    manifest = manifest_of(layout)
+    blobs = BlobMap(manifest)
+    start, end = sorted((min(a, manifest.size), min(b, manifest.size)))
+    found = [
+        (part.digest, i) for part in blobs.resolve(Span(start, end)) for i in range(part.span.start, part.span.end)
+    ]
+    expected, in_frame = [], 0
+    for position in range(manifest.size):
+        owner = next((s for s in manifest.storages if s.digest and s.span.start <= position < s.span.end), None)
+        if owner is None:
+            expected.append((manifest.frame, in_frame))
+            in_frame += 1
+        else:
+            expected.append((owner.digest, position - owner.span.start))
+    assert found == expected[start:end]
+
+
+def test_windows_cover_a_large_file_in_order_and_stay_small():
+    manifest = manifest_of([(64, 3 * BLOCK_SIZE + 5), (0, 100), (7, 2 * BLOCK_SIZE)])
+    file = VirtualFile()
+    file.add_literal(b"header")
+    file.add_span(Span(0, manifest.size))
+    cut = list(cut_windows(file, BlobMap(manifest), 0, file.size))
+    assert sum(window.size for window in cut) == file.size
+    assert max(window.size for window in cut) <= windows_module.WINDOW_SIZE
+    assert len(cut) <= 7
+    for window in cut:
+        for part in window.parts:
+            if isinstance(part, BlockPart):
+                assert 0 <= part.span.start < part.span.end <= BLOCK_SIZE
+
+
+def test_a_window_of_many_small_parts_is_cut_too():
+    manifest = manifest_of([(10, 5000)] * 10_000)
+    file = VirtualFile()
+    for storage in manifest.storages:
+        file.add_literal(b"-")
+        file.add_span(storage.span)
+    cut = list(cut_windows(file, BlobMap(manifest), 0, file.size))
+    assert max(len(window.parts) for window in cut) <= windows_module.MAX_PARTS
+    assert sum(window.size for window in cut) == file.size

@@ -1,0 +1,167 @@
+"""Components, tensors and facts, found in files that torch wrote."""
+
+import collections
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.formats.index import Index, index
+from app.formats.manifest_json import decode, encode
+
+
+def index_of(obj: Any, **options: Any) -> Index:
+    buffer = io.BytesIO()
+    torch.save(obj, buffer, **options)
+    return index(memoryview(buffer.getvalue()))
+
+
+def components_of(obj: Any) -> list[tuple[Any, ...]]:
+    return [(c.path, c.kind, c.keys) for c in index_of(obj).manifest.components]
+
+
+W, B = torch.zeros(3, 4), torch.ones(3)
+
+
+def optimizer(kind: type[torch.optim.Optimizer], **options: Any) -> dict[str, Any]:
+    parameter = torch.nn.Parameter(torch.zeros(5, 2))
+    made = kind([parameter], lr=0.1, **options)
+    parameter.grad = torch.ones(5, 2)
+    made.step()
+    return made.state_dict()
+
+
+def test_a_flat_file_is_the_component_with_the_empty_name():
+    found = index_of({"w": W, "b": B}).manifest
+    assert [(c.name, c.path, c.kind, c.keys, c.nbytes) for c in found.components] == [("", (), "state_dict", 2, 60)]
+    assert [(t.component, t.key, t.shape) for t in found.tensors] == [(0, "w", (3, 4)), (0, "b", (3,))]
+
+
+def test_every_state_dict_and_optimizer_in_a_file_is_a_component():
+    assert components_of(
+        {
+            "epoch": 3,
+            "modelA_state_dict": {"w": W},
+            "nested": {"models": [{"w": W}, {"b": B}]},
+            "optimizerA_state_dict": optimizer(torch.optim.SGD),
+        }
+    ) == [
+        (("modelA_state_dict",), "state_dict", 1),
+        (("nested", "models", 0), "state_dict", 1),
+        (("nested", "models", 1), "state_dict", 1),
+        (("optimizerA_state_dict",), "optimizer", 0),
+    ]
+
+
+def test_an_optimizer_shows_its_tensors_by_path_and_its_param_groups():
+    found = index_of({"m": {"w": W}, "o": optimizer(torch.optim.Adam)}).manifest
+    keys = [t.key for t in found.tensors if t.component == 1]
+    assert keys == ["state.0.step", "state.0.exp_avg", "state.0.exp_avg_sq"]
+    assert '"lr":0.1' in str(found.components[1].param_groups)
+
+
+def test_extra_state_does_not_keep_a_mapping_from_being_a_state_dict():
+    assert components_of({"w": W, "layer._extra_state": {"a": 1}}) == [((), "state_dict", 2)]
+
+
+def test_a_mapping_with_anything_else_in_it_is_no_state_dict():
+    assert components_of({"w": W, "note": "x"}) == []
+    assert components_of({0: W}) == []
+
+
+def test_the_same_state_dict_under_two_names_is_two_components():
+    shared = {"w": W}
+    assert components_of({"model": shared, "ema": shared}) == [
+        (("model",), "state_dict", 1),
+        (("ema",), "state_dict", 1),
+    ]
+
+
+def test_parameters_and_subclasses_of_dict_count():
+    state_dict = collections.defaultdict(None, {"w": torch.nn.Parameter(W)})
+    assert components_of({"model": state_dict}) == [(("model",), "state_dict", 1)]
+
+
+def test_what_belongs_to_no_component_belongs_to_the_root():
+    found = index_of({"model": {"w": W}, "embedding": B, "list": [B]}).manifest
+    assert [(t.component, t.path) for t in found.tensors] == [(0, ("w",)), (None, ("embedding",)), (None, ("list", 0))]
+
+
+def test_a_list_that_holds_itself_is_walked_once():
+    loop: list[Any] = [W]
+    loop.append(loop)
+    assert [t.path for t in index_of({"loop": loop}).manifest.tensors] == [("loop", 0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, 3),
+        (3.0, 3),
+        (torch.tensor(3), 3),
+        (torch.tensor(3.0, dtype=torch.bfloat16), 3),
+        (np.int64(3), 3),
+        (np.float32(3), 3),
+        ("3", None),
+        (True, None),
+        (-1, None),
+        (3.5, None),
+        (torch.tensor([3]), None),
+        (2**70, None),
+        (float("nan"), None),
+    ],
+    ids=repr,
+)
+def test_an_epoch_is_lifted_from_whatever_holds_a_count(value, expected):
+    assert index_of({"epoch": value, "model": {"w": W}}).facts.epoch == expected
+
+
+def test_facts_are_epoch_step_loss_and_the_other_numbers():
+    facts = index_of(
+        {
+            "epoch": 2,
+            "global_step": 70,
+            "loss": torch.tensor(0.5),
+            "best_acc": np.float64(0.75),
+            "lr": 1,
+            "model": {"w": W},
+        }
+    ).facts
+    assert (facts.epoch, facts.step, facts.loss, facts.metrics) == (2, 70, 0.5, {"best_acc": 0.75, "lr": 1.0})
+
+
+def test_the_first_of_the_names_for_a_step_wins_and_the_others_are_metrics():
+    facts = index_of({"iter": 5, "step": 7, "model": {"w": W}}).facts
+    assert (facts.step, facts.metrics) == (7, {"iter": 5.0})
+
+
+def test_a_loss_may_be_nan():
+    assert math.isnan(index_of({"loss": float("nan"), "model": {"w": W}}).facts.loss or 0)
+
+
+def test_a_flat_state_dict_has_no_facts_even_if_a_key_is_called_epoch():
+    assert index_of({"epoch": torch.tensor(3), "w": W}).facts.epoch is None
+
+
+def test_tied_weights_name_one_storage():
+    found = index_of({"a": W, "b": W, "row": W[1]}).manifest
+    assert len(found.storages) == 1
+    assert [(t.key, t.offset, t.stride, t.storage) for t in found.tensors] == [
+        ("a", 0, (4, 1), 0),
+        ("b", 0, (4, 1), 0),
+        ("row", 4, (1,), 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "obj",
+    [{"w": W}, {"model": {"\ud800": W}, "o": optimizer(torch.optim.Adam), "epoch": 1}, [B, (W, {"x": B.half()})]],
+    ids=["flat", "general", "list"],
+)
+def test_a_manifest_survives_its_encoding(obj):
+    manifest = index_of(obj).manifest
+    assert decode(encode(manifest)) == manifest
+    assert encode(manifest) == encode(decode(encode(manifest)))

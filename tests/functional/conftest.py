@@ -1,0 +1,66 @@
+"""A model on the shared server, over plain HTTP and through the client library."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from stateroom import Client
+from stateroom import Model as ClientModel
+from tests.server import Server
+
+
+@dataclass(frozen=True, slots=True)
+class HttpModel:
+    """A model as any HTTP client sees it; every method asserts that the request was granted."""
+
+    http: httpx.Client
+    name: str
+
+    def url(self, path: str = "") -> str:
+        """``path`` is below the checkpoints, ``latest/state_dict`` say."""
+        return f"/v1/models/{self.name}/checkpoints" + (f"/{path}" if path else "")
+
+    def upload(self, data: bytes, **params: Any) -> dict[str, Any]:
+        answer = self.http.post(self.url(), content=data, params=params)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def get(self, path: str, **params: Any) -> bytes:
+        answer = self.http.get(self.url(path), params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    def json(self, path: str = "", **params: Any) -> Any:
+        answer = self.http.get(self.url(path), params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def refusal(self, path: str, **params: Any) -> dict[str, Any]:
+        answer = self.http.get(self.url(path), params=params)
+        assert answer.headers["Content-Type"] == "application/problem+json", answer.text
+        return answer.json()
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Nets this small are trained faster by one thread than by two that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def model(http: httpx.Client, model_name: str) -> HttpModel:
+    return HttpModel(http, model_name)
+
+
+@pytest.fixture
+def client_model(server: Server, model_name: str) -> Iterator[ClientModel]:
+    """The same model, through the client library."""
+    with Client(server.base_url) as client:
+        yield client.model(model_name)

@@ -1,0 +1,151 @@
+"""An upload arrives whole, in bounded memory, or leaves nothing behind."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.errors import IncompleteUpload, InvalidRequest, NotACheckpoint, StateroomError, StorageFull
+from app.ingest.receive import BATCH_SIZE
+from app.store.digests import digest_of
+from tests.ingest.workplace import MIB, Workplace, chunked
+
+
+async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+@given(chunks=st.lists(st.binary(max_size=50), min_size=1, max_size=20), says_its_size=st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+def test_an_upload_arrives_as_it_was_sent_however_it_is_cut(place: Workplace, chunks: list[bytes], says_its_size: bool):
+    data = b"".join(chunks) + b"not nothing"
+    upload = asyncio.run(place.ingest.receive(pieces(*chunks, b"not nothing"), len(data) if says_its_size else None))
+    assert upload.file.path.read_bytes() == data
+    assert (upload.size, upload.digest) == (len(data), digest_of(data)[0])
+    assert upload.sha256 == hashlib.sha256(data).hexdigest()
+    place.ingest.discard(upload)
+    assert place.contents() == ({}, {})
+
+
+def test_an_upload_of_many_batches_arrives_as_it_was_sent(place: Workplace):
+    data = bytes(range(256)) * (3 * BATCH_SIZE // 256) + b"and some"
+    upload = asyncio.run(place.ingest.receive(chunked(data, 1_000_003), None))
+    assert upload.file.path.read_bytes() == data
+    assert upload.digest == digest_of(data)[0]
+    place.ingest.discard(upload)
+
+
+def test_the_pack_is_announced_before_any_byte_is_written(place: Workplace):
+    upload = asyncio.run(place.ingest.receive(pieces(b"x"), None))
+    assert place.contents() == ({f"spool/{upload.name}": 1}, {upload.name: "writing"})
+    place.ingest.discard(upload)
+
+
+async def breaking_off() -> AsyncIterator[bytes]:
+    yield bytes(2 * BATCH_SIZE)
+    raise ConnectionError("the client went away")
+
+
+async def refused_half_way() -> AsyncIterator[bytes]:
+    yield bytes(2 * BATCH_SIZE)
+    raise InvalidRequest("a part of the form is malformed")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected_size", "error"),
+    [
+        (lambda: pieces(bytes(10)), 11, IncompleteUpload),
+        (lambda: pieces(bytes(10), bytes(2)), 11, IncompleteUpload),
+        (lambda: chunked(bytes(3 * BATCH_SIZE)), 3 * BATCH_SIZE - 1, IncompleteUpload),
+        (lambda: chunked(bytes(3 * BATCH_SIZE)), 3 * BATCH_SIZE + 1, IncompleteUpload),
+        (pieces, 5, IncompleteUpload),
+        (pieces, 0, NotACheckpoint),
+        (pieces, None, NotACheckpoint),
+        (lambda: pieces(b"", b""), None, NotACheckpoint),
+        (breaking_off, None, IncompleteUpload),
+        (refused_half_way, None, InvalidRequest),
+    ],
+)
+def test_an_upload_that_is_not_what_it_said_leaves_nothing_behind(
+    place: Workplace,
+    chunks: Callable[[], AsyncIterator[bytes]],
+    expected_size: int | None,
+    error: type[StateroomError],
+):
+    with pytest.raises(error) as caught:
+        asyncio.run(place.ingest.receive(chunks(), expected_size))
+    assert type(caught.value) is error
+    assert place.contents() == ({}, {})
+
+
+@pytest.mark.parametrize("sent", [0, 10, BATCH_SIZE, 3 * BATCH_SIZE + 10])
+def test_an_upload_whose_client_goes_away_leaves_nothing_behind(place: Workplace, sent: int):
+    async def cancelled() -> None:
+        waits = asyncio.Event()
+
+        async def stalling() -> AsyncIterator[bytes]:
+            async for chunk in chunked(bytes(sent)):
+                yield chunk
+            waits.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(place.ingest.receive(stalling(), None))
+        await waits.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert place.contents() == ({}, {})
+
+
+def test_an_upload_cancelled_before_it_began_leaves_nothing_behind(place: Workplace):
+    async def cancelled() -> None:
+        task = asyncio.create_task(place.ingest.receive(pieces(b"x"), None))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert place.contents() == ({}, {})
+
+
+def test_a_fast_client_waits_for_the_disk(place: Workplace):
+    """What was taken from the client and is not in the file yet is at most two batches and a chunk."""
+    chunk = 256 * 1024
+    ahead = []
+
+    async def counting() -> AsyncIterator[bytes]:
+        taken = 0
+        for _ in range(40 * MIB // chunk):
+            ahead.append(taken - place.bytes_stored())
+            yield bytes(chunk)
+            taken += chunk
+
+    upload = asyncio.run(place.ingest.receive(counting(), None))
+    assert upload.size == 40 * MIB
+    assert max(ahead) <= 2 * BATCH_SIZE + chunk
+    place.ingest.discard(upload)
+
+
+def test_a_full_disk_is_said_to_be_full_and_nothing_is_left(small_place: Workplace):
+    with pytest.raises(StorageFull):
+        asyncio.run(small_place.ingest.receive(chunked(bytes(12 * MIB)), None))
+    assert small_place.contents() == ({}, {})
+
+
+def test_uploads_arrive_side_by_side(place: Workplace):
+    async def all_of_them() -> None:
+        bodies = [bytes([number]) * (BATCH_SIZE + number) for number in range(8)]
+        uploads = await asyncio.gather(*(place.ingest.receive(chunked(body), len(body)) for body in bodies))
+        for upload, body in zip(uploads, bodies, strict=True):
+            assert upload.digest == digest_of(body)[0]
+            place.ingest.discard(upload)
+
+    asyncio.run(all_of_them())
+    assert place.contents() == ({}, {})

@@ -1,0 +1,122 @@
+"""A real catalog, store and spool in a folder, and torch files to put into them."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from sqlalchemy import select
+
+from app.catalog import Catalog, blobs
+from app.catalog.tables import packs
+from app.formats.manifest_json import decode
+from app.ingest import Fields, Ingest
+from app.store import LocalPackStore, Spool
+from app.store.digests import crc32, digest_of
+from app.values.checkpoint import Blob, Checkpoint, ModelName
+from app.values.digest import Digest
+from app.values.frame import frame_spans
+from app.values.manifest import Manifest
+from app.values.span import Span
+
+MODEL = ModelName("vision", "resnet")
+MIB = 1024 * 1024
+
+
+def torch_file(obj: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(obj, buffer)
+    return buffer.getvalue()
+
+
+def weights(seed: int, mebibytes: float = 1) -> torch.Tensor:
+    """Random float32 values that follow from ``seed``."""
+    return torch.rand(int(mebibytes * MIB / 4), generator=torch.Generator().manual_seed(seed))
+
+
+async def chunked(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    folder: Path
+    catalog: Catalog
+    store: LocalPackStore
+    spool: Spool
+    ingest: Ingest
+
+    @classmethod
+    def at(cls, folder: Path, catalog_at: Path, *, durable: bool = True) -> "Workplace":
+        catalog = Catalog(f"sqlite:///{catalog_at}")
+        catalog.migrate()
+        return cls.of(folder, catalog, durable=durable)
+
+    @classmethod
+    def of(cls, folder: Path, catalog: Catalog, *, durable: bool = True) -> "Workplace":
+        store, spool = LocalPackStore(folder, durable=durable), Spool(folder / "spool")
+        return cls(folder, catalog, store, spool, Ingest(catalog, store, spool))
+
+    def close(self) -> None:
+        self.ingest.close()
+        self.spool.close()
+        self.catalog.close()
+
+    def upload(self, data: bytes, model: ModelName = MODEL, **fields: Any) -> Checkpoint:
+        async def receive_and_commit() -> Checkpoint:
+            upload = await self.ingest.receive(chunked(data), len(data))
+            return await asyncio.to_thread(self.ingest.commit, upload, model, Fields(**fields))
+
+        return asyncio.run(receive_and_commit())
+
+    def files(self) -> Mapping[str, int]:
+        """Every file of the spool and of the store, with its size."""
+        return {
+            str(path.relative_to(self.folder)): path.stat().st_size
+            for path in self.folder.rglob("*")
+            if path.is_file() and "sqlite" not in path.name
+        }
+
+    def bytes_stored(self) -> int:
+        return sum(self.files().values())
+
+    def pack_rows(self) -> Mapping[str, str]:
+        """Every pack's state."""
+        with self.catalog.read() as s:
+            return {row.name: row.state for row in s.select(select(packs))}
+
+    def contents(self) -> tuple[Mapping[str, int], Mapping[str, str]]:
+        """All that an upload could leave behind."""
+        return self.files(), self.pack_rows()
+
+    def blobs(self, digests: Iterable[Digest], namespace: str = MODEL.namespace) -> Mapping[Digest, Blob]:
+        with self.catalog.read() as s:
+            return blobs.known(s, namespace, list(digests))
+
+    def blob(self, digest: Digest) -> bytes:
+        """A blob's bytes, checked against everything the catalog says of them."""
+        place = self.blobs([digest])[digest]
+        data = bytes(self.store.read(place.pack, Span(place.offset, place.offset + place.length)))
+        assert digest_of(data) == (digest, place.blocks)
+        assert crc32(data) == place.crc32
+        return data
+
+    def manifest(self, checkpoint: Checkpoint) -> Manifest:
+        return decode(self.blob(checkpoint.manifest))
+
+    def original(self, checkpoint: Checkpoint) -> bytes:
+        """The uploaded file, put together again from its frame and its blobs."""
+        manifest = self.manifest(checkpoint)
+        data = bytearray(manifest.size)
+        frame, position = self.blob(checkpoint.frame), 0
+        for span in frame_spans(manifest.size, manifest.storages):
+            data[span.start : span.end] = frame[position : position + span.length]
+            position += span.length
+        for storage in manifest.storages:
+            if storage.digest is not None:
+                data[storage.span.start : storage.span.end] = self.blob(storage.digest)
+        return bytes(data)

@@ -1,0 +1,100 @@
+"""A child process: what it gives back, and how it fails."""
+
+import io
+
+import pytest
+import torch
+
+from app.errors import HostileCheckpoint, NotACheckpoint, SelectionError, StateroomError
+from app.formats.index import index
+from app.sandbox import index_file as indexing
+from app.sandbox import run, wire
+from app.sandbox.index_file import index_file, index_in_child
+
+
+def save(obj: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(obj, buffer)
+    return buffer.getvalue()
+
+
+def test_a_child_finds_what_this_process_would_find(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(save({"epoch": 3, "loss": float("nan"), "model": {"w": torch.zeros(3, 4), "ü": torch.zeros(0)}}))
+    manifest, facts = run(index_in_child, str(path).encode())
+    here = index(memoryview(path.read_bytes()))
+    assert indexing.decode(manifest) == here.manifest
+    assert b"NaN" in facts
+
+
+def test_a_large_pickle_is_indexed_in_a_child_to_the_same_end(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(save({f"layers.{i}.weight": torch.zeros(1) for i in range(12_000)}))
+    found = index_file(path)
+    assert len(found.manifest.tensors) == 12_000
+    assert found == index(memoryview(path.read_bytes()))
+
+
+def test_a_refusal_in_the_child_is_the_same_refusal_here(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(save({"w": torch.zeros(3)})[:-30])
+    with pytest.raises(NotACheckpoint) as here:
+        index(memoryview(path.read_bytes()))
+    with pytest.raises(NotACheckpoint) as there:
+        run(index_in_child, str(path).encode())
+    assert (there.value.detail, there.value.rule, there.value.where) == (
+        here.value.detail, here.value.rule, here.value.where,
+    )  # fmt: skip
+
+
+def too_much_memory() -> list[bytes]:
+    return [bytes(8 * 1024**3)]
+
+
+def too_much_time() -> list[bytes]:
+    while True:
+        pass
+
+
+def crash() -> list[bytes]:
+    raise RuntimeError("/secret/path")
+
+
+def test_a_child_that_wants_too_much_memory_is_refused():
+    with pytest.raises(HostileCheckpoint) as refused:
+        run(too_much_memory)
+    assert refused.value.rule == "memory"
+
+
+def test_a_child_that_takes_too_long_is_refused():
+    with pytest.raises(HostileCheckpoint) as refused:
+        run(too_much_time, seconds=1)
+    assert refused.value.rule == "time"
+
+
+def test_a_child_that_breaks_says_nothing_of_the_server():
+    with pytest.raises(StateroomError) as failed:
+        run(crash)
+    assert "secret" not in failed.value.detail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HostileCheckpoint("x", rule="r", where="w"),
+        SelectionError("nothing", code="no-keys-matched", near=("a", "b")),
+        StateroomError("plain"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_cross_the_pipe_unchanged(error):
+    again = wire.error_from_bytes(wire.error_to_bytes(error))
+    assert type(again) is type(error)
+    assert {name: getattr(again, name) for name in ("detail", "code")} == {"detail": error.detail, "code": error.code}
+    for name in ("rule", "where", "near"):
+        assert getattr(again, name, None) == getattr(error, name, None)
+
+
+@pytest.mark.parametrize("parts", [[], [b""], [b"a", b"", b"bc" * 1000]])
+def test_parts_cross_the_pipe_unchanged(parts):
+    assert wire.split_parts(memoryview(wire.join_parts(parts))) == parts

@@ -1,0 +1,105 @@
+"""A real Stateroom server in a process of its own, for tests that speak HTTP to it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+READY = re.compile(r"^Stateroom is ready on (http://\S+)$", re.MULTILINE)
+START_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server. ``args`` and ``env`` are what it was started with besides the data dir and the port."""
+
+    process: subprocess.Popen[bytes]
+    base_url: str
+    data_dir: Path
+    log_file: Path
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """All that it printed so far, to either stream."""
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def port(self) -> int:
+        return httpx.URL(self.base_url).port or 80
+
+    def client(self, **options) -> httpx.Client:
+        """A new HTTP client with this server's base URL; close it, or use it with ``with``."""
+        return httpx.Client(base_url=self.base_url, **{"timeout": 60.0, "trust_env": False, **options})
+
+    def stop(self) -> int:
+        """Ask it to stop, as Ctrl+C does, and wait; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """What a power cut does to the process (and to its children); does nothing to one that has ended."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # its own group: see start_new_session
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Kill it if it runs still, then start another on the same data dir: a new ``pid``, ``base_url`` and log."""
+        self.kill()
+        again = start_server(self.data_dir, *self.args, env=self.env)
+        self.process, self.base_url, self.log_file = again.process, again.base_url, again.log_file
+
+
+def server_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without any setting of Stateroom's, plus ``env``."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("STATEROOM_")}
+    return {**clean, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **(env or {})}
+
+
+def start_server(
+    data_dir: Path, *args: str, env: Mapping[str, str] | None = None, command: tuple[str, ...] = ()
+) -> Server:
+    """Start ``python -m app serve --port 0 --data-dir DATA_DIR ARGS`` and wait until it answers.
+
+    ``command`` replaces ``python -m app``. Raises RuntimeError with its log if it ends or stays silent instead.
+    """
+    env = dict(env or {})
+    data_dir.mkdir(parents=True, exist_ok=True)
+    log_file = data_dir.parent / f"{data_dir.name}.{time.time_ns()}.log"
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [*(command or (sys.executable, "-m", "app")), "serve", "--port", "0", "--data-dir", str(data_dir), *args],
+            cwd=ROOT,
+            env=server_environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Server(process, "", data_dir, log_file, args, env)
+    deadline = time.monotonic() + START_SECONDS
+    while not (ready := READY.search(server.log)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            server.kill()
+            raise RuntimeError(f"the server did not start (exit code {process.returncode}):\n{server.log}")
+        time.sleep(0.02)
+    server.base_url = ready[1]
+    return server

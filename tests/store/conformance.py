@@ -1,0 +1,188 @@
+"""What every PackStore promises, written once. A backend's test file is a subclass with a fixture ``store``."""
+
+import gc
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from app.errors import DamagedBlob, PackMissing, StoreError
+from app.store import PackStore
+from app.values.span import Span
+
+PAGE = 4096
+WORDS = bytes(range(251)) * 1045  # 256 KiB in which no page looks like another
+
+
+def file_with(folder: Path, data: bytes, name: str = "upload") -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def gathered(data: bytes, spans: Sequence[Span]) -> bytes:
+    return b"".join(data[span.start : span.end] for span in spans)
+
+
+class PackStoreConformance:
+    def test_an_adopted_file_is_the_pack_and_is_gone_from_its_place(self, store: PackStore, tmp_path: Path):
+        file = file_with(tmp_path, WORDS)
+        store.adopt("pack1", file)
+        assert not file.exists()
+        assert store.size("pack1") == len(WORDS)
+        assert store.read("pack1", Span(0, len(WORDS))) == WORDS
+
+    def test_a_created_pack_is_its_spans_one_after_another(self, store: PackStore, tmp_path: Path):
+        file = file_with(tmp_path, WORDS)
+        spans = [Span(300, 300), Span(5000, 9001), Span(7, 8), Span(0, 3), Span(7, 8)]
+        store.create("pack1", file, spans)
+        assert store.size("pack1") == 4001 + 1 + 3 + 1
+        assert store.read("pack1", Span(0, 4006)) == gathered(WORDS, spans)
+        assert file.read_bytes() == WORDS
+
+    @pytest.mark.parametrize("start", [0, 1, PAGE - 1, PAGE, PAGE + 1])
+    @pytest.mark.parametrize("length", [0, 1, PAGE, 16 * PAGE + 1, 40 * PAGE])
+    def test_a_read_is_exactly_its_span_wherever_pages_begin(
+        self, store: PackStore, tmp_path: Path, start: int, length: int
+    ):
+        store.adopt("pack1", file_with(tmp_path, WORDS))
+        view = store.read("pack1", Span(start, start + length))
+        assert view.readonly
+        assert view.nbytes == length
+        assert view == WORDS[start : start + length]
+
+    def test_bytes_outlive_their_pack_for_as_long_as_somebody_looks_at_them(self, store: PackStore, tmp_path: Path):
+        store.adopt("pack1", file_with(tmp_path, WORDS))
+        part = store.read("pack1", Span(100, 100_000))[500:600]
+        store.delete("pack1")
+        gc.collect()
+        assert part == WORDS[600:700]
+
+    def test_a_pack_that_is_not_there_is_missing_and_not_empty(self, store: PackStore):
+        with pytest.raises(PackMissing):
+            store.read("pack1", Span(0, 1))
+        with pytest.raises(PackMissing):
+            store.read("pack1", Span(0, 0))
+        with pytest.raises(PackMissing):
+            store.size("pack1")
+
+    def test_a_deleted_pack_is_missing_and_deleting_it_again_is_no_error(self, store: PackStore, tmp_path: Path):
+        store.adopt("pack1", file_with(tmp_path, WORDS))
+        store.delete("pack1")
+        store.delete("pack1")
+        with pytest.raises(PackMissing):
+            store.read("pack1", Span(0, 1))
+
+    def test_a_pack_shorter_than_the_span_is_damage(self, store: PackStore, tmp_path: Path):
+        store.adopt("pack1", file_with(tmp_path, WORDS))
+        with pytest.raises(DamagedBlob):
+            store.read("pack1", Span(0, len(WORDS) + 1))
+        with pytest.raises(DamagedBlob):
+            store.read("pack1", Span(len(WORDS) - 1, len(WORDS) + 1))
+        with pytest.raises(DamagedBlob):
+            store.read("pack1", Span(len(WORDS) + PAGE, len(WORDS) + 2 * PAGE))
+
+    def test_a_source_shorter_than_a_span_makes_no_pack(self, store: PackStore, tmp_path: Path):
+        file = file_with(tmp_path, WORDS)
+        with pytest.raises(StoreError):
+            store.create("pack1", file, [Span(0, 10), Span(10, len(WORDS) + 1)])
+        with pytest.raises(PackMissing):
+            store.size("pack1")
+
+    def test_a_source_that_is_not_there_makes_no_pack_and_no_error_names_it(self, store: PackStore, tmp_path: Path):
+        gone = tmp_path / "gone"
+        for attempt in (lambda: store.adopt("pack1", gone), lambda: store.create("pack1", gone, [Span(0, 1)])):
+            with pytest.raises(StoreError) as caught:
+                attempt()
+            assert str(tmp_path) not in caught.value.detail
+            with pytest.raises(PackMissing):
+                store.size("pack1")
+
+    def test_a_pack_written_again_under_its_name_replaces_the_first(self, store: PackStore, tmp_path: Path):
+        store.create("pack1", file_with(tmp_path, WORDS), [Span(0, 100)])
+        store.create("pack1", file_with(tmp_path, WORDS), [Span(50, 60)])
+        assert store.read("pack1", Span(0, store.size("pack1"))) == WORDS[50:60]
+        store.adopt("pack1", file_with(tmp_path, b"whole"))
+        assert store.read("pack1", Span(0, store.size("pack1"))) == b"whole"
+
+    @pytest.mark.parametrize("name", ["", "../x", "a/b", "abc.pack", "ABC", "a b c", "abc\n", "abc\0", "ábc", "x" * 65])
+    def test_a_name_with_anything_but_letters_and_digits_touches_nothing(
+        self, store: PackStore, tmp_path: Path, name: str
+    ):
+        file = file_with(tmp_path, WORDS)
+        for attempt in (
+            lambda: store.adopt(name, file),
+            lambda: store.create(name, file, [Span(0, 1)]),
+            lambda: store.read(name, Span(0, 1)),
+            lambda: store.delete(name),
+            lambda: store.size(name),
+        ):
+            with pytest.raises(ValueError, match="not a pack name"):
+                attempt()
+        assert file.read_bytes() == WORDS
+
+    def test_threads_write_and_read_packs_side_by_side(self, store: PackStore, tmp_path: Path):
+        together = threading.Barrier(8)
+
+        def roundtrip(number: int) -> bool:
+            data = bytes([number]) * (PAGE + number)
+            file = file_with(tmp_path, data, f"upload{number}")
+            together.wait()
+            store.adopt(f"pack{number}", file)
+            return store.read(f"pack{number}", Span(0, len(data))) == data
+
+        with ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(roundtrip, range(8))) == [True] * 8
+
+    def test_a_store_that_works_answers_a_ping(self, store: PackStore):
+        store.ping()
+
+    def test_any_sequence_of_calls_agrees_with_a_dict(self, store: PackStore, tmp_path: Path):
+        names = st.sampled_from(["one", "two", "three"])
+        bounds = st.tuples(st.integers(0, len(WORDS)), st.integers(0, len(WORDS)))
+        spans = bounds.map(lambda pair: Span(min(pair), max(pair)))
+
+        class AgainstADict(RuleBasedStateMachine):
+            def __init__(self) -> None:
+                super().__init__()
+                self.packs: dict[str, bytes] = {}
+                for name in ("one", "two", "three"):
+                    store.delete(name)
+
+            @rule(name=names, span=spans)
+            def adopt(self, name: str, span: Span) -> None:
+                self.packs[name] = gathered(WORDS, [span])
+                store.adopt(name, file_with(tmp_path, self.packs[name]))
+
+            @rule(name=names, spans=st.lists(spans, max_size=5))
+            def create(self, name: str, spans: list[Span]) -> None:
+                self.packs[name] = gathered(WORDS, spans)
+                store.create(name, file_with(tmp_path, WORDS), spans)
+
+            @rule(name=names)
+            def delete(self, name: str) -> None:
+                self.packs.pop(name, None)
+                store.delete(name)
+
+            @rule(name=names, span=spans)
+            def read(self, name: str, span: Span) -> None:
+                if name not in self.packs:
+                    with pytest.raises(PackMissing):
+                        store.read(name, span)
+                elif span.end > len(self.packs[name]) and span.length:
+                    with pytest.raises(DamagedBlob):
+                        store.read(name, span)
+                else:
+                    assert store.read(name, span) == gathered(self.packs[name], [span])
+
+            @invariant()
+            def sizes_agree(self) -> None:
+                for name, data in self.packs.items():
+                    assert store.size(name) == len(data)
+
+        run_state_machine_as_test(AgainstADict, settings=settings(max_examples=25, deadline=None))

@@ -1,0 +1,100 @@
+"""The spool keeps what was written, hashed on the way, until it is adopted or discarded."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.errors import StorageFull, StoreError
+from app.store import LocalPackStore, Spool
+from app.store.digests import digest_of
+from app.values.span import Span
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+@given(batches=st.lists(st.lists(st.binary(max_size=300), max_size=30), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_what_is_written_is_kept_and_hashed(spool: Spool, batches: list[list[bytes]]):
+    file = spool.create("upload")
+    for batch in batches:
+        file.write(batch)
+    data = b"".join(b"".join(batch) for batch in batches)
+    assert file.path.read_bytes() == data
+    assert file.size == len(data)
+    assert file.digest == digest_of(data)[0]
+    assert file.sha256 == hashlib.sha256(data).hexdigest()
+    file.discard()
+
+
+def test_one_batch_may_hold_more_buffers_than_one_system_call_takes(spool: Spool):
+    file = spool.create("upload")
+    file.write([bytes([number % 251]) for number in range(5000)])
+    assert file.path.read_bytes() == bytes(number % 251 for number in range(5000))
+    file.discard()
+
+
+def test_what_is_appended_is_no_part_of_the_digest(spool: Spool):
+    file = spool.create("upload")
+    file.write([b"the upload"])
+    assert file.append(b"manifest") == Span(10, 18)
+    assert file.append_spans([Span(8, 10), Span(0, 3), Span(10, 12)]) == Span(18, 25)
+    assert file.path.read_bytes() == b"the uploadmanifestadthema"
+    assert file.size == 25
+    assert file.read(Span(8, 13)) == b"adman"
+    assert file.digest == digest_of(b"the upload")[0]
+    file.discard()
+
+
+def test_a_discarded_file_is_gone_and_discarding_it_again_is_no_error(spool: Spool):
+    file = spool.create("upload")
+    file.discard()
+    file.discard()
+    assert not file.path.exists()
+    with pytest.raises(StoreError):
+        file.append(b"too late")
+
+
+def test_discarding_leaves_alone_what_was_adopted(spool: Spool, tmp_path: Path):
+    store = LocalPackStore(tmp_path / "store", durable=False)
+    file = spool.create("upload")
+    file.write([b"kept"])
+    store.adopt("upload", file.path)
+    file.discard()
+    assert store.read("upload", Span(0, 4)) == b"kept"
+
+
+def test_two_uploads_never_share_a_name(spool: Spool, tmp_path: Path):
+    file = spool.create("upload")
+    file.write([b"first"])
+    with pytest.raises(StoreError) as caught:
+        spool.create("upload")
+    assert str(tmp_path) not in caught.value.detail
+    assert file.path.read_bytes() == b"first"
+    file.discard()
+
+
+def test_a_spool_is_cleared_of_what_a_crash_left(spool: Spool, tmp_path: Path):
+    (tmp_path / "spool/left1").write_bytes(b"x")
+    (tmp_path / "spool/left2").write_bytes(b"")
+    assert spool.clear() == 2
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert spool.clear() == 0
+
+
+def test_a_full_device_is_storage_full_and_the_file_can_still_be_discarded(small_device: Path):
+    spool = Spool(small_device)
+    file = spool.create("upload")
+    with pytest.raises(StorageFull):
+        file.write([bytes(1 << 19)] * 20)
+    file.discard()
+    assert list(small_device.iterdir()) == []
+    spool.close()

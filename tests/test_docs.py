@@ -1,0 +1,56 @@
+"""Whoever types what the documents show gets what they promise."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.docs import ROOT, blocks
+
+SHOWN_URL = "http://127.0.0.1:8765"
+CURLRC = "fail-with-body\nsilent\nshow-error\n"
+"""What makes curl end with an error where the server answered with one, without cluttering the documents."""
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/http-api.md"])
+def test_every_command_and_snippet_of_a_document_works(
+    document: str, fresh_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = fresh_server()
+    (tmp_path / ".curlrc").write_text(CURLRC)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    ran = 0
+    for block in blocks(document):
+        text = block.text.replace(SHOWN_URL, server.base_url)
+        if block.language == "python":
+            exec(compile(text, document, "exec"), names)
+        elif block.language == "bash":
+            result = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", text],
+                env={**os.environ, "CURL_HOME": str(tmp_path), "no_proxy": "*"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert result.returncode == 0, f"{text}\n{result.stdout[-2000:]}\n{result.stderr}"
+        else:
+            continue
+        ran += 1
+    assert ran
+
+
+def test_every_make_verb_in_the_readme_is_in_the_makefile() -> None:
+    shown = set(re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony is not None
+    assert shown == set(phony[1].split())
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} -> {target}"

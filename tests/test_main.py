@@ -1,0 +1,94 @@
+"""The command line, as a process."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.server import ROOT, server_environment
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        cwd=ROOT, env=server_environment(env), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_a_server_open_to_others_needs_a_token_and_says_how_to_make_one(tmp_path: Path) -> None:
+    refused = run("serve", "--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path / "data"))
+    assert refused.returncode == 2
+    assert "STATEROOM_SERVER_TOKEN" in refused.stderr
+    assert "token_urlsafe" in refused.stderr
+    assert "--insecure" in refused.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_with_a_token_or_without_care_it_is_open_to_others(fresh_server: StartServer) -> None:
+    fresh_server("--host", "0.0.0.0", env={"STATEROOM_SERVER_TOKEN": "t"})
+    fresh_server("--host", "0.0.0.0", "--insecure")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("serve", "--port", "99999"), "STATEROOM_PORT"),
+        (("serve", "--store-url", "s3://bucket"), "file:///PATH"),
+        (("serve", "--colour", "red"), "--colour"),
+        ((), "COMMAND"),
+        (("migrate", "--database-url", "mysql://x"), "sqlite"),
+    ],
+)
+def test_a_wrong_command_is_one_short_complaint(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    wrong = run(*arguments, STATEROOM_DATA_DIR=str(tmp_path))
+    assert wrong.returncode in {1, 2}
+    assert said in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_a_taken_port_is_one_short_complaint(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        wrong = run("serve", "--port", str(port), "--data-dir", str(tmp_path))
+    assert wrong.returncode == 1
+    assert wrong.stderr == f"stateroom-server: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_one_data_dir_has_one_server(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    wrong = run("serve", "--port", "0", "--data-dir", str(server.data_dir))
+    assert wrong.returncode == 1
+    assert "another server" in wrong.stderr
+
+
+def test_migrate_makes_a_database_and_may_be_run_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'catalog.db'}"
+    for _ in range(2):
+        done = run("migrate", "--database-url", url, STATEROOM_DATA_DIR=str(tmp_path))
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "catalog.db").exists()
+
+
+def test_what_it_prints_is_one_line(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    with server.client() as http:
+        for path in ("/healthz", "/nowhere", "/v1/models"):
+            http.get(path)
+    assert server.log == f"Stateroom is ready on {server.base_url}\n"
+
+
+def test_ctrl_c_ends_it_well(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    assert server.stop() == 0
+    assert server.log == f"Stateroom is ready on {server.base_url}\n"
+
+
+def test_it_listens_on_ipv6_too(fresh_server: StartServer) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    assert fresh_server("--host", "::1").base_url.startswith("http://[::1]:")

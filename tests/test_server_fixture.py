@@ -1,0 +1,39 @@
+"""The fixture itself: a test that can't trust its server proves nothing."""
+
+import os
+
+import httpx
+import pytest
+
+from tests.conftest import StartServer
+from tests.server import Server
+
+
+def test_the_shared_server_answers_where_it_says(server: Server, http: httpx.Client) -> None:
+    assert http.get("/healthz").status_code == 200
+    assert server.pid > 0
+    assert server.data_dir.is_dir()
+    assert server.log.count("Stateroom is ready on") == 1
+
+
+def test_a_killed_server_is_gone_and_restarts_on_the_same_data(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    pid = server.pid
+    server.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    server.restart()
+    assert server.pid != pid
+    with server.client() as http:
+        assert http.get("/healthz").status_code == 200
+
+
+def test_a_server_told_to_stop_ends_without_complaint(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    server.stop()
+    assert "Traceback" not in server.log
+
+
+def test_a_server_that_refuses_to_start_says_why(fresh_server: StartServer) -> None:
+    with pytest.raises(RuntimeError, match="STATEROOM_PORT"):
+        fresh_server("--port", "70000")

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"STATEROOM_{name.upper()}", raising=False)
+
+
+def test_the_environment_decides_and_an_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATEROOM_PORT", "9000")
+    monkeypatch.setenv("STATEROOM_DURABLE", "off")
+    assert (Settings().port, Settings().durable) == (9000, False)
+    assert Settings(port=9001).port == 9001
+
+
+def test_an_empty_token_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATEROOM_SERVER_TOKEN", "")
+    assert Settings().server_token is None
+
+
+def test_the_token_is_not_printed() -> None:
+    assert "hunter2" not in repr(Settings(server_token="hunter2"))
+
+
+def test_everything_lies_in_the_data_dir_unless_told_otherwise(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    assert settings.catalog_url == f"sqlite:///{tmp_path}/catalog.sqlite3"
+    assert settings.store_folder == tmp_path
+    assert settings.spool_folder == tmp_path / "spool"
+    elsewhere = Settings(data_dir=tmp_path, store_url="file:///mnt/big%20disk")
+    assert elsewhere.store_folder == Path("/mnt/big disk")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "file:relative", "/just/a/path", "file://"])
+def test_a_store_is_a_folder_by_its_url(url: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(store_url=url)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_open"),
+    [("127.0.0.1", False), ("127.1.2.3", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True),
+     ("10.0.0.1", True), ("example.org", True), ("", True)],
+)  # fmt: skip
+def test_only_loopback_is_closed_to_others(host: str, is_open: bool) -> None:
+    assert Settings(host=host).open_to_others is is_open
