@@ -29,7 +29,7 @@ class SelectionBody(BaseModel):
 
     @property
     def query(self) -> StateDictQuery:
-        """Raises SelectionError: ``cast-unavailable``, ``format-unavailable``, ``unknown-format``, ``unknown-device``."""
+        """Raises SelectionError for what is not served, and for an unknown device."""
         if self.dtype is not None or self.dtype_exclude:
             raise SelectionError("this server cannot cast tensors: leave out dtype", code="cast-unavailable")
         if self.format == "safetensors":

@@ -11,7 +11,9 @@ A crash between them leaves blobs that nobody refers to and a row that nobody se
 remove them.
 """
 
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -64,7 +66,7 @@ def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pa
     InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``) and StoreError (``pack-lease-expired``).
     """
     _check(new)
-    digests = tuple(dict.fromkeys(new.blobs))
+    digests = sorted(set(new.blobs))
     if len(digests) + (len(pack.blobs) if pack else 0) > BATCH:
         return _commit_in_batches(catalog, new, digests, pack, forget_pack)
     with catalog.write() as w:
@@ -79,15 +81,16 @@ def _commit_in_batches(
     catalog: Catalog, new: NewCheckpoint, digests: Sequence[Digest], pack: NewPack | None, forget_pack: str | None
 ) -> Checkpoint:
     if pack is not None:
-        for stored in _batches(pack.blobs):
-            with catalog.write() as w:
+        # In the order of the index, so that neighbours are written, and later read, together.
+        for stored in _batches(sorted(pack.blobs, key=lambda blob: blob.digest)):
+            with _turn(catalog) as w:
                 _store(w, new, pack, stored)
     with catalog.write() as w:
         checkpoint_id = _insert(w, new)
     try:
         missing: list[Digest] = []
         for batch in _batches(digests):
-            with catalog.write() as w:
+            with _turn(catalog) as w:
                 missing += blobs.refer(w, checkpoint_id, new.model.namespace, batch)
         _refuse_if_missing(missing)
         with catalog.write() as w:
@@ -97,6 +100,15 @@ def _commit_in_batches(
             w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id))
             drop_never_used(w)
         raise
+
+
+@contextmanager
+def _turn(catalog: Catalog) -> Iterator[WriteSession]:
+    """A write session among many. Others wait by polling: the lock is then left to them for as long as it was held."""
+    with catalog.write() as w:
+        began = time.monotonic()
+        yield w
+    time.sleep(time.monotonic() - began)
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

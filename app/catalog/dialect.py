@@ -127,8 +127,8 @@ def _json_each(element: _json_elements, compiler: SQLCompiler, **options: Any) -
 
 
 def each_text(items: Iterable[str]) -> Select[Any]:
-    """A column ``value`` of texts: however many, one parameter."""
-    elements = _json_elements(json.dumps(list(items))).table_valued("value")
+    """A column ``value`` of texts: however many, one parameter. Sorted, because an index takes them fastest so."""
+    elements = _json_elements(json.dumps(sorted(items))).table_valued("value")
     return select(cast(elements.c.value, Text).label("value"))
 
 

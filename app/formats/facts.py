@@ -13,6 +13,7 @@ from .tree import numpy_scalar, pairs_of
 STEP_KEYS = ("step", "global_step", "iteration", "iter")
 MAX_INTEGER = 2**63 - 1
 MAX_METRICS = 1000
+MAX_NAME_LENGTH = 200
 
 ReadStorage = Callable[[str], bytes | memoryview]
 """Gives a storage's bytes by its key."""
@@ -34,7 +35,7 @@ def lift_facts(root: Node, storages: Iterable[Storage], read: ReadStorage, byteo
     if component_kind(root) is None:
         for key, value in pairs_of(root) or ():
             number = _number(value, read, byteorder)
-            if type(key) is str and number is not None and len(numbers) < MAX_METRICS:
+            if number is not None and _is_name(key) and len(numbers) < MAX_METRICS:
                 numbers[key] = number
     epoch = _take_count(numbers, ("epoch",))
     step = _take_count(numbers, STEP_KEYS)
@@ -46,6 +47,13 @@ def lift_facts(root: Node, storages: Iterable[Storage], read: ReadStorage, byteo
         metrics={key: float(number) for key, number in numbers.items()},
         devices=devices,
     )
+
+
+def _is_name(key: Node) -> bool:
+    """Whether a key can name a metric: text that any database keeps and a URL can ask for."""
+    if type(key) is not str or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in key)
 
 
 def _take_count(numbers: dict[str, int | float], keys: tuple[str, ...]) -> int | None:

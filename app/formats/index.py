@@ -1,14 +1,19 @@
 """From a checkpoint file's bytes to its manifest and facts: the one place that knows which formats there are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import NoTensors
-from ..values.manifest import Facts, Manifest, Storage
+from ..errors import HostileCheckpoint, NoTensors
+from ..values.manifest import Component, Facts, Manifest, Storage
 from .contents import list_contents
 from .facts import lift_facts
 from .torch_zip.archive import read_archive
 from .torch_zip.directory import find_directory
 from .torch_zip.read import Document, read
+
+MAX_LISTED = 10_000
+MAX_LISTED_TEXT = 1_000_000
+"""Components, unsafe globals and devices that one checkpoint may have, and the characters of each kind together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ def index(data: memoryview) -> Index:
     components, tensors = list_contents(document.root, storages, numbers)
     if not tensors and not storages:
         raise NoTensors("the file is a checkpoint, but there is no tensor in it: a checkpoint holds at least one")
+    _check_listing(document, components)
     facts = lift_facts(document.root, storages, lambda key: data[slice_of(storages[numbers[key]])], document.byteorder)
     return Index(
         Manifest(
@@ -42,6 +48,18 @@ def index(data: memoryview) -> Index:
     )
 
 
+def _check_listing(document: Document, components: Sequence[Component]) -> None:
+    """What every listing of checkpoints shows has to stay small, whatever the file says."""
+    locations = {storage.location for storage in document.storages.values()}
+    for what, rule, names in (
+        ("components", "components", [component.name for component in components]),
+        ("names of functions and classes", "globals", document.unsafe_globals),
+        ("devices", "devices", locations),
+    ):
+        if len(names) > MAX_LISTED or sum(map(len, names)) > MAX_LISTED_TEXT:
+            raise HostileCheckpoint(f"the file has {len(names)} {what}: more, or longer, than are kept", rule=rule)
+
+
 def parsing_cost(data: memoryview, enough: int) -> int:
     """How many bytes of directory and pickle ``index`` would parse, or at least ``enough`` if it is that many."""
     if bytes(data[:4]) != b"PK\3\4":
@@ -50,8 +68,7 @@ def parsing_cost(data: memoryview, enough: int) -> int:
     size = directory.end - directory.start
     if size >= enough:
         return size
-    pickle = read_archive(data).records.get("data.pkl")
-    return size if pickle is None else size + pickle.span.length
+    return size + read_archive(data).records["data.pkl"].span.length
 
 
 def slice_of(storage: Storage) -> slice:

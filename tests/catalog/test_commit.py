@@ -64,7 +64,7 @@ def test_a_blob_that_has_gone_is_named_and_nothing_is_left(catalog: Catalog, dig
     pack = begin_pack(catalog, digests)
     with pytest.raises(MissingBlobs) as missing:
         commit(catalog, new_checkpoint(blobs=(gone[0], *digests, gone[1])), pack)
-    assert missing.value.digests == gone
+    assert set(missing.value.digests) == set(gone)
     for table in ("models", "checkpoints", "checkpoint_blobs", "metrics", "tags"):
         assert count(catalog, table) == 0
     with pytest.raises(NotFound):

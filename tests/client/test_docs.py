@@ -1,5 +1,6 @@
 """What docs/client.md shows, run from top to bottom."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,14 @@ def test_the_tour_runs_and_prints_what_it_shows(
 
 def test_the_reference_names_every_method_and_every_error() -> None:
     text = (ROOT / DOCUMENT).read_text()
-    methods = {f"model.{name}(" for name in vars(stateroom.Model) if not name.startswith("_")} - {
-        "model.name(",
-        "model.run(",
-    }
-    methods |= {f"client.{name}(" for name in vars(stateroom.Client) if not name.startswith("_")} - {"client.url("}
-    errors = {f"`{name}`" for name in stateroom.__all__ if isinstance(getattr(stateroom, name), type)}
-    errors = {name for name in errors if issubclass(getattr(stateroom, name[1:-1]), Exception)}
-    assert {name for name in methods | errors if name not in text} == set()
+    expected = [
+        f"{kind.__name__.lower()}.{name}("
+        for kind in (stateroom.Client, stateroom.Model)
+        for name, member in vars(kind).items()
+        if inspect.isfunction(member) and not name.startswith("_")
+    ]
+    exported = {name: getattr(stateroom, name) for name in stateroom.__all__}
+    expected += [
+        f"`{name}`" for name, kind in exported.items() if isinstance(kind, type) and issubclass(kind, Exception)
+    ]
+    assert [name for name in expected if name not in text] == []

@@ -40,7 +40,14 @@ import sys
 sys.modules["torch"] = None
 from stateroom import Client, TorchRequired
 model = Client("http://127.0.0.1:9", retries=0).model("a/b")
-for attempt in (lambda: model.state_dict(1), lambda: model.load(1), lambda: model.save({}), lambda: model.load_into(object(), 1)):
+for attempt in (
+    lambda: model.state_dict(1),
+    lambda: model.load(1),
+    lambda: model.save({}),
+    lambda: model.load_into(object(), 1),
+    lambda: model.warmstart(object(), 1),
+    lambda: next(model.iter_tensors(1)),
+):
     try:
         attempt()
     except TorchRequired as error:

@@ -39,11 +39,6 @@ def test_threads_may_share_a_client(client: Client, model_name: str) -> None:
 
 def test_a_forked_process_may_go_on_with_its_parents_client(client: Client, server: Server, model_name: str) -> None:
     client.model(model_name).save({"w": torch.randn(200_000)})
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS, server.base_url, model_name],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    command = [sys.executable, "-c", FORKS, server.base_url, model_name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.errors import HostileCheckpoint
 from app.formats.index import Index, index
 from app.formats.manifest_json import decode, encode
 
@@ -165,3 +166,19 @@ def test_a_manifest_survives_its_encoding(obj):
     manifest = index_of(obj).manifest
     assert decode(encode(manifest)) == manifest
     assert encode(manifest) == encode(decode(encode(manifest)))
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "x" * 201])
+def test_a_number_under_a_name_that_cannot_be_kept_is_no_metric(name):
+    assert index_of({name: 3, "lr": 1, "model": {"w": W}}).facts.metrics == {"lr": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("obj", "rule"),
+    [({str(i): {"w": W} for i in range(10_001)}, "components"), ({"x" * 1_000_001: {"w": W}, "y": 1}, "components")],
+    ids=["many", "long"],
+)
+def test_what_every_listing_shows_has_to_stay_small(obj, rule):
+    with pytest.raises(HostileCheckpoint) as refused:
+        index_of(obj)
+    assert refused.value.rule == rule

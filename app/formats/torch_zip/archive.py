@@ -60,12 +60,13 @@ class Archive:
 
 
 def read_archive(data: memoryview) -> Archive:
-    """Read a zip's directory and check all of its structure. No record's content is looked at.
+    """Read a zip's directory and check all of its structure: it has a record data.pkl. No record's content is looked at.
 
-    Raises NotACheckpoint for what is no zip or ends early, HostileCheckpoint for what breaks a rule.
+    Raises NotACheckpoint for what is no zip, ends early, or never was torch's; HostileCheckpoint for what breaks a rule.
     """
     directory = find_directory(data)
     entries = bytes(data[directory.start : directory.end])
+    _check_is_torchs(entries)
     records: dict[str, Record] = {}
     folded: set[str] = set()
     root = ""
@@ -86,6 +87,8 @@ def read_archive(data: memoryview) -> Archive:
         raise _refused("zip-directory", "the directory is longer than its records", directory.start + pos)
     if end_of_last != directory.start:
         raise _refused("zip-gap", "bytes of no record lie before the directory", end_of_last)
+    if "data.pkl" not in records:
+        raise _no_pickle()
     return Archive(root[:-1], records)
 
 
@@ -102,6 +105,23 @@ class _Entry(NamedTuple):
     def refused(self, rule: str, what: str) -> HostileCheckpoint:
         shown = self.name[:200].decode("utf-8", "replace")
         return _refused(rule, f"record {shown!r} {what}", self.header)
+
+
+def _check_is_torchs(entries: bytes) -> None:
+    """Tell from the names in it, before the strict rules for torch's own zips call any other zip forged."""
+    if b"/constants.pkl" in entries:
+        detail = (
+            "the file is a TorchScript archive, a program with its weights: load it with torch.jit.load, and upload "
+            "what torch.save(module.state_dict(), ...) writes"
+        )
+        raise NotACheckpoint(detail, rule="torchscript", where="constants.pkl")
+    if b"/data.pkl" not in entries:
+        raise _no_pickle()
+
+
+def _no_pickle() -> NotACheckpoint:
+    detail = "the file is a zip file, but none that torch.save wrote: it has no record data.pkl"
+    return NotACheckpoint(detail, rule="no-pickle")
 
 
 def _refused(rule: str, detail: str, pos: int) -> HostileCheckpoint:

@@ -11,7 +11,6 @@ from ..pickle.machine import parse
 from ..pickle.nodes import Node, StorageRef
 from ..torch_tensors import TorchHooks
 from .archive import Archive, Record, read_archive
-from .directory import find_directory
 
 FORMAT = "torch_zip"
 VERSIONS = range(1, 11)
@@ -45,10 +44,7 @@ class Document:
 def read(data: memoryview) -> Document:
     """Read a checkpoint. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
     _check_magic(data)
-    _check_is_checkpoint(data)
     archive = read_archive(data)
-    if "data.pkl" not in archive.records:
-        raise _no_pickle()
     _check_version(data, archive)
     skeleton = archive.records["data.pkl"]
     pickle = data[skeleton.start : skeleton.end]
@@ -82,25 +78,6 @@ def _check_magic(data: memoryview) -> None:
             "write it again with torch.save"
         )
     raise NotACheckpoint(detail, rule="magic", where="byte 0")
-
-
-def _check_is_checkpoint(data: memoryview) -> None:
-    """Before the strict rules for torch's zips are held against a zip that never was one."""
-    directory = find_directory(data)
-    names = bytes(data[directory.start : directory.end])
-    if b"/constants.pkl" in names:
-        detail = (
-            "the file is a TorchScript archive, a program with its weights: load it with torch.jit.load, and upload "
-            "what torch.save(module.state_dict(), ...) writes"
-        )
-        raise NotACheckpoint(detail, rule="torchscript", where="constants.pkl")
-    if b"/data.pkl" not in names:
-        raise _no_pickle()
-
-
-def _no_pickle() -> NotACheckpoint:
-    detail = "the file is a zip file, but none that torch.save wrote: it has no record data.pkl"
-    return NotACheckpoint(detail, rule="no-pickle")
 
 
 def _check_version(data: memoryview, archive: Archive) -> None:

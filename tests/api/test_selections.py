@@ -1,0 +1,149 @@
+"""What a query picks, over HTTP: parts of a checkpoint, their layout, and the match with a target model."""
+
+import pathlib
+
+import httpx
+import pytest
+import torch
+from blake3 import blake3
+
+from tests.api.conftest import Upload, load, problem, saved, state_dict
+
+
+def test_every_selection_has_an_etag_of_its_own(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    upload()
+    urls = [
+        f"{checkpoints}/1/{rest}"
+        for rest in (
+            "original", "file", "file?device=cuda:0", "state_dict", "state_dict?device=cpu", "state_dict?device=cuda:0",
+            "state_dict?include=conv.*", "state_dict?strip_prefix=conv.", "state_dict?component=optimizer_state_dict",
+        )
+    ]  # fmt: skip
+    etags = [http.head(url).headers["ETag"] for url in urls]
+    assert len(set(etags)) == len(etags)
+    assert [http.head(url).headers["ETag"] for url in urls] == etags
+
+
+def test_the_query_reaches_the_file(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    upload(saved({f"module.{key}": tensor for key, tensor in state_dict().items()}))
+    params = [
+        ("strip_prefix", "module."), ("include", "conv.*"), ("include", "tied.*"), ("exclude", "*.bias"),
+        ("rename", "conv.=>features."), ("add_prefix", "net."), ("device", "cpu"),
+    ]  # fmt: skip
+    loaded = load(http.get(f"{checkpoints}/1/state_dict", params=params).content)
+    assert isinstance(loaded, dict)
+    assert list(loaded) == ["net.features.weight", "net.tied.weight"]
+    assert torch.equal(loaded["net.features.weight"], state_dict()["conv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("state_dict?inclde=conv.*", (422, "unknown-parameter")),
+        ("state_dict/x.pt?Include=conv.*", (422, "unknown-parameter")),
+        ("state_dict?include=nothing", (422, "no-keys-matched")),
+        ("state_dict?component=nothing", (422, "unknown-component")),
+        ("state_dict?device=gpu", (422, "unknown-device")),
+        ("state_dict?rename=ab", (422, "bad-rename")),
+        ("state_dict?include=re:(", (422, "bad-pattern")),
+        ("state_dict?device=cpu&device=cuda", (422, "repeated-parameter")),
+        ("state_dict?dtype=float16", (501, "cast-unavailable")),
+        ("state_dict?format=safetensors", (422, "format-unavailable")),
+        ("state_dict?format=onnx", (422, "unknown-format")),
+        ("state_dict?plan=0123", (410, "plan-expired")),
+        ("state_dict?plan=0123&device=cpu", (422, "plan-and-selection")),
+        ("state_dict/index?include=nothing", (422, "no-keys-matched")),
+        ("file?device=gpu", (422, "unknown-device")),
+        ("file?component=a", (422, "unknown-parameter")),
+        ("file?weights_only=maybe", (422, "invalid-value")),
+        ("original?device=cpu", (422, "unknown-parameter")),
+    ],
+)
+def test_a_selection_that_cannot_be_is_a_problem(
+    http: httpx.Client, checkpoints: str, upload: Upload, path: str, expected: tuple[int, str]
+) -> None:
+    upload()
+    assert problem(http.get(f"{checkpoints}/1/{path}")) == expected
+
+
+def test_a_typo_is_told_what_was_near(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    upload()
+    answer = http.get(f"{checkpoints}/1/state_dict?inclde=conv.*").json()
+    assert answer["near"][0] == "include"
+    assert "did you mean 'include'?" in answer["detail"]
+
+
+def test_an_object_of_unknown_classes_has_to_be_asked_for(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    assert upload(saved({"model": state_dict(), "where": pathlib.PurePosixPath("x")}))["unsafe_globals"]
+    assert problem(http.get(f"{checkpoints}/1/file")) == (409, "unsafe-globals")
+    assert http.get(f"{checkpoints}/1/file?weights_only=false").status_code == 200
+    assert load(http.get(f"{checkpoints}/1/state_dict").content)
+
+
+def test_the_index_says_where_each_storage_lies(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    upload()
+    answer = http.get(f"{checkpoints}/latest/state_dict/index", params={"include": "conv.*"})
+    layout = answer.json()
+    assert layout["url"] == f"{checkpoints}/1/state_dict?include=conv.%2A"
+    file = http.get(layout["url"])
+    assert (layout["size"], f'"{layout["etag"]}"') == (len(file.content), file.headers["ETag"])
+    assert len(layout["storages"]) == 2
+    for storage in layout["storages"]:
+        data = file.content[storage["start"] : storage["end"]]
+        assert storage["digest"] == f"blake3:{blake3(data).hexdigest()}"
+        assert storage["blocks"] == [blake3(data).hexdigest()]
+
+
+def test_a_warm_start_is_known_before_a_byte_moves(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    upload()
+    body = {
+        "target": {
+            "conv.weight": {"shape": [64, 64], "dtype": "float32"},
+            "conv.bias": {"shape": [32], "dtype": "torch.float32"},
+            "head.weight": {"shape": [64, 64], "dtype": "float16"},
+            "fc.weight": {"shape": [2], "dtype": "float32"},
+        },
+        "rename": [["tied.", "head."]],
+    }
+    report = http.post(f"{checkpoints}/latest/warmstart", json=body)
+    assert report.status_code == 200, report.text
+    answer = report.json()
+    download = answer.pop("download")
+    assert answer == {
+        "matched_keys": ["conv.weight", "head.weight"],
+        "missing_keys": ["fc.weight"],
+        "unexpected_keys": [],
+        "mismatched_keys": [{"key": "conv.bias", "have": [64], "want": [32]}],
+        "cast_keys": ["head.weight"],
+        "bytes": 64 * 64 * 4,
+    }
+    loaded = load(http.get(download).content)
+    assert isinstance(loaded, dict)
+    assert list(loaded) == ["conv.weight", "head.weight"]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, (422, "invalid-value")),
+        ({"target": {"a": {"shape": [-1], "dtype": "float32"}}}, (422, "invalid-value")),
+        ({"target": {}, "includ": ["a"]}, (422, "invalid-value")),
+        ({"target": {}, "rename": [["a"]]}, (422, "invalid-value")),
+        ({"target": {}, "device": "gpu"}, (422, "unknown-device")),
+        ({"target": {}, "include": ["nothing"]}, (422, "no-keys-matched")),
+        ({"target": {}, "component": "optimizer_state_dict"}, (422, "not-a-state-dict")),
+    ],
+)
+def test_a_wrong_warm_start_is_a_problem(
+    http: httpx.Client, checkpoints: str, upload: Upload, body: dict, expected: tuple[int, str]
+) -> None:
+    upload()
+    assert problem(http.post(f"{checkpoints}/1/warmstart", json=body)) == expected
+
+
+def test_a_warm_start_without_a_match_has_nothing_to_download(
+    http: httpx.Client, checkpoints: str, upload: Upload
+) -> None:
+    upload()
+    answer = http.post(f"{checkpoints}/1/warmstart", json={"target": {}}).json()
+    assert (answer["matched_keys"], answer["download"]) == ([], None)
