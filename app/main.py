@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 
@@ -74,11 +74,8 @@ def create_app(settings: Settings) -> FastAPI:
 def migrate(settings: Settings) -> None:
     """Create or upgrade the catalog's tables; safe to run again."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    catalog = Catalog(settings.catalog_url)
-    try:
+    with closing(Catalog(settings.catalog_url)) as catalog:
         catalog.migrate()
-    finally:
-        catalog.close()
 
 
 @contextmanager
@@ -126,8 +123,10 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with data_dir_held(settings):
         listener = listen(settings.host, settings.port)
-        if settings.on_sqlite:
-            migrate(settings)
+        with closing(Catalog(settings.catalog_url)) as catalog:
+            if settings.on_sqlite:
+                catalog.migrate()
+            catalog.ping()
         config = uvicorn.Config(
             create_app(settings),
             loop="uvloop",

@@ -40,6 +40,8 @@ def test_with_a_token_or_without_care_it_is_open_to_others(fresh_server: StartSe
         (("serve", "--colour", "red"), "--colour"),
         ((), "COMMAND"),
         (("migrate", "--database-url", "mysql://x"), "sqlite"),
+        (("serve", "--port", "0", "--database-url", "postgresql://x"), "sqlite"),
+        (("serve", "--port", "0", "--data-dir", "/dev/null/x"), "/dev/null"),
     ],
 )
 def test_a_wrong_command_is_one_short_complaint(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -13,14 +13,14 @@ remove them.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy import delete, insert, select, update
 
-from ..errors import MissingBlobs
+from ..errors import MissingBlobs, StateroomError
 from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
 from ..values.digest import Digest
 from . import blobs, packs
@@ -96,8 +96,8 @@ def _commit_in_batches(
         with catalog.write() as w:
             return _publish(w, checkpoint_id, new, forget_pack)
     except BaseException:
-        with catalog.write() as w:
-            w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id))
+        with suppress(StateroomError), catalog.write() as w:  # what this cannot remove, drop_unfinished will
+            w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.version.is_(None)))
             drop_never_used(w)
         raise
 

@@ -32,8 +32,9 @@ _NAMES = f"{', '.join(_KINDS)}, metric.NAME or tag.NAME"
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """``name`` is the column's name, or that of the metric or tag."""
+    """``text`` is what a request calls it; ``name`` is the column's name, or that of the metric or tag."""
 
+    text: str
     source: Source
     name: str
     kind: Kind
@@ -52,13 +53,13 @@ def parse_field(text: str, *, code: str) -> Field:
     """Raises InvalidRequest with ``code``."""
     kind = _KINDS.get(text)
     if kind is not None:
-        return Field("checkpoints", "nbytes" if text == "bytes" else text, kind)
+        return Field(text, "checkpoints", "nbytes" if text == "bytes" else text, kind)
     prefix, _, name = text.partition(".")
     if prefix == "metric" and name and _is_text(name):
         # "metric.loss" is what "min:loss" is: the checkpoint's own
-        return parse_field(name, code=code) if name == "loss" else Field("metrics", name, "number")
+        return parse_field(name, code=code) if name == "loss" else Field(text, "metrics", name, "number")
     if prefix == "tag" and name and _is_text(name):
-        return Field("tags", name, "text")
+        return Field(text, "tags", name, "text")
     raise InvalidRequest(f"there is no field {text!r}: use {_NAMES}", code=code)
 
 
@@ -82,7 +83,7 @@ def parse_value(field: Field, text: str) -> Comparable:
         value = None
     if value is None:
         raise InvalidRequest(
-            f"{text!r} cannot be compared with {field.name}: it takes {_EXAMPLES[field.kind]}", code="bad-filter"
+            f"{text!r} cannot be compared with {field.text}: it takes {_EXAMPLES[field.kind]}", code="bad-filter"
         )
     return value
 

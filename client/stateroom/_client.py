@@ -64,7 +64,7 @@ class Client:
         return map(model_of, self._http.pages("/v1/models", []))
 
     def close(self) -> None:
-        """Close its connections; it is of no use afterwards."""
+        """Close its connections; a later call would open new ones."""
         self._http.close()
 
     def __enter__(self) -> Self:

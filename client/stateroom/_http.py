@@ -27,8 +27,9 @@ UPLOAD_BYTES_PER_SECOND = 10e6  # a slow disk's: how long an upload may take to 
 class Patience:
     """How often something is tried again. ``failed`` waits before the next try, or raises when none is left."""
 
-    def __init__(self, retries: int) -> None:
+    def __init__(self, retries: int, sleep: Callable[[float], None] = time.sleep) -> None:
         self._retries = retries
+        self._sleep = sleep
         self._used = 0
 
     def succeeded(self) -> None:
@@ -41,7 +42,7 @@ class Patience:
             raise error
         backoff = min(0.2 * 2**self._used, 10.0) * random.uniform(0.5, 1.0)
         self._used += 1
-        time.sleep(backoff if wait is None else min(wait, LONGEST_WAIT))
+        self._sleep(backoff if wait is None else min(wait, LONGEST_WAIT))
 
 
 class Http:

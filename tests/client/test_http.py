@@ -1,7 +1,6 @@
 import io
 import socket
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -16,7 +15,7 @@ from stateroom import (
     StateroomError,
     Unauthorized,
 )
-from stateroom._http import _retry_after
+from stateroom._http import Patience, _retry_after
 from tests.client.conftest import Answer, Seen, StartScripted, described, in_turn, problem
 
 LOST = Answer(drop=True)
@@ -97,11 +96,31 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert _retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
 
 
-def test_the_wait_that_the_server_asks_for_is_kept(scripted: StartScripted) -> None:
-    server = scripted(in_turn(problem(429, "too-many", **{"Retry-After": "1"}), described()))
-    asked = time.monotonic()
-    Client(server.url).model("a/b").checkpoint(1)
-    assert time.monotonic() - asked >= 1.0
+def waits(tries: int, wait: float | None = None) -> list[float]:
+    """How long each of so many failures is waited for, before the last is raised."""
+    slept: list[float] = []
+    patience = Patience(tries, slept.append)
+    for _ in range(tries):
+        patience.failed(ServerUnavailable("why"), wait=wait)
+    with pytest.raises(ServerUnavailable):
+        patience.failed(ServerUnavailable("why"), wait=wait)
+    return slept
+
+
+def test_each_wait_is_about_twice_the_one_before_up_to_a_limit() -> None:
+    slept = waits(10)
+    for wait, limit in zip(slept, [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10, 10], strict=True):
+        assert limit / 2 <= wait <= limit
+
+
+def test_the_wait_that_the_server_asks_for_is_kept_within_reason() -> None:
+    assert waits(2, wait=17.0) == [17.0, 17.0]
+    assert waits(1, wait=3600.0) == [60.0]
+
+
+def test_a_server_that_asks_to_come_back_is_come_back_to(scripted: StartScripted) -> None:
+    server = scripted(in_turn(problem(429, "too-many", **{"Retry-After": "0"}), described()))
+    assert Client(server.url).model("a/b").checkpoint(1).version == 1
 
 
 def test_the_token_travels_and_is_not_shown(scripted: StartScripted, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,18 @@ def test_wrapped_targets_are_loaded_like_what_they_wrap(model: Model) -> None:
     assert values(net) == {1.0}
 
 
+class Unwilling(nn.Linear):
+    def load_state_dict(self, *_args: object, **_options: object) -> None:
+        raise RuntimeError("not now")
+
+
+def test_a_warm_start_that_fails_at_the_last_step_says_what_may_be_missing(model: Model) -> None:
+    model.save(nn.Linear(3, 4).state_dict())
+    with pytest.raises(PartialLoadError, match="not now") as failed:
+        model.warmstart(Unwilling(3, 4), "latest")
+    assert (failed.value.loaded, failed.value.remaining) == ((), ("weight", "bias"))
+
+
 # load_into
 
 

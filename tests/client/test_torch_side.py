@@ -12,7 +12,7 @@ from stateroom._torch import drain, rank, refuse_shards, target_tensors, unsafe_
 
 SHARDED = """
 import io, os
-os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "5", "WORLD_SIZE": "1"}
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -40,7 +40,7 @@ dist.destroy_process_group()
 """
 
 
-def test_a_sharded_tensor_is_refused_before_anything_is_sent() -> None:
+def test_rank_zero_of_the_group_is_refused_a_sharded_tensor_before_anything_is_sent() -> None:
     done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 

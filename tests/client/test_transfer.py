@@ -1,4 +1,3 @@
-import hashlib
 import io
 import os
 import threading
@@ -194,7 +193,3 @@ def test_a_record_is_checked_against_its_checksum() -> None:
     for damaged in (whole[:1000] + b"x" + whole[1001:], whole[:-30], bytearray()):
         with pytest.raises(DigestMismatch, match="damaged"):
             check_records(io.BytesIO(damaged))
-
-
-def test_the_files_own_checksum_is_not_mistaken_for_the_digest() -> None:
-    assert digest(BODY) != f"blake3:{hashlib.sha256(BODY).hexdigest()}"

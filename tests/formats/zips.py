@@ -53,7 +53,8 @@ class Zip:
             }
             out += struct.pack(
                 "<4sHHHHHIIIHH",
-                local["signature"], 0, local["flags"], local["method"], 0, 0, 0, 0, 0, len(local["name"]), len(entry.extra),
+                local["signature"], 0, local["flags"], local["method"], 0, 0, 0, 0, 0, len(local["name"]),
+                len(entry.extra),
             )  # fmt: skip
             out += local["name"] + entry.extra + entry.data
             if entry.descriptor is not None:
@@ -61,9 +62,9 @@ class Zip:
             elif entry.flags & 8:
                 out += struct.pack("<4sIII", b"PK\7\10", crc32, len(entry.data), len(entry.data))
             central = {
-                "signature": b"PK\1\2", "flags": entry.flags, "method": entry.method, "crc32": crc32, "name": entry.name,
-                "packed": len(entry.data), "size": len(entry.data), "comment": 0, "disk": 0, "header": header,
-                **entry.central,
+                "signature": b"PK\1\2", "flags": entry.flags, "method": entry.method, "crc32": crc32,
+                "name": entry.name, "packed": len(entry.data), "size": len(entry.data), "comment": 0, "disk": 0,
+                "header": header, **entry.central,
             }  # fmt: skip
             directory += struct.pack(
                 "<4sHHHHHHIIIHHHHHII",
@@ -86,7 +87,8 @@ class Zip:
             out += struct.pack("<4sIQI", b"PK\6\7", locator["disk"], locator["at"], locator["disks"])
         end = {"disk": 0, "here": count, "count": count, "length": size, "start": start, **self.end}
         out += struct.pack(
-            "<4sHHHHIIH", b"PK\5\6", end["disk"], 0, end["here"], end["count"], end["length"], end["start"], len(self.comment),
+            "<4sHHHHIIH", b"PK\5\6", end["disk"], 0, end["here"], end["count"], end["length"], end["start"],
+            len(self.comment),
         )  # fmt: skip
         return bytes(out) + self.comment + self.after
 

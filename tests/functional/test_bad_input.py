@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from email.message import Message
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -370,6 +371,25 @@ def test_a_ref_that_is_none_reads_nothing(audited: Audited, target: HttpModel, r
     assert status in {400, 404, 422}
     assert json.loads(body)["code"]
     assert_leaks_nothing(audited.server, body.decode())
+
+
+@pytest.mark.parametrize("name", ["../../evil.pt", "/evil.pt", "..\\evil.pt", "evil.pt"])
+def test_the_name_of_an_uploaded_file_is_no_path_here(audited: Audited, target: HttpModel, name: str) -> None:
+    answer = target.http.post(target.url(), files={"file": (name, whole())})
+    assert answer.status_code == 201
+    assert not [*audited.server.data_dir.parent.rglob("*evil*")]
+    assert not Path("/evil.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["..%2f..%2fevil.pt", "evil%0d%0aSet-Cookie:a=b", "evil%22;filename=%22x", "evil%00"])
+def test_the_name_a_download_is_asked_for_under_is_only_a_name(target: HttpModel, name: str) -> None:
+    target.upload(whole())
+    answer = target.http.head(f"{target.url('1/file')}/{name}")
+    assert answer.status_code == 200
+    assert "Set-Cookie" not in answer.headers
+    message = Message()
+    message["Content-Disposition"] = answer.headers["Content-Disposition"].partition("; filename*=")[0]
+    assert not set(message.get_filename() or "/") & set('/\\"\0\r\n')
 
 
 @pytest.mark.parametrize(

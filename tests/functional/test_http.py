@@ -63,7 +63,7 @@ def served(request: pytest.FixtureRequest, uploaded: HttpModel) -> Served:
     return Served(uploaded.http, url, answer.content, answer.headers["ETag"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_range_is_that_slice_of_the_whole(served: Served, data: st.DataObject) -> None:
     size = len(served.whole)

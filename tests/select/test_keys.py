@@ -3,7 +3,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import SelectionError
@@ -145,6 +145,7 @@ def oracle(all_keys: list[str], query: StateDictQuery) -> list[tuple[int, str]]:
     return answer
 
 
+@settings(deadline=None)
 @given(
     st.lists(keys, max_size=12, unique=True),
     st.builds(

@@ -2,7 +2,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 import re2
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.errors import SelectionError
@@ -17,6 +17,7 @@ classes = st.builds(
 globs = st.lists(st.sampled_from([*alphabet, "\0", "(", "+", "*", "?"]) | classes, max_size=6).map("".join)
 
 
+@settings(deadline=None)
 @given(st.lists(globs, max_size=3), st.lists(keys, max_size=20))
 @example(["[", "a[", "[!", "[]", "[!]"], ["[", "a[", "[!", "[]", "[!]"])
 @example(["[]a]", "[!]a]", "[^a]", "[a-]"], list("]a^-b"))
@@ -111,6 +112,7 @@ def test_a_template_with_an_escape_it_cannot_fill_is_refused(template: str) -> N
     assert refused.value.code == "bad-pattern"
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["\\0", "\\1", "\\2", "\\\\", "x", "1", "é"]), max_size=6).map(tuple), keys)
 def test_templates_expand_piece_by_piece(parts: tuple[str, ...], key: str) -> None:
     values = {"\\0": key, "\\1": key[:1], "\\2": key[1:], "\\\\": "\\"}

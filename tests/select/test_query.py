@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import SelectionError
@@ -80,11 +80,13 @@ def meaning(query: StateDictQuery) -> tuple[object, ...]:
     )
 
 
+@settings(deadline=None)
 @given(queries, queries)
 def test_normalised_text_is_equal_exactly_when_the_meaning_is(one: StateDictQuery, other: StateDictQuery) -> None:
     assert (one.normalised() == other.normalised()) == (meaning(one) == meaning(other))
 
 
+@settings(deadline=None)
 @given(queries)
 def test_the_order_and_number_of_filters_change_no_normalised_text(query: StateDictQuery) -> None:
     again = replace(query, include=query.include[::-1] + query.include, exclude=query.exclude[::-1] + query.exclude)

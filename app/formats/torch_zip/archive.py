@@ -60,9 +60,9 @@ class Archive:
 
 
 def read_archive(data: memoryview) -> Archive:
-    """Read a zip's directory and check all of its structure: it has a record data.pkl. No record's content is looked at.
+    """Read a zip's directory and check all of its structure. No record's content is looked at; there is a data.pkl.
 
-    Raises NotACheckpoint for what is no zip, ends early, or never was torch's; HostileCheckpoint for what breaks a rule.
+    Raises NotACheckpoint for what is no zip, ends early or never was torch's, HostileCheckpoint for what breaks a rule.
     """
     directory = find_directory(data)
     entries = bytes(data[directory.start : directory.end])

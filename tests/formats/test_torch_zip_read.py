@@ -1,0 +1,387 @@
+"""Files that torch writes are read, and what is written back loads as what they load as."""
+
+import argparse
+import collections
+import functools
+import io
+import pathlib
+import pickle
+import random
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from app.errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint, ShardedTensor
+from app.formats.pickle.emit import emit
+from app.formats.pickle.nodes import Call, Node, StorageRef, TensorRef
+from app.formats.torch_names import WEIGHTS_ONLY
+from app.formats.torch_tensors import is_tensor, tensor_of
+from app.formats.torch_zip.read import read
+from tests.formats.torch_files import (
+    assert_same,
+    document,
+    loaded,
+    pickle_of,
+    records,
+    rewritten,
+    saved,
+    torch_zip,
+)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 5)
+        self.norm = nn.BatchNorm2d(6)
+        self.tied = self.conv
+        self.register_buffer("mask", torch.tensor([True, False]))
+
+
+class Custom:
+    def __init__(self) -> None:
+        self.values = [1, (2, 3)]
+        self.me = self
+
+    class Nested:
+        pass
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+def general_checkpoint() -> dict[str, Any]:
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
+    net.norm(net.conv(torch.rand(2, 3, 8, 8))).sum().backward()
+    optimizer.step()
+    schedulers = [torch.optim.lr_scheduler.StepLR(optimizer, 3), torch.optim.lr_scheduler.OneCycleLR(optimizer, 1, 10)]
+    return {
+        "epoch": 3,
+        "loss": 0.25,
+        "model_state_dict": net.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "schedulers": [scheduler.state_dict() for scheduler in schedulers],
+        "rng": {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state()},
+        "best": torch.tensor(0.5),
+    }
+
+
+def shared_views() -> dict[str, Any]:
+    base = torch.arange(100.0)
+    matrix = base.view(10, 10)
+    return {
+        "base": base,
+        "again": base,
+        "row": matrix[3],
+        "column": matrix[:, 4],
+        "transposed": matrix.t(),
+        "every_other": base[::2],
+        "expanded": base[:1].expand(1000, 1000),
+        "empty": base[100:],
+        "storage": base.untyped_storage(),
+        "typed": matrix.storage(),
+        "bytes": torch.arange(8, dtype=torch.uint8),
+    }
+
+
+def dtypes() -> dict[str, Any]:
+    plain = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex128 complex64 complex32"
+    new = "uint16 uint32 uint64 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu"
+    return {name: torch.arange(4).to(getattr(torch, name)) for name in (plain + " " + new).split()} | {
+        f"dtype of {name}": getattr(torch, name) for name in (plain + " " + new).split()
+    }
+
+
+def kinds_of_tensors() -> dict[str, Any]:
+    attributed = torch.ones(3)
+    attributed.note = "hello"
+    parameter = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    stateful = nn.Parameter(torch.ones(2))
+    stateful.tag = [1]
+    subclass = torch.arange(6.0).view(2, 3).as_subclass(Subclass)
+    subclass.extra = {"a": torch.ones(1)}
+    return {
+        "parameter": parameter,
+        "stateful": stateful,
+        "attributed": attributed,
+        "subclass": subclass,
+        "same subclass": subclass,
+        "view of it": subclass[1],
+        "grad": torch.ones(2, requires_grad=True),
+        "conj": torch.ones(2, dtype=torch.complex64).conj(),
+        "neg": torch.ones(2, dtype=torch.complex64).conj().imag,
+        "sparse": torch.eye(3).to_sparse(),
+        "csr": torch.eye(3).to_sparse_csr(),
+        "meta": torch.empty(2, 3, device="meta"),
+        "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        "quantized": torch.quantize_per_tensor(torch.ones(3), 0.1, 2, torch.qint8),
+        "per channel": torch.quantize_per_channel(torch.ones(2, 2), torch.ones(2), torch.zeros(2), 0, torch.quint8),
+        "zero-dim": torch.tensor(4),
+        "empty": torch.zeros(0, 5),
+        "7 dimensions": torch.ones(1, 2, 1, 2, 1, 2, 1),
+    }
+
+
+def python_values() -> dict[str, Any]:
+    shared = [1]
+    return {
+        "numpy scalar": np.float64(1.5),
+        "numpy array": np.arange(6).reshape(2, 3),
+        "numpy dtype": np.dtype("float32"),
+        "structured": np.zeros(2, dtype=[("a", "i4"), ("b", "f8")]),
+        "numpy of objects": np.array([{"a": shared}, None], dtype=object),
+        "defaultdict": collections.defaultdict(list, a=shared),
+        "counter": collections.Counter("abca"),
+        "deque": collections.deque([1, 2], maxlen=4),
+        "namespace": argparse.Namespace(lr=0.1, layers=[1, 2]),
+        "path": pathlib.PurePosixPath("a/b"),
+        "frozenset": frozenset({1, 2}),
+        "set": {1},
+        "slice": slice(1, None, 2),
+        "range": range(3),
+        "complex": 1 - 2j,
+        "big": [2**31, -(2**31) - 1, 2**63, 2**2000, -(2**3000)],
+        "text": "ünï\ud800",
+        "bytes": b"\x00\xff" * 100,
+        "no bytes": b"",
+        "bytearray": bytearray(b"abc"),
+        "shared": [shared, shared],
+        "size": torch.Size([1, 2]),
+        "device": torch.device("cuda:3"),
+        "partial": functools.partial(int, base=2),
+        "class": Custom.Nested,
+        "function": torch.nn.functional.relu,
+        "floats": [0.0, -0.0, 1e-320, float("inf"), float("nan")],
+        "none": None,
+        (1, "tuple"): "key",
+    }
+
+
+CHECKPOINTS = [general_checkpoint, shared_views, dtypes, kinds_of_tensors, python_values, Net, Custom]
+PROTOCOLS = range(1, 6)  # torch.load fails on what it saves with 0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("make", CHECKPOINTS)
+def test_what_is_written_back_loads_as_what_was_saved(make: Any, protocol: int) -> None:
+    obj = make()
+    if protocol < 2 and make in {python_values, general_checkpoint}:
+        obj.pop("partial", None)  # no pickle module can write it
+    file = saved(obj, pickle_protocol=protocol)
+    assert_same(loaded(rewritten(file)), loaded(file))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [general_checkpoint, shared_views, dtypes, kinds_of_tensors])
+def test_what_weights_only_loads_it_still_loads(make: Any) -> None:
+    obj = make()
+    if make is kinds_of_tensors:
+        del obj["subclass"], obj["same subclass"], obj["view of it"]
+    if make is general_checkpoint:
+        del obj["rng"]["numpy"]
+    file = saved(obj)
+    assert document(file).unsafe_globals == ()
+    assert_same(loaded(rewritten(file), weights_only=True), loaded(file, weights_only=True))
+
+
+def test_a_file_of_protocol_4_becomes_one_that_weights_only_loads() -> None:
+    file = saved({"a": torch.ones(2), "b": [1.5, "x", b"raw"]}, pickle_protocol=4)
+    with pytest.raises(pickle.UnpicklingError):
+        loaded(file, weights_only=True)
+    assert loaded(rewritten(file), weights_only=True)["b"] == [1.5, "x", b"raw"]
+
+
+def test_cyclic_checkpoints_survive() -> None:
+    obj: dict[str, Any] = {"tensor": torch.ones(2), "list": []}
+    obj["list"].append((obj["list"], obj))
+    have = loaded(rewritten(saved(obj)))
+    assert have["list"][0][0] is have["list"]
+    assert have["list"][0][1] is have
+
+
+def test_storages_can_be_moved_without_touching_equal_text() -> None:
+    device = torch.device("cpu")
+    obj = {"device": str(device), "tensor": torch.ones(2), "cpu": "cpu"}
+
+    def to_meta(ref: StorageRef | TensorRef) -> Node:
+        if isinstance(ref, StorageRef):
+            return StorageRef(ref.storage_class, ref.dtype, ref.key, "meta", ref.numel)
+        return ref
+
+    have = loaded(rewritten(saved(obj), to_meta))
+    assert have["tensor"].device.type == "meta"
+    assert (have["device"], have["cpu"]) == ("cpu", "cpu")
+
+
+def test_a_document_says_where_everything_lies() -> None:
+    file = saved({"a": torch.arange(3.0), "b": torch.zeros(2, dtype=torch.int16)})
+    doc = document(file)
+    assert (doc.format, doc.byteorder, doc.unsafe_globals) == ("torch_zip", "little", ())
+    assert file[doc.skeleton.start : doc.skeleton.end] == pickle_of(file)
+    assert list(doc.storages) == ["0", "1"]
+    assert file[doc.records["0"].start : doc.records["0"].end] == struct.pack("<3f", 0, 1, 2)
+    assert doc.storages["0"].nbytes == doc.records["0"].length
+    assert doc.checksums.keys() == doc.records.keys()
+
+
+def test_names_outside_of_torchs_list_are_reported_once_in_order() -> None:
+    obj = {"a": argparse.Namespace(x=1), "b": np.float64(1), "c": argparse.Namespace(), "d": torch.ones(1)}
+    names = document(saved(obj)).unsafe_globals
+    assert names[0] == "argparse.Namespace"
+    assert set(names) == {"argparse.Namespace", *(name for name in names if name.startswith("numpy"))}
+    assert document(saved({"f": frozenset({1})}, pickle_protocol=4)).unsafe_globals == ("builtins.frozenset",)
+
+
+def test_the_list_of_safe_names_is_torchs() -> None:
+    import torch._weights_only_unpickler as unpickler
+
+    assert set(unpickler._get_allowed_globals()) == WEIGHTS_ONLY
+
+
+def test_tensors_are_seen_through_what_wraps_them() -> None:
+    doc = document(saved(kinds_of_tensors()))
+    nodes = dict(doc.root.pairs)
+    assert all(is_tensor(node) for node in nodes.values())
+    dense = {key for key, node in nodes.items() if tensor_of(node) is not None}
+    assert nodes.keys() - dense == {"sparse", "csr", "meta", "nested", "quantized", "per channel"}
+    assert tensor_of(nodes["subclass"]).shape == (2, 3)
+    assert tensor_of(nodes["view of it"]).offset == 3
+    assert tensor_of(nodes["stateful"]).shape == (2,)
+    assert not is_tensor(Call(doc.root, ()))
+    assert tensor_of([1]) is None
+
+
+def test_a_tensor_inside_a_subclass_is_replaced_with_its_offset() -> None:
+    base = torch.arange(6.0)
+    obj = {"subclass": base[2:4].as_subclass(Subclass)}
+
+    def shift(ref: StorageRef | TensorRef) -> Node:
+        if isinstance(ref, StorageRef):
+            return ref
+        return TensorRef(ref.function, ref.storage, ref.offset + 1, ref.shape, ref.stride, ref.rest, ref.dtype)
+
+    have = loaded(rewritten(saved(obj), shift))["subclass"]
+    assert type(have) is Subclass
+    assert have.tolist() == [3, 4]
+
+
+def test_old_layouts_are_read() -> None:
+    new = records(saved({"a": torch.ones(3), "b": torch.zeros(2)}))
+    for name in (".format_version", ".storage_alignment", "byteorder"):
+        new.pop(name, None)
+    torch_1_6 = torch_zip(new)
+    assert document(torch_1_6).byteorder == "little"
+    assert_same(loaded(rewritten(torch_1_6)), loaded(torch_1_6))
+    pickle_1_4 = pickle_of(torch_1_6)
+    torch_1_4 = torch_zip({"data.pkl": pickle_1_4, "tensors/0": new["data/0"], "tensors/1": new["data/1"]})
+    assert document(torch_1_4).records["0"].length == 12
+
+
+def test_pointer_keys_are_read() -> None:
+    file = saved({"a": torch.ones(3)})
+
+    def rename(ref: StorageRef | TensorRef) -> Node:
+        if isinstance(ref, StorageRef):
+            return StorageRef(ref.storage_class, ref.dtype, "94531337", ref.location, ref.numel)
+        return ref
+
+    parts = {"data.pkl": emit(document(file).root, rename), "data/94531337": records(file)["data/0"]}
+    assert_same(loaded(torch_zip(parts)), loaded(file))
+    assert list(document(torch_zip(parts)).records) == ["94531337"]
+
+
+def test_big_endian_files_are_read_as_such() -> None:
+    parts = records(saved({"a": torch.ones(3)}))
+    assert document(torch_zip({**parts, "byteorder": b"big"})).byteorder == "big"
+    with pytest.raises(HostileCheckpoint) as refused:
+        document(torch_zip({**parts, "byteorder": b"middle"}))
+    assert refused.value.rule == "byteorder"
+
+
+def refusal(file: bytes) -> RefusedCheckpoint:
+    with pytest.raises(RefusedCheckpoint) as refused:
+        read(memoryview(file))
+    return refused.value
+
+
+@pytest.mark.parametrize("version", [b"0", b"11", b"-1", b"", b"three", b"3" * 100, b"\xb2"])
+def test_other_versions_are_refused(version: bytes) -> None:
+    from tests.formats.zips import Entry, Zip
+
+    entries = [Entry(b"r/data.pkl", b"N."), Entry(b"r/version", version, flags=0x0808 if version else 0x0800)]
+    assert refusal(Zip(entries).build()).rule == "version"
+    assert refusal(Zip(entries[:1]).build()).rule == "no-version"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_torch_zip_says_what_it_is() -> None:
+    scripted = io.BytesIO()
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), scripted)
+    legacy = saved({"a": torch.ones(1)}, _use_new_zipfile_serialization=False)
+    for file, word in [
+        (b"", "empty"),
+        (legacy, "before 1.6"),
+        (scripted.getvalue(), "TorchScript"),
+        (b"<!DOCTYPE html>", "torch.save"),
+        (saved({"a": torch.ones(100)})[:500], "cut off"),
+    ]:
+        error = refusal(file)
+        assert isinstance(error, NotACheckpoint)
+        assert word in error.detail
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_torchs_format_from_before_1_6_is_known_by_name(protocol: int) -> None:
+    legacy = saved({"a": torch.ones(1)}, _use_new_zipfile_serialization=False, pickle_protocol=max(protocol, 1))
+    assert "before 1.6" in refusal(legacy).detail
+    assert "before 1.6" in refusal(pickle.dumps(0x1950A86A20F9469CFC6C, protocol)).detail
+
+
+def test_protocol_0_says_that_torch_cannot_load_it_either() -> None:
+    error = refusal(saved({"a": torch.ones(1)}, pickle_protocol=0))
+    assert isinstance(error, NotACheckpoint)
+    assert "pickle_protocol=0" in error.detail
+
+
+def test_a_pickle_that_does_not_match_its_checksum_is_refused() -> None:
+    file = bytearray(saved({"epoch": 3, "a": torch.ones(1)}))
+    file[file.index(b"epoch")] ^= 1
+    assert refusal(bytes(file)).rule == "zip-crc"
+
+
+def test_a_storage_needs_its_record_to_the_byte() -> None:
+    parts = records(saved({"a": torch.ones(3)}))
+    for data, broken in [(b"", "storage-size"), (b"x" * 11, "storage-size"), (b"x" * 13, "storage-size")]:
+        assert refusal(torch_zip({**parts, "data/0": data})).rule == broken
+    del parts["data/0"]
+    assert refusal(torch_zip(parts)).rule == "storage-missing"
+
+
+def test_records_that_nothing_names_are_left_alone() -> None:
+    parts = records(saved({"a": torch.ones(3)}))
+    doc = document(torch_zip({**parts, "data/77": b"unused", "notes.txt": b"hello"}))
+    assert list(doc.records) == ["0"]
+
+
+def test_a_sharded_tensor_is_refused_with_the_way_out(tmp_path: pathlib.Path) -> None:
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        tensor = distribute_tensor(torch.ones(4), init_device_mesh("cpu", (1,)), [Shard(0)])
+        file = saved({"model": {"layer.weight": tensor}})
+    finally:
+        dist.destroy_process_group()
+    error = refusal(file)
+    assert isinstance(error, ShardedTensor)
+    assert "'layer.weight'" in error.detail
+    assert "full_state_dict=True" in error.detail
