@@ -87,8 +87,8 @@ def assert_same(have: Any, want: Any) -> None:
             stack.append((a.__dict__, b.__dict__))
         elif isinstance(a, dict):
             assert len(a) == len(b)
-            for (x, y), (v, w) in zip(a.items(), b.items(), strict=True):
-                stack += [(x, y), (v, w)]
+            stack += zip(a.keys(), b.keys(), strict=True)
+            stack += zip(a.values(), b.values(), strict=True)
             if hasattr(a, "__dict__"):
                 stack.append((a.__dict__, b.__dict__))
         elif isinstance(a, (list, tuple)):
