@@ -74,6 +74,7 @@ def general_checkpoint() -> dict[str, Any]:
 
 def shared_views() -> dict[str, Any]:
     base = torch.arange(100.0)
+    raw = torch.arange(8, dtype=torch.uint8)
     matrix = base.view(10, 10)
     return {
         "base": base,
@@ -84,9 +85,9 @@ def shared_views() -> dict[str, Any]:
         "every_other": base[::2],
         "expanded": base[:1].expand(1000, 1000),
         "empty": base[100:],
-        "storage": base.untyped_storage(),
+        "storage": raw.untyped_storage(),
         "typed": matrix.storage(),
-        "bytes": torch.arange(8, dtype=torch.uint8),
+        "bytes": raw[2:],
     }
 
 

@@ -95,6 +95,5 @@ GATHERERS: dict[int, Callable[[Stack, Stack], None]] = {
     op.DICT: lambda stack, items: stack.append(Dict(paired(items))),
     op.APPENDS: lambda stack, items: items_of(stack[-1]).extend(items),
     op.ADDITEMS: _additems,
-    op.FROZENSET: lambda stack, items: stack.append(Set(items, frozen=True)),
     op.OBJ: _obj,
 }

@@ -21,7 +21,7 @@ from .literals import READERS, beyond_the_end, line, read_i32, read_u16, read_u3
 from .memo import Memo
 from .names import python3_name
 from .nesting import check_nesting
-from .nodes import Dict, Global, Node, Persistent
+from .nodes import Dict, Global, Node, Persistent, Set
 
 HIGHEST_PROTOCOL = 5
 
@@ -186,6 +186,10 @@ class _Machine:
                     stack[-1] = called(stack[-1], tuple(gathered), "obj")
                 elif code == op.GLOBAL:
                     pos = self._global(stack, pos, outer)
+                elif code == op.FROZENSET:  # a name as well: torch's restricted unpickler knows neither
+                    gathered, stack = stack, outer.pop()
+                    self._named("builtins", "frozenset", stack, outer)
+                    stack.append(Set(gathered, frozen=True))
                 else:
                     pos = self._rare(code, stack, pos, outer)
             return self._result(code, stack, outer, pos)
