@@ -12,8 +12,11 @@ from tests.docs import ROOT
 
 SERVER = sorted((ROOT / "app").rglob("*.py"))
 MAX_LINES = 300
-LONG_FOR_A_REASON: dict[str, str] = {}
-"""Files over MAX_LINES, each with the reason."""
+LONG_FOR_A_REASON: dict[str, str] = {
+    "app/formats/pickle/emit.py": "one writer, a method for each kind of node",
+    "client/stateroom/_model.py": "what a user does with a model: the signatures and their contracts, and little else",
+}
+"""Modules over MAX_LINES, each with the reason. Test files are lists of claims, and may be longer."""
 
 NAMES_THAT_RUN_CODE = {"eval", "exec", "compile", "__import__", "import_module", "find_class", "Unpickler"}
 RUN_BY_NAME_FOR_A_REASON = {
@@ -29,7 +32,7 @@ def where(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("folder", ["app", "client", "demo", "benchmarks", "tests"])
+@pytest.mark.parametrize("folder", ["app", "client", "demo", "benchmarks", "migrations"])
 def test_no_module_is_too_long_to_read(folder: str) -> None:
     long = {where(f) for f in (ROOT / folder).rglob("*.py") if len(f.read_text().splitlines()) > MAX_LINES}
     assert long - set(LONG_FOR_A_REASON) == set()

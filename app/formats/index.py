@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import HostileCheckpoint, NoTensors
 from ..values.manifest import Component, Facts, Manifest, Storage
+from ..values.source import ByteSource
 from .contents import list_contents
 from .facts import lift_facts
 from .torch_zip.archive import read_archive
@@ -24,7 +25,7 @@ class Index:
     facts: Facts
 
 
-def index(data: memoryview) -> Index:
+def index(data: ByteSource) -> Index:
     """Index a checkpoint file. Raises RefusedCheckpoint: what is wrong, and where."""
     document = read(data)
     storages, numbers = storages_of(document)
@@ -60,7 +61,7 @@ def _check_listing(document: Document, components: Sequence[Component]) -> None:
             raise HostileCheckpoint(f"the file has {len(names)} {what}: more, or longer, than are kept", rule=rule)
 
 
-def parsing_cost(data: memoryview, enough: int) -> int:
+def parsing_cost(data: ByteSource, enough: int) -> int:
     """How many bytes of directory and pickle ``index`` would parse, or at least ``enough`` if it is that many."""
     if bytes(data[:4]) != b"PK\3\4":
         return 0

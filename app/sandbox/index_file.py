@@ -1,12 +1,12 @@
 """Indexing an uploaded file: here if that takes a moment, in a child process if it could take seconds."""
 
 import json
-import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import NotACheckpoint
+from ..errors import StoreError
 from ..formats.index import Index, index, parsing_cost
 from ..formats.manifest_json import decode, encode
 from ..values.manifest import Facts
@@ -16,11 +16,34 @@ MAX_BYTES_HERE = 1_000_000
 """Bytes of pickle and directory; parsing more holds up every other request of this process."""
 
 
+class FileBytes:
+    """The bytes of an open file, read when they are asked for."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._size = os.fstat(file).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        pieces = []
+        while start < stop:
+            piece = os.pread(self._file, stop - start, start)
+            if not piece:
+                raise StoreError("an uploaded file became shorter while it was read")
+            pieces.append(piece)
+            start += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 def index_file(path: Path) -> Index:
     """Index the checkpoint file at ``path``. Raises RefusedCheckpoint."""
-    data = _map(path)
-    if parsing_cost(data, MAX_BYTES_HERE) < MAX_BYTES_HERE:
-        return index(data)
+    with path.open("rb") as file:
+        data = FileBytes(file.fileno())
+        if parsing_cost(data, MAX_BYTES_HERE) < MAX_BYTES_HERE:
+            return index(data)
     manifest, facts = run(index_in_child, str(path).encode())
     fields = json.loads(facts)
     return Index(decode(manifest), Facts(**{**fields, "devices": tuple(fields["devices"])}))
@@ -28,13 +51,6 @@ def index_file(path: Path) -> Index:
 
 def index_in_child(path: bytes) -> Sequence[bytes]:
     """What the child does: index, and give manifest and facts as byte strings."""
-    found = index(_map(Path(path.decode())))
+    with Path(path.decode()).open("rb") as file:
+        found = index(FileBytes(file.fileno()))
     return encode(found.manifest), json.dumps(asdict(found.facts)).encode()
-
-
-def _map(path: Path) -> memoryview:
-    """The file's bytes; unmapped when the last view of them goes."""
-    with path.open("rb") as file:
-        if not file.seek(0, 2):
-            raise NotACheckpoint("the file is empty")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

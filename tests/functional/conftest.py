@@ -10,6 +10,9 @@ import torch
 
 from stateroom import Client
 from stateroom import Model as ClientModel
+from tests.functional.audited import Audited
+from tests.functional.classifier import make_net
+from tests.functional.torch_files import saved
 from tests.server import Server
 
 
@@ -64,3 +67,30 @@ def client_model(server: Server, model_name: str) -> Iterator[ClientModel]:
     """The same model, through the client library."""
     with Client(server.base_url) as client:
         yield client.model(model_name)
+
+
+@pytest.fixture(scope="package")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
+    """A server of its own, for bad input."""
+    audited = Audited(tmp_path_factory.mktemp("audited"))
+    try:
+        warm_up(audited.server)
+        yield audited
+    finally:
+        audited.server.kill()
+
+
+def warm_up(server: Server) -> None:
+    """One of everything, so that what is imported or made lazily is there before the bad input comes."""
+    with server.client() as http:
+        model = HttpModel(http, "tests/warm-up")
+        model.upload(saved({"epoch": 1, "loss": 0.5, "model": make_net().state_dict()}))
+        for path in ("latest/state_dict", "latest/file", "latest/original", "latest/tensors", "best"):
+            model.get(path)
+        http.post(model.url(), content=b"no checkpoint")
+
+
+@pytest.fixture
+def target(audited: Audited, model_name: str) -> Iterator[HttpModel]:
+    with audited.server.client() as http:
+        yield HttpModel(http, model_name)

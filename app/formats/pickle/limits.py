@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``nbytes`` of pickle; containers nested ``nesting`` deep."""
+    """``nbytes`` of pickle; containers nested ``nesting`` deep; ``stack`` values waiting for their container.
+
+    Marks nest as containers do, a few for each.
+    """
 
     nbytes: int = 100 * 1024 * 1024
     opcodes: int = 20_000_000
     memo_slots: int = 4_000_000
+    stack: int = 2_000_000
     nesting: int = 1_000
 
 

@@ -25,6 +25,11 @@ from .nodes import Dict, Global, Node, Persistent, Set
 
 HIGHEST_PROTOCOL = 5
 
+_STRIDE = 50_000
+"""Opcodes between two looks at how much the stack holds."""
+
+_MARKS_PER_LEVEL = 10
+
 Builder = Callable[[Global, Node], Node]
 """Takes a function and its arguments, gives what to put in the place of the call."""
 
@@ -89,110 +94,113 @@ class _Machine:
         slots, max_slots = memo.dense, memo.max_slots
         stack: list[Node] = []
         outer: list[list[Node]] = []  # the stacks below each mark; ``stack`` is what lies above the last
-        pos = code = 0
+        stride = min(_STRIDE, self.limits.opcodes)
+        pos = 0
         try:
-            for _ in repeat(None, self.limits.opcodes):
-                code = data[pos]
-                pos += 1
-                if code == op.LONG_BINPUT:
-                    index = read_u32(data, pos)[0]
-                    pos += 4
-                    if index == len(slots) < max_slots:
-                        slots.append(stack[-1])
-                    else:
-                        memo.put(index, stack[-1])
-                elif code == op.BINGET:
-                    index = data[pos]
+            for _ in repeat(None, self.limits.opcodes // stride):
+                self._check_stack(stack, outer)
+                for _ in repeat(None, stride):
+                    code = data[pos]
                     pos += 1
-                    stack.append(slots[index] if index < len(slots) else memo.get(index))
-                elif code == op.BININT1:
-                    stack.append(data[pos])
-                    pos += 1
-                elif code == op.MARK:
-                    outer.append(stack)
-                    stack = []
-                elif code == op.TUPLE:
-                    items = tuple(stack)
-                    stack = outer.pop()
-                    stack.append(items)
-                elif code == op.BINUNICODE:
-                    end = pos + 4 + read_u32(data, pos)[0]
-                    if end > len(data):
-                        raise beyond_the_end()
-                    stack.append(data[pos + 4 : end].decode("utf-8", "surrogatepass"))
-                    pos = end
-                elif code == op.REDUCE:
-                    args = stack.pop()
-                    function = stack[-1]
-                    if type(function) is Global and function in builders:
-                        stack[-1] = builders[function](function, args)
-                    else:
-                        stack[-1] = called(function, args)
-                elif code == op.TUPLE2:
-                    last = stack.pop()
-                    stack[-1] = (stack[-1], last)
-                elif code == op.BININT2:
-                    stack.append(read_u16(data, pos)[0])
-                    pos += 2
-                elif code == op.EMPTY_TUPLE:
-                    stack.append(())
-                elif code == op.TUPLE1:
-                    stack[-1] = (stack[-1],)
-                elif code == op.BINPERSID:
-                    stack[-1] = self.hooks.persistent(stack[-1])
-                elif code == op.NEWFALSE:
-                    stack.append(False)
-                elif code == op.BININT:
-                    stack.append(read_i32(data, pos)[0])
-                    pos += 4
-                elif code == op.LONG_BINGET:
-                    index = read_u32(data, pos)[0]
-                    pos += 4
-                    stack.append(slots[index] if index < len(slots) else memo.get(index))
-                elif code == op.MEMOIZE:
-                    memo.put(len(memo), stack[-1])
-                elif code == op.BINPUT:
-                    memo.put(data[pos], stack[-1])
-                    pos += 1
-                elif code in READERS:
-                    value, pos = READERS[code](data, pos)
-                    stack.append(value)
-                elif code == op.TUPLE3:
-                    last, middle = stack.pop(), stack.pop()
-                    stack[-1] = (stack[-1], middle, last)
-                elif code == op.SETITEM:
-                    last, middle = stack.pop(), stack.pop()
-                    pairs_of(stack[-1]).append((middle, last))
-                elif code == op.SETITEMS:
-                    gathered, stack = stack, outer.pop()
-                    pairs_of(stack[-1]).extend(paired(gathered))
-                elif code == op.EMPTY_DICT:
-                    stack.append(Dict())
-                elif code in OPERATIONS:
-                    OPERATIONS[code](stack)
-                elif code in GATHERERS:
-                    gathered, stack = stack, outer.pop()
-                    GATHERERS[code](stack, gathered)
-                elif code == op.POP:
-                    if stack or not outer:
-                        stack.pop()
-                    else:
+                    if code == op.LONG_BINPUT:
+                        index = read_u32(data, pos)[0]
+                        pos += 4
+                        if index == len(slots) < max_slots:
+                            slots.append(stack[-1])
+                        else:
+                            memo.put(index, stack[-1])
+                    elif code == op.BINGET:
+                        index = data[pos]
+                        pos += 1
+                        stack.append(slots[index] if index < len(slots) else memo.get(index))
+                    elif code == op.BININT1:
+                        stack.append(data[pos])
+                        pos += 1
+                    elif code == op.MARK:
+                        outer.append(stack)
+                        stack = []
+                    elif code == op.TUPLE:
+                        items = tuple(stack)
                         stack = outer.pop()
-                elif code == op.STOP:
-                    break
-                elif code == op.INST:
-                    gathered, stack = stack, outer.pop()
-                    pos = self._global(stack, pos, outer)
-                    stack[-1] = called(stack[-1], tuple(gathered), "obj")
-                elif code == op.GLOBAL:
-                    pos = self._global(stack, pos, outer)
-                elif code == op.FROZENSET:  # a name as well: torch's restricted unpickler knows neither
-                    gathered, stack = stack, outer.pop()
-                    self._named("builtins", "frozenset", stack, outer)
-                    stack.append(Set(gathered, frozen=True))
-                else:
-                    pos = self._rare(code, stack, pos, outer)
-            return self._result(code, stack, outer, pos)
+                        stack.append(items)
+                    elif code == op.BINUNICODE:
+                        end = pos + 4 + read_u32(data, pos)[0]
+                        if end > len(data):
+                            raise beyond_the_end()
+                        stack.append(data[pos + 4 : end].decode("utf-8", "surrogatepass"))
+                        pos = end
+                    elif code == op.REDUCE:
+                        args = stack.pop()
+                        function = stack[-1]
+                        if type(function) is Global and function in builders:
+                            stack[-1] = builders[function](function, args)
+                        else:
+                            stack[-1] = called(function, args)
+                    elif code == op.TUPLE2:
+                        last = stack.pop()
+                        stack[-1] = (stack[-1], last)
+                    elif code == op.BININT2:
+                        stack.append(read_u16(data, pos)[0])
+                        pos += 2
+                    elif code == op.EMPTY_TUPLE:
+                        stack.append(())
+                    elif code == op.TUPLE1:
+                        stack[-1] = (stack[-1],)
+                    elif code == op.BINPERSID:
+                        stack[-1] = self.hooks.persistent(stack[-1])
+                    elif code == op.NEWFALSE:
+                        stack.append(False)
+                    elif code == op.BININT:
+                        stack.append(read_i32(data, pos)[0])
+                        pos += 4
+                    elif code == op.LONG_BINGET:
+                        index = read_u32(data, pos)[0]
+                        pos += 4
+                        stack.append(slots[index] if index < len(slots) else memo.get(index))
+                    elif code == op.MEMOIZE:
+                        memo.put(len(memo), stack[-1])
+                    elif code == op.BINPUT:
+                        memo.put(data[pos], stack[-1])
+                        pos += 1
+                    elif code in READERS:
+                        value, pos = READERS[code](data, pos)
+                        stack.append(value)
+                    elif code == op.TUPLE3:
+                        last, middle = stack.pop(), stack.pop()
+                        stack[-1] = (stack[-1], middle, last)
+                    elif code == op.SETITEM:
+                        last, middle = stack.pop(), stack.pop()
+                        pairs_of(stack[-1]).append((middle, last))
+                    elif code == op.SETITEMS:
+                        gathered, stack = stack, outer.pop()
+                        pairs_of(stack[-1]).extend(paired(gathered))
+                    elif code == op.EMPTY_DICT:
+                        stack.append(Dict())
+                    elif code in OPERATIONS:
+                        OPERATIONS[code](stack)
+                    elif code in GATHERERS:
+                        gathered, stack = stack, outer.pop()
+                        GATHERERS[code](stack, gathered)
+                    elif code == op.POP:
+                        if stack or not outer:
+                            stack.pop()
+                        else:
+                            stack = outer.pop()
+                    elif code == op.STOP:
+                        return self._result(stack, outer, pos)
+                    elif code == op.INST:
+                        gathered, stack = stack, outer.pop()
+                        pos = self._global(stack, pos, outer)
+                        stack[-1] = called(stack[-1], tuple(gathered), "obj")
+                    elif code == op.GLOBAL:
+                        pos = self._global(stack, pos, outer)
+                    elif code == op.FROZENSET:  # a name as well: torch's restricted unpickler knows neither
+                        gathered, stack = stack, outer.pop()
+                        self._named("builtins", "frozenset", stack, outer)
+                        stack.append(Set(gathered, frozen=True))
+                    else:
+                        pos = self._rare(code, stack, pos, outer)
+            raise self._hostile("opcodes", f"it has more than {self.limits.opcodes} opcodes", pos)
         except RefusedCheckpoint as error:
             error.where = error.where or self._at(pos)
             raise
@@ -209,10 +217,15 @@ class _Machine:
                 raise self._ends_early(pos) from None
             raise self._hostile("stack-underflow", "an opcode takes more than the stack holds", pos) from None
 
-    def _result(self, code: int, stack: list[Node], outer: list[list[Node]], pos: int) -> Node:
+    def _check_stack(self, stack: list[Node], outer: list[list[Node]]) -> None:
+        """Refuse what piles up values or marks that no container takes."""
+        if len(outer) > _MARKS_PER_LEVEL * self.limits.nesting:
+            raise Broken("nesting", f"values are nested more than {self.limits.nesting} deep")
+        if len(stack) + sum(map(len, outer)) > self.limits.stack:
+            raise Broken("stack-size", f"more than {self.limits.stack} values wait on its stack")
+
+    def _result(self, stack: list[Node], outer: list[list[Node]], pos: int) -> Node:
         """What STOP leaves: exactly one value, and nothing behind it."""
-        if code != op.STOP:
-            raise Broken("opcodes", f"it has more than {self.limits.opcodes} opcodes")
         root = stack.pop()
         if stack or outer:
             raise Broken("stack-left", "values are left on the stack at its end")

@@ -10,20 +10,22 @@ def check_nesting(root: Node, limit: int, record: str) -> None:
     """Raise HostileCheckpoint if ``root`` holds containers more than ``limit`` deep. Never recurses itself."""
     heights: dict[int, int] = {}  # 0 while what lies inside is being measured: a way back there is a cycle
     stack = [root] if _may_hold_containers(root) else []
+    depth = 0
     while stack:
         node = stack[-1]
         height = heights.get(id(node))
         if height is None:
             heights[id(node)] = 0
+            depth += 1
             stack += [part for part in parts(node) if _may_hold_containers(part) and id(part) not in heights]
         else:
             stack.pop()
             if height == 0:
                 height = 1 + max((heights.get(id(part), 0) for part in parts(node)), default=0)
                 heights[id(node)] = height
-                if height > limit:
-                    detail = f"values are nested more than {limit} deep"
-                    raise HostileCheckpoint(detail, rule="nesting", where=record)
+                depth -= 1
+        if max(depth, height or 0) > limit:
+            raise HostileCheckpoint(f"values are nested more than {limit} deep", rule="nesting", where=record)
 
 
 def parts(node: Node) -> Sequence[Node]:

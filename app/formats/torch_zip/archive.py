@@ -15,6 +15,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from ...errors import HostileCheckpoint, NotACheckpoint
+from ...values.source import ByteSource
 from ...values.span import Span
 from .directory import find_directory
 
@@ -59,7 +60,7 @@ class Archive:
     records: Mapping[str, Record]
 
 
-def read_archive(data: memoryview) -> Archive:
+def read_archive(data: ByteSource) -> Archive:
     """Read a zip's directory and check all of its structure. No record's content is looked at; there is a data.pkl.
 
     Raises NotACheckpoint for what is no zip, ends early or never was torch's, HostileCheckpoint for what breaks a rule.
@@ -182,7 +183,7 @@ def _path(entry: _Entry) -> str:
     return path
 
 
-def _place(data: memoryview, entry: _Entry, expected: int, limit: int) -> tuple[int, int]:
+def _place(data: ByteSource, entry: _Entry, expected: int, limit: int) -> tuple[int, int]:
     """Where a record's data starts, and where it ends with its descriptor.
 
     ``expected`` is where its local header has to be: right behind the record before it. ``limit`` is the directory.
@@ -193,7 +194,7 @@ def _place(data: memoryview, entry: _Entry, expected: int, limit: int) -> tuple[
     name_at = expected + _LOCAL.size
     if name_at > limit:
         raise entry.refused("zip-overlap", "reaches into the directory")
-    signature, flags, method, name_size, extra_size = _LOCAL.unpack_from(data, expected)
+    signature, flags, method, name_size, extra_size = _LOCAL.unpack(data[expected : expected + _LOCAL.size])
     start = name_at + name_size + extra_size
     end = start + entry.size
     if signature != b"PK\3\4" or bytes(data[name_at : name_at + name_size]) != entry.name:
@@ -203,7 +204,7 @@ def _place(data: memoryview, entry: _Entry, expected: int, limit: int) -> tuple[
     if flags & _HAS_DESCRIPTOR:
         form = _DESCRIPTOR64 if entry.size >= _U32_MAX or entry.header >= _U32_MAX else _DESCRIPTOR
         end += form.size
-        if end <= limit and form.unpack_from(data, end - form.size) != (
+        if end <= limit and form.unpack(data[end - form.size : end]) != (
             b"PK\7\10",
             entry.crc32,
             entry.size,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from ...errors import HostileCheckpoint, NotACheckpoint
+from ...values.source import ByteSource
 
 MAX_RECORDS = 500_000
 
@@ -24,13 +25,13 @@ class Directory:
     count: int
 
 
-def find_directory(data: memoryview) -> Directory:
+def find_directory(data: ByteSource) -> Directory:
     """Raises NotACheckpoint for what does not end as a zip, HostileCheckpoint for what breaks a rule."""
     end_at = len(data) - _END.size
     if end_at < 0 or bytes(data[end_at : end_at + 4]) != b"PK\5\6":
         detail = "the file starts as a zip file but does not end as one: it was cut off, or something was added"
         raise NotACheckpoint(detail, rule="zip-end", where=f"byte {max(end_at, 0)}")
-    _, disk, first_disk, count_here, count, size, start, comment = _END.unpack_from(data, end_at)
+    _, disk, first_disk, count_here, count, size, start, comment = _END.unpack(data[end_at : end_at + _END.size])
     if disk or first_disk or count_here != count or comment:
         raise _refused("zip-end", "the end record speaks of other disks, or of a comment", end_at)
     directory = Directory(start, start + size, count)
@@ -54,12 +55,14 @@ def find_directory(data: memoryview) -> Directory:
     return directory
 
 
-def _read_end64(data: memoryview, locator_at: int) -> tuple[Directory, int]:
+def _read_end64(data: ByteSource, locator_at: int) -> tuple[Directory, int]:
     """What the zip64 end record says, and where it starts: just before its locator."""
-    _, disk, end, disks = _LOCATOR64.unpack_from(data, locator_at)
+    _, disk, end, disks = _LOCATOR64.unpack(data[locator_at : locator_at + _LOCATOR64.size])
     if end != locator_at - _END64.size or end < 0 or disk or disks > 1:
         raise _refused("zip-end", "the zip64 end record is not where its locator says", locator_at)
-    signature, length, _, _, disk, first_disk, count_here, count, size, start = _END64.unpack_from(data, end)
+    signature, length, _, _, disk, first_disk, count_here, count, size, start = _END64.unpack(
+        data[end : end + _END64.size]
+    )
     if signature != b"PK\6\6" or length != _END64.size - 12 or disk or first_disk or count_here != count:
         raise _refused("zip-end", "the zip64 end record is broken", end)
     return Directory(start, start + size, count), end

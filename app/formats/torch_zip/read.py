@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import HostileCheckpoint, NotACheckpoint
+from ...values.source import ByteSource
 from ...values.span import Span
 from ..pickle.machine import parse
 from ..pickle.nodes import Node, StorageRef
@@ -41,7 +42,7 @@ class Document:
     unsafe_globals: tuple[str, ...]
 
 
-def read(data: memoryview) -> Document:
+def read(data: ByteSource) -> Document:
     """Read a checkpoint. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
     _check_magic(data)
     archive = read_archive(data)
@@ -65,7 +66,7 @@ def read(data: memoryview) -> Document:
     )
 
 
-def _check_magic(data: memoryview) -> None:
+def _check_magic(data: ByteSource) -> None:
     start = bytes(data[:32])
     if start.startswith(b"PK\3\4"):
         return
@@ -80,7 +81,7 @@ def _check_magic(data: memoryview) -> None:
     raise NotACheckpoint(detail, rule="magic", where="byte 0")
 
 
-def _check_version(data: memoryview, archive: Archive) -> None:
+def _check_version(data: ByteSource, archive: Archive) -> None:
     """Every torch writes the format's version into every file, and reads 1 to 10."""
     record = archive.records.get(".data/version") or archive.records.get("version")
     if record is None:
@@ -91,7 +92,7 @@ def _check_version(data: memoryview, archive: Archive) -> None:
         raise NotACheckpoint(detail, rule="version", where="version")
 
 
-def _byteorder(data: memoryview, archive: Archive) -> Literal["little", "big"]:
+def _byteorder(data: ByteSource, archive: Archive) -> Literal["little", "big"]:
     """Files from before torch 2.1 say nothing, and are little-endian."""
     record = archive.records.get("byteorder")
     if record is None:

@@ -1,0 +1,79 @@
+"""A pickle with code in it is stored inert and marked. It never runs: an audit hook in the server sees to that."""
+
+import io
+import os
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.functional.audited import Audited
+from tests.functional.classifier import make_net
+from tests.functional.conftest import HttpModel
+from tests.functional.torch_files import loaded, same, saved
+
+
+class Runs:
+    """An object whose unpickling calls ``function``."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self._call = (function, args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self._call
+
+
+ATTACKS: dict[str, Callable[[str], tuple[Any, ...]]] = {
+    "os.system": lambda marker: (os.system, f"touch {marker}"),
+    "eval": lambda marker: (eval, f"open({marker!r}, 'w')"),
+    "exec": lambda marker: (exec, f"open({marker!r}, 'w')"),
+    "open": lambda marker: (open, marker, "w"),
+    "import": lambda _: (__import__, "antigravity"),
+    "Popen": lambda marker: (subprocess.Popen, ["touch", marker]),
+}
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_code_in_a_pickle_is_stored_inert_and_marked_and_never_runs(
+    audited: Audited, target: HttpModel, tmp_path: Path, attack: Callable[[str], tuple[Any, ...]], size: str
+) -> None:
+    marker = tmp_path / "it-ran"
+    net = make_net().state_dict()
+    ballast = [f"{i:0100}" for i in range(20_000)] if size == "large" else []  # large ones are read in a child process
+    data = saved({"epoch": 1, "model": net, "evil": Runs(*attack(str(marker))), "ballast": ballast})
+    already = len(audited.events())
+
+    shown = target.upload(data)
+    assert shown["unsafe_globals"]
+    assert target.json("latest/tensors")["items"]
+    assert same(loaded(target.get("latest/state_dict")), net)
+    refusal = target.refusal("latest/file")
+    assert refusal["code"] == "unsafe-globals"
+    assert target.get("latest/original") == data
+    inert = target.get("latest/file", weights_only="false", device="cuda:0")
+    with zipfile.ZipFile(io.BytesIO(inert)) as archive:
+        pickled = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+    name = shown["unsafe_globals"][0].rpartition(".")[2]
+    assert name.encode() in pickled
+
+    events = audited.events()[already:]
+    if size == "small":
+        assert events == []
+    else:  # the child is one process of ours, which starts as any Python does
+        assert not [event for event in events if "touch" in event or "antigravity" in event or "it-ran" in event]
+        assert not [event for event in events if event.startswith(("os.system", "pickle.find_class"))]
+    assert not marker.exists()
+
+
+def test_the_audit_sees_what_it_is_there_to_see(audited: Audited) -> None:
+    assert any(event.startswith("import ") for event in audited.events())
+
+
+def test_os_system_is_named_in_the_metadata(target: HttpModel) -> None:
+    shown = target.upload(saved({"model": {"w": torch.ones(2)}, "evil": Runs(os.system, "true")}))
+    assert shown["unsafe_globals"] == [f"{os.system.__module__}.system"]
