@@ -18,7 +18,7 @@ from .catalog import Catalog
 from .deliver.service import Deliver
 from .errors import StateroomError
 from .ingest import Ingest
-from .malloc import keep_freed_memory
+from .memory import collect_seldom, keep_freed_memory
 from .settings import Settings
 from .store import LocalPackStore, Spool
 from .upkeep.leftovers import remove_leftovers
@@ -140,5 +140,6 @@ def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=GRACE_SECONDS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
+        collect_seldom()
         with suppress(KeyboardInterrupt):  # uvicorn has already ended in good order when it passes Ctrl+C on
             _Server(config).run(sockets=[listener])

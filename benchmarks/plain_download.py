@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from benchmarks.bench import MODEL, Bench
 from benchmarks.raw import raw_download, raw_peer
-from benchmarks.rows import Row, rate
+from benchmarks.rows import Row, median_ratio, rate
 from benchmarks.wire import Connection, touched
 
 
@@ -20,7 +20,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         for _ in range(bench.rounds):
             limit.append(raw_download(port, memory))
             ours.append(connection.get(f"{MODEL}/checkpoints/1/original", memory).seconds)
-    ratio = rate(size, ours) / rate(size, limit)
+    ratio = median_ratio(limit, ours)
     yield Row(
         "P1",
         "plain download, 1 connection, touched memory",

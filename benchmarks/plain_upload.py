@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from benchmarks.bench import MODEL, Bench
 from benchmarks.peers import PEERS
 from benchmarks.raw import raw_peer, raw_upload
-from benchmarks.rows import Row, at_least, rate
+from benchmarks.rows import Row, at_least, median_ratio, rate
 from benchmarks.wire import Connection
 
 BARS = {"nginx dav PUT": 1.0, "MLflow": 2.5}
@@ -33,7 +33,7 @@ def rows(bench: Bench) -> Iterator[Row]:
                 (bench.folder / peer.program / "files" / "general.tar").unlink()
 
     def row(times: Sequence[float], peer: str, bar: float) -> Row:
-        ratio = rate(size, ours) / rate(size, times)
+        ratio = median_ratio(times, ours)
         figures = f"{rate(size, ours):.2f} GB/s", f"{rate(size, times):.2f} GB/s {peer}", f"{ratio:.2f}"
         return Row("P3", WHAT, *figures, f">= {bar}", at_least(bar, ratio))
 

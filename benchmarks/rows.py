@@ -38,6 +38,11 @@ def rate(nbytes: int, seconds: Sequence[float]) -> float:
     return nbytes / median(seconds) / 1e9
 
 
+def median_ratio(ours: Sequence[float], peers: Sequence[float]) -> float:
+    """The median of the ratios, turn by turn: what slows the machine down for a while slows down both of a pair."""
+    return median(a / b for a, b in zip(ours, peers, strict=True))
+
+
 def table(rows: Sequence[Row]) -> str:
     """Rows under a heading, in columns as wide as they need."""
     cells = [

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.bench import MODEL, Bench
 from benchmarks.checkpoints import ONE_PERCENT
-from benchmarks.rows import Row, at_least, at_most
+from benchmarks.rows import Row, at_least, at_most, median_ratio
 from benchmarks.wire import Connection, memory_for
 
 SPARE = 64 * 1024
@@ -37,7 +37,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         "<= 1.02 + 64 KiB",
         at_most(1.02, ratio),
     )
-    ratio = median(whole) / median(part)
+    ratio = median_ratio(whole, part)
     yield Row(
         "P6",
         "warm start of 1%: how many times faster than the whole",

@@ -50,6 +50,17 @@ def test_every_make_verb_in_the_readme_is_in_the_makefile() -> None:
     assert shown == set(phony[1].split())
 
 
+NEVER_ON_THE_WIRE = {"bad-database-url", "catalog-newer"}
+"""Codes of a server that does not start."""
+
+
+def test_every_code_that_an_error_can_have_is_documented() -> None:
+    sources = "".join(file.read_text() for file in (ROOT / "app").rglob("*.py"))
+    codes = set(re.findall(r'\bcode ?= ?"([a-z-]+)"', sources)) - NEVER_ON_THE_WIRE
+    documented = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs/http-api.md").read_text()))
+    assert codes - documented == set()
+
+
 def test_every_link_in_the_documents_leads_somewhere() -> None:
     for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):

@@ -28,4 +28,5 @@ def build(version: str, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     guarded = [*GUARD, Depends(known_parameters)]
     for module in (models, uploads, checkpoints, tensors, state_dicts, files):
         app.include_router(module.router, dependencies=guarded)
+    app.openapi()  # every request asks it what there is; the first one need not wait for it to be made
     return app

@@ -15,7 +15,7 @@ from ..formats.pickle.machine import parse
 from ..formats.pickle.nodes import Call, Dict, Global, Node
 from ..formats.torch_tensors import TorchHooks
 from ..formats.torch_zip.write import Record, write_torch_zip
-from ..formats.tree import descend, pairs_of, refs_in, walk
+from ..formats.tree import Budget, descend, pairs_of, refs_in, walk
 from ..formats.weights_only import Keeper, is_leaf, metadata_of
 from ..select.components import choose_component
 from ..select.keys import select_keys, select_leaves
@@ -24,6 +24,9 @@ from ..select.query import StateDictQuery
 from ..values.manifest import Manifest, Path
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
+
+MAX_STEPS = 50_000_000
+"""Path elements: more than any file has that was accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,8 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
 
 def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[Path]) -> tuple[Node, list[Path]]:
     """A tree with the leaves picked; of a container, nothing is left when none of its leaves is."""
-    paths = [path for path, _ in walk(tree, is_leaf if not skip else is_leaf_or_component) if path not in skip]
+    leaves = walk(tree, is_leaf_or_component if skip else is_leaf, Budget(MAX_STEPS))
+    paths = [path for path, _ in leaves if path not in skip]
     chosen = select_leaves([".".join(map(str, path)) for path in paths], query)
     keeper = Keeper(wanted={paths[i] for i in chosen}.__contains__, skip=skip)
     return keeper.keep(tree), keeper.left_out

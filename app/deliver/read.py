@@ -66,9 +66,8 @@ class BlobReader:
     def whole(self, digest: Digest) -> bytes:
         """All bytes of a blob."""
         blob = self.blob(digest)
-        count = -(-blob.length // BLOCK_SIZE)
-        blocks = [Block(digest, index) for index in range(count)]
-        return b"".join(self._read(blocks)[block] for block in blocks)
+        blocks = (Block(digest, index) for index in range(-(-blob.length // BLOCK_SIZE)))
+        return b"".join(self._read([block])[block] for block in blocks)
 
     def bytes_of(self, file: BlobMap, span: Span) -> bytes:
         """Bytes ``span`` of the uploaded file."""

@@ -7,7 +7,7 @@ from ..values.manifest import Component, ComponentKind, Path, Storage, Tensor
 from .param_groups import param_groups_json
 from .pickle.nodes import Node
 from .torch_tensors import is_tensor, tensor_of
-from .tree import pairs_of, walk
+from .tree import Budget, pairs_of, walk
 
 
 def component_kind(node: Node) -> ComponentKind | None:
@@ -32,20 +32,32 @@ def component_kind(node: Node) -> ComponentKind | None:
     return "state_dict" if tensors else None
 
 
-def find_components(root: Node) -> Iterator[tuple[Path, ComponentKind, Node]]:
+def find_components(root: Node, budget: Budget) -> Iterator[tuple[Path, ComponentKind, Node]]:
     """Every component in the file's order; none lies inside another."""
-    for path, node in walk(root, is_component_or_tensor):
-        kind = component_kind(node)
+    kinds = _Kinds()
+    for path, node in walk(root, kinds.is_leaf, budget):
+        kind = kinds.of(node)
         if kind is not None:
             yield path, kind, node
 
 
-def is_component_or_tensor(node: Node) -> bool:
-    return is_tensor(node) or component_kind(node) is not None
+class _Kinds:
+    """``component_kind``, found out once for each node, however often it is met."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[int, ComponentKind | None] = {}
+
+    def of(self, node: Node) -> ComponentKind | None:
+        if id(node) not in self._kinds:
+            self._kinds[id(node)] = None if is_tensor(node) else component_kind(node)
+        return self._kinds[id(node)]
+
+    def is_leaf(self, node: Node) -> bool:
+        return is_tensor(node) or self.of(node) is not None
 
 
 def list_contents(
-    root: Node, storages: tuple[Storage, ...], index_of: Mapping[str, int]
+    root: Node, storages: tuple[Storage, ...], index_of: Mapping[str, int], budget: Budget
 ) -> tuple[tuple[Component, ...], tuple[Tensor, ...]]:
     """Components and tensors, components first, then what belongs to the root.
 
@@ -53,9 +65,9 @@ def list_contents(
     """
     components: list[Component] = []
     tensors: list[Tensor] = []
-    for path, kind, node in find_components(root):
+    for path, kind, node in find_components(root, budget):
         before = len(tensors)
-        tensors += _tensors(walk(node, is_tensor), len(components), index_of)
+        tensors += _tensors(walk(node, is_tensor, budget), len(components), index_of)
         used = {tensor.storage for tensor in tensors[before:]}
         component = Component(
             path=path,
@@ -66,7 +78,7 @@ def list_contents(
         if kind == "optimizer":
             component = replace(component, param_groups=param_groups_json(node))
         components.append(component)
-    tensors += _tensors(walk(root, is_component_or_tensor), None, index_of)
+    tensors += _tensors(walk(root, _Kinds().is_leaf, budget), None, index_of)
     return tuple(components), tuple(tensors)
 
 

@@ -11,6 +11,7 @@ from .facts import lift_facts
 from .torch_zip.archive import read_archive
 from .torch_zip.directory import find_directory
 from .torch_zip.read import Document, read
+from .tree import Budget
 
 MAX_LISTED = 10_000
 MAX_LISTED_TEXT = 1_000_000
@@ -29,7 +30,7 @@ def index(data: ByteSource) -> Index:
     """Index a checkpoint file. Raises RefusedCheckpoint: what is wrong, and where."""
     document = read(data)
     storages, numbers = storages_of(document)
-    components, tensors = list_contents(document.root, storages, numbers)
+    components, tensors = list_contents(document.root, storages, numbers, Budget(document.skeleton.length))
     if not tensors and not storages:
         raise NoTensors("the file is a checkpoint, but there is no tensor in it: a checkpoint holds at least one")
     _check_listing(document, components)

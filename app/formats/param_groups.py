@@ -11,27 +11,42 @@ from .tree import name_of, numpy_scalar, pairs_of, path_element
 MAX_DEPTH = 8
 """Real param_groups nest two deep."""
 
+MAX_VALUES = 1_000_000
+"""Values shown; 400,000 tensors have as many ids."""
+
 
 def param_groups_json(optimizer: Node) -> str:
     """JSON text; what JSON has no word for is named in angle brackets, a non-finite number is null."""
     groups: Node = next((value for key, value in pairs_of(optimizer) or () if key == "param_groups"), [])
-    return json.dumps(_plain(groups, MAX_DEPTH), separators=(",", ":"))
+    return json.dumps(_Shown().show(groups, MAX_DEPTH), separators=(",", ":"))
 
 
-def _plain(node: Node, depth: int) -> Any:
-    scalar = numpy_scalar(node)
-    if scalar is not None:
-        node = scalar
-    if node is None or isinstance(node, (bool, int, str)):
-        return node
-    if isinstance(node, float):
-        return node if math.isfinite(node) else None
+class _Shown:
+    def __init__(self) -> None:
+        self.values = 0
+
+    def show(self, node: Node, depth: int) -> Any:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            return "<and more>"
+        scalar = numpy_scalar(node)
+        if scalar is not None:
+            node = scalar
+        if isinstance(node, float):
+            return node if math.isfinite(node) else None
+        if node is None or isinstance(node, (bool, int, str)):
+            return node
+        if depth and isinstance(node, (list, tuple)):
+            return [self.show(item, depth - 1) for item in node[: MAX_VALUES - self.values]]
+        if depth and (pairs := pairs_of(node)) is not None:
+            shown = pairs[: MAX_VALUES - self.values]
+            return {str(path_element(key)): self.show(value, depth - 1) for key, value in shown}
+        return f"<{_kind(node)}>"
+
+
+def _kind(node: Node) -> str:
     if is_tensor(node):
-        return "<tensor>"
-    if depth and isinstance(node, (list, tuple)):
-        return [_plain(item, depth - 1) for item in node]
-    if depth and (pairs := pairs_of(node)) is not None:
-        return {str(path_element(key)): _plain(value, depth - 1) for key, value in pairs}
+        return "tensor"
     if isinstance(node, Global):
-        return f"<{node.full_name}>"
-    return f"<{name_of(node) or 'value'}>" if isinstance(node, Call) else f"<{type(node).__name__.lower()}>"
+        return node.full_name
+    return (name_of(node) or "value") if isinstance(node, Call) else type(node).__name__.lower()

@@ -80,7 +80,7 @@ class TorchHooks:
     def __init__(self) -> None:
         self.storages: dict[str, StorageRef] = {}
         self.unsafe_globals: list[str] = []
-        self._by_class: dict[tuple[str, Global], StorageRef] = {}
+        self._known: dict[tuple[str, Global], tuple[Node, Node, StorageRef]] = {}
         self.builders: Mapping[str, Builder] = {
             **dict.fromkeys(_DENSE, build_tensor),
             **dict.fromkeys(FROM_TYPE, build_from_type),
@@ -112,12 +112,14 @@ class TorchHooks:
         _, storage_class, key, location, numel = pid
         if type(key) is not str or type(storage_class) is not Global:
             raise HostileCheckpoint("a storage without a key or a class", rule="persistent-id")
-        known = self._by_class.get((key, storage_class))
-        if known is not None and known.numel == numel and known.location == location:
-            return known
-        return self._new_storage(storage_class, key, _text(location), numel)
+        known = self._known.get((key, storage_class))
+        if known is not None and known[0] == numel and known[1] == location:
+            return known[2]
+        storage = self._storage(storage_class, key, _text(location), numel)
+        self._known[key, storage_class] = numel, location, storage
+        return storage
 
-    def _new_storage(self, storage_class: Global, key: str, location: Node, numel: Node) -> StorageRef:
+    def _storage(self, storage_class: Global, key: str, location: Node, numel: Node) -> StorageRef:
         dtype = _dtype_of(storage_class)
         if type(location) is not str:
             raise HostileCheckpoint(f"storage {key!r} has no location", rule="persistent-id")
@@ -127,10 +129,7 @@ class TorchHooks:
         first = self.storages.setdefault(key, storage)
         if (first.nbytes, first.location) != (storage.nbytes, location):
             raise HostileCheckpoint(f"storage {key!r} comes in two sizes or at two locations", rule="storage-size")
-        if storage.nbytes:  # torch too builds a storage once, as the first class it meets, unless it is empty
-            storage = first
-        self._by_class[key, storage_class] = storage
-        return storage
+        return first if storage.nbytes else storage  # as torch: built once, by the first class, unless it is empty
 
 
 def build_tensor(function: Global, args: Node) -> Node:

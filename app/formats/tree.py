@@ -12,9 +12,10 @@ PLAIN_MAPPINGS = frozenset({"collections.OrderedDict", "collections.defaultdict"
 CONTAINERS = (Dict, list, tuple, Call, Set)
 """What may have something below it."""
 
-MAX_REVISITS = 1_000_000
-MAX_PATH_ELEMENTS = 20_000_000
-"""Elements of all paths together; 400,000 tensors with Adam have 5 million."""
+MIN_BUDGET = 1_000_000
+"""Path elements allowed to the smallest file. A larger one may have as many as its pickle has bytes: each element
+costs an honest file several.
+"""
 
 _NUMPY_SCALAR = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"})
 _STRUCT_OF_NUMPY = {
@@ -92,15 +93,29 @@ def children(node: Node) -> Iterator[tuple[str | int, Node]]:
                 yield from enumerate(node.args)
 
 
-def walk(root: Node, is_leaf: Callable[[Node], bool]) -> Iterator[tuple[Path, Node]]:
+class Budget:
+    """How many steps walks through one file may take together, counted in elements of the paths they make.
+
+    An honest tree has about as many paths as nodes. One whose containers share each other, and those again, has more
+    paths than any walk would end on.
+    """
+
+    def __init__(self, skeleton_size: int) -> None:
+        self._left = max(MIN_BUDGET, skeleton_size)
+
+    def spend(self, elements: int) -> None:
+        """Raises HostileCheckpoint when nothing is left."""
+        self._left -= elements
+        if self._left < 0:
+            raise HostileCheckpoint("its containers share each other until no walk would end", rule="paths")
+
+
+def walk(root: Node, is_leaf: Callable[[Node], bool], budget: Budget) -> Iterator[tuple[Path, Node]]:
     """Every leaf below ``root`` in order, with its path: what ``is_leaf`` says and what has nothing below it.
 
-    A container inside itself is not entered again. Raises HostileCheckpoint for a tree with many more paths than
-    nodes: sharing is honest, sharing of sharing of sharing is a bomb.
+    A container inside itself is not entered again.
     """
     ancestors: set[int] = set()
-    entered: set[int] = set()
-    revisits = path_elements = 0
     stack: list[tuple[Path, Node] | int] = [((), root)]
     while stack:
         step = stack.pop()
@@ -110,19 +125,12 @@ def walk(root: Node, is_leaf: Callable[[Node], bool]) -> Iterator[tuple[Path, No
         path, node = step
         if not isinstance(node, CONTAINERS) or is_leaf(node):
             yield path, node
-            continue
-        if id(node) in ancestors:
-            continue
-        if id(node) in entered:
-            revisits += 1
-        entered.add(id(node))
-        ancestors.add(id(node))
-        below = [((*path, element), child) for element, child in children(node)]
-        path_elements += len(below) * (len(path) + 1)
-        if revisits > MAX_REVISITS or path_elements > MAX_PATH_ELEMENTS:
-            raise HostileCheckpoint("its containers are shared or nested until no walk would end", rule="paths")
-        stack.append(id(node))
-        stack.extend(reversed(below))
+        elif id(node) not in ancestors:
+            ancestors.add(id(node))
+            below = [((*path, element), child) for element, child in children(node)]
+            budget.spend((len(below) + 1) * (len(path) + 1))
+            stack.append(id(node))
+            stack.extend(reversed(below))
 
 
 def refs_in(root: Node) -> list[StorageRef | TensorRef]:

@@ -182,3 +182,19 @@ def test_what_every_listing_shows_has_to_stay_small(obj, rule):
     with pytest.raises(HostileCheckpoint) as refused:
         index_of(obj)
     assert refused.value.rule == rule
+
+
+def test_a_state_dict_referred_to_without_end_is_refused_in_time():
+    big = {f"x{i}._extra_state": None for i in range(20_000)} | {"w": W}
+    with pytest.raises(HostileCheckpoint) as refused:
+        index_of([big] * 20_000)
+    assert refused.value.rule == "paths"
+
+
+def test_containers_that_share_containers_that_share_containers_are_refused():
+    layer: list[Any] = [W]
+    for _ in range(30):
+        layer = [layer, layer]
+    with pytest.raises(HostileCheckpoint) as refused:
+        index_of(layer)
+    assert refused.value.rule == "paths"

@@ -17,7 +17,7 @@ from torch import nn
 
 from app.errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint, ShardedTensor
 from app.formats.pickle.emit import emit
-from app.formats.pickle.nodes import Call, Node, StorageRef, TensorRef
+from app.formats.pickle.nodes import Call, Global, Node, StorageRef, TensorRef
 from app.formats.torch_names import WEIGHTS_ONLY
 from app.formats.torch_tensors import is_tensor, tensor_of
 from app.formats.torch_zip.read import read
@@ -273,6 +273,19 @@ def test_a_tensor_inside_a_subclass_is_replaced_with_its_offset() -> None:
     assert have.tolist() == [3, 4]
 
 
+def test_a_tensor_inside_a_subclass_may_become_a_meta_tensor() -> None:
+    obj = {"subclass": torch.arange(6.0).view(2, 3).as_subclass(Subclass)}
+
+    def to_meta(ref: StorageRef | TensorRef) -> Node:
+        if isinstance(ref, StorageRef):
+            return ref
+        args = (Global("torch", ref.dtype.name), ref.shape, ref.stride, False)
+        return Call(Global("torch._utils", "_rebuild_meta_tensor_no_storage"), args)
+
+    have = loaded(rewritten(saved(obj), to_meta))["subclass"]
+    assert (type(have), have.device.type, have.shape) == (Subclass, "meta", (2, 3))
+
+
 def test_old_layouts_are_read() -> None:
     new = records(saved({"a": torch.ones(3), "b": torch.zeros(2)}))
     for name in (".format_version", ".storage_alignment", "byteorder"):
@@ -363,6 +376,21 @@ def test_a_storage_needs_its_record_to_the_byte() -> None:
         assert refusal(torch_zip({**parts, "data/0": data})).rule == broken
     del parts["data/0"]
     assert refusal(torch_zip(parts)).rule == "storage-missing"
+
+
+def test_a_pickle_over_100_mb_is_refused_before_it_is_read() -> None:
+    class Source(bytes):
+        """A file of which only small parts may be read."""
+
+        def __getitem__(self, index: Any) -> Any:
+            part = super().__getitem__(index)
+            assert len(part) < 1_000_000
+            return part
+
+    error = refusal(torch_zip({"data.pkl": b"N" * (100 * 1024 * 1024 + 1)}))
+    assert error.rule == "pickle-size"
+    with pytest.raises(HostileCheckpoint):
+        read(Source(torch_zip({"data.pkl": b"N" * (100 * 1024 * 1024 + 1)})))
 
 
 def test_records_that_nothing_names_are_left_alone() -> None:

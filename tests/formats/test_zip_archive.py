@@ -86,6 +86,7 @@ def test_what_pythons_zipfile_stores_is_read_too() -> None:
 
 
 BIG = U32_MAX + 5
+BIG_EXTRA = Entry(b"r/data/0", central_extra=bytes(65_000), flags=0x0800)
 HUGE: dict[str, int | bytes] = {"size": U32_MAX, "packed": U32_MAX}
 
 
@@ -242,6 +243,7 @@ def test_a_file_with_junk_anywhere_is_refused() -> None:
         (Zip(two(), zip64=False, end={"count": 0, "here": 0}), "zip-directory"),
         (Zip(two(), end={"count": 65535, "here": 65535}, end64={"count": 10**6, "here": 10**6}), "zip-records"),
         (Zip(two(), end={"count": 65535, "here": 65535}, end64={"count": 2**63, "here": 2**63}), "zip-records"),
+        (Zip([Entry(b"r/data.pkl", b"N."), *[BIG_EXTRA] * 2600]), "zip-records"),
     ],
 )
 def test_end_records_that_contradict_are_refused(archive: Zip, broken: str) -> None:

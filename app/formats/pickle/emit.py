@@ -11,7 +11,7 @@ happens to be equal.
 References: Lib/pickle.py, torch/_weights_only_unpickler.py.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import repeat
 from struct import Struct
 
@@ -20,19 +20,19 @@ from . import opcodes as op
 from .names import python3_name
 from .nodes import FROM_TYPE, Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
 from .survey import Replace, Survey
+from .work import BUILD, MARK, Arguments, Built, Op, appends, setitems
 
 _STEPS_PER_REFERENCE = 16
 """A tree takes three or four. Tuples that lead back into themselves take more, and could take their square."""
 
-BATCH = 1000
-"""Items of a list or dict that are on the unpickler's stack at one time."""
-
 MIN_PROTOCOL = 2
-NEWOBJ_EX_PROTOCOL = 4
-"""The protocol from which names may also be dotted, and are no longer taken for Python 2's."""
+LATE_PROTOCOL = 4
+"""The protocol that has NEWOBJ_EX; by then names may be dotted, and are no longer taken for Python 2's."""
 
 _U16, _I32, _U32, _F64 = Struct("<H").pack, Struct("<i").pack, Struct("<I").pack, Struct(">d").pack
 _TUPLES = (b")", b"\x85", b"\x86", b"\x87")
+_SMALL_INTS = [bytes([op.BININT1, number]) for number in range(256)]
+_SMALL_GETS = [bytes([op.BINGET, slot]) for slot in range(256)]
 
 
 def unchanged(ref: StorageRef | TensorRef) -> Node:
@@ -55,41 +55,6 @@ def emit(root: Node, replace: Replace = unchanged) -> bytes:
 
 class _CycleWithoutMemo(Exception):
     """A tuple or a call was reached again from inside itself: to end, such a cycle needs all of its nodes memoized."""
-
-
-class _Op:
-    """An opcode waiting on the work list behind the nodes that it takes."""
-
-    __slots__ = ("code",)
-
-    def __init__(self, code: int) -> None:
-        self.code = bytes([code])
-
-
-class _Built:
-    """Waits behind the parts of ``node``. ``code`` builds it from them; if a cycle built it meanwhile, ``drop`` takes
-    the parts off the stack again. ``node`` None is never memoized.
-    """
-
-    __slots__ = ("code", "drop", "node")
-
-    def __init__(self, node: Node, code: bytes, drop: bytes) -> None:
-        self.node = node
-        self.code = code
-        self.drop = drop
-
-
-class _Arguments:
-    """A tensor's argument tuple without the call, as ``_rebuild_from_type_v2`` takes it."""
-
-    __slots__ = ("tensor",)
-
-    def __init__(self, tensor: TensorRef) -> None:
-        self.tensor = tensor
-
-
-_MARK, _APPEND, _APPENDS = _Op(op.MARK), _Op(op.APPEND), _Op(op.APPENDS)
-_SETITEM, _SETITEMS, _BUILD = _Op(op.SETITEM), _Op(op.SETITEMS), _Op(op.BUILD)
 
 
 class _Writer:
@@ -124,9 +89,9 @@ class _Writer:
             Persistent: self.write_persistent,
             StorageRef: self.write_storage,
             TensorRef: self.write_tensor,
-            _Op: lambda node: self.write(node.code),
-            _Built: self.finish,
-            _Arguments: lambda node: self.write_arguments(node.tensor, None, b"t", b"1"),
+            Op: lambda node: self.write(node.code),
+            Built: self.finish,
+            Arguments: lambda node: self.write_arguments(node.tensor, None, b"t", b"1"),
         }
 
     def run(self, root: Node) -> bytes:
@@ -154,7 +119,7 @@ class _Writer:
         self.out += code
 
     def write_get(self, slot: int) -> None:
-        self.out += bytes([op.BINGET, slot]) if slot < 256 else b"j" + _U32(slot)
+        self.out += _SMALL_GETS[slot] if slot < 256 else b"j" + _U32(slot)
 
     def put(self) -> int:
         """Memoize what is on top of the stack; returns the slot."""
@@ -171,16 +136,16 @@ class _Writer:
         self.work += reversed(nodes)
 
     def build(self, node: Node, code: bytes, drop: bytes, *parts: Node) -> None:
-        """Write the parts of what can only be built once they are there; ``_Built`` says how."""
+        """Write the parts of what can only be built once they are there; ``Built`` says how."""
         if self.survey.is_shared(node):
             if id(node) in self.open and not self.memoizes_all:
                 raise _CycleWithoutMemo
             self.open.add(id(node))
-        self.later(*parts, _Built(node, code, drop))
+        self.later(*parts, Built(node, code, drop))
 
     def write_int(self, node: int) -> None:
         if 0 <= node < 256:
-            self.out += bytes([op.BININT1, node])
+            self.out += _SMALL_INTS[node]
         elif 0 <= node < 65536:
             self.out += b"M" + _U16(node)
         elif -(2**31) <= node < 2**31:
@@ -233,7 +198,7 @@ class _Writer:
         if "\n" in module or "\n" in name:
             raise TypeError("a global's name is one line")
         if "." in name or python3_name(module, name) != (module, name):
-            self.protocol = NEWOBJ_EX_PROTOCOL
+            self.protocol = LATE_PROTOCOL
         self.out += b"c" + f"{module}\n{name}\n".encode()
         self.names[module, name] = self.put()
 
@@ -243,30 +208,36 @@ class _Writer:
         elif len(node) < len(_TUPLES):
             self.build(node, _TUPLES[len(node)], b"0" * len(node), *node)
         else:
-            self.build(node, b"t", b"1", _MARK, *node)
+            self.build(node, b"t", b"1", MARK, *node)
 
     def write_list(self, node: list[Node]) -> None:
         self.out += b"]"
         self.memoize(node)
-        self.later(*_appends(node))
+        self.later(*appends(node))
 
     def write_dict(self, node: Dict) -> None:
         self.out += b"}"
         self.memoize(node)
-        self.later(*_setitems(node.pairs))
+        self.later(*setitems(node.pairs))
 
     def write_set(self, node: Set) -> None:
         """As a call with a list: the set opcodes of protocol 4 are unknown to torch's restricted unpickler."""
         self.write_name("builtins", "frozenset" if node.frozen else "set")
         self.out += b"]"
-        self.build(node, b"\x85R", b"00", *_appends(node.items))
+        self.build(node, b"\x85R", b"00", *appends(node.items))
 
     def write_call(self, node: Call) -> None:
         args = node.args
-        if node.how == "obj":
-            self.build(node, b"o", b"1", _MARK, node.function, *args)
+        if (
+            args == () and type(node.function) is Global and node.how == "reduce"
+        ):  # one in every tensor: an OrderedDict()
+            self.write_global(node.function)
+            self.out += b")"
+            self.finish(Built(node, b"R", b""))
+        elif node.how == "obj":
+            self.build(node, b"o", b"1", MARK, node.function, *args)
         elif node.how == "newobj_ex":
-            self.protocol = NEWOBJ_EX_PROTOCOL
+            self.protocol = LATE_PROTOCOL
             self.build(node, b"\x92", b"000", node.function, args, node.kwargs)
         elif node.how == "newobj":
             self.build(node, b"\x81", b"00", node.function, args)
@@ -279,10 +250,10 @@ class _Writer:
         """A Tensor subclass: what rebuilds its tensor, and with which arguments, are arguments themselves."""
         _, kind, ref, state = args
         tensor = self.survey.final(ref)
-        arguments = _Arguments(tensor) if type(tensor) is TensorRef else tensor.args
-        self.build(node, b"tR", b"10", node.function, _MARK, tensor.function, kind, arguments, state)
+        arguments = Arguments(tensor) if type(tensor) is TensorRef else tensor.args
+        self.build(node, b"tR", b"10", node.function, MARK, tensor.function, kind, arguments, state)
 
-    def finish(self, built: _Built) -> None:
+    def finish(self, built: Built) -> None:
         node = built.node
         slot = self.memo.get(id(node))
         if slot is not None:
@@ -292,8 +263,8 @@ class _Writer:
         self.out += built.code
         self.memoize(node)
         if type(node) is Call and (node.items or node.pairs or node.states):
-            states = [part for state in node.states for part in (state, _BUILD)]
-            self.later(*_appends(node.items), *_setitems(node.pairs), *states)
+            states = [part for state in node.states for part in (state, BUILD)]
+            self.later(*appends(node.items), *setitems(node.pairs), *states)
 
     def write_persistent(self, node: Persistent) -> None:
         self.build(node, b"Q", b"0", node.pid)
@@ -333,23 +304,3 @@ class _Writer:
                 self.write_int(integer)
             self.out += _TUPLES[len(integers)] if len(integers) < len(_TUPLES) else b"t"
         self.build(node, code, drop, *tensor.rest)
-
-
-def _appends(items: Sequence[Node]) -> Iterator[Node]:
-    """What appends ``items`` to the list on top of the stack."""
-    for start in range(0, len(items), BATCH):
-        batch = items[start : start + BATCH]
-        if len(batch) == 1:
-            yield from (batch[0], _APPEND)
-        else:
-            yield from (_MARK, *batch, _APPENDS)
-
-
-def _setitems(pairs: Sequence[tuple[Node, Node]]) -> Iterator[Node]:
-    """What sets ``pairs`` in the mapping on top of the stack."""
-    for start in range(0, len(pairs), BATCH):
-        batch = [part for pair in pairs[start : start + BATCH] for part in pair]
-        if len(batch) == 2:
-            yield from (*batch, _SETITEM)
-        else:
-            yield from (_MARK, *batch, _SETITEMS)

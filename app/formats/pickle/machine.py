@@ -68,7 +68,7 @@ def parse(
     Raises NotACheckpoint for what is no pickle or ends early, HostileCheckpoint for what breaks a rule.
     """
     if len(data) > limits.nbytes:
-        detail = f"the pickle is {len(data)} bytes; at most {limits.nbytes} are read"
+        detail = f"the pickle has {len(data)} bytes; at most {limits.nbytes} are read"
         raise HostileCheckpoint(detail, rule="pickle-size", where=record)
     root = _Machine(bytes(data), hooks or InertHooks(), record, limits).run()
     check_nesting(root, limits.nesting, record)

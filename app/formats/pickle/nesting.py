@@ -9,22 +9,22 @@ from .nodes import Call, Dict, Global, Node, Persistent, Set, TensorRef
 def check_nesting(root: Node, limit: int, record: str) -> None:
     """Raise HostileCheckpoint if ``root`` holds containers more than ``limit`` deep. Never recurses itself."""
     heights: dict[int, int] = {}  # 0 while what lies inside is being measured: a way back there is a cycle
-    stack = [root] if _may_hold_containers(root) else []
+    stack: list[tuple[Node, list[Node] | None]] = [(root, None)]
     depth = 0
     while stack:
-        node = stack[-1]
-        height = heights.get(id(node))
-        if height is None:
+        node, inside = stack.pop()
+        if inside is None:
+            if id(node) in heights:
+                continue
+            inside = [part for part in parts(node) if _may_hold_containers(part)]
             heights[id(node)] = 0
             depth += 1
-            stack += [part for part in parts(node) if _may_hold_containers(part) and id(part) not in heights]
+            stack.append((node, inside))
+            stack += [(part, None) for part in inside if id(part) not in heights]
         else:
-            stack.pop()
-            if height == 0:
-                height = 1 + max((heights.get(id(part), 0) for part in parts(node)), default=0)
-                heights[id(node)] = height
-                depth -= 1
-        if max(depth, height or 0) > limit:
+            heights[id(node)] = 1 + max([heights[id(part)] for part in inside], default=0)
+            depth -= 1
+        if max(depth, heights[id(node)]) > limit:
             raise HostileCheckpoint(f"values are nested more than {limit} deep", rule="nesting", where=record)
 
 

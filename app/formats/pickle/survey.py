@@ -12,13 +12,15 @@ _NEVER_SHARED = frozenset({type(None), bool, int, float, complex, Global})
 
 
 class Survey:
-    """``references`` counts all references from one node of the tree to another.
+    """Asks for the replacements in the order in which they will be written, so that whoever gives them can number them.
+
+    ``references`` counts all references from one node of the tree to another.
 
     All nodes live as long as their root, so an id is one node's.
     """
 
     def __init__(self, root: Node, replace: Replace) -> None:
-        self.references = 0
+        self.references = 1
         self._replace = replace
         self._uses: dict[int, int] = {}
         self._final: dict[int, Node] = {}
@@ -50,10 +52,7 @@ class Survey:
         stack = [root]
         while stack:
             node = stack.pop()
-            self.references += 1
             kind = type(node)
-            if kind in _NEVER_SHARED:
-                continue
             if kind is StorageRef or kind is TensorRef:
                 node = self.final(node)
                 kind = type(node)
@@ -61,7 +60,9 @@ class Survey:
             seen = uses.get(key, 0)
             uses[key] = seen + 1
             if not seen and kind is not str:
-                stack += parts(node)
+                inside = parts(node)
+                self.references += len(inside)
+                stack += [part for part in reversed(inside) if type(part) not in _NEVER_SHARED]
                 if kind is TensorRef:
                     storage = id(self.storage_of(node))
                     uses[storage] = uses.get(storage, 0) + 1

@@ -7,6 +7,8 @@ from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
 
 MAX_RECORDS = 500_000
+MAX_DIRECTORY = 160 * 1024 * 1024
+"""Bytes: room for as many records under a root folder with a name as long as file systems allow."""
 
 _END = Struct("<4sHHHHIIH")
 _LOCATOR64 = Struct("<4sIQI")
@@ -50,6 +52,9 @@ def find_directory(data: ByteSource) -> Directory:
         raise _refused("zip-directory", "the directory does not end where the end records start", end)
     if directory.count > MAX_RECORDS:
         raise _refused("zip-records", f"it has {directory.count} records; at most {MAX_RECORDS} are read", end)
+    if directory.end - directory.start > MAX_DIRECTORY:
+        detail = f"its directory has {directory.end - directory.start} bytes; at most {MAX_DIRECTORY} are read"
+        raise _refused("zip-records", detail, directory.start)
     if not directory.count or directory.end - directory.start < directory.count * _MIN_ENTRY:
         raise _refused("zip-directory", "the directory is too short for its records", directory.start)
     return directory

@@ -8,6 +8,7 @@ from typing import Literal
 from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
 from ...values.span import Span
+from ..pickle.limits import LIMITS
 from ..pickle.machine import parse
 from ..pickle.nodes import Node, StorageRef
 from ..torch_tensors import TorchHooks
@@ -48,6 +49,9 @@ def read(data: ByteSource) -> Document:
     archive = read_archive(data)
     _check_version(data, archive)
     skeleton = archive.records["data.pkl"]
+    if skeleton.end - skeleton.start > LIMITS.nbytes:  # before it is read
+        detail = f"the pickle has {skeleton.end - skeleton.start} bytes; at most {LIMITS.nbytes} are read"
+        raise HostileCheckpoint(detail, rule="pickle-size", where="data.pkl")
     pickle = data[skeleton.start : skeleton.end]
     if skeleton.crc32 not in {0, zlib.crc32(pickle)}:  # torch.serialization.set_crc32_options(False) writes none
         raise HostileCheckpoint("the pickle does not match its CRC32", rule="zip-crc", where="data.pkl")
