@@ -12,17 +12,17 @@ UPLOAD = (ROOT / "tests/golden/general.tar").read_bytes()
 REVISION = 1
 
 SERVED = {
-    "the whole": (lambda: served_file(UPLOAD), "ba194c6dbe3446c0b85479db96210867"),
-    "remapped": (lambda: served_file(UPLOAD, "cuda:1"), "db3d20682c32a106104b1145f4eb6ebd"),
-    "the model": (lambda: served_state_dict(UPLOAD), "14617aa4f8e0b9578dc9ea1602312396"),
-    "filtered": (lambda: served_state_dict(UPLOAD, include=("2.*",), device="cpu"), "edcc91010ca6f5ad84a12fc865557fa0"),
+    "the whole": (lambda: served_file(UPLOAD), "b8e3013081fb8cd883ca4f67f47724f7"),
+    "remapped": (lambda: served_file(UPLOAD, "cuda:1"), "09fe1caf8e730af0eab3fc999a511048"),
+    "the model": (lambda: served_state_dict(UPLOAD), "49895888256b5035b999fd16383e908a"),
+    "filtered": (lambda: served_state_dict(UPLOAD, include=("2.*",), device="cpu"), "5d8d663e441898c971602c1655bc0431"),
     "renamed": (
         lambda: served_state_dict(UPLOAD, rename=(("0.", "encoder."),), add_prefix="module."),
-        "64767c841345f86d0f7c5ffb77d0b5db",
+        "e76700f385cf19d549c50eb41945615e",
     ),
     "the optimizer": (
         lambda: served_state_dict(UPLOAD, component="optimizer_state_dict"),
-        "8901fba56266fbb6cb82b3124cb231c2",
+        "2da30cc0e4270e78b440c14ce21c624f",
     ),
 }
 

@@ -1,5 +1,7 @@
 """What users install, rather than what lies in the repository."""
 
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,16 +24,34 @@ assert all(torch.equal(weights[key], loaded[key]) for key in weights)
 """
 
 
+SOURCES = ("app", "client", "migrations", "pyproject.toml", "README.md")
+
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+"""What would let this repository be found where only wheels are meant to be."""
+
+
 def pip(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
-    subprocess.run(command, check=True, cwd=ROOT)
+    subprocess.run(command, check=True, env=CLEAN)
+
+
+def copy_sources(to: Path) -> None:
+    """Builds leave files behind that later builds would pick up: not in this repository, and not from it."""
+    to.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
+        else:
+            shutil.copy(ROOT / name, to)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ``bin`` of an environment in which our two wheels are installed, and their dependencies can be found."""
     folder = tmp_path_factory.mktemp("wheels")
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT, ROOT / "client")
+    source = folder / "source"
+    copy_sources(source)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source, source / "client")
     environment = folder / "venv"
     venv.create(environment, symlinks=True)
     python = environment / "bin" / "python"
@@ -47,7 +67,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_installed_server_and_client_work_together(installed: Path, tmp_path: Path) -> None:
     server = start_server(tmp_path / "data", command=(str(installed / "stateroom-server"),))
     try:
-        subprocess.run([installed / "python", "-c", USE_IT, server.base_url], check=True, cwd=tmp_path)
+        subprocess.run([installed / "python", "-c", USE_IT, server.base_url], check=True, cwd=tmp_path, env=CLEAN)
     finally:
         server.kill()
 
