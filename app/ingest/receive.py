@@ -29,21 +29,28 @@ class Arrival:
 
     What blocks is done in threads, one call at a time. A thread cannot be cancelled, so a call goes on when the task
     that waits for it is: nobody may touch the file before ``settle`` has returned.
+
+    Chunks are copied into batches, because each chunk that a thread hashed by itself would be one more wait for the
+    interpreter lock. There are two batches: while one is written, the other fills.
     """
 
     def __init__(self, open_file: Callable[[], SpoolFile]) -> None:
         self._loop = asyncio.get_running_loop()
         self._opening = self._loop.run_in_executor(None, open_file)
         self._writing: asyncio.Future[None] | None = None
-        self._batch: list[bytes] = []
+        self._batch, self._spare = bytearray(BATCH_SIZE), bytearray(BATCH_SIZE)
         self._filled = 0
 
     async def put(self, chunk: bytes) -> None:
         """Take ``chunk``; waits when a whole batch is ahead of it. Raises what opening or writing raised."""
-        self._batch.append(chunk)
-        self._filled += len(chunk)
-        if self._filled >= BATCH_SIZE:
-            await self._write_batch()
+        taken = 0
+        while taken < len(chunk):
+            count = min(len(chunk) - taken, BATCH_SIZE - self._filled)
+            self._batch[self._filled : self._filled + count] = memoryview(chunk)[taken : taken + count]
+            self._filled += count
+            taken += count
+            if self._filled == BATCH_SIZE:
+                await self._write_batch()
 
     async def finish(self) -> SpoolFile:
         """Write what is left; the file, when all of it is written."""
@@ -62,8 +69,9 @@ class Arrival:
     async def _write_batch(self) -> None:
         file = await asyncio.shield(self._opening)
         await self._written()
-        batch, self._batch, self._filled = self._batch, [], 0
-        self._writing = self._loop.run_in_executor(None, file.write, batch)
+        batch = memoryview(self._batch)[: self._filled]
+        self._writing = self._loop.run_in_executor(None, file.write, [batch])
+        self._batch, self._spare, self._filled = self._spare, self._batch, 0
 
     async def _written(self) -> None:
         if self._writing is not None:
