@@ -28,6 +28,11 @@ _U32_MAX = 0xFFFFFFFF
 _UTF8 = 0x0800
 _HAS_DESCRIPTOR = 0x0008
 
+_LOCAL = struct.Struct("<4sHHHHHIIIHH").pack
+_CENTRAL_START = struct.Struct("<4sHHHHHH").pack
+_CENTRAL_END = struct.Struct("<IIHHHHHII").pack
+_U16, _U32, _U32_TWICE = struct.Struct("<H").pack, struct.Struct("<I").pack, struct.Struct("<II").pack
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -84,40 +89,29 @@ class _Archive:
         header = self.file.size
         path = f"{_ROOT}/{name}".encode()
         zip64 = _zip64_extra(size, 0, header)
-        data_start = header + 30 + len(path) + len(zip64) + 4
-        padding = -data_start % ALIGNMENT
-        extra = zip64 + b"FB" + struct.pack("<H", padding) + b"Z" * padding
+        padding = -(header + 30 + len(path) + len(zip64) + 4) % ALIGNMENT
+        extra = zip64 + b"FB" + _U16(padding) + b"Z" * padding
         flags = _UTF8 | (_HAS_DESCRIPTOR if size else 0)
-        self.file.add_literal(
-            struct.pack("<4sHHHHHIIIHH", b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(path), len(extra)) + path + extra
-        )
+        self.file.add_literal(_LOCAL(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(path), len(extra)) + path + extra)
         return header
 
     def _end(self, name: str, size: int, header: int, crc32: int | None, span: Span | None) -> None:
         """Write the descriptor, and the record's entry in the directory."""
         zip64 = _zip64_extra(size, size, header)
-        flags = _UTF8
         if size:
-            flags |= _HAS_DESCRIPTOR
-            self.file.add_literal(b"PK\7\10")
-            self._add_crc32(self.file, crc32, span)
-            self.file.add_literal(struct.pack("<QQ" if zip64 else "<II", size, size))
+            sizes = struct.pack("<QQ", size, size) if zip64 else _U32_TWICE(size, size)
+            _add_with_crc32(self.file, b"PK\7\10", crc32, span, sizes)
         path = f"{_ROOT}/{name}".encode()
+        flags = _UTF8 | (_HAS_DESCRIPTOR if size else 0)
         size32 = min(size, _U32_MAX)
-        self.directory.add_literal(struct.pack("<4sHHHHHH", b"PK\1\2", 0, 0, flags, 0, 0, 0))
-        self._add_crc32(self.directory, crc32 if size else 0, span)
-        self.directory.add_literal(
-            struct.pack("<IIHHHHHII", size32, size32, len(path), len(zip64), 0, 0, 0, 0, min(header, _U32_MAX))
-            + path
-            + zip64
+        _add_with_crc32(
+            self.directory,
+            _CENTRAL_START(b"PK\1\2", 0, 0, flags, 0, 0, 0),
+            crc32 if size else 0,
+            span,
+            _CENTRAL_END(size32, size32, len(path), len(zip64), 0, 0, 0, 0, min(header, _U32_MAX)) + path + zip64,
         )
         self.entries += 1
-
-    def _add_crc32(self, file: VirtualFile, crc32: int | None, span: Span | None) -> None:
-        if crc32 is None and span is not None:
-            file.add_checksum(span)
-        else:
-            file.add_literal(struct.pack("<I", crc32))
 
     def finish(self) -> VirtualFile:
         """Write the directory and the three records that end a zip."""
@@ -133,9 +127,21 @@ class _Archive:
         return self.file
 
 
+def _add_with_crc32(file: VirtualFile, before: bytes, crc32: int | None, span: Span | None, after: bytes) -> None:
+    """Write a CRC32 between two literals; one that is not known yet is computed of ``span`` later."""
+    if crc32 is None and span is not None:
+        file.add_literal(before)
+        file.add_checksum(span)
+        file.add_literal(after)
+    else:
+        file.add_literal(before + _U32(crc32) + after)
+
+
 def _zip64_extra(size: int, compressed_size: int, header: int) -> bytes:
     """The 0x0001 field: both sizes if the size needs 64 bits, the header's offset if that does; else nothing."""
+    if size < _U32_MAX > header:
+        return b""
     values = (size, compressed_size) if size >= _U32_MAX else ()
     if header >= _U32_MAX:
         values = (*values, header)
-    return struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values) if values else b""
+    return struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values)
