@@ -36,6 +36,7 @@ def main() -> int:
         "--folder", type=Path, default=Path("build"), help="where to write some 12 GB for a while (build)"
     )
     options = parser.parse_args()
+    options.folder = options.folder.resolve()  # nginx takes relative paths for its own
     options.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     with tempfile.TemporaryDirectory(prefix="stateroom-bench-", dir=options.folder) as folder:

@@ -6,16 +6,17 @@ upload: 147 tensors take 2 ms, and no second representation can ever disagree wi
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from ..formats.contents import component_kind
+from ..formats.contents import find_components
 from ..formats.layout import trimmed, whole
 from ..formats.pickle.emit import emit
 from ..formats.pickle.machine import parse
 from ..formats.pickle.nodes import Call, Dict, Global, Node
 from ..formats.torch_tensors import TorchHooks
 from ..formats.torch_zip.write import Record, write_torch_zip
-from ..formats.tree import Budget, descend, pairs_of, refs_in, walk
+from ..formats.tree import Budget, pairs_of, refs_in, walk
 from ..formats.weights_only import Keeper, is_leaf, metadata_of
 from ..select.components import choose_component
 from ..select.keys import select_keys, select_leaves
@@ -107,11 +108,11 @@ def _pick(
 ) -> tuple[Node, list[Path]]:
     """The component a query means, as the tree to be written, and the paths of what could not be kept."""
     number = choose_component(manifest, query.component)
+    found = find_components(root, Budget(MAX_STEPS))  # in the order in which the manifest lists them
     if number is None:
-        return _pick_leaves(root, query, frozenset(component.path for component in manifest.components))
-    component = manifest.components[number]
-    node = descend(root, component.path)
-    if component.kind == "optimizer":
+        return _pick_leaves(root, query, frozenset(id(node) for _, _, node in found))
+    _, kind, node = next(islice(found, number, None))
+    if kind == "optimizer":
         return _pick_leaves(node, query, frozenset())
     return _pick_keys(node, query, only)
 
@@ -137,14 +138,13 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
     return picked, keeper.left_out
 
 
-def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[Path]) -> tuple[Node, list[Path]]:
-    """A tree with the leaves picked; of a container, nothing is left when none of its leaves is."""
-    leaves = walk(tree, is_leaf_or_component if skip else is_leaf, Budget(MAX_STEPS))
-    paths = [path for path, _ in leaves if path not in skip]
+def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int]) -> tuple[Node, list[Path]]:
+    """A tree with the leaves picked, without the nodes whose ids are in ``skip``.
+
+    Of a container, nothing is left when none of its leaves is.
+    """
+    leaves = walk(tree, lambda node: is_leaf(node) or id(node) in skip, Budget(MAX_STEPS))
+    paths = [path for path, node in leaves if id(node) not in skip]
     chosen = select_leaves([".".join(map(str, path)) for path in paths], query)
     keeper = Keeper(wanted={paths[i] for i in chosen}.__contains__, skip=skip)
     return keeper.keep(tree), keeper.left_out
-
-
-def is_leaf_or_component(node: Node) -> bool:
-    return is_leaf(node) or component_kind(node) is not None

@@ -103,11 +103,11 @@ def trimmed(refs: Iterable[StorageRef | TensorRef], storages: Mapping[str, Stora
 
 
 def extent(ref: TensorRef) -> tuple[int, int]:
-    """The bytes ``[start, end)`` of its storage that a tensor can reach; empty for a tensor without elements."""
+    """The bytes ``[start, end)`` of its storage that a tensor can reach; none for one without elements."""
+    if 0 in ref.shape:
+        return 0, 0
     itemsize = ref.dtype.itemsize
     start = ref.offset * itemsize
-    if 0 in ref.shape:
-        return start, start
     reach = sum((size - 1) * stride for size, stride in zip(ref.shape, ref.stride, strict=True))
     return start, start + (reach + 1) * itemsize
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .pickle.nodes import Call, Global, Node
 from .torch_tensors import is_tensor
-from .tree import name_of, numpy_scalar, pairs_of, path_element
+from .tree import MAX_INT_BITS, name_of, numpy_scalar, pairs_of, path_element
 
 MAX_DEPTH = 8
 """Real param_groups nest two deep."""
@@ -34,7 +34,11 @@ class _Shown:
             node = scalar
         if isinstance(node, float):
             return node if math.isfinite(node) else None
-        if node is None or isinstance(node, (bool, int, str)):
+        if (
+            node is None
+            or isinstance(node, (bool, str))
+            or (isinstance(node, int) and node.bit_length() <= MAX_INT_BITS)
+        ):
             return node
         if depth and isinstance(node, (list, tuple)):
             return [self.show(item, depth - 1) for item in node[: MAX_VALUES - self.values]]

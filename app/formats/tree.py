@@ -17,6 +17,9 @@ MIN_BUDGET = 1_000_000
 costs an honest file several.
 """
 
+MAX_INT_BITS = 64
+"""Of an integer in a path; a larger one names no parameter, and costs seconds to be written in decimal."""
+
 _NUMPY_SCALAR = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"})
 _STRUCT_OF_NUMPY = {
     "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
@@ -167,24 +170,11 @@ def _parts(node: Node) -> Iterable[Node]:
 
 def path_element(key: Node) -> str | int:
     """A mapping's key as part of a path: str and int as they are, other plain values as text."""
-    if type(key) in (str, int):
-        return key  # type: ignore[no-any-return]  # a node is Any; its type was just checked
+    if type(key) is str or (type(key) is int and key.bit_length() <= MAX_INT_BITS):
+        return key
     if key is None or isinstance(key, (bool, float, bytes)):
         return str(key)
     return "(key)"
-
-
-def descend(root: Node, path: Path) -> Node:
-    """The node at ``path``; KeyError if there is none."""
-    node = root
-    for element in path:
-        for step, child in children(node):
-            if step == element and type(step) is type(element):
-                node = child
-                break
-        else:
-            raise KeyError(path)
-    return node
 
 
 def numpy_scalar(node: Node) -> bool | int | float | None:

@@ -35,10 +35,13 @@ _LEFT_OUT = _LeftOut()
 
 @dataclass(slots=True)
 class Keeper:
-    """Copies a tree as far as it can be kept. ``wanted`` decides on each leaf by its path."""
+    """Copies a tree as far as it can be kept. ``wanted`` decides on each leaf by its path.
+
+    ``skip`` are the ids of nodes that are left out unmentioned.
+    """
 
     wanted: Callable[[Path], bool] = lambda path: True
-    skip: frozenset[Path] = frozenset()
+    skip: frozenset[int] = frozenset()
     left_out: list[Path] = field(default_factory=list)
     _ancestors: set[int] = field(default_factory=set)
     _leaves: dict[int, Node] = field(default_factory=dict)
@@ -54,7 +57,7 @@ class Keeper:
         return kept, kept is not _LEFT_OUT
 
     def _keep(self, node: Node, path: Path, depth: int) -> Node:
-        if path in self.skip:
+        if id(node) in self.skip:
             return _LEFT_OUT
         if depth <= MAX_DEPTH and id(node) not in self._ancestors:
             if (pairs := pairs_of(node)) is not None:

@@ -269,3 +269,10 @@ def test_a_cursor_of_checkpoints_is_none_of_models(catalog: Catalog, cursor: str
     with pytest.raises(InvalidRequest) as refused, catalog.read() as s:
         models.list_models(s, cursor=cursor)
     assert refused.value.code == "bad-cursor"
+
+
+def test_more_filters_than_a_statement_can_hold_are_refused(catalog):
+    add(catalog)
+    with pytest.raises(InvalidRequest) as refused:
+        versions(catalog, *[BY_EPOCH] * 1001)
+    assert refused.value.code == "bad-filter"

@@ -316,3 +316,35 @@ def test_what_is_wanted_survives_its_text():
     assert again.to_json() == wanted.to_json()
     assert again.query is not None
     assert again.query.rename == wanted.query.rename  # type: ignore[union-attr]  # it was given above
+
+
+def test_a_component_is_found_whatever_its_neighbours_are_called():
+    weight = torch.randn(5)
+    for obj in (
+        {(1, 2): [1], (3, 4): {"w": weight}},
+        {None: [1], "None": {"w": weight}},
+        {True: [0], "True": {"w": weight}},
+        {2**20000: {"w": weight}},
+    ):
+        assert torch.equal(load(served_state_dict(save(obj)))["w"], weight)
+
+
+def test_a_root_and_a_component_under_one_path_are_told_apart():
+    data = save({None: {"w": torch.ones(2)}, "None": [torch.zeros(3)]})
+    assert torch.equal(load(served_state_dict(data, component=""))["None"][0], torch.zeros(3))
+
+
+def test_a_tensor_without_elements_takes_no_bytes_wherever_it_says_it_lies():
+    base = torch.zeros(1000)
+    empty = base.as_strided((0,), (1,), 2**59)
+    loaded = load(served_state_dict(save({"empty": empty, "w": base[500:510]})))
+    assert loaded["empty"].shape == (0,)
+    assert torch.equal(loaded["w"], base[500:510])
+
+
+def test_numbers_too_long_to_print_are_kept():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    state = torch.optim.SGD([parameter], lr=1.0).state_dict()
+    state["param_groups"][0]["huge"] = 2**20000
+    data = save({"model": {"w": parameter.data}, "optimizer": state})
+    assert torch.load(io.BytesIO(served_file(data)), weights_only=False)["optimizer"] == state

@@ -335,3 +335,12 @@ def test_any_damaged_pickle_is_parsed_or_refused(data: st.DataObject) -> None:
 def test_a_truncated_pickle_is_refused_wherever_it_is_cut(cut: int, protocol: int) -> None:
     whole = pickle.dumps({"model": [1.5, "text", (2**40, None)]}, protocol)
     refusal(whole[: cut % len(whole)])
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\ud800", "x" * 4097], ids=["two-lines", "surrogate", "long"])
+def test_a_name_that_could_not_be_written_again_is_refused(name):
+    text = name.encode("utf-8", "surrogatepass")
+    pickled = b"\x80\x04X\x01\0\0\0mX" + struct.pack("<I", len(text)) + text + b"\x93."
+    with pytest.raises(HostileCheckpoint) as refused:
+        parse(pickled)
+    assert refused.value.rule == "global-name"

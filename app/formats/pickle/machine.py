@@ -24,6 +24,8 @@ from .nesting import check_nesting
 from .nodes import Dict, Global, Node, Persistent, Set
 
 HIGHEST_PROTOCOL = 5
+MAX_NAME_LENGTH = 4096
+"""Characters in a module's or a function's name."""
 
 _STRIDE = 50_000
 """Opcodes between two looks at how much the stack holds."""
@@ -282,8 +284,8 @@ class _Machine:
             module, name = python3_name(module, name)
         known = self.globals.get((module, name))
         if known is None:
-            if "\n" in module or "\n" in name:  # could not be written as a line again
-                raise Broken("global-name", "a global's name holds a line break")
+            if not _is_line(module) or not _is_line(name):  # could not be written again
+                raise Broken("global-name", "a global's name is no line of text")
             known = self.globals[module, name] = Global(module, name)
             self.hooks.named(known, _last_text(stack, outer))
             builder = self.hooks.builders.get(known.full_name)
@@ -299,6 +301,10 @@ class _Machine:
 
     def _ends_early(self, pos: int) -> NotACheckpoint:
         return NotACheckpoint(f"{self.record} ends early", rule="truncated", where=self._at(pos))
+
+
+def _is_line(text: str) -> bool:
+    return len(text) <= MAX_NAME_LENGTH and "\n" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _last_text(stack: list[Node], outer: list[list[Node]]) -> str | None:
