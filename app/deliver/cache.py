@@ -32,10 +32,14 @@ class Cache(Generic[T]):
                     return self._values[key]
             try:
                 value = make()
-            finally:
+            except BaseException:
                 with self._lock:
                     self._makers.pop(key, None)
+                raise
             with self._lock:
+                self._makers.pop(key, None)
+                if key in self._values:
+                    self._weight -= self._weigh(self._values.pop(key))
                 self._values[key] = value
                 self._weight += self._weigh(value)
                 while self._weight > self._capacity and len(self._values) > 1:

@@ -75,6 +75,15 @@ class Plan:
     left_out: tuple[str, ...] = ()
     storages: tuple[PlannedStorage, ...] = ()
 
+    def weight(self) -> int:
+        """Roughly the bytes it takes in memory."""
+        return (
+            len(self.file.literals)
+            + 16 * len(self.file.starts)
+            + 250 * len(self.storages)
+            + sum(map(len, self.left_out))
+        )
+
 
 def plan_original(manifest: Manifest) -> Plan:
     file = VirtualFile()
@@ -122,7 +131,7 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
     pairs = pairs_of(state_dict) or []
     keys = [key for key, _ in pairs]
     selected = select_keys(keys, query)
-    keeper = Keeper()
+    keeper = Keeper(meta=query.device == "meta")
     picked = Call(Global("collections", "OrderedDict"), ())
     for i, new in selected:
         if only is None or new in only:
@@ -146,5 +155,6 @@ def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int]) -> tup
     leaves = walk(tree, lambda node: is_leaf(node) or id(node) in skip, Budget(MAX_STEPS))
     paths = [path for path, node in leaves if id(node) not in skip]
     chosen = select_leaves([".".join(map(str, path)) for path in paths], query)
-    keeper = Keeper(wanted={paths[i] for i in chosen}.__contains__, skip=skip)
+    wanted = {paths[i] for i in chosen}
+    keeper = Keeper(wanted.__contains__, skip, query.device == "meta")
     return keeper.keep(tree), keeper.left_out

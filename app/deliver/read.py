@@ -11,8 +11,8 @@ from ..store.pack_store import PackStore
 from ..values.checkpoint import Blob
 from ..values.digest import BLOCK_SIZE, Digest
 from ..values.span import Span
-from .spans import BlobMap
-from .windows import Block, BlockPart, Window, blocks_of
+from .spans import BlobMap, BlobSpan
+from .windows import Block, BlockPart, Window, blocks_in, blocks_of
 
 MAX_GAP = 64 * 1024
 """Bytes read and thrown away rather than read twice."""
@@ -66,8 +66,8 @@ class BlobReader:
     def whole(self, digest: Digest) -> bytes:
         """All bytes of a blob."""
         blob = self.blob(digest)
-        blocks = (Block(digest, index) for index in range(-(-blob.length // BLOCK_SIZE)))
-        return b"".join(self._read([block])[block] for block in blocks)
+        span = BlobSpan(digest, Span(0, blob.length), blob.length)
+        return b"".join(self._views(blocks_in(span)))
 
     def bytes_of(self, file: BlobMap, span: Span) -> bytes:
         """Bytes ``span`` of the uploaded file."""
@@ -93,7 +93,7 @@ class BlobReader:
 
     def load(self, window: Window) -> list[memoryview]:
         """A window's bytes in order, verified, in pieces that are worth a send each."""
-        blocks = self._read(window.blocks)
+        blocks = self._read(list(window.blocks))
         return _joined(
             blocks[part.block][part.span.start : part.span.end] if isinstance(part, BlockPart) else part
             for part in window.parts
@@ -127,9 +127,8 @@ class BlobReader:
 
     def _stored(self, block: Block) -> _Stored:
         blob = self.blob(block.digest)
-        start = block.index * BLOCK_SIZE
-        end = min(start + BLOCK_SIZE, blob.length)
-        return _Stored(block, blob, Span(blob.offset + start, blob.offset + end))
+        start = blob.offset + block.index * BLOCK_SIZE
+        return _Stored(block, blob, Span(start, start + block.length))
 
 
 def _runs(blocks: Iterable[_Stored]) -> Iterator[list[_Stored]]:

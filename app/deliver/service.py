@@ -31,6 +31,9 @@ from .spans import BlobMap
 MAX_SKELETON_IN_THREAD = 1_000_000
 """Bytes of pickle; a longer one is planned in a child process."""
 
+CHECKSUMS_AT_ONCE = 5_000
+"""Rows written in one transaction."""
+
 CACHED_TENSORS = 1_000_000
 CACHED_PLAN_BYTES = 64 * 1024 * 1024
 
@@ -41,6 +44,10 @@ class _Contents:
 
     manifest: Manifest
     blobs: BlobMap
+
+    def weight(self) -> int:
+        """Tensors and storages, and one for the rest."""
+        return len(self.manifest.tensors) + len(self.manifest.storages) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +74,8 @@ class Deliver:
     def __init__(self, catalog: Catalog, store: PackStore) -> None:
         self._catalog = catalog
         self._store = store
-        self._contents: Cache[_Contents] = Cache(CACHED_TENSORS, lambda c: len(c.manifest.storages) + 1)
-        self._plans: Cache[Plan] = Cache(CACHED_PLAN_BYTES, lambda p: len(p.file.literals) + 16 * len(p.file.starts))
+        self._contents: Cache[_Contents] = Cache(CACHED_TENSORS, _Contents.weight)
+        self._plans: Cache[Plan] = Cache(CACHED_PLAN_BYTES, Plan.weight)
         self._executor = ThreadPoolExecutor(max_workers=4 + (os.cpu_count() or 1), thread_name_prefix="window")
 
     def close(self) -> None:
@@ -176,11 +183,13 @@ class Deliver:
         with self._catalog.read() as session:
             known = checksums.get(session, namespace, names.values())
         fresh = {name: reader.crc32_of(blobs, span) for span, name in names.items() if name not in known}
-        if fresh:
+        rows = list(fresh.items())
+        for start in range(0, len(rows), CHECKSUMS_AT_ONCE):
             with self._catalog.write() as session:
-                checksums.put(session, namespace, fresh)
+                checksums.put(session, namespace, dict(rows[start : start + CHECKSUMS_AT_ONCE]))
+        crc32s = known | fresh
         for offset, span in planned.file.checksums:
-            planned.file.fill(offset, (known | fresh)[names[span]])
+            planned.file.fill(offset, crc32s[names[span]])
 
     def _download(self, checkpoint: Checkpoint, planned: Plan, etag: str, sha256: str | None) -> Download:
         return Download(

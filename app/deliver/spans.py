@@ -15,10 +15,11 @@ from ..values.span import Span
 
 @dataclass(frozen=True, slots=True)
 class BlobSpan:
-    """Bytes ``span`` of a blob."""
+    """Bytes ``span`` of a blob that has ``length`` bytes."""
 
     digest: Digest
     span: Span
+    length: int
 
 
 class BlobMap:
@@ -39,6 +40,8 @@ class BlobMap:
         self._digests = [digest for _, digest, _ in segments]
         self._offsets = [offset for _, _, offset in segments]
         self._size = manifest.size
+        self._lengths = {storage.digest: storage.span.length for storage in manifest.storages if storage.digest}
+        self._lengths[manifest.frame] = in_frame
 
     def resolve(self, span: Span) -> Iterator[BlobSpan]:
         """The blob spans that ``span`` of the file consists of, in order."""
@@ -48,6 +51,7 @@ class BlobMap:
             segment_end = self._starts[i + 1] if i + 1 < len(self._starts) else self._size
             end = min(segment_end, span.end)
             start = self._offsets[i] + position - self._starts[i]
-            yield BlobSpan(self._digests[i], Span(start, start + end - position))
+            digest = self._digests[i]
+            yield BlobSpan(digest, Span(start, start + end - position), self._lengths[digest])
             position = end
             i += 1

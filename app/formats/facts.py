@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from ..values.manifest import Facts, Storage
+from ..values.span import Span
 from .contents import component_kind
 from .pickle.nodes import Node, TensorRef
 from .torch_tensors import tensor_of
@@ -15,8 +16,8 @@ MAX_INTEGER = 2**63 - 1
 MAX_METRICS = 1000
 MAX_NAME_LENGTH = 200
 
-ReadStorage = Callable[[str], bytes | memoryview]
-"""Gives a storage's bytes by its key."""
+ReadStorage = Callable[[str, Span], bytes | memoryview]
+"""Gives bytes ``[start, end)`` of a storage, by its key."""
 
 _STRUCT_OF_DTYPE = {
     "float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "int8": "b",
@@ -34,8 +35,10 @@ def lift_facts(root: Node, storages: Iterable[Storage], read: ReadStorage, byteo
     numbers: dict[str, int | float] = {}
     if component_kind(root) is None:
         for key, value in pairs_of(root) or ():
+            if not _is_name(key) or len(numbers) >= MAX_METRICS:
+                continue
             number = _number(value, read, byteorder)
-            if number is not None and _is_name(key) and len(numbers) < MAX_METRICS:
+            if number is not None:
                 numbers[key] = number
     epoch = _take_count(numbers, ("epoch",))
     step = _take_count(numbers, STEP_KEYS)
@@ -81,7 +84,7 @@ def _item(tensor: TensorRef, read: ReadStorage, byteorder: str) -> int | float |
     if tensor.shape != ():
         return None
     size = tensor.dtype.itemsize
-    data = bytes(read(tensor.storage.key)[tensor.offset * size : (tensor.offset + 1) * size])
+    data = bytes(read(tensor.storage.key, Span(tensor.offset * size, (tensor.offset + 1) * size)))
     order = "<" if byteorder == "little" else ">"
     if tensor.dtype.name == "bfloat16":
         data = bytes(2) + data if order == "<" else data + bytes(2)

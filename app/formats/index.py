@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ..errors import HostileCheckpoint, NoTensors
 from ..values.manifest import Component, Facts, Manifest, Storage
 from ..values.source import ByteSource
+from ..values.span import Span
 from .contents import list_contents
 from .facts import lift_facts
 from .torch_zip.archive import read_archive
@@ -34,7 +35,12 @@ def index(data: ByteSource) -> Index:
     if not tensors and not storages:
         raise NoTensors("the file is a checkpoint, but there is no tensor in it: a checkpoint holds at least one")
     _check_listing(document, components)
-    facts = lift_facts(document.root, storages, lambda key: data[slice_of(storages[numbers[key]])], document.byteorder)
+
+    def read_storage(key: str, span: Span) -> bytes | memoryview:
+        start = document.records[key].start
+        return data[start + span.start : start + span.end]
+
+    facts = lift_facts(document.root, storages, read_storage, document.byteorder)
     return Index(
         Manifest(
             format=document.format,
@@ -71,10 +77,6 @@ def parsing_cost(data: ByteSource, enough: int) -> int:
     if size >= enough:
         return size
     return size + read_archive(data).records["data.pkl"].span.length
-
-
-def slice_of(storage: Storage) -> slice:
-    return slice(storage.span.start, storage.span.end)
 
 
 def storages_of(document: Document) -> tuple[tuple[Storage, ...], dict[str, int]]:

@@ -45,7 +45,7 @@ class Layout:
     device: str | None
     islands: Mapping[str, list[Span]]
     cuts: list[Cut] = field(default_factory=list)
-    _placed: dict[tuple[str, int], StorageRef] = field(default_factory=dict)
+    _placed: dict[tuple[str, str, int], StorageRef] = field(default_factory=dict)
 
     def replace(self, ref: StorageRef | TensorRef) -> Node:
         """What to write in place of ``ref``."""
@@ -68,15 +68,14 @@ class Layout:
         return islands[bisect_right(islands, start, key=lambda island: island.start) - 1]
 
     def _place(self, ref: StorageRef, span: Span) -> StorageRef:
-        placed = self._placed.get((ref.key, span.start))
+        place = (ref.key, ref.storage_class.name, span.start)
+        placed = self._placed.get(place)
         if placed is None:
             itemsize = 1 if ref.dtype is None else ref.dtype.itemsize
             location = ref.location if self.device is None else self.device
-            storage_class = Global("torch", ref.storage_class.name)
-            if ref.dtype is None:
-                storage_class = ref.storage_class
+            storage_class = ref.storage_class if ref.dtype is None else Global("torch", ref.storage_class.name)
             placed = StorageRef(storage_class, ref.dtype, str(len(self.cuts)), location, span.length // itemsize)
-            self._placed[ref.key, span.start] = placed
+            self._placed[place] = placed
             self.cuts.append(Cut(self.storages[ref.key], span))
         return placed
 

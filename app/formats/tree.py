@@ -9,6 +9,8 @@ from .pickle.nodes import Call, Dict, Global, Node, Persistent, Set, StorageRef,
 
 PLAIN_MAPPINGS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
 
+CALLED_WITH_PAIRS = frozenset({"collections.OrderedDict", "collections.Counter"})
+
 CONTAINERS = (Dict, list, tuple, Call, Set)
 """What may have something below it."""
 
@@ -55,9 +57,9 @@ def pairs_of(node: Node) -> list[tuple[Node, Node]] | None:
 
 
 def _initial_pairs(node: Call) -> list[tuple[Node, Node]]:
-    """What an OrderedDict of Python 2 was called with: one list of two-item lists."""
+    """What an OrderedDict of Python 2, or a Counter, was called with: a dict, or a list of two-item lists."""
     args = node.args
-    if name_of(node) == "collections.OrderedDict" and isinstance(args, tuple) and len(args) == 1:
+    if name_of(node) in CALLED_WITH_PAIRS and isinstance(args, tuple) and len(args) == 1:
         items = args[0]
         if isinstance(items, Dict):
             return items.pairs

@@ -4,12 +4,13 @@ Plain values, containers and tensors are kept. A numpy scalar becomes the Python
 other kind (a custom class, a numpy array, a path) is left out, and its path is reported.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..values.manifest import Path
 from .pickle.nodes import Call, Dict, Global, Node, Set, StorageRef, TensorRef
-from .torch_tensors import is_allowed, tensor_of
+from .torch_tensors import is_allowed, is_tensor, tensor_of
 from .tree import attributes_of, name_of, numpy_scalar, pairs_of, path_element
 
 MAX_DEPTH = 100
@@ -18,7 +19,11 @@ MAX_DEPTH = 100
 MAX_INT_BITS = 2032
 """torch's restricted unpickler reads integers of up to 255 bytes."""
 
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|npu|mtia|xla|meta|maia|privateuseone)(:[0-9]{1,3})?")
+
 ORDERED_DICT = "collections.OrderedDict"
+COUNTER = "collections.Counter"
+META_TENSOR = "torch._utils._rebuild_meta_tensor_no_storage"
 
 
 def is_leaf(node: Node) -> bool:
@@ -37,11 +42,13 @@ _LEFT_OUT = _LeftOut()
 class Keeper:
     """Copies a tree as far as it can be kept. ``wanted`` decides on each leaf by its path.
 
-    ``skip`` are the ids of nodes that are left out unmentioned.
+    ``skip`` are the ids of nodes that are left out unmentioned. With ``meta``, tensors that are made of others
+    (quantized, sparse) are left out: there is no such thing without bytes.
     """
 
     wanted: Callable[[Path], bool] = lambda path: True
     skip: frozenset[int] = frozenset()
+    meta: bool = False
     left_out: list[Path] = field(default_factory=list)
     _ancestors: set[int] = field(default_factory=set)
     _leaves: dict[int, Node] = field(default_factory=dict)
@@ -75,12 +82,19 @@ class Keeper:
         kept = []
         self._ancestors.add(id(node))
         for key, value in pairs:
-            copy = self._keep(value, (*path, path_element(key)), depth + 1)
-            if copy is not _LEFT_OUT and (name := self._leaf(key)) is not _LEFT_OUT:
-                kept.append((name, copy))
+            below = (*path, path_element(key))
+            copy = self._keep(value, below, depth + 1)
+            if copy is _LEFT_OUT:
+                continue
+            if _can_be_a_key(key):
+                kept.append((key, copy))
+            else:
+                self.left_out.append(below)
         self._ancestors.discard(id(node))
         if pairs and not kept:
             return _LEFT_OUT
+        if name_of(node) == COUNTER:
+            return Call(Global("collections", "Counter"), (Dict(kept),))
         if name_of(node) != ORDERED_DICT:
             return Dict(kept)
         ordered = Call(Global("collections", "OrderedDict"), ())
@@ -104,20 +118,24 @@ class Keeper:
         if not isinstance(node, (Call, TensorRef, Global, Set)):
             return _plain(node)
         if id(node) not in self._leaves:
-            self._leaves[id(node)] = _object(node)
+            no_meta = self.meta and is_tensor(node) and tensor_of(node) is None and name_of(node) != META_TENSOR
+            self._leaves[id(node)] = _LEFT_OUT if no_meta else _object(node)
         return self._leaves[id(node)]
 
 
 def _plain(node: Node) -> Node:
-    if node is None or isinstance(node, (bool, float, str, StorageRef)):
+    if node is None or isinstance(node, (bool, float, str, bytes, bytearray, StorageRef)):
         return node
     if isinstance(node, int):
         return node if node.bit_length() <= MAX_INT_BITS else _LEFT_OUT
     if isinstance(node, (list, tuple)) and not node:
         return node
-    if isinstance(node, bytes):
-        return Call(Global("_codecs", "encode"), (node.decode("latin1"), "latin1"))
     return _LEFT_OUT
+
+
+def _can_be_a_key(node: Node) -> bool:
+    """Plain values, and tuples of such; whether it can be hashed is the loader's to find out."""
+    return _plain(node) is not _LEFT_OUT or (isinstance(node, tuple) and _is_allowed_throughout(node))
 
 
 def _object(node: Call | TensorRef | Global | Set) -> Node:
@@ -147,12 +165,14 @@ def _is_allowed_throughout(root: Node) -> bool:
             if not is_allowed(node):
                 return False
         elif isinstance(node, Call):
-            if node.how not in {"reduce", "newobj"} or not isinstance(node.function, Global):
+            if not _is_allowed_call(node):
                 return False
             stack += (node.function, node.args, *node.items, *node.states)
             stack += (part for pair in node.pairs for part in pair)
         elif isinstance(node, Dict):
             stack += (part for pair in node.pairs for part in pair)
+        elif isinstance(node, Set) and not node.frozen:
+            stack += node.items
         elif isinstance(node, (list, tuple)):
             stack += node
         elif isinstance(node, TensorRef):
@@ -160,6 +180,18 @@ def _is_allowed_throughout(root: Node) -> bool:
         elif _plain(node) is _LEFT_OUT:
             return False
     return True
+
+
+def _is_allowed_call(node: Call) -> bool:
+    """Whether torch makes an object of a call whose names it allows; its arguments are looked at by the caller."""
+    name, args = name_of(node), node.args
+    if name is None or node.how not in {"reduce", "newobj"} or not isinstance(args, tuple):
+        return False
+    if (node.pairs or node.states) and name not in {ORDERED_DICT, COUNTER}:
+        return False
+    if name == "torch.device":
+        return 0 < len(args) <= 2 and isinstance(args[0], str) and _DEVICE.fullmatch(args[0]) is not None
+    return not node.items
 
 
 def metadata_of(state_dict: Node) -> Node | None:

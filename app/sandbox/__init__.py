@@ -11,8 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import BoundedSemaphore
 
-from ..errors import HostileCheckpoint, StateroomError
+from ..errors import HostileCheckpoint, StateroomError, StoreError
 from .wire import error_from_bytes, join_parts, split_parts
 
 PureFunction = Callable[..., Sequence[bytes]]
@@ -23,7 +24,10 @@ CPU_SECONDS = 60
 MEMORY = 2 * 1024**3
 """Bytes of anonymous memory; file mappings do not count."""
 
-WALL_SECONDS = 120
+WALL_SECONDS = 300
+
+_places = BoundedSemaphore(os.cpu_count() or 1)
+"""As many children at once as can run at once: more would only take memory."""
 
 
 def run(
@@ -32,11 +36,17 @@ def run(
     """Call ``function(*parts)`` in a child process and return its parts.
 
     ``function`` is a module-level function. Raises what it raised, and HostileCheckpoint (rule ``time`` or
-    ``memory``) where it took more CPU time or memory than it may.
+    ``memory``) where it took more CPU time or memory than it may; StoreError (``parser-busy``) where the machine has
+    neither.
     """
+    with _places:
+        return _run([function.__module__, function.__name__, str(seconds), str(memory)], join_parts(parts))
+
+
+def _run(arguments: Sequence[str], call: bytes) -> list[bytes]:
     root = Path(__file__).parents[1]
     child = subprocess.Popen(  # noqa: S603 - our own interpreter, our own function
-        [sys.executable, "-m", __name__, function.__module__, function.__name__, str(seconds), str(memory)],
+        [sys.executable, "-m", __name__, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -44,14 +54,16 @@ def run(
         env={"PYTHONPATH": str(root.parent), "PATH": os.defpath, "LC_ALL": "C.UTF-8"},
     )
     try:
-        output, _ = child.communicate(join_parts(parts), timeout=WALL_SECONDS)
+        output, _ = child.communicate(call, timeout=WALL_SECONDS)
     except subprocess.TimeoutExpired as error:
-        raise _over("time") from error
+        raise _busy() from error
     finally:
         child.kill()
         child.wait()
-    if child.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:  # at the limit, and a second after it
-        raise _over("time")
+    if child.returncode == -signal.SIGXCPU:
+        raise HostileCheckpoint("the file takes more time to read than any honest checkpoint", rule="time")
+    if child.returncode == -signal.SIGKILL:  # not ours: the machine has run out of memory
+        raise _busy()
     if child.returncode != 0 or not output:
         raise StateroomError("the parser's process ended without an answer")
     if output[:1] != b"+":
@@ -59,5 +71,5 @@ def run(
     return split_parts(memoryview(output)[1:])
 
 
-def _over(what: str) -> HostileCheckpoint:
-    return HostileCheckpoint(f"the file takes more {what} to read than any honest checkpoint", rule=what)
+def _busy() -> StoreError:
+    return StoreError("the server is too busy to read a large pickle now; try again later", code="parser-busy")

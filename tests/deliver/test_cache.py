@@ -43,3 +43,11 @@ def test_a_failure_is_not_remembered():
     with pytest.raises(ZeroDivisionError):
         cache.get("key", lambda: 1 // 0)
     assert cache.get("key", lambda: 7) == 7
+
+
+def test_a_key_that_fails_leaves_nothing_behind():
+    cache: Cache[int] = Cache(10, lambda _: 1)
+    for key in "abc":
+        with pytest.raises(ZeroDivisionError):
+            cache.get(key, lambda: 1 // 0)
+    assert cache._makers == {}

@@ -348,3 +348,50 @@ def test_numbers_too_long_to_print_are_kept():
     state["param_groups"][0]["huge"] = 2**20000
     data = save({"model": {"w": parameter.data}, "optimizer": state})
     assert torch.load(io.BytesIO(served_file(data)), weights_only=False)["optimizer"] == state
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_what_weights_only_allows_is_kept_whatever_protocol_wrote_it(protocol):
+    values = {
+        "counter": collections.Counter({30: 1, 80: 1}),
+        "set": {1, 2},
+        "bytes": b"\0\xff",
+        "bytearray": bytearray(b"abc"),
+        "keys": {(1, "a"): 2, None: 3, 1.5: 4},
+        "ordered": collections.OrderedDict(a=1),
+        "device": torch.device("cuda:1"),
+        "size": torch.Size([2, 3]),
+        "dtype": torch.float16,
+    }
+    data = save({"model": {"w": torch.zeros(2)}, "t": torch.ones(1), "values": values}, pickle_protocol=protocol)
+    made = planned(data, Wanted(query=StateDictQuery(component="")))
+    loaded = load(materialise(made, data))["values"]
+    assert made.left_out == ()
+    assert loaded == values
+    assert {key: type(value) for key, value in loaded.items()} == {key: type(value) for key, value in values.items()}
+
+
+class Nonsense:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return torch.device, ("nonsense",)
+
+
+def test_a_call_that_torch_would_refuse_is_left_out_and_so_is_a_key():
+    values = {"device": Nonsense(), frozenset({1}): 2, "kept": 1}
+    data = save({"model": {"w": torch.zeros(2)}, "t": torch.ones(1), "a": values})
+    made = planned(data, Wanted(query=StateDictQuery(component="")))
+    assert load(materialise(made, data))["a"] == {"kept": 1}
+    assert made.left_out == ("a.device", "a.(key)")
+
+
+def test_an_empty_storage_seen_as_two_dtypes_stays_two():
+    empty = torch.empty(0)
+    loaded = load(served_file(save({"a": empty, "b": empty.view(torch.int32)})))
+    assert {key: tensor.dtype for key, tensor in loaded.items()} == {"a": torch.float32, "b": torch.int32}
+
+
+def test_a_quantized_tensor_has_no_meta_and_is_named():
+    data = save({"q": quantized(), "w": torch.zeros(3)})
+    made = planned(data, Wanted(query=StateDictQuery(device="meta")))
+    assert list(load(materialise(made, data))) == ["w"]
+    assert made.left_out == ("q",)

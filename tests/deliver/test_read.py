@@ -48,7 +48,15 @@ def put(catalog: Catalog, store: LocalPackStore, tmp_path: Path, name: str, cont
 
 
 def part(blob: Blob, index: int, start: int, end: int) -> BlockPart:
-    return BlockPart(Block(blob.digest, index), Span(start, end))
+    length = min(BLOCK_SIZE, blob.length - index * BLOCK_SIZE)
+    return BlockPart(Block(blob.digest, index, length), Span(start, end))
+
+
+def window_of(*parts: BlockPart | memoryview) -> Window:
+    window = Window()
+    for each in parts:
+        window.add(each)
+    return window
 
 
 def test_a_window_is_its_parts_in_order_wherever_they_are_kept(catalog, store, tmp_path):
@@ -57,12 +65,13 @@ def test_a_window_is_its_parts_in_order_wherever_they_are_kept(catalog, store, t
         catalog, store, tmp_path, "two", small[20:]
     )
     reader = BlobReader(catalog, store, "ns")
-    window = Window([memoryview(b"head")])
+    window = window_of(memoryview(b"head"))
     expected = b"head"
     for blob, content in reversed(list(zip(blobs[1:], small, strict=True))):
-        window.parts += [part(blob, 0, 7, 4000), memoryview(b"-")]
+        window.add(part(blob, 0, 7, 4000))
+        window.add(memoryview(b"-"))
         expected += content[7:4000] + b"-"
-    window.parts.append(part(blobs[0], 1, 10, 5000))
+    window.add(part(blobs[0], 1, 10, 5000))
     expected += large[BLOCK_SIZE + 10 :]
     assert b"".join(reader.load(window)) == expected
 
@@ -75,7 +84,7 @@ def test_a_flipped_bit_is_an_error_whichever_part_of_the_block_is_read(catalog, 
     file.chmod(0o644)
     file.write_bytes(data)
     with pytest.raises(DamagedBlob, match="no longer matches"):
-        BlobReader(catalog, store, "ns").load(Window([part(blob, 0, 0, 10)]))
+        BlobReader(catalog, store, "ns").load(window_of(part(blob, 0, 0, 10)))
 
 
 def test_a_pack_that_was_compacted_meanwhile_is_looked_up_once_more(catalog, store, tmp_path):
@@ -87,7 +96,7 @@ def test_a_pack_that_was_compacted_meanwhile_is_looked_up_once_more(catalog, sto
     with catalog.write() as session:
         session.execute(delete_blobs())
     put(catalog, store, tmp_path, "two", [content])
-    assert b"".join(reader.load(Window([part(blob, 0, 0, 50_000)]))) == content
+    assert b"".join(reader.load(window_of(part(blob, 0, 0, 50_000)))) == content
 
 
 def delete_blobs():
@@ -118,5 +127,5 @@ def test_neighbours_are_read_in_one_go(catalog, store, tmp_path):
             return super().read(name, span)
 
     reader = BlobReader(catalog, Counting(tmp_path / "packs", durable=False), "ns")
-    reader.load(Window([part(blob, 0, 0, 5000) for blob in blobs]))
+    reader.load(window_of(*(part(blob, 0, 0, 5000) for blob in blobs)))
     assert len(reads) == 1

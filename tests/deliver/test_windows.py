@@ -70,3 +70,14 @@ def test_a_window_of_many_small_parts_is_cut_too():
     cut = list(cut_windows(file, BlobMap(manifest), 0, file.size))
     assert max(len(window.parts) for window in cut) <= windows_module.MAX_PARTS
     assert sum(window.size for window in cut) == file.size
+
+
+def test_what_a_window_reads_is_bounded_even_if_it_sends_next_to_nothing():
+    manifest = manifest_of([(64, 40 * BLOCK_SIZE)])
+    file = VirtualFile()
+    for block in range(40):
+        start = 64 + block * BLOCK_SIZE + 1000
+        file.add_span(Span(start, start + 10))
+    cut = list(cut_windows(file, BlobMap(manifest), 0, file.size))
+    assert sum(window.size for window in cut) == 400
+    assert max(sum(block.length for block in window.blocks) for window in cut) <= windows_module.MAX_READ

@@ -198,3 +198,24 @@ def test_containers_that_share_containers_that_share_containers_are_refused():
     with pytest.raises(HostileCheckpoint) as refused:
         index_of(layer)
     assert refused.value.rule == "paths"
+
+
+def test_a_number_in_a_large_storage_costs_no_more_than_its_own_bytes():
+    big = torch.arange(1_000_000.0)
+    buffer = io.BytesIO()
+    torch.save({"loss": big[77], "model": {"w": big}, **{f"m{i}": big[i] for i in range(50)}}, buffer)
+    largest = 0
+
+    class Watched:
+        def __len__(self) -> int:
+            return len(buffer.getvalue())
+
+        def __getitem__(self, part: slice) -> memoryview:
+            nonlocal largest
+            data = buffer.getbuffer()[part]
+            largest = max(largest, len(data))
+            return data
+
+    found = index(Watched())
+    assert (found.facts.loss, found.facts.metrics["m49"]) == (77.0, 49.0)
+    assert largest < 100_000
