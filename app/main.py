@@ -117,10 +117,16 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"cannot listen on {host}:{port}: {reason}") from error
 
 
+def _is_the_servers(record: logging.LogRecord) -> bool:
+    """False for uvicorn's warnings about what a client sent: it has its answer, and could fill the log with them."""
+    return record.levelno > logging.WARNING or record.module != "httptools_impl"
+
+
 def serve(settings: Settings) -> None:
     """Run the server until it is told to stop. Raises OSError and StateroomError when it can't start."""
     keep_freed_memory()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").addFilter(_is_the_servers)
     with data_dir_held(settings):
         listener = listen(settings.host, settings.port)
         with closing(Catalog(settings.catalog_url)) as catalog:

@@ -31,8 +31,21 @@ class Settings(BaseSettings):
     @field_validator("store_url")
     @classmethod
     def _is_a_folder(cls, url: str | None) -> str | None:
-        if url is not None and not (urlsplit(url).scheme == "file" and urlsplit(url).path.startswith("/")):
+        if url is None:
+            return url
+        parts = urlsplit(url)
+        if not (parts.scheme == "file" and parts.path.startswith("/")):
             raise ValueError("a store is file:///PATH")
+        if parts.netloc not in {"", "localhost"}:
+            raise ValueError(f"a store is file:///PATH, with three slashes: {parts.netloc!r} is read as a host")
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _has_no_host(cls, url: str | None) -> str | None:
+        """Of SQLite's alone; all else about it is the catalog's to say."""
+        if url is not None and urlsplit(url).scheme.startswith("sqlite") and (host := urlsplit(url).netloc):
+            raise ValueError(f"the database is sqlite:///PATH, with three slashes: {host!r} is read as a host")
         return url
 
     @property

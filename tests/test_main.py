@@ -82,6 +82,16 @@ def test_what_it_prints_is_one_line(fresh_server: StartServer) -> None:
     assert server.log == f"Stateroom is ready on {server.base_url}\n"
 
 
+def test_what_is_no_http_is_answered_and_not_logged(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"hello\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400")
+    with server.client() as http:
+        assert http.get("/healthz", headers={"Connection": "Upgrade", "Upgrade": "websocket"}).status_code == 200
+    assert server.log == f"Stateroom is ready on {server.base_url}\n"
+
+
 def test_ctrl_c_ends_it_well(fresh_server: StartServer) -> None:
     server = fresh_server()
     assert server.stop() == 0

@@ -37,10 +37,19 @@ def test_everything_lies_in_the_data_dir_unless_told_otherwise(tmp_path: Path) -
     assert elsewhere.store_folder == Path("/mnt/big disk")
 
 
-@pytest.mark.parametrize("url", ["s3://bucket", "file:relative", "/just/a/path", "file://"])
+@pytest.mark.parametrize("url", ["s3://bucket", "file:relative", "/just/a/path", "file://", "file://[x"])
 def test_a_store_is_a_folder_by_its_url(url: str) -> None:
     with pytest.raises(ValidationError):
         Settings(store_url=url)
+
+
+def test_a_folder_that_reads_as_a_host_is_refused_by_name() -> None:
+    with pytest.raises(ValidationError, match="'data' is read as a host"):
+        Settings(store_url="file://data/store")
+    with pytest.raises(ValidationError, match="'data' is read as a host"):
+        Settings(database_url="sqlite://data/catalog.db")
+    assert Settings(store_url="file://localhost/store").store_folder == Path("/store")
+    assert Settings(database_url="sqlite:///data/catalog.db").catalog_url == "sqlite:///data/catalog.db"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,11 +18,13 @@ from .conditional import is_known, range_applies
 from .problems import Problem
 from .ranges import UnsatisfiableRange, content_range, requested_span
 from .services import Streams
-from .wire import is_head
+from .wire import is_head, path_value
 
 SMALLEST_SLICE = 128 * 1024
 LARGEST_SLICE = 1024 * 1024
 LEFT_OUT_BYTES = 2048
+
+_NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
 _FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -31,6 +34,12 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     416: {"description": "The range is outside the file"},
 }
 """OpenAPI for every route that answers with a DownloadResponse."""
+
+
+def file_name(asked: str | None, default: str) -> str:
+    """What ``asked``, a segment of a path, comes to as a file in the folder it is saved to; ``default`` for nothing."""
+    name = _NOT_IN_A_NAME.sub("_", path_value(asked or ""))
+    return name if name.strip(" .") else default
 
 
 def disposition(filename: str) -> str:
@@ -69,7 +78,7 @@ class DownloadResponse(Response):
             "ETag": f'"{download.etag}"',
             "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",
-            "Content-Disposition": disposition(filename or download.filename),
+            "Content-Disposition": disposition(file_name(filename, download.filename)),
         }
         if download.left_out:
             self._fields["Stateroom-Left-Out"] = left_out(download.left_out)

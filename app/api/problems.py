@@ -47,6 +47,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.MissingBlobs: Kind(409, "Stored bytes are needed that are no longer there"),
     "malformed-request": Kind(400, "The request is malformed"),
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
+    "format-unavailable": Kind(501, "This server does not write that format"),
     "no-original": Kind(404, "There is no uploaded file"),
 }
 """By the error's code where it has an entry, else by its very class."""

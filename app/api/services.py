@@ -1,17 +1,29 @@
 """What a handler works with: the parts that the composition root made, reached by one dependency."""
 
+import asyncio
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Annotated
 
-from fastapi import Depends, Request
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from ..catalog import Catalog
+from ..catalog.checkpoints import resolve
 from ..deliver.service import Deliver
-from ..ingest import Ingest
+from ..ingest import Fields, Ingest, SpooledUpload
 from ..store.pack_store import PackStore
+from ..values.checkpoint import Checkpoint, ModelName
+
+PLAN_THREADS = 8
+COMMIT_THREADS = 4
+"""What may take seconds has threads of its own. Whoever waits for one of them holds none, so that what is asked of
+the catalog alone, and the health checks, find theirs free.
+"""
 
 
 class Streams:
@@ -31,7 +43,7 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """``token`` is the one all-powerful token, None where everybody may do everything."""
+    """Made on the event loop. ``token`` is the one all-powerful token, None where everybody may do everything."""
 
     catalog: Catalog
     store: PackStore
@@ -39,12 +51,48 @@ class Services:
     deliver: Deliver
     streams: Streams
     token: str | None
+    plan_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PLAN_THREADS))
+    commit_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(COMMIT_THREADS))
 
-    def accepts(self, token: str | None) -> bool:
+    def accepts(self, token: bytes | None) -> bool:
         """Whether this is the token; takes as long for a nearly right one as for a wrong one."""
         if self.token is None:
             return True
-        return token is not None and hmac.compare_digest(token.encode(), self.token.encode())
+        return token is not None and hmac.compare_digest(token, self.token.encode())
+
+    async def from_inside(
+        self, model: ModelName, ref: str, run: str | None, answer: Callable[[Checkpoint], Response]
+    ) -> Response:
+        """What ``answer`` makes of the checkpoint that ``ref`` names: anything that needs its manifest or a plan.
+
+        It is called in a thread, and may block.
+        """
+
+        def resolved() -> Checkpoint:
+            with self.catalog.read() as session:
+                return resolve(session, model, ref, run)
+
+        checkpoint = await run_in_threadpool(resolved)
+        return await to_thread.run_sync(answer, checkpoint, limiter=self.plan_threads)
+
+    async def commit(self, upload: SpooledUpload, model: ModelName, fields: Fields) -> Checkpoint:
+        """``Ingest.commit`` in a thread. An upload whose commit never begins, for want of a thread or because the
+        request is cancelled, is discarded.
+        """
+        taken = Lock()  # by the commit or by the discard, whichever comes first
+
+        def commit() -> Checkpoint | None:
+            return self.ingest.commit(upload, model, fields) if taken.acquire(blocking=False) else None
+
+        try:
+            checkpoint = await to_thread.run_sync(commit, limiter=self.commit_threads)
+        except BaseException:
+            if taken.acquire(blocking=False):
+                # Submitted at once and shielded: a cancelled task is not let wait for it.
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.ingest.discard, upload))
+            raise
+        assert checkpoint is not None  # noqa: S101 - only a discard takes the upload from its commit, and it raises
+        return checkpoint
 
 
 async def services_of(request: Request) -> Services:

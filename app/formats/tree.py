@@ -1,10 +1,11 @@
 """Reading a parsed pickle as the tree of mappings and lists it describes."""
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from ..errors import HostileCheckpoint
 from ..values.manifest import Path
+from .pickle.nesting import parts
 from .pickle.nodes import Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
 
 PLAIN_MAPPINGS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
@@ -145,29 +146,12 @@ def refs_in(root: Node) -> list[StorageRef | TensorRef]:
     stack: list[Node] = [root]
     while stack:
         node = stack.pop()
-        if not isinstance(node, (*CONTAINERS, TensorRef, StorageRef, Persistent)) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, (TensorRef, StorageRef)):
-            refs.append(node)
-            stack += node.rest if isinstance(node, TensorRef) else ()
-        else:
-            stack += _parts(node)
+        if isinstance(node, (*CONTAINERS, TensorRef, StorageRef, Persistent)) and id(node) not in seen:
+            seen.add(id(node))
+            stack += parts(node)
+            if isinstance(node, (TensorRef, StorageRef)):
+                refs.append(node)
     return refs
-
-
-def _parts(node: Node) -> Iterable[Node]:
-    """All nodes directly inside a container, whatever part they play there."""
-    if isinstance(node, (list, tuple)):
-        return node
-    if isinstance(node, Set):
-        return node.items
-    if isinstance(node, Persistent):
-        return (node.pid,)
-    pairs = (part for pair in node.pairs for part in pair)
-    if isinstance(node, Dict):
-        return pairs
-    return (node.function, node.args, node.kwargs, *pairs, *node.items, *node.states)
 
 
 def path_element(key: Node) -> str | int:

@@ -1,7 +1,7 @@
 """What an upload was found to contain: the manifest, and the plain facts lifted into the catalog.
 
-Positions are offsets in the uploaded file. Everything that is served is laid out in those coordinates; ``layout``
-turns them into blobs.
+Positions are offsets in the uploaded file. Everything that is served is laid out in those coordinates;
+``deliver.spans`` turns them into blobs.
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,8 @@ import base64
 import httpx
 import pytest
 
-from tests.api.conftest import Upload, load, problem
+from tests.api.conftest import Upload, exactly, load, problem
+from tests.server import Server
 
 ROUTES = ["state_dict", "file", "original"]
 
@@ -58,6 +59,22 @@ def test_the_name_in_the_address_is_the_files(http: httpx.Client, checkpoints: s
     injected = http.get(f"{checkpoints}/1/original/a%22%0D%0ASet-Cookie:%20b.pt")
     assert injected.status_code == 200
     assert "Set-Cookie" not in injected.headers
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"), [("..", None), (".", None), ("..%2F..%2Fetc%2Fx.pt", ".._.._etc_x.pt"), ("a%5Cb", "a_b")]
+)
+def test_a_name_in_the_address_leads_to_no_other_folder(
+    server: Server, checkpoints: str, model_name: str, upload: Upload, asked: str, name: str | None
+) -> None:
+    upload()
+    for route in ROUTES:
+        answer = exactly(server, "GET", f"{checkpoints}/1/{route}/{asked}")
+        disposition = answer.headers["Content-Disposition"]
+        if name is None:
+            assert disposition.startswith(f'attachment; filename="{model_name.split("/")[1]}-v1-')
+        else:
+            assert disposition == f'attachment; filename="{name}"'
 
 
 @pytest.mark.parametrize("route", [*ROUTES, "tensors", "state_dict/index"])

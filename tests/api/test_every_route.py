@@ -1,5 +1,6 @@
 """What holds for every route there is, read from the server's own OpenAPI document."""
 
+import base64
 import re
 
 import httpx
@@ -88,6 +89,48 @@ def test_no_route_but_health_answers_without_the_token(guarded: Server, method: 
         right = http.request(method, address(path), headers={"Authorization": "Bearer s3cret"})
         assert right.status_code != 401
         assert http.request(method, address(path), auth=("anybody", "s3cret")).status_code != 401
+
+
+def test_the_description_is_public_and_names_both_ways_in(guarded: Server) -> None:
+    with guarded.client() as http:
+        assert http.get("/docs").status_code == 200
+        schemes = http.get("/openapi.json").json()["components"]["securitySchemes"]
+    assert {name: scheme["scheme"] for name, scheme in schemes.items()} == {
+        "HTTPBearer": "bearer",
+        "HTTPBasic": "basic",
+    }
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Basic " + base64.b64encode("zoë:anything".encode()),
+        b"Basic " + base64.b64encode(b"no colon"),
+        b"Basic " + base64.b64encode(b"\xff\xfe:x"),
+        b"Basic !!",
+        b"Basic",
+        b"Bearer \xff",
+        b"Digest x",
+    ],
+)
+def test_any_authorization_is_right_for_an_open_server_and_wrong_for_a_guarded_one(
+    http: httpx.Client, guarded: Server, header: bytes
+) -> None:
+    assert http.get("/v1/models", headers={b"Authorization": header}).status_code == 200
+    with guarded.client() as other:
+        answer = other.get("/v1/models", headers={b"Authorization": header})
+    assert problem(answer) == (401, "unauthorized")
+    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_a_token_may_hold_any_letter(fresh_server: StartServer) -> None:
+    token = "pässwörd-✓:x".encode()
+    server = fresh_server(env={"STATEROOM_SERVER_TOKEN": token.decode(), "STATEROOM_DURABLE": "off"})
+    with server.client() as http:
+        for right in (b"Bearer " + token, b"bearer  " + token, b"Basic " + base64.b64encode(b"zo\xc3\xab:" + token)):
+            assert http.get("/v1/models", headers={b"Authorization": right}).status_code == 200
+        for wrong in (b"Bearer " + token[:-1], b"Basic " + base64.b64encode(token)):
+            assert http.get("/v1/models", headers={b"Authorization": wrong}).status_code == 401
 
 
 def test_a_body_is_not_read_before_the_token(guarded: Server) -> None:

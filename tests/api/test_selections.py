@@ -48,7 +48,7 @@ def test_the_query_reaches_the_file(http: httpx.Client, checkpoints: str, upload
         ("state_dict?include=re:(", (422, "bad-pattern")),
         ("state_dict?device=cpu&device=cuda", (422, "repeated-parameter")),
         ("state_dict?dtype=float16", (501, "cast-unavailable")),
-        ("state_dict?format=safetensors", (422, "format-unavailable")),
+        ("state_dict?format=safetensors", (501, "format-unavailable")),
         ("state_dict?format=onnx", (422, "unknown-format")),
         ("state_dict?plan=0123", (410, "plan-expired")),
         ("state_dict?plan=0123&device=cpu", (422, "plan-and-selection")),
@@ -92,6 +92,26 @@ def test_the_index_says_where_each_storage_lies(http: httpx.Client, checkpoints:
         data = file.content[storage["start"] : storage["end"]]
         assert storage["digest"] == f"blake3:{blake3(data).hexdigest()}"
         assert storage["blocks"] == [blake3(data).hexdigest()]
+
+
+def test_the_index_of_a_model_that_is_named_like_its_route_has_the_right_address(http: httpx.Client) -> None:
+    here = "/v1/models/state_dict/index/checkpoints"
+    version = http.post(here, content=saved(state_dict())).json()["version"]
+    layout = http.get(f"{here}/latest/state_dict/index", params={"device": "cuda:0"}).json()
+    assert layout["url"] == f"{here}/{version}/state_dict?device=cuda%3A0"
+    assert http.head(layout["url"]).headers["ETag"] == f'"{layout["etag"]}"'
+
+
+@pytest.mark.parametrize("route", ["tensors", "state_dict/index"])
+@pytest.mark.parametrize("ref", ["1", "latest"])
+def test_what_is_said_about_a_file_has_to_be_asked_for_again(
+    http: httpx.Client, checkpoints: str, upload: Upload, route: str, ref: str
+) -> None:
+    upload()
+    answer = http.get(f"{checkpoints}/{ref}/{route}")
+    assert answer.headers["Cache-Control"] == "no-cache"
+    again = http.get(f"{checkpoints}/{ref}/{route}", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
 
 
 def test_a_warm_start_is_known_before_a_byte_moves(http: httpx.Client, checkpoints: str, upload: Upload) -> None:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from ...catalog.checkpoints import resolve
 from ...select.query import parse_device
+from ...values.checkpoint import Checkpoint
 from ..answers import identity_headers, lifetime
 from ..downloads import FILE_RESPONSES, DownloadResponse
 from ..params import Model, Ref, Run
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tag
 @router.get(
     "/file/{filename}", summary="Download a checkpoint under a name", response_class=Response, responses=FILE_RESPONSES
 )
-def file(
+async def file(
     request: Request,
     services: Parts,
     model: Model,
@@ -30,11 +30,13 @@ def file(
 ) -> Response:
     """Every field as it was saved."""
     location = None if device is None else parse_device(device)
-    with services.catalog.read() as session:
-        checkpoint = resolve(session, model, ref, run)
-    download = services.deliver.file(checkpoint, location, weights_only=weights_only)
-    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
-    return DownloadResponse(download, headers, services.streams, filename=filename)
+
+    def answer(checkpoint: Checkpoint) -> Response:
+        download = services.deliver.file(checkpoint, location, weights_only=weights_only)
+        headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
+        return DownloadResponse(download, headers, services.streams, filename=filename)
+
+    return await services.from_inside(model, ref, run, answer)
 
 
 @router.get("/original", summary="Download the upload", response_class=Response, responses=FILE_RESPONSES)
@@ -44,11 +46,13 @@ def file(
     response_class=Response,
     responses=FILE_RESPONSES,
 )
-def original(
+async def original(
     request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: str | None = None
 ) -> Response:
     """Byte for byte."""
-    with services.catalog.read() as session:
-        checkpoint = resolve(session, model, ref, run)
-    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
-    return DownloadResponse(services.deliver.original(checkpoint), headers, services.streams, filename=filename)
+
+    def answer(checkpoint: Checkpoint) -> Response:
+        headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
+        return DownloadResponse(services.deliver.original(checkpoint), headers, services.streams, filename=filename)
+
+    return await services.from_inside(model, ref, run, answer)

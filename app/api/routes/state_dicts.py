@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from ...catalog.checkpoints import resolve
 from ...deliver.service import LayoutIndex
 from ...errors import InvalidRequest
 from ...select.query import StateDictQuery
 from ...select.warmstart import Report, TargetTensor
+from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
 from ..answers import fixed_url, identity_headers, json_answer, lifetime
 from ..bodies import Body, documented_body
@@ -98,16 +98,15 @@ class WarmstartReport(BaseModel):
 
 
 @router.get("/state_dict/index", summary="The layout of a state_dict's file", response_model=Layout)
-def layout(
+async def layout(
     request: Request, services: Parts, model: Model, ref: Ref, selection: Selection, run: Run = None
 ) -> Response:
-    with services.catalog.read() as session:
-        checkpoint = resolve(session, model, ref, run)
-    index = services.deliver.index(checkpoint, selection)
-    url = fixed_url(request, checkpoint).replace("/state_dict/index", "/state_dict", 1)
-    return json_answer(
-        request, Layout.of(index, url), {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
-    )
+    def answer(checkpoint: Checkpoint) -> Response:
+        index = services.deliver.index(checkpoint, selection)
+        view = Layout.of(index, fixed_url(request, checkpoint, "/state_dict"))
+        return json_answer(request, view, identity_headers(request, checkpoint, ref))
+
+    return await services.from_inside(model, ref, run, answer)
 
 
 @router.get("/state_dict", summary="Download a state_dict", response_class=Response, responses=FILE_RESPONSES)
@@ -117,7 +116,7 @@ def layout(
     response_class=Response,
     responses=FILE_RESPONSES,
 )
-def state_dict(
+async def state_dict(
     request: Request,
     services: Parts,
     model: Model,
@@ -130,12 +129,14 @@ def state_dict(
     """A torch file that always loads with `weights_only=True`."""
     if plan is not None and selection != StateDictQuery():
         raise InvalidRequest("a plan is a selection already: give it, or a selection", code="plan-and-selection")
-    with services.catalog.read() as session:
-        checkpoint = resolve(session, model, ref, run)
-    deliver = services.deliver
-    download = deliver.state_dict(checkpoint, selection) if plan is None else deliver.planned(checkpoint, plan)
-    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
-    return DownloadResponse(download, headers, services.streams, filename=filename)
+
+    def answer(checkpoint: Checkpoint) -> Response:
+        deliver = services.deliver
+        download = deliver.state_dict(checkpoint, selection) if plan is None else deliver.planned(checkpoint, plan)
+        headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
+        return DownloadResponse(download, headers, services.streams, filename=filename)
+
+    return await services.from_inside(model, ref, run, answer)
 
 
 @router.post(
@@ -144,16 +145,19 @@ def state_dict(
     response_model=WarmstartReport,
     openapi_extra=documented_body(WarmstartRequest),
 )
-def warmstart(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
+async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
     """What would match, what would be missing, what would not fit: known before a byte of a tensor moves."""
-    asked = body.read(WarmstartRequest)
-    target = {
-        key: TargetTensor(tuple(each.shape), each.dtype.removeprefix("torch.")) for key, each in asked.target.items()
-    }
-    with services.catalog.read() as session:
-        checkpoint = resolve(session, model, ref, run)
-    report, plan = services.deliver.warmstart(checkpoint, target, asked.query)
-    name = f"{stem(checkpoint)}-{plan.rpartition(':')[2][:8]}.pt"
-    download = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
-    view = WarmstartReport.of(report, download if report.matched_keys else None)
-    return json_answer(request, view, {**identity_headers(request, checkpoint, ref), "Cache-Control": "no-store"})
+
+    def answer(checkpoint: Checkpoint) -> Response:
+        asked = body.read(WarmstartRequest)
+        target = {
+            key: TargetTensor(tuple(each.shape), each.dtype.removeprefix("torch."))
+            for key, each in asked.target.items()
+        }
+        report, plan = services.deliver.warmstart(checkpoint, target, asked.query)
+        name = f"{stem(checkpoint)}-{plan.rpartition(':')[2][:8]}.pt"
+        download = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
+        view = WarmstartReport.of(report, download if report.matched_keys else None)
+        return json_answer(request, view, {**identity_headers(request, checkpoint, ref), "Cache-Control": "no-store"})
+
+    return await services.from_inside(model, ref, run, answer)

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
-from ...catalog.checkpoints import resolve
 from ...errors import InvalidRequest
 from ...select.components import choose_component
+from ...values.checkpoint import Checkpoint
 from ...values.manifest import ComponentKind, Manifest, Tensor
-from ..answers import identity_headers, json_answer, lifetime
+from ..answers import identity_headers, json_answer
 from ..params import Cursor, Model, Ref, Run
 from ..services import Parts
 from ..views import FileText, printable
@@ -65,7 +65,7 @@ class TensorPage(BaseModel):
 
 
 @router.get("/tensors", summary="List its tensors", response_model=TensorPage)
-def tensors(
+async def tensors(
     request: Request,
     services: Parts,
     model: Model,
@@ -76,11 +76,12 @@ def tensors(
     cursor: Cursor = None,
 ) -> Response:
     """In the file's order, with each component's shape of things beside them."""
-    with services.catalog.read() as session:
-        checkpoint = resolve(session, model, ref, run)
-    view = _page(services.deliver.manifest(checkpoint), component, limit, _position(cursor))
-    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
-    return json_answer(request, view, headers)
+
+    def answer(checkpoint: Checkpoint) -> Response:
+        view = _page(services.deliver.manifest(checkpoint), component, limit, _position(cursor))
+        return json_answer(request, view, identity_headers(request, checkpoint, ref))
+
+    return await services.from_inside(model, ref, run, answer)
 
 
 def _position(cursor: str | None) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from ...values.checkpoint import Checkpoint, ModelName
 from ..answers import json_answer
@@ -61,7 +60,7 @@ async def _receive(request: Request, services: Services, model: ModelName) -> Ch
             fields = parse_fields([*in_query, *form.fields])
 
         upload = await services.ingest.receive(file_then_fields(), None)
-    return await run_in_threadpool(services.ingest.commit, upload, model, fields)
+    return await services.commit(upload, model, fields)
 
 
 def _declared_size(request: Request) -> int | None:
