@@ -22,7 +22,7 @@ from ..select.components import choose_component
 from ..select.keys import select_keys, select_leaves
 from ..select.modules import select_modules
 from ..select.query import StateDictQuery
-from ..values.manifest import Manifest, Path
+from ..values.manifest import Manifest, Path, dotted
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 
@@ -107,7 +107,7 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan:
     file, spans = write_torch_zip(pickle, records, manifest.byteorder)
     return Plan(
         file,
-        tuple(".".join(map(str, path)) for path in left_out),
+        tuple(map(dotted, left_out)),
         tuple(PlannedStorage(span, record.span) for span, record in zip(spans, records, strict=True)),
     )
 
@@ -154,7 +154,7 @@ def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int]) -> tup
     """
     leaves = walk(tree, lambda node: is_leaf(node) or id(node) in skip, Budget(MAX_STEPS))
     paths = [path for path, node in leaves if id(node) not in skip]
-    chosen = select_leaves([".".join(map(str, path)) for path in paths], query)
-    wanted = {paths[i] for i in chosen}
-    keeper = Keeper(wanted.__contains__, skip, query.device == "meta")
+    names = [dotted(path) for path in paths]
+    wanted = {names[i] for i in select_leaves(names, query)}  # text: a file may choose integers whose hashes collide
+    keeper = Keeper(lambda path: dotted(path) in wanted, skip, query.device == "meta")
     return keeper.keep(tree), keeper.left_out

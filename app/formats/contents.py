@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from ..errors import HostileCheckpoint
 from ..values.manifest import Component, ComponentKind, Path, Storage, Tensor
 from .param_groups import param_groups_json
 from .pickle.nodes import Node
 from .torch_tensors import is_tensor, tensor_of
 from .tree import Budget, pairs_of, walk
+
+MAX_KEY_LENGTH = 4_096
+"""Characters in the names along a path, as many as the patterns that pick keys may have."""
 
 
 def component_kind(node: Node) -> ComponentKind | None:
@@ -32,12 +36,20 @@ def component_kind(node: Node) -> ComponentKind | None:
     return "state_dict" if tensors else None
 
 
+def check_key(path: Path) -> None:
+    """Raises HostileCheckpoint for a path that no key is as long as."""
+    length = sum(len(element) for element in path if isinstance(element, str))
+    if length > MAX_KEY_LENGTH:
+        raise HostileCheckpoint(f"a key of {length:,} characters; at most {MAX_KEY_LENGTH:,}", rule="key-length")
+
+
 def find_components(root: Node, budget: Budget) -> Iterator[tuple[Path, ComponentKind, Node]]:
     """Every component in the file's order; none lies inside another."""
     kinds = _Kinds()
     for path, node in walk(root, kinds.is_leaf, budget):
         kind = kinds.of(node)
         if kind is not None:
+            check_key(path)
             yield path, kind, node
 
 
@@ -88,6 +100,7 @@ def _tensors(
     for path, node in leaves:
         tensor = tensor_of(node)
         if tensor is not None:
+            check_key(path)
             yield Tensor(
                 component, path, tensor.dtype, tensor.shape, tensor.stride, tensor.offset, index_of[tensor.storage.key]
             )

@@ -73,7 +73,7 @@ class Layout:
         if placed is None:
             itemsize = 1 if ref.dtype is None else ref.dtype.itemsize
             location = ref.location if self.device is None else self.device
-            storage_class = ref.storage_class if ref.dtype is None else Global("torch", ref.storage_class.name)
+            storage_class = Global("torch.storage" if ref.dtype is None else "torch", ref.storage_class.name)
             placed = StorageRef(storage_class, ref.dtype, str(len(self.cuts)), location, span.length // itemsize)
             self._placed[place] = placed
             self.cuts.append(Cut(self.storages[ref.key], span))

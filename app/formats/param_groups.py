@@ -43,6 +43,7 @@ class _Shown:
         if depth and isinstance(node, (list, tuple)):
             return [self.show(item, depth - 1) for item in node[: MAX_VALUES - self.values]]
         if depth and (pairs := pairs_of(node)) is not None:
+            self.values += len(pairs)
             shown = pairs[: MAX_VALUES - self.values]
             return {str(path_element(key)): self.show(value, depth - 1) for key, value in shown}
         return f"<{_kind(node)}>"

@@ -14,6 +14,7 @@ from .torch_names import is_allowed, is_sharded
 
 __all__ = ["TorchHooks", "is_allowed", "is_tensor", "tensor_of"]
 
+STORAGE_MODULES = frozenset({"torch", "torch.cuda", "torch.storage", "torch.xpu", "torch.hpu"})
 MAX_DIMS = 64
 MAX_BYTES = 2**63 - 1
 """Sizes, strides and offsets are 64-bit in torch; so is a tensor's size in bytes."""
@@ -215,7 +216,7 @@ def _integers(node: Node) -> tuple[Node, ...]:
 
 def _dtype_of(storage_class: Global) -> DType | None:
     """The element type of a storage class; None for an untyped one."""
-    if storage_class.module.split(".")[0] == "torch":
+    if storage_class.module in STORAGE_MODULES:
         if storage_class.name == "UntypedStorage":
             return None
         if storage_class.name in DTYPE_OF_STORAGE_CLASS:

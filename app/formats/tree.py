@@ -16,9 +16,12 @@ CONTAINERS = (Dict, list, tuple, Call, Set)
 """What may have something below it."""
 
 MIN_BUDGET = 1_000_000
-"""Path elements allowed to the smallest file. A larger one may have as many as its pickle has bytes: each element
-costs an honest file several.
-"""
+"""What the smallest file may be charged; a larger one, as much as its pickle has bytes."""
+
+FREE_VISITS = 2
+"""One to find the components, one to list what is in or beside them."""
+
+FREE_DEPTH = 16
 
 MAX_INT_BITS = 64
 """Of an integer in a path; a larger one names no parameter, and costs seconds to be written in decimal."""
@@ -100,18 +103,23 @@ def children(node: Node) -> Iterator[tuple[str | int, Node]]:
 
 
 class Budget:
-    """How many steps walks through one file may take together, counted in elements of the paths they make.
+    """How much of one file its walks may see again, and how deep.
 
-    An honest tree has about as many paths as nodes. One whose containers share each other, and those again, has more
-    paths than any walk would end on.
+    To visit each container once or twice costs as much as the file is large, and is free. What is charged is what a
+    small file can make endless: containers that are referred to again and again, and long paths.
     """
 
     def __init__(self, skeleton_size: int) -> None:
         self._left = max(MIN_BUDGET, skeleton_size)
+        self._visits: dict[int, int] = {}
 
-    def spend(self, elements: int) -> None:
+    def visit(self, node: Node, depth: int) -> None:
         """Raises HostileCheckpoint when nothing is left."""
-        self._left -= elements
+        visits = self._visits[id(node)] = self._visits.get(id(node), 0) + 1
+        children = _child_count(node)
+        if visits > FREE_VISITS:
+            self._left -= children + 1
+        self._left -= children * max(0, depth - FREE_DEPTH)
         if self._left < 0:
             raise HostileCheckpoint("its containers share each other until no walk would end", rule="paths")
 
@@ -129,14 +137,33 @@ def walk(root: Node, is_leaf: Callable[[Node], bool], budget: Budget) -> Iterato
             ancestors.discard(step)
             continue
         path, node = step
-        if not isinstance(node, CONTAINERS) or is_leaf(node):
+        if not isinstance(node, CONTAINERS):
             yield path, node
-        elif id(node) not in ancestors:
+            continue
+        if id(node) in ancestors:
+            continue
+        budget.visit(node, len(path))
+        if is_leaf(node):
+            yield path, node
+        else:
             ancestors.add(id(node))
-            below = [((*path, element), child) for element, child in children(node)]
-            budget.spend((len(below) + 1) * (len(path) + 1))
             stack.append(id(node))
-            stack.extend(reversed(below))
+            stack += reversed([((*path, element), child) for element, child in children(node)])
+
+
+def _child_count(node: Node) -> int:
+    """How many nodes lie one step below, a dict's repeated keys counted each time."""
+    if isinstance(node, (list, tuple)):
+        return len(node)
+    if isinstance(node, Set):
+        return len(node.items)
+    if isinstance(node, Dict):
+        return len(node.pairs)
+    args = node.args
+    inside = (
+        sum(_child_count(part) for part in args if isinstance(part, (list, Dict))) if isinstance(args, tuple) else 0
+    )
+    return len(node.pairs) + len(node.items) + inside + len(attributes_of(node))
 
 
 def refs_in(root: Node) -> list[StorageRef | TensorRef]:

@@ -20,6 +20,9 @@ MAX_PATTERN_LENGTH = 4_096
 MAX_PROGRAM_SIZE = 4_000
 """RE2 instructions of all the patterns matched together; ``*.attn.*.weight`` takes about 30."""
 
+MAX_PREFIXES = 1_000
+"""Patterns such as ``layer1.*``: each is compared with each key."""
+
 _MEMORY = 8 << 20
 """Bytes for RE2's automaton: many times what the instructions need, for a set has nothing slower to fall back on."""
 
@@ -45,6 +48,10 @@ class PatternSet:
                 prefixes.append(pattern[:-1])
             else:
                 expressions.append((pattern, "".join(_glob(pattern))))
+        if len(prefixes) > MAX_PREFIXES:
+            raise SelectionError(
+                f"{len(prefixes):,} patterns that end in *; at most {MAX_PREFIXES:,}", code="bad-pattern"
+            )
         self._keys = frozenset(keys)
         self._prefixes = tuple(prefixes)
         self._set = _compile_set(expressions) if expressions else None

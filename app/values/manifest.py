@@ -15,6 +15,12 @@ from .span import Span
 Path = tuple[str | int, ...]
 """Where something lies in a checkpoint: the keys and list indices that lead to it. ``()`` is the root."""
 
+
+def dotted(path: Path) -> str:
+    """A path as text, for people and for look-ups; two paths may be written alike."""
+    return ".".join(map(str, path))
+
+
 ComponentKind = Literal["state_dict", "optimizer"]
 
 MIN_BLOB_SIZE = 4096
@@ -56,7 +62,7 @@ class Tensor:
     @property
     def key(self) -> str:
         """The path as dotted text: a state_dict's own key, an optimizer's ``state.0.exp_avg``."""
-        return ".".join(map(str, self.path))
+        return dotted(self.path)
 
     @property
     def nbytes(self) -> int:
@@ -82,7 +88,7 @@ class Component:
     @property
     def name(self) -> str:
         """Dotted text; ``""`` is a checkpoint that is one flat state_dict."""
-        return ".".join(map(str, self.path))
+        return dotted(self.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -395,3 +395,16 @@ def test_a_quantized_tensor_has_no_meta_and_is_named():
     made = planned(data, Wanted(query=StateDictQuery(device="meta")))
     assert list(load(materialise(made, data))) == ["w"]
     assert made.left_out == ("q",)
+
+
+def test_a_checkpoint_may_be_called_after_the_hour_it_was_saved(tmp_path):
+    path = tmp_path / "2024-01-01T12:30:00.pt"
+    torch.save({"w": torch.ones(2)}, path)
+    assert torch.equal(load(served_state_dict(path.read_bytes()))["w"], torch.ones(2))
+
+
+def test_integers_whose_hashes_collide_cost_no_more_than_others():
+    state = {k * (2**61 - 1): {"step": torch.tensor(1.0)} for k in range(3)}
+    optimizer = {"state": state, "param_groups": [{"params": list(state)}]}
+    data = save({"m": {"w": torch.zeros(1)}, "optimizer": optimizer})
+    assert load(served_state_dict(data, component="optimizer", include=("state.*",))).keys() == {"state"}

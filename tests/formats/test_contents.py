@@ -12,6 +12,8 @@ import torch
 from app.errors import HostileCheckpoint
 from app.formats.index import Index, index
 from app.formats.manifest_json import decode, encode
+from app.formats.pickle.machine import parse
+from app.formats.tree import Budget, walk
 
 
 def index_of(obj: Any, **options: Any) -> Index:
@@ -175,7 +177,10 @@ def test_a_number_under_a_name_that_cannot_be_kept_is_no_metric(name):
 
 @pytest.mark.parametrize(
     ("obj", "rule"),
-    [({str(i): {"w": W} for i in range(10_001)}, "components"), ({"x" * 1_000_001: {"w": W}, "y": 1}, "components")],
+    [
+        ({str(i): {"w": W} for i in range(10_001)}, "components"),
+        ({f"{i:04000}": {"w": W} for i in range(300)}, "components"),
+    ],
     ids=["many", "long"],
 )
 def test_what_every_listing_shows_has_to_stay_small(obj, rule):
@@ -219,3 +224,31 @@ def test_a_number_in_a_large_storage_costs_no_more_than_its_own_bytes():
     found = index(Watched())
     assert (found.facts.loss, found.facts.metrics["m49"]) == (77.0, 49.0)
     assert largest < 100_000
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [i % 10 for i in range(300_000)],
+        [True] * 500_000,
+        {"a": {"b": {"tokens": list(range(600_000))}}},
+        [()] * 300_000,
+    ],
+    ids=["labels", "mask", "nested", "empty"],
+)
+def test_long_lists_of_plain_values_are_no_bomb(extra):
+    assert [c.name for c in index_of({"model": {"w": W}, "extra": extra}).manifest.components] == ["model"]
+
+
+def test_a_key_longer_than_any_name_is_refused():
+    with pytest.raises(HostileCheckpoint) as refused:
+        index_of({"x" * 4097: W})
+    assert refused.value.rule == "key-length"
+
+
+def test_a_dict_of_one_key_many_times_referred_to_many_times_is_refused_in_time():
+    pairs = b"".join(b"X\1\0\0\0aK\1" for _ in range(20_000))
+    pickled = b"\x80\x02](}(" + pairs + b"uq\0" + b"h\0" * 20_000 + b"e."
+    with pytest.raises(HostileCheckpoint) as refused:
+        list(walk(parse(pickled), lambda node: False, Budget(len(pickled))))
+    assert refused.value.rule == "paths"

@@ -140,7 +140,7 @@ def test_what_is_no_zip_or_was_cut_off_is_no_checkpoint() -> None:
     "name",
     [
         b"r/../x", b"../r/x", b"r/..", b"..", b"/r/x", b"r//x", b"r/./x", b"./x", b"r/x/", b"r\\x", b"r/a\\b",
-        b"r/a\0b", b"C:/x", b"", b"r", b"r/\xff", b"r/" + b"x" * 4095,
+        b"r/a\0b", b"", b"r", b"r/\xff", b"r/" + b"x" * 4095,
     ],
 )  # fmt: skip
 def test_a_name_that_is_no_plain_path_is_refused(name: bytes) -> None:

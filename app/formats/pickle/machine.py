@@ -24,6 +24,9 @@ from .nesting import check_nesting
 from .nodes import Dict, Global, Node, Persistent, Set
 
 HIGHEST_PROTOCOL = 5
+LOOK_BACK = 8
+"""Values, and marks, among which a text near a name is looked for."""
+
 MAX_NAME_LENGTH = 4096
 """Characters in a module's or a function's name."""
 
@@ -309,8 +312,8 @@ def _is_line(text: str) -> bool:
 
 def _last_text(stack: list[Node], outer: list[list[Node]]) -> str | None:
     """The str nearest to the top of the stack: inside a dict, the key whose value is being read."""
-    for values in (stack, *reversed(outer)):
-        for value in reversed(values):
+    for values in (stack, *reversed(outer[-LOOK_BACK:])):
+        for value in reversed(values[-LOOK_BACK:]):
             if type(value) is str:
                 return value
     return None

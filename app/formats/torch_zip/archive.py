@@ -36,7 +36,7 @@ _KNOWN_FLAGS = 0x0800 | _HAS_DESCRIPTOR | 0x0006
 _ENCRYPTED_FLAGS = 0x2041
 _STORED, _DEFLATED = 0, 8
 
-_PLAIN_PATH = re.compile(r"(?!\.\.?/)[^/\\\0:]+(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+")
+_PLAIN_PATH = re.compile(r"(?!\.\.?/)[^/\\\0]+(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+")
 """At least one folder, and no part that could lead out of it."""
 
 
