@@ -21,6 +21,7 @@ from .ingest import Ingest
 from .memory import collect_seldom, keep_freed_memory
 from .settings import Settings
 from .store import LocalPackStore, Spool
+from .store.files import make_folder
 from .upkeep.leftovers import remove_leftovers
 
 GRACE_SECONDS = 30
@@ -49,8 +50,7 @@ def open_services(settings: Settings) -> Iterator[Services]:
         store = LocalPackStore(settings.store_folder, durable=settings.durable)
         spool = Spool(settings.spool_folder)
         stack.callback(spool.close)
-        if settings.alone:
-            remove_leftovers(catalog, store, spool)
+        remove_leftovers(catalog, store, spool, alone=settings.alone)
         ingest = Ingest(catalog, store, spool)
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store)
@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def migrate(settings: Settings) -> None:
     """Create or upgrade the catalog's tables; safe to run again."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.data_dir, durable=settings.durable)
     with closing(Catalog(settings.catalog_url)) as catalog:
         catalog.migrate()
 
@@ -84,7 +84,7 @@ def data_dir_held(settings: Settings) -> Iterator[None]:
 
     The lock goes with the process, however it ends.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.data_dir, durable=settings.durable)
     fd = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         try:

@@ -1,5 +1,6 @@
 """The catalog's door: engines, sessions, migration."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,3 +58,11 @@ class Catalog:
         """One transaction, committed at the end and undone by any exception. Keep it short: others wait for it."""
         with translated_errors(), self._writer.begin() as connection:
             yield WriteSession(connection)
+
+    @contextmanager
+    def turn(self) -> Iterator[WriteSession]:
+        """One write among many. Others wait by polling: the lock is then left to them for as long as it was held."""
+        with self.write() as w:
+            began = time.monotonic()
+            yield w
+        time.sleep(time.monotonic() - began)

@@ -72,7 +72,8 @@ def update(
 
 
 def delete(w: WriteSession, name: ModelName, version: int) -> None:
-    """The checkpoint is gone and its version is never used again; its blobs stay until a sweep finds them unused.
+    """The checkpoint is gone and its version is never used again; its blobs stay until a later clean-up, at
+    the next start.
 
     Raises NotFound (``model-not-found``, ``checkpoint-not-found``).
     """

@@ -7,13 +7,12 @@ hundreds of thousands of rows:
 2. a checkpoint row without a version, then what it refers to, a batch at a time;
 3. the version is drawn, and with it the checkpoint is there.
 
-A crash between them leaves blobs that nobody refers to and a row that nobody sees: ``drop_unfinished`` and the sweep
-remove them.
+A crash between them leaves blobs that nobody refers to and a row that nobody sees: ``drop_unfinished`` and
+``unused.release`` remove them, at the next start.
 """
 
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -48,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class NewPack:
-    """A pack whose bytes are durable: ``size`` bytes, of which ``blobs`` are new to the namespace."""
+    """A pack whose bytes are durable: ``size`` bytes, of which ``blobs`` were new to the namespace."""
 
     name: str
     size: int
@@ -60,6 +59,9 @@ def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pa
 
     ``pack`` was begun and is written; it is None where nothing was new, and ``forget_pack`` then names the pack that
     was begun for nothing.
+
+    Where others stored all of the pack's blobs first, the checkpoint refers to theirs, its ``new_bytes`` are 0 and the
+    pack is abandoned: delete its bytes, then forget it.
 
     Raises MissingBlobs with the digests that are neither in ``pack`` nor stored any more: the checkpoint is then
     not there, and the commit may be tried again, with this pack or with another that holds them. Raises
@@ -74,7 +76,7 @@ def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pa
             _store(w, new, pack, pack.blobs)
         checkpoint_id = _insert(w, new)
         _refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, digests))
-        return _publish(w, checkpoint_id, new, forget_pack)
+        return _publish(w, checkpoint_id, new, pack, forget_pack)
 
 
 def _commit_in_batches(
@@ -83,32 +85,23 @@ def _commit_in_batches(
     if pack is not None:
         # In the order of the index, so that neighbours are written, and later read, together.
         for stored in _batches(sorted(pack.blobs, key=lambda blob: blob.digest)):
-            with _turn(catalog) as w:
+            with catalog.turn() as w:
                 _store(w, new, pack, stored)
     with catalog.write() as w:
         checkpoint_id = _insert(w, new)
     try:
         missing: list[Digest] = []
         for batch in _batches(digests):
-            with _turn(catalog) as w:
+            with catalog.turn() as w:
                 missing += blobs.refer(w, checkpoint_id, new.model.namespace, batch)
         _refuse_if_missing(missing)
         with catalog.write() as w:
-            return _publish(w, checkpoint_id, new, forget_pack)
+            return _publish(w, checkpoint_id, new, pack, forget_pack)
     except BaseException:
         with suppress(StateroomError), catalog.write() as w:  # what this cannot remove, drop_unfinished will
             w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.version.is_(None)))
             drop_never_used(w)
         raise
-
-
-@contextmanager
-def _turn(catalog: Catalog) -> Iterator[WriteSession]:
-    """A write session among many. Others wait by polling: the lock is then left to them for as long as it was held."""
-    with catalog.write() as w:
-        began = time.monotonic()
-        yield w
-    time.sleep(time.monotonic() - began)
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -172,8 +165,12 @@ def _insert(w: WriteSession, new: NewCheckpoint) -> int:
     return int(w.execute(insert(checkpoints).values(row).returning(checkpoints.c.id)).scalar_one())
 
 
-def _publish(w: WriteSession, checkpoint_id: int, new: NewCheckpoint, forget_pack: str | None) -> Checkpoint:
+def _publish(
+    w: WriteSession, checkpoint_id: int, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None
+) -> Checkpoint:
     """Draw the version; the transaction's end makes it visible."""
+    if pack is not None and packs.unseal_empty(w, pack.name):
+        new = replace(new, new_bytes=0)
     model_id, version = w.execute(
         update(models)
         .where(models.c.namespace == new.model.namespace, models.c.name == new.model.name)
@@ -182,7 +179,9 @@ def _publish(w: WriteSession, checkpoint_id: int, new: NewCheckpoint, forget_pac
     ).one()
     created_at = to_microseconds(datetime.now(UTC))
     w.execute(
-        update(checkpoints).where(checkpoints.c.id == checkpoint_id).values(version=version, created_at=created_at)
+        update(checkpoints)
+        .where(checkpoints.c.id == checkpoint_id)
+        .values(version=version, created_at=created_at, new_bytes=new.new_bytes)
     )
     key = {"model_id": model_id, "version": version, "run": new.run}
     w.insert(metrics, metric_rows(key, new.metrics))

@@ -3,6 +3,7 @@
 A pack's row comes first: ``writing``, with a lease. So what an upload that crashed has left is a query. The order of
 clean-up is the other way round: delete the bytes of an abandoned pack, then ``forget`` it, so that a crash between
 them is found again. A lease that has run out can no longer be sealed, so nobody's bytes go while they are in use.
+A sealed pack whose last blob has gone goes the same way: it is unsealed, which makes it an abandoned one.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from sqlalchemy import delete, or_, select, update
 from ..errors import StoreError
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import packs
+from .tables import blobs, packs
 
 
 def begin(w: WriteSession, name: str, lease_seconds: float) -> None:
@@ -41,6 +42,23 @@ def seal(w: WriteSession, name: str, size: int) -> int:
 def forget(w: WriteSession, name: str) -> bool:
     """Remove the row of a pack that was never sealed. False: it is sealed, its bytes must stay (or it is no pack)."""
     return w.execute(delete(packs).where(packs.c.name == name, packs.c.state == "writing")).rowcount == 1
+
+
+def unseal_empty(w: WriteSession, name: str | None = None) -> bool:
+    """Make the pack ``name`` an abandoned one if it is sealed and holds no blob; without ``name``, every such pack.
+
+    Tells whether there was one. Only the commit of a pack gives it blobs: while others may run, name none but your own.
+    """
+    statement = update(packs).where(
+        packs.c.state == "sealed", ~select(blobs.c.id).where(blobs.c.pack_id == packs.c.id).exists()
+    )
+    if name is not None:
+        statement = statement.where(packs.c.name == name)
+    return w.execute(statement.values(state="writing", lease_until=0)).rowcount > 0
+
+
+def is_sealed(s: ReadSession, name: str) -> bool:
+    return s.select(select(packs.c.id).where(packs.c.name == name, packs.c.state == "sealed")).first() is not None
 
 
 def abandoned(s: ReadSession, now: datetime | None = None) -> tuple[str, ...]:

@@ -58,19 +58,29 @@ def check_integer(number: int | None, what: str) -> int | None:
     return number
 
 
+MAX_FIELDS = 1_000
+MAX_NAME_LENGTH = 200
+MAX_TAG_LENGTH = 10_000
+"""Metrics, or tags, of one request; characters in a name and in a tag. Every listing shows them."""
+
+
 def check_fields(metrics: Mapping[str, float | None], tags: Mapping[str, str | None]) -> None:
     """Raises InvalidRequest for metrics and tags that could not be kept or asked for."""
     for kind, names in (("metric", metrics), ("tag", tags)):
+        if len(names) > MAX_FIELDS:
+            raise InvalidRequest(f"{len(names):,} {kind}s; at most {MAX_FIELDS:,} at once", code=f"bad-{kind}")
         for name in names:
-            if not check_text(name, f"the name of a {kind}"):
-                raise InvalidRequest(f"a {kind} needs a name", code=f"bad-{kind}")
+            if not 0 < len(check_text(name, f"the name of a {kind}")) <= MAX_NAME_LENGTH:
+                detail = f"a {kind} needs a name of at most {MAX_NAME_LENGTH} characters"
+                raise InvalidRequest(detail, code=f"bad-{kind}")
     if "loss" in metrics:
         raise InvalidRequest(
             "loss is no metric: it is the checkpoint's own, given when it is uploaded", code="bad-metric"
         )
     for name, text in tags.items():
-        if text is not None:
-            check_text(text, f"the tag {name}")
+        if text is not None and len(check_text(text, f"the tag {name}")) > MAX_TAG_LENGTH:
+            detail = f"the tag {name} has {len(text):,} characters; at most {MAX_TAG_LENGTH:,}"
+            raise InvalidRequest(detail, code="bad-tag")
 
 
 def metric_rows(key: Mapping[str, Any], metrics: Mapping[str, float]) -> list[dict[str, Any]]:

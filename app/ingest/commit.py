@@ -6,9 +6,10 @@ catalog names what has gone; the upload still has it, so it is stored after all 
 
 import logging
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from ..catalog import Catalog, blobs, packs
+from ..catalog import Catalog, blobs, packs, unused
 from ..catalog.commit import NewPack, commit
 from ..errors import MissingBlobs, StateroomError
 from ..store import PackStore, SpoolFile
@@ -50,11 +51,15 @@ class Committer:
             packs.begin(w, name, LEASE_SECONDS)
 
     def abandon(self, name: str) -> None:
-        """Remove a pack and its row, whatever there is of them, unless it was sealed: then others may read it."""
+        """Remove a pack and its row, whatever there is of them. What of a sealed pack a checkpoint refers to stays."""
         try:
             with self._catalog.read() as s:
-                is_ours = name in packs.abandoned(s)
-            if is_ours:
+                is_sealed = packs.is_sealed(s, name)
+            if is_sealed:
+                unused.release(self._catalog, name)
+                with self._catalog.read() as s:
+                    is_sealed = packs.is_sealed(s, name)
+            if not is_sealed:
                 self._store.delete(name)
                 with self._catalog.write() as w:
                     packs.forget(w, name)
@@ -72,17 +77,15 @@ class Committer:
             plan = plan_pack(name, size, found, self._known(new))
             self._write(plan, file)
             for _ in range(_RETRIES):
-                try:
+                with suppress(MissingBlobs):
                     return self._publish(name, new, plan)
-                except MissingBlobs:
-                    known = self._known(new)
-                if plan is not None and plan.adopt:
-                    plan = plan_adoption(name, size, found, known)  # the pack has them; only its rows were missing
+                if plan is not None and plan.adopt:  # the pack has them; only its rows were missing
+                    plan = plan_adoption(name, size, found, self._known(new))
                 else:
                     self.abandon(name)
                     name = new_name()  # the last one may be sealed, and what is sealed never changes
                     self.begin(name)
-                    plan = plan_copy(name, found, known)
+                    plan = plan_copy(name, found, self._known(new))  # only now: what was abandoned is known no more
                     self._write(plan, file)
             return self._publish(name, new, plan)
         except BaseException:
@@ -106,4 +109,7 @@ class Committer:
         if plan is None:
             return commit(self._catalog, new, None, forget_pack=name)
         pack = NewPack(plan.name, plan.size, plan.blobs)
-        return commit(self._catalog, replace(new, new_bytes=plan.size), pack)
+        checkpoint = commit(self._catalog, replace(new, new_bytes=plan.size), pack)
+        if checkpoint.new_bytes == 0:
+            self.abandon(plan.name)  # others have stored the same bytes meanwhile
+        return checkpoint

@@ -5,7 +5,7 @@ grow with the file, and neither does the number of tasks with the number of stor
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from dataclasses import dataclass, replace
 
 from ..errors import HostileCheckpoint
@@ -45,8 +45,11 @@ def digest_upload(file: SpoolFile, manifest: Manifest, threads: Executor) -> Dig
     tasks = [threads.submit(_digest_window, file, window, manifest.storages) for window in windows]
     try:
         frame = _digest_frame(file, frame_spans(manifest.size, manifest.storages))
+        for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
+            task.result()
     finally:
-        wait(tasks)  # none of them may outlive this call: its caller closes the file
+        # None of them may outlive this call: its caller closes the file. What has not begun need not begin.
+        wait([task for task in tasks if not task.cancel()])
     checksums = [0] * len(manifest.storages)
     digests = [b""] * len(manifest.storages)
     for window, task in zip(windows, tasks, strict=True):

@@ -31,20 +31,24 @@ class Arrival:
     that waits for it is: nobody may touch the file before ``settle`` has returned.
 
     Chunks are copied into batches, because each chunk that a thread hashed by itself would be one more wait for the
-    interpreter lock. There are two batches: while one is written, the other fills.
+    interpreter lock. There are two batches: while one is written, the other fills. Each is made when it is needed:
+    an upload that sends nothing holds none, a short one holds one.
     """
 
     def __init__(self, open_file: Callable[[], SpoolFile]) -> None:
         self._loop = asyncio.get_running_loop()
         self._opening = self._loop.run_in_executor(None, open_file)
         self._writing: asyncio.Future[None] | None = None
-        self._batch, self._spare = bytearray(BATCH_SIZE), bytearray(BATCH_SIZE)
+        self._batch: bytearray | None = None
+        self._spare: bytearray | None = None
         self._filled = 0
 
     async def put(self, chunk: bytes) -> None:
         """Take ``chunk``; waits when a whole batch is ahead of it. Raises what opening or writing raised."""
         taken = 0
         while taken < len(chunk):
+            if self._batch is None:
+                self._batch = bytearray(BATCH_SIZE)
             count = min(len(chunk) - taken, BATCH_SIZE - self._filled)
             self._batch[self._filled : self._filled + count] = memoryview(chunk)[taken : taken + count]
             self._filled += count
@@ -69,6 +73,8 @@ class Arrival:
     async def _write_batch(self) -> None:
         file = await asyncio.shield(self._opening)
         await self._written()
+        if self._batch is None:
+            return
         batch = memoryview(self._batch)[: self._filled]
         self._writing = self._loop.run_in_executor(None, file.write, [batch])
         self._batch, self._spare, self._filled = self._spare, self._batch, 0

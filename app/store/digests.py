@@ -8,8 +8,7 @@ from isal import isal_zlib
 
 from ..errors import DamagedBlob
 from ..values.digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE, Digest
-
-Buffer = bytes | bytearray | memoryview
+from .files import Buffer
 
 
 def block_digest(block: Buffer) -> bytes:

@@ -18,6 +18,8 @@ _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _COPY_SIZE = 1024 * 1024
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
+_CANNOT_SYNC = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL})  # nor could we have made a name there
+
 
 @contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
@@ -75,10 +77,24 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, *, durable: bool) -> None:
-    """Make ``folder`` and those above it where they are not there, so that their names survive a crash."""
+    """Make ``folder`` and those above it where they are not there, so that their names survive a crash.
+
+    The name of one that is there is made durable too: a crash may have come between its making and its sync. Names
+    are synced from the top down, so those above it are durable already.
+    """
     if folder.is_dir():
+        if durable:
+            _sync_name(folder)
         return
     make_folder(folder.parent, durable=durable)
     folder.mkdir(exist_ok=True)
     if durable:
         sync_folder(folder.parent)
+
+
+def _sync_name(folder: Path) -> None:
+    try:
+        sync_folder(folder.parent)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise

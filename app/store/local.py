@@ -65,10 +65,6 @@ class LocalPackStore:
             (self._root / part_key(name)).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
 
-    def size(self, name: str) -> int:
-        with translated(f"looking at pack {name}", pack=name):
-            return self._path(name).stat().st_size
-
     def ping(self) -> None:
         with translated("looking at the store"):
             if not os.access(self._root / PACKS, os.R_OK | os.W_OK | os.X_OK):

@@ -39,10 +39,6 @@ class PackStore(Protocol):
         """Remove a pack, and whatever an interrupted ``create`` of it left. No such pack is no error."""
         ...
 
-    def size(self, name: str) -> int:
-        """Bytes in a pack. Raises PackMissing."""
-        ...
-
     def ping(self) -> None:
         """Raise StoreError unless the store can be read and written."""
         ...

@@ -13,7 +13,7 @@ from ..values.digest import Digest
 from ..values.span import Span
 from .digests import Hasher
 from .failures import translated
-from .files import Buffer, copy_spans, write_all
+from .files import Buffer, copy_spans, make_folder, write_all
 from .keys import checked
 from .windows import read_window
 
@@ -100,7 +100,7 @@ class Spool:
         # A pool of its own: these tasks wait for no other, so threads that write can wait for them.
         self._hashers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="spool-hash")
         with translated("making the spool"):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder, durable=False)
 
     def create(self, name: str) -> SpoolFile:
         """A new empty file. Names are made of [a-z0-9]; one that is taken raises StoreError."""

@@ -167,12 +167,18 @@ class Http:
 
     def _new_client(self) -> httpx.Client:
         client = httpx.Client(headers=self._headers, timeout=self._timeouts())
-        weakref.finalize(self, client.close)  # for whoever doesn't close
+        weakref.finalize(self, _close_at_home, client, os.getpid())  # for whoever doesn't close
         return client
 
     def _client(self) -> httpx.Client:
         client = self._clients.get(os.getpid())
         return client if client is not None else self._clients.setdefault(os.getpid(), self._new_client())
+
+
+def _close_at_home(client: httpx.Client, pid: int) -> None:
+    """Close it, but not in a process that was forked from its own: the connections are the parent's."""
+    if os.getpid() == pid:
+        client.close()
 
 
 def _check_url(url: str) -> None:

@@ -11,7 +11,7 @@ from ._errors import InvalidRequest, NoKeysMatched, PartialLoadError, StateDictM
 from ._query import Ref, Selection
 from ._report import Mismatch, Report, misfit
 from ._routes import Routes
-from ._torch import load, target_tensors, unwrap
+from ._torch import is_dense, load, target_tensors, unwrap
 
 
 class Target(Protocol):
@@ -36,8 +36,11 @@ class ModuleTarget:
         self._module = module
         self._strict = strict
         self._selection = Selection(component=component)
-        self.report, self._download = routes.match(checkpoint, self._selection, described(target_tensors(module)))
+        self.report, self._download = _match(routes, checkpoint, self._selection, module)
         _refuse(misfit(self.report, strict=strict), checkpoint, module)
+        if strict:  # then they are fetched with all the rest, and torch says whether they fit
+            keys = (*self.report.matched_keys, *self.report.skipped_keys)
+            self.report = replace(self.report, matched_keys=keys, skipped_keys=())
 
     def fetch(self) -> Any:
         """When all keys must be there, the component as it is, extra state and all; else only what fits."""
@@ -114,7 +117,7 @@ def load_into(routes: Routes, target: Any, ref: Ref, *, strict: bool, staged: bo
 def warmstart(routes: Routes, net: Any, ref: Ref, selection: Selection) -> Report:
     """As Model.warmstart says."""
     module = unwrap(net)
-    report, download = routes.match(ref, selection, described(target_tensors(module)))
+    report, download = _match(routes, ref, selection, module)
     if download is None:
         raise NoKeysMatched(f"no key of the model has its like in {report.checkpoint}, so nothing was loaded\n{report}")
     state = _fetch_matched(routes, download, report.checkpoint)
@@ -123,6 +126,18 @@ def warmstart(routes: Routes, net: Any, ref: Ref, selection: Selection) -> Repor
     except RuntimeError as error:
         raise PartialLoadError(f"{report.checkpoint} is loaded in part: {error}", (), report.matched_keys) from error
     return report
+
+
+def _match(routes: Routes, ref: Ref, selection: Selection, module: Any) -> tuple[Report, str | None]:
+    """Routes.match of the module's tensors. The server lists dense ones only, so it isn't asked about the others:
+    whatever it holds of them, they are skipped.
+    """
+    tensors = target_tensors(module)
+    dense = {key: tensor for key, tensor in tensors.items() if is_dense(tensor)}
+    report, download = routes.match(ref, selection, described(dense))
+    skipped = tuple(key for key in tensors if key not in dense)
+    unexpected = tuple(key for key in report.unexpected_keys if key not in tensors)
+    return replace(report, skipped_keys=skipped, unexpected_keys=unexpected), download
 
 
 def described(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,6 +185,7 @@ def _prefixed(report: Report, name: str | None) -> Report:
         unexpected_keys=long(report.unexpected_keys),
         mismatched_keys=tuple(Mismatch(f"{name}.{m.key}", m.have, m.want) for m in report.mismatched_keys),
         cast_keys=long(report.cast_keys),
+        skipped_keys=long(report.skipped_keys),
     )
 
 
@@ -181,6 +197,7 @@ def _merged(checkpoint: str, reports: Sequence[Report]) -> Report:
         unexpected_keys=tuple(key for each in reports for key in each.unexpected_keys),
         mismatched_keys=tuple(mismatch for each in reports for mismatch in each.mismatched_keys),
         cast_keys=tuple(key for each in reports for key in each.cast_keys),
+        skipped_keys=tuple(key for each in reports for key in each.skipped_keys),
         bytes=sum(each.bytes for each in reports),
     )
 

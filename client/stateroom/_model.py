@@ -16,7 +16,7 @@ from ._checkpoint import Checkpoint
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, StateroomWarning, UnsafeGlobals
 from ._load_into import load_into, warmstart
 from ._query import Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
-from ._report import Report
+from ._report import SHOWN, Report
 from ._routes import Routes
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ class Model:
         checkpoint = self._routes.checkpoint(ref)
         path = Path(path)
         if path.is_dir():
-            path /= f"{checkpoint.model.partition('/')[2]}-v{checkpoint.version}.pt"
+            path /= _file_name(self.name, checkpoint)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
         try:
             with partial.open("x+b") as file:
@@ -304,13 +304,24 @@ class Model:
         return path
 
 
+def _file_name(model: str, checkpoint: Checkpoint) -> str:
+    """By the name that was asked for: what the server says must not choose a folder."""
+    name = f"{model.partition('/')[2]}-v{checkpoint.version}.pt"
+    if "/" in name or "\\" in name:
+        raise InvalidRequest(f"{name!r} cannot name a file in a folder; give the file's own path")
+    return name
+
+
 def _refuse_unsafe(checkpoint: Checkpoint) -> None:
     allowed = _torch.allowed_globals() if checkpoint.unsafe_globals else set()
     unsafe = tuple(name for name in checkpoint.unsafe_globals if name not in allowed)
     if unsafe:
+        names = [repr(each.name) for each in checkpoint.components]
+        more = ", ..." if len(names) > SHOWN else ""
+        parts = f"state_dict() gives a component of it all the same: {', '.join(names[:SHOWN])}{more}. "
         raise UnsafeGlobals(
-            f"{checkpoint} holds {', '.join(unsafe)}, which weights_only=True does not load. state_dict() gives its "
-            "tensors all the same. If you trust whoever saved it, pass weights_only=False, or name them with "
+            f"{checkpoint} holds {', '.join(unsafe)}, which weights_only=True does not load. {parts if names else ''}"
+            "If you trust whoever saved it, pass weights_only=False, or name them with "
             "torch.serialization.add_safe_globals",
             unsafe,
         )

@@ -29,7 +29,9 @@ class Report:
 
     ``matched_keys`` were loaded; ``missing_keys`` are in the target only, ``unexpected_keys`` in the checkpoint
     only; ``mismatched_keys`` have another shape. ``cast_keys`` are those matched that were converted to the target's
-    dtype. ``bytes`` is what the matched tensors hold in the checkpoint. ``str()`` of it is for people.
+    dtype. ``skipped_keys`` are sparse and quantized tensors of the target, which are loaded only when all must be
+    there (``load_into`` with ``strict``). ``bytes`` is what the matched tensors hold in the checkpoint, as far as they
+    are dense. ``str()`` of it is for people.
     """
 
     checkpoint: str
@@ -38,16 +40,19 @@ class Report:
     unexpected_keys: tuple[str, ...] = ()
     mismatched_keys: tuple[Mismatch, ...] = ()
     cast_keys: tuple[str, ...] = ()
+    skipped_keys: tuple[str, ...] = ()
     bytes: int = 0
 
     def __str__(self) -> str:
-        wanted = len(self.matched_keys) + len(self.missing_keys) + len(self.mismatched_keys)
+        kinds = (self.matched_keys, self.missing_keys, self.mismatched_keys, self.skipped_keys)
+        wanted = sum(map(len, kinds))
         lines = [f"{self.checkpoint}: {len(self.matched_keys)} of {wanted} keys loaded, {size_text(self.bytes)}"]
         for label, keys in (
             ("missing", self.missing_keys),
             ("unexpected", self.unexpected_keys),
             ("mismatched", self.mismatched_keys),
             ("cast", self.cast_keys),
+            ("skipped", self.skipped_keys),
         ):
             if keys:
                 more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""

@@ -63,6 +63,8 @@ class Routes:
         return checkpoint_of(answer)
 
     def delete(self, ref: Ref) -> None:
+        if self._scope(ref):
+            self.checkpoint(ref)  # raises for another run's: DELETE takes a number, and no run
         self._http.json("DELETE", self._at(ref))
 
     def param_groups(self, checkpoint: Checkpoint, component: str) -> list[Mapping[str, Any]]:

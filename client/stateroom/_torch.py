@@ -71,9 +71,12 @@ def unsafe_globals(file: IO[bytes]) -> tuple[str, ...] | None:
     if not hasattr(serialization, "get_unsafe_globals_in_checkpoint"):  # before torch 2.6
         return None
     file.seek(0)
-    names = serialization.get_unsafe_globals_in_checkpoint(file)
-    file.seek(0)
-    return tuple(sorted(names))
+    try:
+        return tuple(sorted(serialization.get_unsafe_globals_in_checkpoint(file)))
+    except pickle.UnpicklingError:  # it reads fewer opcodes than torch.save writes: none for a very large int, say
+        return None
+    finally:
+        file.seek(0)
 
 
 def whole_modules(obj: Any) -> tuple[str, ...]:
@@ -103,22 +106,31 @@ def walk(obj: Any) -> Iterator[tuple[str, Any]]:
             continue
         if isinstance(value, (Mapping, list, tuple)):
             seen.add(id(value))
-            items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
-            todo += [(f"{path}.{key}" if path else str(key), item) for key, item in reversed(items)]
+            todo += _held(path, value)
         else:
             yield path, value
 
 
-def drain(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The tensors of a state_dict, or of an optimizer's, with their dotted keys; each is let go once it is taken."""
+def drain(tree: Any) -> Iterator[tuple[str, Any]]:
+    """The tensors of a state_dict, or of an optimizer's, with their dotted keys. Each is let go as it is given, and
+    so is every container: what nobody else holds takes no memory any more.
+    """
     torch = require_torch("iter_tensors()")
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
-        value = tree.pop(key) if isinstance(tree, dict) else tree[key]
-        name = f"{path}.{key}" if path else str(key)
-        if isinstance(value, torch.Tensor):
-            yield name, value
-        elif isinstance(value, (dict, list)):
-            yield from drain(value, name)
+    todo: list[tuple[str, Any]] = [("", tree)]
+    del tree
+    while todo:  # no name here ever stands for a tensor, or for what holds one
+        if isinstance(todo[-1][1], torch.Tensor):
+            yield todo.pop()
+        else:
+            todo += _held(*todo.pop())
+
+
+def _held(path: str, value: Any) -> list[tuple[str, Any]]:
+    """What a container holds, with dotted paths, the last first; nothing where it is none."""
+    if not isinstance(value, (Mapping, list, tuple)):
+        return []
+    items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+    return [(f"{path}.{key}" if path else str(key), item) for key, item in reversed(items)]
 
 
 def unwrap(target: Any) -> Any:
@@ -139,10 +151,20 @@ def target_tensors(module: Any) -> dict[str, Any]:
     torch = require_torch("loading into a model")
     tensors = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
     refuse_shards(tensors, "cannot be loaded into")
+    lazy = [key for key, tensor in tensors.items() if torch.nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise InvalidRequest(
+            f"{lazy[0]} is not initialized and has no shape yet; run one batch through the lazy module first"
+        )
     unmade = [key for key, tensor in tensors.items() if tensor.is_meta]
     if unmade:
         raise InvalidRequest(f"{unmade[0]} is on the meta device and has no memory; net.to_empty(device=...) makes it")
     return tensors
+
+
+def is_dense(tensor: Any) -> bool:
+    """Whether it is one stretch of numbers, as the server lists tensors: not sparse, not quantized."""
+    return bool(tensor.layout == require_torch("loading into a model").strided and not tensor.is_quantized)
 
 
 def _parameters(module: Any) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from typing import IO, Protocol
 import httpx
 
 from ._digest import Hasher
-from ._errors import DigestMismatch, InvalidRequest, ServerUnavailable
+from ._errors import DigestMismatch, InvalidRequest, ServerError, ServerUnavailable
 from ._http import Http, Params
 from ._progress import Progress
 
@@ -67,7 +67,10 @@ def fetch(http: Http, path: str, params: Params, sink: Sink, *, label: str, prog
         headers: dict[str, str] = {"Range": f"bytes={received}-", "If-Range": etag} if received and etag else {}
         response = http.open(path, params, headers, patience)
         try:
-            if received and not _continues(response, received):
+            if response.status_code == 206 and not _continues(response, received):
+                part = response.headers.get("Content-Range", "a part that it doesn't name")
+                raise ServerError(f"{label} was asked for from byte {received} on, but the server sent {part}")
+            if received and response.status_code != 206:
                 sink.restart()
                 received = 0
             etag = _strong(response.headers.get("ETag"))
@@ -141,8 +144,8 @@ def check_records(file: IO[bytes]) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
-    except zipfile.BadZipFile as error:
-        raise DigestMismatch(f"what was fetched is damaged: {error}") from None
+    except Exception as error:  # zipfile meets damage with whatever error it stumbles into
+        raise DigestMismatch(f"what was fetched is damaged: {error or type(error).__name__}") from error
     finally:
         file.seek(0)
     if damaged is not None:
@@ -150,9 +153,9 @@ def check_records(file: IO[bytes]) -> None:
 
 
 def _continues(response: httpx.Response, received: int) -> bool:
-    """Whether this is the rest of the body after ``received`` bytes of it."""
+    """Whether this part of a body (206) is what was asked for: its rest after ``received`` bytes, if any came."""
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return response.status_code == 206 and match is not None and int(match[1]) == received
+    return received > 0 and match is not None and int(match[1]) == received
 
 
 def _strong(etag: str | None) -> str | None:

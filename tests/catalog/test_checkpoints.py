@@ -41,6 +41,9 @@ def test_an_updated_metric_ranks_at_once_in_its_run_too(catalog: Catalog):
         ({"": 0.1}, {}, "bad-metric"),
         ({}, {"": "x"}, "bad-tag"),
         ({"ok": 1.0}, {"a": "\ud800"}, "bad-text"),
+        ({"x" * 201: 1.0}, {}, "bad-metric"),
+        ({str(i): 1.0 for i in range(1001)}, {}, "bad-metric"),
+        ({}, {"long": "x" * 10_001}, "bad-tag"),
     ],
 )
 def test_a_refused_update_changes_nothing(catalog: Catalog, metrics: dict, tags: dict, code: str):
@@ -70,7 +73,7 @@ def test_updates_take_the_same_statements_however_much_they_change(catalog: Cata
     assert counts[0] == counts[1]
 
 
-def test_deleting_takes_the_rows_of_a_checkpoint_and_leaves_its_blobs_to_the_sweep(catalog: Catalog):
+def test_deleting_takes_the_rows_of_a_checkpoint_and_leaves_its_blobs_to_a_later_clean_up(catalog: Catalog):
     digests = [digest("a"), digest("b")]
     new = new_checkpoint(blobs=digests, metrics={"acc": 1.0}, tags={"a": "b"})
     commit(catalog, new, begin_pack(catalog, digests))

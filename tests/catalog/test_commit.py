@@ -2,6 +2,7 @@ import dataclasses
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from math import inf, isnan, nan
 from pathlib import Path
 
@@ -196,6 +197,25 @@ def test_uploads_at_the_same_time_each_get_a_version_of_their_own(database: Path
         catalog.close()
 
 
+@EITHER
+def test_a_pack_whose_blobs_were_all_stored_by_others_first_is_abandoned(catalog: Catalog, digests: list):
+    commit(catalog, new_checkpoint(blobs=digests), begin_pack(catalog, digests))
+    late = begin_pack(catalog, digests)
+    committed = commit(catalog, new_checkpoint(blobs=digests), late)
+    assert (committed.version, committed.new_bytes) == (2, 0)
+    assert resolve(catalog, "latest") == committed
+    with catalog.read() as s:
+        assert packs.abandoned(s, datetime.now(UTC)) == (late.name,)
+
+
+@EITHER
+def test_a_pack_of_which_one_blob_was_needed_is_kept(catalog: Catalog, digests: list):
+    commit(catalog, new_checkpoint(blobs=digests[1:]), begin_pack(catalog, digests[1:]))
+    assert commit(catalog, new_checkpoint(blobs=digests), begin_pack(catalog, digests)).new_bytes == 400
+    with catalog.read() as s:
+        assert packs.abandoned(s) == ()
+
+
 def test_a_checkpoint_of_many_blobs_is_invisible_until_it_is_whole(catalog: Catalog):
     pack = begin_pack(catalog, MANY)
     with catalog.write() as w:
@@ -219,4 +239,4 @@ def test_commits_of_few_blobs_take_the_same_statements_however_many_they_are(cat
         with statements(catalog) as seen:
             commit(catalog, new_checkpoint(blobs=digests, metrics=metrics, tags={"a": "b"}), pack)
         counts.append(len(seen))
-    assert counts == [10, 10]
+    assert counts == [11, 11]

@@ -237,6 +237,65 @@ def test_extra_state_is_loaded_too_and_missed_when_it_is_not_there(model: Model)
     assert torch.equal(net.fc.weight, before)
 
 
+class WithBuffer(nn.Module):
+    """A module with a buffer that is not one stretch of numbers."""
+
+    def __init__(self, value: float, kind: str) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 2, bias=False)
+        nn.init.constant_(self.fc.weight, value)
+        dense = torch.eye(3) * value
+        if kind == "sparse":
+            self.register_buffer("mask", dense.to_sparse())
+        elif kind == "csr":
+            self.register_buffer("mask", dense.to_sparse_csr())
+        else:
+            self.register_buffer("mask", torch.quantize_per_tensor(dense, 0.5, 0, torch.qint8))
+
+    def mask_values(self) -> torch.Tensor:
+        return self.mask.dequantize() if self.mask.is_quantized else self.mask.to_dense()
+
+
+odd_buffers = pytest.mark.parametrize("kind", ["sparse", "csr", "quantized"])
+quiet = pytest.mark.filterwarnings(
+    "ignore:torch.quantize_per_tensor", "ignore:TypedStorage is deprecated", "ignore:Sparse"
+)
+
+
+@odd_buffers
+@quiet
+def test_sparse_and_quantized_buffers_are_loaded_when_all_must_be_there(kind: str, model: Model) -> None:
+    model.save({"model_state_dict": WithBuffer(1.0, kind).state_dict()})
+    net = WithBuffer(2.0, kind)
+    report = model.load_into(net, "latest")
+    assert (report.matched_keys, report.missing_keys, report.skipped_keys) == (("fc.weight", "mask"), (), ())
+    assert torch.equal(net.mask_values(), torch.eye(3))
+    assert values(net) == {1.0}
+
+
+@odd_buffers
+@quiet
+def test_sparse_and_quantized_buffers_are_else_skipped_and_named(kind: str, model: Model) -> None:
+    model.save({"model_state_dict": WithBuffer(1.0, kind).state_dict()})
+    net = WithBuffer(2.0, kind)
+    for report in (model.warmstart(net, "latest"), model.load_into(net, "latest", strict=False)):
+        assert (report.matched_keys, report.missing_keys, report.skipped_keys) == (("fc.weight",), (), ("mask",))
+        assert str(report).endswith("skipped: mask")
+    assert torch.equal(net.mask_values(), 2 * torch.eye(3))
+    assert values(net) == {1.0}
+
+
+@quiet
+def test_a_sparse_buffer_that_is_not_there_is_missed_before_anything_is_touched(model: Model) -> None:
+    state = WithBuffer(1.0, "sparse").state_dict()
+    del state["mask"]
+    model.save({"model_state_dict": state})
+    net = WithBuffer(2.0, "sparse")
+    with pytest.raises(StateDictMismatch, match=r"Missing.*mask"):
+        model.load_into(net, "latest")
+    assert values(net) == {2.0}
+
+
 @pytest.mark.parametrize("staged", [False, True])
 def test_model_and_optimizer_are_loaded_together(staged: bool, model: Model) -> None:
     saved_pair(model)

@@ -111,6 +111,11 @@ def test_saving_what_weights_only_does_not_load_warns(model: Model) -> None:
         model.save({"where": Path("here"), "net": nn.Linear(3, 2).state_dict()})
 
 
+def test_what_torch_saves_but_cannot_scan_is_saved(model: Model) -> None:
+    checkpoint = model.save({"x": 1 << 5000, "net": nn.Linear(3, 2).state_dict()})
+    assert model.load(checkpoint, weights_only=False)["x"] == 1 << 5000
+
+
 def test_what_the_user_has_told_torch_to_load_is_no_cause_for_a_warning(model: Model) -> None:
     with torch.serialization.safe_globals([nn.Linear]):
         checkpoint = model.save({"net": nn.Linear(3, 2)})
@@ -163,6 +168,20 @@ def test_a_checkpoint_is_deleted_by_its_number(model: Model) -> None:
     model.delete(checkpoint)
     with pytest.raises(CheckpointNotFound):
         model.checkpoint(checkpoint)
+
+
+def test_a_run_deletes_only_its_own_checkpoints(client: Client, model_name: str) -> None:
+    night, day = client.model(model_name, run="night"), client.model(model_name, run="day")
+    content = io.BytesIO(saved(general_checkpoint()))
+    mine = night.upload(content)
+    with pytest.raises(CheckpointNotFound):
+        day.delete(mine.version)
+    with pytest.raises(InvalidRequest, match="number"):
+        night.delete("latest")
+    assert night.checkpoint("latest") == mine
+    night.delete(mine.version)
+    with pytest.raises(CheckpointNotFound):
+        client.model(model_name).checkpoint(mine.version)
 
 
 def test_a_clients_models_are_listed_by_name(fresh_server: StartServer) -> None:

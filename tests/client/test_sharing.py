@@ -25,6 +25,26 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0
 """
 
+COLLECTS = """
+import gc, os
+from stateroom._http import Http
+
+http = Http("http://127.0.0.1:9", None, timeout=1, retries=0)
+connections = http._client()
+pid = os.fork()
+del http
+gc.collect()
+if pid == 0:
+    os._exit(connections.is_closed)
+assert os.waitpid(pid, 0)[1] == 0
+assert connections.is_closed
+"""
+
+
+def test_a_forked_process_leaves_its_parents_connections_open() -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTS], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
 
 def test_threads_may_share_a_client(client: Client, model_name: str) -> None:
     def save_and_load(number: int) -> bool:

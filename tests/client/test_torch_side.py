@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+import weakref
 from collections import OrderedDict
 
 import pytest
@@ -79,6 +80,7 @@ def test_unsafe_globals_are_those_that_torch_will_not_load() -> None:
 
     assert names({"w": torch.zeros(2), "meta": OrderedDict(a=1)}) == ()
     assert names({"net": nn.Linear(2, 2)}) == ("torch.nn.modules.linear.Linear",)
+    assert names({"x": 1 << 5000}) is None, "torch's own scan stops at a very large int"
 
 
 def test_wrappers_are_seen_through_however_nested() -> None:
@@ -96,11 +98,31 @@ def test_a_target_without_memory_is_refused() -> None:
         target_tensors(nn.Linear(2, 2, device="meta"))
 
 
+def test_a_lazy_target_is_refused_until_it_is_made() -> None:
+    net = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(InvalidRequest, match=r"0\.weight is not initialized.*run one batch"):
+        target_tensors(net)
+    net(torch.zeros(1, 2))
+    assert list(target_tensors(net)) == ["0.weight", "0.bias"]
+
+
 def test_drained_tensors_are_let_go() -> None:
-    tree = {"state": {0: {"exp_avg": torch.ones(2), "step": 3}}, "param_groups": [{"lr": 0.1}], "w": torch.zeros(1)}
-    keys = []
-    for key, tensor in drain(tree):
-        keys.append(key)
-        assert isinstance(tensor, torch.Tensor)
-    assert keys == ["state.0.exp_avg", "w"]
-    assert tree == {}
+    tensors = [torch.full((2,), float(i)) for i in range(6)]
+    alive = [weakref.ref(tensor) for tensor in tensors]
+    tree = {
+        "state": {0: {"exp_avg": tensors[0], "step": 3}},
+        "param_groups": [{"betas": (tensors[1], [tensors[2], "text"]), "lr": 0.1}],
+        "list": [tensors[3], (tensors[4],)],
+        "w": tensors[5],
+    }
+    drained = drain(tree)
+    del tree, tensors
+    for i, key in enumerate(
+        ["state.0.exp_avg", "param_groups.0.betas.0", "param_groups.0.betas.1.0", "list.0", "list.1.0", "w"]
+    ):
+        taken = next(drained)
+        assert taken[0] == key
+        assert taken[1].tolist() == [i, i]
+        del taken
+        assert [each() is not None for each in alive] == [j > i for j in range(6)]
+    assert list(drained) == []

@@ -1,12 +1,14 @@
 import io
 import os
+import tempfile
 import threading
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
-from stateroom import Client, DigestMismatch, InvalidRequest, NotACheckpoint, ServerUnavailable
+from stateroom import Client, DigestMismatch, InvalidRequest, NotACheckpoint, ServerError, ServerUnavailable
 from stateroom._digest import Hasher
 from stateroom._transfer import check_records
 from tests.client.conftest import Answer, Seen, StartScripted, described, in_turn
@@ -97,6 +99,17 @@ def test_a_folder_as_the_path_gets_a_file_named_after_the_checkpoint(scripted: S
     assert path.read_bytes() == BODY
 
 
+@pytest.mark.parametrize("said", [{"model": "a/../../evil"}, {"version": "/../../evil"}, {"version": "\\evil"}])
+def test_a_server_does_not_choose_a_downloads_folder(
+    said: dict[str, str], scripted: StartScripted, tmp_path: Path
+) -> None:
+    known = described(digest=digest(BODY), bytes=len(BODY), **said)
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InvalidRequest):
+        Client(scripted(in_turn(known, Answer(body=BODY))).url).model("a/b").download("latest", tmp_path / "in")
+    assert [path.name for path in tmp_path.rglob("*")] == ["in"]
+
+
 def test_a_downloaded_file_has_the_permissions_of_any_new_file(scripted: StartScripted, tmp_path: Path) -> None:
     path = Client(scripted(Served()).url).model("a/b").download("latest", tmp_path / "out.pt")
     (tmp_path / "any").touch()
@@ -180,6 +193,24 @@ def test_progress_hears_of_every_byte(scripted: StartScripted, tmp_path: Path) -
     assert [done for _, done, _ in heard] == sorted(done for _, done, _ in heard)
 
 
+@pytest.mark.parametrize("said", ["bytes 99999-1048575/1048576", "bytes 0-1048575/1048576", "items 1-2/3", None])
+def test_a_part_that_begins_elsewhere_is_not_taken_for_the_rest(
+    said: str | None, scripted: StartScripted, tmp_path: Path
+) -> None:
+    headers = {"ETag": '"e"'} | ({"Content-Range": said} if said else {})
+    answers = in_turn(KNOWN, Answer(200, BODY, headers={"ETag": '"e"'}, cut=100_000), Answer(206, BODY, headers))
+    model = Client(scripted(answers).url, verify=False).model("a/b")
+    with pytest.raises(ServerError, match="from byte 100000 on"):
+        model.download("latest", tmp_path / "out.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_nobody_asked_for_is_not_taken_for_the_whole(scripted: StartScripted, tmp_path: Path) -> None:
+    part = Answer(206, BODY[:100], {"Content-Range": f"bytes 0-99/{len(BODY)}"})
+    with pytest.raises(ServerError, match="bytes 0-99"):
+        Client(scripted(in_turn(KNOWN, part)).url, verify=False).model("a/b").download("latest", tmp_path / "out.pt")
+
+
 def zipped(data: bytes) -> bytearray:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -193,3 +224,21 @@ def test_a_record_is_checked_against_its_checksum() -> None:
     for damaged in (whole[:1000] + b"x" + whole[1001:], whole[:-30], bytearray()):
         with pytest.raises(DigestMismatch, match="damaged"):
             check_records(io.BytesIO(damaged))
+
+
+def test_a_flipped_bit_is_a_digest_mismatch_and_no_other_error(client: Client, model_name: str) -> None:
+    checkpoint = client.model(model_name).save({"w": torch.ones(3)}, rank_zero_only=False)
+    path = f"/v1/models/{checkpoint.model}/checkpoints/{checkpoint.version}/state_dict"
+    whole = bytearray(client._http.send("GET", path).content)
+    directory = whole.index(b"PK\1\2")
+    found = 0
+    for bit in [*range(0, 8 * directory, 37), *range(8 * directory, 8 * len(whole))]:
+        whole[bit // 8] ^= 1 << bit % 8
+        with tempfile.TemporaryFile() as file:
+            file.write(whole)
+            try:
+                check_records(file)
+            except DigestMismatch:
+                found += 1
+        whole[bit // 8] ^= 1 << bit % 8
+    assert found > 1000

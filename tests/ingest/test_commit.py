@@ -4,12 +4,13 @@ import asyncio
 import hashlib
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from sqlalchemy.exc import IntegrityError
 
 from app.catalog import Catalog, WriteSession, checkpoints
 from app.errors import HostileCheckpoint, InvalidRequest, NotACheckpoint, StateroomError, StorageFull
@@ -226,3 +227,74 @@ def test_a_blob_that_goes_away_before_the_commit_is_stored_after_all(
     assert place.original(checkpoint) == data
     assert set(place.pack_rows().values()) == {"sealed"}
     assert not any(name.startswith("spool/") for name in place.files())
+
+
+class OvertakenCatalog(Catalog):
+    """A catalog in which something else happens just before an upload's commit."""
+
+    meanwhile: list[Callable[[], object]]
+
+    @contextmanager
+    def write(self) -> Iterator[WriteSession]:
+        if self.meanwhile:
+            self.meanwhile.pop()()
+        with super().write() as w:
+            yield w
+
+
+@pytest.fixture
+def overtaken(tmp_path: Path) -> Iterator[tuple[Workplace, OvertakenCatalog]]:
+    catalog = OvertakenCatalog(f"sqlite:///{tmp_path / 'catalog.sqlite3'}")
+    catalog.meanwhile = []
+    catalog.migrate()
+    place = Workplace.of(tmp_path / "data", catalog)
+    yield place, catalog
+    place.close()
+
+
+TWO = {"a": weights(1, 2), "b": weights(2, 2)}
+MANY = {str(n): weights(n, 0.005) for n in range(2500)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "packs"),
+    [(TWO, TWO, 1), (MANY, MANY, 1), ({"a": TWO["a"]}, TWO, 2)],
+    ids=["the-same", "the-same-in-batches", "a-part"],
+)
+def test_uploads_of_the_same_bytes_at_once_store_them_once(
+    overtaken: tuple[Workplace, OvertakenCatalog], first: object, second: object, packs: int
+):
+    place, catalog = overtaken
+    files = [torch_file(first), torch_file(second)]
+
+    async def received() -> list[SpooledUpload]:
+        return [await place.ingest.receive(chunked(data), len(data)) for data in files]
+
+    winner, loser = asyncio.run(received())
+    won = []
+    catalog.meanwhile = [lambda: won.append(place.ingest.commit(winner, MODEL, Fields()))]
+    lost = place.ingest.commit(loser, MODEL, Fields())
+    assert (won[0].version, lost.version) == (1, 2)
+    assert list(place.pack_rows().values()) == ["sealed"] * packs
+    assert place.bytes_stored() == won[0].new_bytes + lost.new_bytes
+    assert (lost.new_bytes == 0) == (packs == 1)
+    assert place.original(won[0]) == files[0]
+    assert place.original(lost) == files[1]
+
+
+@pytest.mark.parametrize("obj", [TWO, MANY], ids=["in-one-transaction", "in-batches"])
+@pytest.mark.parametrize("beside", [True, False], ids=["beside-a-checkpoint", "in-an-empty-store"])
+def test_a_commit_that_fails_at_its_last_step_leaves_nothing_behind(
+    place: Workplace, tmp_path: Path, obj: object, beside: bool
+):
+    if beside:
+        place.upload(torch_file({"a": TWO["a"]}))
+    before = place.contents()
+    with sqlite3.connect(tmp_path / "catalog.sqlite3") as db:
+        db.execute("CREATE TRIGGER no BEFORE UPDATE OF version ON checkpoints BEGIN SELECT RAISE(ABORT, 'no'); END")
+        blobs_before = db.execute("SELECT * FROM blobs").fetchall()
+    with pytest.raises(IntegrityError):
+        place.upload(torch_file(obj))
+    assert place.contents() == before
+    assert db.execute("SELECT * FROM blobs").fetchall() == blobs_before
+    db.close()

@@ -1,6 +1,7 @@
 """All digests and checksums of an upload, against the plain definition computed in one piece."""
 
 import random
+import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.errors import HostileCheckpoint
+from app.errors import DamagedBlob, HostileCheckpoint
 from app.ingest.digest import digest_upload
 from app.store import Spool, SpoolFile
 from app.store.digests import digest_of
@@ -99,3 +100,19 @@ def test_a_declared_checksum_has_to_be_right(file: SpoolFile, threads: ThreadPoo
     with pytest.raises(HostileCheckpoint) as caught:
         digest_upload(file, declaring(right ^ 1), threads)
     assert (caught.value.rule, caught.value.where) == ("crc", "1")
+
+
+def test_a_storage_beyond_the_end_of_the_file_is_an_error(file: SpoolFile, threads: ThreadPoolExecutor):
+    with pytest.raises(DamagedBlob):
+        digest_upload(file, manifest_of([Span(0, 5000), Span(len(DATA) - 10, len(DATA) + 1)]), threads)
+
+
+def test_what_has_not_begun_when_a_part_fails_never_begins(file: SpoolFile):
+    manifest = replace(manifest_of([Span(0, BLOCK_SIZE), Span(BLOCK_SIZE, 2 * BLOCK_SIZE)]), size=len(DATA) + 1)
+    others_are_done = threading.Event()
+    with ThreadPoolExecutor(1) as busy:
+        others = busy.submit(others_are_done.wait, 60)
+        with pytest.raises(DamagedBlob):  # the frame: it reaches beyond the end of the file
+            digest_upload(file, manifest, busy)
+        assert not others.done()
+        others_are_done.set()

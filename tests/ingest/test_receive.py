@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -130,6 +131,25 @@ def test_a_fast_client_waits_for_the_disk(place: Workplace):
     upload = asyncio.run(place.ingest.receive(counting(), None))
     assert upload.size == 40 * MIB
     assert max(ahead) <= 2 * BATCH_SIZE + chunk
+    place.ingest.discard(upload)
+
+
+def test_batches_are_made_when_they_are_needed(place: Workplace):
+    held = []
+    batch = bytes(BATCH_SIZE)
+
+    async def looking() -> AsyncIterator[bytes]:
+        for chunk in (b"x", batch, batch):
+            held.append(tracemalloc.get_traced_memory()[0] // BATCH_SIZE)
+            yield chunk
+        held.append(tracemalloc.get_traced_memory()[0] // BATCH_SIZE)
+
+    tracemalloc.start()
+    try:
+        upload = asyncio.run(place.ingest.receive(looking(), None))
+    finally:
+        tracemalloc.stop()
+    assert held == [0, 1, 2, 2]
     place.ingest.discard(upload)
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog import packs
+from app.catalog import blobs, checkpoints, packs, unused
+from app.ingest import SpooledUpload
 from app.store import LocalPackStore, Spool
 from app.upkeep.leftovers import remove_leftovers
+from app.values.checkpoint import Blob
 from app.values.span import Span
-from tests.ingest.workplace import Workplace, chunked, torch_file, weights
+from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
 
 
 @pytest.fixture
@@ -20,10 +22,10 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
     place.close()
 
 
-def clean_up(place: Workplace) -> None:
+def clean_up(place: Workplace, *, alone: bool = True) -> None:
     """As a server does that has just started."""
     spool = Spool(place.folder / "spool")
-    remove_leftovers(place.catalog, LocalPackStore(place.folder, durable=True), spool)
+    remove_leftovers(place.catalog, LocalPackStore(place.folder, durable=True), spool, alone=alone)
     spool.close()
 
 
@@ -73,3 +75,62 @@ def test_cleaning_up_where_nothing_is_left_changes_nothing(place: Workplace):
     before = place.contents()
     clean_up(place)
     assert place.contents() == before
+
+
+def sealed(place: Workplace) -> SpooledUpload:
+    """An upload whose commit got as far as making its blobs known."""
+    upload = asyncio.run(place.ingest.receive(chunked(bytes(100_000)), None))
+    place.store.adopt(upload.name, upload.file.path)
+    blob = Blob(upload.digest, upload.name, 0, upload.size, 0, bytes(32))
+    with place.catalog.write() as w:
+        blobs.insert_new(w, MODEL.namespace, packs.seal(w, upload.name, upload.size), [blob])
+    return upload
+
+
+def test_a_pack_that_was_sealed_for_a_checkpoint_that_never_came_is_removed(place: Workplace):
+    upload = sealed(place)
+    clean_up(place)
+    assert place.contents() == ({}, {})
+    assert place.blobs([upload.digest]) == {}
+
+
+def test_a_clean_up_that_crashed_between_rows_and_bytes_is_made_good(place: Workplace):
+    upload = sealed(place)
+    unused.release(place.catalog)
+    assert place.contents()[1] == {upload.name: "writing"}
+    clean_up(place)
+    assert place.contents() == ({}, {})
+
+
+def test_a_clean_up_that_crashed_between_bytes_and_the_pack_s_row_is_made_good(place: Workplace):
+    upload = sealed(place)
+    unused.release(place.catalog)
+    place.store.delete(upload.name)
+    clean_up(place)
+    assert place.contents() == ({}, {})
+
+
+def test_the_bytes_of_a_deleted_checkpoint_go_and_those_it_shared_stay(place: Workplace):
+    place.upload(torch_file({"new": weights(1, 2)}))
+    data = torch_file({"shared": weights(2, 2)})
+    kept = place.upload(data)
+    before = place.bytes_stored()
+    with place.catalog.write() as w:
+        checkpoints.delete(w, MODEL, 1)
+    clean_up(place)
+    assert place.bytes_stored() == kept.new_bytes < before
+    assert place.original(kept) == data
+
+
+def test_beside_other_servers_the_spool_is_cleared_and_what_they_may_be_at_work_on_stays(place: Workplace):
+    asyncio.run(place.ingest.receive(chunked(bytes(100_000)), None))
+    theirs = sealed(place)
+    with place.catalog.write() as w:
+        packs.begin(w, "justover", lease_seconds=-1)
+        packs.begin(w, "longover", lease_seconds=-7200)
+    before = place.contents()
+    clean_up(place, alone=False)
+    files, rows = place.contents()
+    assert files == {name: size for name, size in before[0].items() if name.startswith("packs/")}
+    assert set(before[1]) - set(rows) == {"longover"}
+    assert set(place.blobs([theirs.digest])) == {theirs.digest}
