@@ -1,7 +1,7 @@
 """Planning a download: a manifest, a skeleton and a selection become a virtual file. Pure, no I/O.
 
 A skeleton is the bytes of the checkpoint's pickle. It is parsed again for every plan, by the machine that parsed it at
-upload: 147 tensors take 2 ms, and no second representation can ever disagree with the first.
+upload: 147 tensors take 3 ms, and no second representation can ever disagree with the first.
 """
 
 import json
