@@ -1,5 +1,6 @@
 """Fixtures every folder shares: a real server process, one for the session or a fresh one."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -53,3 +54,17 @@ def model_name(request: pytest.FixtureRequest) -> str:
     """A model name that no other test uses, ``tests/<this test>``."""
     name = "".join(c if c.isalnum() else "-" for c in request.node.nodeid.split("/")[-1])
     return f"tests/{name.strip('-')[-120:].lstrip('-')}"
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is synced meanwhile, in order."""
+    seen: list[Path] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        fsync(fd)
+        seen.append(Path(f"/proc/self/fd/{fd}").readlink())
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return seen

@@ -8,12 +8,14 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import Response
+from fastapi import Request, Response
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from ..deliver.download import Download
+from ..values.checkpoint import Checkpoint
 from ..values.span import Span
+from .answers import identity_headers, lifetime
 from .conditional import is_known, range_applies
 from .problems import Problem
 from .ranges import UnsatisfiableRange, content_range, requested_span
@@ -157,6 +159,14 @@ class DownloadResponse(Response):
             end = start + max(SMALLEST_SLICE, LARGEST_SLICE // self._streams.active)
             await send({"type": "http.response.body", "body": view[start:end], "more_body": True})
             start = end
+
+
+def download_answer(
+    request: Request, streams: Streams, checkpoint: Checkpoint, ref: str, download: Download, filename: str | None
+) -> DownloadResponse:
+    """``download`` of the checkpoint that ``ref`` picked, under ``filename`` if the request gave one."""
+    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
+    return DownloadResponse(download, headers, streams, filename=filename)
 
 
 async def _next(windows: AsyncIterator[list[memoryview]]) -> list[memoryview] | None:

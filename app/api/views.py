@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote, urlencode
@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ..catalog.models import Model
-from ..select.components import PREFERRED
+from ..select.components import default_component
 from ..values.checkpoint import Checkpoint, ModelName
 from ..values.manifest import Component, ComponentKind
 
@@ -21,11 +21,6 @@ def model_url(model: ModelName) -> str:
 
 def checkpoint_url(model: ModelName, version: int) -> str:
     return f"{model_url(model)}/checkpoints/{version}"
-
-
-def stem(checkpoint: Checkpoint) -> str:
-    """``resnet50-v12``: what files made of a checkpoint are called."""
-    return f"{checkpoint.model.name}-v{checkpoint.version}"
 
 
 def finite(number: float | None) -> float | None:
@@ -171,20 +166,17 @@ def _component(checkpoint: Checkpoint, component: Component) -> ComponentView:
 
 def _urls(checkpoint: Checkpoint) -> CheckpointUrls:
     here = checkpoint_url(checkpoint.model, checkpoint.version)
+    has_default = not checkpoint.components or default_component(checkpoint.components) is not None
     return CheckpointUrls(
         self=here,
         tensors=f"{here}/tensors",
-        state_dict=_download_url(checkpoint, "state_dict") if _has_default(checkpoint.components) else None,
+        state_dict=_download_url(checkpoint, "state_dict") if has_default else None,
         file=_download_url(checkpoint, "file"),
-        original=f"{here}/original/{stem(checkpoint)}-{checkpoint.sha256[:8]}.pt",
+        original=f"{here}/original/{checkpoint.stem}-{checkpoint.sha256[:8]}.pt",
     )
 
 
 def _download_url(checkpoint: Checkpoint, route: str, component: str | None = None) -> str:
     unique = hashlib.sha256(f"{route} {component!r} {checkpoint.digest}".encode()).hexdigest()[:8]
     query = "" if component is None else "?" + urlencode({"component": printable(component)}, quote_via=quote)
-    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{stem(checkpoint)}-{unique}.pt{query}"
-
-
-def _has_default(components: Sequence[Component]) -> bool:
-    return len(components) < 2 or any(component.path == (name,) for component in components for name in PREFERRED)
+    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{checkpoint.stem}-{unique}.pt{query}"

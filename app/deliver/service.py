@@ -195,7 +195,7 @@ class Deliver:
         return Download(
             size=planned.file.size,
             etag=etag,
-            filename=f"{checkpoint.model.name}-v{checkpoint.version}-{etag[:8]}.pt",
+            filename=f"{checkpoint.stem}-{etag[:8]}.pt",
             left_out=planned.left_out,
             sha256=sha256,
             plan=planned,

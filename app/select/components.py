@@ -1,7 +1,9 @@
 """Which component of a checkpoint a query means."""
 
+from collections.abc import Sequence
+
 from ..errors import SelectionError
-from ..values.manifest import Manifest
+from ..values.manifest import Component, Manifest
 from .near import near
 
 PREFERRED = ("model_state_dict", "state_dict", "model", "net", "module", "weights", "params")
@@ -17,18 +19,21 @@ def choose_component(manifest: Manifest, wanted: str | None) -> int | None:
     return _default(manifest) if wanted is None else _named(manifest, wanted)
 
 
-def _default(manifest: Manifest) -> int | None:
-    if len(manifest.components) == 1:
+def default_component(components: Sequence[Component]) -> int | None:
+    """The index of the component meant when none is named: the only one, else the first of PREFERRED; else None."""
+    if len(components) == 1:
         return 0
-    if not manifest.components:
-        return None
-    paths = [component.path for component in manifest.components]
-    for name in PREFERRED:
-        if (name,) in paths:
-            return paths.index((name,))
+    paths = [component.path for component in components]
+    return next((paths.index((name,)) for name in PREFERRED if (name,) in paths), None)
+
+
+def _default(manifest: Manifest) -> int | None:
+    number = default_component(manifest.components)
+    if number is not None or not manifest.components:
+        return number
     names = _names(manifest)
     raise SelectionError(
-        f"the checkpoint has {len(paths)} components; name one of {_listed(names)}",
+        f"the checkpoint has {len(manifest.components)} components; name one of {_listed(names)}",
         code="component-ambiguous",
         near=names,
     )

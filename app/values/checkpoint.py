@@ -75,6 +75,11 @@ class Checkpoint:
     sha256: str
     created_at: datetime
 
+    @property
+    def stem(self) -> str:
+        """``resnet50-v12``: what files made of it are called."""
+        return f"{self.model.name}-v{self.version}"
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:

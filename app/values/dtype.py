@@ -14,16 +14,15 @@ class DType:
     name: str
     itemsize: int
     storage_class: str | None = None
-    is_floating: bool = False
 
 
 DTYPES: dict[str, DType] = {
     dtype.name: dtype
     for dtype in (
-        DType("float64", 8, "DoubleStorage", is_floating=True),
-        DType("float32", 4, "FloatStorage", is_floating=True),
-        DType("float16", 2, "HalfStorage", is_floating=True),
-        DType("bfloat16", 2, "BFloat16Storage", is_floating=True),
+        DType("float64", 8, "DoubleStorage"),
+        DType("float32", 4, "FloatStorage"),
+        DType("float16", 2, "HalfStorage"),
+        DType("bfloat16", 2, "BFloat16Storage"),
         DType("int64", 8, "LongStorage"),
         DType("int32", 4, "IntStorage"),
         DType("int16", 2, "ShortStorage"),
@@ -41,12 +40,12 @@ DTYPES: dict[str, DType] = {
         DType("uint16", 2),
         DType("uint32", 4),
         DType("uint64", 8),
-        DType("float8_e4m3fn", 1, is_floating=True),
-        DType("float8_e5m2", 1, is_floating=True),
-        DType("float8_e4m3fnuz", 1, is_floating=True),
-        DType("float8_e5m2fnuz", 1, is_floating=True),
-        DType("float8_e8m0fnu", 1, is_floating=True),
-        DType("float4_e2m1fn_x2", 1, is_floating=True),
+        DType("float8_e4m3fn", 1),
+        DType("float8_e5m2", 1),
+        DType("float8_e4m3fnuz", 1),
+        DType("float8_e5m2fnuz", 1),
+        DType("float8_e8m0fnu", 1),
+        DType("float4_e2m1fn_x2", 1),
     )
 }
 """Every dtype Stateroom understands, by torch's name."""

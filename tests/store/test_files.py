@@ -1,25 +1,10 @@
 """Folders whose names survive a crash."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from app.store.files import make_folder
-
-
-@pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What is synced meanwhile, in order."""
-    seen: list[Path] = []
-    fsync = os.fsync
-
-    def watched(fd: int) -> None:
-        fsync(fd)
-        seen.append(Path(f"/proc/self/fd/{fd}").readlink())
-
-    monkeypatch.setattr(os, "fsync", watched)
-    return seen
 
 
 def test_every_folder_made_is_synced_before_anything_is_made_in_it(tmp_path: Path, synced: list[Path]):

@@ -1,6 +1,5 @@
 """What a server finds in its data dir when it starts, and what it makes there."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -26,17 +25,3 @@ def test_the_name_of_a_fresh_data_dir_is_durable(tmp_path: Path, synced: list[Pa
     with data_dir_held(settings):
         pass
     assert [tmp_path, tmp_path / "new"] == [path for path in synced if path.is_relative_to(tmp_path)][-2:]
-
-
-@pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """What is synced meanwhile, in order."""
-    seen: list[Path] = []
-    fsync = os.fsync
-
-    def watched(fd: int) -> None:
-        fsync(fd)
-        seen.append(Path(f"/proc/self/fd/{fd}").readlink())
-
-    monkeypatch.setattr(os, "fsync", watched)
-    return seen

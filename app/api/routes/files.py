@@ -6,8 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ...select.query import parse_device
 from ...values.checkpoint import Checkpoint
-from ..answers import identity_headers, lifetime
-from ..downloads import FILE_RESPONSES, DownloadResponse
+from ..downloads import FILE_RESPONSES, download_answer
 from ..params import Model, Ref, Run
 from ..services import Parts
 
@@ -33,8 +32,7 @@ async def file(
 
     def answer(checkpoint: Checkpoint) -> Response:
         download = services.deliver.file(checkpoint, location, weights_only=weights_only)
-        headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
-        return DownloadResponse(download, headers, services.streams, filename=filename)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
     return await services.from_inside(model, ref, run, answer)
 
@@ -52,7 +50,7 @@ async def original(
     """Byte for byte."""
 
     def answer(checkpoint: Checkpoint) -> Response:
-        headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
-        return DownloadResponse(services.deliver.original(checkpoint), headers, services.streams, filename=filename)
+        download = services.deliver.original(checkpoint)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
     return await services.from_inside(model, ref, run, answer)

@@ -11,13 +11,13 @@ from ...select.query import StateDictQuery
 from ...select.warmstart import Report, TargetTensor
 from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
-from ..answers import fixed_url, identity_headers, json_answer, lifetime
+from ..answers import fixed_url, identity_headers, json_answer
 from ..bodies import Body, documented_body
-from ..downloads import FILE_RESPONSES, DownloadResponse
+from ..downloads import FILE_RESPONSES, download_answer
 from ..params import Model, Ref, Run
 from ..selections import Selection, SelectionBody
 from ..services import Parts
-from ..views import FileText, checkpoint_url, stem
+from ..views import FileText, checkpoint_url
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["state_dicts"])
 
@@ -133,8 +133,7 @@ async def state_dict(
     def answer(checkpoint: Checkpoint) -> Response:
         deliver = services.deliver
         download = deliver.state_dict(checkpoint, selection) if plan is None else deliver.planned(checkpoint, plan)
-        headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
-        return DownloadResponse(download, headers, services.streams, filename=filename)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
     return await services.from_inside(model, ref, run, answer)
 
@@ -155,7 +154,7 @@ async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, b
             for key, each in asked.target.items()
         }
         report, plan = services.deliver.warmstart(checkpoint, target, asked.query)
-        name = f"{stem(checkpoint)}-{plan.rpartition(':')[2][:8]}.pt"
+        name = f"{checkpoint.stem}-{plan[:8]}.pt"
         download = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
         view = WarmstartReport.of(report, download if report.matched_keys else None)
         return json_answer(request, view, {**identity_headers(request, checkpoint, ref), "Cache-Control": "no-store"})

@@ -36,12 +36,12 @@ def parts(node: Node) -> Sequence[Node]:
     if kind is Dict:
         return [part for pair in node.pairs for part in pair]
     if kind is TensorRef:
-        return node.rest  # type: ignore[no-any-return]
+        return node.rest  # type: ignore[no-any-return]  # as above
     if kind is Call:
         pairs = [part for pair in node.pairs for part in pair]
         return [node.function, node.args, node.kwargs, *node.items, *pairs, *node.states]
     if kind is Set:
-        return node.items  # type: ignore[no-any-return]
+        return node.items  # type: ignore[no-any-return]  # as above
     return (node.pid,) if kind is Persistent else ()
 
 
