@@ -1,10 +1,10 @@
-# The verbs: demo | serve | test | check | bench. Each makes what it needs of .venv first; nothing else is touched.
+# The verbs: demo | serve | test | check | stress | bench. Each makes what it needs of .venv first; nothing else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check bench
+.PHONY: demo serve test check stress bench
 
 demo: .venv/demo
 	$(BIN)/python -m demo
@@ -22,6 +22,9 @@ check: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+stress: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress $(STRESS)
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -1,79 +1,150 @@
-"""The server's command line: ``python -m app serve | migrate``."""
+"""The server's command line: ``python -m app serve | migrate | sweep | fsck | token``."""
 
-import argparse
+import json
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+import typer
 
-from .errors import StateroomError
+from . import token_commands
+from .command_line import DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
 from .settings import Settings
 
 HOW_TO_GUARD_IT = """\
-Anybody who reaches {host} could read, write and delete every checkpoint. Set a token, for example:
+Anybody who reaches {host} could read, write and delete every checkpoint. Make a token in this data dir or database:
+  stateroom-server token add NAME --scope read|write|admin
+or set one that may do everything:
   export STATEROOM_SERVER_TOKEN=$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')
 and give it to clients as STATEROOM_TOKEN; or pass --insecure if something else guards this port."""
 
+cli = typer.Typer(
+    name="stateroom-server",
+    help="A checkpoint service for PyTorch. Every option is also STATEROOM_HOST, STATEROOM_PORT, ...",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+cli.add_typer(token_commands.commands, name="token")
 
-def build_parser() -> argparse.ArgumentParser:
-    """Options left out are None, so that the environment decides."""
-    parser = argparse.ArgumentParser(prog="stateroom-server", description="A checkpoint service for PyTorch.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    database = argparse.ArgumentParser(add_help=False)
-    database.add_argument("--data-dir", type=Path, metavar="DIR", help="everything it keeps (./stateroom-data)")
-    database.add_argument("--database-url", metavar="URL", help="sqlite:///PATH (a file in the data dir)")
-    server = commands.add_parser("serve", parents=[database], help="run the server")
-    server.add_argument("--host", help="address to listen on (127.0.0.1)")
-    server.add_argument("--port", type=int, help="0 takes a free one (8765)")
-    server.add_argument("--store-url", metavar="URL", help="file:///PATH (a folder in the data dir)")
-    server.add_argument(
-        "--insecure", action="store_true", default=None, help="listen for other machines without a token"
-    )
-    commands.add_parser("migrate", parents=[database], help="create or upgrade the database's tables")
-    return parser
-
-
-def read_settings(options: argparse.Namespace) -> Settings:
-    given = {name: value for name, value in vars(options).items() if value is not None and name != "command"}
-    return Settings(**given)
+Grace = Annotated[float | None, typer.Option(help="seconds that deleted bytes stay (3600)", metavar="SECONDS")]
+AsJson = Annotated[bool, typer.Option("--json", help="answer for machines")]
 
 
 def refusal(settings: Settings) -> str | None:
-    """Why a server must not be started like this, if so."""
-    if settings.open_to_others and not settings.server_token and not settings.insecure:
-        return HOW_TO_GUARD_IT.format(host=settings.host)
-    return None
+    """Why a server must not be started like this, if so. Raises StoreError where that cannot be known."""
+    if not settings.open_to_others or settings.server_token or settings.insecure:
+        return None
+    return None if token_commands.was_any_made(settings) else HOW_TO_GUARD_IT.format(host=settings.host)
 
 
-def complain(problem: str) -> None:
-    print(f"stateroom-server: {problem}", file=sys.stderr)  # noqa: T201 - a command line talks on its streams
+@cli.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="address to listen on (127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one (8765)")] = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    store_url: StoreUrl = None,
+    workers: Annotated[int | None, typer.Option(help="processes that share the port (1)")] = None,
+    max_uploads: Annotated[int | None, typer.Option(help="uploads at once in each worker (64)")] = None,
+    max_upload_bytes: Annotated[
+        str | None, typer.Option(help="of one upload, 20000000000 or 20GB (no limit)", metavar="SIZE")
+    ] = None,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="serve other machines without a token")] = None,
+    grace: Grace = None,
+    sweep_interval: Annotated[
+        float | None, typer.Option(help="seconds between two sweeps, 0: none (600)", metavar="SECONDS")
+    ] = None,
+) -> None:
+    """Run the server."""
+    settings = read_settings(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        database_url=database_url,
+        store_url=store_url,
+        workers=workers,
+        max_uploads=max_uploads,
+        max_upload_bytes=max_upload_bytes,
+        insecure=insecure,
+        grace=grace,
+        sweep_interval=sweep_interval,
+    )
+    with complaining():
+        problem = refusal(settings)
+    if problem:
+        complain(problem)
+        raise typer.Exit(2)
+    from .serve import serve as run  # noqa: PLC0415 - a wrong option is answered before the frameworks are loaded
+
+    with complaining():
+        run(settings)
+
+
+@cli.command()
+def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """Create or upgrade the database's tables."""
+    settings = read_settings(data_dir=data_dir, database_url=database_url)
+    from .main import migrate as run  # noqa: PLC0415 - as above
+
+    with complaining():
+        run(settings)
+
+
+@cli.command()
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be freed, and change nothing")] = False,
+    grace: Grace = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    store_url: StoreUrl = None,
+) -> None:
+    """Free what deleted checkpoints and crashed uploads have left; beside a running server, if there is one."""
+    settings = read_settings(grace=grace, data_dir=data_dir, database_url=database_url, store_url=store_url)
+    from .main import sweep as run  # noqa: PLC0415 - as above
+    from .upkeep.report import swept_as_json, swept_as_text  # noqa: PLC0415 - as above
+
+    with complaining():
+        swept = run(settings, dry_run=dry_run, on_wait=lambda: complain("another sweep runs; waiting for its end"))
+    typer.echo(json.dumps(swept_as_json(swept, dry_run=dry_run)) if as_json else swept_as_text(swept, dry_run=dry_run))
+    if swept.damaged:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def fsck(
+    read_data: Annotated[bool, typer.Option("--read-data", help="verify every byte, not only what is where")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    store_url: StoreUrl = None,
+) -> None:
+    """Check the catalog against the store. Changes nothing; ends with 1 when it found something."""
+    settings = read_settings(data_dir=data_dir, database_url=database_url, store_url=store_url)
+    from .main import fsck as opened  # noqa: PLC0415 - as above
+    from .upkeep.report import checked_as_json, checked_as_text, finding_as_text  # noqa: PLC0415 - as above
+
+    findings = []
+    with complaining(), opened(settings, read_data=read_data) as check:
+        for finding in check.findings():
+            findings.append(finding)
+            if not as_json:
+                typer.echo(finding_as_text(finding))
+    found = len(findings)
+    typer.echo(
+        json.dumps(checked_as_json(check.checked, findings)) if as_json else checked_as_text(check.checked, found)
+    )
+    if findings:
+        raise typer.Exit(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. 0: it did what was asked; 1: it could not; 2: it was asked wrongly."""
-    options = build_parser().parse_args(arguments)
-    try:
-        settings = read_settings(options)
-    except ValidationError as error:
-        for mistake in error.errors():
-            name = str(mistake["loc"][0])
-            complain(f"--{name.replace('_', '-')} or STATEROOM_{name.upper()}: {mistake['msg']}")
-        return 2
-    from .main import migrate, serve  # noqa: PLC0415 - a wrong option is answered before the frameworks are loaded
-
-    try:
-        if options.command == "migrate":
-            migrate(settings)
-        elif problem := refusal(settings):
-            complain(problem)
-            return 2
-        else:
-            serve(settings)
-    except (StateroomError, OSError) as error:
-        complain(str(error))
-        return 1
-    return 0
+    run: Callable[..., Any] = typer.main.get_command(cli)
+    result = run(args=arguments, prog_name="stateroom-server", standalone_mode=True)
+    return int(result or 0)
 
 
 if __name__ == "__main__":

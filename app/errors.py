@@ -11,7 +11,10 @@ StateroomError
 ├── NotFound                     no such model, checkpoint, component or key
 ├── Gone                         it was here for a limited time, which is over
 ├── Conflict                     the request contradicts what is stored
-├── IncompleteUpload             the body ended early, or is longer than it said
+│   └── KeyInUse                 another upload with the same idempotency key was stored first
+├── IncompleteUpload             the body ended early, stopped coming, or is longer than it said
+├── TooLarge                     more bytes than this server takes in
+├── TooManyUploads               as many as this server takes in at once
 ├── StoreError                   the store failed: never the same as "not there"
 │   ├── PackMissing              a pack that should be there is not
 │   ├── DamagedBlob              bytes that no longer match their digest
@@ -89,8 +92,20 @@ class Conflict(StateroomError):
     code = "conflict"
 
 
+class KeyInUse(Conflict):
+    code = "idempotency-key-in-use"
+
+
 class IncompleteUpload(StateroomError):
     code = "incomplete-upload"
+
+
+class TooLarge(StateroomError):
+    code = "too-large"
+
+
+class TooManyUploads(StateroomError):
+    code = "too-many-uploads"
 
 
 class StoreError(StateroomError):

@@ -1,34 +1,32 @@
-"""The composition root: which parts there are, who owns them, and how they are run."""
+"""The composition root: which parts there are, and who owns them. And the commands that need no server."""
 
-import fcntl
-import logging
-import os
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 
-import uvicorn
 from fastapi import FastAPI
 
 from .api import application
+from .api.access import Access
+from .api.intake import Intake
+from .api.metrics import Metrics
 from .api.services import Services, Streams
 from .catalog import Catalog
+from .catalog.unused import Moment
 from .deliver.service import Deliver
-from .errors import StateroomError
 from .ingest import Ingest
-from .memory import collect_seldom, keep_freed_memory
 from .settings import Settings
 from .store import LocalPackStore, Spool
 from .store.files import make_folder
-from .upkeep.leftovers import remove_leftovers
-
-GRACE_SECONDS = 30
-"""How long transfers that run may go on when the server is told to stop."""
-
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection is kept: longer than clients and proxies keep theirs, so that theirs is never cut."""
+from .upkeep.fsck import Fsck
+from .upkeep.leftovers import start_afresh
+from .upkeep.periodic import PeriodicSweeps
+from .upkeep.shift import Shift
+from .upkeep.sweep import Swept, foresee
+from .upkeep.sweep import sweep as sweep_once
 
 
 def server_version() -> str:
@@ -39,36 +37,48 @@ def server_version() -> str:
 
 
 @contextmanager
-def open_services(settings: Settings) -> Iterator[Services]:
-    """All parts of a server, on a catalog that is migrated already; closed in the reverse order.
-
-    Only for a process that holds the data dir: what a crash left there is removed.
-    """
+def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
+    """All parts of a server, on a catalog that is migrated already; closed in the reverse order."""
     with ExitStack() as stack:
         catalog = Catalog(settings.catalog_url, durable=settings.durable)
         stack.callback(catalog.close)
         store = LocalPackStore(settings.store_folder, durable=settings.durable)
         spool = Spool(settings.spool_folder)
         stack.callback(spool.close)
-        remove_leftovers(catalog, store, spool, alone=settings.alone)
         ingest = Ingest(catalog, store, spool)
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store)
         stack.callback(deliver.close)
+        if settings.sweep_interval:
+            sweeps = PeriodicSweeps(
+                catalog,
+                store,
+                settings.spool_folder,
+                settings.grace,
+                settings.sweep_interval,
+                lambda swept: metrics.swept.inc(max(0, swept.freed_bytes)),
+            )
+            stack.callback(sweeps.close)
         token = settings.server_token.get_secret_value() if settings.server_token else None
-        yield Services(catalog, store, ingest, deliver, Streams(), token)
+        access = Access(catalog, token)
+        intake = Intake(settings.max_uploads, settings.max_upload_bytes)
+        yield Services(catalog, store, ingest, deliver, metrics, Streams(metrics.streams), access, intake)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application on a database that is migrated already; its lifespan owns what it opens."""
+def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+    """The application on a database that is migrated already; its lifespan owns what it opens.
+
+    ``metrics`` are those of a worker among others; without them it counts for itself.
+    """
+    metrics = metrics or Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with open_services(settings) as services:
+        with open_services(settings, metrics) as services:
             app.state.services = services
             yield
 
-    return application.build(server_version(), lifespan)
+    return application.build(server_version(), metrics, lifespan)
 
 
 def migrate(settings: Settings) -> None:
@@ -78,74 +88,54 @@ def migrate(settings: Settings) -> None:
         catalog.migrate()
 
 
-@contextmanager
-def data_dir_held(settings: Settings) -> Iterator[None]:
-    """While held, this process alone serves from the data dir. Raises StateroomError where another one does.
+def prepare(settings: Settings) -> None:
+    """What a server does once, before any worker: migrate a database of its own, and remove what a crash left.
 
-    The lock goes with the process, however it ends.
+    Only for a process that holds the data dir. Raises StateroomError where the database holds no catalog.
     """
-    make_folder(settings.data_dir, durable=settings.durable)
-    fd = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
+    with ExitStack() as stack:
+        catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
+        if settings.on_sqlite:
+            catalog.migrate()
+        catalog.ping()
+        store = LocalPackStore(settings.store_folder, durable=settings.durable)
+        spool = stack.enter_context(closing(Spool(settings.spool_folder)))
+        start_afresh(catalog, store, spool, Moment.at(datetime.now(UTC), settings.grace), alone=settings.alone)
+
+
+ASKED_EVERY = 0.2
+"""Seconds between two attempts to sweep while another does."""
+
+
+def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> Swept:
+    """One sweep by hand, beside whatever servers run. ``on_wait`` is called once if another sweep has to end first.
+
+    Raises StateroomError.
+    """
+    with _what_is_there(settings) as (catalog, store):
+        if dry_run:
+            return foresee(catalog, store, settings.spool_folder, settings.grace)
+        shift = Shift(catalog, lambda: False)
+        if not shift.begin():
+            on_wait()
+            while not shift.begin():
+                time.sleep(ASKED_EVERY)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateroomError(f"another server runs on the data dir {settings.data_dir}") from None
-        yield
-    finally:
-        os.close(fd)
+            return sweep_once(catalog, store, settings.spool_folder, settings.grace, shift.go_on)
+        finally:
+            shift.end()
 
 
-class _Server(uvicorn.Server):
-    """Says where it is once it answers there: the port is known only then when 0 was asked for."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            address = f"[{host}]" if ":" in host else host
-            print(f"Stateroom is ready on http://{address}:{port}", flush=True)  # noqa: T201 - the one line it prints
+@contextmanager
+def fsck(settings: Settings, *, read_data: bool) -> Iterator[Fsck]:
+    """A check that may be run, beside whatever servers run. Raises StateroomError where there is nothing to check."""
+    with _what_is_there(settings) as (catalog, store):
+        yield Fsck(catalog, store, read_data)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError with a text for the user."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=2048)
-    except OSError as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise OSError(f"cannot listen on {host}:{port}: {reason}") from error
-
-
-def _is_the_servers(record: logging.LogRecord) -> bool:
-    """False for uvicorn's warnings about what a client sent: it has its answer, and could fill the log with them."""
-    return record.levelno > logging.WARNING or record.module != "httptools_impl"
-
-
-def serve(settings: Settings) -> None:
-    """Run the server until it is told to stop. Raises OSError and StateroomError when it can't start."""
-    keep_freed_memory()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn.error").addFilter(_is_the_servers)
-    with data_dir_held(settings):
-        listener = listen(settings.host, settings.port)
-        with closing(Catalog(settings.catalog_url)) as catalog:
-            if settings.on_sqlite:
-                catalog.migrate()
-            catalog.ping()
-        config = uvicorn.Config(
-            create_app(settings),
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        )
-        collect_seldom()
-        with suppress(KeyboardInterrupt):  # uvicorn has already ended in good order when it passes Ctrl+C on
-            _Server(config).run(sockets=[listener])
+@contextmanager
+def _what_is_there(settings: Settings) -> Iterator[tuple[Catalog, LocalPackStore]]:
+    """Catalog and store of a server, neither of them made."""
+    with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
+        catalog.ping()
+        yield catalog, LocalPackStore(settings.store_folder, durable=settings.durable, make=False)

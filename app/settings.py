@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -13,6 +13,11 @@ class Settings(BaseSettings):
     """How one server is set up; a keyword wins over the environment.
 
     ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``server_token`` is all-powerful.
+    ``grace`` is how many seconds the bytes of what was deleted stay; every ``sweep_interval`` seconds those whose grace
+    is over go (0: never). At most ``max_uploads`` are taken in at once by each worker, each of at most
+    ``max_upload_bytes``. A request's head has ``head_seconds`` to come, a body may pause for ``body_seconds``, a
+    client may take nothing of an answer for ``send_seconds``. Transfers that run when the server is told to stop have
+    ``drain_seconds`` to end.
     """
 
     model_config = SettingsConfigDict(
@@ -27,6 +32,15 @@ class Settings(BaseSettings):
     durable: bool = True
     server_token: SecretStr | None = None
     insecure: bool = False
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    grace: Annotated[float, Field(ge=0)] = 3600.0
+    sweep_interval: Annotated[float, Field(ge=0)] = 600.0
+    max_uploads: Annotated[int, Field(ge=1)] = 64
+    max_upload_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
+    head_seconds: Annotated[float, Field(gt=0)] = 10.0
+    body_seconds: Annotated[float, Field(gt=0)] = 30.0
+    send_seconds: Annotated[float, Field(gt=0)] = 60.0
+    drain_seconds: Annotated[int, Field(ge=0)] = 30
 
     @field_validator("store_url")
     @classmethod

@@ -6,13 +6,31 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import derived_downloads, plain_download, plain_upload, server_memory, warm_start
+from benchmarks import (
+    derived_downloads,
+    footprint,
+    many_checkpoints,
+    many_clients,
+    plain_download,
+    plain_upload,
+    server_memory,
+    warm_start,
+)
 from benchmarks.bench import Bench
 from benchmarks.rows import table
 
 QUESTIONS = {
     script.__name__.rpartition(".")[2]: script
-    for script in (plain_download, plain_upload, warm_start, derived_downloads, server_memory)
+    for script in (
+        plain_download,
+        plain_upload,
+        warm_start,
+        derived_downloads,
+        server_memory,
+        many_checkpoints,
+        many_clients,
+        footprint,
+    )
 }
 UNITS = {"": 1, "MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 

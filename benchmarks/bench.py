@@ -1,6 +1,6 @@
 """What every script is given: a folder, sizes, checkpoints, and servers to send them to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,10 +41,10 @@ class Bench:
         return path
 
     @contextmanager
-    def server(self, *uploads: Path) -> Iterator[Server]:
+    def server(self, *uploads: Path, options: Sequence[str] = ()) -> Iterator[Server]:
         """A server that has never seen anything but ``uploads``: versions 1, 2, ... of one model."""
         data_dir = self.folder / "server" / "data"
-        running = start_server(data_dir, env={"STATEROOM_DURABLE": "off"})
+        running = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"})
         try:
             with Connection(running.base_url) as connection:
                 for upload in uploads:

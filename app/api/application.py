@@ -1,18 +1,28 @@
 """All routes as one application, on parts that somebody else made."""
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.types import Lifespan
 
 from . import problems
-from .auth import GUARD
-from .params import known_parameters
-from .routes import checkpoints, files, health, models, state_dicts, tensors, uploads
+from .auth import without_declaration
+from .metrics import Metrics
+from .observed import Observed
+from .problem_docs import OF_ANY, add_problem_schema, refusals
+from .routes import checkpoints, files, health, links, models, state_dicts, tensors, uploads
+from .unread import Unread
 from .wire import Wire
 
 DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a checkpoint and never runs a pickle."
 
 
-def build(version: str, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def include(app: FastAPI, router: APIRouter) -> None:
+    """Raises RuntimeError for a route that doesn't say who may use it."""
+    if open_to_all := without_declaration(router.routes) - health.PUBLIC:
+        raise RuntimeError(f"these routes don't say who may use them: {', '.join(sorted(open_to_all))}")
+    app.include_router(router, responses=refusals(*OF_ANY))
+
+
+def build(version: str, metrics: Metrics, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """Its lifespan sets ``app.state.services`` before the first request."""
     app = FastAPI(
         title="Stateroom",
@@ -24,9 +34,9 @@ def build(version: str, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(Wire)
-    app.include_router(health.router)
-    guarded = [*GUARD, Depends(known_parameters)]
-    for module in (models, uploads, checkpoints, tensors, state_dicts, files):
-        app.include_router(module.router, dependencies=guarded)
-    app.openapi()  # every request asks it what there is; the first one need not wait for it to be made
+    app.add_middleware(Unread)
+    app.add_middleware(Observed, metrics=metrics)  # what is added last is outermost
+    for module in (health, models, uploads, checkpoints, tensors, state_dicts, files, links):
+        include(app, module.router)
+    add_problem_schema(app.openapi())  # made now, for every request asks it what there is
     return app

@@ -10,10 +10,11 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ..errors import IncompleteUpload
+from .intake import check_size, declared_size
+from .protocol import was_too_slow
 
 MAX_BYTES = 64 * 1024 * 1024
 """A target of 400,000 keys takes some 40 MB."""
@@ -34,22 +35,28 @@ class JsonBody:
             raise RequestValidationError(mistakes) from error
 
 
-async def chunks_of(request: Request) -> AsyncIterator[bytes]:
-    """The body. Raises IncompleteUpload when the client goes away before its end."""
+async def chunks_of(request: Request, limit: int | None) -> AsyncIterator[bytes]:
+    """The body. Raises IncompleteUpload when the client goes away before its end, or stops sending; TooLarge at the
+    first byte beyond ``limit``.
+    """
+    size = 0
     try:
         async for chunk in request.stream():
             if chunk:
+                size += len(chunk)
+                check_size(size, limit)
                 yield chunk
     except ClientDisconnect as error:
+        if was_too_slow(request.scope):
+            raise IncompleteUpload("the body stopped coming", code="request-timeout") from error
         raise IncompleteUpload("the connection ended before the body did") from error
 
 
 async def json_body(request: Request) -> JsonBody:
+    declared_size(request, MAX_BYTES)
     data = bytearray()
-    async for chunk in chunks_of(request):
+    async for chunk in chunks_of(request, MAX_BYTES):
         data += chunk
-        if len(data) > MAX_BYTES:
-            raise HTTPException(413, f"A JSON body is at most {MAX_BYTES:,} bytes.")
     return JsonBody(bytes(data))
 
 

@@ -15,9 +15,18 @@ def _regex(template: str) -> re.Pattern[str]:
 
 
 def query_parameters(request: Request) -> Mapping[str, Mapping[str, Any]]:
-    """The query parameters of the request's route: name -> JSON schema. A name may have a part in braces."""
-    operation = request.app.openapi()["paths"][request.scope["route"].path_format][request.method.lower()]
-    return {each["name"]: each["schema"] for each in operation.get("parameters", ()) if each["in"] == "query"}
+    """The query parameters of the request's route: name -> JSON schema. A name may have a part in braces.
+
+    What lets a caller in by the query is one of them.
+    """
+    document = request.app.openapi()
+    operation = document["paths"][request.scope["route"].path_format][request.method.lower()]
+    schemes = (
+        document["components"]["securitySchemes"][name] for each in operation.get("security", ()) for name in each
+    )
+    keys = {scheme["name"]: {"type": "string"} for scheme in schemes if scheme.get("in") == "query"}
+    given = {each["name"]: each["schema"] for each in operation.get("parameters", ()) if each["in"] == "query"}
+    return {**given, **keys}
 
 
 def methods_at(app: FastAPI, path: str) -> list[str]:

@@ -17,6 +17,7 @@ from ..values.checkpoint import Checkpoint
 from ..values.span import Span
 from .answers import identity_headers, lifetime
 from .conditional import is_known, range_applies
+from .problem_docs import KNOWN, OF_A_DOWNLOAD, refusals
 from .problems import Problem
 from .ranges import UnsatisfiableRange, content_range, requested_span
 from .services import Streams
@@ -32,8 +33,8 @@ _FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", **_FILE},
     206: {"description": "The range that was asked for", **_FILE},
-    304: {"description": "The client has it: If-None-Match names its ETag"},
-    416: {"description": "The range is outside the file"},
+    **KNOWN,
+    **refusals(*OF_A_DOWNLOAD, 416),
 }
 """OpenAPI for every route that answers with a DownloadResponse."""
 
@@ -141,7 +142,6 @@ class DownloadResponse(Response):
                 ahead = asyncio.create_task(_next(windows))
                 for view in window:
                     await self._send_view(view, send)
-                await asyncio.sleep(0)
                 if gone.done():
                     return
                 window = await ahead
@@ -153,11 +153,14 @@ class DownloadResponse(Response):
                     await task
 
     async def _send_view(self, view: memoryview, send: Send) -> None:
-        """In slices: a long one would hold up every other stream, a short one costs a call."""
+        """In slices: a long one would hold up every other request, a short one costs a call. Everybody else has a turn
+        after each: a send to a client that reads as fast as we write never waits, and would have the loop to itself.
+        """
         start = 0
         while start < len(view):
             end = start + max(SMALLEST_SLICE, LARGEST_SLICE // self._streams.active)
             await send({"type": "http.response.body", "body": view[start:end], "more_body": True})
+            await asyncio.sleep(0)
             start = end
 
 
@@ -165,7 +168,9 @@ def download_answer(
     request: Request, streams: Streams, checkpoint: Checkpoint, ref: str, download: Download, filename: str | None
 ) -> DownloadResponse:
     """``download`` of the checkpoint that ``ref`` picked, under ``filename`` if the request gave one."""
-    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": lifetime(ref)}
+    # A link carries no Authorization, without which a shared cache would go on answering when the link is dead.
+    shown_to = "private, " if request.state.grant.by_link else ""
+    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": shown_to + lifetime(ref)}
     return DownloadResponse(download, headers, streams, filename=filename)
 
 

@@ -8,19 +8,17 @@ from fastapi import Depends, Path, Query, Request
 
 from ..errors import InvalidRequest, SelectionError
 from ..select.near import near
-from ..values.checkpoint import ModelName
+from ..values.checkpoint import ModelName, is_name
 from .documented import query_parameters
 from .wire import path_value
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-
 
 async def model_name(
-    namespace: Annotated[str, Path(description="letters, digits, `.`, `_`, `-`")],
-    name: Annotated[str, Path(description="letters, digits, `.`, `_`, `-`")],
+    namespace: Annotated[str, Path(description="letters, digits, `.`, `_`, `-`", examples=["vision"])],
+    name: Annotated[str, Path(description="letters, digits, `.`, `_`, `-`", examples=["resnet50"])],
 ) -> ModelName:
     for part in (namespace, name):
-        if _NAME.fullmatch(part) is None or ".." in part:
+        if not is_name(part):
             raise InvalidRequest(
                 f"{namespace}/{name} is no name of a model: a namespace and a name are each 1 to 128 letters, digits, "
                 "'.', '_' and '-', begin with a letter or digit, and hold no '..'",
@@ -30,7 +28,12 @@ async def model_name(
 
 
 async def checkpoint_ref(
-    ref: Annotated[str, Path(description="`12`, `v12`, `latest`, `best`, `min:NAME`, `max:NAME`, `epoch:N`, `step:N`")],
+    ref: Annotated[
+        str,
+        Path(
+            description="`12`, `v12`, `latest`, `best`, `min:NAME`, `max:NAME`, `epoch:N`, `step:N`", examples=["best"]
+        ),
+    ],
 ) -> str:
     return path_value(ref)
 

@@ -39,13 +39,17 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.NotFound: Kind(404, "There is no such thing"),
     errors.Gone: Kind(410, "It is no longer kept"),
     errors.Conflict: Kind(409, "The request contradicts what is stored"),
+    errors.KeyInUse: Kind(409, "The Idempotency-Key was used meanwhile"),
     errors.IncompleteUpload: Kind(400, "The upload is incomplete"),
+    errors.TooLarge: Kind(413, "The request is too large"),
+    errors.TooManyUploads: Kind(503, "Too many uploads at once", retry_after=5),
     errors.StoreError: Kind(503, "The store failed", retry_after=5),
     errors.PackMissing: Kind(500, "Stored bytes are missing"),
     errors.DamagedBlob: Kind(500, "Stored bytes are damaged"),
     errors.StorageFull: Kind(507, "The storage is full"),
     errors.MissingBlobs: Kind(409, "Stored bytes are needed that are no longer there"),
     "malformed-request": Kind(400, "The request is malformed"),
+    "request-timeout": Kind(408, "The request took too long to come"),
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
     "format-unavailable": Kind(501, "This server does not write that format"),
     "no-original": Kind(404, "There is no uploaded file"),
@@ -55,9 +59,12 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
 STATUS_CODES: Mapping[int, tuple[str, str]] = {
     400: ("malformed-request", "The request is malformed"),
     401: ("unauthorized", "A token is needed"),
+    403: ("forbidden", "That is not allowed"),
     404: ("no-such-route", "There is nothing at this address"),
     405: ("method-not-allowed", "The method is not allowed here"),
-    413: ("too-large", "The request is too large"),
+    408: ("request-timeout", "The request took too long to come"),
+    414: ("uri-too-long", "The address is too long"),
+    431: ("head-too-large", "The head of the request is too large"),
     503: ("not-ready", "The server is not ready"),
 }
 """Code and title of what HTTP itself refuses."""
@@ -127,6 +134,12 @@ def internal_error(request_id: str) -> Response:
     return Problem(kind.status, kind.title, detail, "internal-error", {"request_id": request_id}).response()
 
 
+def of_status(status: int, detail: str) -> Problem:
+    """The problem of a status that HTTP itself gives a meaning."""
+    code, title = STATUS_CODES[status]
+    return Problem(status, title, detail, code)
+
+
 def _of_http(error: HTTPException, request: Request) -> Problem:
     fallback = HTTPStatus(error.status_code)
     code, title = STATUS_CODES.get(error.status_code, (fallback.phrase.lower().replace(" ", "-"), fallback.phrase))
@@ -137,8 +150,16 @@ def _of_http(error: HTTPException, request: Request) -> Problem:
     return Problem(error.status_code, title, detail, code, headers=headers)
 
 
+def _by_link(request: Request) -> bool:
+    """Whether the caller may know of one download alone, and not of what else there is in its place."""
+    grant = getattr(request.state, "grant", None)
+    return grant is not None and grant.by_link
+
+
 async def _answer(request: Request, error: Exception) -> Response:
     match error:
+        case errors.NotFound() if _by_link(request):
+            return problem_of(errors.NotFound("What this link was for is no longer there.")).response()
         case errors.StateroomError():
             return problem_of(error).response()
         case RequestValidationError():

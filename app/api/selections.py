@@ -1,12 +1,17 @@
 """The state_dict query as parameters of a URL and as fields of a JSON body."""
 
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict
 
-from ..errors import SelectionError
+from ..deliver.download import Download
+from ..deliver.service import Deliver
+from ..errors import InvalidRequest, SelectionError
 from ..select.query import StateDictQuery, parse_rename
+from ..values.checkpoint import Checkpoint
 
 _UNSERVED = "not served yet"
 
@@ -76,3 +81,29 @@ async def selection_in_query(
 
 
 Selection = Annotated[StateDictQuery, Depends(selection_in_query)]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionOrPlan:
+    """What of a checkpoint is wanted: a selection, or what an earlier warm start planned."""
+
+    selection: StateDictQuery
+    plan: str | None
+
+    def of(self, checkpoint: Checkpoint, deliver: Deliver, keep: timedelta | None = None) -> Download:
+        """Blocks. The plan is kept for ``keep`` from now on. Raises SelectionError, and Gone for a forgotten plan."""
+        if self.plan is None:
+            return deliver.state_dict(checkpoint, self.selection)
+        return deliver.planned(checkpoint, self.plan, keep)
+
+
+async def selection_or_plan(
+    selection: Selection,
+    plan: Annotated[str | None, Query(description="from a warmstart's answer; it replaces the selection")] = None,
+) -> SelectionOrPlan:
+    if plan is not None and selection != StateDictQuery():
+        raise InvalidRequest("a plan is a selection already: give it, or a selection", code="plan-and-selection")
+    return SelectionOrPlan(selection, plan)
+
+
+Part = Annotated[SelectionOrPlan, Depends(selection_or_plan)]

@@ -1,7 +1,6 @@
 """What a handler works with: the parts that the composition root made, reached by one dependency."""
 
 import asyncio
-import hmac
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,13 +10,18 @@ from typing import Annotated
 from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from prometheus_client import Gauge
 
 from ..catalog import Catalog
 from ..catalog.checkpoints import resolve
+from ..catalog.idempotency import find
 from ..deliver.service import Deliver
 from ..ingest import Fields, Ingest, SpooledUpload
 from ..store.pack_store import PackStore
 from ..values.checkpoint import Checkpoint, ModelName
+from .access import Access
+from .intake import Intake
+from .metrics import Metrics
 
 PLAN_THREADS = 8
 COMMIT_THREADS = 4
@@ -29,36 +33,35 @@ the catalog alone, and the health checks, find theirs free.
 class Streams:
     """How many downloads are being sent by this process; they share the loop, so they share its patience."""
 
-    def __init__(self) -> None:
+    def __init__(self, gauge: Gauge) -> None:
         self.active = 0
+        self._gauge = gauge
 
     @contextmanager
     def joined(self) -> Iterator[None]:
         self.active += 1
+        self._gauge.inc()
         try:
             yield
         finally:
             self.active -= 1
+            self._gauge.dec()
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Made on the event loop. ``token`` is the one all-powerful token, None where everybody may do everything."""
+    """Made on the event loop."""
 
     catalog: Catalog
     store: PackStore
     ingest: Ingest
     deliver: Deliver
+    metrics: Metrics
     streams: Streams
-    token: str | None
+    access: Access
+    intake: Intake
     plan_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PLAN_THREADS))
     commit_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(COMMIT_THREADS))
-
-    def accepts(self, token: bytes | None) -> bool:
-        """Whether this is the token; takes as long for a nearly right one as for a wrong one."""
-        if self.token is None:
-            return True
-        return token is not None and hmac.compare_digest(token, self.token.encode())
 
     async def from_inside(
         self, model: ModelName, ref: str, run: str | None, answer: Callable[[Checkpoint], Response]
@@ -74,6 +77,15 @@ class Services:
 
         checkpoint = await run_in_threadpool(resolved)
         return await to_thread.run_sync(answer, checkpoint, limiter=self.plan_threads)
+
+    async def uploaded_as(self, model: ModelName, key: str) -> Checkpoint | None:
+        """The checkpoint that was stored under this idempotency key."""
+
+        def found() -> Checkpoint | None:
+            with self.catalog.read() as session:
+                return find(session, model, key)
+
+        return await run_in_threadpool(found)
 
     async def commit(self, upload: SpooledUpload, model: ModelName, fields: Fields) -> Checkpoint:
         """``Ingest.commit`` in a thread. An upload whose commit never begins, for want of a thread or because the

@@ -39,10 +39,10 @@ FileText = Annotated[str, BeforeValidator(printable)]
 class ComponentView(BaseModel):
     """A state_dict inside a checkpoint; ``keys`` counts, ``bytes`` counts shared storages once."""
 
-    name: FileText
+    name: FileText = Field(examples=["model_state_dict"])
     kind: ComponentKind
-    keys: int
-    bytes: int
+    keys: int = Field(examples=[267])
+    bytes: int = Field(examples=[97_800_000])
     url: str
 
 
@@ -59,23 +59,25 @@ class CheckpointUrls(BaseModel):
 class CheckpointView(BaseModel):
     """A checkpoint. Numbers that are not finite read as null, and `nonfinite` names them."""
 
-    model: str
-    version: int
-    run: str | None
-    epoch: int | None
-    step: int | None
-    loss: float | None
-    metrics: dict[str, float | None]
-    tags: dict[str, str]
-    nonfinite: list[str]
-    format: str
-    devices: list[FileText]
+    model: str = Field(examples=["vision/resnet50"])
+    version: int = Field(examples=[12])
+    run: str | None = Field(examples=["nightly"])
+    epoch: int | None = Field(examples=[3])
+    step: int | None = Field(examples=[9000])
+    loss: float | None = Field(examples=[0.12])
+    metrics: dict[str, float | None] = Field(examples=[{"val_acc": 0.91}])
+    tags: dict[str, str] = Field(examples=[{"author": "me"}])
+    nonfinite: list[str] = Field(examples=[[]], description="`loss` or `metric.NAME`")
+    format: str = Field(examples=["torch_zip"])
+    devices: list[FileText] = Field(examples=[["cuda:0"]], description="where its storages were when it was saved")
     components: list[ComponentView]
-    unsafe_globals: list[FileText]
-    bytes: int
+    unsafe_globals: list[FileText] = Field(
+        examples=[["numpy.dtype"]], description="names in its pickle that `weights_only=True` does not load"
+    )
+    bytes: int = Field(examples=[195_600_000])
     new_bytes: int = Field(description="by how much the store grew")
-    digest: str
-    sha256: str
+    digest: str = Field(description="of the uploaded file; what it is made of: docs/design.md")
+    sha256: str = Field(description="of the uploaded file, in hex")
     created_at: datetime
     urls: CheckpointUrls
 
@@ -117,9 +119,9 @@ class CheckpointPage(BaseModel):
 class ModelView(BaseModel):
     """A line of checkpoints; `best` is what the ref `best` means in it."""
 
-    model: str
-    best: str
-    checkpoints: int
+    model: str = Field(examples=["vision/resnet50"])
+    best: str = Field(examples=["min:loss"])
+    checkpoints: int = Field(examples=[12])
     created_at: datetime
     url: str
 

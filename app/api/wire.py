@@ -2,11 +2,11 @@
 
 import logging
 import re
-import secrets
 from urllib.parse import quote, unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .observed import request_id
 from .problems import internal_error
 
 _log = logging.getLogger("stateroom")
@@ -30,7 +30,7 @@ def path_segment(value: str) -> str:
 
 
 class Wire:
-    """The outermost layer of the application.
+    """The layer around the application.
 
     - A HEAD runs as the GET it asks about, and its body is dropped.
     - ``%2F`` in a path stays inside its segment: ``max:val%2Facc`` is one ref.
@@ -45,10 +45,9 @@ class Wire:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        scope = dict(scope)
         head = scope["method"] == "HEAD"
         if head:
-            scope |= {"method": "GET", _IS_HEAD: True}
+            scope.update({"method": "GET", _IS_HEAD: True})
         if _ENCODED_SLASH.search(scope["raw_path"]):
             scope["path"] = unquote(_ENCODED_SLASH.sub(b"%252F", scope["raw_path"]).decode("ascii"))
         started = False
@@ -63,8 +62,8 @@ class Wire:
         try:
             await self.app(scope, receive, pass_on)
         except Exception as error:
-            request_id = secrets.token_hex(8)
-            _log.error("request %s (%s %s) failed", request_id, scope["method"], scope["path"], exc_info=error)
+            name = request_id(scope)
+            _log.error("request %s (%s %s) failed", name, scope["method"], scope["path"], exc_info=error)
             if started:
                 raise
-            await internal_error(request_id)(scope, receive, pass_on)
+            await internal_error(name)(scope, receive, pass_on)

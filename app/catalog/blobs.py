@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import insert, literal, select
+from sqlalchemy import insert, literal, select, update
 
 from ..values.checkpoint import Blob
 from ..values.digest import Digest
@@ -51,6 +51,7 @@ def refer(w: WriteSession, checkpoint_id: int, namespace: str, digests: Sequence
             ["checkpoint_id", "blob_id"], select(literal(checkpoint_id), blobs.c.id).where(*wanted)
         )
     ).rowcount
+    w.execute(update(blobs).where(*wanted, blobs.c.unused_since.is_not(None)).values(unused_since=None))
     if found == len(digests):
         return ()
     there = set(w.select(select(blobs.c.digest).where(*wanted)).scalars())

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreError
 from . import migrate, tables
-from .dialect import migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
+from .dialect import is_there, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
 from .session import ReadSession, WriteSession
 
 
@@ -37,10 +37,12 @@ class Catalog:
             engine.dispose()
 
     def ping(self) -> None:
-        """Raises StoreError unless the database answers and holds a catalog."""
+        """Raises StoreError unless the database answers and holds a catalog. Makes none where there is none."""
+        if not is_there(self._url):
+            raise StoreError("there is no database; a server makes it, or migrate", code="catalog-failed")
         try:
             with self.read() as session:
-                session.select(select(tables.models.c.id).limit(1)).all()
+                session.select(select(tables.tokens.c.id).limit(1)).all()  # a table of the newest revision
         except DBAPIError as error:
             raise StoreError("the database holds no catalog: migrate it first", code="catalog-failed") from error
 

@@ -18,7 +18,17 @@ from .rows import check_fields, check_text, load_checkpoints, metric_rows, tag_r
 from .session import ReadSession, WriteSession
 from .tables import checkpoints, metrics, models, tags
 
-__all__ = ["Filter", "Listing", "Page", "delete", "drop_unfinished", "list_checkpoints", "resolve", "update"]
+__all__ = [
+    "Filter",
+    "Listing",
+    "Page",
+    "count_unfinished",
+    "delete",
+    "drop_unfinished",
+    "list_checkpoints",
+    "resolve",
+    "update",
+]
 
 
 def resolve(s: ReadSession, name: ModelName, ref: str, run: str | None = None) -> Checkpoint:
@@ -72,8 +82,7 @@ def update(
 
 
 def delete(w: WriteSession, name: ModelName, version: int) -> None:
-    """The checkpoint is gone and its version is never used again; its blobs stay until a later clean-up, at
-    the next start.
+    """The checkpoint is gone and its version is never used again; the blobs that only it referred to are the sweep's.
 
     Raises NotFound (``model-not-found``, ``checkpoint-not-found``).
     """
@@ -91,12 +100,20 @@ def drop_unfinished(w: WriteSession, before: datetime | None = None) -> int:
 
     Without ``before`` it is for a server that knows that it is the only one and has not begun to serve.
     """
-    unfinished: ColumnElement[bool] = checkpoints.c.version.is_(None)
-    if before is not None:
-        unfinished &= checkpoints.c.created_at < to_microseconds(before)
-    count = w.execute(delete_from(checkpoints).where(unfinished)).rowcount
+    count = w.execute(delete_from(checkpoints).where(_is_unfinished(before))).rowcount
     drop_never_used(w)
     return count
+
+
+def count_unfinished(s: ReadSession, before: datetime) -> int:
+    """How many ``drop_unfinished`` would remove."""
+    unfinished = select(func.count()).select_from(checkpoints).where(_is_unfinished(before))
+    return int(s.select(unfinished).scalar_one())
+
+
+def _is_unfinished(before: datetime | None) -> ColumnElement[bool]:
+    unfinished: ColumnElement[bool] = checkpoints.c.version.is_(None)
+    return unfinished if before is None else unfinished & (checkpoints.c.created_at < to_microseconds(before))
 
 
 def _what_exists(s: ReadSession, model: Model, ref: Ref, run: str | None) -> str:

@@ -7,8 +7,8 @@ hundreds of thousands of rows:
 2. a checkpoint row without a version, then what it refers to, a batch at a time;
 3. the version is drawn, and with it the checkpoint is there.
 
-A crash between them leaves blobs that nobody refers to and a row that nobody sees: ``drop_unfinished`` and
-``unused.release`` remove them, at the next start.
+A crash between them leaves blobs that nobody refers to and a row that nobody sees: ``drop_unfinished`` removes the
+one, the sweep the others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from sqlalchemy import delete, insert, select, update
 from ..errors import MissingBlobs, StateroomError
 from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
 from ..values.digest import Digest
-from . import blobs, packs
+from . import blobs, idempotency, packs
 from .catalog import Catalog
 from .models import DEFAULT_BEST, drop_never_used
 from .rows import (
@@ -65,7 +65,8 @@ def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pa
 
     Raises MissingBlobs with the digests that are neither in ``pack`` nor stored any more: the checkpoint is then
     not there, and the commit may be tried again, with this pack or with another that holds them. Raises
-    InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``) and StoreError (``pack-lease-expired``).
+    InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``), StoreError (``pack-lease-expired``), and
+    KeyInUse where another checkpoint of the model has this idempotency key.
     """
     _check(new)
     digests = sorted(set(new.blobs))
@@ -169,7 +170,7 @@ def _publish(
     w: WriteSession, checkpoint_id: int, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None
 ) -> Checkpoint:
     """Draw the version; the transaction's end makes it visible."""
-    if pack is not None and packs.unseal_empty(w, pack.name):
+    if pack is not None and packs.finish(w, pack.name):
         new = replace(new, new_bytes=0)
     model_id, version = w.execute(
         update(models)
@@ -177,6 +178,8 @@ def _publish(
         .values(next_version=models.c.next_version + 1, checkpoints=models.c.checkpoints + 1)
         .returning(models.c.id, models.c.next_version - 1)
     ).one()
+    if new.idempotency_key is not None:
+        idempotency.remember(w, model_id, new.idempotency_key, checkpoint_id)
     created_at = to_microseconds(datetime.now(UTC))
     w.execute(
         update(checkpoints)

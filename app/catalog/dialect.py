@@ -4,12 +4,14 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Engine, Insert, Select, Table, Text, cast, create_engine, event, select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.engine.interfaces import IsolationLevel
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -21,42 +23,67 @@ BUSY_TIMEOUT = 30
 """Seconds to wait for a writer before a request is told to come back later."""
 
 _READERS = 32  # connections; more threads than this wait their turn
-_INSERT = {"sqlite": sqlite.insert}
+
+_WRITE_LOCK = 0x53746174
+"""The number of the advisory lock that whoever writes to a PostgreSQL catalog holds."""
 
 
 def parse_url(url: str) -> URL:
     """Raises StateroomError, code ``bad-database-url``, for what Stateroom cannot keep a catalog in."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         parsed = None
-    if parsed is None or parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
-        raise StateroomError("the database URL must be sqlite:///PATH, the path of a file", code="bad-database-url")
-    return parsed
+    match None if parsed is None else parsed.drivername:
+        case "sqlite" if parsed is not None and parsed.database not in {None, "", ":memory:"}:
+            return parsed
+        case "postgresql" | "postgres" | "postgresql+psycopg" if parsed is not None and parsed.database:
+            return parsed.set(drivername="postgresql+psycopg")
+    raise StateroomError(
+        "the database URL must be sqlite:///PATH, the path of a file, or postgresql://USER:PASSWORD@HOST/DATABASE",
+        code="bad-database-url",
+    )
+
+
+def is_there(url: URL) -> bool:
+    """False only where the database is a file, and there is none."""
+    return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
 
 
 def reading_engine(url: URL) -> Engine:
     """Connections whose transactions see one moment of the catalog, and which refuse to write."""
-    return _sqlite_engine(url, "BEGIN", ("foreign_keys=ON", "query_only=ON"), _READERS)
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, "BEGIN", ("foreign_keys=ON", "query_only=ON"), _READERS)
+    return _postgresql_engine(
+        url, _READERS, isolation_level="REPEATABLE READ", options="-c default_transaction_read_only=on"
+    )
 
 
 def writing_engine(url: URL, *, durable: bool) -> Engine:
-    """Connections whose transactions hold the write lock from their start.
+    """Connections whose transactions hold the write lock from their start: one writes at a time, on every database.
 
-    One connection in each process: its threads queue in the pool, in order, rather than in SQLite's polling.
+    One connection in each process: its threads queue in the pool, in order, rather than at the database.
     """
-    synchronous = "synchronous=FULL" if durable else "synchronous=OFF"
-    return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", synchronous, "foreign_keys=ON"), 1)
+    if url.get_backend_name() == "sqlite":
+        synchronous = "synchronous=FULL" if durable else "synchronous=OFF"
+        return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", synchronous, "foreign_keys=ON"), 1)
+    options = "" if durable else "-c synchronous_commit=off"
+    return _locking(_postgresql_engine(url, 1, isolation_level="READ COMMITTED", options=options))
 
 
 def migrating_engine(url: URL) -> Engine:
-    """As for writing, but rebuilding a table must not cascade: foreign keys are checked at the end instead."""
-    return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF"), 1)
+    """As for writing. On SQLite rebuilding a table must not cascade: foreign keys are checked at the end instead."""
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF"), 1)
+    return _locking(_postgresql_engine(url, 1, isolation_level="READ COMMITTED", options=""))
 
 
 def check_foreign_keys(connection: Connection) -> None:
     """Raises StoreError when a migration broke a reference."""
-    if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+    if (
+        connection.dialect.name == "sqlite"
+        and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None
+    ):
         raise StoreError("a migration would have broken the catalog, and was undone", code="catalog-failed")
 
 
@@ -67,7 +94,7 @@ def _sqlite_engine(url: URL, begin: str, pragmas: tuple[str, ...], connections: 
         max_overflow=0,
         pool_timeout=BUSY_TIMEOUT,
         connect_args={"timeout": BUSY_TIMEOUT},
-        json_serializer=lambda value: json.dumps(value, separators=(",", ":")),
+        json_serializer=_to_json,
     )
 
     @event.listens_for(engine, "connect")
@@ -83,38 +110,95 @@ def _sqlite_engine(url: URL, begin: str, pragmas: tuple[str, ...], connections: 
     return engine
 
 
+def _postgresql_engine(url: URL, connections: int, *, isolation_level: IsolationLevel, options: str) -> Engine:
+    timeouts = f"-c lock_timeout={BUSY_TIMEOUT}s -c idle_in_transaction_session_timeout={BUSY_TIMEOUT}s"
+    return create_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_timeout=BUSY_TIMEOUT,
+        pool_pre_ping=True,  # connections that a restart of the database has cut are made anew
+        isolation_level=isolation_level,
+        connect_args={"connect_timeout": 10, "options": f"{timeouts} {options}".strip()},
+        json_serializer=_to_json,
+    )
+
+
+def _locking(engine: Engine) -> Engine:
+    """Every transaction of ``engine`` begins by waiting for the write lock, and ends by giving it back.
+
+    What it then reads is committed: at READ COMMITTED each statement sees what is there when it begins.
+    """
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
+
+    return engine
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """Failures of the database as the errors that callers know. Mistakes in our own SQL pass through."""
     try:
         yield
     except PoolTimeoutError as error:
-        raise StoreError("the catalog is busy; try again later", code="catalog-busy") from error
+        raise _busy() from error
     except DBAPIError as error:
-        # The lower byte of an extended result code is its family: https://www.sqlite.org/rescode.html
-        code = getattr(error.orig, "sqlite_errorcode", None)
-        match None if code is None else code & 0xFF:
-            case sqlite3.SQLITE_FULL:
-                raise StorageFull("no room left for the catalog") from error
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                raise StoreError("the catalog is busy; try again later", code="catalog-busy") from error
-            case (
-                sqlite3.SQLITE_IOERR
-                | sqlite3.SQLITE_CORRUPT
-                | sqlite3.SQLITE_NOTADB
-                | sqlite3.SQLITE_CANTOPEN
-                | sqlite3.SQLITE_READONLY
-                | sqlite3.SQLITE_PERM
-                | sqlite3.SQLITE_NOMEM
-            ):
-                raise StoreError("the catalog's database failed", code="catalog-failed") from error
-            case _:
-                raise
+        known = _sqlite_failure(error) if isinstance(error.orig, sqlite3.Error) else _postgresql_failure(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _sqlite_failure(error: DBAPIError) -> StoreError | None:
+    # The lower byte of an extended result code is its family: https://www.sqlite.org/rescode.html
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return StorageFull("no room left for the catalog")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return _busy()
+        case (
+            sqlite3.SQLITE_IOERR
+            | sqlite3.SQLITE_CORRUPT
+            | sqlite3.SQLITE_NOTADB
+            | sqlite3.SQLITE_CANTOPEN
+            | sqlite3.SQLITE_READONLY
+            | sqlite3.SQLITE_PERM
+            | sqlite3.SQLITE_NOMEM
+        ):
+            return StoreError("the catalog's database failed", code="catalog-failed")
+    return None
+
+
+def _postgresql_failure(error: DBAPIError) -> StoreError | None:
+    """By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html); a connection that is lost, or was
+    never made, has none.
+    """
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if state == "53100":
+        return StorageFull("no room left for the catalog")
+    if state in {"55P03", "40P01", "53300"}:  # the lock was not given in time, a deadlock, too many connections
+        return _busy()
+    if isinstance(error, OperationalError) or state[:2] in {"08", "25", "53", "57", "58", "XX"}:
+        return StoreError("the catalog's database failed, or is not there", code="catalog-failed")
+    return None
+
+
+def _busy() -> StoreError:
+    return StoreError("the catalog is busy; try again later", code="catalog-busy")
 
 
 def insert_or_keep(connection: Connection, table: Table) -> Insert:
     """An insert that leaves a row alone that is already there."""
-    return _INSERT[connection.dialect.name](table).on_conflict_do_nothing()
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 class _json_elements(GenericFunction[Any]):  # noqa: N801 - named like the SQL function it stands for
@@ -124,6 +208,11 @@ class _json_elements(GenericFunction[Any]):  # noqa: N801 - named like the SQL f
 @compiles(_json_elements, "sqlite")
 def _json_each(element: _json_elements, compiler: SQLCompiler, **options: Any) -> str:
     return f"json_each{compiler.process(element.clause_expr, **options)}"
+
+
+@compiles(_json_elements, "postgresql")
+def _json_array_elements(element: _json_elements, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_array_elements_text(CAST({compiler.process(element.clause_expr, **options)} AS json))"
 
 
 def each_text(items: Iterable[str]) -> Select[Any]:

@@ -45,21 +45,30 @@ def get_model(s: ReadSession, name: ModelName) -> Model:
     return _model(row)
 
 
-def list_models(s: ReadSession, *, limit: int = 50, cursor: str | None = None) -> Page[Model]:
-    """In the order of their names. Raises InvalidRequest, codes ``bad-limit`` and ``bad-cursor``."""
+def list_models(
+    s: ReadSession, *, limit: int = 50, cursor: str | None = None, namespace: str | None = None
+) -> Page[Model]:
+    """In the order of their names; only those of ``namespace`` if it is given.
+
+    Raises InvalidRequest, codes ``bad-limit`` and ``bad-cursor``.
+    """
     statement = select(models).where(_exists).order_by(models.c.namespace, models.c.name)
+    listing = "models"
+    if namespace is not None:
+        listing = f"models of {namespace}"
+        statement = statement.where(models.c.namespace == namespace)
     if cursor is not None:
-        namespace, name = open_cursor(cursor, "models", (str,), (str,))
+        after, name = open_cursor(cursor, listing, (str,), (str,))
         statement = statement.where(
-            models.c.namespace >= namespace,
-            or_(models.c.namespace > namespace, and_(models.c.namespace == namespace, models.c.name > name)),
+            models.c.namespace >= after,
+            or_(models.c.namespace > after, and_(models.c.namespace == after, models.c.name > name)),
         )
     rows = s.select(statement.limit(check_limit(limit) + 1)).all()
     items = tuple(map(_model, rows[:limit]))
     if len(rows) <= limit:
         return Page(items, None)
     last = items[-1].name
-    return Page(items, seal_cursor("models", (last.namespace, last.name)))
+    return Page(items, seal_cursor(listing, (last.namespace, last.name)))
 
 
 def set_best(w: WriteSession, name: ModelName, best: str) -> Model:

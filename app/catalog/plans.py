@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
@@ -12,17 +12,20 @@ KEPT = timedelta(days=2)
 """At least a day is promised."""
 
 
-def keep(w: WriteSession, namespace: str, digest: str, document: str) -> None:
-    """Keep ``document`` from now on for the time promised, and let go of what has been kept long enough."""
+def keep(w: WriteSession, namespace: str, digest: str, document: str, at_least: timedelta = KEPT) -> None:
+    """Keep ``document`` from now on for ``at_least`` that long, and let go of what has been kept long enough."""
     now = datetime.now(UTC)
     w.execute(delete(plans).where(plans.c.kept_until < to_microseconds(now)))
-    w.execute(delete(plans).where(plans.c.namespace == namespace, plans.c.digest == digest))
-    until = to_microseconds(now + KEPT)
-    w.insert(plans, [{"namespace": namespace, "digest": digest, "document": document, "kept_until": until}])
+    until = to_microseconds(now + at_least)
+    w.insert_or_keep(plans, [{"namespace": namespace, "digest": digest, "document": document, "kept_until": until}])
+    this = (plans.c.namespace == namespace, plans.c.digest == digest, plans.c.kept_until < until)
+    w.execute(update(plans).where(*this).values(kept_until=until))
 
 
 def find(s: ReadSession, namespace: str, digest: str) -> str | None:
-    """The document kept under ``digest``, or None."""
+    """The document kept under ``digest``, or None. Any text may be asked for."""
+    if "\0" in digest:  # which PostgreSQL's text cannot hold
+        return None
     found = s.select(select(plans.c.document).where(plans.c.namespace == namespace, plans.c.digest == digest))
     document: str | None = found.scalar()
     return document

@@ -27,6 +27,11 @@ class WriteSession(ReadSession):
     def execute(self, statement: Insert | Update | Delete) -> CursorResult[*tuple[Any, ...]]:
         return self._connection.execute(statement)
 
+    def execute_many(self, statement: Update, rows: Rows) -> None:
+        """Once for each of ``rows``, which name its parameters."""
+        if rows:
+            self._connection.execute(statement, rows)
+
     def insert(self, table: Table, rows: Rows) -> None:
         if rows:
             self._connection.execute(table.insert(), rows)

@@ -4,6 +4,9 @@ A checkpoint row without a version is one whose commit has not ended: nothing bu
 whose next version is 1 never had a checkpoint, and is as invisible. Metrics and tags hang on (model, version), so
 that ranking by one is a look-up in an index; ``run`` is repeated there for the same reason.
 
+A blob is ``unused_since`` a sweep found no checkpoint that refers to it. A sealed pack whose lease is still running is
+one whose commit has not ended. A revoked token stays, so that a server that was ever guarded is never open.
+
 Numbers that are not finite are null where numbers are ranked, and text ("nan", "inf", "-inf") beside it. Times are
 integers, microseconds since 1970 in UTC. Text compares by code point, on every database.
 """
@@ -148,7 +151,14 @@ blobs = Table(
     Column("length", BigInteger, nullable=False),
     Column("crc32", BigInteger, nullable=False),
     Column("blocks", LargeBinary, nullable=False),
+    Column("unused_since", BigInteger),
     UniqueConstraint("namespace", "digest"),
+)
+Index(
+    "ix_blobs_unused_since",
+    blobs.c.unused_since,
+    sqlite_where=blobs.c.unused_since.is_not(None),
+    postgresql_where=blobs.c.unused_since.is_not(None),
 )
 
 checkpoint_blobs = Table(
@@ -164,7 +174,9 @@ checksums = Table(
     metadata,
     Column("namespace", _Text, primary_key=True),
     Column("key", _Text, primary_key=True),
+    Column("digest", _Text, nullable=False),
     Column("crc32", BigInteger, nullable=False),
+    Index(None, "namespace", "digest"),
     sqlite_with_rowid=False,
 )
 
@@ -176,4 +188,43 @@ plans = Table(
     Column("document", _Text, nullable=False),
     Column("kept_until", BigInteger, nullable=False, index=True),
     sqlite_with_rowid=False,
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("model_id", ForeignKey("models.id"), primary_key=True),
+    Column("key", _Text, primary_key=True),
+    Column("checkpoint_id", ForeignKey("checkpoints.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("kept_until", BigInteger, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", _Text, primary_key=True),
+    Column("name", _Text, nullable=False, unique=True),
+    Column("secret_hash", _Text, nullable=False),
+    Column("scope", _Text, nullable=False),
+    Column("namespace", _Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("key", _Text, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", _Text, primary_key=True),
+    Column("holder", _Text, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
 )

@@ -1,6 +1,6 @@
 """Planning a download: a manifest, a skeleton and a selection become a virtual file. Pure, no I/O.
 
-A skeleton is the bytes of the checkpoint's pickle. It is parsed again for every plan, by the machine that parsed it at
+A skeleton is the bytes of the checkpoint's pickle, or header. It is parsed again for every plan, by what parsed it at
 upload: 147 tensors take 3 ms, and no second representation can ever disagree with the first.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from ..formats.contents import find_components
 from ..formats.layout import trimmed, whole
+from ..formats.modules import is_module, state_dict_pairs
 from ..formats.pickle.emit import emit
-from ..formats.pickle.machine import parse
 from ..formats.pickle.nodes import Call, Dict, Global, Node
-from ..formats.torch_tensors import TorchHooks
+from ..formats.readers import MAX_STEPS, tree_of
 from ..formats.torch_zip.write import Record, write_torch_zip
 from ..formats.tree import Budget, pairs_of, refs_in, walk
 from ..formats.weights_only import Keeper, is_leaf, metadata_of
@@ -25,9 +25,6 @@ from ..select.query import StateDictQuery
 from ..values.manifest import Manifest, Path, dotted
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
-
-MAX_STEPS = 50_000_000
-"""Path elements: more than any file has that was accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +90,7 @@ def plan_original(manifest: Manifest) -> Plan:
 
 def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan:
     """Lay out what is wanted. Raises SelectionError."""
-    root = parse(skeleton, TorchHooks())
+    root = tree_of(manifest, skeleton)
     storages = {storage.key: storage for storage in manifest.storages}
     left_out: list[Path] = []
     if wanted.query is None:
@@ -128,7 +125,7 @@ def _pick(
 
 def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | None) -> tuple[Node, list[Path]]:
     """A state_dict as an OrderedDict of the keys picked, under their new names; its ``_metadata`` is renamed along."""
-    pairs = pairs_of(state_dict) or []
+    pairs = state_dict_pairs(state_dict, Budget(MAX_STEPS))
     keys = [key for key, _ in pairs]
     selected = select_keys(keys, query)
     keeper = Keeper(meta=query.device == "meta")
@@ -138,7 +135,7 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
             value, kept = keeper.keep_value(pairs[i][1], (keys[i],))
             if kept:
                 picked.pairs.append((new, value))
-    modules = pairs_of(metadata_of(state_dict)) or []
+    modules = [] if is_module(state_dict) else pairs_of(metadata_of(state_dict)) or []
     names = [module for module, _ in modules]
     if modules and all(type(name) is str for name in names):
         metadata = Call(Global("collections", "OrderedDict"), ())

@@ -1,6 +1,6 @@
 """Reading blobs: find their packs, read neighbouring blocks together, verify every block before a byte of it leaves."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..catalog import blobs
@@ -103,16 +103,23 @@ class BlobReader:
         """Verified blocks, those at hand among them."""
         self.locate({block.digest for block in blocks})
         missing = [block for block in blocks if block not in self._kept]
-        try:
-            fresh = self._read_fresh(missing)
-        except PackMissing:
-            for block in missing:
-                self._blobs.pop(block.digest, None)
-            fresh = self._read_fresh(missing)
+        while True:
+            try:
+                fresh = self._read_fresh(missing)
+                break
+            except PackMissing:
+                if not self._have_moved({block.digest for block in missing}):
+                    raise
         found = {block: fresh[block] if block in fresh else self._kept[block] for block in blocks}
         again = [block for block in blocks if block.digest == self._frame][-1:] + list(blocks[-1:])
         self._kept = {block: found[block] for block in again}
         return found
+
+    def _have_moved(self, digests: Collection[Digest]) -> bool:
+        """Look ``digests`` up once more; whether any lies elsewhere now, in a pack that was made of others."""
+        before = [self._blobs.pop(digest, None) for digest in digests]
+        self.locate(digests)
+        return before != [self._blobs.get(digest) for digest in digests]
 
     def _read_fresh(self, blocks: Sequence[Block]) -> dict[Block, memoryview]:
         found: dict[Block, memoryview] = {}

@@ -1,24 +1,25 @@
-"""What a parsed checkpoint contains: its components, and every dense tensor with the path that leads to it."""
+"""What a parsed checkpoint contains: its components, and each tensor that views one storage, with its path."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..errors import HostileCheckpoint
 from ..values.manifest import Component, ComponentKind, Path, Storage, Tensor
+from .modules import MAX_KEY_LENGTH, has_keys, is_module, state_dict_pairs
 from .param_groups import param_groups_json
 from .pickle.nodes import Node
-from .torch_tensors import is_tensor, tensor_of
+from .torch_tensors import is_tensor, quantized_of, tensor_of
 from .tree import Budget, pairs_of, walk
 
-MAX_KEY_LENGTH = 4_096
-"""Characters in the names along a path, as many as the patterns that pick keys may have."""
 
-
-def component_kind(node: Node) -> ComponentKind | None:
+def component_kind(node: Node, budget: Budget) -> ComponentKind | None:
     """Whether a node is a state_dict, an optimizer's state_dict, or neither.
 
-    A state_dict is a mapping with str keys whose values are all tensors, ``*_extra_state`` aside, at least one of them.
+    A state_dict is a mapping with str keys whose values are all tensors, ``*_extra_state`` aside, at least one of
+    them; or a whole module, which stands for its own.
     """
+    if is_module(node):
+        return "state_dict" if has_keys(node, budget) else None
     pairs = pairs_of(node)
     if not pairs:
         return None
@@ -45,7 +46,7 @@ def check_key(path: Path) -> None:
 
 def find_components(root: Node, budget: Budget) -> Iterator[tuple[Path, ComponentKind, Node]]:
     """Every component in the file's order; none lies inside another."""
-    kinds = _Kinds()
+    kinds = _Kinds(budget)
     for path, node in walk(root, kinds.is_leaf, budget):
         kind = kinds.of(node)
         if kind is not None:
@@ -56,12 +57,13 @@ def find_components(root: Node, budget: Budget) -> Iterator[tuple[Path, Componen
 class _Kinds:
     """``component_kind``, found out once for each node, however often it is met."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self._kinds: dict[int, ComponentKind | None] = {}
 
     def of(self, node: Node) -> ComponentKind | None:
         if id(node) not in self._kinds:
-            self._kinds[id(node)] = None if is_tensor(node) else component_kind(node)
+            self._kinds[id(node)] = None if is_tensor(node) else component_kind(node, self._budget)
         return self._kinds[id(node)]
 
     def is_leaf(self, node: Node) -> bool:
@@ -79,18 +81,20 @@ def list_contents(
     tensors: list[Tensor] = []
     for path, kind, node in find_components(root, budget):
         before = len(tensors)
-        tensors += _tensors(walk(node, is_tensor, budget), len(components), index_of)
+        pairs = state_dict_pairs(node, budget) if kind == "state_dict" else []
+        leaves = (((key,), value) for key, value in pairs) if is_module(node) else walk(node, is_tensor, budget)
+        tensors += _tensors(leaves, len(components), index_of)
         used = {tensor.storage for tensor in tensors[before:]}
         component = Component(
             path=path,
             kind=kind,
-            keys=len(pairs_of(node) or ()) if kind == "state_dict" else len(tensors) - before,
+            keys=len(pairs) if kind == "state_dict" else len(tensors) - before,
             nbytes=sum(storages[i].span.length for i in used),
         )
         if kind == "optimizer":
             component = replace(component, param_groups=param_groups_json(node))
         components.append(component)
-    tensors += _tensors(walk(root, _Kinds().is_leaf, budget), None, index_of)
+    tensors += _tensors(walk(root, _Kinds(budget).is_leaf, budget), None, index_of)
     return tuple(components), tuple(tensors)
 
 
@@ -98,7 +102,7 @@ def _tensors(
     leaves: Iterator[tuple[Path, Node]], component: int | None, index_of: Mapping[str, int]
 ) -> Iterator[Tensor]:
     for path, node in leaves:
-        tensor = tensor_of(node)
+        tensor = tensor_of(node) or quantized_of(node)
         if tensor is not None:
             check_key(path)
             yield Tensor(

@@ -1,17 +1,19 @@
 """The plain facts at a checkpoint's top level: epoch, step, loss, and other numbers as metrics."""
 
 import math
+import re
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from ..values.manifest import Facts, Storage
 from ..values.span import Span
-from .contents import component_kind
 from .pickle.nodes import Node, TensorRef
 from .torch_tensors import tensor_of
-from .tree import numpy_scalar, pairs_of
+from .tree import numpy_scalar
 
 STEP_KEYS = ("step", "global_step", "iteration", "iter")
+_FACTS = frozenset({"epoch", "loss", *STEP_KEYS})
+_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
 MAX_INTEGER = 2**63 - 1
 MAX_METRICS = 1000
 MAX_NAME_LENGTH = 200
@@ -25,21 +27,27 @@ _STRUCT_OF_DTYPE = {
 }  # fmt: skip
 
 
-def lift_facts(root: Node, storages: Iterable[Storage], read: ReadStorage, byteorder: str) -> Facts:
-    """Facts of a checkpoint whose top level is a mapping and not itself a state_dict; else only its devices.
+def lift_facts(
+    top: Iterable[tuple[Node, Node]],
+    storages: Iterable[Storage],
+    read: ReadStorage,
+    byteorder: str,
+    metadata: Mapping[str, str],
+) -> Facts:
+    """Facts of a checkpoint: ``top`` are the pairs of its top level, unless that is itself a state_dict.
 
     Numbers, numpy scalars and 0-dim tensors count; truth values do not. A number that cannot be an epoch or a step
-    (a fraction, say) is a metric.
+    (a fraction, say) is a metric. Of a safetensors file's ``metadata``, epoch, step and loss count where they are
+    plain decimals.
     """
     devices = tuple(sorted({storage.location for storage in storages}))
-    numbers: dict[str, int | float] = {}
-    if component_kind(root) is None:
-        for key, value in pairs_of(root) or ():
-            if not _is_name(key) or len(numbers) >= MAX_METRICS:
-                continue
-            number = _number(value, read, byteorder)
-            if number is not None:
-                numbers[key] = number
+    numbers = {key: _decimal(text) for key, text in metadata.items() if key in _FACTS and _DECIMAL.fullmatch(text)}
+    for key, value in top:
+        if not _is_name(key) or len(numbers) >= MAX_METRICS:
+            continue
+        number = _number(value, read, byteorder)
+        if number is not None:
+            numbers[key] = number
     epoch = _take_count(numbers, ("epoch",))
     step = _take_count(numbers, STEP_KEYS)
     loss = numbers.pop("loss", None)
@@ -50,6 +58,10 @@ def lift_facts(root: Node, storages: Iterable[Storage], read: ReadStorage, byteo
         metrics={key: float(number) for key, number in numbers.items()},
         devices=devices,
     )
+
+
+def _decimal(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def _is_name(key: Node) -> bool:

@@ -1,4 +1,4 @@
-"""From a checkpoint file's bytes to its manifest and facts: the one place that knows which formats there are."""
+"""From a checkpoint file's bytes to its manifest and facts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,10 @@ from ..values.manifest import Component, Facts, Manifest, Storage
 from ..values.source import ByteSource
 from ..values.span import Span
 from .contents import list_contents
+from .document import Document
 from .facts import lift_facts
-from .torch_zip.archive import read_archive
-from .torch_zip.directory import find_directory
-from .torch_zip.read import Document, read
-from .tree import Budget
+from .readers import read
+from .tree import Budget, pairs_of
 
 MAX_LISTED = 10_000
 MAX_LISTED_TEXT = 1_000_000
@@ -40,7 +39,9 @@ def index(data: ByteSource) -> Index:
         start = document.records[key].start
         return data[start + span.start : start + span.end]
 
-    facts = lift_facts(document.root, storages, read_storage, document.byteorder)
+    is_flat = any(not component.path for component in components)
+    top = () if is_flat else pairs_of(document.root) or ()
+    facts = lift_facts(top, storages, read_storage, document.byteorder, document.metadata)
     return Index(
         Manifest(
             format=document.format,
@@ -51,6 +52,8 @@ def index(data: ByteSource) -> Index:
             components=components,
             unsafe_globals=document.unsafe_globals,
             byteorder=document.byteorder,
+            metadata=document.metadata,
+            keys=document.keys,
         ),
         facts,
     )
@@ -66,17 +69,6 @@ def _check_listing(document: Document, components: Sequence[Component]) -> None:
     ):
         if len(names) > MAX_LISTED or sum(map(len, names)) > MAX_LISTED_TEXT:
             raise HostileCheckpoint(f"the file has {len(names)} {what}: more, or longer, than are kept", rule=rule)
-
-
-def parsing_cost(data: ByteSource, enough: int) -> int:
-    """How many bytes of directory and pickle ``index`` would parse, or at least ``enough`` if it is that many."""
-    if bytes(data[:4]) != b"PK\3\4":
-        return 0
-    directory = find_directory(data)
-    size = directory.end - directory.start
-    if size >= enough:
-        return size
-    return size + read_archive(data).records["data.pkl"].span.length
 
 
 def storages_of(document: Document) -> tuple[tuple[Storage, ...], dict[str, int]]:

@@ -17,7 +17,7 @@ VERSION = 1
 
 def encode(manifest: Manifest) -> bytes:
     storages, tensors = manifest.storages, manifest.tensors
-    document = {
+    document: dict[str, Any] = {
         "version": VERSION,
         "format": manifest.format,
         "size": manifest.size,
@@ -45,6 +45,10 @@ def encode(manifest: Manifest) -> bytes:
             [t.storage for t in tensors],
         ],
     }
+    if manifest.metadata:  # elsewhere left out, so that manifests stay what they were
+        document["metadata"] = dict(manifest.metadata)
+    if manifest.keys:
+        document["keys"] = manifest.keys
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
     return zlib.compress(text.encode("ascii"), 1)
 
@@ -72,4 +76,6 @@ def decode(data: bytes | memoryview) -> Manifest:
         unsafe_globals=tuple(document["unsafe_globals"]),
         byteorder=document["byteorder"],
         frame=document["frame"] and Digest(document["frame"]),
+        metadata=document.get("metadata", {}),
+        keys=tuple(document.get("keys", ())),
     )

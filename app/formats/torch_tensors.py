@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from ..errors import HostileCheckpoint, NotACheckpoint, ShardedTensor
 from ..values.dtype import DTYPE_OF_STORAGE_CLASS, DTYPES, DType
 from .pickle.machine import Builder
-from .pickle.nodes import FROM_TYPE, Call, Global, Node, StorageRef, TensorRef
+from .pickle.nodes import FROM_TYPE, Call, Global, Node, StorageRef, StorageView, TensorRef
 from .torch_names import is_allowed, is_sharded
 
-__all__ = ["TorchHooks", "is_allowed", "is_tensor", "tensor_of"]
+__all__ = ["TorchHooks", "data_of", "is_allowed", "is_tensor", "quantized_of", "tensor_of"]
 
 STORAGE_MODULES = frozenset({"torch", "torch.cuda", "torch.storage", "torch.xpu", "torch.hpu"})
 MAX_DIMS = 64
@@ -26,7 +26,13 @@ _DENSE = {
 }
 """Functions that view a storage as a dense tensor, and how many arguments they take."""
 
-_PARAMETERS = frozenset({"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"})
+_PARAMETERS = frozenset(
+    {
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch.nn.parameter.Parameter",  # called itself before torch 0.4
+    }
+)
 _OTHER_TENSORS = frozenset(
     f"torch._utils.{name}"
     for name in (
@@ -41,11 +47,14 @@ _OTHER_TENSORS = frozenset(
         "_rebuild_xla_tensor",
     )
 )
+_QUANTIZED = "torch._utils._rebuild_qtensor"
+_PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
+"""Elements in a byte, where that is more than one."""
 _TENSOR_CALLS = _DENSE.keys() | _PARAMETERS | FROM_TYPE | _OTHER_TENSORS
 
 
-def tensor_of(node: Node) -> TensorRef | None:
-    """The dense tensor that a node is: itself, or what a Parameter or a Tensor subclass is made of."""
+def data_of(node: Node) -> Node:
+    """What a Parameter, or a Tensor subclass, is made of; any other node as it is."""
     while type(node) is Call:
         name = node.function.full_name if type(node.function) is Global else ""
         args = node.args
@@ -57,11 +66,17 @@ def tensor_of(node: Node) -> TensorRef | None:
             if not (
                 type(args[0]) is Global and args[0].full_name in _PARAMETERS and type(args[2]) is tuple and args[2]
             ):
-                return None
+                return node
             node = args[2][0]
         else:
-            return None
-    return node if type(node) is TensorRef else None
+            return node
+    return node
+
+
+def tensor_of(node: Node) -> TensorRef | None:
+    """The dense tensor that a node is: itself, or what a Parameter or a Tensor subclass is made of."""
+    data = data_of(node)
+    return data if type(data) is TensorRef else None
 
 
 def is_tensor(node: Node) -> bool:
@@ -85,7 +100,7 @@ class TorchHooks:
         self.builders: Mapping[str, Builder] = {
             **dict.fromkeys(_DENSE, build_tensor),
             **dict.fromkeys(FROM_TYPE, build_from_type),
-            "torch._utils._rebuild_qtensor": build_quantized,
+            _QUANTIZED: build_quantized,
         }
 
     def named(self, name: Global, near: str | None) -> None:
@@ -144,6 +159,8 @@ def build_tensor(function: Global, args: Node) -> Node:
     storage, offset, shape, stride, *rest = args
     if type(storage) is Call:
         return Call(function, args)
+    if type(storage) is StorageView:
+        return _build_on_view(function, storage, args)
     if type(storage) is not StorageRef:
         raise _broken("a tensor without a storage", "tensor-arguments")
     dtype = storage.dtype or DTYPES["uint8"]
@@ -158,6 +175,18 @@ def build_tensor(function: Global, args: Node) -> Node:
         shape, stride = _integers(shape), _integers(stride)
     check_extent(storage, dtype, offset, shape, stride)
     return TensorRef(function, storage, offset, shape, stride, tuple(rest), dtype)
+
+
+def _build_on_view(function: Global, view: StorageView, args: tuple[Node, ...]) -> Node:
+    """A tensor on a part of a storage, as the same tensor on the whole."""
+    if function.name == "_rebuild_tensor_v3":
+        raise _broken("a view of a storage under another dtype", "storage-view")
+    _, offset, shape, stride, *rest = args
+    part = StorageRef(view.storage.storage_class, view.storage.dtype, view.storage.key, "", view.numel)
+    tensor = build_tensor(function, (part, offset, shape, stride, *rest))
+    tensor.storage = view.storage
+    tensor.offset += view.offset
+    return tensor
 
 
 def build_from_type(function: Global, args: Node) -> Call:
@@ -177,14 +206,35 @@ def build_quantized(function: Global, args: Node) -> Call:
     if type(args) is not tuple or len(args) != 7 or type(args[0]) is not StorageRef:
         raise _broken("a quantized tensor with the wrong arguments", "tensor-arguments")
     storage, offset, shape, stride, *_ = args
-    check_extent(storage, storage.dtype or DTYPES["uint8"], offset, _integers(shape), _integers(stride))
+    dtype = storage.dtype or DTYPES["uint8"]
+    check_extent(storage, dtype, offset, _integers(shape), _integers(stride), _PER_BYTE.get(dtype.name, 1))
     return Call(function, args)
 
 
+def quantized_of(node: Node) -> TensorRef | None:
+    """The storage, shape and dtype of a quantized tensor, as if it were a dense one; None for any other node."""
+    data = data_of(node)
+    if type(data) is not Call or type(data.function) is not Global or data.function.full_name != _QUANTIZED:
+        return None
+    if data.how != "reduce":  # not what build_quantized has checked, nor what torch would make a tensor of
+        return None
+    storage, offset, shape, stride, *_ = data.args
+    dtype = storage.dtype or DTYPES["uint8"]
+    return TensorRef(data.function, storage, offset, _integers(shape), _integers(stride), (), dtype)
+
+
 def check_extent(
-    storage: StorageRef, dtype: DType, offset: Node, shape: tuple[Node, ...], stride: tuple[Node, ...]
+    storage: StorageRef,
+    dtype: DType,
+    offset: Node,
+    shape: tuple[Node, ...],
+    stride: tuple[Node, ...],
+    per_byte: int = 1,
 ) -> None:
-    """Raise HostileCheckpoint unless every element of the tensor lies within its storage."""
+    """Raise HostileCheckpoint unless every element of the tensor lies within its storage.
+
+    Where ``per_byte`` elements share one byte, each run along the last dimension starts with a new one.
+    """
     if len(shape) != len(stride):
         raise _broken("a tensor with more sizes than strides, or fewer", "tensor-dimensions")
     if len(shape) > MAX_DIMS:
@@ -199,7 +249,9 @@ def check_extent(
         end += (size - 1) * step
     if count * dtype.itemsize > MAX_BYTES:
         raise _broken("a tensor with more elements than can be counted", "tensor-extent")
-    if count and end * dtype.itemsize > storage.nbytes:
+    if per_byte > 1 and shape:
+        end = max(end, count // (shape[-1] or 1) * -(-shape[-1] // per_byte) * per_byte)
+    if count and -(-end // per_byte) * dtype.itemsize > storage.nbytes:
         raise _broken(f"a tensor that reaches beyond the end of its storage {storage.key!r}", "tensor-extent")
 
 

@@ -10,6 +10,7 @@ from ..catalog import Catalog
 from ..errors import StoreError
 from ..formats.manifest_json import encode
 from ..sandbox.index_file import index_file
+from ..scheduling import give_way
 from ..store import PackStore, Spool, SpoolFile
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, ModelName, NewCheckpoint
@@ -31,15 +32,20 @@ class Ingest:
     def __init__(self, catalog: Catalog, store: PackStore, spool: Spool) -> None:
         self._committer = Committer(catalog, store)
         self._spool = spool
-        self._threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="digest")
+        self._threads = ThreadPoolExecutor(
+            min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="digest", initializer=give_way
+        )
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def receive(self, chunks: AsyncIterator[bytes], expected_size: int | None) -> SpooledUpload:
         """Take in an upload of ``expected_size`` bytes (None: of as many as come), to be committed or discarded.
 
-        Raises IncompleteUpload, NotACheckpoint (nothing came), StoreError (StorageFull), and what of our errors
-        ``chunks`` raises. Then, and when it is cancelled, nothing of the upload is kept.
+        What will find no room on the disk is refused before its first byte is asked for. Raises IncompleteUpload,
+        NotACheckpoint (nothing came), StoreError (StorageFull), and what of our errors ``chunks`` raises. Then, and
+        when it is cancelled, nothing of the upload is kept.
         """
+        if expected_size is not None:
+            await asyncio.to_thread(self._spool.check_room, expected_size)
         name = new_name()
         arrival = Arrival(lambda: self._open(name))
         try:
@@ -56,7 +62,8 @@ class Ingest:
     def commit(self, upload: SpooledUpload, model: ModelName, fields: Fields) -> Checkpoint:
         """Make ``upload`` the next version of ``model``. Blocks: call it in a thread.
 
-        Raises RefusedCheckpoint, StoreError and whatever the catalog refuses; then nothing of the upload is kept.
+        Raises RefusedCheckpoint, StoreError and whatever the catalog refuses (KeyInUse, if the idempotency key of
+        ``fields`` has been used meanwhile); then nothing of the upload is kept.
         """
         try:
             index = index_file(upload.file.path)
@@ -84,6 +91,7 @@ class Ingest:
                 new_bytes=0,
                 digest=upload.digest,
                 sha256=upload.sha256,
+                idempotency_key=fields.idempotency_key,
             )
             checkpoint = self._committer.commit(upload.name, upload.file, new, found)
         except BaseException:

@@ -36,6 +36,7 @@ class Fields:
     loss: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None
 
 
 class Committer:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import StoreError
-from ..formats.index import Index, index, parsing_cost
+from ..formats.index import Index, index
 from ..formats.manifest_json import decode, encode
+from ..formats.readers import parsing_cost
 from ..values.manifest import Facts
 from . import run
 

@@ -13,18 +13,24 @@ PREFERRED = ("model_state_dict", "state_dict", "model", "net", "module", "weight
 def choose_component(manifest: Manifest, wanted: str | None) -> int | None:
     """The index of the component meant, or None for the root's rest: the tensors that belong to no component.
 
-    ``wanted`` is a dotted path, ``""`` for a flat file or the root's rest, None for the only component there is, else
-    the first of PREFERRED. Raises SelectionError ``unknown-component`` or ``component-ambiguous``.
+    ``wanted`` is a dotted path, ``""`` for a flat file or the root's rest, None for
+    ``default_component``. Raises SelectionError ``unknown-component`` or ``component-ambiguous``.
     """
     return _default(manifest) if wanted is None else _named(manifest, wanted)
 
 
 def default_component(components: Sequence[Component]) -> int | None:
-    """The index of the component meant when none is named: the only one, else the first of PREFERRED; else None."""
+    """The index of the component meant when none is named: the only one, else the first of PREFERRED, else the only
+    state_dict; else None.
+    """
     if len(components) == 1:
         return 0
     paths = [component.path for component in components]
-    return next((paths.index((name,)) for name in PREFERRED if (name,) in paths), None)
+    preferred = next((paths.index((name,)) for name in PREFERRED if (name,) in paths), None)
+    if preferred is not None:
+        return preferred
+    state_dicts = [i for i, component in enumerate(components) if component.kind == "state_dict"]
+    return state_dicts[0] if len(state_dicts) == 1 else None
 
 
 def _default(manifest: Manifest) -> int | None:

@@ -4,7 +4,7 @@
 └── packs/
     └── ab/                 the first two characters of the names below, so that no folder grows without bound
         ├── abcdef.pack     a finished pack, immutable
-        └── abcdef.part     a pack still being copied; renamed to .pack when it is whole
+        └── abcdef.part     a pack still being written; renamed to .pack when it is whole
 
 A name is made of the characters a to z and 0 to 9, so it needs no escaping in a file system, a URL or a log.
 """
@@ -35,5 +35,11 @@ def pack_key(name: str) -> str:
 
 
 def part_key(name: str) -> str:
-    """The key of a pack still being copied, in the same folder as the finished one."""
+    """The key of a pack still being written, in the same folder as the finished one."""
     return f"{PACKS}/{checked(name)[:2]}/{name}.part"
+
+
+def name_in(file: str) -> tuple[str, bool] | None:
+    """The pack that a file is called after, and whether it is the finished one; None where it is no file of ours."""
+    name, _, kind = file.rpartition(".")
+    return (name, kind == "pack") if kind in {"pack", "part"} and _NAME.fullmatch(name) else None

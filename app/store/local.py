@@ -2,28 +2,33 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import StoreError
 from ..values.span import Span
 from .failures import translated
-from .files import copy_spans, make_folder, opened, sync_folder
-from .keys import PACKS, pack_key, part_key
+from .files import Buffer, copy_spans, make_folder, opened, sync_folder, write_all
+from .keys import PACKS, name_in, pack_key, part_key
+from .pack_store import StoredPack
 from .windows import read_window
 
 
 class LocalPackStore:
-    """A PackStore under ``root``, which is made if it is not there.
+    """A PackStore under ``root``, which is made if it is not there; without ``make``, that is a StoreError.
 
     A pack is named only when its bytes are on the disk, and a name that might be lost in a crash is never relied on:
     fsync of the file, rename, fsync of the folder. ``durable=False`` leaves out every fsync.
     """
 
-    def __init__(self, root: Path, *, durable: bool) -> None:
+    def __init__(self, root: Path, *, durable: bool, make: bool = True) -> None:
         self._root = root
         self._durable = durable
         self._folders: set[Path] = set()
+        if not make:
+            self.ping()
+            return
         with translated("making the store's folder"):
             make_folder(root / PACKS, durable=durable)
 
@@ -55,15 +60,49 @@ class LocalPackStore:
                 part.unlink(missing_ok=True)
                 raise
 
+    def write(self, name: str, buffers: Iterable[Buffer]) -> int:
+        part = self._root / part_key(name)
+        with translated(f"storing pack {name}"):
+            self._open_folder(part.parent)
+            try:
+                with opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
+                    for buffer in buffers:
+                        write_all(fd, [buffer])
+                    self._sync(fd)
+                    size = os.fstat(fd).st_size
+                self._publish(part, name)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+        return size
+
     def read(self, name: str, span: Span) -> memoryview:
         with translated(f"reading pack {name}", pack=name), opened(self._path(name), os.O_RDONLY) as fd:
             return read_window(fd, span)
 
-    def delete(self, name: str) -> None:
-        path = self._path(name)
+    def size(self, name: str) -> int:
+        with translated(f"looking at pack {name}", pack=name):
+            return self._path(name).stat().st_size
+
+    def delete(self, name: str) -> int:
+        freed, found = 0, False
         with translated(f"deleting pack {name}"):
-            (self._root / part_key(name)).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            for path in (self._root / part_key(name), self._path(name)):
+                with suppress(FileNotFoundError):
+                    size = path.stat().st_size
+                    path.unlink()
+                    freed, found = freed + size, True
+            if found and self._durable:  # its row goes next, and nobody would know of a file that came back
+                sync_folder(self._path(name).parent)
+        return freed
+
+    def walk(self) -> Iterator[StoredPack]:
+        with translated("listing the store"):
+            for folder in (self._root / PACKS).iterdir():
+                for path in folder.iterdir() if folder.is_dir() else ():
+                    if (found := name_in(path.name)) is not None:
+                        with suppress(FileNotFoundError):
+                            yield StoredPack(found[0], path.stat().st_size, found[1])
 
     def ping(self) -> None:
         with translated("looking at the store"):

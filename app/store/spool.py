@@ -1,19 +1,23 @@
 """The spool: uploads as they arrive, before anybody knows whether they are worth keeping.
 
 <data-dir>/spool/<name>     one file an upload, named like the pack it may become
+
+Whoever writes a file holds a lock on it, which ends with its process: what is not locked is left over.
 """
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+from ..errors import StorageFull
 from ..values.digest import Digest
 from ..values.span import Span
 from .digests import Hasher
 from .failures import translated
-from .files import Buffer, copy_spans, make_folder, write_all
+from .files import Buffer, copy_spans, make_folder, opened, write_all
 from .keys import checked
 from .windows import read_window
 
@@ -31,7 +35,7 @@ class SpoolFile:
         self._sha256 = hashlib.sha256()
         self._hasher = Hasher()
         with translated("making a spool file"):
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            self._fd = _created(path)
 
     @property
     def digest(self) -> Digest:
@@ -88,6 +92,38 @@ class SpoolFile:
         return Span(self.size - length, self.size)
 
 
+def _created(path: Path) -> int:
+    """A new file, open and locked."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return fd
+        os.close(fd)  # it was taken for a left over one before it was locked
+
+
+def left_behind(folder: Path, *, remove: bool) -> Iterator[tuple[str, int]]:
+    """Names and sizes of the files in a spool's ``folder`` whose process has ended; removed before they are told, if
+    ``remove``. Any process may ask, beside those that write there.
+    """
+    with translated("looking through the spool"):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if (size := _if_left(path, remove=remove)) is not None:
+                yield path.name, size
+
+
+def _if_left(path: Path, *, remove: bool) -> int | None:
+    try:
+        with opened(path, os.O_RDWR) as fd:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            size = os.fstat(fd).st_size
+            if remove:
+                path.unlink(missing_ok=True)
+            return size
+    except (BlockingIOError, FileNotFoundError, IsADirectoryError):
+        return None
+
+
 class Spool:
     """The folder that uploads arrive in; it is made if it is not there. Needs ``close``.
 
@@ -105,6 +141,13 @@ class Spool:
     def create(self, name: str) -> SpoolFile:
         """A new empty file. Names are made of [a-z0-9]; one that is taken raises StoreError."""
         return SpoolFile(self._folder / checked(name), self._hashers)
+
+    def check_room(self, size: int) -> None:
+        """Raises StorageFull if the device says now that it will not hold ``size`` more bytes."""
+        with translated("looking for room"):
+            device = os.statvfs(self._folder)
+        if size > device.f_bavail * device.f_frsize:
+            raise StorageFull(f"there is no room left for the {size:,} bytes of the upload")
 
     def clear(self) -> int:
         """Remove every file: what a crash left, before any upload arrives. Tells how many."""

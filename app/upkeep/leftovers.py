@@ -1,38 +1,66 @@
-"""What a crash leaves behind, removed when a server starts.
+"""What a crash leaves behind.
 
 An upload's pack has a row from before its first byte until its commit, so every byte without an owner is found by a
-query; the spool holds nothing else than uploads on their way.
+query; a spooled file is locked for as long as its process lives.
 """
 
-from datetime import UTC, datetime, timedelta
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from itertools import islice
 
-from ..catalog import Catalog, checkpoints, packs, unused
+from ..catalog import Catalog, checkpoints, leases, packs
+from ..catalog.unused import GoOn, Moment
+from ..errors import StoreError
 from ..store import PackStore, Spool
+from .shift import SWEEP
 
-MARGIN = timedelta(hours=1)
-"""How long a lease has to have run out before another server acts on it: clocks differ, and commits take a moment."""
+_log = logging.getLogger("stateroom.sweep")
 
 LONGEST_COMMIT = timedelta(days=1)
 """Far more than passes between the first row of a checkpoint and its version."""
 
+PACKS_AT_ONCE = 100
+"""Packs whose rows go in one transaction."""
 
-def remove_leftovers(catalog: Catalog, store: PackStore, spool: Spool, *, alone: bool) -> None:
-    """Remove spooled uploads, packs that were never committed, and checkpoints that never became visible.
 
-    Only before any upload arrives. ``alone`` says that no other server shares the catalog: then all of them go, and
-    the blobs that no checkpoint refers to; else just what has been left for so long that nobody can be at work on it.
-    The spool is always this server's own. Bytes go before the row that tells of them, so a crash in here is made good
-    by the next start.
+def start_afresh(catalog: Catalog, store: PackStore, spool: Spool, moment: Moment, *, alone: bool) -> None:
+    """What a server does before any upload arrives.
+
+    The spool is its own, and nobody else writes there. ``alone`` says that no other server shares the catalog: then
+    nobody is at work on anything, so that every lease is over, and every commit. Blobs that a crashed commit has left
+    are the sweep's, with those of deleted checkpoints: it knows what grace they have.
     """
     spool.clear()
-    now = datetime.now(UTC)
-    with catalog.write() as w:
-        checkpoints.drop_unfinished(w, before=None if alone else now - LONGEST_COMMIT)
     if alone:
-        unused.release(catalog)
-    with catalog.read() as s:
-        abandoned = packs.abandoned(s, now=None if alone else now - MARGIN)
-    for name in abandoned:
-        store.delete(name)
         with catalog.write() as w:
-            packs.forget(w, name)
+            packs.finish_all(w)
+            leases.give_back(w, SWEEP)
+            checkpoints.drop_unfinished(w)
+    remove_abandoned(catalog, store, moment, lambda: None)
+
+
+def remove_abandoned(catalog: Catalog, store: PackStore, moment: Moment, go_on: GoOn) -> tuple[int, int]:
+    """Remove the packs that nobody writes any more; how many, and how many bytes that was.
+
+    Bytes go before the row that tells of them, so a crash in here is made good by the next time.
+    """
+    with catalog.write() as w:
+        names = iter(packs.give_up(w, moment.before))
+    count = freed = 0
+    while batch := list(islice(names, PACKS_AT_ONCE)):
+        go_on()
+        deleted = list(_delete(store, batch))
+        with catalog.turn() as w:
+            for name, size in deleted:
+                count, freed = count + packs.forget(w, name), freed + size
+    return count, freed
+
+
+def _delete(store: PackStore, names: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Those that could be deleted. One that cannot must not keep the others."""
+    for name in names:
+        try:
+            yield name, store.delete(name)
+        except StoreError as error:
+            _log.error("pack %s could not be deleted: %s", name, error)

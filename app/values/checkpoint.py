@@ -1,11 +1,19 @@
 """Checkpoints and blobs as the catalog knows them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from .digest import Digest
 from .manifest import Component
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+
+
+def is_name(text: str) -> bool:
+    """Whether a namespace, or a model in it, may be called so."""
+    return _NAME.fullmatch(text) is not None and ".." not in text
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,7 @@ class NewCheckpoint:
     new_bytes: int
     digest: Digest
     sha256: str
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

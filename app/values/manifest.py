@@ -95,8 +95,9 @@ class Component:
 class Manifest:
     """A checkpoint, without its tensors' bytes: what every listing, plan and range is computed from.
 
-    ``skeleton`` is where the pickle lies; ``size`` is the whole file's; ``frame`` names the blob of all that is
-    no blob-sized storage.
+    ``skeleton`` is where the pickle or the header lies; ``size`` is the whole file's; ``frame`` names the blob of all
+    that is no blob-sized storage; ``metadata`` are a safetensors file's own texts, by their names;
+    ``keys`` are those of a TorchScript archive's state_dict, which its skeleton alone does not tell.
     """
 
     format: str
@@ -108,6 +109,8 @@ class Manifest:
     unsafe_globals: tuple[str, ...] = ()
     byteorder: Literal["little", "big"] = "little"
     frame: Digest | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

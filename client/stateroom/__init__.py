@@ -7,7 +7,7 @@ model.save({"epoch": 3, "model_state_dict": net.state_dict()}, loss=0.12)
 net.load_state_dict(model.state_dict("best", map_location="cpu"))
 """
 
-from ._checkpoint import Checkpoint, Component, ModelSummary
+from ._checkpoint import Checkpoint, Component, ModelSummary, TensorInfo
 from ._client import Client
 from ._errors import (
     CheckpointNotFound,
@@ -69,6 +69,7 @@ __all__ = [
     "StateroomError",
     "StateroomWarning",
     "StorageFull",
+    "TensorInfo",
     "TorchRequired",
     "Unauthorized",
     "UnknownComponent",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable, Literal
+
+from ._errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from ._query import Patterns, Rename
+
+What = Literal["state_dict", "file", "original"]
+Linker = Callable[["Checkpoint", What, int, Any, "dict[str, Any]"], str]
 
 
 @dataclass(frozen=True)
@@ -64,15 +72,75 @@ class Checkpoint:
     def __hash__(self) -> int:
         return hash((self.model, self.version))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != _LINKER}
+
+    def url(
+        self,
+        what: What = "state_dict",
+        *,
+        expires: int = 3600,
+        map_location: Any = None,
+        component: str | None = None,
+        include: Patterns = (),
+        exclude: Patterns = (),
+        strip_prefix: str | None = None,
+        add_prefix: str | None = None,
+        rename: Rename = (),
+    ) -> str:
+        """An absolute URL that downloads it without a token, for tools that send none: torch.hub, curl, a browser.
+
+        It is good for ``expires`` seconds, at most 7 days, and no longer than the token that made it. ``what`` is
+        ``state_dict``, one component with the selection of ``Model.state_dict``; ``file``, the whole checkpoint; or
+        ``original``, the uploaded file. ``map_location`` is a device, for the first two. Raises what that download
+        would raise. A copy of a checkpoint, or one that was pickled, makes no URLs.
+        """
+        linker: Linker | None = vars(self).get(_LINKER)
+        if linker is None:
+            raise InvalidRequest(
+                f"{self} did not come from a client: ask model.checkpoint({self.version}) for one that makes URLs"
+            )
+        fields = {
+            "component": component,
+            "include": include,
+            "exclude": exclude,
+            "strip_prefix": strip_prefix,
+            "add_prefix": add_prefix,
+            "rename": rename,
+        }
+        return linker(self, what, expires, map_location, fields)
+
+
+_LINKER = "_linker"
+"""Where a checkpoint keeps its way back to the client, which is no part of its value: neither compared nor copied."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What is known of a tensor without fetching it. ``stride`` counts elements and ``bytes`` are its elements';
+    ``digest`` is its storage's, None for one too small to be kept by itself, and ``shared_with`` are other keys that
+    use that storage. ``component`` is None for a tensor outside every component.
+    """
+
+    component: str | None
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    device: str
+    bytes: int
+    digest: str | None
+    shared_with: tuple[str, ...] = ()
+
 
 def model_of(data: Mapping[str, Any]) -> ModelSummary:
     """From the server's JSON."""
     return ModelSummary(data["model"], data["best"], data["checkpoints"], _time(data["created_at"]))
 
 
-def checkpoint_of(data: Mapping[str, Any]) -> Checkpoint:
-    """From the server's JSON; fields that this client doesn't know yet are ignored."""
-    return Checkpoint(
+def checkpoint_of(data: Mapping[str, Any], linker: Linker | None = None) -> Checkpoint:
+    """From the server's JSON; fields that this client doesn't know yet are ignored. ``linker`` makes its URLs."""
+    checkpoint = Checkpoint(
         model=data["model"],
         version=data["version"],
         run=data["run"],
@@ -91,6 +159,24 @@ def checkpoint_of(data: Mapping[str, Any]) -> Checkpoint:
         components=tuple(Component(c["name"], c["kind"], c["keys"], c["bytes"]) for c in data["components"]),
         unsafe_globals=tuple(data["unsafe_globals"]),
         nonfinite=tuple(data.get("nonfinite", ())),
+    )
+    if linker is not None:
+        object.__setattr__(checkpoint, _LINKER, linker)
+    return checkpoint
+
+
+def tensor_of(data: Mapping[str, Any]) -> TensorInfo:
+    """From the server's JSON."""
+    return TensorInfo(
+        component=data["component"],
+        key=data["key"],
+        dtype=data["dtype"],
+        shape=tuple(data["shape"]),
+        stride=tuple(data["stride"]),
+        device=data["device"],
+        bytes=data["bytes"],
+        digest=data["digest"],
+        shared_with=tuple(data["shared_with"]),
     )
 
 

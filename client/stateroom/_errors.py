@@ -157,6 +157,7 @@ ERROR_OF_CODE: dict[str, type[StateroomError]] = {
 
 ERROR_OF_STATUS: dict[int, type[StateroomError]] = {
     400: InvalidRequest,
+    408: ServerUnavailable,
     401: Unauthorized,
     403: Unauthorized,
     404: NotFound,

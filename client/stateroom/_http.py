@@ -12,25 +12,29 @@ from typing import Any
 
 import httpx
 
-from ._errors import InvalidRequest, ServerUnavailable, StateroomError, error_of
+from ._errors import InvalidRequest, ServerError, ServerUnavailable, StateroomError, error_of
 from ._version import __version__
 
 Params = Sequence[tuple[str, str]]
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-NOT_TAKEN = (429, 503)  # the server says that it did nothing
+NOT_TAKEN = (408, 429, 503)  # the server says that it did nothing
 LOST_ON_THE_WAY = (502, 504)  # a proxy says so: the server may have acted all the same
 LONGEST_WAIT = 60.0
+LONGEST_QUEUE = 600.0  # a server that takes in as many uploads as it can is well, and worth waiting for
 UPLOAD_BYTES_PER_SECOND = 10e6  # a slow disk's: how long an upload may take to be stored once it is sent
 
 
 class Patience:
-    """How often something is tried again. ``failed`` waits before the next try, or raises when none is left."""
+    """How often something is tried again. ``failed`` waits before the next try, or raises when none is left; ``queued``
+    is for a server that is well but has too many at once, and is limited by time instead.
+    """
 
     def __init__(self, retries: int, sleep: Callable[[float], None] = time.sleep) -> None:
         self._retries = retries
         self._sleep = sleep
         self._used = 0
+        self._queued = 0.0
 
     def succeeded(self) -> None:
         """Something moved: what fails from now on is a failure of its own."""
@@ -43,6 +47,14 @@ class Patience:
         backoff = min(0.2 * 2**self._used, 10.0) * random.uniform(0.5, 1.0)
         self._used += 1
         self._sleep(backoff if wait is None else min(wait, LONGEST_WAIT))
+
+    def queued(self, error: StateroomError, wait: float) -> None:
+        """Not all who wait come back at the same moment."""
+        if not self._retries or self._queued >= LONGEST_QUEUE:
+            raise error
+        wait = max(0.05, min(wait, LONGEST_WAIT)) * random.uniform(0.75, 1.25)
+        self._queued += wait
+        self._sleep(wait)
 
 
 class Http:
@@ -76,7 +88,7 @@ class Http:
     ) -> tuple[Any, httpx.Headers]:
         """The answer's JSON (None where it has none) and its headers. ``safe``: doing it twice is doing it once."""
         response = self.send(method, path, params, json=body, safe=method == "GET" if safe is None else safe)
-        return (response.json() if response.content else None), response.headers
+        return (json_of(response) if response.content else None), response.headers
 
     def pages(self, path: str, params: Params) -> Iterator[Any]:
         """The items of a listing, page after page, each page when it is needed."""
@@ -147,8 +159,11 @@ class Http:
     def refused(self, response: httpx.Response, patience: Patience, *, safe: bool) -> None:
         """Wait as the server asks if another try may help; raise what its answer means otherwise."""
         error = error_of(response)
-        if response.status_code in NOT_TAKEN or (safe and response.status_code in LOST_ON_THE_WAY):
-            patience.failed(error, wait=_retry_after(response.headers.get("Retry-After")))
+        wait = _retry_after(response.headers.get("Retry-After"))
+        if error.code == "too-many-uploads" and wait is not None:
+            patience.queued(error, wait)
+        elif response.status_code in NOT_TAKEN or (safe and response.status_code in LOST_ON_THE_WAY):
+            patience.failed(error, wait=wait)
         else:
             raise error
 
@@ -173,6 +188,15 @@ class Http:
     def _client(self) -> httpx.Client:
         client = self._clients.get(os.getpid())
         return client if client is not None else self._clients.setdefault(os.getpid(), self._new_client())
+
+
+def json_of(response: httpx.Response) -> Any:
+    """What it says. Raises ServerError where it is no JSON, as when something else answers at this address."""
+    try:
+        return response.json()
+    except ValueError:
+        url = response.request.url
+        raise ServerError(f"what answers at {url} is no Stateroom server: its answer is no JSON") from None
 
 
 def _close_at_home(client: httpx.Client, pid: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, overload
 
 from . import _torch
-from ._checkpoint import Checkpoint
+from ._checkpoint import Checkpoint, TensorInfo
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, StateroomWarning, UnsafeGlobals
+from ._files import appearing, named_in
 from ._load_into import load_into, warmstart
 from ._query import Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
@@ -163,6 +163,19 @@ class Model:
             params.append(("limit", str(max(1, min(limit, 100)))))
         return islice(self._routes.checkpoints(params), limit)
 
+    def tensors(self, ref: Ref, *, component: str | None = None) -> Iterator[TensorInfo]:
+        """Every tensor of a checkpoint, or of one component, in the file's order: key, dtype, shape, device, bytes.
+        None is fetched, and torch is not needed. An optimizer's keys are dotted (``state.0.exp_avg``).
+        """
+        return self._routes.tensors(self._pinned(ref), component)
+
+    def param_groups(self, ref: Ref, component: str) -> list[Mapping[str, Any]]:
+        """An optimizer's, as JSON has words for them: ``model.param_groups("latest", "optimizer_state_dict")``.
+
+        Raises UnknownComponent, and InvalidRequest for a component that is no optimizer's.
+        """
+        return self._routes.param_groups(self._pinned(ref), component)
+
     # Getting them back
 
     def load(self, ref: Ref, map_location: Any = None, *, weights_only: bool = True, default: Any = ...) -> Any:
@@ -284,32 +297,50 @@ class Model:
         Without ``map_location`` it is the uploaded file, byte for byte; with a device (a str or a torch.device), the
         same checkpoint with its tensors there. A folder as the path gets a file ``NAME-vVERSION.pt``.
         """
-        device = device_tag(map_location)
-        if map_location is not None and device is None:
-            raise InvalidRequest(f"download() takes a device such as 'cpu' or 'cuda:0', not {map_location!r}")
+        device = _device(map_location)
         checkpoint = self._routes.checkpoint(ref)
-        path = Path(path)
-        if path.is_dir():
-            path /= _file_name(self.name, checkpoint)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            with partial.open("x+b") as file:
-                if device is None:
-                    self._routes.original_into(file, checkpoint)
-                else:
-                    self._routes.file_into(file, checkpoint, device)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        path = named_in(Path(path), self.name, checkpoint.version)
+        with appearing(path) as file:
+            if device is None:
+                self._routes.original_into(file, checkpoint)
+            else:
+                self._routes.file_into(file, checkpoint, device)
         return path
 
+    def download_state_dict(
+        self,
+        ref: Ref,
+        path: str | os.PathLike[str],
+        *,
+        component: str | None = None,
+        map_location: Any = None,
+        include: Patterns = (),
+        exclude: Patterns = (),
+        strip_prefix: str | None = None,
+        add_prefix: str | None = None,
+        rename: Rename = (),
+    ) -> Path:
+        """Write what ``state_dict`` gives to a file that ``torch.load`` reads, as ``download`` writes one; torch is
+        not needed for it. A folder as the path gets a file ``NAME-vVERSION-state_dict.pt``.
+        """
+        device = _device(map_location)
+        selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
+        checkpoint = self._routes.checkpoint(ref)
+        path = named_in(Path(path), self.name, checkpoint.version, "-state_dict")
+        with appearing(path) as file:
+            self._routes.state_dict_into(file, checkpoint, selection, device)
+        return path
 
-def _file_name(model: str, checkpoint: Checkpoint) -> str:
-    """By the name that was asked for: what the server says must not choose a folder."""
-    name = f"{model.partition('/')[2]}-v{checkpoint.version}.pt"
-    if "/" in name or "\\" in name:
-        raise InvalidRequest(f"{name!r} cannot name a file in a folder; give the file's own path")
-    return name
+    def _pinned(self, ref: Ref) -> Checkpoint:
+        """What a ref means now: what is asked for in several requests must not move between them."""
+        return ref if isinstance(ref, Checkpoint) else self._routes.checkpoint(ref)
+
+
+def _device(map_location: Any) -> str | None:
+    device = device_tag(map_location)
+    if map_location is not None and device is None:
+        raise InvalidRequest(f"a file's device is one such as 'cpu' or 'cuda:0', not {map_location!r}")
+    return device
 
 
 def _refuse_unsafe(checkpoint: Checkpoint) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,13 +12,15 @@ from urllib.parse import unquote
 
 import httpx
 
-from ._checkpoint import Checkpoint, checkpoint_of
+from ._checkpoint import Checkpoint, TensorInfo, What, checkpoint_of, tensor_of
 from ._errors import InvalidRequest, StateroomWarning
-from ._http import Http
+from ._http import Http, json_of
 from ._progress import ProgressOption, progress_of
-from ._query import Params, Ref, Selection, model_path, optional, ref_text
+from ._query import Params, Ref, Selection, device_tag, integer_text, model_path, optional, ref_text
 from ._report import Report, report_of
 from ._transfer import Body, FileSink, check_records, fetch
+
+TENSORS_A_PAGE = 10_000
 
 
 class Routes:
@@ -33,16 +36,19 @@ class Routes:
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
         answer, _ = self._http.json("GET", self._at(ref), self._scope(ref))
-        return checkpoint_of(answer)
+        return checkpoint_of(answer, self.link)
 
     def checkpoints(self, params: Params) -> Iterator[Checkpoint]:
         pages = self._http.pages(f"{self._path}/checkpoints", [*optional(run=self.run), *params])
-        return map(checkpoint_of, pages)
+        return (checkpoint_of(item, self.link) for item in pages)
 
     def upload(self, file: IO[bytes], params: Params, *, label: str) -> Checkpoint:
-        """Raises DigestMismatch if the server stored other bytes than were sent."""
+        """Raises DigestMismatch if the server stored other bytes than were sent.
+
+        Its key makes it safe to send again, whatever became of the first try: it is stored once.
+        """
         body = Body(file, label=label, progress=progress_of(self._progress), verify=self.verify)
-        headers = {"Content-Type": "application/octet-stream"}
+        headers = {"Content-Type": "application/octet-stream", "Idempotency-Key": uuid.uuid4().hex}
         if body.size is not None:
             headers["Content-Length"] = str(body.size)
         response = self._http.send(
@@ -52,20 +58,40 @@ class Routes:
             headers=headers,
             content=body,
             replayable=body.size is not None,
+            safe=True,
             size=body.size or 0,
         )
-        checkpoint = checkpoint_of(response.json())
+        checkpoint = checkpoint_of(json_of(response), self.link)
         body.check(checkpoint.digest)
         return checkpoint
 
     def update(self, ref: Ref, changes: Mapping[str, Any]) -> Checkpoint:
         answer, _ = self._http.json("PATCH", self._at(ref), self._scope(ref), body=changes, safe=True)
-        return checkpoint_of(answer)
+        return checkpoint_of(answer, self.link)
 
     def delete(self, ref: Ref) -> None:
         if self._scope(ref):
             self.checkpoint(ref)  # raises for another run's: DELETE takes a number, and no run
         self._http.json("DELETE", self._at(ref))
+
+    def link(
+        self, checkpoint: Checkpoint, what: What, expires: int, map_location: Any, fields: Mapping[str, Any]
+    ) -> str:
+        """An absolute URL that needs no token; ``fields`` are those of a Selection."""
+        selection, device = Selection(**fields), device_tag(map_location)
+        if what not in {"state_dict", "file", "original"}:
+            raise InvalidRequest(f"a URL is for 'state_dict', 'file' or 'original', not for {what!r}")
+        if what != "state_dict" and selection.params():
+            raise InvalidRequest(f"{what!r} is all there is: a selection is for 'state_dict'")
+        if map_location is not None and (device is None or what == "original"):
+            raise InvalidRequest(f"map_location={map_location!r}: url() takes a device, for 'state_dict' and 'file'")
+        params = [*selection.params(), *optional(device=device, expires=integer_text("expires", expires))]
+        answer, _ = self._http.json("POST", f"{self._at(checkpoint)}/links/{what}", params, safe=True)
+        return f"{self._http.url}{answer['url']}"
+
+    def tensors(self, checkpoint: Checkpoint, component: str | None) -> Iterator[TensorInfo]:
+        params = [*optional(component=component), ("limit", str(TENSORS_A_PAGE))]
+        return map(tensor_of, self._http.pages(f"{self._at(checkpoint)}/tensors", params))
 
     def param_groups(self, checkpoint: Checkpoint, component: str) -> list[Mapping[str, Any]]:
         """An optimizer's, as it was saved."""
@@ -96,6 +122,13 @@ class Routes:
         with self._fetched(f"{self._at(ref)}/state_dict", params, label=label) as file:
             yield file
 
+    def state_dict_into(
+        self, file: IO[bytes], checkpoint: Checkpoint, selection: Selection, device: str | None
+    ) -> None:
+        params = [*selection.params(), *optional(device=device)]
+        path = f"{self._at(checkpoint)}/state_dict"
+        self._fetch_checked(file, path, params, label=str(checkpoint), stacklevel=4)
+
     @contextmanager
     def matched(self, download: str, *, label: str) -> Iterator[IO[bytes]]:
         """What a match said to download, as a torch file."""
@@ -112,7 +145,7 @@ class Routes:
     def file_into(self, file: IO[bytes], checkpoint: Checkpoint, device: str | None) -> None:
         params = optional(device=device, weights_only="false" if checkpoint.unsafe_globals else None)
         self._fetch(f"{self._at(checkpoint)}/file", params, FileSink(file, verify=False), label=str(checkpoint))
-        if self.verify and checkpoint.format == "torch_zip":
+        if self.verify:
             check_records(file)
 
     def original_into(self, file: IO[bytes], checkpoint: Checkpoint) -> None:
@@ -124,13 +157,17 @@ class Routes:
     @contextmanager
     def _fetched(self, path: str, params: Params, *, label: str) -> Iterator[IO[bytes]]:
         with tempfile.TemporaryFile(prefix="stateroom-") as file:
-            headers = self._fetch(path, params, FileSink(file, verify=False), label=label)
-            if self.verify:
-                check_records(file)
-            if left_out := headers.get("Stateroom-Left-Out"):
-                lost = f"{unquote(left_out)} of {label} cannot be kept in a state_dict and is left out; load() gives it"
-                warnings.warn(lost, StateroomWarning, stacklevel=6)  # past two context managers to the caller
+            self._fetch_checked(file, path, params, label=label, stacklevel=7)  # past two context managers
             yield file
+
+    def _fetch_checked(self, file: IO[bytes], path: str, params: Params, *, label: str, stacklevel: int) -> None:
+        """A component as a torch file. ``stacklevel``, seen from here, is where the user's call stands."""
+        headers = self._fetch(path, params, FileSink(file, verify=False), label=label)
+        if self.verify:
+            check_records(file)
+        if left_out := headers.get("Stateroom-Left-Out"):
+            lost = f"{unquote(left_out)} of {label} cannot be kept in a state_dict and is left out; load() gives it"
+            warnings.warn(lost, StateroomWarning, stacklevel=stacklevel)
 
     def _fetch(self, path: str, params: Params, sink: FileSink, *, label: str) -> httpx.Headers:
         return fetch(self._http, path, params, sink, label=label, progress=progress_of(self._progress))

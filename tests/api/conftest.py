@@ -8,6 +8,7 @@ import httpx
 import pytest
 import torch
 
+from tests.catalog.conftest import catalog, database, database_url, migrated  # noqa: F401 - fixtures
 from tests.server import Server
 
 Upload = Callable[..., dict]

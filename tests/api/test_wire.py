@@ -1,4 +1,4 @@
-"""The outermost layer, around an application that misbehaves."""
+"""The outermost layers, around an application that misbehaves."""
 
 import asyncio
 import logging
@@ -7,6 +7,8 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from app.api.metrics import Metrics
+from app.api.observed import Observed
 from app.api.wire import Wire, is_head, path_value
 from tests.api.conftest import problem
 
@@ -24,7 +26,7 @@ async def misbehaving(scope: Scope, receive: Receive, send: Send) -> None:
 
 def ask(method: str, path: str) -> httpx.Response:
     async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(Wire(misbehaving))
+        transport = httpx.ASGITransport(Observed(Wire(misbehaving), Metrics()))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
             return await http.request(method, path)
 
@@ -35,7 +37,7 @@ def test_a_failure_says_nothing_but_a_request_id_that_the_log_knows(caplog: pyte
     answer = ask("GET", "/early")
     assert problem(answer) == (500, "internal-error")
     assert "secret" not in answer.text
-    (record,) = caplog.records
+    record, *_ = caplog.records
     assert record.levelno == logging.ERROR
     assert answer.json()["request_id"] in record.message
     assert record.exc_info

@@ -1,7 +1,8 @@
-"""A real catalog in a real SQLite file, brought up by its own migrations."""
+"""A real catalog, on each database, brought up by its own migrations."""
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,31 +12,48 @@ from app.catalog import Catalog
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file without rows; copy it."""
+    """A SQLite file without rows; copy it."""
     path = tmp_path_factory.mktemp("catalog") / "empty.db"
-    catalog = Catalog(f"sqlite:///{path}", durable=False)
-    catalog.migrate()
-    catalog.close()
+    with closing(Catalog(f"sqlite:///{path}", durable=False)) as catalog:
+        catalog.migrate()
     return path
 
 
 @pytest.fixture
 def database(migrated: Path, tmp_path: Path) -> Path:
-    """An empty catalog's file, this test's own."""
+    """An empty catalog's SQLite file, this test's own."""
     return Path(shutil.copy(migrated, tmp_path / "catalog.db"))
 
 
 @pytest.fixture
-def catalog(database: Path) -> Iterator[Catalog]:
-    catalog = Catalog(f"sqlite:///{database}", durable=False)
-    yield catalog
-    catalog.close()
+def sqlite_catalog(database: Path) -> Iterator[Catalog]:
+    """The catalog in ``database``, for what only SQLite does."""
+    with closing(Catalog(f"sqlite:///{database}", durable=False)) as catalog:
+        yield catalog
 
 
-@pytest.fixture(scope="session")
-def shared_catalog(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty catalog's URL, this test's own."""
+    if request.param == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('database')}"
+    return request.getfixturevalue("postgres").database()
+
+
+@pytest.fixture
+def catalog(database_url: str) -> Iterator[Catalog]:
+    with closing(Catalog(database_url, durable=False)) as catalog:
+        yield catalog
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def shared_catalog(
+    request: pytest.FixtureRequest, migrated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Catalog]:
     """One for all examples of a property: each uses a model of its own."""
-    database = shutil.copy(migrated, tmp_path_factory.mktemp("catalog") / "shared.db")
-    catalog = Catalog(f"sqlite:///{database}", durable=False)
-    yield catalog
-    catalog.close()
+    if request.param == "sqlite":
+        url = f"sqlite:///{shutil.copy(migrated, tmp_path_factory.mktemp('catalog') / 'shared.db')}"
+    else:
+        url = request.getfixturevalue("postgres").database()
+    with closing(Catalog(url, durable=False)) as catalog:
+        yield catalog

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import event
@@ -15,6 +16,7 @@ from app.values.digest import Digest
 from app.values.manifest import Component
 
 MODEL = ModelName("vision", "resnet50")
+NOW = datetime(2026, 5, 9, 7, 35, 25, tzinfo=UTC)
 _pack_numbers = itertools.count()
 
 
@@ -70,11 +72,12 @@ def count(catalog: Catalog, table: str) -> int:
 
 @contextmanager
 def statements(catalog: Catalog) -> Iterator[list[str]]:
-    """The SQL that the catalog runs meanwhile, transactions' begins included."""
+    """The SQL that the catalog runs meanwhile; how transactions begin, each database has its own way."""
     seen: list[str] = []
 
     def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        seen.append(statement)
+        if not statement.startswith(("BEGIN", "SELECT pg_advisory_xact_lock")):
+            seen.append(statement)
 
     engines = (catalog._reader, catalog._writer)
     for engine in engines:

@@ -1,16 +1,18 @@
 import dataclasses
-import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from math import inf, isnan, nan
-from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError
 
 from app.catalog import Catalog, blobs, checkpoints, models, packs
 from app.catalog import commit as commit_module
 from app.catalog.commit import NewPack, commit
+from app.catalog.tables import blobs as blobs_table
+from app.catalog.tables import packs as packs_table
 from app.errors import InvalidRequest, MissingBlobs, NotFound, StoreError
 from app.values.checkpoint import ModelName
 from tests.catalog.make import MODEL, add, begin_pack, count, digest, new_checkpoint, resolve, statements
@@ -55,7 +57,7 @@ def test_new_blobs_are_known_once_their_checkpoint_is_there(catalog: Catalog, di
     with catalog.read() as s:
         assert blobs.known(s, "vision", [*digests, digest("other")]) == {blob.digest: blob for blob in pack.blobs}
         assert blobs.known(s, "text", digests) == {}
-        assert packs.abandoned(s) == ()
+        assert packs.abandoned(s, datetime.max.replace(tzinfo=UTC)) == ()
     assert count(catalog, "checkpoint_blobs") == len(digests)
 
 
@@ -109,14 +111,11 @@ def test_namespaces_share_no_blobs(catalog: Catalog):
         commit(catalog, new_checkpoint(ModelName("text", "bert"), blobs=FEW), None)
 
 
-def test_the_database_keeps_a_blob_that_is_in_use(catalog: Catalog, database: Path):
+def test_the_database_keeps_a_blob_that_is_in_use(catalog: Catalog):
     commit(catalog, new_checkpoint(blobs=FEW), begin_pack(catalog, FEW))
-    connection = sqlite3.connect(database)
-    connection.execute("PRAGMA foreign_keys=ON")
-    for statement in ("DELETE FROM blobs", "DELETE FROM packs"):
-        with pytest.raises(sqlite3.IntegrityError):
-            connection.execute(statement)
-    connection.close()
+    for table in (blobs_table, packs_table):
+        with pytest.raises(IntegrityError), catalog.write() as w:
+            w.execute(delete(table))
 
 
 @EITHER
@@ -168,9 +167,9 @@ def test_versions_are_never_used_again(catalog: Catalog):
     assert third.id not in {first.id, second.id}
 
 
-def test_uploads_at_the_same_time_each_get_a_version_of_their_own(database: Path):
-    """Two processes' worth of catalogs on one file, several threads each, all of them uploading the same bytes."""
-    catalogs = [Catalog(f"sqlite:///{database}", durable=False) for _ in range(2)]
+def test_uploads_at_the_same_time_each_get_a_version_of_their_own(database_url: str):
+    """Two processes' worth of catalogs on one database, several threads each, all of them uploading the same bytes."""
+    catalogs = [Catalog(database_url, durable=False) for _ in range(2)]
     together = threading.Barrier(6)
 
     def upload(thread: int) -> list[int]:
@@ -213,7 +212,7 @@ def test_a_pack_of_which_one_blob_was_needed_is_kept(catalog: Catalog, digests: 
     commit(catalog, new_checkpoint(blobs=digests[1:]), begin_pack(catalog, digests[1:]))
     assert commit(catalog, new_checkpoint(blobs=digests), begin_pack(catalog, digests)).new_bytes == 400
     with catalog.read() as s:
-        assert packs.abandoned(s) == ()
+        assert packs.abandoned(s, datetime.max.replace(tzinfo=UTC)) == ()
 
 
 def test_a_checkpoint_of_many_blobs_is_invisible_until_it_is_whole(catalog: Catalog):
@@ -239,4 +238,4 @@ def test_commits_of_few_blobs_take_the_same_statements_however_many_they_are(cat
         with statements(catalog) as seen:
             commit(catalog, new_checkpoint(blobs=digests, metrics=metrics, tags={"a": "b"}), pack)
         counts.append(len(seen))
-    assert counts == [11, 11]
+    assert counts[0] == counts[1] <= 12

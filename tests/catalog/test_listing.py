@@ -237,7 +237,8 @@ def test_a_listing_takes_the_same_statements_however_long_it_is(catalog: Catalog
         *((order, "a") for order in ORDERS_OF_A_RUN_WITH_AN_INDEX),
     ],
 )
-def test_a_page_is_a_run_through_an_index_without_sorting(catalog: Catalog, order: str, run: str | None):
+def test_a_page_is_a_run_through_an_index_without_sorting(sqlite_catalog: Catalog, order: str, run: str | None):
+    catalog = sqlite_catalog
     for i in range(10):
         add(catalog, run="a", epoch=i, step=i, loss=float(i), metrics={"acc": float(i)})
     with statements(catalog) as seen, catalog.read() as s:

@@ -9,7 +9,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, inspect
 
 from app.catalog import Catalog, migrate
 from app.catalog.commit import commit
@@ -34,8 +34,8 @@ def test_the_migrations_make_exactly_the_tables_that_the_code_describes(migrated
     assert schema(migrated) == schema(tmp_path / "described.db")
 
 
-def test_alembic_sees_nothing_left_to_migrate(migrated: Path):
-    engine = create_engine(f"sqlite:///{migrated}")
+def test_alembic_sees_nothing_left_to_migrate(database_url: str):
+    engine = create_engine(parse_url(database_url))
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
@@ -48,35 +48,64 @@ def test_migrating_again_keeps_what_is_there(catalog: Catalog):
     assert resolve(catalog, "1") == before
 
 
-def test_migrations_run_down_and_up_again_with_data_in_place(catalog: Catalog, database: Path, migrated: Path):
+def test_migrations_run_down_and_up_again_with_data_in_place(catalog: Catalog, database_url: str):
     blobs = [digest("a"), digest("b")]
     commit(catalog, new_checkpoint(blobs=blobs, metrics={"acc": 1.0}, tags={"a": "b"}), begin_pack(catalog, blobs))
     catalog.close()
-    engine = migrating_engine(parse_url(f"sqlite:///{database}"))
-    with engine.begin() as connection:
-        command.downgrade(migrate.config_for(connection), "base")
-    engine.dispose()
-    assert set(schema(database)) == {"sqlite_sequence"}
+    before = described(database_url)
+    downgrade(database_url, "0001")
     catalog.migrate()
-    assert schema(database) == schema(migrated)
+    assert described(database_url) == before
+    assert resolve(catalog, "1").metrics == {"acc": 1.0}
+    catalog.close()
+    downgrade(database_url, "base")
+    assert set(described(database_url)) == {"alembic_version"}
+    catalog.migrate()
+    assert described(database_url) == before
     assert count(catalog, "checkpoints") == 0
 
 
-def test_a_catalog_of_a_newer_stateroom_is_left_alone(catalog: Catalog, database: Path):
-    connection = sqlite3.connect(database)
-    connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.commit()
-    connection.close()
+def downgrade(url: str, revision: str) -> None:
+    engine = migrating_engine(parse_url(url))
+    with engine.begin() as connection:
+        command.downgrade(migrate.config_for(connection), revision)
+    engine.dispose()
+
+
+def described(url: str) -> dict[str, object]:
+    """Every table with its columns and indexes."""
+    engine = create_engine(parse_url(url))
+    inspector = inspect(engine)
+    tables = {
+        table: (
+            sorted(
+                (column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)
+            ),
+            sorted((str(index["name"]), index["column_names"]) for index in inspector.get_indexes(table)),
+        )
+        for table in inspector.get_table_names()
+    }
+    engine.dispose()
+    return tables
+
+
+def test_a_catalog_of_a_newer_stateroom_is_left_alone(catalog: Catalog):
+    with catalog.write() as w:
+        w._connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StateroomError, match="newer Stateroom") as refused:
         catalog.migrate()
     assert refused.value.code == "catalog-newer"
 
 
-def test_two_servers_that_start_at_once_both_find_a_migrated_catalog(tmp_path: Path):
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_two_servers_that_start_at_once_both_find_a_migrated_catalog(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+):
     program = "import sys; from app.catalog import Catalog; c = Catalog(sys.argv[1]); c.migrate(); c.ping(); c.close()"
-    url = f"sqlite:///{tmp_path}/new.db"
-    running = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(2)]
-    assert [process.wait(60) for process in running] == [0, 0]
+    is_file = database == "sqlite"
+    url = f"sqlite:///{tmp_path}/new.db" if is_file else request.getfixturevalue("postgres").empty_database()
+    running = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(4)]
+    assert [process.wait(60) for process in running] == [0, 0, 0, 0]
 
 
 def test_an_installed_package_finds_the_migrations_inside_it(tmp_path: Path):

@@ -1,8 +1,13 @@
 from datetime import UTC, datetime, timedelta
 
-from app.catalog import Catalog, blobs, checksums, packs
-from app.catalog.commit import commit
-from tests.catalog.make import begin_pack, digest, new_checkpoint, statements
+import pytest
+
+from app.catalog import Catalog, blobs, checksums, packs, unused
+from app.catalog.commit import BATCH, commit
+from app.catalog.unused import Moment
+from app.errors import StoreError
+from app.values.checkpoint import ModelName
+from tests.catalog.make import MODEL, begin_pack, count, digest, new_checkpoint, statements
 
 
 def test_a_pack_is_abandoned_when_its_lease_has_run_out(catalog: Catalog):
@@ -13,7 +18,25 @@ def test_a_pack_is_abandoned_when_its_lease_has_run_out(catalog: Catalog):
     with catalog.read() as s:
         assert packs.abandoned(s, now) == ()
         assert packs.abandoned(s, now + timedelta(minutes=2)) == (late.name,)
-        assert packs.abandoned(s) == (late.name, alive.name)
+        assert packs.abandoned(s, now + timedelta(hours=2)) == (late.name, alive.name)
+
+
+def test_a_pack_that_was_given_up_cannot_be_sealed_whatever_its_writer_s_clock_says(catalog: Catalog):
+    pack = begin_pack(catalog, [digest("a")], lease_seconds=3600)
+    with catalog.write() as w:
+        assert packs.give_up(w, datetime.now(UTC) + timedelta(hours=2)) == (pack.name,)
+    with pytest.raises(StoreError, match="lease"):
+        commit(catalog, new_checkpoint(blobs=[digest("a")]), pack)
+
+
+def test_a_pack_is_finished_when_its_commit_has_ended_and_not_before(catalog: Catalog):
+    digests = [digest(str(i)) for i in range(BATCH + 1)]
+    running, ended = begin_pack(catalog, digests), begin_pack(catalog, digests)
+    with catalog.write() as w:
+        packs.seal(w, running.name, running.size)
+    commit(catalog, new_checkpoint(blobs=digests), ended)
+    with catalog.read() as s:
+        assert [use.name for use in unused.usage(s, Moment.at(datetime.now(UTC), 0))] == [ended.name]
 
 
 def test_a_sealed_pack_is_not_forgotten(catalog: Catalog):
@@ -35,16 +58,29 @@ def test_any_number_of_blobs_is_found_in_one_statement(catalog: Catalog):
     with statements(catalog) as seen, catalog.read() as s:
         assert blobs.known(s, "vision", asked) == {blob.digest: blob for blob in pack.blobs}
         assert blobs.known(s, "vision", []) == {}
-    assert len(seen) == 3  # begin, and one each
+    assert len(seen) == 2
 
 
 def test_a_checksum_is_kept_for_its_namespace_and_the_first_stays(catalog: Catalog):
+    blob = digest("blob")
+    for model in (MODEL, ModelName("text", "bert")):
+        commit(catalog, new_checkpoint(model, blobs=[blob]), begin_pack(catalog, [blob]))
     with catalog.write() as w:
-        checksums.put(w, "vision", {"a": 2**32 - 1, "b": 2})
-        checksums.put(w, "vision", {"a": 3, "c": 4})
-        checksums.put(w, "text", {"a": 5})
-        checksums.put(w, "text", {})
+        checksums.put(w, "vision", [derived("a", 2**32 - 1), derived("b", 2)])
+        checksums.put(w, "vision", [derived("a", 3), derived("c", 4)])
+        checksums.put(w, "text", [derived("a", 5)])
+        checksums.put(w, "text", [])
     with statements(catalog) as seen, catalog.read() as s:
         assert checksums.get(s, "vision", ["a", "b", "c", "d"]) == {"a": 2**32 - 1, "b": 2, "c": 4}
         assert checksums.get(s, "text", ["a", "b"]) == {"a": 5}
-    assert len(seen) == 3
+    assert len(seen) == 2
+
+
+def test_no_checksum_is_kept_of_a_blob_that_has_gone(catalog: Catalog):
+    with catalog.write() as w:
+        checksums.put(w, "vision", [derived("a", 1)])
+    assert count(catalog, "checksums") == 0
+
+
+def derived(key: str, crc32: int) -> checksums.Checksum:
+    return checksums.Checksum(key, digest("blob"), crc32)

@@ -151,7 +151,8 @@ def test_resolving_takes_the_same_statements_however_many_checkpoints_there_are(
 
 @pytest.mark.parametrize("run", [None, "a"])
 @pytest.mark.parametrize("ref", ["7", "latest", "best", "max:loss", "min:acc", "max:acc", "epoch:3", "step:3"])
-def test_every_ref_is_a_look_up_in_an_index(catalog: Catalog, ref: str, run: str | None):
+def test_every_ref_is_a_look_up_in_an_index(sqlite_catalog: Catalog, ref: str, run: str | None):
+    catalog = sqlite_catalog
     for i in range(10):
         add(catalog, run="a", epoch=i, step=i, loss=float(i), metrics={"acc": float(i)})
     with statements(catalog) as seen:

@@ -17,6 +17,7 @@ def test_the_tour_runs_and_prints_what_it_shows(
     fresh_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("no_proxy", "*")  # for torch.hub
     torch.manual_seed(0)
     url = fresh_server().base_url
     shown = [block.text for block in blocks(DOCUMENT) if block.language == "text"]
@@ -31,7 +32,7 @@ def test_the_reference_names_every_method_and_every_error() -> None:
     text = (ROOT / DOCUMENT).read_text()
     expected = [
         f"{kind.__name__.lower()}.{name}("
-        for kind in (stateroom.Client, stateroom.Model)
+        for kind in (stateroom.Client, stateroom.Model, stateroom.Checkpoint)
         for name, member in vars(kind).items()
         if inspect.isfunction(member) and not name.startswith("_")
     ]

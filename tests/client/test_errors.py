@@ -51,7 +51,7 @@ def test_every_status_becomes_an_error_even_without_a_problem(status: int) -> No
     error = answer(status)
     assert error.status == status
     assert error.code is None
-    assert isinstance(error, ServerError) is (status >= 500 or status == 429) or status == 507
+    assert isinstance(error, ServerError) is (status >= 500 or status in {408, 429}) or status == 507
 
 
 def test_an_unknown_code_falls_back_to_the_status() -> None:
@@ -88,4 +88,4 @@ def test_errors_survive_the_way_between_processes() -> None:
 def test_no_status_of_the_servers_own_table_is_taken_for_another_kind() -> None:
     for kind in problems.KINDS.values():
         error = answer(kind.status, {"code": "anything", "detail": "why"})
-        assert isinstance(error, ServerError) is (kind.status in {500, 501, 503}), kind
+        assert isinstance(error, ServerError) is (kind.status in {408, 500, 501, 503}), kind

@@ -54,11 +54,11 @@ def test_a_server_that_starts_late_is_waited_for_even_by_an_upload(scripted: Sta
     timer.join()
 
 
-def test_an_upload_is_not_sent_again_once_the_server_may_have_stored_it(scripted: StartScripted) -> None:
+def test_what_is_not_safe_is_not_asked_for_again_once_the_server_may_have_done_it(scripted: StartScripted) -> None:
     server = scripted(in_turn(LOST, described()))
     with pytest.raises(ServerUnavailable):
-        Client(server.url, retries=5).model("a/b").upload(io.BytesIO(b"file"))
-    assert [request.body for request in server.seen] == [b"file"]
+        Client(server.url, retries=5).model("a/b").delete(1)
+    assert [request.method for request in server.seen] == ["DELETE"]
 
 
 def test_an_upload_that_the_server_did_not_take_is_sent_again_from_its_start(scripted: StartScripted) -> None:
@@ -76,7 +76,7 @@ def test_a_proxys_lost_answer_is_asked_for_again_only_when_that_is_safe(status: 
     assert Client(server.url, retries=1).model("a/b").checkpoint(1).version == 1
     server = scripted(in_turn(Answer(status), described()))
     with pytest.raises(ServerUnavailable):
-        Client(server.url, retries=1).model("a/b").upload(io.BytesIO(b"file"))
+        Client(server.url, retries=1).model("a/b").delete(1)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 410, 413, 422, 500, 501, 507])

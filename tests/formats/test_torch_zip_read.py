@@ -3,7 +3,6 @@
 import argparse
 import collections
 import functools
-import io
 import pathlib
 import pickle
 import random
@@ -18,9 +17,9 @@ from torch import nn
 from app.errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint, ShardedTensor
 from app.formats.pickle.emit import emit
 from app.formats.pickle.nodes import Call, Global, Node, StorageRef, TensorRef
+from app.formats.readers import read
 from app.formats.torch_names import WEIGHTS_ONLY
 from app.formats.torch_tensors import is_tensor, tensor_of
-from app.formats.torch_zip.read import read
 from tests.formats.torch_files import (
     assert_same,
     document,
@@ -336,26 +335,14 @@ def test_other_versions_are_refused(version: bytes) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_no_torch_zip_says_what_it_is() -> None:
-    scripted = io.BytesIO()
-    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), scripted)
-    legacy = saved({"a": torch.ones(1)}, _use_new_zipfile_serialization=False)
     for file, word in [
         (b"", "empty"),
-        (legacy, "before 1.6"),
-        (scripted.getvalue(), "TorchScript"),
         (b"<!DOCTYPE html>", "torch.save"),
         (saved({"a": torch.ones(100)})[:500], "cut off"),
     ]:
         error = refusal(file)
         assert isinstance(error, NotACheckpoint)
         assert word in error.detail
-
-
-@pytest.mark.parametrize("protocol", range(6))
-def test_torchs_format_from_before_1_6_is_known_by_name(protocol: int) -> None:
-    legacy = saved({"a": torch.ones(1)}, _use_new_zipfile_serialization=False, pickle_protocol=max(protocol, 1))
-    assert "before 1.6" in refusal(legacy).detail
-    assert "before 1.6" in refusal(pickle.dumps(0x1950A86A20F9469CFC6C, protocol)).detail
 
 
 def test_protocol_0_says_that_torch_cannot_load_it_either() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from app.formats.document import Document
 from app.formats.pickle.emit import emit
 from app.formats.pickle.nodes import Node, StorageRef, TensorRef
-from app.formats.torch_zip.read import Document, read
+from app.formats.readers import read
 
 
 def saved(obj: Any, **options: Any) -> bytes:

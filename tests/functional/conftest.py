@@ -1,5 +1,6 @@
 """A model on the shared server, over plain HTTP and through the client library."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from stateroom import Client
 from stateroom import Model as ClientModel
 from tests.functional.audited import Audited
 from tests.functional.classifier import make_net
-from tests.functional.torch_files import saved
+from tests.functional.torch_files import FORMATS, Save, saved
 from tests.server import Server
 
 
@@ -60,6 +61,12 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def model(http: httpx.Client, model_name: str) -> HttpModel:
     return HttpModel(http, model_name)
+
+
+@pytest.fixture(params=FORMATS)
+def save(request: pytest.FixtureRequest) -> Save:
+    """What ``torch.save`` writes, today and before 1.6: users have files of both."""
+    return functools.partial(saved, **FORMATS[request.param])
 
 
 @pytest.fixture

@@ -35,14 +35,6 @@ def tar() -> bytes:
     return file.getvalue()
 
 
-def torch_script() -> bytes:
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is on its way out, its files are not
-        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), file)
-    return file.getvalue()
-
-
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "an empty body": (lambda: b"", "not-a-checkpoint"),
     "a text": (lambda: b"no checkpoint at all\n" * 100, "not-a-checkpoint"),
@@ -56,7 +48,6 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: zip_of(**{"x/data.pkl": b"hello", "x/version": b"3\n"}),
         "hostile-checkpoint",
     ),
-    "a TorchScript archive": (torch_script, "not-a-checkpoint"),
     "a real tar of the first torch": (tar, "not-a-checkpoint"),
     "a checkpoint without tensors": (lambda: saved({"epoch": 3, "loss": 0.5, "names": ["a"]}), "no-tensors"),
 }

@@ -1,46 +1,14 @@
 """Requests that lie about their length, name what cannot be named, or say what means nothing leave nothing behind."""
 
 import json
-import socket
-from contextlib import suppress
 from email.message import Message
-from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
 
 from tests.functional.audited import Audited, assert_leaks_nothing, assert_soon, trace, whole_checkpoint
 from tests.functional.conftest import HttpModel
-from tests.server import Server
-
-
-def raw(server: Server, request: bytes) -> tuple[int, bytes]:
-    """Send bytes as they are; the status and the body of the answer."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        with suppress(OSError):  # it may answer, and close, before it has read all
-            connection.sendall(request)
-        answer = HTTPResponse(connection)
-        answer.begin()
-        return answer.status, answer.read()
-
-
-def hang_up(server: Server, request: bytes, *, half: bool = False) -> bytes:
-    """Send bytes and leave; with ``half``, wait for what the server may still say."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(request)
-        if not half:
-            return b""
-        connection.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def post(path: str, *headers: str, body: bytes = b"") -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: localhost", *headers]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def post_whole(path: str, body: bytes) -> bytes:
-    return post(path, f"Content-Length: {len(body)}", body=body)
+from tests.raw_http import hang_up, post, post_whole, raw
 
 
 @pytest.mark.parametrize("half", [True, False], ids=["half closed", "hung up"])

@@ -15,7 +15,7 @@ from stateroom import Model as ClientModel
 from stateroom import UnsafeGlobals
 from tests.functional.classifier import Training, adam, sgd
 from tests.functional.conftest import HttpModel
-from tests.functional.torch_files import loaded, locations, same, saved
+from tests.functional.torch_files import Save, loaded, locations, same
 
 OPTIMIZERS = {"sgd-with-momentum": sgd, "adam": adam}
 Resume = Callable[[dict[str, Any]], dict[str, Any]]
@@ -47,10 +47,10 @@ def assert_same_trajectory(one: Training, other: Training) -> None:
 
 @pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_scenario_04_a_run_resumed_over_http_has_the_weights_of_one_that_never_stopped(
-    model: HttpModel, make_optimizer: Callable[[nn.Module], optim.Optimizer]
+    model: HttpModel, save: Save, make_optimizer: Callable[[nn.Module], optim.Optimizer]
 ) -> None:
     def through(checkpoint: dict[str, Any]) -> dict[str, Any]:
-        shown = model.upload(saved(checkpoint))
+        shown = model.upload(save(checkpoint))
         assert (shown["epoch"], shown["loss"]) == (checkpoint["epoch"], checkpoint["loss"])
         return loaded(model.get("latest/file", weights_only="false"), weights_only=False)
 
@@ -109,9 +109,9 @@ def everything() -> dict[str, Any]:
     }
 
 
-def test_scenario_04_everything_in_a_general_checkpoint_comes_back(model: HttpModel) -> None:
+def test_scenario_04_everything_in_a_general_checkpoint_comes_back(model: HttpModel, save: Save) -> None:
     checkpoint = everything()
-    model.upload(saved(checkpoint))
+    model.upload(save(checkpoint))
     served = loaded(model.get("latest/file", weights_only="false"), weights_only=False)
     assert same(served, checkpoint)
     assert served["row"].untyped_storage().data_ptr() == served["transposed"].untyped_storage().data_ptr()
@@ -119,9 +119,10 @@ def test_scenario_04_everything_in_a_general_checkpoint_comes_back(model: HttpMo
 
 def test_scenario_04_remapping_a_general_checkpoint_changes_where_its_storages_are_and_nothing_else(
     model: HttpModel,
+    save: Save,
 ) -> None:
     checkpoint = everything()
-    model.upload(saved(checkpoint))
+    model.upload(save(checkpoint))
     data = model.get("latest/file", weights_only="false", device="cuda:1")
     assert locations(data, weights_only=False) == ["cuda:1"]
     served = loaded(data, weights_only=False, map_location="cpu")
@@ -129,26 +130,26 @@ def test_scenario_04_remapping_a_general_checkpoint_changes_where_its_storages_a
     assert same(served, checkpoint)
 
 
-def test_scenario_04_its_names_beyond_weights_only_are_listed_and_gate_the_file(model: HttpModel) -> None:
-    shown = model.upload(saved(everything()))
+def test_scenario_04_its_names_beyond_weights_only_are_listed_and_gate_the_file(model: HttpModel, save: Save) -> None:
+    shown = model.upload(save(everything()))
     assert "argparse.Namespace" in shown["unsafe_globals"]
     refusal = model.refusal("latest/file")
     assert refusal["code"] == "unsafe-globals"
     assert "weights_only=false" in refusal["detail"]
 
 
-def test_scenario_04_its_state_dicts_load_safely_all_the_same(model: HttpModel) -> None:
+def test_scenario_04_its_state_dicts_load_safely_all_the_same(model: HttpModel, save: Save) -> None:
     checkpoint = everything()
-    model.upload(saved(checkpoint))
+    model.upload(save(checkpoint))
     for component in ("model_state_dict", "optimizer_state_dict"):
         assert same(loaded(model.get("latest/state_dict", component=component)), checkpoint[component])
 
 
-def test_scenario_04_a_checkpoint_of_plain_values_needs_no_opening_of_gates(model: HttpModel) -> None:
+def test_scenario_04_a_checkpoint_of_plain_values_needs_no_opening_of_gates(model: HttpModel, save: Save) -> None:
     training = uninterrupted(sgd, 1)
     checkpoint = training.general_checkpoint(0, 0.5)
     del checkpoint["rng"]["numpy"]
-    shown = model.upload(saved(checkpoint))
+    shown = model.upload(save(checkpoint))
     assert shown["unsafe_globals"] == []
     assert same(loaded(model.get("latest/file")), checkpoint)
 
@@ -160,9 +161,9 @@ def test_scenario_04_the_client_says_what_weights_only_will_not_load(client_mode
         client_model.load("latest")
 
 
-def test_scenario_04_the_best_of_several_epochs_is_found(model: HttpModel) -> None:
+def test_scenario_04_the_best_of_several_epochs_is_found(model: HttpModel, save: Save) -> None:
     for epoch, loss in enumerate([0.9, 0.3, float("nan"), 0.5]):
-        model.upload(saved({"epoch": epoch, "loss": loss, "model_state_dict": {"w": torch.tensor([float(epoch)])}}))
+        model.upload(save({"epoch": epoch, "loss": loss, "model_state_dict": {"w": torch.tensor([float(epoch)])}}))
     assert model.json("best")["epoch"] == 1
     assert model.json("latest")["epoch"] == 3
     assert loaded(model.get("best/state_dict"))["w"].item() == 1.0

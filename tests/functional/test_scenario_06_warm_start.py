@@ -12,7 +12,7 @@ from torch import nn
 from stateroom import Model as ClientModel
 from tests.functional.classifier import Net, make_net
 from tests.functional.conftest import HttpModel
-from tests.functional.torch_files import loaded, saved
+from tests.functional.torch_files import Save, loaded
 
 
 class Deeper(nn.Module):
@@ -51,9 +51,9 @@ def assert_torch_agrees(report: dict[str, Any], net: nn.Module, served: dict[str
     assert [mismatch["key"] for mismatch in report["mismatched_keys"]] == mismatched
 
 
-def test_scenario_06_fewer_keys_than_the_target_has(model: HttpModel) -> None:
+def test_scenario_06_fewer_keys_than_the_target_has(model: HttpModel, save: Save) -> None:
     net = make_net()
-    model.upload(saved({"epoch": 1, "model_state_dict": net.state_dict()}))
+    model.upload(save({"epoch": 1, "model_state_dict": net.state_dict()}))
     target = make_net(seed=9)
     before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
     report = warmstart(model, target, include=["conv*"])
@@ -67,9 +67,9 @@ def test_scenario_06_fewer_keys_than_the_target_has(model: HttpModel) -> None:
         assert torch.equal(tensor, net.state_dict()[key] if key in convs else before[key])
 
 
-def test_scenario_06_more_keys_than_the_target_has(model: HttpModel) -> None:
+def test_scenario_06_more_keys_than_the_target_has(model: HttpModel, save: Save) -> None:
     net = make_net()
-    model.upload(saved({"model": net.state_dict(), "epoch": 1}))
+    model.upload(save({"model": net.state_dict(), "epoch": 1}))
     target = nn.Sequential()
     target.add_module("fc1", nn.Linear(400, 120))
     report = warmstart(model, target)
@@ -79,9 +79,9 @@ def test_scenario_06_more_keys_than_the_target_has(model: HttpModel) -> None:
     assert list(loaded(model.http.get(report["download"]).content)) == ["fc1.weight", "fc1.bias"]
 
 
-def test_scenario_06_keys_under_other_names(model: HttpModel) -> None:
+def test_scenario_06_keys_under_other_names(model: HttpModel, save: Save) -> None:
     net = make_net()
-    model.upload(saved(net.state_dict()))
+    model.upload(save(net.state_dict()))
     target = Deeper()
     rename = [["re:(conv\\d)\\.(.*)", "backbone.\\1.\\2"]]
     report = warmstart(model, target, rename=rename)
@@ -100,9 +100,9 @@ def test_scenario_06_keys_under_other_names(model: HttpModel) -> None:
     assert torch.equal(served["backbone.conv2.weight"], net.state_dict()["conv2.weight"])
 
 
-def test_scenario_06_another_dtype_still_matches_and_the_targets_wins(model: HttpModel) -> None:
+def test_scenario_06_another_dtype_still_matches_and_the_targets_wins(model: HttpModel, save: Save) -> None:
     net = make_net()
-    model.upload(saved(net.state_dict()))
+    model.upload(save(net.state_dict()))
     target = make_net(seed=9).half()
     report = warmstart(model, target)
     assert report["cast_keys"] == report["matched_keys"] == list(net.state_dict())
@@ -110,9 +110,9 @@ def test_scenario_06_another_dtype_still_matches_and_the_targets_wins(model: Htt
     assert torch.equal(target.fc1.weight, net.fc1.weight.half())
 
 
-def test_scenario_06_only_matched_bytes_travel(model: HttpModel) -> None:
+def test_scenario_06_only_matched_bytes_travel(model: HttpModel, save: Save) -> None:
     big = {f"block{i}.weight": torch.full((256, 1024), float(i)) for i in range(16)}
-    model.upload(saved(big))
+    model.upload(save(big))
     target = nn.ModuleDict({"block7": nn.Linear(1024, 256, bias=False), "head": nn.Linear(2, 2)})
     report = warmstart(model, target)
     assert report["bytes"] == 1024 * 1024
@@ -123,24 +123,24 @@ def test_scenario_06_only_matched_bytes_travel(model: HttpModel) -> None:
     assert torch.equal(served["block7.weight"], big["block7.weight"])
 
 
-def test_scenario_06_a_small_view_does_not_drag_its_storage_along(model: HttpModel) -> None:
+def test_scenario_06_a_small_view_does_not_drag_its_storage_along(model: HttpModel, save: Save) -> None:
     rows = torch.arange(2**20, dtype=torch.float32).reshape(1024, 1024)
-    model.upload(saved({"all": rows, "third": rows[3]}))
+    model.upload(save({"all": rows, "third": rows[3]}))
     data = model.get("latest/state_dict", include="third")
     assert len(data) < 4096 + 64 * 1024
     assert torch.equal(loaded(data)["third"], rows[3])
 
 
-def test_scenario_06_the_report_comes_before_any_byte_and_its_download_stays(model: HttpModel) -> None:
-    model.upload(saved(make_net().state_dict()))
+def test_scenario_06_the_report_comes_before_any_byte_and_its_download_stays(model: HttpModel, save: Save) -> None:
+    model.upload(save(make_net().state_dict()))
     report = warmstart(model, make_net(), include=["fc3.*"])
-    model.upload(saved(make_net(seed=1).state_dict()))
+    model.upload(save(make_net(seed=1).state_dict()))
     served = loaded(model.http.get(report["download"]).content)
     assert torch.equal(served["fc3.weight"], make_net().fc3.weight)
 
 
-def test_scenario_06_an_include_that_matches_nothing_names_what_is_close(model: HttpModel) -> None:
-    model.upload(saved(make_net().state_dict()))
+def test_scenario_06_an_include_that_matches_nothing_names_what_is_close(model: HttpModel, save: Save) -> None:
+    model.upload(save(make_net().state_dict()))
     target = {"target": target_of(make_net()), "include": ["Conv1*"]}
     answer = model.http.post(model.url("latest/warmstart"), json=target)
     assert (answer.status_code, answer.json()["code"]) == (422, "no-keys-matched")

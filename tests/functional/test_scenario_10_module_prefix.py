@@ -7,16 +7,16 @@ from torch import nn
 from stateroom import Model as ClientModel
 from tests.functional.classifier import NormedNet, make_net, predictions
 from tests.functional.conftest import HttpModel
-from tests.functional.torch_files import loaded, same, saved
+from tests.functional.torch_files import Save, loaded, same
 
 
 def wrapped(seed: int = 0) -> nn.DataParallel:
     return nn.DataParallel(make_net(seed, NormedNet))
 
 
-def test_scenario_10_strip_prefix_gives_the_state_dict_of_the_net_inside(model: HttpModel) -> None:
+def test_scenario_10_strip_prefix_gives_the_state_dict_of_the_net_inside(model: HttpModel, save: Save) -> None:
     parallel = wrapped()
-    model.upload(saved({"epoch": 1, "state_dict": parallel.state_dict()}))
+    model.upload(save({"epoch": 1, "state_dict": parallel.state_dict()}))
     served = loaded(model.get("latest/state_dict", strip_prefix="module."))
     net = make_net(9, NormedNet)
     net.load_state_dict(served, strict=True)
@@ -24,9 +24,9 @@ def test_scenario_10_strip_prefix_gives_the_state_dict_of_the_net_inside(model: 
     assert same(served, parallel.module.state_dict())
 
 
-def test_scenario_10_add_prefix_gives_the_state_dict_of_the_wrapper(model: HttpModel) -> None:
+def test_scenario_10_add_prefix_gives_the_state_dict_of_the_wrapper(model: HttpModel, save: Save) -> None:
     net = make_net(0, NormedNet)
-    model.upload(saved(net.state_dict()))
+    model.upload(save(net.state_dict()))
     served = loaded(model.get("latest/state_dict", add_prefix="module."))
     parallel = wrapped(9)
     parallel.load_state_dict(served, strict=True)
@@ -36,33 +36,33 @@ def test_scenario_10_add_prefix_gives_the_state_dict_of_the_wrapper(model: HttpM
 
 @pytest.mark.parametrize("query", [{"strip_prefix": "module."}, {"strip_prefix": "module.", "add_prefix": "module."}])
 def test_scenario_10_a_strict_load_stays_as_strict_as_the_metadata_says(
-    model: HttpModel, query: dict[str, str]
+    model: HttpModel, save: Save, query: dict[str, str]
 ) -> None:
     """BatchNorm's version 2 demands ``num_batches_tracked``; with the version lost, torch would not miss it."""
-    model.upload(saved(wrapped().state_dict()))
+    model.upload(save(wrapped().state_dict()))
     served = loaded(model.get("latest/state_dict", exclude="*num_batches_tracked", **query))
     target = wrapped(9) if "add_prefix" in query else make_net(9, NormedNet)
     with pytest.raises(RuntimeError, match=r"Missing key.*num_batches_tracked"):
         target.load_state_dict(served, strict=True)
 
 
-def test_scenario_10_a_version_1_stays_forgiven(model: HttpModel) -> None:
+def test_scenario_10_a_version_1_stays_forgiven(model: HttpModel, save: Save) -> None:
     state_dict = wrapped().state_dict()
     del state_dict["module.features.1.num_batches_tracked"]
     for entry in state_dict._metadata.values():
         entry["version"] = 1
-    model.upload(saved(state_dict))
+    model.upload(save(state_dict))
     served = loaded(model.get("latest/state_dict", strip_prefix="module."))
     make_net(9, NormedNet).load_state_dict(served, strict=True)
 
 
-def test_scenario_10_keys_without_the_prefix_pass(model: HttpModel) -> None:
-    model.upload(saved({"module.a": torch.ones(2), "b": torch.zeros(2)}))
+def test_scenario_10_keys_without_the_prefix_pass(model: HttpModel, save: Save) -> None:
+    model.upload(save({"module.a": torch.ones(2), "b": torch.zeros(2)}))
     assert list(loaded(model.get("latest/state_dict", strip_prefix="module."))) == ["a", "b"]
 
 
-def test_scenario_10_two_keys_that_come_to_one_name_are_refused(model: HttpModel) -> None:
-    model.upload(saved({"module.a": torch.ones(2), "a": torch.zeros(2)}))
+def test_scenario_10_two_keys_that_come_to_one_name_are_refused(model: HttpModel, save: Save) -> None:
+    model.upload(save({"module.a": torch.ones(2), "a": torch.zeros(2)}))
     refusal = model.refusal("latest/state_dict", strip_prefix="module.")
     assert (refusal["status"], refusal["code"]) == (422, "duplicate-key")
     assert "module.a" in refusal["detail"]

@@ -10,6 +10,12 @@ import torch
 
 Tag = str | Callable[[Any], str]
 
+Save = Callable[..., bytes]
+"""``saved``, in one of FORMATS."""
+
+FORMATS: dict[str, dict[str, Any]] = {"zip": {}, "legacy": {"_use_new_zipfile_serialization": False}}
+"""What tells torch.save to write its format of today, or that from before 1.6."""
+
 
 def saved(obj: Any, device: Tag | None = None, **options: Any) -> bytes:
     """What ``torch.save`` writes. With ``device`` its storages claim to lie there: the tag that torch would have

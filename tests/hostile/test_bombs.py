@@ -13,7 +13,7 @@ from tests.hostile.make import checkpoint, with_tensor
 READ = """
 import resource, sys
 from app.errors import RefusedCheckpoint
-from app.formats.torch_zip.read import read
+from app.formats.readers import read
 file = memoryview(open(sys.argv[1], "rb").read())
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = used + (256 << 20)

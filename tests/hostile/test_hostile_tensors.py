@@ -3,9 +3,10 @@
 import pytest
 
 from app.errors import HostileCheckpoint
+from app.formats.document import Document
 from app.formats.pickle.nodes import Call
+from app.formats.readers import read
 from app.formats.torch_tensors import is_tensor, tensor_of
-from app.formats.torch_zip.read import Document, read
 from tests.hostile.make import HOOKS, checkpoint, integer, integers, of_tensor, storage, tensor, text, with_tensor
 
 DOUBLES = storage(4, kind="torch\nDoubleStorage")

@@ -12,7 +12,7 @@ from tests.hostile.make import text, with_tensor
 AUDITED = """
 import json, sys
 from app.formats.pickle.emit import emit
-from app.formats.torch_zip.read import read
+from app.formats.readers import read
 from app.formats.torch_tensors import is_tensor, tensor_of
 file = memoryview(open(sys.argv[1], "rb").read())
 modules = set(sys.modules)

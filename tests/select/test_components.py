@@ -1,3 +1,5 @@
+from collections.abc import Container
+
 import pytest
 
 from app.errors import SelectionError
@@ -7,8 +9,10 @@ from app.values.manifest import Component, Manifest, Path, Storage, Tensor
 from app.values.span import Span
 
 
-def manifest(*paths: Path, root: bool = False) -> Manifest:
-    """A checkpoint of one tensor per component, and with ``root`` one outside them."""
+def manifest(*paths: Path, root: bool = False, optimizers: Container[Path] = ()) -> Manifest:
+    """A checkpoint of one tensor per component, and with ``root`` one outside them. All but ``optimizers`` are
+    state_dicts.
+    """
     owners: list[int | None] = [*range(len(paths)), *([None] if root else [])]
     return Manifest(
         format="torch_zip",
@@ -16,7 +20,7 @@ def manifest(*paths: Path, root: bool = False) -> Manifest:
         skeleton=Span(0, 10),
         storages=(Storage("0", "cpu", DTYPES["float32"], Span(20, 24)),),
         tensors=tuple(Tensor(owner, ("w",), DTYPES["float32"], (1,), (1,), 0, 0) for owner in owners),
-        components=tuple(Component(path, "state_dict", 1, 4) for path in paths),
+        components=tuple(Component(path, "optimizer" if path in optimizers else "state_dict", 1, 4) for path in paths),
     )
 
 
@@ -39,6 +43,16 @@ def test_of_several_the_one_that_is_called_like_a_model_is_the_default(name: str
 
 def test_the_more_telling_name_wins_wherever_it_stands() -> None:
     assert choose_component(manifest(*((name,) for name in reversed(PREFERRED))), None) == len(PREFERRED) - 1
+
+
+def test_the_only_state_dict_is_the_default_where_no_name_is_telling() -> None:
+    found = (("optimizer",), ("model", "state_dict"), ("scheduler",))
+    assert choose_component(manifest(*found, optimizers={("optimizer",), ("scheduler",)}), None) == 1
+    assert refusal(manifest(*found, optimizers={("optimizer",)}), None).code == "component-ambiguous"
+
+
+def test_a_telling_name_comes_before_the_only_state_dict() -> None:
+    assert choose_component(manifest(("ema",), ("model",), optimizers={("model",)}), None) == 1
 
 
 def test_a_name_deeper_down_is_no_default() -> None:

@@ -2,7 +2,8 @@
 
 import gc
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from app.errors import DamagedBlob, PackMissing, StoreError
-from app.store import PackStore
+from app.store import PackStore, StoredPack
 from app.values.span import Span
 
 PAGE = 4096
@@ -50,6 +51,56 @@ class PackStoreConformance:
         assert_is(store, "pack1", gathered(WORDS, spans))
         assert file.read_bytes() == WORDS
 
+    def test_a_written_pack_is_its_buffers_one_after_another(self, store: PackStore):
+        assert store.write("pack1", iter([WORDS, b"", memoryview(b"tail")])) == len(WORDS) + 4
+        assert_is(store, "pack1", WORDS + b"tail")
+        assert store.write("pack1", []) == 0
+        assert_is(store, "pack1", b"")
+
+    def test_buffers_are_asked_for_one_at_a_time(self, store: PackStore):
+        asked: list[weakref.ref] = []
+
+        class Piece(bytearray):
+            pass
+
+        def pieces() -> Iterator[bytearray]:
+            for _ in range(10):
+                gc.collect()
+                assert sum(piece() is not None for piece in asked) <= 1
+                piece = Piece(PAGE)
+                asked.append(weakref.ref(piece))
+                yield piece
+                del piece
+
+        assert store.write("pack1", pieces()) == 10 * PAGE
+
+    def test_buffers_that_fail_make_no_pack_and_their_error_comes_out_as_it_is(self, store: PackStore):
+        class Failed(Exception):
+            pass
+
+        def buffers() -> Iterator[bytes]:
+            yield WORDS
+            raise Failed
+
+        with pytest.raises(Failed):
+            store.write("pack1", buffers())
+        with pytest.raises(PackMissing):
+            store.read("pack1", Span(0, 0))
+        assert list(store.walk()) == []
+
+    def test_a_pack_knows_its_size_and_one_that_is_not_there_has_none(self, store: PackStore):
+        store.write("pack1", [WORDS])
+        assert store.size("pack1") == len(WORDS)
+        with pytest.raises(PackMissing):
+            store.size("pack2")
+
+    def test_every_pack_is_listed(self, store: PackStore):
+        assert list(store.walk()) == []
+        for i in range(5):
+            store.write(f"{i}pack", [bytes(i)])
+        found = sorted(store.walk(), key=lambda pack: pack.name)
+        assert found == [StoredPack(f"{i}pack", i, whole=True) for i in range(5)]
+
     @pytest.mark.parametrize("start", [0, 1, PAGE - 1, PAGE, PAGE + 1])
     @pytest.mark.parametrize("length", [0, 1, PAGE, 16 * PAGE + 1, 40 * PAGE])
     def test_a_read_is_exactly_its_span_wherever_pages_begin(
@@ -76,8 +127,8 @@ class PackStoreConformance:
 
     def test_a_deleted_pack_is_missing_and_deleting_it_again_is_no_error(self, store: PackStore, tmp_path: Path):
         store.adopt("pack1", file_with(tmp_path, WORDS))
-        store.delete("pack1")
-        store.delete("pack1")
+        assert store.delete("pack1") == len(WORDS)
+        assert store.delete("pack1") == 0
         with pytest.raises(PackMissing):
             store.read("pack1", Span(0, 1))
 
@@ -123,6 +174,8 @@ class PackStoreConformance:
             lambda: store.create(name, file, [Span(0, 1)]),
             lambda: store.read(name, Span(0, 1)),
             lambda: store.delete(name),
+            lambda: store.size(name),
+            lambda: store.write(name, [b"x"]),
         ):
             with pytest.raises(ValueError, match="not a pack name"):
                 attempt()
@@ -166,10 +219,20 @@ class PackStoreConformance:
                 self.packs[name] = gathered(WORDS, spans)
                 store.create(name, file_with(tmp_path, WORDS), spans)
 
+            @rule(name=names, spans=st.lists(spans, max_size=5))
+            def write(self, name: str, spans: list[Span]) -> None:
+                self.packs[name] = gathered(WORDS, spans)
+                assert store.write(name, [WORDS[s.start : s.end] for s in spans]) == len(self.packs[name])
+
             @rule(name=names)
             def delete(self, name: str) -> None:
-                self.packs.pop(name, None)
-                store.delete(name)
+                assert store.delete(name) == len(self.packs.pop(name, b""))
+
+            @rule()
+            def walk(self) -> None:
+                assert {pack.name: pack.size for pack in store.walk()} == {
+                    name: len(data) for name, data in self.packs.items()
+                }
 
             @rule(name=names, span=spans)
             def read(self, name: str, span: Span) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import PackMissing, StorageFull, StoreError
-from app.store import LocalPackStore, windows
+from app.store import LocalPackStore, StoredPack, windows
 from app.store.files import opened
 from app.values.span import Span
 from tests.store.conformance import WORDS, PackStoreConformance, assert_is, file_with
@@ -49,8 +49,39 @@ def test_packs_are_there_after_a_restart(store: LocalPackStore, tmp_path: Path):
 def test_deleting_a_pack_removes_what_an_interrupted_copy_left(store: LocalPackStore, tmp_path: Path):
     store.create("abcdef", file_with(tmp_path, WORDS), [Span(0, 5)])
     (tmp_path / "store/packs/ab/abcdef.part").write_bytes(b"half a pack")
-    store.delete("abcdef")
+    assert store.delete("abcdef") == 5 + 11
     assert files_under(tmp_path / "store") == []
+
+
+def test_what_an_interrupted_write_left_is_listed_as_such_and_what_is_not_ours_is_not(
+    store: LocalPackStore, tmp_path: Path
+):
+    store.create("abcdef", file_with(tmp_path, WORDS), [Span(0, 5)])
+    for name in ("packs/ab/abxyz.part", "packs/ab/.abxyz.pack.Zk3", "packs/ab/ABC.pack", "packs/lost+found"):
+        (tmp_path / "store" / name).write_bytes(b"half")
+    found = sorted(store.walk(), key=lambda pack: pack.name)
+    assert found == [StoredPack("abcdef", 5, whole=True), StoredPack("abxyz", 4, whole=False)]
+
+
+def test_a_deleted_pack_cannot_come_back_after_a_power_cut(store: LocalPackStore, synced: list[Path], tmp_path: Path):
+    store.create("abcdef", file_with(tmp_path, WORDS), [Span(0, 5)])
+    synced.clear()
+    store.delete("abcdef")
+    assert synced == [tmp_path / "store/packs/ab"]
+
+
+def test_a_written_pack_is_durable_before_it_has_its_name(store: LocalPackStore, synced: list[Path], tmp_path: Path):
+    store.write("abxyz", [b"first"])  # makes the folder
+    synced.clear()
+    store.write("abcdef", [WORDS])
+    folder = tmp_path / "store/packs/ab"
+    assert synced == [folder / "abcdef.part", folder]
+
+
+def test_a_store_that_has_to_be_there_is_not_made(tmp_path: Path):
+    with pytest.raises(StoreError):
+        LocalPackStore(tmp_path / "nowhere", durable=True, make=False)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_pack_is_not_adopted_when_its_fsync_fails(store: LocalPackStore, tmp_path: Path):

@@ -1,6 +1,10 @@
 """The spool keeps what was written, hashed on the way, until it is adopted or discarded."""
 
 import hashlib
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 from app.errors import StorageFull, StoreError
 from app.store import LocalPackStore, Spool
 from app.store.digests import digest_of
+from app.store.spool import left_behind
 from app.values.span import Span
 
 
@@ -98,3 +103,62 @@ def test_a_full_device_is_storage_full_and_the_file_can_still_be_discarded(small
     file.discard()
     assert list(small_device.iterdir()) == []
     spool.close()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from app.store import Spool
+
+file = Spool(Path(sys.argv[1])).create("abcdef")
+file.write([bytes(1000)])
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def left(folder: Path, *, remove: bool = False) -> list[tuple[str, int]]:
+    return list(left_behind(folder, remove=remove))
+
+
+def test_a_file_is_left_behind_when_its_process_has_ended_and_not_before(tmp_path: Path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert left(tmp_path, remove=True) == []
+        process.kill()
+    assert left(tmp_path) == left(tmp_path, remove=True) == [("abcdef", 1000)]
+    assert left(tmp_path) == list(tmp_path.iterdir()) == []
+
+
+def test_what_this_process_writes_is_in_use_until_it_is_discarded(spool: Spool, tmp_path: Path):
+    file = spool.create("abcdef")
+    folder = file.path.parent
+    assert left(folder, remove=True) == []
+    file.discard()
+    assert left(folder) == []
+
+
+def test_a_file_that_is_being_made_is_never_taken_away(spool: Spool):
+    """Between its making and its lock somebody may look at it."""
+    folder = spool.create("aaa").path.parent
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            left(folder, remove=True)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for i in range(300):
+            file = spool.create(f"file{i}")
+            assert file.path.stat().st_ino == os.fstat(file._fd).st_ino
+    finally:
+        stop.set()
+        looking.join()
+
+
+def test_a_spool_that_is_not_there_holds_nothing(tmp_path: Path):
+    assert left(tmp_path / "nowhere") == []

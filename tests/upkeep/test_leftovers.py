@@ -2,14 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from app.catalog import blobs, checkpoints, packs, unused
+from app.catalog.unused import Moment
+from app.errors import StoreError
 from app.ingest import SpooledUpload
 from app.store import LocalPackStore, Spool
-from app.upkeep.leftovers import remove_leftovers
+from app.upkeep.leftovers import start_afresh
+from app.upkeep.sweep import sweep
 from app.values.checkpoint import Blob
 from app.values.span import Span
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
@@ -25,8 +29,13 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
 def clean_up(place: Workplace, *, alone: bool = True) -> None:
     """As a server does that has just started."""
     spool = Spool(place.folder / "spool")
-    remove_leftovers(place.catalog, LocalPackStore(place.folder, durable=True), spool, alone=alone)
+    moment = Moment.at(datetime.now(UTC), grace=3600)
+    start_afresh(place.catalog, LocalPackStore(place.folder, durable=True), spool, moment, alone=alone)
     spool.close()
+
+
+def sweep_now(place: Workplace) -> None:
+    sweep(place.catalog, place.store, place.folder / "spool", 0, lambda: None)
 
 
 def test_an_upload_that_was_spooled_and_never_committed_is_removed(place: Workplace):
@@ -87,16 +96,18 @@ def sealed(place: Workplace) -> SpooledUpload:
     return upload
 
 
-def test_a_pack_that_was_sealed_for_a_checkpoint_that_never_came_is_removed(place: Workplace):
+def test_a_pack_that_was_sealed_for_a_checkpoint_that_never_came_is_left_to_the_sweep(place: Workplace):
     upload = sealed(place)
     clean_up(place)
+    assert set(place.blobs([upload.digest])) == {upload.digest}
+    sweep_now(place)
     assert place.contents() == ({}, {})
     assert place.blobs([upload.digest]) == {}
 
 
 def test_a_clean_up_that_crashed_between_rows_and_bytes_is_made_good(place: Workplace):
     upload = sealed(place)
-    unused.release(place.catalog)
+    unused.release(place.catalog, upload.name)
     assert place.contents()[1] == {upload.name: "writing"}
     clean_up(place)
     assert place.contents() == ({}, {})
@@ -104,22 +115,28 @@ def test_a_clean_up_that_crashed_between_rows_and_bytes_is_made_good(place: Work
 
 def test_a_clean_up_that_crashed_between_bytes_and_the_pack_s_row_is_made_good(place: Workplace):
     upload = sealed(place)
-    unused.release(place.catalog)
+    unused.release(place.catalog, upload.name)
     place.store.delete(upload.name)
     clean_up(place)
     assert place.contents() == ({}, {})
 
 
-def test_the_bytes_of_a_deleted_checkpoint_go_and_those_it_shared_stay(place: Workplace):
-    place.upload(torch_file({"new": weights(1, 2)}))
-    data = torch_file({"shared": weights(2, 2)})
-    kept = place.upload(data)
-    before = place.bytes_stored()
+def test_a_start_frees_nothing_of_what_was_deleted_since_its_grace_is_the_sweep_s(place: Workplace):
+    place.upload(torch_file({"w": weights(1)}))
     with place.catalog.write() as w:
         checkpoints.delete(w, MODEL, 1)
+    before = place.contents()
     clean_up(place)
-    assert place.bytes_stored() == kept.new_bytes < before
-    assert place.original(kept) == data
+    assert place.contents() == before
+
+
+def test_a_pack_that_a_start_gave_up_cannot_be_sealed_any_more(place: Workplace):
+    """A sweep by hand may be writing it, beside the server that starts."""
+    with place.catalog.write() as w:
+        packs.begin(w, "abcdef", lease_seconds=3600)
+        packs.finish_all(w)
+    with pytest.raises(StoreError, match="lease"), place.catalog.write() as w:
+        packs.seal(w, "abcdef", 1)
 
 
 def test_beside_other_servers_the_spool_is_cleared_and_what_they_may_be_at_work_on_stays(place: Workplace):

@@ -1,10 +1,13 @@
 """What a server finds in its data dir when it starts, and what it makes there."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from app.main import data_dir_held, migrate, open_services
+from app.api.metrics import Metrics
+from app.main import migrate, open_services, prepare
+from app.serve import data_dir_held
 from app.settings import Settings
 
 
@@ -16,8 +19,25 @@ def test_every_start_clears_the_spool(tmp_path: Path, shared: bool):
     left = settings.spool_folder / "abcdef"
     left.parent.mkdir()
     left.write_bytes(b"half an upload")
-    with data_dir_held(settings), open_services(settings):
+    with data_dir_held(settings):
+        prepare(settings)
         assert list(settings.spool_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("interval", "sweepers"), [(0, 0), (5000, 1)])
+def test_a_server_has_a_thread_that_sweeps_unless_it_never_does_and_stops_it_at_once(
+    tmp_path: Path, interval: float, sweepers: int
+):
+    settings = Settings(data_dir=tmp_path / "data", sweep_interval=interval)
+
+    def sweeping() -> int:
+        return sum(thread.name == "sweep" for thread in threading.enumerate())
+
+    with data_dir_held(settings):
+        prepare(settings)
+        with open_services(settings, Metrics()):
+            assert sweeping() == sweepers
+        assert sweeping() == 0
 
 
 def test_the_name_of_a_fresh_data_dir_is_durable(tmp_path: Path, synced: list[Path]):

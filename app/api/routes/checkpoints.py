@@ -11,8 +11,10 @@ from ...catalog.checkpoints import delete, list_checkpoints, resolve, update
 from ...catalog.listing import Filter, Listing
 from ...errors import InvalidRequest
 from ..answers import REVALIDATE, identity_headers, is_fixed, json_answer
+from ..auth import ADMIN, READ, WRITE
 from ..bodies import Body, documented_body
 from ..params import Cursor, Model, Ref, Run, dynamic_parameters
+from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..services import Parts
 from ..views import CheckpointPage, CheckpointView
 
@@ -45,7 +47,9 @@ class CheckpointChange(BaseModel):
 @router.get(
     "",
     summary="List checkpoints",
+    dependencies=READ,
     response_model=CheckpointPage,
+    responses=KNOWN | refusals(*OF_A_MODEL),
     openapi_extra=dynamic_parameters(
         **{name: f"only those of this {name}" for name in _COMPARED},
         **{f"{name}.{{operator}}": "compared: `lt`, `le`, `gt` or `ge`" for name in _COMPARED},
@@ -72,8 +76,15 @@ def index(
     return json_answer(request, CheckpointPage.of(page.items, page.next))
 
 
-@router.get("/{ref}", summary="Get a checkpoint", response_model=CheckpointView)
+@router.get(
+    "/{ref}",
+    summary="Get a checkpoint",
+    dependencies=READ,
+    response_model=CheckpointView,
+    responses=KNOWN | refusals(*OF_A_MODEL),
+)
 def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
+    """The answer names the version that the ref picked: `Stateroom-Checkpoint: vision/resnet50@12`."""
     with services.catalog.read() as session:
         checkpoint = resolve(session, model, ref, run)
     # Metrics and tags may change under a number too: nobody may keep this without asking again.
@@ -84,7 +95,9 @@ def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = N
 @router.patch(
     "/{ref}",
     summary="Change metrics and tags",
+    dependencies=WRITE,
     response_model=CheckpointView,
+    responses=refusals(*OF_A_MODEL, *OF_A_BODY, 507),
     openapi_extra=documented_body(CheckpointChange),
 )
 def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
@@ -96,7 +109,13 @@ def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body
     return json_answer(request, CheckpointView.of(checkpoint), identity_headers(request, checkpoint, ref))
 
 
-@router.delete("/{ref}", summary="Delete a checkpoint", status_code=204)
+@router.delete(
+    "/{ref}",
+    summary="Delete a checkpoint",
+    dependencies=ADMIN,
+    status_code=204,
+    responses=refusals(*OF_A_MODEL, 507),
+)
 def remove(services: Parts, model: Model, ref: Ref) -> Response:
     """By its number only: what a moving ref names may be another one by now."""
     if not is_fixed(ref):

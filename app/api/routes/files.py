@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ...select.query import parse_device
 from ...values.checkpoint import Checkpoint
+from ..auth import DOWNLOAD, READ
 from ..downloads import FILE_RESPONSES, download_answer
 from ..params import Model, Ref, Run
 from ..services import Parts
@@ -13,9 +14,15 @@ from ..services import Parts
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["files"])
 
 
-@router.get("/file", summary="Download a checkpoint", response_class=Response, responses=FILE_RESPONSES)
 @router.get(
-    "/file/{filename}", summary="Download a checkpoint under a name", response_class=Response, responses=FILE_RESPONSES
+    "/file", summary="Download a checkpoint", dependencies=READ, response_class=Response, responses=FILE_RESPONSES
+)
+@router.get(
+    "/file/{filename}",
+    summary="Download a checkpoint under a name",
+    dependencies=DOWNLOAD,
+    response_class=Response,
+    responses=FILE_RESPONSES,
 )
 async def file(
     request: Request,
@@ -37,10 +44,13 @@ async def file(
     return await services.from_inside(model, ref, run, answer)
 
 
-@router.get("/original", summary="Download the upload", response_class=Response, responses=FILE_RESPONSES)
+@router.get(
+    "/original", summary="Download the upload", dependencies=READ, response_class=Response, responses=FILE_RESPONSES
+)
 @router.get(
     "/original/{filename}",
     summary="Download the upload under a name",
+    dependencies=DOWNLOAD,
     response_class=Response,
     responses=FILE_RESPONSES,
 )

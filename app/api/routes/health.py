@@ -1,13 +1,20 @@
-"""Whether the process is up, and whether it can do its work. Public: a load balancer has no token."""
+"""Whether the process is up, and whether it can do its work; public, for a load balancer has no token. And figures."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ...errors import StateroomError
+from ..auth import EVERYWHERE
+from ..problem_docs import refusals
 from ..services import Parts
 
 router = APIRouter(tags=["health"])
+
+PUBLIC = frozenset({"/healthz", "/readyz"})
+"""The routes that are open to all, by their paths."""
 
 
 class Health(BaseModel):
@@ -16,14 +23,29 @@ class Health(BaseModel):
 
 @router.get("/healthz", summary="Is the process up?")
 async def healthz() -> Health:
+    """It is, if it answers."""
     return Health(status="ok")
 
 
-@router.get("/readyz", summary="Do the catalog and the store answer?", responses={503: {"description": "One does not"}})
+@router.get("/readyz", summary="Do the catalog and the store answer?", responses=refusals(503))
 def readyz(services: Parts) -> Health:
+    """503 names the one that does not."""
     for part, ping in (("catalog", services.catalog.ping), ("store", services.store.ping)):
         try:
             ping()
         except StateroomError as error:
             raise HTTPException(503, f"The {part} does not answer: {error.detail}", {"Retry-After": "5"}) from error
     return Health(status="ready")
+
+
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    dependencies=EVERYWHERE,
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def metrics(services: Parts) -> Response:
+    """Of all workers together; what the store holds is counted every half minute."""
+    text = services.metrics.text(services.catalog)
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

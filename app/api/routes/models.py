@@ -11,8 +11,10 @@ from ...catalog.session import ReadSession
 from ...errors import NotFound
 from ...values.checkpoint import Checkpoint, ModelName
 from ..answers import json_answer
+from ..auth import READ, WRITE, Caller
 from ..bodies import Body, documented_body
 from ..params import Cursor, Model
+from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..services import Parts
 from ..views import ModelDetails, ModelPage, ModelView
 
@@ -37,17 +39,27 @@ def _details(session: ReadSession, name: ModelName) -> ModelDetails:
     return ModelDetails.with_checkpoints(get_model(session, name), one("latest"), one("best"))
 
 
-@router.get("/v1/models", summary="List the models", response_model=ModelPage)
+@router.get("/v1/models", summary="List the models", dependencies=READ, response_model=ModelPage, responses=KNOWN)
 def index(
-    request: Request, services: Parts, limit: Annotated[int, Query(ge=1, le=1000)] = 50, cursor: Cursor = None
+    request: Request,
+    services: Parts,
+    caller: Caller,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    cursor: Cursor = None,
 ) -> Response:
-    """By name."""
+    """By name. A token that is limited to a namespace sees those in it."""
     with services.catalog.read() as session:
-        page = list_models(session, limit=limit, cursor=cursor)
+        page = list_models(session, limit=limit, cursor=cursor, namespace=caller.namespace)
     return json_answer(request, ModelPage(items=[ModelView.of(model) for model in page.items], next=page.next))
 
 
-@router.get("/v1/models/{namespace}/{name}", summary="Get a model", response_model=ModelDetails)
+@router.get(
+    "/v1/models/{namespace}/{name}",
+    summary="Get a model",
+    dependencies=READ,
+    response_model=ModelDetails,
+    responses=KNOWN | refusals(*OF_A_MODEL),
+)
 def show(request: Request, services: Parts, model: Model) -> Response:
     """With its latest and its best checkpoint."""
     with services.catalog.read() as session:
@@ -58,7 +70,9 @@ def show(request: Request, services: Parts, model: Model) -> Response:
 @router.patch(
     "/v1/models/{namespace}/{name}",
     summary="Change a model",
+    dependencies=WRITE,
     response_model=ModelDetails,
+    responses=refusals(*OF_A_MODEL, *OF_A_BODY, 507),
     openapi_extra=documented_body(ModelChange),
 )
 def change(request: Request, services: Parts, model: Model, body: Body) -> Response:

@@ -2,20 +2,20 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from ...deliver.service import LayoutIndex
-from ...errors import InvalidRequest
-from ...select.query import StateDictQuery
 from ...select.warmstart import Report, TargetTensor
 from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
 from ..answers import fixed_url, identity_headers, json_answer
+from ..auth import DOWNLOAD, READ
 from ..bodies import Body, documented_body
 from ..downloads import FILE_RESPONSES, download_answer
 from ..params import Model, Ref, Run
-from ..selections import Selection, SelectionBody
+from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
+from ..selections import Part, Selection, SelectionBody
 from ..services import Parts
 from ..views import FileText, checkpoint_url
 
@@ -97,10 +97,18 @@ class WarmstartReport(BaseModel):
         )
 
 
-@router.get("/state_dict/index", summary="The layout of a state_dict's file", response_model=Layout)
+@router.get(
+    "/state_dict/index",
+    summary="The layout of a state_dict's file",
+    dependencies=READ,
+    response_model=Layout,
+    responses=KNOWN | refusals(*OF_A_MODEL, 501),
+)
 async def layout(
     request: Request, services: Parts, model: Model, ref: Ref, selection: Selection, run: Run = None
 ) -> Response:
+    """Of the file that `state_dict` sends for the same query: fetch ranges of it in parallel, and verify them."""
+
     def answer(checkpoint: Checkpoint) -> Response:
         index = services.deliver.index(checkpoint, selection)
         view = Layout.of(index, fixed_url(request, checkpoint, "/state_dict"))
@@ -109,10 +117,13 @@ async def layout(
     return await services.from_inside(model, ref, run, answer)
 
 
-@router.get("/state_dict", summary="Download a state_dict", response_class=Response, responses=FILE_RESPONSES)
+@router.get(
+    "/state_dict", summary="Download a state_dict", dependencies=READ, response_class=Response, responses=FILE_RESPONSES
+)
 @router.get(
     "/state_dict/{filename}",
     summary="Download a state_dict under a name",
+    dependencies=DOWNLOAD,
     response_class=Response,
     responses=FILE_RESPONSES,
 )
@@ -121,18 +132,14 @@ async def state_dict(
     services: Parts,
     model: Model,
     ref: Ref,
-    selection: Selection,
+    part: Part,
     run: Run = None,
-    plan: Annotated[str | None, Query(description="from a warmstart's answer; it replaces the selection")] = None,
     filename: str | None = None,
 ) -> Response:
     """A torch file that always loads with `weights_only=True`."""
-    if plan is not None and selection != StateDictQuery():
-        raise InvalidRequest("a plan is a selection already: give it, or a selection", code="plan-and-selection")
 
     def answer(checkpoint: Checkpoint) -> Response:
-        deliver = services.deliver
-        download = deliver.state_dict(checkpoint, selection) if plan is None else deliver.planned(checkpoint, plan)
+        download = part.of(checkpoint, services.deliver)
         return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
     return await services.from_inside(model, ref, run, answer)
@@ -141,7 +148,9 @@ async def state_dict(
 @router.post(
     "/warmstart",
     summary="Match with a target model",
+    dependencies=READ,
     response_model=WarmstartReport,
+    responses=refusals(*OF_A_MODEL, *OF_A_BODY, 501, 507),
     openapi_extra=documented_body(WarmstartRequest),
 )
 async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:

@@ -13,7 +13,9 @@ from ...select.components import choose_component
 from ...values.checkpoint import Checkpoint
 from ...values.manifest import ComponentKind, Manifest, Tensor
 from ..answers import identity_headers, json_answer
+from ..auth import READ
 from ..params import Cursor, Model, Ref, Run
+from ..problem_docs import KNOWN, OF_A_MODEL, refusals
 from ..services import Parts
 from ..views import FileText, printable
 
@@ -62,9 +64,16 @@ class TensorPage(BaseModel):
     components: list[ComponentDetails]
     items: list[TensorView]
     next: str | None = Field(description="the cursor of the next page")
+    metadata: dict[str, str] = Field(description="a safetensors file's `__metadata__`, on the first page")
 
 
-@router.get("/tensors", summary="List its tensors", response_model=TensorPage)
+@router.get(
+    "/tensors",
+    summary="List its tensors",
+    dependencies=READ,
+    response_model=TensorPage,
+    responses=KNOWN | refusals(*OF_A_MODEL),
+)
 async def tensors(
     request: Request,
     services: Parts,
@@ -107,6 +116,7 @@ def _page(manifest: Manifest, component: str | None, limit: int, start: int) -> 
         components=[_component(manifest, i) for i in shown],
         items=[_tensor(manifest, tensor, sharers[tensor.storage]) for tensor in page],
         next=str(end) if end < len(tensors) else None,
+        metadata=dict(manifest.metadata) if start == 0 else {},
     )
 
 

@@ -1,15 +1,22 @@
 """A checkpoint arrives: as the raw body, or as the part ``file`` of a form."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from ...errors import InvalidRequest, KeyInUse, StateroomError
 from ...values.checkpoint import Checkpoint, ModelName
 from ..answers import json_answer
+from ..auth import WRITE
 from ..bodies import chunks_of
 from ..fields import PARAMETERS, parse_fields
+from ..intake import IdempotencyKey, declared_size
 from ..multipart import Multipart, boundary_of
 from ..params import Model
+from ..problem_docs import OF_A_BODY, refusals
 from ..services import Parts, Services
 from ..views import CheckpointView, checkpoint_url
 
@@ -30,39 +37,80 @@ _DOCUMENTED = PARAMETERS | {
         "content": {"application/octet-stream": _BINARY, "multipart/form-data": _FORM},
     }
 }
+_ROUTE: dict[str, Any] = {
+    "dependencies": WRITE,
+    "status_code": 201,
+    "response_model": CheckpointView,
+    "responses": refusals(*OF_A_BODY, 507),
+    "openapi_extra": _DOCUMENTED,
+}
 
 
-@router.post("", summary="Upload", status_code=201, response_model=CheckpointView, openapi_extra=_DOCUMENTED)
-@router.put("", summary="Upload (curl -T)", status_code=201, response_model=CheckpointView, openapi_extra=_DOCUMENTED)
-async def upload(request: Request, services: Parts, model: Model) -> Response:
+@router.post("", summary="Upload", **_ROUTE)
+@router.put("", summary="Upload (curl -T)", **_ROUTE)
+async def upload(request: Request, services: Parts, model: Model, key: IdempotencyKey) -> Response:
     """The body is the file, whatever its Content-Type, or a form with a part `file` and the same fields."""
-    checkpoint = await _receive(request, services, model)
+    outcome = "internal-error"
+    try:
+        checkpoint, replayed = await _take_in(request, services, model, key)
+        outcome = "replayed" if replayed else "stored"
+    except StateroomError as error:
+        outcome = error.code
+        raise
+    except asyncio.CancelledError:
+        outcome = "cancelled"
+        raise
+    finally:
+        services.metrics.uploads.labels(outcome).inc()
     url = checkpoint_url(checkpoint.model, checkpoint.version)
     headers = {"Location": url, "Stateroom-Checkpoint": f"{checkpoint.model}@{checkpoint.version}"}
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
+    else:
+        services.metrics.stored.inc(checkpoint.new_bytes)
+        services.metrics.deduplicated.inc(max(0, checkpoint.nbytes - checkpoint.new_bytes))
     return json_answer(request, CheckpointView.of(checkpoint), headers, status=201)
 
 
-async def _receive(request: Request, services: Services, model: ModelName) -> Checkpoint:
+async def _take_in(request: Request, services: Services, model: ModelName, key: str | None) -> tuple[Checkpoint, bool]:
+    """The checkpoint, and whether an earlier upload with this key has made it. Refuses all it can before the body."""
     in_query = request.query_params.multi_items()
-    fields = parse_fields(in_query)  # before the body: what is wrong with them need not wait for it
-    body = chunks_of(request)
+    fields = parse_fields(in_query)
+    size = declared_size(request, services.intake.max_bytes)
     boundary = boundary_of(request.headers.get("Content-Type"))
-    if boundary is None:
-        upload = await services.ingest.receive(body, _declared_size(request))
-    else:
-        form = Multipart(boundary)
+    if key is not None and (first := await services.uploaded_as(model, key)) is not None:
+        if boundary is None and size not in {None, first.nbytes}:
+            raise _reused(first)
+        return first, True
+    with services.intake.taken():
+        body = chunks_of(request, services.intake.max_bytes)
+        if boundary is None:
+            upload = await services.ingest.receive(body, size)
+        else:
+            form = Multipart(boundary)
 
-        async def file_then_fields() -> AsyncIterator[bytes]:
-            """A wrong field is a failure of the body, so that whoever stores it drops what has arrived."""
-            nonlocal fields
-            async for chunk in form.file(body):
-                yield chunk
-            fields = parse_fields([*in_query, *form.fields])
+            async def file_then_fields() -> AsyncIterator[bytes]:
+                """A wrong field is a failure of the body, so that whoever stores it drops what has arrived."""
+                nonlocal fields
+                async for chunk in form.file(body):
+                    yield chunk
+                fields = parse_fields([*in_query, *form.fields])
 
-        upload = await services.ingest.receive(file_then_fields(), None)
-    return await services.commit(upload, model, fields)
+            upload = await services.ingest.receive(file_then_fields(), None)
+        try:
+            return await services.commit(upload, model, replace(fields, idempotency_key=key)), False
+        except KeyInUse:
+            first = None if key is None else await services.uploaded_as(model, key)
+            if first is None:  # and deleted since
+                raise
+            if first.digest != upload.digest:
+                raise _reused(first) from None
+            return first, True
 
 
-def _declared_size(request: Request) -> int | None:
-    length = request.headers.get("Content-Length")
-    return None if length is None else int(length)
+def _reused(first: Checkpoint) -> InvalidRequest:
+    return InvalidRequest(
+        f"this Idempotency-Key is that of another file, {first.model}@{first.version}: every upload needs its own, and "
+        "only its retries share it",
+        code="idempotency-key-reused",
+    )

@@ -75,9 +75,20 @@ def parse(
     if len(data) > limits.nbytes:
         detail = f"the pickle has {len(data)} bytes; at most {limits.nbytes} are read"
         raise HostileCheckpoint(detail, rule="pickle-size", where=record)
-    root = _Machine(bytes(data), hooks or InertHooks(), record, limits).run()
-    check_nesting(root, limits.nesting, record)
+    root, end = parse_first(data, hooks, record=record, limits=limits)
+    if end != len(data):
+        detail = f"the pickle is damaged or forged: {len(data) - end} bytes follow its end"
+        raise HostileCheckpoint(detail, rule="trailing-bytes", where=f"{record}, byte {end}")
     return root
+
+
+def parse_first(
+    data: bytes | memoryview, hooks: Hooks | None = None, *, record: str = "data.pkl", limits: Limits = LIMITS
+) -> tuple[Node, int]:
+    """The root node of the pickle that ``data`` starts with, and where that pickle ends. Raises as ``parse`` does."""
+    root, end = _Machine(bytes(data), hooks or InertHooks(), record, limits).run()
+    check_nesting(root, limits.nesting, record)
+    return root, end
 
 
 class _Machine:
@@ -91,9 +102,10 @@ class _Machine:
         self.globals: dict[tuple[str, str], Global] = {}
         self.builders: dict[Global, Builder] = {}
 
-    def run(self) -> Node:
-        """Run to STOP. This loop is where the time goes: the opcodes that tensors are made of come first, the rest
-        is in tables.
+    def run(self) -> tuple[Node, int]:
+        """Run to STOP; what it leaves, and the position behind it.
+
+        This loop is where the time goes: the opcodes that tensors are made of come first, the rest is in tables.
         """
         data, memo, builders = self.data, self.memo, self.builders
         slots, max_slots = memo.dense, memo.max_slots
@@ -192,7 +204,7 @@ class _Machine:
                         else:
                             stack = outer.pop()
                     elif code == op.STOP:
-                        return self._result(stack, outer, pos)
+                        return _result(stack, outer), pos
                     elif code == op.INST:
                         gathered, stack = stack, outer.pop()
                         pos = self._global(stack, pos, outer)
@@ -228,15 +240,6 @@ class _Machine:
             raise Broken("nesting", f"values are nested more than {self.limits.nesting} deep")
         if len(stack) + sum(map(len, outer)) > self.limits.stack:
             raise Broken("stack-size", f"more than {self.limits.stack} values wait on its stack")
-
-    def _result(self, stack: list[Node], outer: list[list[Node]], pos: int) -> Node:
-        """What STOP leaves: exactly one value, and nothing behind it."""
-        root = stack.pop()
-        if stack or outer:
-            raise Broken("stack-left", "values are left on the stack at its end")
-        if pos != len(self.data):
-            raise Broken("trailing-bytes", f"{len(self.data) - pos} bytes follow its end")
-        return root
 
     def _rare(self, code: int, stack: list[Node], pos: int, outer: list[list[Node]]) -> int:
         """Opcodes that no large pickle has many of; returns the position behind its arguments."""
@@ -304,6 +307,14 @@ class _Machine:
 
     def _ends_early(self, pos: int) -> NotACheckpoint:
         return NotACheckpoint(f"{self.record} ends early", rule="truncated", where=self._at(pos))
+
+
+def _result(stack: list[Node], outer: list[list[Node]]) -> Node:
+    """What STOP leaves: exactly one value."""
+    root = stack.pop()
+    if stack or outer:
+        raise Broken("stack-left", "values are left on the stack at its end")
+    return root
 
 
 def _is_line(text: str) -> bool:

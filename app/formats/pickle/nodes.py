@@ -73,7 +73,7 @@ class Call:
 
 
 class Persistent:
-    """A persistent id that is no storage (a legacy file's ``module``)."""
+    """A persistent id of which nobody knows what it stands for."""
 
     __slots__ = ("pid",)
 
@@ -100,6 +100,20 @@ class StorageRef:
     @property
     def nbytes(self) -> int:
         return self.numel * (1 if self.dtype is None else self.dtype.itemsize)
+
+
+class StorageView:
+    """A part of a storage: ``numel`` elements of it from ``offset`` on, as torch's format from before 1.6 has them.
+
+    It only lives until a tensor is built on it, which is then a view of the whole storage.
+    """
+
+    __slots__ = ("numel", "offset", "storage")
+
+    def __init__(self, storage: StorageRef, offset: int, numel: int) -> None:
+        self.storage = storage
+        self.offset = offset
+        self.numel = numel
 
 
 class TensorRef:

@@ -36,16 +36,24 @@ _KNOWN_FLAGS = 0x0800 | _HAS_DESCRIPTOR | 0x0006
 _ENCRYPTED_FLAGS = 0x2041
 _STORED, _DEFLATED = 0, 8
 
+_CONSTANTS = "constants.pkl"
+"""A record that only TorchScript archives have."""
+_CODE = "code/"
+
 _PLAIN_PATH = re.compile(r"(?!\.\.?/)[^/\\\0]+(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+")
 """At least one folder, and no part that could lead out of it."""
 
 
 class Record(NamedTuple):
-    """A record's bytes lie at ``[start, end)``; ``crc32`` is what the directory says of them."""
+    """A record's bytes lie at ``[start, end)``; ``crc32`` is what the directory says of them.
+
+    With ``inflated`` they are deflated, of so many bytes: only a program's text ever is.
+    """
 
     start: int
     end: int
     crc32: int
+    inflated: int | None = None
 
     @property
     def span(self) -> Span:
@@ -59,6 +67,10 @@ class Archive:
     root: str
     records: Mapping[str, Record]
 
+    @property
+    def is_torchscript(self) -> bool:
+        return _CONSTANTS in self.records
+
 
 def read_archive(data: ByteSource) -> Archive:
     """Read a zip's directory and check all of its structure. No record's content is looked at; there is a data.pkl.
@@ -67,7 +79,8 @@ def read_archive(data: ByteSource) -> Archive:
     """
     directory = find_directory(data)
     entries = bytes(data[directory.start : directory.end])
-    _check_is_torchs(entries)
+    if b"/data.pkl" not in entries:
+        raise _no_pickle()  # before the strict rules for torch's own zips call any other zip forged
     records: dict[str, Record] = {}
     folded: set[str] = set()
     root = ""
@@ -83,14 +96,25 @@ def read_archive(data: ByteSource) -> Archive:
         if len(folded) == len(records):
             raise entry.refused("zip-duplicate", "has the name of another record, upper and lower case aside")
         start, end_of_last = _place(data, entry, end_of_last, directory.start)
-        records[name] = Record(start, start + entry.size, entry.crc32)
+        inflated = entry.size if entry.method == _DEFLATED else None
+        records[name] = Record(start, start + entry.packed, entry.crc32, inflated)
     if pos != len(entries):
         raise _refused("zip-directory", "the directory is longer than its records", directory.start + pos)
     if end_of_last != directory.start:
         raise _refused("zip-gap", "bytes of no record lie before the directory", end_of_last)
     if "data.pkl" not in records:
         raise _no_pickle()
-    return Archive(root[:-1], records)
+    archive = Archive(root[:-1], records)
+    _check_stored(archive)
+    return archive
+
+
+def _check_stored(archive: Archive) -> None:
+    """Only a program's text may be deflated: a range of anything else is a range of the file."""
+    for name, record in archive.records.items():
+        if record.inflated is not None and not (archive.is_torchscript and name.startswith(_CODE)):
+            detail = f"record {name[:200]!r} is deflated, which torch.save never does: store it uncompressed"
+            raise NotACheckpoint(detail, rule="zip-deflated", where=name[:200])
 
 
 class _Entry(NamedTuple):
@@ -100,24 +124,13 @@ class _Entry(NamedTuple):
     flags: int
     method: int
     crc32: int
+    packed: int
     size: int
     header: int
 
     def refused(self, rule: str, what: str) -> HostileCheckpoint:
         shown = self.name[:200].decode("utf-8", "replace")
         return _refused(rule, f"record {shown!r} {what}", self.header)
-
-
-def _check_is_torchs(entries: bytes) -> None:
-    """Tell from the names in it, before the strict rules for torch's own zips call any other zip forged."""
-    if b"/constants.pkl" in entries:
-        detail = (
-            "the file is a TorchScript archive, a program with its weights: load it with torch.jit.load, and upload "
-            "what torch.save(module.state_dict(), ...) writes"
-        )
-        raise NotACheckpoint(detail, rule="torchscript", where="constants.pkl")
-    if b"/data.pkl" not in entries:
-        raise _no_pickle()
 
 
 def _no_pickle() -> NotACheckpoint:
@@ -143,16 +156,12 @@ def _read_entry(entries: bytes, pos: int) -> tuple[_Entry, int]:
         raise _refused("zip-directory", "a record's entry in the directory is broken", pos)
     if _U32_MAX in (size, packed, header):
         size, packed, header = _widen(entries[extra_at:next_at], size, packed, header)
-    entry = _Entry(entries[name_at:extra_at], flags, method, crc32, size, header)
+    entry = _Entry(entries[name_at:extra_at], flags, method, crc32, packed, size, header)
     if flags & _ENCRYPTED_FLAGS:
         raise entry.refused("zip-encrypted", "is encrypted")
     if flags & ~_KNOWN_FLAGS:
         raise entry.refused("zip-flags", f"has unknown flags, {flags:#06x}")
-    if method == _DEFLATED:
-        shown = entry.name[:200].decode("utf-8", "replace")
-        detail = f"record {shown!r} is compressed (deflated), which torch.save never does: store it uncompressed"
-        raise NotACheckpoint(detail, rule="zip-deflated", where=shown)
-    if method != _STORED or packed != size:
+    if method not in {_STORED, _DEFLATED} or (method == _STORED and packed != size):
         raise entry.refused("zip-method", "is packed in an unknown way")
     return entry, next_at
 
@@ -196,7 +205,7 @@ def _place(data: ByteSource, entry: _Entry, expected: int, limit: int) -> tuple[
         raise entry.refused("zip-overlap", "reaches into the directory")
     signature, flags, method, name_size, extra_size = _LOCAL.unpack(data[expected : expected + _LOCAL.size])
     start = name_at + name_size + extra_size
-    end = start + entry.size
+    end = start + entry.packed
     if signature != b"PK\3\4" or bytes(data[name_at : name_at + name_size]) != entry.name:
         raise entry.refused("zip-local", "has another name in its local header")
     if flags != entry.flags or method != entry.method:
@@ -207,7 +216,7 @@ def _place(data: ByteSource, entry: _Entry, expected: int, limit: int) -> tuple[
         if end <= limit and form.unpack(data[end - form.size : end]) != (
             b"PK\7\10",
             entry.crc32,
-            entry.size,
+            entry.packed,
             entry.size,
         ):
             raise entry.refused("zip-descriptor", "has a broken descriptor behind its data")

@@ -1,52 +1,24 @@
 """From the bytes of a torch zip file to a Document: its pickle as nodes, and where each storage's bytes lie."""
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
-from ...values.span import Span
+from ..document import Document
 from ..pickle.limits import LIMITS
 from ..pickle.machine import parse
 from ..pickle.nodes import Node, StorageRef
 from ..torch_tensors import TorchHooks
-from .archive import Archive, Record, read_archive
+from .archive import Archive, Record
 
 FORMAT = "torch_zip"
 VERSIONS = range(1, 11)
 """File format versions that torch reads."""
 
-_LEGACY_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
-"""How a pickle writes 0x1950a86a20f9469cfc6c, with which torch's format before 1.6 starts."""
-_LEGACY_MAGIC_AS_TEXT = b"L119547037146038801333356L"
 
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A checkpoint file, understood but not interpreted.
-
-    ``skeleton`` is where its pickle lies. ``records`` and ``checksums`` are, by storage key, where a storage's bytes
-    lie and the CRC32 that the file declares for them (0: none). ``storages`` are in the order in which the pickle
-    first names them; each has exactly the bytes its record has. ``unsafe_globals`` are the names outside of torch's
-    weights_only list, in order of appearance.
-    """
-
-    root: Node
-    format: str
-    skeleton: Span
-    byteorder: Literal["little", "big"]
-    records: Mapping[str, Span]
-    checksums: Mapping[str, int]
-    storages: Mapping[str, StorageRef]
-    unsafe_globals: tuple[str, ...]
-
-
-def read(data: ByteSource) -> Document:
+def read(data: ByteSource, archive: Archive) -> Document:
     """Read a checkpoint. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
-    _check_magic(data)
-    archive = read_archive(data)
     _check_version(data, archive)
     skeleton = archive.records["data.pkl"]
     if skeleton.end - skeleton.start > LIMITS.nbytes:  # before it is read
@@ -70,19 +42,9 @@ def read(data: ByteSource) -> Document:
     )
 
 
-def _check_magic(data: ByteSource) -> None:
-    start = bytes(data[:32])
-    if start.startswith(b"PK\3\4"):
-        return
-    detail = "the file is none that torch.save writes: those are zip files, and start with the bytes PK 3 4"
-    if not start:
-        detail = "the file is empty"
-    elif _LEGACY_MAGIC in start or start.startswith(_LEGACY_MAGIC_AS_TEXT) or bytes(data[257:262]) == b"ustar":
-        detail = (
-            "the file is in torch's format from before 1.6, which is not supported yet: load it with torch.load and "
-            "write it again with torch.save"
-        )
-    raise NotACheckpoint(detail, rule="magic", where="byte 0")
+def tree_of(skeleton: bytes) -> Node:
+    """The pickle by itself, as nodes."""
+    return parse(skeleton, TorchHooks())
 
 
 def _check_version(data: ByteSource, archive: Archive) -> None:

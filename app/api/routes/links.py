@@ -1,0 +1,119 @@
+"""Links: URLs that are a download's address and a caller's permission in one, for tools that send no headers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from ...deliver.download import Download
+from ...select.query import parse_device
+from ...values.checkpoint import Checkpoint, ModelName
+from ..answers import identity_headers, json_answer
+from ..auth import READ, SIGNATURE, Caller
+from ..links import LONGEST, Resource
+from ..params import Model, Ref, Run
+from ..problem_docs import OF_A_DOWNLOAD, refusals
+from ..selections import Part
+from ..services import Parts, Services
+from ..views import checkpoint_url
+
+router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}/links", tags=["links"])
+
+_NOT_SIGNED = frozenset({"run", "expires"})
+"""Parameters that have done their work when the link is made."""
+
+
+class LinkView(BaseModel):
+    """A download that needs no token, until then. `url` is relative, and to be used as it is."""
+
+    url: str
+    expires_at: datetime = Field(description="it ends with the token that made it, if that ends earlier")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every link is made of, whatever it is for."""
+
+    request: Request
+    services: Services
+    model: ModelName
+    ref: str
+    run: str | None
+    caller: Caller
+    lifetime: timedelta
+
+    async def link(self, route: str, planned: Callable[[Checkpoint], Download]) -> Response:
+        """To what ``planned``, which may block, says is to be downloaded: what cannot be is refused now."""
+        signer = await self.services.access.signer(self.caller)
+        query = [pair for pair in self.request.query_params.multi_items() if pair[0] not in _NOT_SIGNED]
+
+        def answer(checkpoint: Checkpoint) -> Response:
+            path = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{planned(checkpoint).filename}"
+            signature, expires_at = signer.sign(Resource(path, query), self.lifetime)
+            url = f"{path}?{urlencode([*query, (SIGNATURE, str(signature))], quote_via=quote)}"
+            headers = {**identity_headers(self.request, checkpoint, self.ref), "Cache-Control": "no-store"}
+            return json_answer(self.request, LinkView(url=url, expires_at=expires_at), headers)
+
+        return await self.services.from_inside(self.model, self.ref, self.run, answer)
+
+
+async def asked(
+    request: Request,
+    services: Parts,
+    model: Model,
+    ref: Ref,
+    caller: Caller,
+    run: Run = None,
+    expires: Annotated[
+        int, Query(ge=1, le=int(LONGEST.total_seconds()), description="seconds for which the link is good")
+    ] = 3600,
+) -> Asked:
+    return Asked(request, services, model, ref, run, caller, timedelta(seconds=expires))
+
+
+Link = Annotated[Asked, Depends(asked)]
+
+
+@router.post(
+    "/state_dict",
+    summary="Link to a state_dict",
+    dependencies=READ,
+    response_model=LinkView,
+    responses=refusals(*OF_A_DOWNLOAD),
+)
+async def state_dict(link: Link, part: Part) -> Response:
+    """Takes the query of the download."""
+    return await link.link("state_dict", lambda one: part.of(one, link.services.deliver, link.lifetime))
+
+
+@router.post(
+    "/file",
+    summary="Link to a checkpoint",
+    dependencies=READ,
+    response_model=LinkView,
+    responses=refusals(*OF_A_DOWNLOAD),
+)
+async def file(
+    link: Link,
+    device: Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")] = None,
+    weights_only: Annotated[bool, Query(description="false: also what only an unsafe load can read")] = True,
+) -> Response:
+    """Takes the query of the download."""
+    location = None if device is None else parse_device(device)
+    return await link.link("file", lambda one: link.services.deliver.file(one, location, weights_only=weights_only))
+
+
+@router.post(
+    "/original",
+    summary="Link to the upload",
+    dependencies=READ,
+    response_model=LinkView,
+    responses=refusals(*OF_A_DOWNLOAD),
+)
+async def original(link: Link) -> Response:
+    """Byte for byte."""
+    return await link.link("original", link.services.deliver.original)

@@ -1,0 +1,185 @@
+"""What a check of everything asks the catalog: all rows, a page at a time, and what still is so a moment later."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, func, or_, select
+
+from ..values.checkpoint import Blob, ModelName
+from ..values.digest import Digest
+from .catalog import Catalog
+from .commit import BATCH
+from .dialect import each_text
+from .session import ReadSession
+from .tables import blobs, checkpoint_blobs, checkpoints, models, packs
+
+
+@dataclass(frozen=True, slots=True)
+class PackRow:
+    id: int
+    name: str
+    size: int
+    sealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRow:
+    """A blob, and what its pack's row says of that."""
+
+    id: int
+    namespace: str
+    blob: Blob
+    pack_size: int
+    pack_sealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    id: int
+    model: ModelName
+    version: int
+    manifest: Digest
+    frame: Digest
+    nbytes: int
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """What a model's row says of its checkpoints, and what they are."""
+
+    name: ModelName
+    says: int
+    checkpoints: int
+    next_version: int
+    highest: int
+
+
+def all_packs(catalog: Catalog) -> Iterator[PackRow]:
+    found = select(packs.c.id, packs.c.name, packs.c.size, packs.c.state == "sealed")
+    return (PackRow(row[0], row[1], row[2], bool(row[3])) for row in _pages(catalog, found, packs.c.id))
+
+
+def packs_named(s: ReadSession, names: list[str]) -> Mapping[str, PackRow]:
+    rows = s.select(
+        select(packs.c.id, packs.c.name, packs.c.size, packs.c.state == "sealed").where(
+            packs.c.name.in_(each_text(names))
+        )
+    )
+    return {row[1]: PackRow(row[0], row[1], row[2], bool(row[3])) for row in rows}
+
+
+_BLOB = (
+    select(
+        blobs.c.id,
+        blobs.c.namespace,
+        packs.c.size,
+        packs.c.state == "sealed",
+        blobs.c.digest,
+        packs.c.name,
+        blobs.c.offset,
+        blobs.c.length,
+        blobs.c.crc32,
+        blobs.c.blocks,
+    )
+    .select_from(blobs)
+    .join(packs, packs.c.id == blobs.c.pack_id)
+)
+
+
+def all_blobs(catalog: Catalog) -> Iterator[BlobRow]:
+    return map(_blob, _pages(catalog, _BLOB, blobs.c.id))
+
+
+def blob_named(s: ReadSession, namespace: str, digest: Digest) -> BlobRow | None:
+    row = s.select(_BLOB.where(blobs.c.namespace == namespace, blobs.c.digest == digest)).first()
+    return None if row is None else _blob(row)
+
+
+def users_of(s: ReadSession, blob_id: int, limit: int) -> list[str]:
+    """Checkpoints that refer to a blob, ``namespace/name@version``, at most ``limit``."""
+    rows = s.select(
+        select(models.c.namespace, models.c.name, checkpoints.c.version)
+        .join(checkpoints, checkpoints.c.model_id == models.c.id)
+        .join(checkpoint_blobs, checkpoint_blobs.c.checkpoint_id == checkpoints.c.id)
+        .where(checkpoint_blobs.c.blob_id == blob_id, checkpoints.c.version.is_not(None))
+        .order_by(models.c.namespace, models.c.name, checkpoints.c.version)
+        .limit(limit)
+    )
+    return [f"{row[0]}/{row[1]}@{row[2]}" for row in rows]
+
+
+def all_checkpoints(catalog: Catalog) -> Iterator[CheckpointRow]:
+    """Those that anybody sees."""
+    found = (
+        select(
+            checkpoints.c.id,
+            models.c.namespace,
+            models.c.name,
+            checkpoints.c.version,
+            checkpoints.c.manifest,
+            checkpoints.c.frame,
+            checkpoints.c.nbytes,
+        )
+        .join(models, models.c.id == checkpoints.c.model_id)
+        .where(checkpoints.c.version.is_not(None))
+    )
+    for row in _pages(catalog, found, checkpoints.c.id):
+        yield CheckpointRow(row[0], ModelName(row[1], row[2]), row[3], Digest(row[4]), Digest(row[5]), row[6])
+
+
+def exists(s: ReadSession, checkpoint_id: int) -> bool:
+    return s.select(select(checkpoints.c.id).where(checkpoints.c.id == checkpoint_id)).first() is not None
+
+
+def references(s: ReadSession, checkpoint_id: int) -> Mapping[tuple[str, Digest], int]:
+    """What a checkpoint refers to: namespaces and digests, and the lengths of those blobs."""
+    rows = s.select(
+        select(blobs.c.namespace, blobs.c.digest, blobs.c.length)
+        .join(checkpoint_blobs, checkpoint_blobs.c.blob_id == blobs.c.id)
+        .where(checkpoint_blobs.c.checkpoint_id == checkpoint_id)
+    )
+    return {(row[0], Digest(row[1])): row[2] for row in rows}
+
+
+def wrong_models(s: ReadSession) -> list[ModelRow]:
+    """Models whose row does not say what their checkpoints say: at one moment, so nothing is just about to change."""
+    there = (
+        select(
+            checkpoints.c.model_id,
+            func.count(checkpoints.c.version).label("number"),
+            func.coalesce(func.max(checkpoints.c.version), 0).label("highest"),
+        )
+        .group_by(checkpoints.c.model_id)
+        .subquery()
+    )
+    number, highest = func.coalesce(there.c.number, 0), func.coalesce(there.c.highest, 0)
+    rows = s.select(
+        select(models.c.namespace, models.c.name, models.c.checkpoints, number, models.c.next_version, highest)
+        .outerjoin(there, there.c.model_id == models.c.id)
+        .where(or_(models.c.checkpoints != number, models.c.next_version <= highest))
+        .order_by(models.c.namespace, models.c.name)
+    )
+    return [ModelRow(ModelName(row[0], row[1]), *row[2:]) for row in rows]
+
+
+def _blob(row: Any) -> BlobRow:
+    return BlobRow(row[0], row[1], Blob(*row[4:]), row[2], bool(row[3]))
+
+
+def _pages(catalog: Catalog, found: Select[*tuple[Any, ...]], by: Any) -> Iterator[Any]:
+    """The rows of ``found``, whose first column is ``by``, in its order; no transaction is open while one is looked at.
+
+    What comes or goes meanwhile may be among them or not.
+    """
+    last = 0
+    while True:
+        with catalog.read() as s:
+            rows = s.select(found.where(by > last).order_by(by).limit(BATCH)).all()
+        if not rows:
+            return
+        yield from rows
+        last = rows[-1][0]

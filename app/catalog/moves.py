@@ -1,0 +1,56 @@
+"""Blobs that move from one pack to another: what compaction reads and writes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, select, update
+
+from ..values.checkpoint import Blob
+from .catalog import Catalog
+from .commit import BATCH
+from .dialect import each_integer
+from .session import ReadSession, WriteSession
+from .tables import blobs, packs
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The blob with this id goes from the pack ``source`` (an id) to ``offset`` of another."""
+
+    blob_id: int
+    source: int
+    offset: int
+
+
+def blobs_of(catalog: Catalog, pack_id: int) -> Iterator[tuple[int, Blob]]:
+    """The blobs of a pack and their ids, in the order in which they lie there: what belongs together stays together.
+
+    No transaction is open in between. What has gone meanwhile, or has moved, is left out.
+    """
+    b = blobs.c
+    with catalog.read() as s:
+        ids = s.select(select(b.id).where(b.pack_id == pack_id).order_by(b.offset, b.id)).scalars().all()
+    found = select(b.id, b.digest, packs.c.name, b.offset, b.length, b.crc32, b.blocks).join(
+        packs, packs.c.id == b.pack_id
+    )
+    for start in range(0, len(ids), BATCH):
+        page = ids[start : start + BATCH]
+        with catalog.read() as s:
+            rows = s.select(found.where(b.id.in_(each_integer(page)), b.pack_id == pack_id)).all()
+        there = {row[0]: Blob(*row[1:]) for row in rows}
+        yield from ((blob_id, there[blob_id]) for blob_id in page if blob_id in there)
+
+
+def is_in(s: ReadSession, blob_id: int, pack_id: int) -> bool:
+    return s.select(select(blobs.c.id).where(blobs.c.id == blob_id, blobs.c.pack_id == pack_id)).first() is not None
+
+
+def move(w: WriteSession, pack_id: int, moves: Sequence[Move]) -> None:
+    """Let the blobs lie in the pack ``pack_id``, which is sealed, at their new places. Those that are not where they
+    are to be moved from stay as they are.
+    """
+    moved = update(blobs).where(blobs.c.id == bindparam("blob_id"), blobs.c.pack_id == bindparam("source"))
+    w.execute_many(
+        moved.values(pack_id=pack_id, offset=bindparam("new_offset")),
+        [{"blob_id": one.blob_id, "source": one.source, "new_offset": one.offset} for one in moves],
+    )

@@ -1,0 +1,106 @@
+"""Tokens, and the keys that links are signed with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, func, or_, select, update
+
+from ..errors import Conflict, NotFound
+from ..values.token import Scope, Token
+from .rows import from_microseconds, to_microseconds
+from .session import ReadSession, WriteSession
+from .tables import signing_keys, tokens
+
+MOST_GOOD = 10_000
+"""Tokens that are good at once: every server keeps them all in memory, and reads them again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Whom to let in: the good tokens by their ids, and the keys of links by theirs. ``guarded`` is whether there ever
+    was a token, good or not. Of thousands of tokens few are asked for in its time, so each stays a row until it is.
+    """
+
+    guarded: bool = True
+    rows: Mapping[str, Row[*tuple[Any, ...]]] = field(default_factory=dict)
+    keys: Mapping[int, bytes] = field(default_factory=dict)
+
+    def token(self, id_: str) -> Token | None:
+        row = self.rows.get(id_)
+        return None if row is None else _token(row)
+
+
+def add(w: WriteSession, token: Token) -> None:
+    """Raises Conflict where its name is taken (a revoked token keeps its own), or where there are too many."""
+    taken = w.select(select(tokens).where(tokens.c.name == token.name)).first()
+    if taken is not None:
+        revoked = ", by a token that was revoked" if taken.revoked_at is not None else ""
+        raise Conflict(f"the name {token.name} is taken{revoked}: choose another")
+    good = w.select(select(func.count()).select_from(tokens).where(_is_good(token.created_at))).scalar_one()
+    if good >= MOST_GOOD:
+        raise Conflict(f"there are {good:,} tokens that are good, and no more may be: revoke some, or let them expire")
+    w.insert(
+        tokens,
+        [
+            {
+                "id": token.id,
+                "name": token.name,
+                "secret_hash": token.secret_hash,
+                "scope": token.scope.value,
+                "namespace": token.namespace,
+                "created_at": to_microseconds(token.created_at),
+                "expires_at": None if token.expires_at is None else to_microseconds(token.expires_at),
+            }
+        ],
+    )
+
+
+def revoke(w: WriteSession, name: str, now: datetime) -> Token:
+    """Raises NotFound. One that was revoked before stays revoked since then."""
+    change = update(tokens).where(tokens.c.name == name, tokens.c.revoked_at.is_(None))
+    w.execute(change.values(revoked_at=to_microseconds(now)))
+    row = w.select(select(tokens).where(tokens.c.name == name)).first()
+    if row is None:
+        raise NotFound(f"there is no token called {name!r}")
+    return _token(row)
+
+
+def list_tokens(s: ReadSession) -> tuple[Token, ...]:
+    """All there ever were, by name."""
+    return tuple(map(_token, s.select(select(tokens).order_by(tokens.c.name))))
+
+
+def any_ever(s: ReadSession) -> bool:
+    return s.select(select(tokens.c.id).limit(1)).first() is not None
+
+
+def credentials(s: ReadSession, now: datetime) -> Credentials:
+    """Three statements, whatever there is."""
+    return Credentials(
+        guarded=any_ever(s),
+        rows={row[0]: row for row in s.select(select(tokens).where(_is_good(now)))},  # the first column is the id
+        keys={row.id: bytes.fromhex(row.key) for row in s.select(select(signing_keys))},
+    )
+
+
+def _is_good(now: datetime) -> ColumnElement[bool]:
+    expires = tokens.c.expires_at
+    return tokens.c.revoked_at.is_(None) & or_(expires.is_(None), expires > to_microseconds(now))
+
+
+def _token(row: Row[*tuple[Any, ...]]) -> Token:
+    def time(count: int | None) -> datetime | None:
+        return None if count is None else from_microseconds(count)
+
+    return Token(
+        id=row.id,
+        name=row.name,
+        secret_hash=row.secret_hash,
+        scope=Scope(row.scope),
+        namespace=row.namespace,
+        created_at=from_microseconds(row.created_at),
+        expires_at=time(row.expires_at),
+        revoked_at=time(row.revoked_at),
+    )

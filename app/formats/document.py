@@ -1,0 +1,31 @@
+"""What a reader makes of a file, whatever its format."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..values.span import Span
+from .pickle.nodes import Node, StorageRef
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A checkpoint file, understood but not interpreted.
+
+    ``skeleton`` is where its pickle, or its header, lies. ``records`` and ``checksums`` are, by storage key, where a
+    storage's bytes lie and the CRC32 that the file declares for them (0: none). ``storages`` are in the order in which
+    the skeleton first names them; each has exactly the bytes its record has. ``unsafe_globals`` are the names outside
+    of torch's weights_only list, in order of appearance. ``metadata`` are a safetensors file's own texts; ``keys``
+    those of a TorchScript archive's state_dict, which its skeleton alone does not tell.
+    """
+
+    root: Node
+    format: str
+    skeleton: Span
+    byteorder: Literal["little", "big"]
+    records: Mapping[str, Span]
+    checksums: Mapping[str, int]
+    storages: Mapping[str, StorageRef]
+    unsafe_globals: tuple[str, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()

@@ -1,0 +1,75 @@
+"""Which formats there are, how a file shows its own, and who reads it."""
+
+from collections.abc import Callable, Mapping
+
+from ..errors import NotACheckpoint
+from ..values.manifest import Manifest
+from ..values.source import ByteSource
+from .document import Document
+from .pickle.nodes import Node
+from .safetensors import read as safetensors
+from .torch_legacy import read as torch_legacy
+from .torch_zip import read as torch_zip
+from .torch_zip.archive import read_archive
+from .torch_zip.directory import find_directory
+from .torchscript import read as torchscript
+
+_TREES: Mapping[str, Callable[[bytes], Node]] = {
+    torch_zip.FORMAT: torch_zip.tree_of,
+    torch_legacy.FORMAT: torch_legacy.tree_of,
+    safetensors.FORMAT: safetensors.tree_of,
+}
+
+MAX_STEPS = 50_000_000
+"""Path elements: more than any file has that was accepted."""
+
+
+def tree_of(manifest: Manifest, skeleton: bytes) -> Node:
+    """What a skeleton describes, as the nodes that its reader made of it when it came."""
+    if manifest.format == torchscript.FORMAT:
+        return torchscript.tree_of(skeleton, manifest.keys, MAX_STEPS)
+    return _TREES[manifest.format](skeleton)
+
+
+def read(data: ByteSource) -> Document:
+    """Read a checkpoint of any format. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
+    if _is_zip(data):
+        archive = read_archive(data)
+        document = torch_zip.read(data, archive)
+        return torchscript.read(document, data, archive) if archive.is_torchscript else document
+    if torch_legacy.is_legacy(data):
+        return torch_legacy.read(data)
+    if safetensors.header_length(data) is not None:
+        return safetensors.read(data)
+    detail = (
+        "the file is none that torch.save or safetensors writes: those start with the bytes PK 3 4, with torch's magic "
+        "number, or with the length of a header"
+    )
+    rule = "magic"
+    if not len(data):
+        detail = "the file is empty"
+    elif bytes(data[257:262]) == b"ustar":
+        rule = "tar"
+        detail = (
+            "the file is a tar archive: checkpoints inside one are uploaded one by one; torch's oldest format, which "
+            "is one too, has to be read with torch.load(weights_only=False) and written again with torch.save"
+        )
+    raise NotACheckpoint(detail, rule=rule, where="byte 0")
+
+
+def parsing_cost(data: ByteSource, enough: int) -> int:
+    """How many bytes ``read`` would parse at most, or at least ``enough`` if it could be that many."""
+    length = safetensors.header_length(data)
+    if length is not None and not _is_zip(data):
+        return length
+    if not _is_zip(data):
+        return min(len(data), enough)  # nothing says how long a pickle is
+    directory = find_directory(data)
+    size = directory.end - directory.start
+    if size >= enough:
+        return size
+    return size + read_archive(data).records["data.pkl"].span.length
+
+
+def _is_zip(data: ByteSource) -> bool:
+    return bytes(data[:4]) == b"PK\3\4"

@@ -1,0 +1,104 @@
+"""From the bytes of a safetensors file to a Document: a flat state_dict, one storage for each tensor.
+
+A file is the header's length in eight bytes, little-endian; the header; the tensors. There is no pickle in it, so its
+tree is made here, as torch.save would have described the dict that safetensors.torch.load gives.
+"""
+
+from struct import Struct
+
+from ...errors import HostileCheckpoint, NotACheckpoint
+from ...values.source import ByteSource
+from ...values.span import Span
+from ..document import Document
+from ..pickle.nodes import Call, Dict, Global, Node, StorageRef, TensorRef
+from ..torch_tensors import check_extent
+from .header import Entry, Header, parse_header
+
+FORMAT = "safetensors"
+
+MAX_HEADER = 100_000_000
+"""Bytes, as in the reference reader."""
+
+_LENGTH = Struct("<Q")
+
+
+def header_length(data: ByteSource) -> int | None:
+    """How long a file's header is; None for what does not start as a safetensors file does."""
+    start = bytes(data[: _LENGTH.size + 1])
+    if len(start) <= _LENGTH.size or start[-1:] != b"{":
+        return None
+    (length,) = _LENGTH.unpack(start[:-1])
+    return length if length <= MAX_HEADER else None
+
+
+def read(data: ByteSource) -> Document:
+    """Read a checkpoint. Raises NotACheckpoint or HostileCheckpoint."""
+    length = header_length(data) or 0
+    skeleton = Span(_LENGTH.size, _LENGTH.size + length)
+    if skeleton.end > len(data):
+        raise NotACheckpoint("the file is cut off: it ends within its header", rule="truncated", where="header")
+    header = parse_header(bytes(data[skeleton.start : skeleton.end]))
+    size = skeleton.end + header.data_size
+    if size > len(data):
+        raise NotACheckpoint("the file is cut off: it ends within its tensors", rule="truncated", where="tensors")
+    if size < len(data):
+        detail = f"the safetensors file is damaged or forged: {len(data) - size} bytes follow the last tensor"
+        raise HostileCheckpoint(detail, rule="trailing-bytes", where=f"byte {size}")
+    root, storages = _tree(header)
+    places = {
+        key: Span(skeleton.end + entry.start, skeleton.end + entry.end)
+        for key, entry in zip(storages, header.entries, strict=True)
+    }
+    return Document(
+        root=root,
+        format=FORMAT,
+        skeleton=skeleton,
+        byteorder="little",
+        records=places,
+        checksums=dict.fromkeys(places, 0),
+        storages=storages,
+        unsafe_globals=(),
+        metadata=header.metadata,
+    )
+
+
+def tree_of(skeleton: bytes) -> Node:
+    """What a header describes, as nodes."""
+    return _tree(parse_header(skeleton))[0]
+
+
+def _tree(header: Header) -> tuple[Dict, dict[str, StorageRef]]:
+    root = Dict()
+    storages: dict[str, StorageRef] = {}
+    for number, entry in enumerate(header.entries):
+        storage = storages[str(number)] = _storage(entry, str(number))
+        root.pairs.append((entry.name, _tensor(entry, storage)))
+    return root, storages
+
+
+_UNTYPED = Global("torch.storage", "UntypedStorage")
+_REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
+_REBUILD_WITH_DTYPE = Global("torch._utils", "_rebuild_tensor_v3")
+_ORDERED_DICT = Global("collections", "OrderedDict")
+
+
+def _storage(entry: Entry, key: str) -> StorageRef:
+    dtype, nbytes = entry.dtype, entry.end - entry.start
+    if dtype.storage_class is None:
+        return StorageRef(_UNTYPED, None, key, "cpu", nbytes)
+    return StorageRef(Global("torch", dtype.storage_class), dtype, key, "cpu", nbytes // dtype.itemsize)
+
+
+def _tensor(entry: Entry, storage: StorageRef) -> TensorRef:
+    """As torch saves a contiguous tensor: no gradient, no hooks."""
+    strides = [1] * len(entry.shape)
+    for i in range(len(strides) - 1, 0, -1):
+        strides[i - 1] = strides[i] * max(entry.shape[i], 1)
+    check_extent(storage, entry.dtype, 0, entry.shape, tuple(strides))
+    rest: tuple[Node, ...] = (False, Call(_ORDERED_DICT, ()))
+    if storage.dtype is None:
+        return TensorRef(
+            _REBUILD_WITH_DTYPE, storage, 0, entry.shape, tuple(strides), (*rest, Global("torch", entry.dtype.name)),
+            entry.dtype,
+        )  # fmt: skip
+    return TensorRef(_REBUILD, storage, 0, entry.shape, tuple(strides), rest, entry.dtype)

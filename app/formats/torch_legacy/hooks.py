@@ -1,0 +1,47 @@
+"""What persistent ids mean in torch's format before 1.6: classes, storages, and parts of storages.
+
+Reference: ``_legacy_load`` and ``_legacy_save`` in torch/serialization.py.
+"""
+
+from ...errors import HostileCheckpoint
+from ..pickle.nodes import Global, Node, StorageRef, StorageView
+from ..torch_tensors import TorchHooks
+
+
+class LegacyHooks(TorchHooks):
+    """``views`` are by their own keys the parts of storages that the pickle names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.views: dict[str, StorageView] = {}
+
+    def persistent(self, pid: Node) -> Node:
+        """The class that ``("module", class, file, source)`` names, or the storage, or the part of one, that
+        ``("storage", storage_class, key, location, numel, view)`` names.
+        """
+        if type(pid) is tuple and len(pid) == 4 and pid[0] in ("module", b"module"):
+            if type(pid[1]) is not Global:
+                raise _refused("a module without a class")
+            return pid[1]
+        if type(pid) is tuple and len(pid) != 6:
+            raise _refused("a persistent id that is no storage")
+        storage = super().persistent(pid[:5])
+        return storage if pid[5] is None else self._view(storage, pid)
+
+    def _view(self, storage: StorageRef, pid: tuple[Node, ...]) -> StorageView:
+        view = pid[5]
+        if type(view) is not tuple or len(view) != 3 or type(view[0]) is not str:
+            raise _refused("a part of a storage that is not (key, offset, size)")
+        key, offset, numel = view
+        if storage.storage_class is not pid[1]:
+            raise _refused("a part of a storage under another class")
+        if type(offset) is not int or type(numel) is not int or not 0 <= offset <= offset + numel <= storage.numel:
+            raise _refused("a part of a storage that reaches beyond it")
+        known = self.views.setdefault(key, StorageView(storage, offset, numel))
+        if (known.storage, known.offset, known.numel) != (storage, offset, numel):
+            raise _refused("two parts of storages under one key")
+        return known
+
+
+def _refused(what: str) -> HostileCheckpoint:
+    return HostileCheckpoint(f"the checkpoint is damaged or forged: it names {what}", rule="persistent-id")

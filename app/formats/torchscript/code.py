@@ -1,0 +1,84 @@
+"""What a program's text says about its modules: which attributes are parameters, and which are buffers.
+
+The text is looked at for three kinds of lines. It is never compiled::
+
+    class Linear(Module):
+      __parameters__ = ["weight", "bias", ]
+      __buffers__ = []
+"""
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...errors import HostileCheckpoint
+from ...values.source import ByteSource
+from ..torch_zip.archive import Archive, Record
+
+MAX_CODE = 16 * 1024 * 1024
+"""Bytes of a program's text, inflated; a large model's is a few million."""
+
+_CODE, _PYTHON = "code/", ".py"
+_NAMES = r'\[((?:"[^"\n]*", )*)\]\n'
+_CLASS = re.compile(rf"^class (\w+)\(Module\):\n  __parameters__ = {_NAMES}(?:  __buffers__ = {_NAMES})?", re.MULTILINE)
+_NAME = re.compile(r'"([^"\n]*)", ')
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleClass:
+    """``buffers`` is None in archives from before torch 1.5, where every other tensor is one."""
+
+    parameters: frozenset[str]
+    buffers: frozenset[str] | None
+
+
+def module_classes(data: ByteSource, archive: Archive) -> Mapping[str, ModuleClass]:
+    """The classes of modules by their full names. Raises HostileCheckpoint for text that is damaged or too long."""
+    texts = {
+        name: record for name, record in archive.records.items() if name.startswith(_CODE) and name.endswith(_PYTHON)
+    }
+    size = sum(_size(record) for record in texts.values())
+    if size > MAX_CODE:
+        raise _refused("code-size", f"its code has {size} bytes; at most {MAX_CODE} are read", "code")
+    classes: dict[str, ModuleClass] = {}
+    for name, record in texts.items():
+        module = name.removeprefix(_CODE).removesuffix(_PYTHON).replace("/", ".")
+        for match in _CLASS.finditer(_text(data, record, name)):
+            class_name, parameters, buffers = match.groups()
+            classes[f"{module}.{class_name}"] = ModuleClass(
+                frozenset(_NAME.findall(parameters)), None if buffers is None else frozenset(_NAME.findall(buffers))
+            )
+    return classes
+
+
+def _size(record: Record) -> int:
+    return record.end - record.start if record.inflated is None else record.inflated
+
+
+def _text(data: ByteSource, record: Record, name: str) -> str:
+    raw = bytes(data[record.start : record.end])
+    if record.inflated is not None:
+        raw = _inflate(raw, record.inflated, name)
+    if record.crc32 not in {0, zlib.crc32(raw)}:
+        raise _refused("zip-crc", "a record does not match its CRC32", name)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _refused("utf-8", "its code is not utf-8", name) from None
+
+
+def _inflate(raw: bytes, size: int, name: str) -> bytes:
+    """Exactly ``size`` bytes, or HostileCheckpoint."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = inflater.decompress(raw, size + 1)
+    except zlib.error:
+        raise _refused("zip-deflated", "a deflated record is damaged", name) from None
+    if len(inflated) != size or not inflater.eof or inflater.unused_data:
+        raise _refused("zip-deflated", f"a deflated record does not have the {size} bytes that it should", name)
+    return inflated
+
+
+def _refused(rule: str, detail: str, where: str) -> HostileCheckpoint:
+    return HostileCheckpoint(f"the archive is damaged or forged: {detail}", rule=rule, where=where[:200])

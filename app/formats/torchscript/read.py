@@ -1,0 +1,90 @@
+"""From a TorchScript archive to a Document: a flat state_dict, as ``torch.jit.load(...).state_dict()`` would give it.
+
+A module's state is a mapping of all its attributes: tensors, submodules, plain values. Which of the tensors are
+parameters and buffers only the program's text says, so the keys found with its help are kept with the manifest, and
+later plans look just those up.
+
+Reference: torch/csrc/jit/serialization/python_print.cpp, torch/jit/_script.py (``RecursiveScriptModule``).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ...errors import HostileCheckpoint
+from ...values.source import ByteSource
+from ..document import Document
+from ..modules import MAX_KEY_LENGTH, detached
+from ..pickle.machine import parse
+from ..pickle.nodes import Call, Dict, Node
+from ..torch_tensors import TorchHooks, is_tensor
+from ..torch_zip.archive import Archive
+from ..tree import Budget, attributes_of, name_of
+from .code import ModuleClass, module_classes
+
+FORMAT = "torchscript"
+
+_PROGRAM = "__torch__."
+"""What the names of all of a program's classes start with."""
+
+Keep = Callable[[str | None, str], int | None]
+"""Of a class's name and an attribute's: the place among its tensors (parameters 0, buffers 1), None for neither."""
+
+
+def read(document: Document, data: ByteSource, archive: Archive) -> Document:
+    """``document`` is what the archive is as any other of torch's zip files. Raises HostileCheckpoint."""
+    keep = _told_by(module_classes(data, archive))
+    budget = Budget(document.skeleton.length)
+    pairs = {key: detached(value) for key, value in _walk(document.root, "", keep, budget, frozenset())}
+    return replace(document, format=FORMAT, root=Dict(list(pairs.items())), keys=tuple(pairs))
+
+
+def tree_of(skeleton: bytes, keys: Iterable[str], max_steps: int) -> Node:
+    """The state_dict of ``keys``, found again in the pickle by itself."""
+    root = parse(skeleton, TorchHooks())
+    found = dict(_walk(root, "", lambda _, __: 0, Budget(max_steps), frozenset()))
+    return Dict([(key, detached(found[key])) for key in keys])
+
+
+def _told_by(classes: Mapping[str, ModuleClass]) -> Keep:
+    def keep(class_name: str | None, name: str) -> int | None:
+        known = classes.get(class_name or "")
+        if known is None:
+            return None
+        if name in known.parameters:
+            return 0
+        return 1 if known.buffers is None or name in known.buffers else None
+
+    return keep
+
+
+def _walk(module: Node, prefix: str, keep: Keep, budget: Budget, above: frozenset[int]) -> Iterator[tuple[str, Node]]:
+    """The tensors that are kept, by their keys: a module's parameters, its buffers, then those of its submodules."""
+    name = name_of(module)
+    if name is None or not name.startswith(_PROGRAM) or id(module) in above:
+        return
+    budget.visit(module, len(above))
+    if len(prefix) > MAX_KEY_LENGTH:
+        raise HostileCheckpoint(f"a key of more than {MAX_KEY_LENGTH:,} characters", rule="key-length")
+    tensors: tuple[list[tuple[str, Node]], ...] = ([], [])
+    submodules = []
+    attributes = attributes_of(module)
+    _check_names([key for key, _ in attributes])
+    for key, value in attributes:
+        if is_tensor(value):
+            place = keep(name, key)
+            if place is not None:
+                tensors[place].append((prefix + key, value))
+        elif type(value) is Call:
+            submodules.append((key, value))
+    for kind in tensors:
+        yield from kind
+    above |= {id(module)}
+    for key, value in submodules:
+        yield from _walk(value, f"{prefix}{key}.", keep, budget, above)
+
+
+def _check_names(names: Sequence[Node]) -> None:
+    """No two ways may lead to one key."""
+    if not all(type(name) is str and "." not in name for name in names) or len(set(names)) != len(names):
+        detail = "the archive is damaged or forged: a module's attributes are no distinct names without dots"
+        raise HostileCheckpoint(detail, rule="torchscript-names", where="data.pkl")

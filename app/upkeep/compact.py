@@ -1,0 +1,146 @@
+"""Compaction: what is left of packs that are mostly dead is copied to fresh packs, and the old ones go.
+
+What is copied costs less than half of what is freed. The order is that of an upload: the new pack's row, its bytes,
+durable, then the catalog, in short transactions; a crash leaves an abandoned pack, or two packs that each hold some of
+the blobs. Only what matches its digest is copied: a pack with a damaged blob stays as it is, its only original.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from ..catalog import Catalog, moves, packs
+from ..catalog.moves import Move
+from ..catalog.unused import GoOn, PackUse
+from ..errors import StateroomError, StoreError
+from ..store import PackStore
+from ..store.keys import new_name
+from ..values.checkpoint import Blob
+from .blocks import verified_blocks
+
+_log = logging.getLogger("stateroom.sweep")
+
+MOSTLY_DEAD = 0.5
+"""A pack is worth copying if less than this share of it is live."""
+
+WORTH_BYTES = 1024 * 1024
+"""Bytes that one new pack has to free: several packs may bring them together."""
+
+SHARED_BYTES = 256 * 1024 * 1024
+SHARED_PACKS = 1_000
+"""Live bytes, and packs, after which the next pack begins a new one."""
+
+LEASE_SECONDS = 6 * 60 * 60
+"""How long copying one new pack may take."""
+
+MOVES_AT_ONCE = 2_000
+
+Group = tuple[PackUse, ...]
+
+
+def plan_compaction(uses: Sequence[PackUse]) -> list[Group]:
+    """Which packs become one new pack each time. Pure. Those of which nothing is live are not its business."""
+    groups: list[list[PackUse]] = []
+    live = 0
+    for use in uses:
+        if 0 < use.live < use.size * MOSTLY_DEAD:
+            if not groups or live + use.live > SHARED_BYTES or len(groups[-1]) == SHARED_PACKS:
+                groups.append([])
+                live = 0
+            groups[-1].append(use)
+            live += use.live
+    return [tuple(group) for group in groups if sum(use.size - use.live for use in group) >= WORTH_BYTES]
+
+
+class _Unreadable(Exception):
+    def __init__(self, use: PackUse, reason: StoreError) -> None:
+        self.use = use
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What became of a group: the packs that were left alone because they hold damage, and what was written."""
+
+    damaged: tuple[str, ...]
+    packs: int
+    nbytes: int
+
+
+@dataclass(slots=True)
+class _Copy:
+    """The live blobs of ``group`` on their way into a new pack: their blocks, and where they will lie."""
+
+    catalog: Catalog
+    store: PackStore
+    group: Sequence[PackUse]
+    go_on: GoOn
+    moves: list[Move] = field(default_factory=list)
+    size: int = 0
+
+    def blocks(self) -> Iterator[memoryview]:
+        for use in self.group:
+            for blob_id, blob in moves.blobs_of(self.catalog, use.id):
+                yield from self._blocks_of(use, blob_id, blob)
+                self.moves.append(Move(blob_id, use.id, self.size))
+                self.size += blob.length
+
+    def _blocks_of(self, use: PackUse, blob_id: int, blob: Blob) -> Iterator[memoryview]:
+        blocks = verified_blocks(self.store, blob)
+        while True:
+            self.go_on()
+            try:
+                block = next(blocks, None)
+            except StoreError as error:
+                raise _Unreadable(use, error) from error
+            if block is None:
+                return
+            yield block
+
+
+def compact(catalog: Catalog, store: PackStore, group: Group, go_on: GoOn) -> Compacted:
+    """Copy what is live of ``group`` to one new pack, and make the old ones abandoned. Raises StoreError where that
+    cannot be written, and what ``go_on`` raises; then the old packs stay.
+    """
+    left, damaged = list(group), []
+    while left:
+        try:
+            copied = _copy(catalog, store, left, go_on)
+        except _Unreadable as unreadable:
+            left.remove(unreadable.use)
+            with catalog.read() as s:
+                if packs.is_sealed(s, unreadable.use.name):  # else another sweep was faster
+                    _log.error("pack %s is not compacted: %s", unreadable.use.name, unreadable.reason)
+                    damaged.append(unreadable.use.name)
+        else:
+            return Compacted(tuple(damaged), len(left), copied)
+    return Compacted(tuple(damaged), 0, 0)
+
+
+def _copy(catalog: Catalog, store: PackStore, group: Sequence[PackUse], go_on: GoOn) -> int:
+    name = new_name()
+    with catalog.write() as w:
+        packs.begin(w, name, LEASE_SECONDS)
+    copy = _Copy(catalog, store, group, go_on)
+    try:
+        size = store.write(name, copy.blocks())
+        found = iter(copy.moves)
+        while batch := list(islice(found, MOVES_AT_ONCE)):
+            with catalog.turn() as w:
+                # Each time, for it refuses where the lease was taken from us and the bytes may be gone.
+                moves.move(w, packs.seal(w, name, size), batch)
+        with catalog.write() as w:
+            for use in group:
+                packs.finish(w, use.name)  # without a blob it is abandoned; and so is ours, if another sweep was faster
+    finally:
+        _finish(catalog, name)
+    return size
+
+
+def _finish(catalog: Catalog, name: str) -> None:
+    try:
+        with catalog.write() as w:
+            packs.finish(w, name)
+    except StateroomError as error:
+        _log.warning("the lease of pack %s could not be ended, it runs out by itself: %s", name, error)

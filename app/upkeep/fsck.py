@@ -1,0 +1,217 @@
+"""Does the catalog fit the store? Asked beside a running server, and changing nothing.
+
+Others write meanwhile, so whatever looks wrong is looked at once more, in an order in which a true alarm stays: a pack
+is sealed after its bytes are there and unsealed before they go; a row tells of a pack before its first byte and after
+its last; what a checkpoint refers to stays for as long as its row does; a blob that has moved says where.
+"""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+
+from ..catalog import Catalog, audit
+from ..catalog.audit import BlobRow, CheckpointRow, PackRow
+from ..errors import PackMissing, StoreError
+from ..formats.manifest_json import decode
+from ..store import PackStore, StoredPack
+from ..store.digests import crc32, digest_of_blocks
+from ..values.checkpoint import Blob
+from ..values.digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE, Digest
+from ..values.frame import frame_spans
+from ..values.manifest import Manifest
+from .blocks import verified_blocks
+
+USERS_NAMED = 5
+"""Checkpoints that are named with a blob that is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``kind`` is stable and machine-readable, ``what`` is a pack, a blob, a checkpoint or a model."""
+
+    kind: str
+    what: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Checked:
+    """How much was looked at."""
+
+    packs: int = 0
+    blobs: int = 0
+    checkpoints: int = 0
+    read_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Fsck:
+    """One check; ``findings`` goes through everything once."""
+
+    catalog: Catalog
+    store: PackStore
+    read_data: bool
+    checked: Checked = field(default_factory=Checked)
+
+    def findings(self) -> Iterator[Finding]:
+        """In the order in which they are found. Raises StoreError where catalog or store cannot be asked at all."""
+        yield from self._of_known_packs()
+        yield from self._of_unknown_packs()
+        for row in audit.all_blobs(self.catalog):
+            self.checked.blobs += 1
+            yield from self._of_blob(row)
+        for checkpoint in audit.all_checkpoints(self.catalog):
+            self.checked.checkpoints += 1
+            yield from self._of_checkpoint(checkpoint)
+        with self.catalog.read() as s:
+            wrong = audit.wrong_models(s)
+        for model in wrong:
+            detail = (
+                f"its row counts {model.says} checkpoints and gives version {model.next_version} next; "
+                f"there are {model.checkpoints}, up to version {model.highest}"
+            )
+            yield Finding("wrong-model", str(model.name), detail)
+
+    def _of_known_packs(self) -> Iterator[Finding]:
+        for pack in audit.all_packs(self.catalog):
+            if not pack.sealed:
+                continue
+            self.checked.packs += 1
+            try:
+                size = self.store.size(pack.name)
+            except PackMissing:
+                if self._is_sealed(pack):
+                    yield Finding("pack-missing", pack.name, f"a pack of {pack.size:,} bytes is not in the store")
+            else:
+                if size != pack.size and self._is_sealed(pack):
+                    yield Finding(
+                        "pack-size", pack.name, f"has {size:,} bytes in the store, and should have {pack.size:,}"
+                    )
+
+    def _is_sealed(self, pack: PackRow) -> bool:
+        """Still, and so all the time."""
+        with self.catalog.read() as s:
+            row = audit.packs_named(s, [pack.name]).get(pack.name)
+        return row is not None and row.sealed
+
+    def _of_unknown_packs(self) -> Iterator[Finding]:
+        found = list(self.store.walk())
+        with self.catalog.read() as s:
+            known = audit.packs_named(s, [stored.name for stored in found])
+        suspects = {(stored.name, stored.whole): stored for stored in found if not _belongs(stored, known)}
+        if not suspects:
+            return
+        for stored in self.store.walk():  # what has gone was being cleaned up: bytes go before their row
+            if (stored.name, stored.whole) in suspects:
+                size = f"{stored.size:,} bytes"
+                if stored.whole:
+                    yield Finding(
+                        "pack-unknown", stored.name, f"{size} that the catalog does not know; nothing deletes them"
+                    )
+                else:
+                    yield Finding(
+                        "part-unknown", stored.name, f"{size} of a write that broke off; nothing deletes them"
+                    )
+
+    def _of_blob(self, row: BlobRow) -> Iterator[Finding]:
+        blob = row.blob
+        if not row.pack_sealed or blob.offset < 0 or blob.offset + blob.length > row.pack_size:
+            yield self._blob_finding("blob-misplaced", row, f"is not inside the pack {blob.pack} that should hold it")
+            return
+        count = max(1, -(-blob.length // BLOCK_SIZE))
+        if len(blob.blocks) != count * BLOCK_DIGEST_SIZE or digest_of_blocks(blob.blocks) != blob.digest:
+            yield self._blob_finding("blob-digests", row, "is not called what the digests of its blocks make")
+            return
+        if self.read_data and (problem := self._problem_of_bytes(row)):
+            yield self._blob_finding("blob-damaged", row, problem)
+
+    def _problem_of_bytes(self, row: BlobRow) -> str | None:
+        now: BlobRow | None = row
+        while now is not None:
+            looked_at = now.blob
+            try:
+                checksum = 0
+                for block in verified_blocks(self.store, looked_at):
+                    checksum = crc32(block, checksum)
+                    self.checked.read_bytes += len(block)
+            except StoreError as error:
+                problem: str | None = error.detail
+            else:
+                problem = None if checksum == looked_at.crc32 else "its CRC32 is not the one that the catalog has"
+            if problem is None:
+                return None
+            with self.catalog.read() as s:
+                now = audit.blob_named(s, row.namespace, looked_at.digest)
+            if now is not None and now.blob == looked_at:
+                return problem
+        return None
+
+    def _blob_finding(self, kind: str, row: BlobRow, detail: str) -> Finding:
+        with self.catalog.read() as s:
+            users = audit.users_of(s, row.id, USERS_NAMED + 1)
+        used = ", ".join(users[:USERS_NAMED]) + (", ..." if users[USERS_NAMED:] else "") if users else "no checkpoint"
+        return Finding(kind, f"{row.namespace} {row.blob.digest}", f"{detail} (used by {used})")
+
+    def _of_checkpoint(self, row: CheckpointRow) -> Iterator[Finding]:
+        problem = self._problem_of(row)
+        if problem is None:
+            return
+        with self.catalog.read() as s:
+            still_there = audit.exists(s, row.id)
+        if still_there:
+            yield Finding("checkpoint-broken", str(row), problem)
+
+    def _problem_of(self, row: CheckpointRow) -> str | None:
+        with self.catalog.read() as s:
+            referred = audit.references(s, row.id)
+        try:
+            manifest = decode(self._whole(row.model.namespace, row.manifest))
+        except StoreError as error:
+            return f"its manifest cannot be read: {error.detail}"
+        except (zlib.error, ValueError, KeyError, TypeError) as error:
+            return f"its manifest is not understood: {type(error).__name__}"
+        return _problem_of_manifest(row, manifest, referred)
+
+    def _whole(self, namespace: str, digest: Digest) -> bytes:
+        """Raises StoreError where it cannot be read and has not just moved."""
+        before: Blob | None = None
+        while True:
+            with self.catalog.read() as s:
+                row = audit.blob_named(s, namespace, digest)
+            if row is None:
+                raise StoreError(f"the catalog does not know {digest}")
+            try:
+                return b"".join(verified_blocks(self.store, row.blob))
+            except StoreError:
+                if row.blob == before:
+                    raise
+                before = row.blob
+
+
+def _belongs(stored: StoredPack, known: Mapping[str, PackRow]) -> bool:
+    """A part belongs to a pack that is being written; a whole one may be sealed as well."""
+    pack = known.get(stored.name)
+    return pack is not None and (stored.whole or not pack.sealed)
+
+
+def _problem_of_manifest(
+    row: CheckpointRow, manifest: Manifest, referred: Mapping[tuple[str, Digest], int]
+) -> str | None:
+    """Whether the manifest, the frame, the storages and what the checkpoint refers to say the same."""
+    if manifest.frame != row.frame or manifest.size != row.nbytes:
+        return "its manifest is of another file"
+    frame_size = sum(span.length for span in frame_spans(manifest.size, manifest.storages))
+    storages = ((storage.digest, storage.span.length) for storage in manifest.storages if storage.digest is not None)
+    needed = {(row.model.namespace, digest): size for digest, size in chain([(row.frame, frame_size)], storages)}
+    for key, size in needed.items():
+        if key not in referred:
+            return f"it does not refer to {key[1]}, which it needs"
+        if referred[key] != size:
+            return f"{key[1]} has {referred[key]:,} bytes, where its manifest says {size:,}"
+    needed[row.model.namespace, row.manifest] = 0
+    if row.manifest not in {digest for _, digest in referred}:
+        return "it does not refer to its manifest"
+    if extra := [digest for namespace, digest in referred if (namespace, digest) not in needed]:
+        return f"it refers to {extra[0]}, which it does not need"
+    return None

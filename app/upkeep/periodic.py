@@ -1,0 +1,81 @@
+"""Sweeping from time to time, beside whatever else a server process does."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ..catalog import Catalog, leases
+from ..errors import StateroomError
+from ..store import PackStore
+from ..store.keys import new_name
+from .shift import Shift, Stopped
+from .sweep import Swept, sweep
+
+_log = logging.getLogger("stateroom.sweep")
+
+FIRST_AFTER = 60.0
+"""Seconds after its start at which a server tries for the first time, if its interval is no shorter."""
+
+PATIENCE = 10.0
+"""Seconds to wait for a sweep that was told to stop: it does between two steps, each of some milliseconds."""
+
+TURN = "periodic sweep"
+"""The lease that lasts from one periodic sweep to the next, whoever does it."""
+
+
+class PeriodicSweeps:
+    """A thread that sweeps every ``interval`` seconds, unless another process that shares the catalog has. Needs
+    ``close``.
+
+    ``on_swept`` is told, in that thread, what each sweep freed.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: PackStore,
+        spool_folder: Path,
+        grace: float,
+        interval: float,
+        on_swept: Callable[[Swept], None],
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._spool_folder = spool_folder
+        self._grace = grace
+        self._interval = interval
+        self._on_swept = on_swept
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stopping.set()
+        self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        wait = min(self._interval, FIRST_AFTER)
+        while not self._stopping.wait(wait):
+            wait = self._interval
+            try:
+                self._sweep_if_due()
+            except Stopped:
+                continue
+            except StateroomError as error:
+                _log.warning("a sweep broke off, and is tried again later: %s", error)
+            except Exception:  # noqa: BLE001 - the log is the only one to be told; the next sweep may do better
+                _log.exception("a sweep failed")
+
+    def _sweep_if_due(self) -> None:
+        with self._catalog.write() as w:
+            # A little shorter than the interval, so that whoever did it last is not just too early for the next.
+            if not leases.take(w, TURN, new_name(), self._interval * 0.9):
+                return
+        shift = Shift(self._catalog, self._stopping.is_set)
+        if not shift.begin():
+            return
+        try:
+            self._on_swept(sweep(self._catalog, self._store, self._spool_folder, self._grace, shift.go_on))
+        finally:
+            shift.end()

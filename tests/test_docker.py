@@ -1,0 +1,294 @@
+"""What the image and docker-compose.yml run, without Docker: their very commands, as processes with their settings."""
+
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import yaml
+
+from app.serve import KILL_SECONDS
+from tests.docs import ROOT
+from tests.postgres import Postgres
+from tests.requirements import closure, normal
+from tests.server import READY, Server, server_environment, start_server
+
+BESIDE_PYTHON = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+SECRETS = {"STATEROOM_SERVER_TOKEN": "secret", "POSTGRES_PASSWORD": "unused"}
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    name: str
+    text: str
+
+
+def stages() -> list[list[Instruction]]:
+    """The Dockerfile's, each beginning with its FROM."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    found: list[list[Instruction]] = []
+    for line in filter(None, joined.splitlines()):
+        instruction = Instruction(*line.split(" ", 1))
+        if instruction.name == "FROM":
+            found.append([])
+        found[-1].append(instruction)
+    return found
+
+
+def last(name: str) -> str:
+    """Of the stage that becomes the image."""
+    return [instruction.text for instruction in stages()[-1] if instruction.name == name][-1]
+
+
+def image_environment() -> dict[str, str]:
+    """What ENV sets, but for the PATH, which is here that of the tests."""
+    pairs = (word.split("=", 1) for text in [last("ENV")] for word in shlex.split(text))
+    return {**dict(pairs), "PATH": BESIDE_PYTHON}
+
+
+def health_check() -> list[str]:
+    return json.loads(last("HEALTHCHECK").partition("CMD ")[2])
+
+
+def compose(env: Mapping[str, str] = SECRETS) -> dict:
+    """docker-compose.yml with its variables put in. Raises LookupError where it demands one that is not set."""
+
+    def value(found: re.Match[str]) -> str:
+        name, demand = found[1], found[2]
+        if not env.get(name):
+            raise LookupError(f"{name}: {demand}")
+        return env[name]
+
+    text = re.sub(r"\$\{(\w+):\?([^}]+)\}", value, (ROOT / "docker-compose.yml").read_text())
+    assert "${" not in text
+    return yaml.safe_load(text)
+
+
+def seconds(duration: str) -> int:
+    found = re.fullmatch(r"(\d+)s", duration)
+    assert found is not None
+    return int(found[1])
+
+
+# The image
+
+
+def test_the_build_needs_only_what_is_copied_and_gives_the_wheel_that_is_installed(tmp_path: Path) -> None:
+    for instruction in stages()[0]:
+        if instruction.name == "COPY":
+            *sources, target = instruction.text.split()
+            for source in sources:
+                assert let_through(source), f".dockerignore keeps {source} back"
+                into = tmp_path / "src" / target
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, into, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    into.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(ROOT / source, into)
+    (build,) = (instruction.text for instruction in stages()[0] if instruction.name == "RUN")
+    (wheel,) = (command.strip() for command in build.split("&&") if "pip wheel" in command)
+    words = shlex.split(wheel.replace("/wheels", str(tmp_path / "wheels")))
+    subprocess.run([sys.executable, "-m", *words, "-q", "--no-index"], cwd=tmp_path / "src", check=True)
+    assert [file.name.split("-")[0] for file in (tmp_path / "wheels").iterdir()] == ["stateroom_server"]
+
+
+def let_through(source: str) -> bool:
+    """By .dockerignore, in which the last pattern that matches wins."""
+    through = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line and not line.startswith("#") and fnmatch.fnmatch(source, line.lstrip("!")):
+            through = line.startswith("!")
+    return through
+
+
+def test_nothing_of_the_checkout_but_the_server_gets_into_the_image() -> None:
+    through = {path.name for path in ROOT.iterdir() if let_through(path.name)}
+    assert through == {"app", "migrations", "constraints.txt", "pyproject.toml", "README.md"}
+
+
+def test_everything_in_the_image_is_pinned_to_what_was_tested() -> None:
+    (build,) = (instruction.text for instruction in stages()[0] if instruction.name == "RUN")
+    for command in build.split("&&"):
+        if " install " in command:
+            assert "-c constraints.txt" in command
+            assert "--only-binary :all:" in command
+            assert "--no-cache-dir" in command
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pinned = {normal(name): version for name, version in pins.items()}
+    needed = {name: distribution.version for name, distribution in closure("stateroom-server").items()}
+    assert "torch" not in needed
+    assert {name: pinned.get(name) for name in needed if name != "stateroom-server"} == {
+        name: version for name, version in needed.items() if name != "stateroom-server"
+    }
+
+
+def test_the_image_is_nobodys_root_and_its_data_belongs_to_whom_it_runs_as() -> None:
+    uid, gid = last("USER").split(":")
+    assert int(uid) > 0
+    assert int(gid) > 0
+    made = last("RUN")
+    assert f"install --directory --owner={uid} --group={gid} {last('VOLUME')}" in made
+    assert last("WORKDIR") == last("VOLUME") == image_environment()["STATEROOM_DATA_DIR"]
+    assert all(":" in stage[0].text for stage in stages()), "a base image without a tag"
+
+
+def command_of(words: list[str]) -> tuple[str, ...]:
+    """ENTRYPOINT and these words, as the tests' environment has them."""
+    program, *rest = [*json.loads(last("ENTRYPOINT")), *words]
+    found = shutil.which(program, path=BESIDE_PYTHON)
+    assert found is not None
+    return (found, *rest)
+
+
+def test_without_a_token_the_image_refuses_to_start_and_says_what_to_do(tmp_path: Path) -> None:
+    env = {**server_environment(image_environment()), "STATEROOM_DATA_DIR": str(tmp_path / "data")}
+    refused = subprocess.run(
+        command_of(json.loads(last("CMD"))), env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert refused.returncode == 2
+    assert "STATEROOM_SERVER_TOKEN" in refused.stderr
+
+
+def test_the_image_serves_is_healthy_while_it_does_and_ends_well_when_told_to(tmp_path: Path) -> None:
+    port = free_port()
+    env = {
+        **image_environment(),
+        "STATEROOM_PORT": str(port),
+        "STATEROOM_DATA_DIR": str(tmp_path / "data"),
+        "STATEROOM_SERVER_TOKEN": "secret",
+    }
+    assert healthy(env) is False
+    with serving(command_of(json.loads(last("CMD"))), env, tmp_path) as process:
+        assert healthy(env) is True
+        assert healthy({**env, "http_proxy": "http://127.0.0.1:9"}) is True
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False).status_code == 401
+        process.send_signal(getattr(signal, last("STOPSIGNAL")))
+        assert process.wait(60) == 0
+    assert healthy(env) is False
+
+
+def test_as_the_first_process_it_still_heeds_the_signal_to_stop(tmp_path: Path) -> None:
+    """The kernel gives PID 1 only the signals that it handles."""
+    isolated = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no namespace of processes can be made here")
+    server = start_server(tmp_path / "data", command=(*isolated, *command_of([])))
+    try:
+        (first,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        assert re.search(r"^NSpid:\s+\d+\s+1$", Path(f"/proc/{first}/status").read_text(), re.MULTILINE)
+        os.kill(int(first), signal.SIGTERM)
+        assert server.process.wait(60) == 0
+    finally:
+        server.kill()
+
+
+def healthy(env: Mapping[str, str]) -> bool:
+    program, *arguments = health_check()
+    found = shutil.which(program, path=BESIDE_PYTHON)
+    assert found is not None
+    checked = subprocess.run([found, *arguments], env=dict(env), capture_output=True, timeout=60, check=False)
+    return checked.returncode == 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def serving(command: tuple[str, ...], env: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """It runs, and has said that it is ready."""
+    log = folder / "serving.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=server_environment(env), stdout=subprocess.PIPE, stderr=out, start_new_session=True
+        )
+    try:
+        assert process.stdout is not None
+        assert READY.match(process.stdout.readline().decode()), log.read_text()
+        yield process
+    finally:
+        Server(process, "", folder, log, (), env).kill()
+        process.stdout.close()
+
+
+# docker-compose.yml
+
+
+def test_compose_demands_its_secrets_and_says_how_to_make_them() -> None:
+    for missing in SECRETS:
+        with pytest.raises(LookupError, match=rf"{missing}: set it to a secret; docker-compose\.yml shows how"):
+            compose({name: value for name, value in SECRETS.items() if name != missing})
+        assert f'echo "{missing}=$(python3 -c' in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_compose_starts_them_in_the_order_in_which_they_need_each_other() -> None:
+    services = compose()["services"]
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert services["stateroom"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert services["postgres"]["healthcheck"]["test"][1] == "pg_isready"
+    assert services["migrate"]["restart"].startswith("on-failure")
+    assert {services[name]["restart"] for name in ("postgres", "stateroom")} == {"unless-stopped"}
+
+
+def test_compose_lets_transfers_end_keeps_what_matters_and_limits_its_logs() -> None:
+    whole = compose()
+    server, database = whole["services"]["stateroom"], whole["services"]["postgres"]
+    assert seconds(server["stop_grace_period"]) > KILL_SECONDS
+    assert server["init"] is True
+    assert server["read_only"] is True
+    assert server["volumes"] == [f"data:{last('VOLUME')}"]
+    assert server["ports"] == [f"{last('EXPOSE')}:{last('EXPOSE')}"]
+    assert database["volumes"][0].split(":")[0] in whole["volumes"]
+    assert all("max-size" in service["logging"]["options"] for service in whole["services"].values())
+
+
+def test_the_servers_database_is_the_one_that_compose_makes() -> None:
+    services = compose()["services"]
+    url = urlsplit(services["stateroom"]["environment"]["STATEROOM_DATABASE_URL"])
+    made = services["postgres"]["environment"]
+    assert (url.scheme, url.hostname) == ("postgresql", "postgres")
+    assert (url.username, url.path) == (made["POSTGRES_USER"], f"/{made['POSTGRES_DB']}")
+    assert services["stateroom"]["environment"]["PGPASSWORD"] == made["POSTGRES_PASSWORD"]
+
+
+def test_what_compose_runs_migrates_then_serves_a_postgresql(postgres: Postgres, tmp_path: Path) -> None:
+    services = compose()["services"]
+    port = free_port()
+    env = {
+        **image_environment(),
+        **services["stateroom"]["environment"],
+        "STATEROOM_DATABASE_URL": postgres.empty_database(),
+        "STATEROOM_PORT": str(port),
+        "STATEROOM_DATA_DIR": str(tmp_path / "data"),
+    }
+    serve = command_of(services["stateroom"]["command"])
+
+    def run(command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env=server_environment(env), capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert run(serve).returncode == 1, "it must not start before it is migrated"
+    migrated = run(command_of(services["migrate"]["command"]))
+    assert (migrated.returncode, migrated.stderr) == (0, "")
+    with serving(serve, env, tmp_path):
+        assert healthy(env) is True
+        asked = httpx.get(
+            f"http://127.0.0.1:{port}/v1/models", headers={"Authorization": "Bearer secret"}, trust_env=False
+        )
+        assert asked.json()["items"] == []

@@ -1,0 +1,198 @@
+"""Compaction: which packs it takes, and that nothing is lost on the way whatever happens there."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.catalog import Catalog, packs
+from app.catalog.unused import PackUse
+from app.deliver.service import Deliver
+from app.errors import PackMissing
+from app.store import LocalPackStore
+from app.upkeep.compact import MOSTLY_DEAD, SHARED_BYTES, SHARED_PACKS, WORTH_BYTES, plan_compaction
+from tests.ingest.workplace import MIB, Workplace, torch_file, weights
+from tests.store.devices import mounted_tmpfs
+from tests.upkeep.sweeping import check, delete, foresee_now, sweep_now
+
+SIZES = st.integers(0, 2 * SHARED_BYTES)
+USES = st.lists(st.tuples(SIZES, SIZES).map(lambda pair: PackUse(0, "p", max(pair), min(pair))), max_size=50)
+
+
+@given(USES)
+def test_a_plan_copies_less_than_it_frees_and_no_new_pack_grows_without_bound(uses: list[PackUse]):
+    for group in plan_compaction(uses):
+        live, freed = sum(use.live for use in group), sum(use.size - use.live for use in group)
+        assert live < freed
+        assert freed >= WORTH_BYTES
+        assert len(group) == 1 or (live <= SHARED_BYTES and len(group) <= SHARED_PACKS)
+        assert all(0 < use.live < use.size * MOSTLY_DEAD for use in group)
+
+
+def test_what_is_hardly_worth_it_stays_until_several_come_together():
+    small = PackUse(1, "small", 300_000, 1_000)
+    assert plan_compaction([small] * 3) == []
+    assert plan_compaction([small] * 4) == [(small,) * 4]
+
+
+def mostly_dead(place: Workplace, seed: int) -> tuple:
+    """A pack of 4 MiB of which 1 MiB is what a later checkpoint shares."""
+    shared = weights(seed)
+    first = place.upload(torch_file({"shared": shared, "a": weights(seed + 1, 3)}))
+    data = torch_file({"shared": shared})
+    kept = place.upload(data)
+    delete(place, first.version)
+    return kept, data
+
+
+def test_the_live_part_of_several_packs_moves_to_one_and_the_rest_is_free(place: Workplace):
+    kept = [mostly_dead(place, seed) for seed in (10, 20, 30)]
+    swept = sweep_now(place)
+    assert swept.compacted_packs == 3
+    assert swept.copied_bytes == 3 * MIB
+    assert place.bytes_stored() < 3.2 * MIB
+    assert len({blob.pack for blob in place.blobs([storage_of(place, c) for c, _ in kept]).values()}) == 1
+    for checkpoint, data in kept:
+        assert place.original(checkpoint) == data
+    assert check(place) == []
+    assert foresee_now(place).compacted_packs == 0
+
+
+def storage_of(place: Workplace, checkpoint) -> str:
+    return place.manifest(checkpoint).storages[0].digest
+
+
+def pack_of(place: Workplace, checkpoint) -> str:
+    digest = storage_of(place, checkpoint)
+    return place.blobs([digest])[digest].pack
+
+
+def file_of(place: Workplace, pack: str) -> Path:
+    (file,) = place.folder.rglob(f"{pack}.pack")
+    return file
+
+
+def test_a_damaged_blob_is_never_copied_and_its_pack_stays_and_is_named(place: Workplace):
+    (whole, data), (hurt, _) = mostly_dead(place, 10), mostly_dead(place, 20)
+    digest = storage_of(place, hurt)
+    blob = place.blobs([digest])[digest]
+    file = file_of(place, blob.pack)
+    with file.open("r+b") as opened:
+        opened.seek(blob.offset + 1000)
+        byte = opened.read(1)
+        opened.seek(blob.offset + 1000)
+        opened.write(bytes([byte[0] ^ 1]))
+    before = file.read_bytes()
+    swept = sweep_now(place)
+    assert swept.damaged == (blob.pack,)
+    assert swept.compacted_packs == 1
+    assert file.read_bytes() == before
+    assert place.original(whole) == data
+    assert [finding.kind for finding in check(place)] == ["blob-damaged"]
+
+
+def test_a_pack_that_is_lost_is_named_and_keeps_nobody_from_the_others(place: Workplace):
+    (whole, data), (lost, _) = mostly_dead(place, 10), mostly_dead(place, 20)
+    pack = pack_of(place, lost)
+    file_of(place, pack).unlink()
+    swept = sweep_now(place)
+    assert (swept.damaged, swept.compacted_packs) == ((pack,), 1)
+    assert place.original(whole) == data
+
+
+def test_blobs_of_many_blocks_keep_every_byte(place: Workplace):
+    shared = weights(1, 40)
+    place.upload(torch_file({"shared": shared, "a": weights(2, 50)}))
+    data = torch_file({"shared": shared})
+    kept = place.upload(data)
+    delete(place, 1)
+    assert sweep_now(place).copied_bytes == 40 * MIB
+    assert place.original(kept) == data
+    assert check(place) == []
+
+
+def test_where_there_is_no_room_for_the_live_part_the_old_pack_stays(tmp_path: Path, database_url: str):
+    with mounted_tmpfs(tmp_path / "small", 8) as folder:
+        place = Workplace.of(folder, Catalog(database_url, durable=False))
+        shared = weights(1, 2)
+        place.upload(torch_file({"shared": shared, "a": weights(2, 3)}))
+        data = torch_file({"shared": shared})
+        kept = place.upload(data)
+        delete(place, 1)
+        (folder / "filler").write_bytes(bytes(2 * MIB))
+        swept = sweep_now(place)
+        assert (swept.compacted_packs, swept.damaged) == (0, ())
+        assert place.original(kept) == data
+        (folder / "filler").unlink()
+        assert sweep_now(place).compacted_packs == 1
+        assert place.original(kept) == data
+        assert check(place) == []
+        place.close()
+
+
+def test_a_copy_whose_lease_was_taken_away_moves_nothing(place: Workplace):
+    """A server that starts alone, beside a sweep by hand, gives up what nobody can be writing."""
+    kept, data = mostly_dead(place, 1)
+
+    class GivenUp(LocalPackStore):
+        def write(self, name, buffers):
+            size = super().write(name, buffers)
+            with place.catalog.write() as w:
+                packs.finish_all(w)
+                packs.give_up(w, datetime.now(UTC))
+            self.delete(name)
+            return size
+
+    hindered = replace(place, store=GivenUp(place.folder, durable=False))
+    swept = sweep_now(hindered)
+    assert swept.compacted_packs == 0
+    assert place.original(kept) == data
+    assert sweep_now(place).compacted_packs == 1
+    assert place.original(kept) == data
+    assert check(place) == []
+
+
+def test_a_download_that_runs_while_its_packs_are_compacted_ends_with_the_right_bytes(place: Workplace):
+    shared = weights(1, 40)
+    place.upload(torch_file({"shared": shared, "a": weights(2, 50)}))
+    data = torch_file({"shared": shared})
+    kept = place.upload(data)
+    delete(place, 1)
+    deliver = Deliver(place.catalog, place.store)
+    received = bytearray()
+    download = deliver.original(kept)
+
+    async def read() -> None:
+        async for views in download.windows(0, download.size):
+            received.extend(b"".join(views))
+            if len(received) < 20 * MIB:
+                old = pack_of(place, kept)
+                assert sweep_now(place).compacted_packs == 1
+                with pytest.raises(PackMissing):
+                    place.store.size(old)
+
+    asyncio.run(read())
+    deliver.close()
+    assert received == data
+
+
+def test_compaction_holds_a_block_at_a_time(place: Workplace):
+    """However much is live: what it reads is mapped, and let go of before the next block."""
+    shared = weights(1, 100)
+    place.upload(torch_file({"shared": shared, "a": weights(2, 110)}))
+    place.upload(torch_file({"shared": shared}))
+    delete(place, 1)
+    mapped: list[int] = []
+
+    def watch() -> None:
+        lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if ".pack" in line]
+        ranges = (line.split()[0].split("-") for line in lines)
+        mapped.append(sum(int(end, 16) - int(start, 16) for start, end in ranges))
+
+    assert sweep_now(place, go_on=watch).copied_bytes == 100 * MIB
+    assert len(mapped) > 7
+    assert max(mapped) <= 2 * 17 * MIB
