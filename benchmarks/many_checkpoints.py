@@ -50,8 +50,8 @@ def rows(bench: Bench) -> Iterator[Row]:
 def _of(bench: Bench, database: str, few_url: str | None, many_url: str | None) -> Iterator[Row]:
     """Both servers are asked the same in turn: what slows the machine down for a while slows down both."""
     with ExitStack() as stack:
-        few = stack.enter_context(Connection(_server(bench, stack, few_url, FEW).base_url))
-        many = stack.enter_context(Connection(_server(bench, stack, many_url, MANY).base_url))
+        servers = _server(bench, stack, few_url, FEW), _server(bench, stack, many_url, MANY)
+        few, many = (stack.enter_context(Connection(server.base_url)) for server in servers)
         into = memoryview(bytearray(1 << 20))
         random = Random(0)
         for question, path in QUESTIONS.items():
