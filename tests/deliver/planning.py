@@ -1,6 +1,7 @@
 """Planning without a server: from a file's bytes to the bytes of what would be served."""
 
 import io
+import zipfile
 import zlib
 from dataclasses import replace
 from typing import Any
@@ -76,3 +77,22 @@ def served_file(data: bytes, device: str | None = None) -> bytes:
 
 def served_state_dict(data: bytes, **query: Any) -> bytes:
     return materialise(planned(data, Wanted(query=StateDictQuery(**query))), data)
+
+
+def big_endian(data: bytes) -> bytes:
+    """A torch zip as a big-endian machine would have written it."""
+    storages = index(memoryview(data)).manifest.storages
+    words = {one.key: 1 if one.dtype is None else one.dtype.word for one in storages}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(buffer, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            _, _, record = name.partition("/")
+            if record == "byteorder":
+                content = b"big"
+            elif record.startswith("data/"):
+                word = words[record.removeprefix("data/")]
+                content = b"".join(content[i : i + word][::-1] for i in range(0, len(content), word))
+            if record not in {".format_version", ".storage_alignment"}:
+                target.writestr(name, content)
+    return buffer.getvalue()
