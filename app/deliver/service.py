@@ -123,6 +123,7 @@ class Deliver:
         self, checkpoint: Checkpoint, target: Mapping[str, TargetTensor], query: StateDictQuery
     ) -> tuple[Report, str]:
         """What ``load_state_dict(strict=False)`` would do, and the digest of a plan that sends just what matched."""
+        _require_cast(query)
         manifest = self.manifest(checkpoint)
         number = choose_component(manifest, query.component)
         if number is None or manifest.components[number].kind != "state_dict":
@@ -179,8 +180,7 @@ class Deliver:
         return BlobReader(self._catalog, self._store, checkpoint.model.namespace, checkpoint.frame)
 
     def _planned(self, checkpoint: Checkpoint, wanted: Wanted) -> Download:
-        if wanted.query is not None and wanted.query.dtype is not None:
-            require_torch()
+        _require_cast(wanted.query)
         text = wanted.to_json()
         planned = self._plans.get(
             f"{checkpoint.model.namespace} {checkpoint.manifest} {text}", lambda: self._plan(checkpoint, wanted)
@@ -215,6 +215,12 @@ class Deliver:
             checksums=Following(checksums, planned.crc32s, reader, blobs) if planned.format == "pt" else None,
             executor=self._executor,
         )
+
+
+def _require_cast(query: StateDictQuery | None) -> None:
+    """Raises SelectionError where a query asks for a dtype and there is no torch to cast with."""
+    if query is not None and query.dtype is not None:
+        require_torch()
 
 
 def _etag(kind: str, checkpoint: Checkpoint, wanted: str) -> str:
