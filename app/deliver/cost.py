@@ -20,6 +20,10 @@ ROOM_TO_GROW = 1 << 30
 MAX_BLOCK_READS = 20_000
 """Of one tensor. Each reads and verifies up to 16 MiB."""
 
+SHORT_LINE = 16
+MAX_SHORT_LINES = 500_000
+"""Elements, and how many lines of fewer than that are copied one by one: views of many dimensions have no others."""
+
 
 def check_cost(tensors: Iterable[Content], manifest: Manifest) -> None:
     """Raises SelectionError ``too-expanded`` or ``too-strided``."""
@@ -41,12 +45,19 @@ def check_cost(tensors: Iterable[Content], manifest: Manifest) -> None:
 
 def _check_reads(name: str, conversion: Conversion, starts: list[int]) -> None:
     """``starts`` are where in the file the storages of some size begin, in order."""
+    longest = max(size for size, _ in conversion.dims)
+    if longest < SHORT_LINE and conversion.count // longest > MAX_SHORT_LINES:
+        raise SelectionError(
+            f"the elements of {name[:200]!r} lie in order in no direction, and there are {conversion.count:,} of them. "
+            "Exclude it, or ask for pt, where views stay views",
+            code="too-strided",
+        )
     i = bisect_right(starts, conversion.source.start)
     origin = conversion.source.start - starts[i - 1] if i else 0
     reads, length = 0, strip_length(conversion)
     for first in range(0, conversion.count, length):
         last = min(first + length, conversion.count)
-        reads += len(blocks_touched(conversion, first, last, origin, MAX_BLOCK_READS))
+        reads += len(blocks_touched(conversion, first, last, origin))
         if reads > MAX_BLOCK_READS:
             raise SelectionError(
                 f"the elements of {name[:200]!r} lie so far apart that putting them in order takes more than "

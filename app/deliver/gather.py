@@ -15,6 +15,9 @@ from ..values.conversion import Dims
 MAX_LINE = 32 * 1024
 """Elements copied in one go: a copy keeps the interpreter lock."""
 
+MAX_PLACES = 1024
+"""Stretches that a box is looked at in, one by one, for the blocks it needs."""
+
 _FORMATS: Mapping[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
@@ -64,27 +67,19 @@ def _with_strides(dims: Dims) -> Iterator[tuple[int, int, int]]:
         yield size, stride, inner
 
 
-def touched(box: Box, itemsize: int, block: int, origin: int, limit: int) -> set[int]:
-    """Which blocks of ``block`` bytes a box has elements in; ``origin`` is the byte at which the view's first one
-    lies. Stops when there are more than ``limit``.
+def touched(box: Box, itemsize: int, block: int, origin: int) -> set[int]:
+    """The blocks of ``block`` bytes that a box has elements in; of a box in very many places those between them, too.
+    ``origin`` is the byte at which the view's first element lies.
     """
-    dims = [(size, stride * itemsize) for size, stride, _ in box.dims]
-    return _touched(dims, origin + box.stored * itemsize, block, limit)
-
-
-def _touched(dims: list[tuple[int, int]], start: int, block: int, limit: int) -> set[int]:
-    widest = max(dims, key=lambda dim: dim[1], default=(1, 0))
-    if widest[1] <= block:
-        end = start + sum((size - 1) * stride for size, stride in dims)
-        return set(range(start // block, end // block + 1))
-    rest = list(dims)
-    rest.remove(widest)
-    found: set[int] = set()
-    for i in range(widest[0]):
-        found |= _touched(rest, start + i * widest[1], block, limit)
-        if len(found) > limit:
+    start = origin + box.stored * itemsize
+    starts, reach = {start}, sum((size - 1) * stride * itemsize for size, stride, _ in box.dims)
+    for size, stride, _ in sorted(box.dims, key=lambda dim: -dim[1]):
+        step = stride * itemsize
+        if step <= block or len(starts) * size > MAX_PLACES:
             break
-    return found
+        starts = {place + i * step for place in starts for i in range(size)}
+        reach -= (size - 1) * step
+    return {index for place in starts for index in range(place // block, (place + reach) // block + 1)}
 
 
 def gather(dims: Dims, itemsize: int, first: int, last: int, stretches: Iterable[tuple[int, memoryview]]) -> bytearray:

@@ -34,9 +34,6 @@ CONTIGUOUS_STRIP = 4 * 1024 * 1024
 GATHERED_STRIP = BLOCK_SIZE
 """The same where elements lie apart: the more at once, the seldomer each block is read."""
 
-MAX_BLOCKS = 1 << 20
-"""More than any one strip is let through with: plans are refused long before."""
-
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -161,16 +158,13 @@ def strip_length(conversion: Conversion) -> int:
     return largest // max(conversion.dtype.itemsize, conversion.to.itemsize)
 
 
-def blocks_touched(conversion: Conversion, first: int, last: int, origin: int, limit: int) -> set[int]:
+def blocks_touched(conversion: Conversion, first: int, last: int, origin: int) -> set[int]:
     """The blocks that elements ``[first, last)`` lie in; ``origin`` is where in its blob the conversion's source
-    starts. Gives up with more than ``limit``.
+    starts.
     """
+    itemsize = conversion.dtype.itemsize
     found: set[int] = set()
-    for box in boxes(conversion.dims, first, last):
-        found |= touched(box, conversion.dtype.itemsize, BLOCK_SIZE, origin, limit)
-        if len(found) > limit:
-            break
-    return found
+    return found.union(*(touched(box, itemsize, BLOCK_SIZE, origin) for box in boxes(conversion.dims, first, last)))
 
 
 def _sources(blobs: BlobMap, conversion: Conversion, first: int, last: int) -> Iterator[tuple[int, BlockPart]]:
@@ -184,7 +178,7 @@ def _sources(blobs: BlobMap, conversion: Conversion, first: int, last: int) -> I
         yield from _placed(blocks_of(blobs, source), 0)
         return
     origin = blob.span.start
-    for index in sorted(blocks_touched(conversion, first, last, origin, MAX_BLOCKS)):
+    for index in sorted(blocks_touched(conversion, first, last, origin)):
         start, end = max(index * BLOCK_SIZE, origin), min((index + 1) * BLOCK_SIZE, blob.span.end)
         yield start - origin, next(blocks_in(BlobSpan(blob.digest, Span(start, end), blob.length)))
 

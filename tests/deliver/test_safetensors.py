@@ -213,6 +213,10 @@ def test_a_view_that_takes_too_many_reads_is_refused():
     with pytest.raises(SelectionError) as refused:
         check_cost([content((rows, rows), (1, rows))], whole)
     assert refused.value.code == "too-strided"
+    check_cost([content((64,) * 4, tuple(64**i for i in range(4)))], whole)
+    with pytest.raises(SelectionError, match="in no direction") as refused:
+        check_cost([content((2,) * 24, tuple(2**i for i in range(24)))], whole)
+    assert refused.value.code == "too-strided"
 
 
 def test_a_plan_made_in_a_child_is_the_plan_made_here():
