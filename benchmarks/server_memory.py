@@ -30,7 +30,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 def peak(bench: Bench, size: int) -> int:
     """The most memory, in bytes, that a fresh server used to take in a checkpoint of ``size`` bytes, and give it back
-    both as it was and remapped.
+    as it was, remapped, and in part cast and as safetensors.
     """
     file = bench.folder / "memory.tar"
     write_general(file, size)
@@ -40,6 +40,8 @@ def peak(bench: Bench, size: int) -> int:
         file.unlink()
         connection.get(f"{MODEL}/checkpoints/1/original", into)
         connection.get(f"{MODEL}/checkpoints/1/file?device=cuda:0", into)
+        for query in ("dtype=bfloat16", "dtype=float16&format=safetensors"):
+            connection.get(f"{MODEL}/checkpoints/1/state_dict?component=optimizer_state_dict&{query}", into)
     return sum(peaks.values())
 
 

@@ -10,7 +10,7 @@ from tests.server import server_environment
 QUICK = ("plain_download", "plain_upload", "warm_start", "derived_downloads", "many_clients")
 """All but server_memory, which test_memory.py runs."""
 
-BARS = {"P1", "P3", "P6", "P7", "P10"}
+BARS = {"P1", "P3", "P6", "P7", "P10", "P11"}
 
 
 def test_the_benchmarks_run_and_print_a_row_for_every_bar(tmp_path: Path) -> None:

@@ -51,7 +51,6 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     "malformed-request": Kind(400, "The request is malformed"),
     "request-timeout": Kind(408, "The request took too long to come"),
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
-    "format-unavailable": Kind(501, "This server does not write that format"),
     "no-original": Kind(404, "There is no uploaded file"),
 }
 """By the error's code where it has an entry, else by its very class."""

@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 from fastapi import Depends, Query
 from pydantic import BaseModel, ConfigDict
 
 from ..deliver.download import Download
 from ..deliver.service import Deliver
-from ..errors import InvalidRequest, SelectionError
+from ..errors import InvalidRequest
 from ..select.query import StateDictQuery, parse_rename
 from ..values.checkpoint import Checkpoint
-
-_UNSERVED = "not served yet"
 
 
 class SelectionBody(BaseModel):
@@ -34,13 +32,7 @@ class SelectionBody(BaseModel):
 
     @property
     def query(self) -> StateDictQuery:
-        """Raises SelectionError for what is not served, and for an unknown device."""
-        if self.dtype is not None or self.dtype_exclude:
-            raise SelectionError("this server cannot cast tensors: leave out dtype", code="cast-unavailable")
-        if self.format == "safetensors":
-            raise SelectionError("this server does not write safetensors: ask for pt", code="format-unavailable")
-        if self.format != "pt":
-            raise SelectionError(f"there is no format {self.format!r}; pt is", code="unknown-format", near=("pt",))
+        """Raises SelectionError for an unknown device, dtype or format."""
         return StateDictQuery(
             component=self.component,
             strip_prefix=self.strip_prefix,
@@ -49,6 +41,9 @@ class SelectionBody(BaseModel):
             rename=tuple(self.rename),
             add_prefix=self.add_prefix,
             device=self.device,
+            dtype=self.dtype,
+            dtype_exclude=tuple(self.dtype_exclude),
+            format=cast("Literal['pt', 'safetensors']", self.format),  # which is checked there
         )
 
 
@@ -62,9 +57,11 @@ async def selection_in_query(
     rename: Annotated[list[str], Query(description="`OLD=>NEW`, prefix to prefix; or `re:OLD=>NEW` with `\\1`")] = [],  # noqa: B006 - as above
     add_prefix: Annotated[str | None, Query()] = None,
     device: Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")] = None,
-    dtype: Annotated[str | None, Query(description=_UNSERVED)] = None,
-    dtype_exclude: Annotated[list[str], Query(description=_UNSERVED)] = [],  # noqa: B006 - as above
-    format_: Annotated[str, Query(alias="format", description="`pt`")] = "pt",
+    dtype: Annotated[
+        str | None, Query(description="what floating tensors are cast to: `float32`, `float16`, `bfloat16`")
+    ] = None,
+    dtype_exclude: Annotated[list[str], Query(description="new keys that stay as they are; as `include`")] = [],  # noqa: B006 - as above
+    format_: Annotated[str, Query(alias="format", description="`pt` or `safetensors`")] = "pt",
 ) -> StateDictQuery:
     return SelectionBody(
         component=component,

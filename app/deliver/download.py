@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from .checksums import Following
 from .plan import Plan
 from .read import BlobReader
 from .spans import BlobMap
@@ -26,6 +27,7 @@ class Download:
     plan: Plan
     blobs: BlobMap
     reader: BlobReader
+    checksums: Following | None
     executor: Executor
 
     async def windows(self, start: int, end: int) -> AsyncIterator[list[memoryview]]:
@@ -38,7 +40,11 @@ class Download:
 
         def load_next() -> list[memoryview] | None:
             window = next(windows, None)
-            return None if window is None else self.reader.load(window)
+            if window is None:
+                if self.checksums is not None:
+                    self.checksums.keep()
+                return None
+            return self.reader.load(window, self.checksums)
 
         while (views := await loop.run_in_executor(self.executor, load_next)) is not None:
             yield views

@@ -5,26 +5,25 @@ upload: 147 tensors take 3 ms, and no second representation can ever disagree wi
 """
 
 import json
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..formats.contents import find_components
-from ..formats.layout import trimmed, whole
-from ..formats.modules import is_module, state_dict_pairs
+from ..formats.layout import Layout, trimmed, whole
 from ..formats.pickle.emit import emit
-from ..formats.pickle.nodes import Call, Dict, Global, Node
-from ..formats.readers import MAX_STEPS, tree_of
+from ..formats.pickle.nodes import Node
+from ..formats.readers import tree_of
+from ..formats.safetensors.contents import contents_of
+from ..formats.safetensors.write import write_safetensors
 from ..formats.torch_zip.write import Record, write_torch_zip
-from ..formats.tree import Budget, pairs_of, refs_in, walk
-from ..formats.weights_only import Keeper, is_leaf, metadata_of
-from ..select.components import choose_component
-from ..select.keys import select_keys, select_leaves
-from ..select.modules import select_modules
+from ..formats.tree import refs_in
 from ..select.query import StateDictQuery
-from ..values.manifest import Manifest, Path, dotted
+from ..values.conversion import Conversion
+from ..values.manifest import Manifest, Storage
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
+from .cost import check_cost
+from .pick import Picked, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +50,32 @@ class Wanted:
         if fields["query"] is None:
             return cls(device=fields["device"])
         query: dict[str, Any] = fields["query"]
-        for name in ("include", "exclude", "rename"):
+        for name in ("include", "exclude", "rename", "dtype_exclude"):
             query[name] = tuple(tuple(v) if isinstance(v, list) else v for v in query.get(name, ()))
         return cls(StateDictQuery(**query), only)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStorage:
-    """A storage of the planned file: ``span`` is where it lies in that, ``source`` where in the uploaded file."""
+    """A storage of the planned file, or a tensor of a safetensors file: ``span`` is where it lies in that, ``source``
+    where in the uploaded file, or what is made of that.
+    """
 
     span: Span
-    source: Span
+    source: Span | Conversion
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``left_out`` are the dotted paths of values that a file safe for ``weights_only=True`` cannot hold."""
+    """``left_out`` are the dotted paths of values that the file cannot hold. ``crc32s`` are those of conversions, as
+    far as they are known by now.
+    """
 
     file: VirtualFile
     left_out: tuple[str, ...] = ()
     storages: tuple[PlannedStorage, ...] = ()
+    format: str = "pt"
+    crc32s: dict[Conversion, int] = field(default_factory=dict)
 
     def weight(self) -> int:
         """Roughly the bytes it takes in memory."""
@@ -78,6 +83,7 @@ class Plan:
             len(self.file.literals)
             + 16 * len(self.file.starts)
             + 250 * len(self.storages)
+            + 1000 * len(self.file.conversions)
             + sum(map(len, self.left_out))
         )
 
@@ -92,66 +98,30 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan:
     """Lay out what is wanted. Raises SelectionError."""
     root = tree_of(manifest, skeleton)
     storages = {storage.key: storage for storage in manifest.storages}
-    left_out: list[Path] = []
     if wanted.query is None:
-        layout = whole(storages, wanted.device)
-    else:
-        only = None if wanted.only is None else frozenset(wanted.only)
-        root, left_out = _pick(root, manifest, wanted.query, only)
-        layout = trimmed(refs_in(root), storages, wanted.query.device)
+        return _torch_file(root, whole(storages, wanted.device), manifest, ())
+    picked = pick(root, manifest, wanted.query, wanted.only)
+    if wanted.query.format == "safetensors":
+        return _safetensors_file(picked, storages, manifest)
+    layout = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets)
+    return _torch_file(picked.tree, layout, manifest, picked.left_out)
+
+
+def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[str, ...]) -> Plan:
     pickle = emit(root, layout.replace)
-    records = [Record(cut.file_span, cut.storage.crc32 if cut.is_whole else None) for cut in layout.cuts]
+    records = [
+        Record(cut.source(manifest.byteorder), cut.storage.crc32 if cut.is_whole and cut.cast is None else None)
+        for cut in layout.cuts
+    ]
     file, spans = write_torch_zip(pickle, records, manifest.byteorder)
-    return Plan(
-        file,
-        tuple(map(dotted, left_out)),
-        tuple(PlannedStorage(span, record.span) for span, record in zip(spans, records, strict=True)),
-    )
+    planned = (PlannedStorage(span, record.source) for span, record in zip(spans, records, strict=True))
+    return Plan(file, left_out, tuple(planned))
 
 
-def _pick(
-    root: Node, manifest: Manifest, query: StateDictQuery, only: frozenset[str] | None
-) -> tuple[Node, list[Path]]:
-    """The component a query means, as the tree to be written, and the paths of what could not be kept."""
-    number = choose_component(manifest, query.component)
-    found = find_components(root, Budget(MAX_STEPS))  # in the order in which the manifest lists them
-    if number is None:
-        return _pick_leaves(root, query, frozenset(id(node) for _, _, node in found))
-    _, kind, node = next(islice(found, number, None))
-    if kind == "optimizer":
-        return _pick_leaves(node, query, frozenset())
-    return _pick_keys(node, query, only)
-
-
-def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | None) -> tuple[Node, list[Path]]:
-    """A state_dict as an OrderedDict of the keys picked, under their new names; its ``_metadata`` is renamed along."""
-    pairs = state_dict_pairs(state_dict, Budget(MAX_STEPS))
-    keys = [key for key, _ in pairs]
-    selected = select_keys(keys, query)
-    keeper = Keeper(meta=query.device == "meta")
-    picked = Call(Global("collections", "OrderedDict"), ())
-    for i, new in selected:
-        if only is None or new in only:
-            value, kept = keeper.keep_value(pairs[i][1], (keys[i],))
-            if kept:
-                picked.pairs.append((new, value))
-    modules = [] if is_module(state_dict) else pairs_of(metadata_of(state_dict)) or []
-    names = [module for module, _ in modules]
-    if modules and all(type(name) is str for name in names):
-        metadata = Call(Global("collections", "OrderedDict"), ())
-        metadata.pairs = [(new, modules[i][1]) for i, new in select_modules(names, keys, selected, query)]
-        picked.states.append(Dict([("_metadata", metadata)]))
-    return picked, keeper.left_out
-
-
-def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int]) -> tuple[Node, list[Path]]:
-    """A tree with the leaves picked, without the nodes whose ids are in ``skip``.
-
-    Of a container, nothing is left when none of its leaves is.
-    """
-    leaves = walk(tree, lambda node: is_leaf(node) or id(node) in skip, Budget(MAX_STEPS))
-    paths = [path for path, node in leaves if id(node) not in skip]
-    names = [dotted(path) for path in paths]
-    wanted = {names[i] for i in select_leaves(names, query)}  # text: a file may choose integers whose hashes collide
-    keeper = Keeper(lambda path: dotted(path) in wanted, skip, query.device == "meta")
-    return keeper.keep(tree), keeper.left_out
+def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest: Manifest) -> Plan:
+    contents = contents_of(picked.leaves(), storages, picked.targets, manifest.byteorder)
+    check_cost(contents.tensors, manifest)
+    metadata = {"format": "pt", **manifest.metadata, **contents.notes}
+    file, places = write_safetensors(contents.tensors, metadata)
+    left_out = (*picked.left_out, *contents.left_out)
+    return Plan(file, left_out, tuple(PlannedStorage(*place) for place in places), format="safetensors")

@@ -3,9 +3,12 @@
 import json
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 from ..formats.manifest_json import decode
 from ..sandbox import run
+from ..values.conversion import Conversion
+from ..values.dtype import DTYPES
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 from .plan import Plan, PlannedStorage, Wanted, plan
@@ -27,7 +30,9 @@ def _encode_plan(planned: Plan) -> list[bytes]:
         "size": file.size,
         "checksums": [(offset, span.start, span.end) for offset, span in file.checksums],
         "left_out": planned.left_out,
-        "storages": [(s.span.start, s.span.end, s.source.start, s.source.end) for s in planned.storages],
+        "storages": [(s.span.start, s.span.end, *_encode_source(s.source)) for s in planned.storages],
+        "conversions": [_encode_conversion(conversion) for conversion in file.conversions],
+        "format": planned.format,
     }
     return [json.dumps(fields).encode(), bytes(file.literals), file.starts.tobytes(), file.sources.tobytes()]
 
@@ -38,8 +43,29 @@ def _decode_plan(parts: Sequence[bytes]) -> Plan:
     starts.frombytes(parts[2])
     sources.frombytes(parts[3])
     checksums = [(offset, Span(start, end)) for offset, start, end in fields["checksums"]]
+    conversions = list(map(_decode_conversion, fields["conversions"]))
     return Plan(
-        VirtualFile(bytearray(parts[1]), starts, sources, fields["size"], checksums),
+        VirtualFile(bytearray(parts[1]), starts, sources, fields["size"], checksums, conversions),
         tuple(fields["left_out"]),
-        tuple(PlannedStorage(Span(a, b), Span(c, d)) for a, b, c, d in fields["storages"]),
+        tuple(PlannedStorage(Span(start, end), _decode_source(source)) for start, end, *source in fields["storages"]),
+        format=fields["format"],
     )
+
+
+def _encode_source(source: Span | Conversion) -> list[Any]:
+    return [source.start, source.end] if isinstance(source, Span) else _encode_conversion(source)
+
+
+def _decode_source(source: list[Any]) -> Span | Conversion:
+    return Span(*source) if len(source) == 2 else _decode_conversion(source)
+
+
+def _encode_conversion(one: Conversion) -> list[Any]:
+    span = (one.source.start, one.source.end)
+    return [*span, one.dtype.name, one.to.name, one.dims, one.byteorder, one.to_byteorder, one.flips]
+
+
+def _decode_conversion(fields: list[Any]) -> Conversion:
+    start, end, dtype, to, dims, byteorder, to_byteorder, flips = fields
+    dims = tuple((size, stride) for size, stride in dims)
+    return Conversion(Span(start, end), DTYPES[dtype], DTYPES[to], dims, byteorder, to_byteorder, tuple(flips))

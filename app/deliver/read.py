@@ -1,7 +1,8 @@
 """Reading blobs: find their packs, read neighbouring blocks together, verify every block before a byte of it leaves."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..catalog import blobs
 from ..catalog.catalog import Catalog
@@ -9,10 +10,12 @@ from ..errors import DamagedBlob, PackMissing
 from ..store.digests import Hasher, crc32, verify_block
 from ..store.pack_store import PackStore
 from ..values.checkpoint import Blob
+from ..values.conversion import Conversion
 from ..values.digest import BLOCK_SIZE, Digest
 from ..values.span import Span
+from .convert import convert
 from .spans import BlobMap, BlobSpan
-from .windows import Block, BlockPart, Window, blocks_in, blocks_of
+from .windows import Block, BlockPart, Part, Strip, Window, blocks_in, blocks_of, strips_of
 
 MAX_GAP = 64 * 1024
 """Bytes read and thrown away rather than read twice."""
@@ -30,6 +33,14 @@ class _Stored:
     block: Block
     blob: Blob
     span: Span
+
+
+class Followed(Protocol):
+    """Knows the CRC32s of conversions, and wants to see what they make."""
+
+    def follow(self, strip: Strip, data: memoryview) -> None: ...
+
+    def of(self, conversion: Conversion) -> int: ...
 
 
 class BlobReader:
@@ -75,15 +86,16 @@ class BlobReader:
 
     def crc32_of(self, file: BlobMap, span: Span) -> int:
         """The CRC32 of bytes ``span`` of the uploaded file."""
-        checksum = 0
-        for view in self._views(blocks_of(file, span)):
-            checksum = crc32(view, checksum)
-        return checksum
+        return _crc32(self._views(blocks_of(file, span)))
 
-    def digest_of(self, file: BlobMap, span: Span) -> tuple[Digest, bytes]:
-        """The digest of bytes ``span`` of the uploaded file, and its raw block digests, concatenated."""
+    def crc32_of_converted(self, file: BlobMap, conversion: Conversion) -> int:
+        """The CRC32 of all that a conversion makes."""
+        return _crc32(self._converted(file, conversion))
+
+    def digest_of(self, file: BlobMap, what: Span | Conversion) -> tuple[Digest, bytes]:
+        """The digest of bytes of the uploaded file, or of what is made of them; and its raw block digests, joined."""
         hasher = Hasher()
-        for view in self._views(blocks_of(file, span)):
+        for view in self._views(blocks_of(file, what)) if isinstance(what, Span) else self._converted(file, what):
             hasher.update(view)
         return hasher.digest, hasher.blocks
 
@@ -91,13 +103,34 @@ class BlobReader:
         for part in parts:
             yield self._read([part.block])[part.block][part.span.start : part.span.end]
 
-    def load(self, window: Window) -> list[memoryview]:
+    def _converted(self, file: BlobMap, conversion: Conversion) -> Iterator[memoryview]:
+        for strip in strips_of(file, conversion, Span(0, conversion.size)):
+            yield convert(strip, self._one_by_one(strip))
+
+    def _one_by_one(self, strip: Strip) -> Iterator[tuple[int, memoryview]]:
+        views = self._views(part for _, part in strip.sources)
+        return ((position, view) for (position, _), view in zip(strip.sources, views, strict=True))
+
+    def load(self, window: Window, checksums: Followed | None = None) -> list[memoryview]:
         """A window's bytes in order, verified, in pieces that are worth a send each."""
         blocks = self._read(list(window.blocks))
-        return _joined(
-            blocks[part.block][part.span.start : part.span.end] if isinstance(part, BlockPart) else part
-            for part in window.parts
-        )
+        return _joined(self._bytes_of(part, blocks, checksums) for part in window.parts)
+
+    def _bytes_of(self, part: Part, blocks: Mapping[Block, memoryview], checksums: Followed | None) -> memoryview:
+        if isinstance(part, BlockPart):
+            return _part_of(part, blocks)
+        if isinstance(part, memoryview):
+            return part
+        if isinstance(part, Strip):
+            at_hand = ((position, _part_of(source, blocks)) for position, source in part.sources)
+            data = convert(part, self._one_by_one(part) if part.is_wide else at_hand)
+            if checksums is not None:
+                checksums.follow(part, data)
+            return data
+        if checksums is None:
+            raise TypeError("a window with checksums is loaded by who knows them")
+        value = checksums.of(part.conversion).to_bytes(4, "little")
+        return memoryview(value)[part.span.start : part.span.end]
 
     def _read(self, blocks: Sequence[Block]) -> dict[Block, memoryview]:
         """Verified blocks, those at hand among them."""
@@ -136,6 +169,17 @@ class BlobReader:
         blob = self.blob(block.digest)
         start = blob.offset + block.index * BLOCK_SIZE
         return _Stored(block, blob, Span(start, start + block.length))
+
+
+def _part_of(part: BlockPart, blocks: Mapping[Block, memoryview]) -> memoryview:
+    return blocks[part.block][part.span.start : part.span.end]
+
+
+def _crc32(views: Iterable[memoryview]) -> int:
+    checksum = 0
+    for view in views:
+        checksum = crc32(view, checksum)
+    return checksum
 
 
 def _runs(blocks: Iterable[_Stored]) -> Iterator[list[_Stored]]:

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..catalog import checksums, plans
+from ..catalog import plans
 from ..catalog.catalog import Catalog
 from ..errors import Conflict, Gone, SelectionError
 from ..formats.manifest_json import decode
+from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from ..formats.torch_zip.write import WRITER_REVISION
 from ..formats.torchscript.read import FORMAT as TORCHSCRIPT
 from ..scheduling import give_way
@@ -21,10 +22,13 @@ from ..select.query import StateDictQuery
 from ..select.warmstart import Report, TargetTensor, match
 from ..store.pack_store import PackStore
 from ..values.checkpoint import Checkpoint
+from ..values.conversion import Conversion
 from ..values.digest import BLOCK_DIGEST_SIZE, Digest
 from ..values.manifest import Manifest
 from ..values.span import Span
 from .cache import Cache
+from .cast import require_torch
+from .checksums import Checksums, Following
 from .download import Download
 from .plan import Plan, Wanted, plan, plan_original
 from .plan_wire import plan_in_child
@@ -33,9 +37,6 @@ from .spans import BlobMap
 
 MAX_SKELETON_IN_THREAD = 1_000_000
 """Bytes of pickle; a longer one is planned in a child process."""
-
-CHECKSUMS_AT_ONCE = 5_000
-"""Rows written in one transaction."""
 
 CACHED_TENSORS = 1_000_000
 CACHED_PLAN_BYTES = 64 * 1024 * 1024
@@ -122,6 +123,7 @@ class Deliver:
         self, checkpoint: Checkpoint, target: Mapping[str, TargetTensor], query: StateDictQuery
     ) -> tuple[Report, str]:
         """What ``load_state_dict(strict=False)`` would do, and the digest of a plan that sends just what matched."""
+        _require_cast(query)
         manifest = self.manifest(checkpoint)
         number = choose_component(manifest, query.component)
         if number is None or manifest.components[number].kind != "state_dict":
@@ -153,12 +155,14 @@ class Deliver:
         """Where each storage of a ``state_dict`` lies in its file, and what its bytes have to hash to."""
         download = self.state_dict(checkpoint, query)
         manifest, reader = self.manifest(checkpoint), download.reader
-        digests = {storage.span: storage.digest for storage in manifest.storages if storage.digest is not None}
+        digests: dict[Span | Conversion, Digest] = {
+            storage.span: storage.digest for storage in manifest.storages if storage.digest is not None
+        }
         reader.locate(digests[storage.source] for storage in download.plan.storages if storage.source in digests)
         storages = []
         for storage in download.plan.storages:
             digest = digests.get(storage.source)
-            if digest is None:  # cut out of a larger one, or too small to be a blob
+            if digest is None:  # cut out of a larger one, too small to be a blob, or made of one
                 digest, blocks = reader.digest_of(download.blobs, storage.source)
             else:
                 blocks = reader.blob(digest).blocks
@@ -176,11 +180,13 @@ class Deliver:
         return BlobReader(self._catalog, self._store, checkpoint.model.namespace, checkpoint.frame)
 
     def _planned(self, checkpoint: Checkpoint, wanted: Wanted) -> Download:
+        _require_cast(wanted.query)
         text = wanted.to_json()
         planned = self._plans.get(
             f"{checkpoint.model.namespace} {checkpoint.manifest} {text}", lambda: self._plan(checkpoint, wanted)
         )
-        return self._download(checkpoint, planned, _etag("plan", checkpoint, text), None)
+        kind = "plan" if planned.format == "pt" else f"safetensors {SAFETENSORS_REVISION}"
+        return self._download(checkpoint, planned, _etag(kind, checkpoint, text), None)
 
     def _plan(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:
         contents = self._contents_of(checkpoint)
@@ -190,41 +196,31 @@ class Deliver:
             planned = plan_in_child(reader.whole(checkpoint.manifest), skeleton, wanted)
         else:
             planned = plan(contents.manifest, skeleton, wanted)
-        self._fill_checksums(checkpoint, planned, reader, contents.blobs)
+        checksums = Checksums(self._catalog, checkpoint.model.namespace, contents.blobs)
+        planned.crc32s.update(checksums.fill(planned.file, reader))
         return planned
 
-    def _fill_checksums(self, checkpoint: Checkpoint, planned: Plan, reader: BlobReader, blobs: BlobMap) -> None:
-        """Compute the CRC32s of cut storages, or recall them: each is computed once and kept."""
-        if not planned.file.checksums:
-            return
-        names = {span: _checksum_name(blobs, span) for _, span in planned.file.checksums}
-        namespace = checkpoint.model.namespace
-        with self._catalog.read() as session:
-            known = checksums.get(session, namespace, names.values())
-        fresh = [
-            checksums.Checksum(name, next(blobs.resolve(span)).digest, reader.crc32_of(blobs, span))
-            for span, name in names.items()
-            if name not in known
-        ]
-        for start in range(0, len(fresh), CHECKSUMS_AT_ONCE):
-            with self._catalog.write() as session:
-                checksums.put(session, namespace, fresh[start : start + CHECKSUMS_AT_ONCE])
-        crc32s = known | {one.key: one.crc32 for one in fresh}
-        for offset, span in planned.file.checksums:
-            planned.file.fill(offset, crc32s[names[span]])
-
     def _download(self, checkpoint: Checkpoint, planned: Plan, etag: str, sha256: str | None) -> Download:
+        blobs, reader = self._contents_of(checkpoint).blobs, self._reader(checkpoint)
+        checksums = Checksums(self._catalog, checkpoint.model.namespace, blobs)
         return Download(
             size=planned.file.size,
             etag=etag,
-            filename=f"{checkpoint.stem}-{etag[:8]}.pt",
+            filename=f"{checkpoint.stem}-{etag[:8]}.{planned.format}",
             left_out=planned.left_out,
             sha256=sha256,
             plan=planned,
-            blobs=self._contents_of(checkpoint).blobs,
-            reader=self._reader(checkpoint),
+            blobs=blobs,
+            reader=reader,
+            checksums=Following(checksums, planned.crc32s, reader, blobs) if planned.format == "pt" else None,
             executor=self._executor,
         )
+
+
+def _require_cast(query: StateDictQuery | None) -> None:
+    """Raises SelectionError where a query asks for a dtype and there is no torch to cast with."""
+    if query is not None and query.dtype is not None:
+        require_torch()
 
 
 def _etag(kind: str, checkpoint: Checkpoint, wanted: str) -> str:
@@ -235,8 +231,3 @@ def _etag(kind: str, checkpoint: Checkpoint, wanted: str) -> str:
 
 def _hex_digests(blocks: bytes) -> tuple[str, ...]:
     return tuple(blocks[i : i + BLOCK_DIGEST_SIZE].hex() for i in range(0, len(blocks), BLOCK_DIGEST_SIZE))
-
-
-def _checksum_name(blobs: BlobMap, span: Span) -> str:
-    """Names bytes by the blobs they are in, so that checkpoints that share a blob share its checksums."""
-    return ",".join(f"{blob.digest}[{blob.span.start}:{blob.span.end}]" for blob in blobs.resolve(span))

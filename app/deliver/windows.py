@@ -3,14 +3,20 @@
 A window is at most some 16 MiB of output. Blobs are verified block by block, so a window names the blocks it needs and
 which part of each block goes out, in order. What has to be read for it is bounded too: ten bytes of each of a hundred
 blocks are fifty windows.
+
+What is converted is cut into strips of elements. A strip names the blocks that it is made of as well; one of more
+blocks than a window may have at once (a large matrix that was saved transposed) has a window to itself, and its blocks
+are read one after another.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..values.conversion import Conversion
 from ..values.digest import BLOCK_SIZE, Digest
 from ..values.span import Span
-from ..values.virtual_file import VirtualFile
+from ..values.virtual_file import ChecksumOf, Converted, VirtualFile
+from .gather import boxes, touched
 from .spans import BlobMap, BlobSpan
 
 WINDOW_SIZE = BLOCK_SIZE + 64 * 1024
@@ -21,6 +27,12 @@ MAX_READ = 2 * BLOCK_SIZE
 
 MAX_PARTS = 4096
 """Parts of one window: enough to fill it with storages of 4 KiB."""
+
+CONTIGUOUS_STRIP = 4 * 1024 * 1024
+"""Bytes, before or after, of what is converted in one go."""
+
+GATHERED_STRIP = BLOCK_SIZE
+"""The same where elements lie apart: the more at once, the seldomer each block is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,39 +52,70 @@ class BlockPart:
     span: Span
 
 
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Elements ``[first, last)`` of a conversion, of which the bytes ``span`` go out, counted from the first's.
+
+    ``sources`` hold them all: parts of blocks, each with its place in the conversion's source.
+    """
+
+    conversion: Conversion
+    first: int
+    last: int
+    span: Span
+    sources: tuple[tuple[int, BlockPart], ...]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether its blocks are more than a window may have at once."""
+        return sum(part.block.length for _, part in self.sources) > MAX_READ
+
+
+Part = memoryview | BlockPart | Strip | ChecksumOf
+
+
 @dataclass(slots=True)
 class Window:
-    """Literal bytes and parts of blocks, in the order in which they are sent.
+    """Literal bytes, parts of blocks and strips, in the order in which they are sent.
 
     ``size`` is what goes out, ``blocks`` are the blocks needed for it, ``read`` is their size.
     """
 
-    parts: list[memoryview | BlockPart] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     size: int = 0
     blocks: dict[Block, None] = field(default_factory=dict)
     read: int = 0
 
-    def add(self, part: memoryview | BlockPart) -> None:
+    def add(self, part: Part) -> None:
         self.read += self._to_read(part)
         self.parts.append(part)
         self.size += size_of(part)
-        if isinstance(part, BlockPart):
-            self.blocks[part.block] = None
+        self.blocks.update(dict.fromkeys(_needed_at_once(part)))
 
-    def has_room_for(self, part: memoryview | BlockPart) -> bool:
+    def has_room_for(self, part: Part) -> bool:
         return not self.parts or (
             len(self.parts) < MAX_PARTS
             and self.size + size_of(part) <= WINDOW_SIZE
             and self.read + self._to_read(part) <= MAX_READ
         )
 
-    def _to_read(self, part: memoryview | BlockPart) -> int:
+    def _to_read(self, part: Part) -> int:
         """Bytes that have to be read for ``part`` and for nothing before it."""
-        return part.block.length if isinstance(part, BlockPart) and part.block not in self.blocks else 0
+        if isinstance(part, Strip) and part.is_wide:
+            return MAX_READ
+        return sum(block.length for block in set(_needed_at_once(part)) if block not in self.blocks)
 
 
-def size_of(part: memoryview | BlockPart) -> int:
-    return part.span.length if isinstance(part, BlockPart) else len(part)
+def _needed_at_once(part: Part) -> tuple[Block, ...]:
+    if isinstance(part, BlockPart):
+        return (part.block,)
+    if isinstance(part, Strip) and not part.is_wide:
+        return tuple(source.block for _, source in part.sources)
+    return ()
+
+
+def size_of(part: Part) -> int:
+    return len(part) if isinstance(part, memoryview) else part.span.length
 
 
 def cut_windows(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iterator[Window]:
@@ -87,12 +130,63 @@ def cut_windows(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iter
         yield window
 
 
-def _parts(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iterator[memoryview | BlockPart]:
+def _parts(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iterator[Part]:
     for piece in file.pieces(start, end):
         if isinstance(piece, Span):
             yield from blocks_of(blobs, piece)
+        elif isinstance(piece, Converted):
+            yield from strips_of(blobs, piece.conversion, piece.span)
         else:
             yield piece
+
+
+def strips_of(blobs: BlobMap, conversion: Conversion, span: Span) -> Iterator[Strip]:
+    """The strips that bytes ``span`` of what a conversion makes consist of, in order. Where they are cut does not
+    depend on ``span``.
+    """
+    itemsize = conversion.to.itemsize
+    length = strip_length(conversion)
+    for begin in range(span.start // itemsize // length * length, -(-span.end // itemsize), length):
+        first, last = max(begin, span.start // itemsize), min(begin + length, -(-span.end // itemsize))
+        out = Span(max(span.start - first * itemsize, 0), min(span.end, last * itemsize) - first * itemsize)
+        yield Strip(conversion, first, last, out, tuple(_sources(blobs, conversion, first, last)))
+
+
+def strip_length(conversion: Conversion) -> int:
+    """Elements in a strip."""
+    largest = CONTIGUOUS_STRIP if conversion.is_contiguous else GATHERED_STRIP
+    return largest // max(conversion.dtype.itemsize, conversion.to.itemsize)
+
+
+def blocks_touched(conversion: Conversion, first: int, last: int, origin: int) -> set[int]:
+    """The blocks that elements ``[first, last)`` lie in; ``origin`` is where in its blob the conversion's source
+    starts.
+    """
+    itemsize = conversion.dtype.itemsize
+    found: set[int] = set()
+    return found.union(*(touched(box, itemsize, BLOCK_SIZE, origin) for box in boxes(conversion.dims, first, last)))
+
+
+def _sources(blobs: BlobMap, conversion: Conversion, first: int, last: int) -> Iterator[tuple[int, BlockPart]]:
+    source, itemsize = conversion.source, conversion.dtype.itemsize
+    if conversion.is_contiguous:
+        span = Span(source.start + first * itemsize, source.start + last * itemsize)
+        yield from _placed(blocks_of(blobs, span), first * itemsize)
+        return
+    blob, *others = blobs.resolve(source)
+    if others:  # a small storage, which may lie across anything
+        yield from _placed(blocks_of(blobs, source), 0)
+        return
+    origin = blob.span.start
+    for index in sorted(blocks_touched(conversion, first, last, origin)):
+        start, end = max(index * BLOCK_SIZE, origin), min((index + 1) * BLOCK_SIZE, blob.span.end)
+        yield start - origin, next(blocks_in(BlobSpan(blob.digest, Span(start, end), blob.length)))
+
+
+def _placed(parts: Iterator[BlockPart], position: int) -> Iterator[tuple[int, BlockPart]]:
+    for part in parts:
+        yield position, part
+        position += part.span.length
 
 
 def blocks_of(blobs: BlobMap, span: Span) -> Iterator[BlockPart]:

@@ -3,12 +3,18 @@
 A storage taken whole stays what it was. Where only some of its tensors are wanted, it is cut down to islands: runs of
 bytes in which tensors overlap or touch. Tensors of one island still share a storage, so ties and views stay, and a
 small view does not drag a large storage along. A few unused bytes between islands are not worth a cut.
+
+An island of which some tensors are cast becomes a storage of the new dtype for those, element by element, so that they
+go on sharing; and one of its old bytes for the others, if there are any.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+from ..values.conversion import ByteOrder, Conversion
+from ..values.dtype import DType
 from ..values.manifest import Storage
 from ..values.span import Span
 from .pickle.nodes import Call, Global, Node, StorageRef, TensorRef
@@ -22,10 +28,13 @@ _CUT_ALIGNMENT = 16
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A part of a storage that becomes a storage of its own; ``span`` is within the storage, in bytes."""
+    """A part of a storage that becomes a storage of its own; ``span`` is within the storage, in bytes. ``cast`` are the
+    dtypes of its elements, if they are cast: from and to.
+    """
 
     storage: Storage
     span: Span
+    cast: tuple[DType, DType] | None = None
 
     @property
     def file_span(self) -> Span:
@@ -36,28 +45,47 @@ class Cut:
     def is_whole(self) -> bool:
         return self.span.length == self.storage.span.length
 
+    def source(self, byteorder: ByteOrder) -> Span | Conversion:
+        """Where its bytes come from, in a file of that byte order."""
+        if self.cast is None:
+            return self.file_span
+        dtype, to = self.cast
+        count = self.span.length // dtype.itemsize
+        start = self.file_span.start
+        span = Span(start, start + count * dtype.itemsize)
+        return Conversion(span, dtype, to, ((count, 1),), byteorder, byteorder)
+
 
 @dataclass(slots=True)
 class Layout:
-    """Gives every storage and tensor its place in the new file. ``cuts`` fills up in the order of first use."""
+    """Gives every storage and tensor its place in the new file. ``cuts`` fills up in the order of first use.
+
+    ``targets`` are the new dtypes of tensors that are cast, by the ids of their TensorRefs.
+    """
 
     storages: Mapping[str, Storage]
     device: str | None
     islands: Mapping[str, list[Span]]
+    targets: Mapping[int, DType] = field(default_factory=dict)
     cuts: list[Cut] = field(default_factory=list)
-    _placed: dict[tuple[str, str, int], StorageRef] = field(default_factory=dict)
+    _placed: dict[tuple[str, str, int, tuple[DType, DType] | None], StorageRef] = field(default_factory=dict)
 
     def replace(self, ref: StorageRef | TensorRef) -> Node:
         """What to write in place of ``ref``."""
         if isinstance(ref, StorageRef):
             return self._place(ref, Span(0, ref.nbytes))
+        to = self.targets.get(id(ref), ref.dtype)
         if self.device == "meta":
             requires_grad = bool(ref.rest and ref.rest[0])
-            args = (Global("torch", ref.dtype.name), ref.shape, ref.stride, requires_grad)
+            args = (Global("torch", to.name), ref.shape, ref.stride, requires_grad)
             return Call(Global("torch._utils", "_rebuild_meta_tensor_no_storage"), args)
         island = self._island_of(ref)
-        storage = self._place(ref.storage, island)
         offset = ref.offset - island.start // ref.dtype.itemsize
+        if to is not ref.dtype:
+            storage = self._place(_as(ref.storage, to), island, (ref.dtype, to))
+            function, rest = _rebuild_typed(ref)
+            return TensorRef(function, storage, offset, ref.shape, ref.stride, rest, to)
+        storage = self._place(ref.storage, island)
         return TensorRef(ref.function, storage, offset, ref.shape, ref.stride, ref.rest, ref.dtype)
 
     def _island_of(self, ref: TensorRef) -> Span:
@@ -67,17 +95,30 @@ class Layout:
         start, _ = extent(ref)
         return islands[bisect_right(islands, start, key=lambda island: island.start) - 1]
 
-    def _place(self, ref: StorageRef, span: Span) -> StorageRef:
-        place = (ref.key, ref.storage_class.name, span.start)
+    def _place(self, ref: StorageRef, span: Span, cast: tuple[DType, DType] | None = None) -> StorageRef:
+        place = (ref.key, ref.storage_class.name, span.start, cast)
         placed = self._placed.get(place)
         if placed is None:
             itemsize = 1 if ref.dtype is None else ref.dtype.itemsize
+            numel = span.length // (itemsize if cast is None else cast[0].itemsize)
             location = ref.location if self.device is None else self.device
             storage_class = Global("torch.storage" if ref.dtype is None else "torch", ref.storage_class.name)
-            placed = StorageRef(storage_class, ref.dtype, str(len(self.cuts)), location, span.length // itemsize)
+            placed = StorageRef(storage_class, ref.dtype, str(len(self.cuts)), location, numel)
             self._placed[place] = placed
-            self.cuts.append(Cut(self.storages[ref.key], span))
+            self.cuts.append(Cut(self.storages[ref.key], span, cast))
         return placed
+
+
+def _as(storage: StorageRef, dtype: DType) -> StorageRef:
+    """The same storage under another dtype, which has a storage class."""
+    return StorageRef(Global("torch", dtype.storage_class or ""), dtype, storage.key, storage.location, storage.numel)
+
+
+def _rebuild_typed(ref: TensorRef) -> tuple[Global, tuple[Node, ...]]:
+    """What rebuilds ``ref`` on a typed storage, and with which arguments behind the stride."""
+    if ref.function.name != "_rebuild_tensor_v3":
+        return ref.function, ref.rest
+    return Global("torch._utils", "_rebuild_tensor_v2"), (*ref.rest[:2], *ref.rest[3:])
 
 
 def whole(storages: Mapping[str, Storage], device: str | None) -> Layout:
@@ -85,7 +126,12 @@ def whole(storages: Mapping[str, Storage], device: str | None) -> Layout:
     return Layout(storages, device, {})
 
 
-def trimmed(refs: Iterable[StorageRef | TensorRef], storages: Mapping[str, Storage], device: str | None) -> Layout:
+def trimmed(
+    refs: Iterable[StorageRef | TensorRef],
+    storages: Mapping[str, Storage],
+    device: str | None,
+    targets: Mapping[int, DType] = MappingProxyType({}),
+) -> Layout:
     """A layout that keeps of each storage what the tensors among ``refs`` can see; all, where one names it bare."""
     extents: dict[str, list[tuple[int, int]]] = {}
     bare: set[str] = set()
@@ -98,6 +144,7 @@ def trimmed(refs: Iterable[StorageRef | TensorRef], storages: Mapping[str, Stora
         storages,
         device,
         {key: islands_of(spans, storages[key].span.length) for key, spans in extents.items() if key not in bare},
+        targets,
     )
 
 

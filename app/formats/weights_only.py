@@ -43,12 +43,13 @@ class Keeper:
     """Copies a tree as far as it can be kept. ``wanted`` decides on each leaf by its path.
 
     ``skip`` are the ids of nodes that are left out unmentioned. With ``meta``, tensors that are made of others
-    (quantized, sparse) are left out: there is no such thing without bytes.
+    (quantized, sparse) are left out: there is no such thing without bytes. ``change`` says what is kept for a leaf.
     """
 
     wanted: Callable[[Path], bool] = lambda path: True
     skip: frozenset[int] = frozenset()
     meta: bool = False
+    change: Callable[[Path, Node], Node] = lambda path, node: node
     left_out: list[Path] = field(default_factory=list)
     _ancestors: set[int] = field(default_factory=set)
     _leaves: dict[int, Node] = field(default_factory=dict)
@@ -76,7 +77,8 @@ class Keeper:
         leaf = self._leaf(node)
         if leaf is _LEFT_OUT:
             self.left_out.append(path)
-        return leaf
+            return leaf
+        return self.change(path, leaf)
 
     def _keep_mapping(self, node: Node, pairs: list[tuple[Node, Node]], path: Path, depth: int) -> Node:
         kept = []

@@ -1,7 +1,7 @@
 """What a request asks of a checkpoint, as a value.
 
 ``StateDictQuery`` holds the fields of the state_dict routes. Making one checks what can be checked without a
-checkpoint: the device and the format. Patterns are checked where they are compiled.
+checkpoint: the device, the dtype and the format. Patterns are checked where they are compiled.
 """
 
 import json
@@ -14,6 +14,12 @@ from .near import near
 
 _INDEXED_DEVICES = ("cuda", "xpu", "hpu", "npu", "mtia", "xla", "maia", "privateuseone")
 _SINGLE_DEVICES = ("cpu", "meta", "mps")
+_DTYPES = {
+    "float32": "float32", "float": "float32", "fp32": "float32", "f32": "float32",
+    "float16": "float16", "half": "float16", "fp16": "float16", "f16": "float16",
+    "bfloat16": "bfloat16", "bf16": "bfloat16",
+}  # fmt: skip
+FORMATS = ("pt", "safetensors")
 _DEVICE = re.compile(r"([a-z]+)(?::(0|[1-9][0-9]{0,2}))?")
 MAX_DEVICE_INDEX = 127
 """torch keeps a device's index in a signed byte."""
@@ -23,7 +29,8 @@ MAX_DEVICE_INDEX = 127
 class StateDictQuery:
     """What is picked and how it is written. The defaults ask for the default component, as it was saved.
 
-    ``rename`` is pairs of old and new; ``device`` is a location as torch writes it, None for as saved.
+    ``rename`` is pairs of old and new; ``device`` is a location as torch writes it, None for as saved; ``dtype`` is
+    torch's name of what floating tensors become, whose new names match none of ``dtype_exclude``.
     """
 
     component: str | None = None
@@ -33,13 +40,26 @@ class StateDictQuery:
     rename: tuple[tuple[str, str], ...] = ()
     add_prefix: str | None = None
     device: str | None = None
-    format: Literal["pt"] = "pt"
+    dtype: str | None = None
+    dtype_exclude: tuple[str, ...] = ()
+    format: Literal["pt", "safetensors"] = "pt"
 
     def __post_init__(self) -> None:
         if self.device is not None:
             object.__setattr__(self, "device", parse_device(self.device))
-        if self.format != "pt":
-            raise SelectionError(f"format {self.format!r} is not served; pt is", code="unknown-format", near=("pt",))
+        if self.dtype is not None:
+            object.__setattr__(self, "dtype", parse_dtype(self.dtype))
+        elif self.dtype_exclude:
+            raise SelectionError("dtype_exclude says what is not cast: give it with a dtype", code="unknown-dtype")
+        if self.format not in FORMATS:
+            raise SelectionError(
+                f"there is no format {self.format!r}; {' and '.join(FORMATS)} are", code="unknown-format", near=FORMATS
+            )
+        if self.format == "safetensors" and self.device is not None:
+            raise SelectionError(
+                "a safetensors file has no place for a device: leave it out, and say where to load to when you load",
+                code="device-and-safetensors",
+            )
 
     @property
     def renames(self) -> bool:
@@ -51,6 +71,7 @@ class StateDictQuery:
         fields = asdict(self)
         fields["include"] = sorted(set(self.include))
         fields["exclude"] = sorted(set(self.exclude))
+        fields["dtype_exclude"] = sorted(set(self.dtype_exclude))
         kept = {name: value for name, value in fields.items() if value or (name == "component" and value is not None)}
         return json.dumps(kept, sort_keys=True, separators=(",", ":"))
 
@@ -61,6 +82,20 @@ def parse_rename(text: str) -> tuple[str, str]:
     if not arrow:
         raise SelectionError(f"rename={text!r} has no '=>'; it is written rename=OLD=>NEW", code="bad-rename")
     return old, new
+
+
+def parse_dtype(text: str) -> str:
+    """Torch's name of a dtype that tensors can be cast to; ``torch.bfloat16`` and ``bf16`` are ``bfloat16``.
+
+    Raises SelectionError ``unknown-dtype``.
+    """
+    name = text.removeprefix("torch.")
+    if name not in _DTYPES:
+        known = ", ".join(dict.fromkeys(_DTYPES.values()))
+        raise SelectionError(
+            f"tensors are not cast to {text[:100]!r}, but to {known}", code="unknown-dtype", near=near(name, _DTYPES)
+        )
+    return _DTYPES[name]
 
 
 def parse_device(text: str) -> str:

@@ -15,6 +15,16 @@ class DType:
     itemsize: int
     storage_class: str | None = None
 
+    @property
+    def word(self) -> int:
+        """Bytes of what has a byte order: a complex number is two words."""
+        return self.itemsize // 2 if self.name.startswith("complex") else self.itemsize
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether it can be cast: numbers with a sign and an exponent, one for each element."""
+        return self.name.startswith(("float", "bfloat")) and self.name != "float4_e2m1fn_x2"
+
 
 DTYPES: dict[str, DType] = {
     dtype.name: dtype

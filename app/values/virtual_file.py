@@ -1,7 +1,8 @@
 """Virtual files: bytes that are known in every respect before the first of them is read.
 
-A virtual file is a list of pieces. A piece is literal bytes or a span of the uploaded file; neighbours are merged as
-they are added. Its length, and what any range of it consists of, follow from the list alone.
+A virtual file is a list of pieces. A piece is literal bytes, a span of the uploaded file, or what is made of such a
+span: a conversion, or its checksum. Neighbours are merged as they are added. Its length, and what any range of it
+consists of, follow from the list alone.
 """
 
 from array import array
@@ -9,16 +10,38 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from .conversion import Conversion
 from .span import Span
 
-Piece = memoryview | Span
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """Bytes ``span`` of what a conversion makes."""
+
+    conversion: Conversion
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class ChecksumOf:
+    """Bytes ``span`` of the CRC32 of all that a conversion makes, which is four little-endian bytes."""
+
+    conversion: Conversion
+    span: Span
+
+
+Piece = memoryview | Span | Converted | ChecksumOf
+
+_CONVERTED = 1 << 61
+_CHECKSUM = 1 << 62
+"""Above them a source is no file offset but the number of a conversion."""
 
 
 @dataclass(slots=True)
 class VirtualFile:
-    """Pieces in order. ``sources[i]`` is a file offset, or ``~offset`` into ``literals``.
+    """Pieces in order. ``sources[i]`` is a file offset, ``~offset`` into ``literals``, or a number in ``conversions``.
 
-    ``checksums`` are the CRC32s that a planner could not know, as pairs of an offset into ``literals`` and the
+    ``checksums`` are the CRC32s of spans that a planner could not know, as pairs of an offset into ``literals`` and the
     span they are of: four little-endian bytes each, to be filled in before the file is read.
     """
 
@@ -27,8 +50,9 @@ class VirtualFile:
     sources: "array[int]" = field(default_factory=lambda: array("q"))
     size: int = 0
     checksums: list[tuple[int, Span]] = field(default_factory=list)
+    conversions: list[Conversion] = field(default_factory=list)
 
-    def add_literal(self, data: bytes | bytearray) -> None:
+    def add_literal(self, data: bytes | bytearray | memoryview) -> None:
         if not data:
             return
         if not self.sources or self.sources[-1] >= 0:
@@ -51,11 +75,36 @@ class VirtualFile:
         self.checksums.append((len(self.literals), span))
         self.add_literal(bytes(4))
 
-    def extend(self, literals: "VirtualFile") -> None:
-        """Append another virtual file that has no spans."""
+    def add_conversion(self, conversion: Conversion) -> None:
+        """Append what it makes."""
+        self._add_made(conversion, _CONVERTED, conversion.size)
+
+    def add_checksum_of(self, conversion: Conversion) -> None:
+        """Append the CRC32 of what it makes, which becomes known while that is made."""
+        self._add_made(conversion, _CHECKSUM, 4)
+
+    def _add_made(self, conversion: Conversion, kind: int, size: int) -> None:
+        if size:
+            self.starts.append(self.size)
+            self.sources.append(kind + len(self.conversions))
+            self.conversions.append(conversion)
+            self.size += size
+
+    def checksums_of(self) -> set[Conversion]:
+        """Conversions whose CRC32 is a part of the file."""
+        return {self.conversions[source - _CHECKSUM] for source in self.sources if source >= _CHECKSUM}
+
+    def extend(self, tail: "VirtualFile") -> None:
+        """Append another virtual file, of literals and checksums."""
         shift = len(self.literals)
-        self.checksums += [(offset + shift, span) for offset, span in literals.checksums]
-        self.add_literal(literals.literals)
+        self.checksums += [(offset + shift, span) for offset, span in tail.checksums]
+        for piece in tail.pieces():
+            if isinstance(piece, memoryview):
+                self.add_literal(piece)
+            elif isinstance(piece, ChecksumOf):
+                self.add_checksum_of(piece.conversion)
+            else:
+                raise TypeError("only literals and checksums can be appended")
 
     def fill(self, offset: int, crc32: int) -> None:
         """Set the checksum at ``offset`` of the literals."""
@@ -70,7 +119,11 @@ class VirtualFile:
             piece_end = self.starts[i + 1] if i + 1 < len(self.starts) else self.size
             stop = min(piece_end, end)
             source, skip = self.sources[i], start - self.starts[i]
-            if source >= 0:
+            if source >= _CHECKSUM:
+                yield ChecksumOf(self.conversions[source - _CHECKSUM], Span(skip, skip + stop - start))
+            elif source >= _CONVERTED:
+                yield Converted(self.conversions[source - _CONVERTED], Span(skip, skip + stop - start))
+            elif source >= 0:
                 yield Span(source + skip, source + skip + stop - start)
             else:
                 yield literals[~source + skip : ~source + skip + stop - start]

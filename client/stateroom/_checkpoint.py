@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal
 from ._errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from ._query import Patterns, Rename
+    from ._query import Format, Patterns, Rename
 
 What = Literal["state_dict", "file", "original"]
 Linker = Callable[["Checkpoint", What, int, Any, "dict[str, Any]"], str]
@@ -87,13 +87,16 @@ class Checkpoint:
         strip_prefix: str | None = None,
         add_prefix: str | None = None,
         rename: Rename = (),
+        dtype: Any = None,
+        dtype_exclude: Patterns = (),
+        format: Format = "pt",  # noqa: A002  the server's word for it
     ) -> str:
         """An absolute URL that downloads it without a token, for tools that send none: torch.hub, curl, a browser.
 
         It is good for ``expires`` seconds, at most 7 days, and no longer than the token that made it. ``what`` is
-        ``state_dict``, one component with the selection of ``Model.state_dict``; ``file``, the whole checkpoint; or
-        ``original``, the uploaded file. ``map_location`` is a device, for the first two. Raises what that download
-        would raise. A copy of a checkpoint, or one that was pickled, makes no URLs.
+        ``state_dict``, one component with the selection of ``Model.download_state_dict``; ``file``, the whole
+        checkpoint; or ``original``, the uploaded file. ``map_location`` is a device, for the first two. Raises what
+        that download would raise. A copy of a checkpoint, or one that was pickled, makes no URLs.
         """
         linker: Linker | None = vars(self).get(_LINKER)
         if linker is None:
@@ -107,6 +110,9 @@ class Checkpoint:
             "strip_prefix": strip_prefix,
             "add_prefix": add_prefix,
             "rename": rename,
+            "dtype": dtype,
+            "dtype_exclude": dtype_exclude,
+            "format": format,
         }
         return linker(self, what, expires, map_location, fields)
 

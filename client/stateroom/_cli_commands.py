@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import Enum
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Optional
@@ -53,6 +54,11 @@ Target = Annotated[
 ]
 Run = Annotated[Optional[str], typer.Option(metavar="NAME", help="only this training run's (STATEROOM_RUN)")]
 Texts = Optional[list[str]]
+
+
+class FileFormat(str, Enum):
+    pt = "pt"
+    safetensors = "safetensors"
 
 
 @dataclass(frozen=True)
@@ -133,13 +139,19 @@ def pull(
     ] = None,
     rename: Annotated[Texts, typer.Option(metavar="OLD=>NEW", help="another prefix; may be repeated")] = None,
     add_prefix: Annotated[Optional[str], typer.Option(help="put before every key, after all else")] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="what floats become: float32, float16 or bfloat16")] = None,
+    dtype_exclude: Annotated[Texts, typer.Option(metavar="GLOB", help="new keys that stay; may be repeated")] = None,
+    format: Annotated[Optional[FileFormat], typer.Option(help="of a state_dict (pt); implies --state-dict")] = None,  # noqa: A002  its name on the command line
     url: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Fetch a checkpoint as it was uploaded, or for another device; or one state_dict of it, or a part of that."""
+    """Fetch a checkpoint as it was uploaded, or for another device; or one state_dict of it, or a part of that, in
+    another dtype or format.
+    """
     wanted, renames = target_of(target), renames_of(rename)
-    selects = (component, include or None, exclude or None, strip_prefix, rename or None, add_prefix)
+    keys = (component, include or None, exclude or None, strip_prefix, rename or None, add_prefix)
+    selects = (*keys, dtype, dtype_exclude or None, format)
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     with session(context, url, token, json=json) as at:
@@ -156,6 +168,9 @@ def pull(
                 strip_prefix=strip_prefix,
                 rename=renames,
                 add_prefix=add_prefix,
+                dtype=dtype,
+                dtype_exclude=dtype_exclude or (),
+                format="pt" if format is None else format.value,
             )
         else:
             path = model.download(checkpoint, output, device)

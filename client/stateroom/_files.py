@@ -23,13 +23,13 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
-def named_in(path: Path, model: str, version: int, kind: str = "") -> Path:
-    """The path, or where it is a folder the file ``NAME-vVERSION.pt`` in it: by the name that was asked for, because
-    what the server says must not choose a folder. Raises InvalidRequest if such a name would.
+def named_in(path: Path, model: str, version: int, suffix: str) -> Path:
+    """The path, or where it is a folder the file ``NAME-vVERSION`` + ``suffix`` in it: by the name that was asked for,
+    because what the server says must not choose a folder. Raises InvalidRequest if such a name would.
     """
     if not path.is_dir():
         return path
-    name = f"{model.partition('/')[2]}-v{version}{kind}.pt"
+    name = f"{model.partition('/')[2]}-v{version}{suffix}"
     if "/" in name or "\\" in name:
         raise InvalidRequest(f"{name!r} cannot name a file in a folder; give the file's own path")
     return path / name

@@ -15,7 +15,7 @@ from ._checkpoint import Checkpoint, TensorInfo
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, StateroomWarning, UnsafeGlobals
 from ._files import appearing, named_in
 from ._load_into import load_into, warmstart
-from ._query import Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
+from ._query import Format, Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._routes import Routes
 
@@ -208,16 +208,19 @@ class Model:
         strip_prefix: str | None = None,
         add_prefix: str | None = None,
         rename: Rename = (),
+        dtype: Any = None,
+        dtype_exclude: Patterns = (),
     ) -> dict[str, Any]:
         """One component, its keys to tensors; only what is selected travels. An optimizer's keeps its nesting.
 
         Applied in this order: ``strip_prefix`` (keys without it pass), ``include`` and ``exclude`` (globs in which
         ``*`` crosses dots, or ``re:`` and an expression for the whole key), ``rename`` (prefix to prefix),
-        ``add_prefix``. ``map_location`` is what torch.load takes. Raises NoKeysMatched, UnknownComponent,
-        ComponentAmbiguous.
+        ``add_prefix``, ``dtype`` (float32, float16 or bfloat16: the server casts floating tensors, but for the new keys
+        that ``dtype_exclude`` matches). ``map_location`` is what torch.load takes. Raises NoKeysMatched,
+        UnknownComponent, ComponentAmbiguous.
         """
         _torch.require_torch("state_dict()")
-        selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
+        selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
         label = f"{self.name} {ref}"
         with self._routes.state_dict(ref, selection, device_tag(map_location), label=label) as file:
             state: dict[str, Any] = _torch.load(file, map_location, weights_only=True)
@@ -234,6 +237,8 @@ class Model:
         strip_prefix: str | None = None,
         add_prefix: str | None = None,
         rename: Rename = (),
+        dtype: Any = None,
+        dtype_exclude: Patterns = (),
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """The tensors of ``state_dict``, one after another with their keys (an optimizer's dotted:
         ``state.0.exp_avg``); what was taken and let go takes no memory any more.
@@ -248,6 +253,8 @@ class Model:
                 strip_prefix=strip_prefix,
                 add_prefix=add_prefix,
                 rename=rename,
+                dtype=dtype,
+                dtype_exclude=dtype_exclude,
             )
         )
 
@@ -299,7 +306,7 @@ class Model:
         """
         device = _device(map_location)
         checkpoint = self._routes.checkpoint(ref)
-        path = named_in(Path(path), self.name, checkpoint.version)
+        path = named_in(Path(path), self.name, checkpoint.version, ".pt")
         with appearing(path) as file:
             if device is None:
                 self._routes.original_into(file, checkpoint)
@@ -319,14 +326,20 @@ class Model:
         strip_prefix: str | None = None,
         add_prefix: str | None = None,
         rename: Rename = (),
+        dtype: Any = None,
+        dtype_exclude: Patterns = (),
+        format: Format = "pt",  # noqa: A002  the server's word for it
     ) -> Path:
-        """Write what ``state_dict`` gives to a file that ``torch.load`` reads, as ``download`` writes one; torch is
-        not needed for it. A folder as the path gets a file ``NAME-vVERSION-state_dict.pt``.
+        """Write what ``state_dict`` gives to a file that ``torch.load`` reads, or a safetensors file, as ``download``
+        writes one; torch is not needed for it. A folder as the path gets a file ``NAME-vVERSION-state_dict.pt``, or
+        ``.safetensors``, which has no place for a device.
         """
         device = _device(map_location)
-        selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
+        selection = Selection(
+            component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude, format
+        )
         checkpoint = self._routes.checkpoint(ref)
-        path = named_in(Path(path), self.name, checkpoint.version, "-state_dict")
+        path = named_in(Path(path), self.name, checkpoint.version, f"-state_dict.{format}")
         with appearing(path) as file:
             self._routes.state_dict_into(file, checkpoint, selection, device)
         return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Literal, Union
 from urllib.parse import quote
 
 from ._checkpoint import Checkpoint
@@ -15,13 +15,17 @@ Ref = Union[Checkpoint, int, str]
 Patterns = Union[str, Sequence[str]]
 Rename = Union[Mapping[str, str], Sequence["tuple[str, str]"]]
 Params = list[tuple[str, str]]
+Format = Literal["pt", "safetensors"]
 
 PLAIN_DEVICE = re.compile(r"(cpu|meta|mps|(cuda|xpu)(:\d+)?)\Z")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which keys of a component, and under which names: the fields of the server's query, in its order."""
+    """Which keys of a component, under which names, as what: the fields of the server's query, in its order.
+
+    ``dtype`` is a torch.dtype or its name, whatever the server casts to.
+    """
 
     component: str | None = None
     strip_prefix: str | None = None
@@ -29,6 +33,9 @@ class Selection:
     exclude: Patterns = ()
     rename: Rename = ()
     add_prefix: str | None = None
+    dtype: Any = None
+    dtype_exclude: Patterns = ()
+    format: Format = "pt"
 
     def params(self) -> Params:
         return [
@@ -36,16 +43,26 @@ class Selection:
             *(("include", pattern) for pattern in _listed(self.include)),
             *(("exclude", pattern) for pattern in _listed(self.exclude)),
             *(("rename", f"{_old(old)}=>{new}") for old, new in self._renames()),
-            *optional(add_prefix=self.add_prefix),
+            *optional(add_prefix=self.add_prefix, dtype=_dtype_name(self.dtype)),
+            *(("dtype_exclude", pattern) for pattern in _listed(self.dtype_exclude)),
+            *optional(format=None if self.format == "pt" else self.format),
         ]
 
     def body(self) -> dict[str, Any]:
         """The same for a JSON body."""
+        texts = optional(
+            component=self.component,
+            strip_prefix=self.strip_prefix,
+            add_prefix=self.add_prefix,
+            dtype=_dtype_name(self.dtype),
+        )
         return {
-            **dict(optional(component=self.component, strip_prefix=self.strip_prefix, add_prefix=self.add_prefix)),
+            **dict(texts),
             "include": _listed(self.include),
             "exclude": _listed(self.exclude),
             "rename": [[old, new] for old, new in self._renames()],
+            "dtype_exclude": _listed(self.dtype_exclude),
+            "format": self.format,
         }
 
     def _renames(self) -> Iterable[tuple[str, str]]:
@@ -146,6 +163,10 @@ def optional(**fields: str | None) -> Params:
 
 def _listed(patterns: Patterns) -> list[str]:
     return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
+def _dtype_name(dtype: Any) -> str | None:
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def _old(old: str) -> str:

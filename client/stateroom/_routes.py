@@ -127,7 +127,8 @@ class Routes:
     ) -> None:
         params = [*selection.params(), *optional(device=device)]
         path = f"{self._at(checkpoint)}/state_dict"
-        self._fetch_checked(file, path, params, label=str(checkpoint), stacklevel=4)
+        is_zip = selection.format == "pt"
+        self._fetch_checked(file, path, params, label=str(checkpoint), stacklevel=4, is_zip=is_zip)
 
     @contextmanager
     def matched(self, download: str, *, label: str) -> Iterator[IO[bytes]]:
@@ -160,13 +161,18 @@ class Routes:
             self._fetch_checked(file, path, params, label=label, stacklevel=7)  # past two context managers
             yield file
 
-    def _fetch_checked(self, file: IO[bytes], path: str, params: Params, *, label: str, stacklevel: int) -> None:
-        """A component as a torch file. ``stacklevel``, seen from here, is where the user's call stands."""
+    def _fetch_checked(
+        self, file: IO[bytes], path: str, params: Params, *, label: str, stacklevel: int, is_zip: bool = True
+    ) -> None:
+        """A component as a file: a torch file ``is_zip``, and has checksums. ``stacklevel``, seen from here, is where
+        the user's call stands.
+        """
         headers = self._fetch(path, params, FileSink(file, verify=False), label=label)
-        if self.verify:
+        if self.verify and is_zip:
             check_records(file)
         if left_out := headers.get("Stateroom-Left-Out"):
-            lost = f"{unquote(left_out)} of {label} cannot be kept in a state_dict and is left out; load() gives it"
+            kept = "a state_dict" if is_zip else "a safetensors file"
+            lost = f"{unquote(left_out)} of {label} cannot be kept in {kept} and is left out; load() gives it"
             warnings.warn(lost, StateroomWarning, stacklevel=stacklevel)
 
     def _fetch(self, path: str, params: Params, sink: FileSink, *, label: str) -> httpx.Headers:

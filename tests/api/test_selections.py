@@ -16,6 +16,8 @@ def test_every_selection_has_an_etag_of_its_own(http: httpx.Client, checkpoints:
         f"{checkpoints}/1/{rest}"
         for rest in (
             "original", "file", "file?device=cuda:0", "state_dict", "state_dict?device=cpu", "state_dict?device=cuda:0",
+            "state_dict?format=safetensors", "state_dict?dtype=bf16", "state_dict?dtype=fp16",
+            "state_dict?dtype=bf16&dtype_exclude=*.bias", "state_dict?dtype=bf16&format=safetensors",
             "state_dict?include=conv.*", "state_dict?strip_prefix=conv.", "state_dict?component=optimizer_state_dict",
         )
     ]  # fmt: skip
@@ -47,8 +49,10 @@ def test_the_query_reaches_the_file(http: httpx.Client, checkpoints: str, upload
         ("state_dict?rename=ab", (422, "bad-rename")),
         ("state_dict?include=re:(", (422, "bad-pattern")),
         ("state_dict?device=cpu&device=cuda", (422, "repeated-parameter")),
-        ("state_dict?dtype=float16", (501, "cast-unavailable")),
-        ("state_dict?format=safetensors", (501, "format-unavailable")),
+        ("state_dict?dtype=float17", (422, "unknown-dtype")),
+        ("state_dict?dtype_exclude=conv.*", (422, "unknown-dtype")),
+        ("state_dict?dtype=bf16&dtype_exclude=re:(", (422, "bad-pattern")),
+        ("state_dict?format=safetensors&device=cpu", (422, "device-and-safetensors")),
         ("state_dict?format=onnx", (422, "unknown-format")),
         ("state_dict?plan=0123", (410, "plan-expired")),
         ("state_dict?plan=0123&device=cpu", (422, "plan-and-selection")),
@@ -150,6 +154,7 @@ def test_a_warm_start_is_known_before_a_byte_moves(http: httpx.Client, checkpoin
         ({"target": {}, "includ": ["a"]}, (422, "invalid-value")),
         ({"target": {}, "rename": [["a"]]}, (422, "invalid-value")),
         ({"target": {}, "device": "gpu"}, (422, "unknown-device")),
+        ({"target": {}, "dtype": "int8"}, (422, "unknown-dtype")),
         ({"target": {}, "include": ["nothing"]}, (422, "no-keys-matched")),
         ({"target": {}, "component": "optimizer_state_dict"}, (422, "not-a-state-dict")),
     ],

@@ -51,7 +51,7 @@ def test_a_mistyped_device_comes_with_what_it_may_have_meant() -> None:
 
 def test_a_format_that_is_not_served_is_refused() -> None:
     with pytest.raises(SelectionError) as refused:
-        StateDictQuery(format="safetensors")  # type: ignore[arg-type]  # what a request may say
+        StateDictQuery(format="onnx")  # type: ignore[arg-type]  # what a request may say
     assert refused.value.code == "unknown-format"
 
 

@@ -136,7 +136,7 @@ async def state_dict(
     run: Run = None,
     filename: str | None = None,
 ) -> Response:
-    """A torch file that always loads with `weights_only=True`."""
+    """A torch file that always loads with `weights_only=True`, or a safetensors file."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         download = part.of(checkpoint, services.deliver)
@@ -163,7 +163,7 @@ async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, b
             for key, each in asked.target.items()
         }
         report, plan = services.deliver.warmstart(checkpoint, target, asked.query)
-        name = f"{checkpoint.stem}-{plan[:8]}.pt"
+        name = f"{checkpoint.stem}-{plan[:8]}.{asked.query.format}"
         download = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
         view = WarmstartReport.of(report, download if report.matched_keys else None)
         return json_answer(request, view, {**identity_headers(request, checkpoint, ref), "Cache-Control": "no-store"})

@@ -9,7 +9,7 @@ Reference: safetensors/src/tensor.rs.
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.dtype import DTYPES, DType
@@ -29,7 +29,16 @@ _DTYPES = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu", "F4": "float4_e2m1fn_x2",
 }  # fmt: skip
 """Those that the reference reader gives torch."""
+NAMES = {torch: name for name, torch in _DTYPES.items()}
 _WITHOUT_TORCH = {"F6_E2M3", "F6_E3M2"}
+
+
+class Field(TypedDict):
+    """A tensor as the header has it."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
 
 
 @dataclass(frozen=True, slots=True)

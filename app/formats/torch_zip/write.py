@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...values.conversion import Conversion
 from ...values.span import Span
 from ...values.virtual_file import VirtualFile
 
@@ -36,10 +37,16 @@ _U16, _U32, _U32_TWICE = struct.Struct("<H").pack, struct.Struct("<I").pack, str
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One ``data/N``: bytes ``span`` of the uploaded file. ``crc32`` is None where it has yet to be computed."""
+    """One ``data/N``: bytes of the uploaded file, or what is made of them. ``crc32`` is None where it has yet to be
+    computed.
+    """
 
-    span: Span
+    source: Span | Conversion
     crc32: int | None
+
+    @property
+    def size(self) -> int:
+        return self.source.length if isinstance(self.source, Span) else self.source.size
 
 
 def write_torch_zip(pickle: bytes, storages: Sequence[Record], byteorder: str) -> tuple[VirtualFile, tuple[Span, ...]]:
@@ -62,7 +69,8 @@ def _serialization_id(pickle: bytes, storages: Sequence[Record]) -> bytes:
     """40 decimal digits that follow from the content."""
     digest = hashlib.sha256(pickle)
     for record in storages:
-        digest.update(struct.pack("<qq", record.span.start, record.span.end))
+        span = record.source if isinstance(record.source, Span) else record.source.source
+        digest.update(struct.pack("<qq", span.start, span.end))
     return f"{int.from_bytes(digest.digest()) % 10**40:040}".encode()
 
 
@@ -78,11 +86,14 @@ class _Archive:
         self._end(name, len(data), header, zlib.crc32(data), None)
 
     def add_record(self, name: str, record: Record) -> Span:
-        header = self._start(name, record.span.length)
+        header = self._start(name, record.size)
         start = self.file.size
-        self.file.add_span(record.span)
-        self._end(name, record.span.length, header, record.crc32, record.span)
-        return Span(start, start + record.span.length)
+        if isinstance(record.source, Span):
+            self.file.add_span(record.source)
+        else:
+            self.file.add_conversion(record.source)
+        self._end(name, record.size, header, record.crc32, record.source)
+        return Span(start, start + record.size)
 
     def _start(self, name: str, size: int) -> int:
         """Write the local header; returns where it starts."""
@@ -95,12 +106,12 @@ class _Archive:
         self.file.add_literal(_LOCAL(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(path), len(extra)) + path + extra)
         return header
 
-    def _end(self, name: str, size: int, header: int, crc32: int | None, span: Span | None) -> None:
+    def _end(self, name: str, size: int, header: int, crc32: int | None, of: Span | Conversion | None) -> None:
         """Write the descriptor, and the record's entry in the directory."""
         zip64 = _zip64_extra(size, size, header)
         if size:
             sizes = struct.pack("<QQ", size, size) if zip64 else _U32_TWICE(size, size)
-            _add_with_crc32(self.file, b"PK\7\10", crc32, span, sizes)
+            _add_with_crc32(self.file, b"PK\7\10", crc32, of, sizes)
         path = f"{_ROOT}/{name}".encode()
         flags = _UTF8 | (_HAS_DESCRIPTOR if size else 0)
         size32 = min(size, _U32_MAX)
@@ -108,7 +119,7 @@ class _Archive:
             self.directory,
             _CENTRAL_START(b"PK\1\2", 0, 0, flags, 0, 0, 0),
             crc32 if size else 0,
-            span,
+            of,
             _CENTRAL_END(size32, size32, len(path), len(zip64), 0, 0, 0, 0, min(header, _U32_MAX)) + path + zip64,
         )
         self.entries += 1
@@ -127,14 +138,19 @@ class _Archive:
         return self.file
 
 
-def _add_with_crc32(file: VirtualFile, before: bytes, crc32: int | None, span: Span | None, after: bytes) -> None:
-    """Write a CRC32 between two literals; one that is not known yet is computed of ``span`` later."""
-    if crc32 is None and span is not None:
-        file.add_literal(before)
-        file.add_checksum(span)
-        file.add_literal(after)
-    else:
+def _add_with_crc32(
+    file: VirtualFile, before: bytes, crc32: int | None, of: Span | Conversion | None, after: bytes
+) -> None:
+    """Write a CRC32 between two literals; one that is not known yet is computed later, of what it is ``of``."""
+    if crc32 is not None:
         file.add_literal(before + _U32(crc32) + after)
+        return
+    file.add_literal(before)
+    if isinstance(of, Span):
+        file.add_checksum(of)
+    elif of is not None:
+        file.add_checksum_of(of)
+    file.add_literal(after)
 
 
 def _zip64_extra(size: int, compressed_size: int, header: int) -> bytes:

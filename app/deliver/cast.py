@@ -1,0 +1,55 @@
+"""Casting elements as torch does: the one module that knows torch, and imports it when it is first needed.
+
+NaNs come out as one NaN for each dtype, the one that ``float("nan")`` becomes: which of its bits torch keeps depends on
+the processor, and an ETag promises the same bytes everywhere.
+"""
+
+import warnings
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+from ..errors import SelectionError
+
+_importing = Lock()
+
+
+def require_torch() -> Any:
+    """Torch. Raises SelectionError ``cast-unavailable`` where it cannot be imported."""
+    with _importing:
+        return _import_torch()
+
+
+@lru_cache(maxsize=1)
+def _import_torch() -> Any:
+    try:
+        import torch  # noqa: PLC0415  the server starts, indexes and serves without it
+    except ImportError:
+        raise SelectionError(
+            "this server cannot cast tensors, because torch is not installed there: leave out dtype, and cast after "
+            "loading; or ask whoever runs it to install stateroom-server[cast]",
+            code="cast-unavailable",
+        ) from None
+    torch.set_num_threads(1)  # whoever casts is one of several threads already
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.frombuffer(b"\0", dtype=torch.uint8)  # it warns once of bytes that cannot be written to: nobody does
+    return torch
+
+
+def cast(data: memoryview | bytearray, dtype: str, to: str) -> bytearray:
+    """Little-endian elements of ``dtype``, at least one, as such of ``to``, rounded as ``Tensor.to`` rounds them.
+
+    Dtypes are torch's names; ``to`` is a float of 2 or 4 bytes.
+    """
+    torch = require_torch()
+    source = torch.frombuffer(data, dtype=getattr(torch, dtype))
+    if source.data_ptr() % source.itemsize:
+        source = torch.frombuffer(bytearray(data), dtype=source.dtype)
+    target = getattr(torch, to)
+    made = bytearray(source.numel() * target.itemsize)
+    values = torch.frombuffer(made, dtype=target)
+    values.copy_(source)
+    if values.sum().isnan():  # as it is where there is a NaN, and seldom else; to look at each takes ten times as long
+        values.masked_fill_(values.isnan(), float("nan"))
+    return made

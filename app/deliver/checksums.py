@@ -1,0 +1,102 @@
+"""CRC32s that no upload carried: of storages that are only partly wanted, and of what is cast.
+
+Each is computed once and kept in the catalog. Those of parts are needed before a plan is used. Those of what is cast
+are learned while it is sent, and computed only where a range begins behind it.
+"""
+
+from collections.abc import Sequence
+
+from ..catalog import checksums
+from ..catalog.catalog import Catalog
+from ..store.digests import crc32
+from ..values.conversion import Conversion
+from ..values.span import Span
+from ..values.virtual_file import VirtualFile
+from .read import BlobReader
+from .spans import BlobMap
+from .windows import Strip
+
+AT_ONCE = 5_000
+"""Rows written in one transaction."""
+
+Crc32s = dict[Conversion, int]
+
+
+class Checksums:
+    """Those of files made of one checkpoint."""
+
+    def __init__(self, catalog: Catalog, namespace: str, blobs: BlobMap) -> None:
+        self._catalog = catalog
+        self._namespace = namespace
+        self._blobs = blobs
+
+    def fill(self, file: VirtualFile, reader: BlobReader) -> Crc32s:
+        """Fill in those of parts, computed or recalled; those that are known of what is cast are given back."""
+        parts = {span: self._name(span) for _, span in file.checksums}
+        cast = {conversion: self._name(conversion.source, conversion) for conversion in file.checksums_of()}
+        if not parts and not cast:
+            return {}
+        with self._catalog.read() as session:
+            known = checksums.get(session, self._namespace, [*parts.values(), *cast.values()])
+        fresh = {span: reader.crc32_of(self._blobs, span) for span, name in parts.items() if name not in known}
+        self._put([self._kept(parts[span], span, value) for span, value in fresh.items()])
+        for offset, span in file.checksums:
+            file.fill(offset, fresh[span] if span in fresh else known[parts[span]])
+        return {conversion: known[name] for conversion, name in cast.items() if name in known}
+
+    def keep(self, learned: Crc32s) -> None:
+        self._put([self._kept(self._name(one.source, one), one.source, value) for one, value in learned.items()])
+
+    def _put(self, rows: Sequence[checksums.Checksum]) -> None:
+        for start in range(0, len(rows), AT_ONCE):
+            with self._catalog.write() as session:
+                checksums.put(session, self._namespace, rows[start : start + AT_ONCE])
+
+    def _kept(self, name: str, span: Span, value: int) -> checksums.Checksum:
+        return checksums.Checksum(name, next(self._blobs.resolve(span)).digest, value)
+
+    def _name(self, span: Span, conversion: Conversion | None = None) -> str:
+        """Names bytes by the blobs they are in, so that checkpoints that share a blob share its checksums."""
+        where = ",".join(f"{blob.digest}[{blob.span.start}:{blob.span.end}]" for blob in self._blobs.resolve(span))
+        if conversion is None:
+            return where
+        order = "" if conversion.byteorder == "little" else " big"
+        return f"{where} {conversion.dtype.name}>{conversion.to.name}{order}"
+
+
+class Following:
+    """The checksums of one download's conversions, learned as its strips go by. ``known`` is shared with others."""
+
+    def __init__(self, checksums: Checksums, known: Crc32s, reader: BlobReader, blobs: BlobMap) -> None:
+        self._checksums = checksums
+        self._known = known
+        self._reader = reader
+        self._blobs = blobs
+        self._fresh: Crc32s = {}
+        self._now: Conversion | None = None
+        self._done, self._value = 0, 0
+
+    def follow(self, strip: Strip, data: memoryview) -> None:
+        """``data`` is what goes out of ``strip``."""
+        conversion = strip.conversion
+        position = strip.first * conversion.to.itemsize + strip.span.start
+        if not position:
+            self._now, self._done, self._value = conversion, 0, 0
+        if self._now != conversion or self._done != position or conversion in self._known:
+            return
+        self._value = crc32(data, self._value)
+        self._done += len(data)
+        if self._done == conversion.size:
+            self._known[conversion] = self._fresh[conversion] = self._value
+
+    def of(self, conversion: Conversion) -> int:
+        if conversion not in self._known:
+            value = self._reader.crc32_of_converted(self._blobs, conversion)
+            self._known[conversion] = self._fresh[conversion] = value
+        return self._known[conversion]
+
+    def keep(self) -> None:
+        """Keep what was learned for other downloads."""
+        if self._fresh:
+            self._checksums.keep(self._fresh)
+            self._fresh = {}

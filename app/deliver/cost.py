@@ -1,0 +1,66 @@
+"""What may be asked of the server for one file. Pure.
+
+A view may show one stored element a billion times over, or lie so that each element needs another block read. Saved,
+it is small and honest; written out it could be endless.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from ..errors import SelectionError
+from ..formats.safetensors.write import Content
+from ..values.conversion import Conversion
+from ..values.manifest import MIN_BLOB_SIZE, Manifest
+from .windows import blocks_touched, strip_length
+
+MAX_GROWTH = 8
+ROOM_TO_GROW = 1 << 30
+"""Bytes that any file may grow by."""
+
+MAX_BLOCK_READS = 20_000
+"""Of one tensor. Each reads and verifies up to 16 MiB."""
+
+SHORT_LINE = 16
+MAX_SHORT_LINES = 500_000
+"""Elements, and how many lines of fewer than that are copied one by one: views of many dimensions have no others."""
+
+
+def check_cost(tensors: Iterable[Content], manifest: Manifest) -> None:
+    """Raises SelectionError ``too-expanded`` or ``too-strided``."""
+    tensors = list(tensors)
+    size, most = sum(tensor.size for tensor in tensors), MAX_GROWTH * manifest.size + ROOM_TO_GROW
+    if size > most:
+        largest = max(tensors, key=lambda tensor: tensor.size)
+        raise SelectionError(
+            f"written out, the tensors take {size:,} bytes, of which {largest.name[:200]!r} takes {largest.size:,}; "
+            f"of a checkpoint of {manifest.size:,} bytes at most {most:,} are made. Exclude it, or ask for pt, where "
+            "views stay views",
+            code="too-expanded",
+        )
+    starts = sorted(storage.span.start for storage in manifest.storages if storage.span.length > MIN_BLOB_SIZE)
+    for tensor in tensors:
+        if isinstance(tensor.source, Conversion) and not tensor.source.is_contiguous:
+            _check_reads(tensor.name, tensor.source, starts)
+
+
+def _check_reads(name: str, conversion: Conversion, starts: list[int]) -> None:
+    """``starts`` are where in the file the storages of some size begin, in order."""
+    longest = max(size for size, _ in conversion.dims)
+    if longest < SHORT_LINE and conversion.count // longest > MAX_SHORT_LINES:
+        raise SelectionError(
+            f"the elements of {name[:200]!r} lie in order in no direction, and there are {conversion.count:,} of them. "
+            "Exclude it, or ask for pt, where views stay views",
+            code="too-strided",
+        )
+    i = bisect_right(starts, conversion.source.start)
+    origin = conversion.source.start - starts[i - 1] if i else 0
+    reads, length = 0, strip_length(conversion)
+    for first in range(0, conversion.count, length):
+        last = min(first + length, conversion.count)
+        reads += len(blocks_touched(conversion, first, last, origin))
+        if reads > MAX_BLOCK_READS:
+            raise SelectionError(
+                f"the elements of {name[:200]!r} lie so far apart that putting them in order takes more than "
+                f"{MAX_BLOCK_READS:,} reads. Exclude it, or ask for pt, where views stay views",
+                code="too-strided",
+            )

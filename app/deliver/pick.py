@@ -1,0 +1,109 @@
+"""From a checkpoint's tree and a query to the tree that is to be written. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from ..formats.casts import Caster
+from ..formats.contents import find_components
+from ..formats.modules import is_module, state_dict_pairs
+from ..formats.pickle.nodes import Call, Dict, Global, Node
+from ..formats.readers import MAX_STEPS
+from ..formats.tree import Budget, pairs_of, walk
+from ..formats.weights_only import Keeper, is_leaf, metadata_of
+from ..select.components import choose_component
+from ..select.keys import select_keys, select_leaves
+from ..select.modules import select_modules
+from ..select.patterns import PatternSet
+from ..select.query import StateDictQuery
+from ..values.dtype import DTYPES, DType
+from ..values.manifest import Manifest, Path, dotted
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The tree to be written, whose values all can be. ``left_out`` are the dotted paths of those that can't.
+
+    ``caster`` gave each tensor that is cast its new dtype, if any is; ``is_flat`` says that the tree is a state_dict.
+    """
+
+    tree: Node
+    left_out: tuple[str, ...]
+    caster: Caster | None
+    is_flat: bool
+
+    @property
+    def targets(self) -> Mapping[int, DType]:
+        """The new dtypes of tensors that are cast, by the ids of their TensorRefs."""
+        return {} if self.caster is None else self.caster.targets
+
+    def leaves(self) -> Iterator[tuple[str, Node]]:
+        """Its values under their keys, or dotted paths."""
+        if self.is_flat:
+            return iter(self.tree.pairs)
+        return ((dotted(path), node) for path, node in walk(self.tree, is_leaf, Budget(MAX_STEPS)))
+
+
+def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[str] | None) -> Picked:
+    """The component a query means; of a state_dict those of the new keys ``only``, if they are given.
+
+    Raises SelectionError.
+    """
+    number = choose_component(manifest, query.component)
+    found = find_components(root, Budget(MAX_STEPS))  # in the order in which the manifest lists them
+    if number is None:
+        return _pick_leaves(root, query, frozenset(id(node) for _, _, node in found), keeps_steps=False)
+    _, kind, node = next(islice(found, number, None))
+    if kind == "optimizer":
+        return _pick_leaves(node, query, frozenset(), keeps_steps=True)
+    return _pick_keys(node, query, None if only is None else frozenset(only))
+
+
+def _caster(query: StateDictQuery) -> Caster | None:
+    if query.dtype is None:
+        return None
+    excluded = PatternSet(query.dtype_exclude) if query.dtype_exclude else None
+    return Caster(DTYPES[query.dtype], lambda name: excluded is None or not excluded.matches(name))
+
+
+def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | None) -> Picked:
+    """A state_dict as an OrderedDict of the keys picked, under their new names; its ``_metadata`` is renamed along."""
+    pairs = state_dict_pairs(state_dict, Budget(MAX_STEPS))
+    keys = [key for key, _ in pairs]
+    selected = select_keys(keys, query)
+    keeper, caster = Keeper(meta=query.device == "meta"), _caster(query)
+    picked = Call(Global("collections", "OrderedDict"), ())
+    for i, new in selected:
+        if only is None or new in only:
+            value, kept = keeper.keep_value(pairs[i][1], (keys[i],))
+            if kept:
+                picked.pairs.append((new, value if caster is None else caster.cast(new, value)))
+    modules = [] if is_module(state_dict) else pairs_of(metadata_of(state_dict)) or []
+    names = [module for module, _ in modules]
+    if modules and all(type(name) is str for name in names):
+        metadata = Call(Global("collections", "OrderedDict"), ())
+        metadata.pairs = [(new, modules[i][1]) for i, new in select_modules(names, keys, selected, query)]
+        picked.states.append(Dict([("_metadata", metadata)]))
+    return Picked(picked, tuple(map(dotted, keeper.left_out)), caster, is_flat=True)
+
+
+def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int], *, keeps_steps: bool) -> Picked:
+    """A tree with the leaves picked, without the nodes whose ids are in ``skip``.
+
+    Of a container, nothing is left when none of its leaves is. An optimizer counts its steps in float32, and in no
+    other dtype: 16 bits are full after some hundred.
+    """
+    leaves = walk(tree, lambda node: is_leaf(node) or id(node) in skip, Budget(MAX_STEPS))
+    paths = [path for path, node in leaves if id(node) not in skip]
+    names = [dotted(path) for path in paths]
+    wanted = {names[i] for i in select_leaves(names, query)}  # text: a file may choose integers whose hashes collide
+    caster = _caster(query)
+
+    def changed(path: Path, node: Node) -> Node:
+        if caster is None or (keeps_steps and path[-1:] == ("step",)):
+            return node
+        return caster.cast(dotted(path), node)
+
+    keeper = Keeper(lambda path: dotted(path) in wanted, skip, query.device == "meta", changed)
+    kept = keeper.keep(tree)
+    return Picked(kept, tuple(map(dotted, keeper.left_out)), caster, is_flat=False)

@@ -1,0 +1,148 @@
+"""From the tensors of a tree to the contents of a safetensors file: each one contiguous, little-endian, by itself."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ...errors import SelectionError
+from ...values.conversion import ByteOrder, Conversion, merged
+from ...values.dtype import DType
+from ...values.manifest import Storage
+from ...values.span import Span
+from ..layout import extent
+from ..pickle.nodes import Dict, Node, TensorRef
+from ..torch_tensors import data_of, is_tensor, tensor_of
+from ..tree import name_of
+from .header import METADATA, NAMES
+from .write import Content
+
+CONTIGUOUS_NOTE = "stateroom.made_contiguous"
+SHARED_NOTE = "stateroom.shared"
+"""Texts in ``__metadata__``: JSON lists of names, and of lists of names."""
+
+MAX_NOTED = 1_000
+"""Names in a note; of more, the first."""
+
+_WHY_NOT = {
+    "torch._utils._rebuild_qtensor": "quantized",
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+    "torch._utils._rebuild_sparse_csr_tensor": "sparse",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_meta_tensor_no_storage": "on the meta device, without bytes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """``notes`` are for ``__metadata__``; ``left_out`` are the names of what is no tensor."""
+
+    tensors: tuple[Content, ...]
+    notes: Mapping[str, str]
+    left_out: tuple[str, ...]
+
+
+def contents_of(
+    leaves: Iterable[tuple[str, Node]],
+    storages: Mapping[str, Storage],
+    targets: Mapping[int, DType],
+    byteorder: ByteOrder,
+) -> Contents:
+    """``targets`` are the new dtypes of tensors that are cast, by the ids of their TensorRefs.
+
+    Raises SelectionError ``not-in-safetensors`` for a tensor that the format cannot hold, ``duplicate-key`` for two
+    leaves that are called the same.
+    """
+    tensors: dict[str, Content] = {}
+    refs: dict[str, TensorRef] = {}
+    left_out: list[str] = []
+    moved: list[str] = []
+    for name, node in leaves:
+        if not is_tensor(node):
+            left_out.append(name)
+            continue
+        _check_name(name, tensors)
+        ref = tensor_of(node)
+        if ref is None:
+            raise _cannot(name, _WHY_NOT.get(name_of(data_of(node)) or "", "none that has elements of its own"))
+        dtype = targets.get(id(ref), ref.dtype)
+        if dtype.name not in NAMES:
+            raise _cannot(name, f"of dtype {dtype.name}, which the format does not have")
+        if dtype.name == "float4_e2m1fn_x2" and not ref.shape:
+            raise _cannot(name, "a pair of half bytes without a dimension")
+        source = _source(name, ref, dtype, storages[ref.storage.key].span, byteorder)
+        if isinstance(source, Conversion) and not source.is_contiguous:
+            moved.append(name)
+        tensors[name], refs[name] = Content(name, dtype, ref.shape, source), ref
+    notes = {CONTIGUOUS_NOTE: moved[:MAX_NOTED], SHARED_NOTE: _sharing(refs)[:MAX_NOTED]}
+    texts = {name: json.dumps(note, ensure_ascii=False) for name, note in notes.items() if note}
+    return Contents(tuple(tensors.values()), texts, tuple(left_out))
+
+
+def _source(name: str, ref: TensorRef, to: DType, storage: Span, byteorder: ByteOrder) -> Span | Conversion:
+    start, end = extent(ref)
+    if start == end:
+        return Span(storage.start, storage.start)
+    conversion = Conversion(
+        Span(storage.start + start, storage.start + end),
+        ref.dtype,
+        to,
+        merged(ref.shape, ref.stride),
+        byteorder,
+        flips=_flips(name, ref),
+    )
+    return conversion.source if conversion.changes_nothing else conversion
+
+
+def _flips(name: str, ref: TensorRef) -> tuple[int, ...]:
+    """The sign bytes that a negative or a conjugate view turns over."""
+    texts = ref.rest[3:] if ref.function.name == "_rebuild_tensor_v3" else ref.rest[2:]
+    bits = {key for key, value in texts[0].pairs if value is True} if texts and isinstance(texts[0], Dict) else set()
+    dtype = ref.dtype
+    is_complex = dtype.name.startswith("complex")
+    last = dtype.itemsize - 1
+    real = dtype.word - 1
+    flips: set[int] = set()
+    if "neg" in bits:
+        if not (is_complex or dtype.is_floating):
+            raise _cannot(name, "a negative view of what has no sign bit")
+        flips ^= {real, last}
+    if "conj" in bits and is_complex:
+        flips ^= {last}
+    return tuple(sorted(flips))
+
+
+def _sharing(refs: Mapping[str, TensorRef]) -> list[list[str]]:
+    """Groups of names whose tensors lie over each other."""
+    extents = sorted(
+        (ref.storage.key, *extent(ref), number) for number, ref in enumerate(refs.values()) if 0 not in ref.shape
+    )
+    names, groups = list(refs), []
+    storage, reach, group = "", 0, [-1]
+    for key, start, end, number in extents:
+        if key == storage and start < reach:
+            group.append(number)
+            reach = max(reach, end)
+        else:
+            groups.append(group)
+            storage, reach, group = key, end, [number]
+    groups.append(group)
+    return [[names[number] for number in sorted(group)] for group in sorted(groups) if len(group) > 1]
+
+
+def _check_name(name: str, taken: Mapping[str, Content]) -> None:
+    if name in taken:
+        raise SelectionError(f"two tensors would both be called {name!r}", code="duplicate-key", near=(name,))
+    if name == METADATA:
+        raise _cannot(name, "called what the format calls its own texts: rename it")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise _cannot(shown, "called by half a character: rename it") from None
+
+
+def _cannot(name: str, why: str) -> SelectionError:
+    return SelectionError(
+        f"a safetensors file cannot hold {name[:200]!r}: it is {why}. Exclude it, or ask for pt",
+        code="not-in-safetensors",
+    )

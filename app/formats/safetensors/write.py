@@ -1,0 +1,87 @@
+"""A safetensors file as a virtual file, laid out byte for byte as the safetensors package lays it out.
+
+The header's length in eight bytes, little-endian; the header, padded with spaces to a multiple of eight; the tensors,
+those of the largest elements first, so that each begins at a multiple of its element.
+
+Reference: safetensors/src/tensor.rs (``prepare``).
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from struct import Struct
+
+from ...errors import SelectionError
+from ...values.conversion import Conversion
+from ...values.dtype import DType
+from ...values.span import Span
+from ...values.virtual_file import VirtualFile
+from .header import METADATA, NAMES, Field
+from .read import MAX_HEADER
+
+WRITER_REVISION = 1
+"""Goes up whenever the bytes written for the same input change, so that no ETag ever names two byte strings."""
+
+_ALIGNMENT = 8
+_LENGTH = Struct("<Q").pack
+_RANK = {name: rank for rank, name in enumerate((
+    "U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "F8_E5M2FNUZ", "F8_E4M3FNUZ",
+    "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "F4", "BOOL",
+))}  # fmt: skip
+"""The package's order of dtypes, the first first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A tensor to be written: contiguous little-endian elements of ``dtype``, which the format has."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    source: Span | Conversion
+
+    @property
+    def size(self) -> int:
+        return self.source.length if isinstance(self.source, Span) else self.source.size
+
+
+def write_safetensors(
+    contents: Iterable[Content], metadata: Mapping[str, str]
+) -> tuple[VirtualFile, tuple[tuple[Span, Span | Conversion], ...]]:
+    """The file; and where in it each tensor lies, in its order, with what that is made of. Raises SelectionError for a
+    header that no reader takes.
+    """
+    ordered = sorted(contents, key=lambda content: (_RANK[NAMES[content.dtype.name]], content.name))
+    fields: dict[str, Mapping[str, str] | Field] = {METADATA: dict(sorted(metadata.items()))}
+    end = 0
+    for content in ordered:
+        start, end = end, end + content.size
+        fields[content.name] = {
+            "dtype": NAMES[content.dtype.name],
+            "shape": _shape(content),
+            "data_offsets": [start, end],
+        }
+    header = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % _ALIGNMENT)
+    if len(header) > MAX_HEADER:
+        raise SelectionError(
+            f"the names of {len(ordered):,} tensors take a header of {len(header):,} bytes; the format has at most "
+            f"{MAX_HEADER:,}: ask for fewer keys, or for pt",
+            code="not-in-safetensors",
+        )
+    file, places = VirtualFile(), []
+    file.add_literal(_LENGTH(len(header)) + header)
+    for content in ordered:
+        places.append((Span(file.size, file.size + content.size), content.source))
+        if isinstance(content.source, Span):
+            file.add_span(content.source)
+        else:
+            file.add_conversion(content.source)
+    return file, tuple(places)
+
+
+def _shape(content: Content) -> list[int]:
+    """As the file counts: of torch's pairs of half bytes, each is an element of its own."""
+    if content.dtype.name == "float4_e2m1fn_x2":
+        return [*content.shape[:-1], 2 * content.shape[-1]]
+    return list(content.shape)
