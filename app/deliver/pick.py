@@ -73,17 +73,19 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
     selected = select_keys(keys, query)
     keeper, caster = Keeper(meta=query.device == "meta"), _caster(query)
     picked = Call(Global("collections", "OrderedDict"), ())
+    kept_pairs: list[tuple[Node, Node]] = []
     for i, new in selected:
         if only is None or new in only:
             value, kept = keeper.keep_value(pairs[i][1], (keys[i],))
             if kept:
-                picked.pairs.append((new, value if caster is None else caster.cast(new, value)))
+                kept_pairs.append((new, value if caster is None else caster.cast(new, value)))
+    picked.pairs = kept_pairs
     modules = [] if is_module(state_dict) else pairs_of(metadata_of(state_dict)) or []
     names = [module for module, _ in modules]
     if modules and all(type(name) is str for name in names):
         metadata = Call(Global("collections", "OrderedDict"), ())
         metadata.pairs = [(new, modules[i][1]) for i, new in select_modules(names, keys, selected, query)]
-        picked.states.append(Dict([("_metadata", metadata)]))
+        picked.states = [Dict([("_metadata", metadata)])]
     return Picked(picked, tuple(map(dotted, keeper.left_out)), caster, is_flat=True)
 
 

@@ -9,6 +9,7 @@ from .document import Document
 from .pickle.nodes import Node
 from .safetensors import read as safetensors
 from .torch_legacy import read as torch_legacy
+from .torch_legacy.tar import is_tar
 from .torch_zip import read as torch_zip
 from .torch_zip.archive import read_archive
 from .torch_zip.directory import find_directory
@@ -37,7 +38,7 @@ def read(data: ByteSource) -> Document:
         archive = read_archive(data)
         document = torch_zip.read(data, archive)
         return torchscript.read(document, data, archive) if archive.is_torchscript else document
-    if torch_legacy.is_legacy(data):
+    if torch_legacy.is_legacy(data) and not is_tar(data):
         return torch_legacy.read(data)
     if safetensors.header_length(data) is not None:
         return safetensors.read(data)
@@ -48,7 +49,7 @@ def read(data: ByteSource) -> Document:
     rule = "magic"
     if not len(data):
         detail = "the file is empty"
-    elif bytes(data[257:262]) == b"ustar":
+    elif is_tar(data):
         rule = "tar"
         detail = (
             "the file is a tar archive: checkpoints inside one are uploaded one by one; torch's oldest format, which "

@@ -46,7 +46,7 @@ def pairs_of(node: Node) -> list[tuple[Node, Node]] | None:
     if isinstance(node, Dict):
         pairs = node.pairs
     elif isinstance(node, Call) and (node.pairs or name_of(node) in PLAIN_MAPPINGS):
-        pairs = _initial_pairs(node) + node.pairs
+        pairs = [*_initial_pairs(node), *node.pairs]
     else:
         return None
     keys = [key for key, _ in pairs if type(key) is str]

@@ -103,7 +103,7 @@ class Keeper:
         ordered.pairs = kept
         metadata = metadata_of(node)
         if metadata is not None:
-            ordered.states.append(Dict([("_metadata", metadata)]))
+            ordered.states = [Dict([("_metadata", metadata)])]
         return ordered
 
     def _keep_sequence(self, node: list[Node] | tuple[Node, ...], path: Path, depth: int) -> Node:

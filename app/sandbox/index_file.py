@@ -11,11 +11,17 @@ from ..formats.index import Index, index
 from ..formats.manifest_json import decode, encode
 from ..formats.readers import parsing_cost
 from ..values.manifest import Facts
-from . import run
+from . import CPU_SECONDS, run
 
-MAX_BYTES_HERE = 1_000_000
-"""Bytes of pickle and directory; parsing more holds up every other request of this process."""
+MAX_BYTES_HERE = 300_000
+"""Bytes of pickle and directory; parsing more holds up every other request of this process.
 
+An honest checkpoint takes 0.4 s a MB; a pickle of nothing but empty lists, 6 s.
+"""
+
+MIN_SECONDS = 10
+SECONDS_PER_MB = 1.5
+"""CPU time in the child, four times what an honest checkpoint takes."""
 
 PAGE_SIZE = 4096
 
@@ -61,7 +67,8 @@ def index_file(path: Path) -> Index:
         data = FileBytes(file.fileno())
         if parsing_cost(data, MAX_BYTES_HERE) < MAX_BYTES_HERE:
             return index(data)
-    manifest, facts = run(index_in_child, str(path).encode())
+        seconds = min(CPU_SECONDS, MIN_SECONDS + int(SECONDS_PER_MB * len(data) / 1e6))
+    manifest, facts = run(index_in_child, str(path).encode(), seconds=seconds)
     fields = json.loads(facts)
     return Index(decode(manifest), Facts(**{**fields, "devices": tuple(fields["devices"])}))
 

@@ -44,33 +44,35 @@ class Zip:
             out += entry.before
             header = len(out)
             crc32 = zlib.crc32(entry.data) if entry.crc32 is None else entry.crc32
+            central = {
+                "signature": b"PK\1\2", "flags": entry.flags, "method": entry.method, "crc32": crc32,
+                "name": entry.name, "packed": len(entry.data), "size": len(entry.data), "comment": 0, "disk": 0,
+                "header": header, "attributes": 0, **entry.central,
+            }  # fmt: skip
+            told = {name: 0 if entry.flags & 8 else central[name] for name in ("crc32", "packed", "size")}
             local = {
                 "signature": b"PK\3\4",
                 "flags": entry.flags,
                 "method": entry.method,
                 "name": entry.name,
+                **told,
                 **entry.local,
             }
             out += struct.pack(
                 "<4sHHHHHIIIHH",
-                local["signature"], 0, local["flags"], local["method"], 0, 0, 0, 0, 0, len(local["name"]),
-                len(entry.extra),
+                local["signature"], 0, local["flags"], local["method"], 0, 0, local["crc32"], local["packed"],
+                local["size"], len(local["name"]), len(entry.extra),
             )  # fmt: skip
             out += local["name"] + entry.extra + entry.data
             if entry.descriptor is not None:
                 out += entry.descriptor
             elif entry.flags & 8:
                 out += struct.pack("<4sIII", b"PK\7\10", crc32, len(entry.data), len(entry.data))
-            central = {
-                "signature": b"PK\1\2", "flags": entry.flags, "method": entry.method, "crc32": crc32,
-                "name": entry.name, "packed": len(entry.data), "size": len(entry.data), "comment": 0, "disk": 0,
-                "header": header, **entry.central,
-            }  # fmt: skip
             directory += struct.pack(
                 "<4sHHHHHHIIIHHHHHII",
                 central["signature"], 0, 0, central["flags"], central["method"], 0, 0, central["crc32"],
                 central["packed"], central["size"], len(central["name"]), len(entry.central_extra), central["comment"],
-                central["disk"], 0, 0, central["header"],
+                central["disk"], 0, central["attributes"], central["header"],
             )  # fmt: skip
             directory += central["name"] + entry.central_extra
         out += self.before_directory

@@ -26,13 +26,19 @@ def items_of(target: Node) -> list[Node]:
     if type(target) is list:
         return target
     if type(target) is Call:
+        if not isinstance(target.items, list):
+            target.items = []
         return target.items
     raise Broken("append", f"it appends to a {type(target).__name__}")
 
 
 def pairs_of(target: Node) -> list[tuple[Node, Node]]:
     """Where SETITEM puts what it sets."""
-    if type(target) is Dict or type(target) is Call:
+    if type(target) is Dict:
+        return target.pairs
+    if type(target) is Call:
+        if not isinstance(target.pairs, list):
+            target.pairs = []
         return target.pairs
     raise Broken("setitem", f"it sets items of a {type(target).__name__}")
 
@@ -60,9 +66,12 @@ def _newobj_ex(stack: Stack) -> None:
 
 def _build(stack: Stack) -> None:
     state = stack.pop()
-    if type(stack[-1]) is not Call:
-        raise Broken("build", f"it sets the state of a {type(stack[-1]).__name__}")
-    stack[-1].states.append(state)
+    target = stack[-1]
+    if type(target) is not Call:
+        raise Broken("build", f"it sets the state of a {type(target).__name__}")
+    if not isinstance(target.states, list):
+        target.states = []
+    target.states.append(state)
 
 
 OPERATIONS: dict[int, Callable[[Stack], None]] = {

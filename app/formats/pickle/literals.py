@@ -6,6 +6,7 @@ declared length is checked against what is left before anything is allocated. Wh
 """
 
 import codecs
+import re
 from collections.abc import Callable
 from struct import Struct
 
@@ -23,6 +24,11 @@ read_u64 = Struct("<Q").unpack_from
 read_f64 = Struct(">d").unpack_from
 
 _LENGTHS = {1: Struct("<B").unpack_from, 4: read_u32, 8: read_u64}
+
+
+_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
+_FLOAT = re.compile(rb"-?(?:[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?|inf|nan)")
+"""As every Python has written them. Its unpicklers do not agree on what else is a number: 010, 0x10, 1_000."""
 
 
 def beyond_the_end() -> Broken:
@@ -94,26 +100,34 @@ def _long(width: int) -> Reader:
     return read
 
 
+def decimal(raw: bytes) -> int:
+    if not _INTEGER.fullmatch(raw):
+        raise ValueError("a number that is no plain decimal")
+    return int(raw)
+
+
 def _decimal_int(data: bytes, pos: int) -> tuple[int, int]:
     raw, pos = line(data, pos)
     if raw in {b"00", b"01"}:  # how protocols 0 and 1 write False and True
         return raw == b"01", pos
-    return int(raw), pos
+    return decimal(raw), pos
 
 
 def _decimal_long(data: bytes, pos: int) -> tuple[int, int]:
     raw, pos = line(data, pos)
-    return int(raw.removesuffix(b"L")), pos
+    return decimal(raw.removesuffix(b"L")), pos
 
 
 def _decimal_float(data: bytes, pos: int) -> tuple[float, int]:
     raw, pos = line(data, pos)
+    if not _FLOAT.fullmatch(raw):
+        raise ValueError("a number that is no plain decimal")
     return float(raw), pos
 
 
 def _escaped_text(data: bytes, pos: int) -> tuple[str, int]:
     raw, pos = line(data, pos)
-    return raw.decode("raw-unicode-escape"), pos
+    return codecs.raw_unicode_escape_decode(raw)[0], pos  # raw.decode would import the codec
 
 
 READERS: dict[int, Reader] = {

@@ -17,7 +17,7 @@ from . import opcodes as op
 from .broken import Broken
 from .calls import GATHERERS, OPERATIONS, called, paired, pairs_of
 from .limits import LIMITS, Limits
-from .literals import READERS, beyond_the_end, line, read_i32, read_u16, read_u32, read_u64
+from .literals import READERS, beyond_the_end, decimal, line, read_i32, read_u16, read_u32, read_u64
 from .memo import Memo
 from .names import python3_name
 from .nesting import check_nesting
@@ -261,10 +261,10 @@ class _Machine:
             pos += 8
         elif code == op.PUT:
             digits, pos = line(data, pos)
-            self.memo.put(int(digits), stack[-1])
+            self.memo.put(decimal(digits), stack[-1])
         elif code == op.GET:
             digits, pos = line(data, pos)
-            stack.append(self.memo.get(int(digits)))
+            stack.append(self.memo.get(decimal(digits)))
         elif code == op.PERSID:
             text, pos = line(data, pos)
             stack.append(self.hooks.persistent(text.decode("ascii")))

@@ -5,6 +5,7 @@ Everything else is one of the classes below. Dicts and sets are kept as lists, b
 work of the stranger's choosing. Nodes compare by identity: the same node twice is one shared object.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from ...values.dtype import DType
@@ -57,7 +58,8 @@ class Call:
 
     ``how`` is ``reduce`` (``function(*args)``), ``newobj`` (``cls.__new__(cls, *args)``), ``newobj_ex`` (with
     ``kwargs``) or ``obj`` (protocol 0 and 1 instances). ``items`` and ``pairs`` are what APPEND(S) and SETITEM(S)
-    put into it; ``states`` what BUILD gave it, in order.
+    put into it; ``states`` what BUILD gave it, in order. Until there are any, no list is made for them: two bytes of
+    a pickle are a call.
     """
 
     __slots__ = ("args", "function", "how", "items", "kwargs", "pairs", "states")
@@ -67,9 +69,9 @@ class Call:
         self.args = args
         self.how = how
         self.kwargs = kwargs
-        self.items: list[Node] = []
-        self.pairs: list[tuple[Node, Node]] = []
-        self.states: list[Node] = []
+        self.items: Sequence[Node] = ()
+        self.pairs: Sequence[tuple[Node, Node]] = ()
+        self.states: Sequence[Node] = ()
 
 
 class Persistent:

@@ -85,7 +85,9 @@ def parse_header(text: bytes) -> Header:
 def _parse_json(text: bytes) -> dict[str, Any]:
     try:
         decoded = text.decode("utf-8")
-        fields: dict[str, Any] = json.loads(decoded, object_pairs_hook=_object, parse_constant=_no_constant)
+        fields: dict[str, Any] = json.loads(
+            decoded, object_pairs_hook=_object, parse_int=_integer, parse_constant=_no_constant
+        )
         if "\\u" in decoded:  # only an escape can stand for half a character
             json.dumps(fields, ensure_ascii=False).encode("utf-8")
     except RecursionError:
@@ -103,6 +105,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         name = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]  # None
         raise _refused("duplicate-key", f"the name {_shown(name)!r} is there twice", name)
     return made
+
+
+def _integer(digits: str) -> int:
+    """-0 is a whole number to Python, and none to the reference."""
+    if digits == "-0":
+        raise ValueError("-0 is no size")
+    return int(digits)
 
 
 def _no_constant(name: str) -> None:

@@ -4,8 +4,21 @@ Reference: ``_legacy_load`` and ``_legacy_save`` in torch/serialization.py.
 """
 
 from ...errors import HostileCheckpoint
+from ..pickle.machine import InertHooks
 from ..pickle.nodes import Global, Node, StorageRef, StorageView
 from ..torch_tensors import TorchHooks
+
+
+class PlainHooks(InertHooks):
+    """Of the pickles around the object: plain values. A torch.load without ``weights_only`` runs these pickles too, and
+    what they name would be listed nowhere.
+    """
+
+    def persistent(self, pid: Node) -> Node:
+        raise _not_plain("a storage")
+
+    def named(self, name: Global, near: str | None) -> None:
+        raise _not_plain(name.full_name[:200])
 
 
 class LegacyHooks(TorchHooks):
@@ -23,7 +36,7 @@ class LegacyHooks(TorchHooks):
             if type(pid[1]) is not Global:
                 raise _refused("a module without a class")
             return pid[1]
-        if type(pid) is tuple and len(pid) != 6:
+        if type(pid) is not tuple or len(pid) != 6:
             raise _refused("a persistent id that is no storage")
         storage = super().persistent(pid[:5])
         return storage if pid[5] is None else self._view(storage, pid)
@@ -41,6 +54,11 @@ class LegacyHooks(TorchHooks):
         if (known.storage, known.offset, known.numel) != (storage, offset, numel):
             raise _refused("two parts of storages under one key")
         return known
+
+
+def _not_plain(what: str) -> HostileCheckpoint:
+    detail = f"the file is damaged or forged: a pickle beside the object names {what}"
+    return HostileCheckpoint(detail, rule="plain-values")
 
 
 def _refused(what: str) -> HostileCheckpoint:

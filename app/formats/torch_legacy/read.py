@@ -17,10 +17,10 @@ from ...values.source import ByteSource
 from ...values.span import Span
 from ..document import Document
 from ..pickle.limits import LIMITS, Limits
-from ..pickle.machine import Hooks, InertHooks, parse, parse_first
+from ..pickle.machine import Hooks, parse, parse_first
 from ..pickle.nesting import parts
 from ..pickle.nodes import Dict, Node, StorageRef, StorageView
-from .hooks import LegacyHooks
+from .hooks import LegacyHooks, PlainHooks
 
 FORMAT = "torch_legacy"
 
@@ -53,7 +53,7 @@ def read(data: ByteSource) -> Document:
     root, hooks, end = _parse_at(data, start, LegacyHooks, "object", LIMITS)
     if hooks.views:
         _check_views(root, hooks)
-    keys, _, storages_at = _parse_at(data, end, InertHooks, "storage keys", LIMITS)
+    keys, _, storages_at = _parse_at(data, end, PlainHooks, "storage keys", LIMITS)
     _check_keys(keys, hooks)
     return Document(
         root=root,
@@ -98,13 +98,13 @@ def _parse_at(
 
 def _read_head(data: ByteSource) -> int:
     """Check the three pickles before the object; where that starts."""
-    magic, _, end = _parse_at(data, 0, InertHooks, "magic number", HEAD_LIMITS)
+    magic, _, end = _parse_at(data, 0, PlainHooks, "magic number", HEAD_LIMITS)
     if type(magic) is not int or magic != MAGIC:
         raise NotACheckpoint("the file does not start with torch's magic number", rule="magic", where="byte 0")
-    version, _, end = _parse_at(data, end, InertHooks, "version", HEAD_LIMITS)
+    version, _, end = _parse_at(data, end, PlainHooks, "version", HEAD_LIMITS)
     if type(version) is not int or version != VERSION:
         raise NotACheckpoint(f"the file's format version is not {VERSION}", rule="version", where="version")
-    facts, _, end = _parse_at(data, end, InertHooks, "sys_info", HEAD_LIMITS)
+    facts, _, end = _parse_at(data, end, PlainHooks, "sys_info", HEAD_LIMITS)
     if type(facts) is not Dict:
         raise _refused("sys-info", "the facts about the machine that wrote it are no dict", "sys_info")
     return end

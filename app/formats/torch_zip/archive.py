@@ -18,23 +18,27 @@ from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
 from ...values.span import Span
 from .directory import find_directory
+from .extra import read_extra, widened
 
 MAX_NAME = 4096
 """Bytes of a record's name, the root folder included."""
 
-_CENTRAL = Struct("<4s4xHH4xIIIHHHH6xI")
-_LOCAL = Struct("<4s2xHH16xHH")
+_CENTRAL = Struct("<4s4xHH4xIIIHHHH2xII")
+_LOCAL = Struct("<4s2xHH4xIIIHH")
 _DESCRIPTOR = Struct("<4sIII")
 _DESCRIPTOR64 = Struct("<4sIQQ")
-_EXTRA = Struct("<HH")
-_U64 = Struct("<Q")
 _U32_MAX = 0xFFFFFFFF
 
+_UTF8 = 0x0800
 _HAS_DESCRIPTOR = 0x0008
-_KNOWN_FLAGS = 0x0800 | _HAS_DESCRIPTOR | 0x0006
+_KNOWN_FLAGS = _UTF8 | _HAS_DESCRIPTOR | 0x0006
 """UTF-8 names, descriptors, and the two bits that describe a deflated record's effort."""
 _ENCRYPTED_FLAGS = 0x2041
 _STORED, _DEFLATED = 0, 8
+_UNPLAIN = 0x10 | 0x08
+"""DOS attributes: a folder, a volume. torch's reader leaves the tensor of a record so marked uninitialised."""
+_FILE_TYPES = frozenset({0, 0o10})
+"""A Unix mode's upper bits: untold, or a regular file."""
 
 _CONSTANTS = "constants.pkl"
 """A record that only TorchScript archives have."""
@@ -147,16 +151,20 @@ def _read_entry(entries: bytes, pos: int) -> tuple[_Entry, int]:
     name_at = pos + _CENTRAL.size
     if name_at > len(entries):
         raise _refused("zip-directory", "the directory ends early", pos)
-    signature, flags, method, crc32, packed, size, name_size, extra_size, comment, disk, header = _CENTRAL.unpack_from(
-        entries, pos
-    )
+    (
+        signature, flags, method, crc32, packed, size, name_size, extra_size, comment, disk, attributes, header
+    ) = _CENTRAL.unpack_from(entries, pos)  # fmt: skip
     extra_at = name_at + name_size
     next_at = extra_at + extra_size
     if signature != b"PK\1\2" or next_at > len(entries) or comment or disk:
         raise _refused("zip-directory", "a record's entry in the directory is broken", pos)
-    if _U32_MAX in (size, packed, header):
-        size, packed, header = _widen(entries[extra_at:next_at], size, packed, header)
     entry = _Entry(entries[name_at:extra_at], flags, method, crc32, packed, size, header)
+    if extra_size:
+        zip64 = read_extra(entries[extra_at:next_at], entry.refused)
+        size, packed, header = widened(zip64, (size, packed, header), entry.refused)
+        entry = entry._replace(size=size, packed=packed, header=header)
+    if attributes & _UNPLAIN or attributes >> 28 not in _FILE_TYPES:
+        raise entry.refused("zip-attributes", "is marked as something else than a plain file")
     if flags & _ENCRYPTED_FLAGS:
         raise entry.refused("zip-encrypted", "is encrypted")
     if flags & ~_KNOWN_FLAGS:
@@ -164,19 +172,6 @@ def _read_entry(entries: bytes, pos: int) -> tuple[_Entry, int]:
     if method not in {_STORED, _DEFLATED} or (method == _STORED and packed != size):
         raise entry.refused("zip-method", "is packed in an unknown way")
     return entry, next_at
-
-
-def _widen(extra: bytes, *fields: int) -> tuple[int, ...]:
-    """Replace each field that did not fit into 32 bits by its value from the zip64 extra field."""
-    pos = 0
-    while pos + _EXTRA.size <= len(extra):
-        tag, length = _EXTRA.unpack_from(extra, pos)
-        pos += _EXTRA.size
-        if tag == 1:
-            wide = iter([value for (value,) in _U64.iter_unpack(extra[pos : pos + length // 8 * 8])])
-            return tuple(next(wide, _U32_MAX) if field == _U32_MAX else field for field in fields)
-        pos += length
-    return fields
 
 
 def _path(entry: _Entry) -> str:
@@ -187,6 +182,8 @@ def _path(entry: _Entry) -> str:
         path = entry.name.decode("utf-8")
     except UnicodeDecodeError:
         raise entry.refused("zip-name", "has a name that is not utf-8") from None
+    if not entry.flags & _UTF8 and not path.isascii():
+        raise entry.refused("zip-name", "has a name of which it is not said that it is utf-8")
     if not _PLAIN_PATH.fullmatch(path):
         raise entry.refused("zip-name", "has a name that is no plain path below one folder")
     return path
@@ -203,13 +200,24 @@ def _place(data: ByteSource, entry: _Entry, expected: int, limit: int) -> tuple[
     name_at = expected + _LOCAL.size
     if name_at > limit:
         raise entry.refused("zip-overlap", "reaches into the directory")
-    signature, flags, method, name_size, extra_size = _LOCAL.unpack(data[expected : expected + _LOCAL.size])
+    signature, flags, method, crc32, packed, size, name_size, extra_size = _LOCAL.unpack(
+        data[expected : expected + _LOCAL.size]
+    )
     start = name_at + name_size + extra_size
     end = start + entry.packed
-    if signature != b"PK\3\4" or bytes(data[name_at : name_at + name_size]) != entry.name:
+    if start > limit:
+        raise entry.refused("zip-overlap", "reaches into the directory")
+    name_and_extra = bytes(data[name_at:start])
+    if signature != b"PK\3\4" or name_and_extra[:name_size] != entry.name:
         raise entry.refused("zip-local", "has another name in its local header")
     if flags != entry.flags or method != entry.method:
         raise entry.refused("zip-local", "has other flags or another method in its local header")
+    zip64 = read_extra(name_and_extra[name_size:], entry.refused) if extra_size else None
+    if crc32 or packed or size or not flags & _HAS_DESCRIPTOR:  # else they are in the descriptor
+        if _U32_MAX in (packed, size):
+            size, packed, _ = widened(zip64, (size, packed, 0), entry.refused)
+        if (crc32 or entry.crc32, packed, size) != (entry.crc32, entry.packed, entry.size):
+            raise entry.refused("zip-local", "has another size or CRC32 in its local header")
     if flags & _HAS_DESCRIPTOR:
         form = _DESCRIPTOR64 if entry.size >= _U32_MAX or entry.header >= _U32_MAX else _DESCRIPTOR
         end += form.size

@@ -15,6 +15,8 @@ from .archive import Archive, Record
 FORMAT = "torch_zip"
 VERSIONS = range(1, 11)
 """File format versions that torch reads."""
+MAX_WORD = 16
+"""Bytes of the records that hold a version or a byte order."""
 
 
 def read(data: ByteSource, archive: Archive) -> Document:
@@ -25,8 +27,7 @@ def read(data: ByteSource, archive: Archive) -> Document:
         detail = f"the pickle has {skeleton.end - skeleton.start} bytes; at most {LIMITS.nbytes} are read"
         raise HostileCheckpoint(detail, rule="pickle-size", where="data.pkl")
     pickle = data[skeleton.start : skeleton.end]
-    if skeleton.crc32 not in {0, zlib.crc32(pickle)}:  # torch.serialization.set_crc32_options(False) writes none
-        raise HostileCheckpoint("the pickle does not match its CRC32", rule="zip-crc", where="data.pkl")
+    _check_crc32(pickle, skeleton, "data.pkl")
     hooks = TorchHooks()
     root = parse(pickle, hooks)
     found = {key: _record_of(storage, archive) for key, storage in hooks.storages.items()}
@@ -49,10 +50,10 @@ def tree_of(skeleton: bytes) -> Node:
 
 def _check_version(data: ByteSource, archive: Archive) -> None:
     """Every torch writes the format's version into every file, and reads 1 to 10."""
-    record = archive.records.get(".data/version") or archive.records.get("version")
-    if record is None:
+    name = _only_one(archive, ".data/version", "version")
+    if name is None:
         raise NotACheckpoint("the file has no record version, which torch.save always writes", rule="no-version")
-    text = bytes(data[record.start : min(record.end, record.start + 16)]).strip()
+    text = _short_text(data, archive, name).strip()
     if not text.isdigit() or int(text) not in VERSIONS:
         detail = f"the file's format version is no number from {VERSIONS[0]} to {VERSIONS[-1]}"
         raise NotACheckpoint(detail, rule="version", where="version")
@@ -60,10 +61,9 @@ def _check_version(data: ByteSource, archive: Archive) -> None:
 
 def _byteorder(data: ByteSource, archive: Archive) -> Literal["little", "big"]:
     """Files from before torch 2.1 say nothing, and are little-endian."""
-    record = archive.records.get("byteorder")
-    if record is None:
+    if "byteorder" not in archive.records:
         return "little"
-    text = bytes(data[record.start : min(record.end, record.start + 16)])
+    text = _short_text(data, archive, "byteorder")
     if text == b"little":
         return "little"
     if text == b"big":
@@ -71,14 +71,40 @@ def _byteorder(data: ByteSource, archive: Archive) -> Literal["little", "big"]:
     raise HostileCheckpoint("the byte order is neither little nor big", rule="byteorder", where="byteorder")
 
 
+def _only_one(archive: Archive, *names: str) -> str | None:
+    """Which of the names that one record has had over the years is there; of two, each torch would read its own."""
+    found = [name for name in names if name in archive.records]
+    if len(found) > 1:
+        detail = f"the records {found[0][:200]!r} and {found[1][:200]!r} are one to some versions of torch"
+        raise HostileCheckpoint(detail, rule="zip-duplicate", where=found[0][:200])
+    return found[0] if found else None
+
+
+def _short_text(data: ByteSource, archive: Archive, name: str) -> bytes:
+    """A record of a word; what is longer gives nothing."""
+    record = archive.records[name]
+    if record.end - record.start > MAX_WORD:
+        return b""
+    text = bytes(data[record.start : record.end])
+    _check_crc32(text, record, name)
+    return text
+
+
+def _check_crc32(content: bytes | memoryview, record: Record, name: str) -> None:
+    """Raise HostileCheckpoint where torch would not look and others would refuse the file."""
+    if record.crc32 not in {0, zlib.crc32(content)}:  # torch.serialization.set_crc32_options(False) writes none
+        raise HostileCheckpoint(f"record {name!r} does not match its CRC32", rule="zip-crc", where=name)
+
+
 def _record_of(storage: StorageRef, archive: Archive) -> Record:
     """The record that holds a storage's bytes, and nothing else: ``data/<key>`` (torch 1.4: ``tensors/<key>``)."""
     key = storage.key
-    record = archive.records.get(f"data/{key}") or archive.records.get(f"tensors/{key}")
+    name = _only_one(archive, f"data/{key}", f"tensors/{key}")
     where = f"data/{key[:200]}"
-    if record is None:
+    if name is None:
         detail = f"the pickle names storage {key[:200]!r}, but the file has no record of that name"
         raise HostileCheckpoint(detail, rule="storage-missing", where=where)
+    record = archive.records[name]
     if record.end - record.start != storage.nbytes:
         detail = (
             f"storage {key!r} has {storage.nbytes} bytes by the pickle, and {record.end - record.start} by its record"

@@ -46,14 +46,18 @@ def module_classes(data: ByteSource, archive: Archive) -> Mapping[str, ModuleCla
         module = name.removeprefix(_CODE).removesuffix(_PYTHON).replace("/", ".")
         for match in _CLASS.finditer(_text(data, record, name)):
             class_name, parameters, buffers = match.groups()
-            classes[f"{module}.{class_name}"] = ModuleClass(
+            full_name = f"{module}.{class_name}"
+            if full_name in classes:
+                raise _refused("torchscript-names", f"its code has the class {full_name[:200]!r} twice", name)
+            classes[full_name] = ModuleClass(
                 frozenset(_NAME.findall(parameters)), None if buffers is None else frozenset(_NAME.findall(buffers))
             )
     return classes
 
 
 def _size(record: Record) -> int:
-    return record.end - record.start if record.inflated is None else record.inflated
+    """What is held in memory of it."""
+    return max(record.end - record.start, record.inflated or 0)
 
 
 def _text(data: ByteSource, record: Record, name: str) -> str:

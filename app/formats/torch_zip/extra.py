@@ -1,0 +1,54 @@
+"""The extra fields of a record's two headers: tags with lengths, of which most are padding or times.
+
+Those that some readers obey and others skip make one record two, and are refused.
+
+Reference: PKWARE's APPNOTE.TXT, 4.5; Info-ZIP's extrafld.txt.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+
+from ...errors import HostileCheckpoint
+
+ZIP64 = 0x0001
+_FORBIDDEN = {0x0017: "encrypts it", 0x6375: "comments on it", 0x7075: "renames it", 0x9901: "encrypts it"}
+
+_HEAD = Struct("<HH")
+_U64 = Struct("<Q")
+_U32_MAX = 0xFFFFFFFF
+
+Refused = Callable[[str, str], HostileCheckpoint]
+"""Makes the error for a rule and what is wrong with the record."""
+
+
+def read_extra(extra: bytes, refused: Refused) -> bytes | None:
+    """The zip64 field, if there is one. Raises HostileCheckpoint (``zip-extra``) for what could be read in two ways."""
+    fields: dict[int, bytes] = {}
+    pos = 0
+    while pos < len(extra):
+        if pos + _HEAD.size > len(extra):
+            raise refused("zip-extra", "has an extra field that is cut off")
+        tag, length = _HEAD.unpack_from(extra, pos)
+        pos += _HEAD.size + length
+        if pos > len(extra):
+            raise refused("zip-extra", "has an extra field that is cut off")
+        if tag in _FORBIDDEN:
+            raise refused("zip-extra", f"has an extra field that {_FORBIDDEN[tag]}")
+        if tag in fields:
+            raise refused("zip-extra", f"has the extra field {tag:#06x} twice")
+        fields[tag] = extra[pos - length : pos]
+    return fields.get(ZIP64)
+
+
+def widened(zip64: bytes | None, sizes: tuple[int, int, int], refused: Refused) -> tuple[int, int, int]:
+    """``sizes`` with each one that did not fit into 32 bits replaced by its value from the zip64 field.
+
+    That has those values and no others. Without the field, sizes are what they are.
+    """
+    if zip64 is None:
+        return sizes
+    if len(zip64) != _U64.size * sizes.count(_U32_MAX):
+        raise refused("zip-extra", "has a zip64 field that does not fit its sizes")
+    wide = iter([value for (value,) in _U64.iter_unpack(zip64)])
+    first, second, third = (next(wide) if size == _U32_MAX else size for size in sizes)
+    return first, second, third

@@ -1,0 +1,44 @@
+"""Files made to hurt whoever reads them, a module for each class of them. Nothing here is ever loaded."""
+
+from collections.abc import Callable, Mapping
+
+from tests.hostile.corpus import (
+    cut,
+    gadgets,
+    legacy_files,
+    pickle_bombs,
+    pickle_literals,
+    pickle_opcodes,
+    polyglots,
+    safetensors_files,
+    scanners,
+    tensors,
+    torchscript_files,
+    words,
+    zip_contents,
+    zip_ends,
+    zip_entries,
+    zip_layout,
+    zip_names,
+)
+from tests.hostile.corpus.base import Files
+
+CLASSES: Mapping[str, Callable[[], Files]] = {
+    "zip: ends": zip_ends.files,
+    "zip: entries": zip_entries.files,
+    "zip: names": zip_names.files,
+    "zip: layout": zip_layout.files,
+    "zip: contents": zip_contents.files,
+    "pickle: opcodes": pickle_opcodes.files,
+    "pickle: literals": pickle_literals.files,
+    "pickle: bombs": pickle_bombs.files,
+    "pickle: gadgets": gadgets.files,
+    "scanners": scanners.files,
+    "tensors and storages": tensors.files,
+    "legacy": legacy_files.files,
+    "safetensors": safetensors_files.files,
+    "torchscript": torchscript_files.files,
+    "words and numbers": words.files,
+    "polyglots": polyglots.files,
+    "cut and flipped": cut.files,
+}

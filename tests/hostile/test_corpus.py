@@ -1,0 +1,53 @@
+"""Every file of the corpus is refused under its rule, or read, in bounded time and memory; and nothing else happens."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.docs import ROOT
+from tests.hostile.corpus import CLASSES
+from tests.hostile.reading import Reading
+
+
+def readings(class_name: str) -> list[Reading]:
+    command = [sys.executable, "-m", "tests.hostile.reading", class_name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [Reading(**json.loads(line)) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_every_file_is_refused_by_its_rule_or_inert(class_name: str) -> None:
+    read = readings(class_name)
+    files = list(CLASSES[class_name]())
+    assert [reading.name for reading in read] == [file.name for file in files]
+    assert len({file.name for file in files}) == len(files)
+    for file, reading in zip(files, read, strict=True):
+        assert reading.rule in (file.rules or {""}) or (file.either and not reading.rule.startswith("!")), reading
+        assert reading.seconds < reading.allowed_seconds, reading
+        assert reading.heard == [], reading
+
+
+def test_the_corpus_is_large() -> None:
+    assert sum(1 for make in CLASSES.values() for _ in make()) >= 1_000
+
+
+WATCH = """
+import sys
+from tests.hostile.reading import Ear
+ear = Ear()
+sys.addaudithook(ear.hear)
+ear.listens = True
+exec(sys.argv[1])
+ear.listens = False
+print(*ear.heard, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize(("does", "heard"), [("import wave", "import"), ("open('/dev/null')", "open")])
+def test_the_watch_hears_what_it_is_there_to_hear(does: str, heard: str) -> None:
+    command = [sys.executable, "-c", WATCH, does]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert any(line.startswith(f"{heard} ") for line in done.stdout.splitlines())
