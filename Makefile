@@ -1,10 +1,10 @@
-# The verbs: demo | serve | test | check | stress | bench. Each makes what it needs of .venv first; nothing else is touched.
+# The verbs: demo | serve | test | check | stress | real | bench. Each makes what it needs of .venv first; nothing else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check stress bench
+.PHONY: demo serve test check stress real bench
 
 demo: .venv/demo
 	$(BIN)/python -m demo
@@ -25,6 +25,9 @@ check: .venv/dev
 
 stress: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress $(STRESS)
+
+real: .venv/dev
+	$(BIN)/python -m tests.real $(REAL)
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -1,6 +1,7 @@
 """Files that torch writes, device tags included, and what a file says when it is read back."""
 
 import io
+import struct
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -53,13 +54,12 @@ def same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, torch.Tensor):
-        return (
-            one.dtype == other.dtype
-            and one.shape == other.shape
-            and one.stride() == other.stride()
-            and one.requires_grad == other.requires_grad
-            and np.array_equal(_bits(one), _bits(other))
+        return _described(one) == _described(other) and (
+            one.is_meta
+            or all(np.array_equal(_bits(a), _bits(b)) for a, b in zip(_parts(one), _parts(other), strict=True))
         )
+    if isinstance(one, float):
+        return struct.pack("d", one) == struct.pack("d", other)
     if isinstance(one, np.ndarray | np.generic):
         return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
     if isinstance(one, dict):
@@ -75,5 +75,34 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other) or one is other
 
 
+def _described(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """All of a tensor but its numbers."""
+    described: tuple[Any, ...] = (tensor.dtype, tensor.layout, tensor.device, tensor.requires_grad, tensor.is_nested)
+    if not tensor.is_nested:
+        described += (tensor.shape, tensor.is_conj(), tensor.is_neg())
+    if tensor.layout is torch.strided and not tensor.is_nested:
+        described += (tensor.stride(),)
+    if tensor.is_quantized:
+        described += (str(tensor.qscheme()),)
+    return described
+
+
+def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The dense tensors in which its numbers are."""
+    tensor = tensor.detach()
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in {torch.sparse_csr, torch.sparse_bsr}:
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in {torch.sparse_csc, torch.sparse_bsc}:
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    if tensor.is_quantized:
+        if tensor.qscheme() is torch.per_tensor_affine:
+            return tensor.int_repr(), torch.tensor([tensor.q_scale(), tensor.q_zero_point()])
+        return tensor.int_repr(), tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return (tensor.resolve_conj().resolve_neg(),)
+
+
 def _bits(tensor: torch.Tensor) -> Any:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    dense = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+    return dense.reshape(-1).view(torch.uint8).numpy() if dense.numel() else np.empty(0)

