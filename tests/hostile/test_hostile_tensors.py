@@ -7,6 +7,7 @@ from app.formats.document import Document
 from app.formats.pickle.nodes import Call
 from app.formats.readers import read
 from app.formats.torch_tensors import is_tensor, tensor_of
+from tests.hostile.corpus.tensors import OUTSIDE
 from tests.hostile.make import HOOKS, checkpoint, integer, integers, of_tensor, storage, tensor, text, with_tensor
 
 DOUBLES = storage(4, kind="torch\nDoubleStorage")
@@ -28,28 +29,7 @@ def test_the_honest_one_is_read() -> None:
     assert tensor_of(doc.root.pairs[0][1]).shape == (2, 4)
 
 
-@pytest.mark.parametrize(
-    ("shape", "stride", "offset"),
-    [
-        ((8,), (1,), 1),
-        ((9,), (1,), 0),
-        ((2, 4), (5, 1), 0),
-        ((1,), (1,), 8),
-        ((), (), 8),
-        ((8,), (1,), -1),
-        ((-8,), (1,), 0),
-        ((2,), (-1,), 4),
-        ((-1, -8), (1, 1), 0),
-        ((2**62,), (1,), 0),
-        ((2**64,), (0,), 0),
-        ((1,), (2**64,), 0),
-        ((1,), (1,), 2**64),
-        ((2**40, 2**40), (0, 0), 0),
-        ((0, 2**70), (1, 1), 0),
-        ((0, 2), (2**70, 1), 0),
-        ((2**30,) * 10, (0,) * 10, 0),
-    ],
-)
+@pytest.mark.parametrize(("shape", "stride", "offset"), OUTSIDE)
 def test_a_tensor_outside_of_its_storage_is_refused(
     shape: tuple[int, ...], stride: tuple[int, ...], offset: int
 ) -> None:
