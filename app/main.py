@@ -19,9 +19,10 @@ from .catalog.unused import Moment
 from .deliver.service import Deliver
 from .ingest import Ingest
 from .settings import Settings
-from .store import LocalPackStore, Spool
+from .store import LocalPackStore, Partials, Spool
 from .store.files import make_folder
 from .upkeep.fsck import Fsck
+from .upkeep.incoming import Incoming, look_for_left
 from .upkeep.leftovers import start_afresh
 from .upkeep.periodic import PeriodicSweeps
 from .upkeep.shift import Shift
@@ -36,6 +37,10 @@ def server_version() -> str:
         return "0.0.0"
 
 
+def incoming_of(settings: Settings) -> Incoming:
+    return Incoming(settings.spool_folder, settings.partial_folder)
+
+
 @contextmanager
 def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
     """All parts of a server, on a catalog that is migrated already; closed in the reverse order."""
@@ -45,7 +50,8 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         store = LocalPackStore(settings.store_folder, durable=settings.durable)
         spool = Spool(settings.spool_folder)
         stack.callback(spool.close)
-        ingest = Ingest(catalog, store, spool)
+        partials = Partials(settings.partial_folder, durable=settings.durable)
+        ingest = Ingest(catalog, store, spool, partials)
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store)
         stack.callback(deliver.close)
@@ -53,7 +59,7 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
             sweeps = PeriodicSweeps(
                 catalog,
                 store,
-                settings.spool_folder,
+                incoming_of(settings),
                 settings.grace,
                 settings.sweep_interval,
                 lambda swept: metrics.swept.inc(max(0, swept.freed_bytes)),
@@ -100,7 +106,9 @@ def prepare(settings: Settings) -> None:
         catalog.ping()
         store = LocalPackStore(settings.store_folder, durable=settings.durable)
         spool = stack.enter_context(closing(Spool(settings.spool_folder)))
-        start_afresh(catalog, store, spool, Moment.at(datetime.now(UTC), settings.grace), alone=settings.alone)
+        moment = Moment.at(datetime.now(UTC), settings.grace)
+        start_afresh(catalog, store, spool, moment, alone=settings.alone)
+        look_for_left(catalog, incoming_of(settings), moment, remove=True)
 
 
 ASKED_EVERY = 0.2
@@ -114,14 +122,14 @@ def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> 
     """
     with _what_is_there(settings) as (catalog, store):
         if dry_run:
-            return foresee(catalog, store, settings.spool_folder, settings.grace)
+            return foresee(catalog, store, incoming_of(settings), settings.grace)
         shift = Shift(catalog, lambda: False)
         if not shift.begin():
             on_wait()
             while not shift.begin():
                 time.sleep(ASKED_EVERY)
         try:
-            return sweep_once(catalog, store, settings.spool_folder, settings.grace, shift.go_on)
+            return sweep_once(catalog, store, incoming_of(settings), settings.grace, shift.go_on)
         finally:
             shift.end()
 

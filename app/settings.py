@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         return self.data_dir.resolve() / "spool"
 
     @property
+    def partial_folder(self) -> Path:
+        """Where uploads arrive in parts."""
+        return self.data_dir.resolve() / "partial"
+
+    @property
     def open_to_others(self) -> bool:
         """Whether anybody but this machine can reach the server."""
         try:

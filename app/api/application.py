@@ -8,7 +8,7 @@ from .auth import without_declaration
 from .metrics import Metrics
 from .observed import Observed
 from .problem_docs import OF_ANY, add_problem_schema, refusals
-from .routes import checkpoints, files, health, links, models, state_dicts, tensors, uploads
+from .routes import checkpoints, files, health, links, models, negotiated, state_dicts, tensors, uploads
 from .unread import Unread
 from .wire import Wire
 
@@ -36,7 +36,7 @@ def build(version: str, metrics: Metrics, lifespan: Lifespan[FastAPI] | None = N
     app.add_middleware(Wire)
     app.add_middleware(Unread)
     app.add_middleware(Observed, metrics=metrics)  # what is added last is outermost
-    for module in (health, models, uploads, checkpoints, tensors, state_dicts, files, links):
+    for module in (health, models, uploads, negotiated, checkpoints, tensors, state_dicts, files, links):
         include(app, module.router)
     add_problem_schema(app.openapi())  # made now, for every request asks it what there is
     return app

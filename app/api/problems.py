@@ -49,6 +49,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.StorageFull: Kind(507, "The storage is full"),
     errors.MissingBlobs: Kind(409, "Stored bytes are needed that are no longer there"),
     "malformed-request": Kind(400, "The request is malformed"),
+    "commit-in-progress": Kind(503, "The upload is being committed", retry_after=1),
     "request-timeout": Kind(408, "The request took too long to come"),
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
     "no-original": Kind(404, "There is no uploaded file"),

@@ -53,7 +53,7 @@ class CheckpointUrls(BaseModel):
     tensors: str
     state_dict: str | None = Field(description="the default component; null where the query has to name one")
     file: str
-    original: str
+    original: str | None = Field(description="null after a negotiated save, which never was a file")
 
 
 class CheckpointView(BaseModel):
@@ -76,8 +76,10 @@ class CheckpointView(BaseModel):
     )
     bytes: int = Field(examples=[195_600_000])
     new_bytes: int = Field(description="by how much the store grew")
-    digest: str = Field(description="of the uploaded file; what it is made of: docs/design.md")
-    sha256: str = Field(description="of the uploaded file, in hex")
+    digest: str | None = Field(
+        description="of the uploaded file; what it is made of: docs/design.md. Null where that came in parts"
+    )
+    sha256: str | None = Field(description="of the uploaded file, in hex; null where that came in parts")
     created_at: datetime
     urls: CheckpointUrls
 
@@ -174,11 +176,22 @@ def _urls(checkpoint: Checkpoint) -> CheckpointUrls:
         tensors=f"{here}/tensors",
         state_dict=_download_url(checkpoint, "state_dict") if has_default else None,
         file=_download_url(checkpoint, "file"),
-        original=f"{here}/original/{checkpoint.stem}-{checkpoint.sha256[:8]}.pt",
+        original=_original_url(checkpoint) if checkpoint.original else None,
     )
 
 
+def _original_url(checkpoint: Checkpoint) -> str:
+    unique = checkpoint.sha256[:8] if checkpoint.sha256 else _unique("original", None, checkpoint)
+    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/original/{checkpoint.stem}-{unique}.pt"
+
+
+def _unique(route: str, component: str | None, checkpoint: Checkpoint) -> str:
+    """Another for every file, because torch.hub caches by a URL's last part."""
+    text = f"{route} {component!r} {checkpoint.digest or checkpoint.manifest}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def _download_url(checkpoint: Checkpoint, route: str, component: str | None = None) -> str:
-    unique = hashlib.sha256(f"{route} {component!r} {checkpoint.digest}".encode()).hexdigest()[:8]
+    unique = _unique(route, component, checkpoint)
     query = "" if component is None else "?" + urlencode({"component": printable(component)}, quote_via=quote)
     return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{checkpoint.stem}-{unique}.pt{query}"

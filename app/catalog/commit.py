@@ -159,8 +159,9 @@ def _insert(w: WriteSession, new: NewCheckpoint) -> int:
         "frame": new.frame,
         "nbytes": new.nbytes,
         "new_bytes": new.new_bytes,
-        "digest": new.digest,
-        "sha256": new.sha256,
+        "digest": new.digest or "",
+        "sha256": new.sha256 or "",
+        "original": new.original,
         "created_at": now,
     }
     return int(w.execute(insert(checkpoints).values(row).returning(checkpoints.c.id)).scalar_one())
@@ -211,5 +212,6 @@ def _publish(
         new_bytes=new.new_bytes,
         digest=new.digest,
         sha256=new.sha256,
+        original=new.original,
         created_at=from_microseconds(created_at),
     )

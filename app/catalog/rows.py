@@ -150,7 +150,8 @@ def _checkpoint(
         frame=Digest(row.frame),
         nbytes=row.nbytes,
         new_bytes=row.new_bytes,
-        digest=Digest(row.digest),
-        sha256=row.sha256,
+        digest=Digest(row.digest) if row.digest else None,
+        sha256=row.sha256 or None,
+        original=row.original,
         created_at=from_microseconds(row.created_at),
     )

@@ -8,12 +8,15 @@ A blob is ``unused_since`` a sweep found no checkpoint that refers to it. A seal
 one whose commit has not ended. A revoked token stays, so that a server that was ever guarded is never open.
 
 Numbers that are not finite are null where numbers are ranked, and text ("nan", "inf", "-inf") beside it. Times are
-integers, microseconds since 1970 in UTC. Text compares by code point, on every database.
+integers, microseconds since 1970 in UTC. ``digest`` and ``sha256`` are empty where an upload came in parts, so that the
+server never had its bytes in order; without ``original``, no such file ever was. Text compares by code point, on every
+database.
 """
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -26,6 +29,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    true,
 )
 
 metadata = MetaData(
@@ -76,6 +80,7 @@ checkpoints = Table(
     Column("new_bytes", BigInteger, nullable=False),
     Column("digest", _Text, nullable=False),
     Column("sha256", _Text, nullable=False),
+    Column("original", Boolean, nullable=False, server_default=true()),
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("model_id", "version"),
     Index(None, "model_id", "epoch", "version"),
@@ -198,6 +203,26 @@ idempotency_keys = Table(
     Column("checkpoint_id", ForeignKey("checkpoints.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("kept_until", BigInteger, nullable=False, index=True),
     sqlite_with_rowid=False,
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", _Text, primary_key=True),
+    Column("namespace", _Text, nullable=False),
+    Column("name", _Text, nullable=False),
+    Column("split", LargeBinary, nullable=False),
+    Column("original", Boolean, nullable=False),
+    Column("kept_until", BigInteger, nullable=False, index=True),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("upload_id", ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("end", BigInteger, primary_key=True),
+    Column("checksums", LargeBinary, nullable=False),
 )
 
 tokens = Table(

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ..cache import Cache
 from ..catalog import plans
 from ..catalog.catalog import Catalog
-from ..errors import Conflict, Gone, SelectionError
+from ..errors import Conflict, Gone, NotFound, SelectionError
 from ..formats.manifest_json import decode
 from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from ..formats.torch_zip.write import WRITER_REVISION
@@ -26,7 +27,6 @@ from ..values.conversion import Conversion
 from ..values.digest import BLOCK_DIGEST_SIZE, Digest
 from ..values.manifest import Manifest
 from ..values.span import Span
-from .cache import Cache
 from .cast import require_torch
 from .checksums import Checksums, Following
 from .download import Download
@@ -92,6 +92,11 @@ class Deliver:
 
     def original(self, checkpoint: Checkpoint) -> Download:
         """The file as it was uploaded, byte for byte."""
+        if not checkpoint.original:
+            raise NotFound(
+                f"{checkpoint.model}@{checkpoint.version} was saved from memory and never was a file; /file makes one",
+                code="no-original",
+            )
         planned = plan_original(self.manifest(checkpoint))
         return self._download(checkpoint, planned, _etag("original", checkpoint, ""), checkpoint.sha256)
 

@@ -11,14 +11,16 @@ from ..errors import StoreError
 from ..formats.manifest_json import encode
 from ..sandbox.index_file import index_file
 from ..scheduling import give_way
-from ..store import PackStore, Spool, SpoolFile
+from ..store import PackStore, Partials, Spool, SpoolFile
 from ..store.keys import new_name
-from ..values.checkpoint import Checkpoint, ModelName, NewCheckpoint
+from ..values.checkpoint import Checkpoint, ModelName
 from .commit import Committer, Fields
+from .describe import Source, describe
 from .digest import digest_bytes, digest_upload
+from .negotiated import Negotiated
 from .receive import Arrival, SpooledUpload, receive
 
-__all__ = ["Fields", "Ingest", "SpooledUpload"]
+__all__ = ["Fields", "Ingest", "Negotiated", "SpooledUpload"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,12 +31,13 @@ _MAX_THREADS = 4
 class Ingest:
     """One for a server process. Needs ``close``."""
 
-    def __init__(self, catalog: Catalog, store: PackStore, spool: Spool) -> None:
+    def __init__(self, catalog: Catalog, store: PackStore, spool: Spool, partials: Partials) -> None:
         self._committer = Committer(catalog, store)
         self._spool = spool
         self._threads = ThreadPoolExecutor(
             min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="digest", initializer=give_way
         )
+        self.negotiated = Negotiated(catalog, store, partials, self._committer, self._threads)
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def receive(self, chunks: AsyncIterator[bytes], expected_size: int | None) -> SpooledUpload:
@@ -71,28 +74,8 @@ class Ingest:
             encoded = encode(digested.manifest)
             manifest = digest_bytes(encoded, upload.file.append(encoded))
             found = (*digested.storages, digested.frame, manifest)
-            facts = index.facts
-            new = NewCheckpoint(
-                model=model,
-                run=fields.run,
-                epoch=facts.epoch if fields.epoch is None else fields.epoch,
-                step=facts.step if fields.step is None else fields.step,
-                loss=facts.loss if fields.loss is None else fields.loss,
-                metrics={**facts.metrics, **fields.metrics},
-                tags=fields.tags,
-                format=index.manifest.format,
-                devices=facts.devices,
-                components=index.manifest.components,
-                unsafe_globals=index.manifest.unsafe_globals,
-                manifest=manifest.digest,
-                frame=digested.frame.digest,
-                blobs=tuple(dict.fromkeys(blob.digest for blob in found)),
-                nbytes=upload.size,
-                new_bytes=0,
-                digest=upload.digest,
-                sha256=upload.sha256,
-                idempotency_key=fields.idempotency_key,
-            )
+            source = Source(upload.digest, upload.sha256)
+            new = describe(model, fields, index, digested, manifest, source)
             checkpoint = self._committer.commit(upload.name, upload.file, new, found)
         except BaseException:
             self.discard(upload)

@@ -1,18 +1,18 @@
 """Committing: first the new bytes, durably, in a pack; then the catalog, which makes the checkpoint visible.
 
 A blob that the namespace holds already is only referred to. It may be deleted before the commit says so, and then the
-catalog names what has gone; the upload still has it, so it is stored after all and the commit is tried again.
+catalog names what has gone; an upload that came whole still has it, so it is stored after all and the commit is tried
+again.
 """
 
 import logging
 from collections.abc import Container, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..catalog import Catalog, blobs, packs, unused
 from ..catalog.commit import NewPack, commit
 from ..errors import MissingBlobs, StateroomError
-from ..store import PackStore, SpoolFile
+from ..store import OpenFile, PackStore
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, NewCheckpoint
 from ..values.digest import Digest
@@ -68,18 +68,23 @@ class Committer:
             # What went wrong before is what the caller has to hear of; the next start removes the rest.
             _log.exception("pack %s could not be removed", name)
 
-    def commit(self, name: str, file: SpoolFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:
+    def commit(self, name: str, file: OpenFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:
         """Store what is new of the blobs ``found`` in ``file``, and make ``new`` visible, its ``new_bytes`` filled in.
 
-        ``name`` is the pack begun for it. When this raises, it leaves no pack behind.
+        ``name`` is the pack begun for it. When this raises, it leaves no pack behind. Raises MissingBlobs where one
+        that ``new`` refers to is neither in the file nor stored any more.
         """
         size = file.size
         try:
             plan = plan_pack(name, size, found, self._known(new))
             self._write(plan, file)
+            here = {blob.digest for blob in found}
             for _ in range(_RETRIES):
-                with suppress(MissingBlobs):
+                try:
                     return self._publish(name, new, plan)
+                except MissingBlobs as gone:
+                    if not here.issuperset(gone.digests):  # it came in parts, and without them
+                        raise
                 if plan is not None and plan.adopt:  # the pack has them; only its rows were missing
                     plan = plan_adoption(name, size, found, self._known(new))
                 else:
@@ -97,12 +102,12 @@ class Committer:
         with self._catalog.read() as s:
             return blobs.known(s, new.model.namespace, new.blobs)
 
-    def _write(self, plan: PackPlan | None, file: SpoolFile) -> None:
+    def _write(self, plan: PackPlan | None, file: OpenFile) -> None:
         if plan is None:
             return
         if plan.adopt:
             file.append_spans(plan.spans)
-            self._store.adopt(plan.name, file.path)
+            self._store.adopt(plan.name, file.given_away())
         else:
             self._store.create(plan.name, file.path, plan.spans)
 

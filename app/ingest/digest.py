@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from dataclasses import dataclass, replace
 
 from ..errors import HostileCheckpoint
-from ..store import SpoolFile
+from ..store import OpenFile
 from ..store.digests import Hasher, block_digest, combine_crc32, crc32, digest_of, digest_of_blocks
 from ..values.digest import BLOCK_SIZE
 from ..values.frame import frame_spans
@@ -35,7 +35,7 @@ class _Block:
     span: Span
 
 
-def digest_upload(file: SpoolFile, manifest: Manifest, threads: Executor) -> Digested:
+def digest_upload(file: OpenFile, manifest: Manifest, threads: Executor) -> Digested:
     """Hash all that ``manifest`` says is in ``file``.
 
     ``Storage.crc32`` comes in as what the file declares, 0 where it declares nothing; HostileCheckpoint (rule
@@ -44,7 +44,7 @@ def digest_upload(file: SpoolFile, manifest: Manifest, threads: Executor) -> Dig
     windows = list(_windows(_blocks(manifest.storages)))
     tasks = [threads.submit(_digest_window, file, window, manifest.storages) for window in windows]
     try:
-        frame = _digest_frame(file, frame_spans(manifest.size, manifest.storages))
+        frame = digest_frame(file, frame_spans(manifest.size, manifest.storages))
         for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
             task.result()
     finally:
@@ -59,17 +59,33 @@ def digest_upload(file: SpoolFile, manifest: Manifest, threads: Executor) -> Dig
     found: list[FoundBlob] = []
     storages: list[Storage] = []
     for storage, checksum, blocks in zip(manifest.storages, checksums, digests, strict=True):
-        if storage.crc32 not in {0, checksum}:
-            raise HostileCheckpoint(
-                f"the bytes of storage {storage.key!r} do not have the CRC32 that the file declares for them",
-                rule="crc",
-                where=storage.key,
-            )
+        check_declared(storage, checksum)
         name = digest_of_blocks(blocks) if blocks else None
         if name is not None:
             found.append(FoundBlob(name, (storage.span,), checksum, blocks))
         storages.append(replace(storage, crc32=checksum, digest=name))
     return Digested(replace(manifest, storages=tuple(storages), frame=frame.digest), tuple(found), frame)
+
+
+def check_declared(storage: Storage, checksum: int) -> None:
+    """Raises HostileCheckpoint (rule ``crc``) where the file declares another CRC32 than its bytes have."""
+    if storage.crc32 not in {0, checksum}:
+        raise HostileCheckpoint(
+            f"the bytes of storage {storage.key!r} do not have the CRC32 that the file declares for them",
+            rule="crc",
+            where=storage.key,
+        )
+
+
+def digest_frame(file: OpenFile, spans: Sequence[Span]) -> FoundBlob:
+    """What of ``file`` lies at ``spans``, as one blob."""
+    hasher, checksum = Hasher(), 0
+    for span in spans:
+        for start in range(span.start, span.end, BLOCK_SIZE):
+            data = file.read(Span(start, min(start + BLOCK_SIZE, span.end)))
+            hasher.update(data)
+            checksum = crc32(data, checksum)
+    return FoundBlob(hasher.digest, tuple(spans), checksum, hasher.blocks)
 
 
 def digest_bytes(data: bytes, span: Span) -> FoundBlob:
@@ -100,7 +116,7 @@ def _windows(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
         yield window
 
 
-def _digest_window(file: SpoolFile, window: Sequence[_Block], storages: Sequence[Storage]) -> list[tuple[int, bytes]]:
+def _digest_window(file: OpenFile, window: Sequence[_Block], storages: Sequence[Storage]) -> list[tuple[int, bytes]]:
     """For each block its CRC32 and its raw digest, which is empty for a storage that stays in the frame."""
     start = window[0].span.start
     view = file.read(Span(start, max(block.span.end for block in window)))
@@ -110,13 +126,3 @@ def _digest_window(file: SpoolFile, window: Sequence[_Block], storages: Sequence
         is_blob = storages[block.storage].span.length > MIN_BLOB_SIZE
         answers.append((crc32(data), block_digest(data) if is_blob else b""))
     return answers
-
-
-def _digest_frame(file: SpoolFile, spans: Sequence[Span]) -> FoundBlob:
-    hasher, checksum = Hasher(), 0
-    for span in spans:
-        for start in range(span.start, span.end, BLOCK_SIZE):
-            data = file.read(Span(start, min(start + BLOCK_SIZE, span.end)))
-            hasher.update(data)
-            checksum = crc32(data, checksum)
-    return FoundBlob(hasher.digest, tuple(spans), checksum, hasher.blocks)

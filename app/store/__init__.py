@@ -1,7 +1,18 @@
-"""All byte storage: packs behind one interface, the spool that uploads arrive in, and the hashing of both."""
+"""All byte storage: packs behind one interface, the files that uploads arrive in, and the hashing of both."""
 
 from .local import LocalPackStore
+from .open_file import OpenFile
 from .pack_store import PackStore, StoredPack
+from .partial import PartialFile, Partials
 from .spool import Spool, SpoolFile
 
-__all__ = ["LocalPackStore", "PackStore", "Spool", "SpoolFile", "StoredPack"]
+__all__ = [
+    "LocalPackStore",
+    "OpenFile",
+    "PackStore",
+    "PartialFile",
+    "Partials",
+    "Spool",
+    "SpoolFile",
+    "StoredPack",
+]

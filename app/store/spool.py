@@ -14,28 +14,22 @@ from pathlib import Path
 
 from ..errors import StorageFull
 from ..values.digest import Digest
-from ..values.span import Span
 from .digests import Hasher
 from .failures import translated
-from .files import Buffer, copy_spans, make_folder, opened, write_all
+from .files import Buffer, make_folder, opened, write_all
 from .keys import checked
-from .windows import read_window
+from .open_file import OpenFile
 
 
-class SpoolFile:
-    """One upload on disk, hashed while it is written. Not for several threads at once, but for one after another.
-
-    ``size`` counts all bytes in the file; ``digest`` and ``sha256`` are of what ``write`` wrote.
-    """
+class SpoolFile(OpenFile):
+    """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` are of what ``write`` wrote."""
 
     def __init__(self, path: Path, hashers: ThreadPoolExecutor) -> None:
-        self.path = path
-        self.size = 0
+        with translated("making a spool file"):
+            super().__init__(path, _created(path), 0)
         self._hashers = hashers
         self._sha256 = hashlib.sha256()
         self._hasher = Hasher()
-        with translated("making a spool file"):
-            self._fd = _created(path)
 
     @property
     def digest(self) -> Digest:
@@ -56,40 +50,10 @@ class SpoolFile:
         hashing.result()
         self.size += sum(memoryview(buffer).nbytes for buffer in buffers)
 
-    def append(self, data: bytes) -> Span:
-        """Add bytes that are no part of the upload, and tell where they lie."""
-        with translated("writing an upload"):
-            write_all(self._fd, [data])
-        return self._grown(len(data))
-
-    def append_spans(self, spans: Sequence[Span]) -> Span:
-        """Add copies of ``spans`` of this very file, one after another, and tell where they lie."""
-        with translated("writing an upload"):
-            copy_spans(self._fd, self._fd, spans)
-        return self._grown(sum(span.length for span in spans))
-
-    def read(self, span: Span) -> memoryview:
-        """The bytes of ``span``, as ``PackStore.read`` gives them; from several threads at once, if need be."""
-        with translated("reading an upload"):
-            return read_window(self._fd, span)
-
-    def discard(self) -> None:
-        """Close the file and remove it, if it is still at its path. A second time does nothing."""
-        if self._fd < 0:
-            return
-        fd, self._fd = self._fd, -1
-        with translated("removing a spool file"):
-            os.close(fd)
-            self.path.unlink(missing_ok=True)
-
     def _hash(self, buffers: Sequence[Buffer]) -> None:
         for buffer in buffers:
             self._sha256.update(buffer)
             self._hasher.update(buffer)
-
-    def _grown(self, length: int) -> Span:
-        self.size += length
-        return Span(self.size - length, self.size)
 
 
 def _created(path: Path) -> int:

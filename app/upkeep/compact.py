@@ -16,8 +16,8 @@ from ..catalog.unused import GoOn, PackUse
 from ..errors import StateroomError, StoreError
 from ..store import PackStore
 from ..store.keys import new_name
+from ..store.verified import verified_blocks
 from ..values.checkpoint import Blob
-from .blocks import verified_blocks
 
 _log = logging.getLogger("stateroom.sweep")
 

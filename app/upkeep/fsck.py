@@ -16,11 +16,11 @@ from ..errors import PackMissing, StoreError
 from ..formats.manifest_json import decode
 from ..store import PackStore, StoredPack
 from ..store.digests import crc32, digest_of_blocks
+from ..store.verified import verified_blocks
 from ..values.checkpoint import Blob
 from ..values.digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE, Digest
 from ..values.frame import frame_spans
 from ..values.manifest import Manifest
-from .blocks import verified_blocks
 
 USERS_NAMED = 5
 """Checkpoints that are named with a blob that is damaged."""

@@ -3,12 +3,12 @@
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from ..catalog import Catalog, leases
 from ..errors import StateroomError
 from ..store import PackStore
 from ..store.keys import new_name
+from .incoming import Incoming
 from .shift import Shift, Stopped
 from .sweep import Swept, sweep
 
@@ -35,14 +35,14 @@ class PeriodicSweeps:
         self,
         catalog: Catalog,
         store: PackStore,
-        spool_folder: Path,
+        incoming: Incoming,
         grace: float,
         interval: float,
         on_swept: Callable[[Swept], None],
     ) -> None:
         self._catalog = catalog
         self._store = store
-        self._spool_folder = spool_folder
+        self._incoming = incoming
         self._grace = grace
         self._interval = interval
         self._on_swept = on_swept
@@ -76,6 +76,6 @@ class PeriodicSweeps:
         if not shift.begin():
             return
         try:
-            self._on_swept(sweep(self._catalog, self._store, self._spool_folder, self._grace, shift.go_on))
+            self._on_swept(sweep(self._catalog, self._store, self._incoming, self._grace, shift.go_on))
         finally:
             shift.end()

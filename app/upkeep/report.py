@@ -28,6 +28,7 @@ def swept_as_text(swept: Swept, *, dry_run: bool) -> str:
         (swept.blobs, "blobs that no checkpoint refers to"),
         (swept.packs, "packs"),
         (swept.spooled_uploads, "uploads that broke off in the spool"),
+        (swept.partial_uploads, "uploads in parts that nobody went on with"),
         (swept.unfinished_checkpoints, "checkpoints whose commit broke off"),
     )
     lines += [f"  {count:,} {what}" for count, what in counted if count]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ..catalog import Catalog, checkpoints, packs, unused
 from ..catalog.commit import BATCH
@@ -17,8 +16,8 @@ from ..catalog.expired import drop_expired
 from ..catalog.unused import GoOn, Moment
 from ..errors import PackMissing, StoreError
 from ..store import PackStore
-from ..store.spool import left_behind
 from .compact import compact, plan_compaction
+from .incoming import Incoming, look_for_left
 from .leftovers import LONGEST_COMMIT, remove_abandoned
 
 _log = logging.getLogger("stateroom.sweep")
@@ -28,7 +27,7 @@ _log = logging.getLogger("stateroom.sweep")
 class Swept:
     """What a sweep did, or would do now.
 
-    ``freed_bytes`` are those of the packs and spooled uploads that went, less what was copied. ``damaged`` are packs
+    ``freed_bytes`` are those of the packs and unfinished uploads that went, less what was copied. ``damaged`` are packs
     that are mostly dead and hold damage, so that they stay.
     """
 
@@ -38,17 +37,18 @@ class Swept:
     compacted_packs: int = 0
     copied_bytes: int = 0
     spooled_uploads: int = 0
+    partial_uploads: int = 0
     unfinished_checkpoints: int = 0
     damaged: tuple[str, ...] = ()
 
 
-def sweep(catalog: Catalog, store: PackStore, spool_folder: Path, grace: float, go_on: GoOn) -> Swept:
+def sweep(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float, go_on: GoOn) -> Swept:
     """Free what has been unused for ``grace`` seconds. ``go_on`` is called every few milliseconds of work, and what it
     raises ends the sweep there, as does StoreError.
     """
     began = time.monotonic()
     moment = Moment.at(datetime.now(UTC), grace)
-    spooled = [size for _, size in left_behind(spool_folder, remove=True)]
+    left = look_for_left(catalog, incoming, moment, remove=True)
     with catalog.write() as w:
         unfinished = checkpoints.drop_unfinished(w, before=moment.now - LONGEST_COMMIT)
         drop_expired(w, moment.now)
@@ -73,12 +73,13 @@ def sweep(catalog: Catalog, store: PackStore, spool_folder: Path, grace: float, 
         removed, removed_bytes = removed + count, removed_bytes + nbytes
 
     swept = Swept(
-        freed_bytes=sum(spooled) + removed_bytes - copied,
+        freed_bytes=left.nbytes + removed_bytes - copied,
         blobs=blobs,
         packs=removed,
         compacted_packs=compacted,
         copied_bytes=copied,
-        spooled_uploads=len(spooled),
+        spooled_uploads=len(left.spooled),
+        partial_uploads=len(left.partial),
         unfinished_checkpoints=unfinished,
         damaged=damaged,
     )
@@ -86,7 +87,7 @@ def sweep(catalog: Catalog, store: PackStore, spool_folder: Path, grace: float, 
     return swept
 
 
-def foresee(catalog: Catalog, store: PackStore, spool_folder: Path, grace: float) -> Swept:
+def foresee(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float) -> Swept:
     """What ``sweep`` would do now. Changes nothing."""
     moment = Moment.at(datetime.now(UTC), grace)
     with catalog.read() as s:
@@ -94,19 +95,20 @@ def foresee(catalog: Catalog, store: PackStore, spool_folder: Path, grace: float
         blobs = unused.count(s, moment)
         uses = unused.usage(s, moment)
         abandoned = packs.abandoned(s, moment.before)
-    spooled = [size for _, size in left_behind(spool_folder, remove=False)]
+    left = look_for_left(catalog, incoming, moment, remove=False)
     dead = [use for use in uses if use.live == 0]
     groups = plan_compaction(uses)
     compacted = [use for group in groups for use in group]
     copied = sum(use.live for use in compacted)
     gone = sum(use.size for use in (*dead, *compacted)) + _bytes_of(store, abandoned)
     return Swept(
-        freed_bytes=sum(spooled) + gone - copied,
+        freed_bytes=left.nbytes + gone - copied,
         blobs=blobs,
         packs=len(dead) + len(abandoned) + len(compacted),
         compacted_packs=len(compacted),
         copied_bytes=copied,
-        spooled_uploads=len(spooled),
+        spooled_uploads=len(left.spooled),
+        partial_uploads=len(left.partial),
         unfinished_checkpoints=unfinished,
     )
 

@@ -33,6 +33,8 @@ class NewCheckpoint:
 
     ``manifest`` and ``frame`` name blobs; ``blobs`` are all the blobs it refers to, those two included, each once.
     Sizes are in bytes; ``new_bytes`` is by how much the store grew. ``loss`` and metrics may be non-finite.
+    ``digest`` and ``sha256`` are None where the server never had the file's bytes in order; without ``original``,
+    there was no such file.
     """
 
     model: ModelName
@@ -51,8 +53,9 @@ class NewCheckpoint:
     blobs: tuple[Digest, ...]
     nbytes: int
     new_bytes: int
-    digest: Digest
-    sha256: str
+    digest: Digest | None
+    sha256: str | None
+    original: bool = True
     idempotency_key: str | None = None
 
 
@@ -80,8 +83,9 @@ class Checkpoint:
     frame: Digest
     nbytes: int
     new_bytes: int
-    digest: Digest
-    sha256: str
+    digest: Digest | None
+    sha256: str | None
+    original: bool
     created_at: datetime
 
     @property

@@ -14,7 +14,7 @@ from app.catalog import Catalog, blobs
 from app.catalog.tables import packs
 from app.formats.manifest_json import decode
 from app.ingest import Fields, Ingest
-from app.store import LocalPackStore, Spool
+from app.store import LocalPackStore, Partials, Spool
 from app.store.digests import crc32, digest_of
 from app.values.checkpoint import Blob, Checkpoint, ModelName
 from app.values.digest import Digest
@@ -59,7 +59,8 @@ class Workplace:
     @classmethod
     def of(cls, folder: Path, catalog: Catalog, *, durable: bool = True) -> "Workplace":
         store, spool = LocalPackStore(folder, durable=durable), Spool(folder / "spool")
-        return cls(folder, catalog, store, spool, Ingest(catalog, store, spool))
+        partials = Partials(folder / "partial", durable=durable)
+        return cls(folder, catalog, store, spool, Ingest(catalog, store, spool, partials))
 
     def close(self) -> None:
         self.ingest.close()

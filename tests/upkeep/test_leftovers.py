@@ -13,7 +13,6 @@ from app.errors import StoreError
 from app.ingest import SpooledUpload
 from app.store import LocalPackStore, Spool
 from app.upkeep.leftovers import start_afresh
-from app.upkeep.sweep import sweep
 from app.values.checkpoint import Blob
 from app.values.span import Span
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
@@ -35,7 +34,7 @@ def clean_up(place: Workplace, *, alone: bool = True) -> None:
 
 
 def sweep_now(place: Workplace) -> None:
-    sweep(place.catalog, place.store, place.folder / "spool", 0, lambda: None)
+    sweep_now(place)
 
 
 def test_an_upload_that_was_spooled_and_never_committed_is_removed(place: Workplace):

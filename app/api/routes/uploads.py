@@ -62,6 +62,11 @@ async def upload(request: Request, services: Parts, model: Model, key: Idempoten
         raise
     finally:
         services.metrics.uploads.labels(outcome).inc()
+    return stored_answer(request, services, checkpoint, replayed=replayed)
+
+
+def stored_answer(request: Request, services: Services, checkpoint: Checkpoint, *, replayed: bool) -> Response:
+    """To whoever sent a checkpoint, now or in an earlier try."""
     url = checkpoint_url(checkpoint.model, checkpoint.version)
     headers = {"Location": url, "Stateroom-Checkpoint": f"{checkpoint.model}@{checkpoint.version}"}
     if replayed:

@@ -5,7 +5,7 @@ from threading import Barrier, Event
 
 import pytest
 
-from app.deliver.cache import Cache
+from app.cache import Cache
 
 
 def test_what_was_used_last_stays():

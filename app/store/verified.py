@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from ..store import PackStore
-from ..store.digests import verify_block
 from ..values.checkpoint import Blob
 from ..values.digest import BLOCK_SIZE
 from ..values.span import Span
+from . import PackStore
+from .digests import verify_block
 
 
 def verified_blocks(store: PackStore, blob: Blob) -> Iterator[memoryview]:

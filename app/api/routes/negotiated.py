@@ -1,0 +1,201 @@
+"""A checkpoint arrives in parts: it is announced, what is missing of it is sent, and it is committed."""
+
+import re
+from datetime import datetime
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...errors import InvalidRequest, TooLarge
+from ...ingest.negotiated import MAX_PART_SIZE, Progress
+from ...values.checkpoint import Checkpoint
+from ...values.digest import BLOCK_DIGEST_SIZE
+from ...values.span import Span
+from ...values.split import Split
+from ..answers import json_answer
+from ..auth import WRITE
+from ..bodies import Body, chunks_of, documented_body
+from ..fields import PARAMETERS, parse_fields
+from ..intake import check_size, declared_size
+from ..params import Model
+from ..problem_docs import OF_A_BODY, refusals
+from ..services import Parts
+from ..views import CheckpointView
+from .uploads import stored_answer
+
+router = APIRouter(prefix="/v1/uploads/{namespace}/{name}", tags=["negotiated uploads"])
+
+_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+class Announcement(BaseModel):
+    """A file, split into its storages and the rest of it, its frame. Offsets and sizes are bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(description="of the file")
+    storages: list[tuple[int, int]] = Field(
+        description="`[start, end)` of every storage of more than 4096 bytes, in the order of the file"
+    )
+    blocks: list[str] = Field(
+        description="the BLAKE3 digests, in hex, of the frame's blocks of 16 MiB, then of each storage's"
+    )
+    original: bool = Field(default=True, description="false: the file itself is never asked for, and may be wrong")
+
+    def split(self) -> Split:
+        """Raises InvalidRequest ``bad-split``."""
+        for number, digest in enumerate(self.blocks):
+            if _HEX.fullmatch(digest) is None:
+                raise InvalidRequest(
+                    f"the digest of block {number} is {2 * BLOCK_DIGEST_SIZE} digits of hex, in lower case",
+                    code="bad-split",
+                )
+        return Split(self.size, [Span(*each) for each in self.storages], bytes.fromhex("".join(self.blocks)))
+
+
+class UploadView(BaseModel):
+    """Where an upload stands."""
+
+    id: str
+    kept_until: datetime = Field(description="later with every part that arrives")
+    part_size: int = Field(description="the bytes that one part may have")
+    missing_bytes: int
+    missing: list[tuple[int, int]] = Field(description="the blocks to send, as runs `[first, end)` of their numbers")
+    url: str
+
+    @classmethod
+    def of(cls, progress: Progress) -> "UploadView":
+        upload = progress.upload
+        return cls(
+            id=upload.id,
+            kept_until=upload.kept_until,
+            part_size=MAX_PART_SIZE,
+            missing_bytes=progress.nbytes,
+            missing=[(run.start, run.stop) for run in progress.missing],
+            url=f"/v1/uploads/{upload.model}/{upload.id}",
+        )
+
+
+UploadId = Annotated[str, Path(pattern="^[a-z0-9]{3,64}$")]
+_FIRST = Path(ge=0, description="the first block's number")
+_END = Path(ge=1, description="the number after the last block's")
+
+
+@router.post(
+    "",
+    summary="Announce an upload",
+    dependencies=WRITE,
+    status_code=201,
+    response_model=UploadView,
+    responses=refusals(*OF_A_BODY, 507),
+    openapi_extra=documented_body(Announcement),
+)
+async def announce(request: Request, services: Parts, model: Model, body: Body) -> Response:
+    """Say what a file consists of, and learn which of its blocks the server doesn't have."""
+
+    def begin() -> Progress:
+        announced = body.read(Announcement)
+        check_size(announced.size, services.intake.max_bytes)
+        return services.ingest.negotiated.begin(model, announced.split(), announced.original)
+
+    progress = await to_thread.run_sync(begin, limiter=services.plan_threads)
+    view = UploadView.of(progress)
+    return json_answer(request, view, {**_NO_STORE, "Location": view.url}, status=201)
+
+
+@router.get(
+    "/{upload_id}",
+    summary="What is missing of an upload",
+    dependencies=WRITE,
+    response_model=UploadView,
+    responses=refusals(410, 422, 503),
+)
+async def progress(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
+    """To go on with one that broke off."""
+    found = await to_thread.run_sync(
+        services.ingest.negotiated.progress, model, upload_id, limiter=services.plan_threads
+    )
+    return json_answer(request, UploadView.of(found), _NO_STORE)
+
+
+@router.put(
+    "/{upload_id}/blocks/{first}-{end}",
+    summary="Send a part",
+    dependencies=WRITE,
+    status_code=204,
+    response_class=Response,
+    responses=refusals(*OF_A_BODY, 410, 507),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def receive(
+    request: Request,
+    services: Parts,
+    model: Model,
+    upload_id: UploadId,
+    first: Annotated[int, _FIRST],
+    end: Annotated[int, _END],
+) -> Response:
+    """The blocks `[first, end)`, one after another. Sending a part again does no harm."""
+    size = declared_size(request, MAX_PART_SIZE)
+    upload = await run_in_threadpool(services.ingest.negotiated.find, model, upload_id)
+    numbers = _numbers(upload.split, first, end, size)
+    with services.intake.taken():
+        await services.ingest.negotiated.receive(upload, numbers, chunks_of(request, MAX_PART_SIZE))
+    return Response(status_code=204)
+
+
+def _numbers(split: Split, first: int, end: int, size: int | None) -> range:
+    """Raises InvalidRequest ``bad-part``, TooLarge."""
+    if not first < end <= split.count:
+        raise InvalidRequest(
+            f"there are no blocks [{first}, {end}): the upload has {split.count}, numbered from 0", code="bad-part"
+        )
+    numbers = range(first, end)
+    if (length := split.length(numbers)) > MAX_PART_SIZE:
+        raise TooLarge(f"blocks [{first}, {end}) have {length:,} bytes; a part has at most {MAX_PART_SIZE:,}")
+    if size not in {None, length}:
+        raise InvalidRequest(f"blocks [{first}, {end}) have {length:,} bytes, and the body {size:,}", code="bad-part")
+    return numbers
+
+
+@router.post(
+    "/{upload_id}/commit",
+    summary="Commit an upload",
+    dependencies=WRITE,
+    status_code=201,
+    response_model=CheckpointView,
+    responses=refusals(409, 410, 422, 503, 507),
+    openapi_extra=PARAMETERS,
+)
+async def commit(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
+    """Make it a checkpoint. What went missing meanwhile is a 409: ask what, send it, and commit again."""
+    fields = parse_fields(request.query_params.multi_items())
+
+    def work() -> tuple[Checkpoint, bool]:
+        return services.ingest.negotiated.commit(model, upload_id, fields)
+
+    checkpoint, replayed = await to_thread.run_sync(work, limiter=services.commit_threads)
+    return stored_answer(request, services, checkpoint, replayed=replayed)
+
+
+@router.delete(
+    "/{upload_id}",
+    summary="Give an upload up",
+    dependencies=WRITE,
+    status_code=204,
+    response_class=Response,
+    responses=refusals(410, 422, 503),
+)
+async def abandon(services: Parts, model: Model, upload_id: UploadId) -> Response:
+    """What has arrived of it is removed. One that is left alone goes by itself after a day."""
+    await run_in_threadpool(services.ingest.negotiated.abandon, model, upload_id)
+    return Response(status_code=204)

@@ -1,0 +1,112 @@
+"""What of a split file has arrived, what is stored anyhow, and what both make of its manifest."""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
+
+from ..catalog.uploads import Part
+from ..errors import InvalidRequest
+from ..store import OpenFile
+from ..store.digests import combine_crc32, crc32, digest_of_blocks
+from ..values.checkpoint import Blob
+from ..values.digest import Digest
+from ..values.frame import frame_spans
+from ..values.manifest import MIN_BLOB_SIZE, Manifest
+from ..values.span import Span
+from ..values.split import Split
+from .digest import Digested, check_declared, digest_frame
+from .pack_plan import FoundBlob
+
+
+class Arrived:
+    """The blocks of ``split`` that ``parts`` have brought. The frame always has to come: it is what is parsed."""
+
+    def __init__(self, split: Split, parts: Iterable[Part]) -> None:
+        self._split = split
+        self._here = bytearray(split.count)
+        self._checksums = bytearray(4 * split.count)
+        for part in parts:
+            numbers = part.numbers
+            self._here[numbers.start : numbers.stop] = b"\1" * len(numbers)
+            self._checksums[4 * numbers.start : 4 * numbers.stop] = part.checksums
+        self.digests = [
+            digest_of_blocks(split.digests(split.numbers(piece))) for piece in range(1, len(split.storages) + 1)
+        ]
+        """The storages', in order."""
+
+    def missing(self, known: Container[Digest]) -> tuple[range, ...]:
+        """The blocks that have to come: of each storage that is not ``known``, once where several are equal."""
+        runs: list[range] = []
+        seen: set[Digest] = set()
+        for piece, digest in enumerate((None, *self.digests)):
+            if digest is not None and (digest in known or digest in seen):
+                continue
+            if digest is not None:
+                seen.add(digest)
+            for number in self._split.numbers(piece):
+                if self._here[number]:
+                    continue
+                if runs and runs[-1].stop == number:
+                    runs[-1] = range(runs[-1].start, number + 1)
+                else:
+                    runs.append(range(number, number + 1))
+        return tuple(runs)
+
+    def absent(self, known: Container[Digest]) -> tuple[Digest, ...]:
+        """The blobs that blocks are missing of."""
+        pieces = (self._split.piece(run.start + i) for run in self.missing(known) for i in range(len(run)))
+        frame = digest_of_blocks(self._split.digests(self._split.numbers(0)))
+        return tuple(dict.fromkeys(self.digests[piece - 1] if piece else frame for piece in pieces))
+
+    def found(self) -> list[FoundBlob]:
+        """The storages that have arrived in full."""
+        found = []
+        for piece, (span, digest) in enumerate(zip(self._split.storages, self.digests, strict=True), start=1):
+            numbers = self._split.numbers(piece)
+            if all(self._here[numbers.start : numbers.stop]):
+                found.append(FoundBlob(digest, (span,), self._checksum(numbers), self._split.digests(numbers)))
+        return found
+
+    def holes(self) -> list[tuple[Span, Digest]]:
+        """The storages that have not."""
+        here = {blob.spans[0] for blob in self.found()}
+        pairs = zip(self._split.storages, self.digests, strict=True)
+        return [(span, digest) for span, digest in pairs if span not in here]
+
+    def _checksum(self, numbers: range) -> int:
+        checksum = 0
+        for number in numbers:
+            block = int.from_bytes(self._checksums[4 * number : 4 * number + 4], "little")
+            checksum = combine_crc32(checksum, block, self._split.length(range(number, number + 1)))
+        return checksum
+
+    def digested(self, file: OpenFile, manifest: Manifest, known: Mapping[Digest, Blob]) -> Digested:
+        """``manifest`` with every digest and checksum filled in, and the blobs of it that are in ``file``.
+
+        Raises InvalidRequest (``split-mismatch``) unless its storages are those that were announced, and
+        HostileCheckpoint (rule ``crc``).
+        """
+        check_split(self._split, manifest)
+        found = self.found()
+        checksums = {digest: blob.crc32 for digest, blob in known.items()} | {each.digest: each.crc32 for each in found}
+        digests = dict(zip(self._split.storages, self.digests, strict=True))
+        storages = []
+        for storage in manifest.storages:
+            digest = digests.get(storage.span)
+            checksum = crc32(file.read(storage.span)) if digest is None else checksums[digest]
+            check_declared(storage, checksum)
+            storages.append(replace(storage, crc32=checksum, digest=digest))
+        frame = digest_frame(file, frame_spans(manifest.size, manifest.storages))
+        return Digested(replace(manifest, storages=tuple(storages), frame=frame.digest), tuple(found), frame)
+
+
+def check_split(split: Split, manifest: Manifest) -> None:
+    """Raises InvalidRequest ``split-mismatch``."""
+    read = sorted(storage.span for storage in manifest.storages if storage.span.length > MIN_BLOB_SIZE)
+    if tuple(read) != split.storages:
+        differing = set(read) ^ set(split.storages)
+        first = min(differing)
+        raise InvalidRequest(
+            f"the file has {len(read)} storages of more than {MIN_BLOB_SIZE} bytes, and was not announced with just "
+            f"these: [{first.start}, {first.end}) is one of {len(differing)} that differ. Send it as a plain upload",
+            code="split-mismatch",
+        )

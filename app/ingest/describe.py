@@ -1,0 +1,49 @@
+"""What is committed of an upload: what the request says, and where it says nothing, what the file says."""
+
+from dataclasses import dataclass
+
+from ..formats.index import Index
+from ..values.checkpoint import ModelName, NewCheckpoint
+from ..values.digest import Digest
+from .commit import Fields
+from .digest import Digested
+from .pack_plan import FoundBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file that an upload was: None for digests that only bytes in order have, and whether it may be asked for."""
+
+    digest: Digest | None
+    sha256: str | None
+    original: bool = True
+
+
+def describe(
+    model: ModelName, fields: Fields, index: Index, digested: Digested, manifest: FoundBlob, source: Source
+) -> NewCheckpoint:
+    facts = index.facts
+    storages = (storage.digest for storage in digested.manifest.storages)
+    blobs = [*(digest for digest in storages if digest is not None), digested.frame.digest, manifest.digest]
+    return NewCheckpoint(
+        model=model,
+        run=fields.run,
+        epoch=facts.epoch if fields.epoch is None else fields.epoch,
+        step=facts.step if fields.step is None else fields.step,
+        loss=facts.loss if fields.loss is None else fields.loss,
+        metrics={**facts.metrics, **fields.metrics},
+        tags=fields.tags,
+        format=index.manifest.format,
+        devices=facts.devices,
+        components=index.manifest.components,
+        unsafe_globals=index.manifest.unsafe_globals,
+        manifest=manifest.digest,
+        frame=digested.frame.digest,
+        blobs=tuple(dict.fromkeys(blobs)),
+        nbytes=index.manifest.size,
+        new_bytes=0,
+        digest=source.digest,
+        sha256=source.sha256,
+        original=source.original,
+        idempotency_key=fields.idempotency_key,
+    )

@@ -1,0 +1,203 @@
+"""An upload in parts: announce what there is, send what is missing, commit.
+
+Nothing that the client says is believed. A block is written only when it has the digest that was announced for it,
+what is committed is what our own reader finds in the file, and that has to be split just as it was announced.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from ..cache import Cache
+from ..catalog import Catalog, blobs, uploads
+from ..catalog.idempotency import find as find_by_key
+from ..errors import Gone, KeyInUse, MissingBlobs, RefusedCheckpoint, StateroomError
+from ..formats.manifest_json import encode
+from ..sandbox.index_file import index_file
+from ..store import PackStore, PartialFile, Partials
+from ..store.keys import new_name
+from ..store.partial import gone
+from ..store.verified import verified_blocks
+from ..values.checkpoint import Blob, Checkpoint, ModelName
+from ..values.digest import Digest
+from ..values.manifest import Manifest
+from ..values.span import Span
+from ..values.split import Split
+from .arrived import Arrived
+from .blocks import receive_blocks
+from .commit import Committer, Fields
+from .describe import Source, describe
+from .digest import digest_bytes
+
+_log = logging.getLogger(__name__)
+
+MAX_PART_SIZE = 64 * 1024 * 1024
+"""Bytes that one request may bring: what has to be sent again when it breaks off."""
+
+CACHED_SPLITS = 64 * 1024 * 1024
+"""Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One that was announced, and has not been committed."""
+
+    id: str
+    model: ModelName
+    split: Split
+    original: bool
+    kept_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``missing`` are the blocks that have to be sent, in runs."""
+
+    upload: Upload
+    missing: tuple[range, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is missing."""
+        return sum(self.upload.split.length(run) for run in self.missing)
+
+
+class Negotiated:
+    """All but ``receive`` block."""
+
+    def __init__(
+        self, catalog: Catalog, store: PackStore, partials: Partials, committer: Committer, threads: Executor
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._partials = partials
+        self._committer = committer
+        self._threads = threads
+        self._splits: Cache[Split] = Cache(CACHED_SPLITS, lambda split: 200 * len(split.storages) + len(split.blocks))
+
+    def begin(self, model: ModelName, split: Split, original: bool) -> Progress:
+        """Announce an upload; what of it is missing. Raises StorageFull where there is no room for that."""
+        upload_id = new_name()
+        arrived = Arrived(split, ())
+        with self._catalog.read() as s:
+            missing = arrived.missing(blobs.known(s, model.namespace, arrived.digests))
+        with self._catalog.write() as w:
+            uploads.begin(w, upload_id, model, split.to_bytes(), original)
+        try:
+            self._partials.create(upload_id, split.size, sum(map(split.length, missing)))
+        except BaseException:
+            with self._catalog.write() as w:
+                uploads.forget(w, upload_id)
+            raise
+        return Progress(self.find(model, upload_id), missing)
+
+    def find(self, model: ModelName, upload_id: str) -> Upload:
+        """Raises Gone ``upload-gone``."""
+        with self._catalog.read() as s:
+            found = uploads.find(s, model, upload_id)
+        if found is None:
+            raise gone()
+        split = self._splits.get(upload_id, lambda: Split.from_bytes(found.split))
+        return Upload(upload_id, model, split, found.original, found.kept_until)
+
+    def progress(self, model: ModelName, upload_id: str) -> Progress:
+        """Where an upload stands. Raises Gone ``upload-gone``."""
+        upload = self.find(model, upload_id)
+        with self._partials.opened(upload_id), self._catalog.read() as s:
+            arrived = Arrived(upload.split, uploads.parts(s, upload_id))
+            return Progress(upload, arrived.missing(blobs.known(s, model.namespace, arrived.digests)))
+
+    async def receive(self, upload: Upload, numbers: range, chunks: AsyncIterator[bytes]) -> None:
+        """Take in a part. When this returns, it is as durable as this server makes things.
+
+        Raises InvalidRequest ``digest-mismatch``, IncompleteUpload, StoreError, Gone ``upload-gone``.
+        """
+        loop = asyncio.get_running_loop()
+        file = await loop.run_in_executor(None, self._partials.open, upload.id)
+        try:
+            checksums = await receive_blocks(chunks, file, upload.split, numbers, self._threads)
+            if self._partials.durable:
+                await asyncio.shield(loop.run_in_executor(None, file.sync))
+        finally:
+            file.close()
+        await loop.run_in_executor(None, self._note, upload.id, uploads.Part(numbers.start, checksums))
+
+    def commit(self, model: ModelName, upload_id: str, fields: Fields) -> tuple[Checkpoint, bool]:
+        """Make it the next version of ``model``; and whether an earlier try has done so.
+
+        Raises MissingBlobs where something has to be sent first, InvalidRequest ``split-mismatch``, Gone, Conflict
+        (``commit-in-progress``), and what ``Ingest.commit`` raises. A file that is refused is given up.
+        """
+        key = f"upload {upload_id}"  # which no user's key can be: theirs have no blanks
+        try:
+            upload = self.find(model, upload_id)
+            with self._partials.opened(upload_id) as file, file.held(upload.split.size):
+                checkpoint = self._store_all(upload, file, replace(fields, idempotency_key=key))
+        except (Gone, KeyInUse):
+            with self._catalog.read() as s:
+                first = find_by_key(s, model, key)
+            if first is None:
+                raise
+            self._forget(upload_id)
+            return first, True
+        except RefusedCheckpoint:
+            self._forget(upload_id)
+            raise
+        self._forget(upload_id)
+        return checkpoint, False
+
+    def abandon(self, model: ModelName, upload_id: str) -> None:
+        """Give it up. Raises Gone ``upload-gone``."""
+        self._forget(self.find(model, upload_id).id)
+
+    def _store_all(self, upload: Upload, file: PartialFile, fields: Fields) -> Checkpoint:
+        with self._catalog.read() as s:
+            arrived = Arrived(upload.split, uploads.parts(s, upload.id))
+            known = blobs.known(s, upload.model.namespace, arrived.digests)
+        if absent := arrived.absent(known):
+            reason = f"{len(absent)} blobs have not arrived: ask what is missing, and send it"
+            raise MissingBlobs(reason, digests=absent)
+        index = index_file(file.path)
+        if self._fill_in(file, index.manifest, arrived, known):
+            index = index_file(file.path)
+        digested = arrived.digested(file, index.manifest, known)
+        encoded = encode(digested.manifest)
+        manifest = digest_bytes(encoded, file.append(encoded))
+        new = describe(upload.model, fields, index, digested, manifest, Source(None, None, upload.original))
+        name = new_name()
+        self._committer.begin(name)
+        return self._committer.commit(name, file, new, (*digested.storages, digested.frame, manifest))
+
+    def _fill_in(self, file: PartialFile, manifest: Manifest, arrived: Arrived, known: Mapping[Digest, Blob]) -> bool:
+        """Numbers at the top level are read out of storages, and of those that were not sent the file has holes: fill
+        in such ones. Tells whether there were any.
+        """
+        numbers = {tensor.storage for tensor in manifest.tensors if tensor.shape == () and len(tensor.path) == 1}
+        spans = {manifest.storages[number].span for number in numbers}
+        holes = [(span, digest) for span, digest in arrived.holes() if span in spans]
+        twins = {blob.digest: blob.spans[0] for blob in arrived.found()}
+        for span, digest in holes:
+            position = span.start
+            blocks = verified_blocks(self._store, known[digest]) if digest in known else [file.read(twins[digest])]
+            for block in blocks:
+                file.write([Span(position, position + len(block))], block)
+                position += len(block)
+        return bool(holes)
+
+    def _note(self, upload_id: str, part: uploads.Part) -> None:
+        with self._catalog.write() as w:
+            if not uploads.add_part(w, upload_id, part):
+                raise gone()
+
+    def _forget(self, upload_id: str) -> None:
+        """Its file, then its row."""
+        try:
+            self._partials.remove(upload_id)
+            with self._catalog.write() as w:
+                uploads.forget(w, upload_id)
+        except StateroomError:
+            # The checkpoint is committed or refused either way; the sweep removes the rest.
+            _log.exception("upload %s could not be removed", upload_id)

@@ -1,0 +1,179 @@
+"""Uploads that arrive in parts, block by block and in any order, and outlive the connections and the servers they
+arrive through.
+
+<data-dir>/partial/<name>        a file of the upload's full size, with holes where nothing has arrived
+<data-dir>/partial/<name>.pack   the same file under a second name, for as long as it takes to make a pack of it
+
+Only bytes that match their digest are written, each to the one place where it belongs. So whatever writes twice
+writes the same, and nobody has to know who is late.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import Conflict, Gone, StorageFull
+from ..values.span import Span
+from .failures import translated
+from .files import Buffer, copy_spans, make_folder
+from .keys import checked
+from .open_file import OpenFile
+
+_CANNOT_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+class PartialFile(OpenFile):
+    """One of them, open. ``write`` may be called from several threads at once."""
+
+    def write(self, spans: Sequence[Span], data: Buffer) -> None:
+        """Put verified bytes into their places, one span after another."""
+        view, start = memoryview(data), 0
+        with translated("writing an upload"):
+            for span in spans:
+                position, end = span.start, start + span.length
+                while start < end:
+                    count = os.pwrite(self._fd, view[start:end], position)
+                    start, position = start + count, position + count
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+        with translated("writing an upload"):
+            os.fdatasync(self._fd)
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """For whoever makes a pack of it, one at a time: the file is ``size`` bytes long, and nobody else's.
+
+        Raises Conflict ``commit-in-progress``.
+        """
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict("this upload is being committed already", code="commit-in-progress") from None
+        try:
+            with translated("preparing an upload"):
+                if os.fstat(self._fd).st_nlink > 1:
+                    self._part_company()
+                os.ftruncate(self._fd, size)  # what an earlier attempt appended
+                os.lseek(self._fd, size, os.SEEK_SET)
+                self.size = size
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def given_away(self) -> Path:
+        """A second name, so that the first one stays until the pack's commit has ended."""
+        path = _second(self.path)
+        path.unlink(missing_ok=True)
+        try:
+            os.link(self.path, path)
+        except OSError as error:
+            if error.errno not in _CANNOT_LINK:
+                raise
+            return self.path
+        return path
+
+    def _part_company(self) -> None:
+        """A commit broke off after its pack was made: that keeps the file, and a copy goes on as this upload's."""
+        copy = _second(self.path)
+        copy.unlink(missing_ok=True)
+        fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            copy_spans(self._fd, fd, [Span(0, os.fstat(self._fd).st_size)])
+            copy.rename(self.path)
+        except BaseException:
+            os.close(fd)
+            copy.unlink(missing_ok=True)
+            raise
+        os.close(self._fd)
+        self._fd = fd
+
+
+class Partials:
+    """The folder of a server's uploads that arrive in parts; it is made if it is not there."""
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self._folder = folder
+        self._durable = durable
+        with translated("making the folder of partial uploads"):
+            make_folder(folder, durable=durable)
+
+    @property
+    def durable(self) -> bool:
+        return self._durable
+
+    def create(self, name: str, size: int, room: int) -> None:
+        """An empty file of ``size`` bytes, if ``room`` bytes will find room. Raises StorageFull."""
+        with translated("making an upload's file"):
+            device = os.statvfs(self._folder)
+            if room > device.f_bavail * device.f_frsize:
+                raise StorageFull(f"there is no room left for the {room:,} bytes of the upload")
+            fd = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            try:
+                os.ftruncate(fd, size)
+            finally:
+                os.close(fd)
+
+    def open(self, name: str) -> PartialFile:
+        """Whoever opens it closes it. Raises Gone ``upload-gone``."""
+        path = self._path(name)
+        with translated("opening an upload's file"):
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise gone() from None
+            return PartialFile(path, fd, os.fstat(fd).st_size)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[PartialFile]:
+        """The same, closed at the end."""
+        file = self.open(name)
+        try:
+            yield file
+        finally:
+            file.close()
+
+    def remove(self, name: str) -> None:
+        remove(self._folder, name)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / checked(name)
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of the uploads that have a file there."""
+    with translated("looking through the partial uploads"):
+        return {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def size_of(folder: Path, name: str) -> int:
+    """Bytes of the disk that would be free without it."""
+    with translated("looking at an upload's file"):
+        try:
+            status = (folder / checked(name)).stat()
+        except FileNotFoundError:
+            return 0
+    return status.st_blocks * 512 if status.st_nlink == 1 else 0
+
+
+def remove(folder: Path, name: str) -> None:
+    """Remove what there is of it."""
+    path = folder / checked(name)
+    with translated("removing an upload's file"):
+        for each in (path, _second(path)):
+            each.unlink(missing_ok=True)
+
+
+def gone() -> Gone:
+    return Gone(
+        "this upload is not here: it was committed or given up, or waited too long; begin a new one",
+        code="upload-gone",
+    )
+
+
+def _second(path: Path) -> Path:
+    return path.with_suffix(".pack")
