@@ -211,9 +211,11 @@ uploads = Table(
     Column("id", _Text, primary_key=True),
     Column("namespace", _Text, nullable=False),
     Column("name", _Text, nullable=False),
+    Column("digest", _Text, nullable=False),
     Column("split", LargeBinary, nullable=False),
     Column("original", Boolean, nullable=False),
     Column("kept_until", BigInteger, nullable=False, index=True),
+    UniqueConstraint("namespace", "name", "digest"),
 )
 
 upload_parts = Table(

@@ -3,6 +3,7 @@
 The row comes before the file and goes after it, so every file is somebody's.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,16 +43,25 @@ class Part:
         return range(self.first, self.first + len(self.checksums) // 4)
 
 
-def begin(w: WriteSession, upload_id: str, model: ModelName, split: bytes, original: bool) -> None:
+def begin(w: WriteSession, upload_id: str, model: ModelName, split: bytes, original: bool) -> str:
+    """Announce an upload, to be called ``upload_id``; its id, which is that of an earlier one where the very same has
+    been announced before. Whoever comes back goes on with that.
+    """
+    digest = hashlib.sha256(split + (b"\1" if original else b"\0")).hexdigest()
+    until = to_microseconds(datetime.now(UTC) + KEPT)
     row = {
         "id": upload_id,
         "namespace": model.namespace,
         "name": model.name,
+        "digest": digest,
         "split": split,
         "original": original,
-        "kept_until": to_microseconds(datetime.now(UTC) + KEPT),
+        "kept_until": until,
     }
-    w.insert(uploads, [row])
+    w.insert_or_keep(uploads, [row])
+    u = uploads.c
+    same = update(uploads).where(u.namespace == model.namespace, u.name == model.name, u.digest == digest)
+    return str(w.execute(same.values(kept_until=until).returning(u.id)).scalar_one())
 
 
 def find(s: ReadSession, model: ModelName, upload_id: str) -> AnnouncedUpload | None:
@@ -76,6 +86,11 @@ def add_part(w: WriteSession, upload_id: str, part: Part) -> bool:
     return True
 
 
+def forget_parts(w: WriteSession, upload_id: str) -> None:
+    """What had arrived is not there any more."""
+    w.execute(delete(upload_parts).where(upload_parts.c.upload_id == upload_id))
+
+
 def parts(s: ReadSession, upload_id: str) -> Sequence[Part]:
     p = upload_parts.c
     rows = s.select(select(p.first, p.checksums).where(p.upload_id == upload_id).order_by(p.first))
@@ -94,5 +109,5 @@ def among(s: ReadSession, names: Iterable[str]) -> set[str]:
 
 def forget(w: WriteSession, upload_id: str) -> None:
     """Its file is gone."""
-    w.execute(delete(upload_parts).where(upload_parts.c.upload_id == upload_id))
+    forget_parts(w, upload_id)
     w.execute(delete(uploads).where(uploads.c.id == upload_id))

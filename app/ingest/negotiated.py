@@ -14,7 +14,7 @@ from datetime import datetime
 from ..cache import Cache
 from ..catalog import Catalog, blobs, uploads
 from ..catalog.idempotency import find as find_by_key
-from ..errors import Gone, KeyInUse, MissingBlobs, RefusedCheckpoint, StateroomError
+from ..errors import Gone, KeyInUse, MissingBlobs, RefusedCheckpoint, StateroomError, StorageFull
 from ..formats.manifest_json import encode
 from ..sandbox.index_file import index_file
 from ..store import PackStore, PartialFile, Partials
@@ -79,20 +79,20 @@ class Negotiated:
         self._splits: Cache[Split] = Cache(CACHED_SPLITS, lambda split: 200 * len(split.storages) + len(split.blocks))
 
     def begin(self, model: ModelName, split: Split, original: bool) -> Progress:
-        """Announce an upload; what of it is missing. Raises StorageFull where there is no room for that."""
-        upload_id = new_name()
-        arrived = Arrived(split, ())
-        with self._catalog.read() as s:
-            missing = arrived.missing(blobs.known(s, model.namespace, arrived.digests))
+        """Announce an upload, or the same again; what of it is missing. Raises StorageFull where there is no room."""
         with self._catalog.write() as w:
-            uploads.begin(w, upload_id, model, split.to_bytes(), original)
-        try:
-            self._partials.create(upload_id, split.size, sum(map(split.length, missing)))
-        except BaseException:
+            upload_id = uploads.begin(w, new_name(), model, split.to_bytes(), original)
+        if not self._partials.holds(upload_id):
             with self._catalog.write() as w:
-                uploads.forget(w, upload_id)
+                uploads.forget_parts(w, upload_id)
+            self._partials.create(upload_id, split.size)
+        progress = self.progress(model, upload_id)
+        try:
+            self._partials.check_room(progress.nbytes)
+        except StorageFull:
+            self._forget(upload_id)
             raise
-        return Progress(self.find(model, upload_id), missing)
+        return progress
 
     def find(self, model: ModelName, upload_id: str) -> Upload:
         """Raises Gone ``upload-gone``."""
@@ -126,28 +126,28 @@ class Negotiated:
         await loop.run_in_executor(None, self._note, upload.id, uploads.Part(numbers.start, checksums))
 
     def commit(self, model: ModelName, upload_id: str, fields: Fields) -> tuple[Checkpoint, bool]:
-        """Make it the next version of ``model``; and whether an earlier try has done so.
+        """Make it the next version of ``model``; and whether an earlier try, with the same idempotency key, did
 
         Raises MissingBlobs where something has to be sent first, InvalidRequest ``split-mismatch``, Gone, Conflict
         (``commit-in-progress``), and what ``Ingest.commit`` raises. A file that is refused is given up.
         """
-        key = f"upload {upload_id}"  # which no user's key can be: theirs have no blanks
+        key = fields.idempotency_key or f"upload {upload_id}"  # which no user's key can be: theirs have no blanks
         try:
             upload = self.find(model, upload_id)
             with self._partials.opened(upload_id) as file, file.held(upload.split.size):
-                checkpoint = self._store_all(upload, file, replace(fields, idempotency_key=key))
+                try:
+                    checkpoint = self._store_all(upload, file, replace(fields, idempotency_key=key))
+                except RefusedCheckpoint:
+                    self._forget(upload_id)
+                    raise
+                self._forget(upload_id)  # while it is held: the file is a pack's from now on
+                return checkpoint, False
         except (Gone, KeyInUse):
             with self._catalog.read() as s:
                 first = find_by_key(s, model, key)
             if first is None:
                 raise
-            self._forget(upload_id)
             return first, True
-        except RefusedCheckpoint:
-            self._forget(upload_id)
-            raise
-        self._forget(upload_id)
-        return checkpoint, False
 
     def abandon(self, model: ModelName, upload_id: str) -> None:
         """Give it up. Raises Gone ``upload-gone``."""

@@ -55,7 +55,14 @@ class PartialFile(OpenFile):
             raise Conflict("this upload is being committed already", code="commit-in-progress") from None
         try:
             with translated("preparing an upload"):
-                if os.fstat(self._fd).st_nlink > 1:
+                status = os.fstat(self._fd)
+                try:
+                    is_there = self.path.stat().st_ino == status.st_ino
+                except FileNotFoundError:
+                    is_there = False
+                if not is_there:  # whoever held it last has committed it, and the file is a pack's now
+                    raise gone()
+                if status.st_nlink > 1:
                     self._part_company()
                 os.ftruncate(self._fd, size)  # what an earlier attempt appended
                 os.lseek(self._fd, size, os.SEEK_SET)
@@ -106,17 +113,26 @@ class Partials:
     def durable(self) -> bool:
         return self._durable
 
-    def create(self, name: str, size: int, room: int) -> None:
-        """An empty file of ``size`` bytes, if ``room`` bytes will find room. Raises StorageFull."""
+    def create(self, name: str, size: int) -> None:
+        """A file of ``size`` bytes, all of them holes; or the one that is there."""
         with translated("making an upload's file"):
-            device = os.statvfs(self._folder)
-            if room > device.f_bavail * device.f_frsize:
-                raise StorageFull(f"there is no room left for the {room:,} bytes of the upload")
-            fd = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            fd = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
-                os.ftruncate(fd, size)
+                if os.fstat(fd).st_size < size:
+                    os.ftruncate(fd, size)
             finally:
                 os.close(fd)
+
+    def check_room(self, size: int) -> None:
+        """Raises StorageFull if the device says now that it will not hold ``size`` more bytes."""
+        with translated("looking for room"):
+            device = os.statvfs(self._folder)
+        if size > device.f_bavail * device.f_frsize:
+            raise StorageFull(f"there is no room left for the {size:,} bytes of the upload")
+
+    def holds(self, name: str) -> bool:
+        with translated("looking at an upload's file"):
+            return self._path(name).exists()
 
     def open(self, name: str) -> PartialFile:
         """Whoever opens it closes it. Raises Gone ``upload-gone``."""

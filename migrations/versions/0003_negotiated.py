@@ -16,10 +16,12 @@ def upgrade() -> None:
         sa.Column("id", TEXT, nullable=False),
         sa.Column("namespace", TEXT, nullable=False),
         sa.Column("name", TEXT, nullable=False),
+        sa.Column("digest", TEXT, nullable=False),
         sa.Column("split", sa.LargeBinary(), nullable=False),
         sa.Column("original", sa.Boolean(), nullable=False),
         sa.Column("kept_until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_uploads"),
+        sa.UniqueConstraint("namespace", "name", "digest", name="uq_uploads_namespace_name_digest"),
     )
     op.create_index("ix_uploads_kept_until", "uploads", ["kept_until"])
     op.create_table(

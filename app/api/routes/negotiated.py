@@ -1,6 +1,7 @@
 """A checkpoint arrives in parts: it is announced, what is missing of it is sent, and it is committed."""
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from ..answers import json_answer
 from ..auth import WRITE
 from ..bodies import Body, chunks_of, documented_body
 from ..fields import PARAMETERS, parse_fields
-from ..intake import check_size, declared_size
+from ..intake import IdempotencyKey, check_size, declared_size
 from ..params import Model
 from ..problem_docs import OF_A_BODY, refusals
 from ..services import Parts
@@ -176,9 +177,9 @@ def _numbers(split: Split, first: int, end: int, size: int | None) -> range:
     responses=refusals(409, 410, 422, 503, 507),
     openapi_extra=PARAMETERS,
 )
-async def commit(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
+async def commit(request: Request, services: Parts, model: Model, upload_id: UploadId, key: IdempotencyKey) -> Response:
     """Make it a checkpoint. What went missing meanwhile is a 409: ask what, send it, and commit again."""
-    fields = parse_fields(request.query_params.multi_items())
+    fields = replace(parse_fields(request.query_params.multi_items()), idempotency_key=key)
 
     def work() -> tuple[Checkpoint, bool]:
         return services.ingest.negotiated.commit(model, upload_id, fields)
