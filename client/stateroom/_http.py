@@ -69,9 +69,9 @@ class Http:
         self.url = url.rstrip("/")
         self.timeout = timeout
         self._retries = retries
-        self._headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
+        self.headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
         if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+            self.headers["Authorization"] = f"Bearer {token}"
         # By process: a child must not write into its parent's connections, nor close them under it.
         self._clients: dict[int, httpx.Client] = {os.getpid(): self._new_client()}
 
@@ -181,7 +181,7 @@ class Http:
         )
 
     def _new_client(self) -> httpx.Client:
-        client = httpx.Client(headers=self._headers, timeout=self._timeouts())
+        client = httpx.Client(headers=self.headers, timeout=self._timeouts())
         weakref.finalize(self, _close_at_home, client, os.getpid())  # for whoever doesn't close
         return client
 

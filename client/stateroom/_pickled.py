@@ -1,0 +1,146 @@
+"""An object as the file that torch.save would write, without writing it: tensors stay where they are."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import pickle
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from ._split import MIN_STORAGE, MemorySplit, Span
+from ._torch import require_torch
+
+
+class Pickled:
+    """What torch.save makes of an object: its ``pickle``, and the storages that this names, by their keys.
+
+    Raises what torch.save raises.
+    """
+
+    def __init__(self, obj: Any) -> None:
+        self.torch = require_torch("save()")
+        self.storages: dict[str, Any] = {}
+        self._keys: dict[int, str] = {}
+        self._dtypes: dict[int, Any] = {}
+        buffer = io.BytesIO()
+        _Pickler(buffer, self._name).dump(obj)
+        self.pickle = buffer.getvalue()
+
+    def _name(self, obj: Any) -> tuple[Any, ...] | None:
+        """The persistent id of a storage, as torch.load reads it; None for anything else."""
+        torch = self.torch
+        if isinstance(obj, torch.storage.TypedStorage):
+            storage, dtype, size = obj._untyped_storage, obj.dtype, obj._size()  # noqa: SLF001  as torch.save does
+            kind = getattr(torch, obj._pickle_storage_type())  # noqa: SLF001
+        elif isinstance(obj, torch.UntypedStorage):
+            storage, dtype, size, kind = obj, torch.uint8, obj.nbytes(), torch.UntypedStorage
+        else:
+            return None
+        if storage.device.type != "meta" and storage.data_ptr():
+            known = self._dtypes.setdefault(storage.data_ptr(), dtype)
+            if known != dtype:
+                raise RuntimeError(
+                    "Cannot save multiple tensors or storages that view the same data as different types"
+                )
+        key = self._keys.setdefault(storage._cdata, str(len(self._keys)))  # noqa: SLF001
+        self.storages[key] = storage
+        return ("storage", kind, key, torch.serialization.location_tag(storage), size)
+
+    def without_storages(self) -> io.BytesIO:
+        """A file from which torch reads which names the pickle holds."""
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, data in self._records():
+                archive.writestr(f"archive/{name}", data)
+        file.seek(0)
+        return file
+
+    def split(self) -> MemorySplit:
+        """The file, its storages the very memory of the tensors; those of other devices are copied first."""
+        memory = on_host(self.torch, list(self.storages.values()))
+        records = [(name, memoryview(data)) for name, data in self._records()]
+        records[1:1] = [(f"data/{key}", view) for key, view in zip(self.storages, memory)]
+        return _zipped(records)
+
+    def _records(self) -> list[tuple[str, bytes]]:
+        return [
+            ("data.pkl", self.pickle),
+            (".format_version", b"1"),
+            ("byteorder", sys.byteorder.encode()),
+            ("version", b"3\n"),
+        ]
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, name: Any) -> None:
+        super().__init__(file, protocol=2)
+        self._name = name
+
+    def persistent_id(self, obj: Any) -> Any:
+        return self._name(obj)
+
+
+def on_host(torch: Any, storages: Sequence[Any]) -> list[memoryview]:
+    """The bytes of storages; copies, in pinned memory and side by side, of those that another device holds."""
+    copies = []
+    for storage in storages:
+        if storage.device.type in {"cpu", "meta"}:
+            copies.append(storage)
+            continue
+        copy = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=storage.device.type == "cuda")
+        copies.append(copy.untyped_storage().copy_(storage, non_blocking=True))
+    if any(storage.device.type == "cuda" for storage in storages):
+        torch.cuda.synchronize()
+    return [memory_of(storage) for storage in copies]
+
+
+def memory_of(storage: Any) -> memoryview:
+    """The bytes of a storage of this host, which the view keeps alive."""
+    if storage.device.type == "meta" or not storage.nbytes():
+        return memoryview(b"")
+    memory = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
+    memory.storage = storage
+    return memoryview(memory).cast("B")
+
+
+def _zipped(records: Sequence[tuple[str, memoryview]]) -> MemorySplit:
+    """A zip of records as they are, the checksums of those that are storages left out: the server computes them."""
+    pieces: list[memoryview] = []
+    directory = bytearray()
+    storages: list[Span] = []
+    position = 0
+    for name, data in records:
+        path = f"archive/{name}".encode()
+        is_storage = name.startswith("data/")
+        checksum, size, offset = 0 if is_storage else zlib.crc32(data), len(data), position
+        is_large = size > 0xFFFFFFFF
+        sizes = (0xFFFFFFFF, 0xFFFFFFFF) if is_large else (size, size)
+        extra = struct.pack("<HHQQ", 1, 16, size, size) if is_large else b""
+        head = struct.pack("<4s5H3L2H", b"PK\3\4", 45 if is_large else 20, 0x800, 0, 0, 0, checksum, *sizes, len(path), len(extra))
+        pieces += [memoryview(head + path + extra), data]
+        position += len(head) + len(path) + len(extra)
+        if is_storage and size > MIN_STORAGE:
+            storages.append((position, position + size))
+        position += size
+        values = [*((size, size) if is_large else ()), *((offset,) if offset > 0xFFFFFFFF else ())]
+        extra = struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values) if values else b""
+        directory += struct.pack(
+            "<4s6H3L5H2L", b"PK\1\2", 45 if values else 20, 45 if values else 20, 0x800, 0, 0, 0, checksum, *sizes, len(path), len(extra),
+            0, 0, 0, 0, min(offset, 0xFFFFFFFF),
+        ) + path + extra
+    pieces.append(memoryview(bytes(directory) + _end_of_directory(len(records), len(directory), position)))
+    return MemorySplit(pieces, storages)
+
+
+def _end_of_directory(count: int, size: int, start: int) -> bytes:
+    """With its zip64 forerunner where a number is too large for the old one."""
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, min(count, 0xFFFF), min(count, 0xFFFF), min(size, 0xFFFFFFFF), min(start, 0xFFFFFFFF), 0)
+    if count < 0xFFFF and max(size, start) < 0xFFFFFFFF:
+        return end
+    large = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, start)
+    return large + struct.pack("<4sLQL", b"PK\6\7", 0, start + size, 1) + end
