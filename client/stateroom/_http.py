@@ -30,7 +30,7 @@ class Patience:
     is for a server that is well but has too many at once, and is limited by time instead.
     """
 
-    def __init__(self, retries: int, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, retries: int, sleep: Callable[[float], object] = time.sleep) -> None:
         self._retries = retries
         self._sleep = sleep
         self._used = 0
@@ -69,14 +69,14 @@ class Http:
         self.url = url.rstrip("/")
         self.timeout = timeout
         self._retries = retries
-        self._headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
+        self.headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
         if token:
-            self._headers["Authorization"] = f"Bearer {token}"
+            self.headers["Authorization"] = f"Bearer {token}"
         # By process: a child must not write into its parent's connections, nor close them under it.
         self._clients: dict[int, httpx.Client] = {os.getpid(): self._new_client()}
 
-    def patience(self) -> Patience:
-        return Patience(self._retries)
+    def patience(self, sleep: Callable[[float], object] = time.sleep) -> Patience:
+        return Patience(self._retries, sleep)
 
     def close(self) -> None:
         client = self._clients.pop(os.getpid(), None)
@@ -181,7 +181,7 @@ class Http:
         )
 
     def _new_client(self) -> httpx.Client:
-        client = httpx.Client(headers=self._headers, timeout=self._timeouts())
+        client = httpx.Client(headers=self.headers, timeout=self._timeouts())
         weakref.finalize(self, _close_at_home, client, os.getpid())  # for whoever doesn't close
         return client
 

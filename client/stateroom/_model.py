@@ -14,6 +14,7 @@ from . import _torch
 from ._checkpoint import Checkpoint, TensorInfo
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, StateroomWarning, UnsafeGlobals
 from ._files import appearing, named_in
+from ._load import load_object, load_state_dict
 from ._load_into import load_into, warmstart
 from ._query import Format, Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
@@ -194,8 +195,7 @@ class Model:
             return default
         if weights_only:
             _refuse_unsafe(checkpoint)
-        with self._routes.file(checkpoint, device_tag(map_location)) as file:
-            return _torch.load(file, map_location, weights_only=weights_only)
+        return load_object(self._routes, checkpoint, map_location, weights_only=weights_only)
 
     def state_dict(
         self,
@@ -219,12 +219,9 @@ class Model:
         that ``dtype_exclude`` matches). ``map_location`` is what torch.load takes. Raises NoKeysMatched,
         UnknownComponent, ComponentAmbiguous.
         """
-        _torch.require_torch("state_dict()")
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
-        label = f"{self.name} {ref}"
-        with self._routes.state_dict(ref, selection, device_tag(map_location), label=label) as file:
-            state: dict[str, Any] = _torch.load(file, map_location, weights_only=True)
-            return state
+        state: dict[str, Any] = load_state_dict(self._routes, ref, selection, map_location, label=f"{self.name} {ref}")
+        return state
 
     def iter_tensors(
         self,
