@@ -34,11 +34,13 @@ def identity_headers(request: Request, checkpoint: Checkpoint, ref: str) -> dict
 def fixed_url(request: Request, checkpoint: Checkpoint, rest: str | None = None) -> str:
     """The address of this very request, but by the checkpoint's number; ``run`` has done its work then.
 
-    ``rest``, such as ``/state_dict``, replaces what follows the ref.
+    ``rest``, such as ``/state_dict``, replaces what follows the ref; ``derived`` is for an index alone.
     """
     if rest is None:
         rest = "".join("/" + path_segment(path_value(segment)) for segment in request.scope["path"].split("/")[7:])
-    query = urlencode([pair for pair in request.query_params.multi_items() if pair[0] != "run"], quote_via=quote)
+    query = urlencode(
+        [pair for pair in request.query_params.multi_items() if pair[0] not in {"run", "derived"}], quote_via=quote
+    )
     url = checkpoint_url(checkpoint.model, checkpoint.version) + rest
     return f"{url}?{query}" if query else url
 

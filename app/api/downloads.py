@@ -25,7 +25,11 @@ from .wire import is_head, path_value
 
 SMALLEST_SLICE = 128 * 1024
 LARGEST_SLICE = 1024 * 1024
+LEFT_OUT = "Stateroom-Left-Out"
 LEFT_OUT_BYTES = 2048
+
+VERIFIES = "Stateroom-Verifies"
+"""A request's header; its value ``client`` says that whole stored blocks will be compared with the index's digests."""
 
 _NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
@@ -84,7 +88,7 @@ class DownloadResponse(Response):
             "Content-Disposition": disposition(file_name(filename, download.filename)),
         }
         if download.left_out:
-            self._fields["Stateroom-Left-Out"] = left_out(download.left_out)
+            self._fields[LEFT_OUT] = left_out(download.left_out)
         if download.sha256 is not None:
             sha256 = base64.b64encode(bytes.fromhex(download.sha256)).decode()
             self._fields["Repr-Digest"] = f"sha-256=:{sha256}:"
@@ -116,7 +120,7 @@ class DownloadResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             with self._streams.joined():
-                await self._stream(span, receive, send)
+                await self._stream(span, receive, send, client_verifies=asked.get(VERIFIES) == "client")
 
     def _unsatisfiable(self, asked: str) -> Problem:
         return Problem(
@@ -130,10 +134,10 @@ class DownloadResponse(Response):
     async def _start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
-    async def _stream(self, span: Span, receive: Receive, send: Send) -> None:
+    async def _stream(self, span: Span, receive: Receive, send: Send, *, client_verifies: bool) -> None:
         """Send ``span`` while the next window is read; stop between windows when the client is gone."""
         gone = asyncio.create_task(_disconnect(receive))
-        windows = self._download.windows(span.start, span.end)
+        windows = self._download.windows(span.start, span.end, client_verifies=client_verifies)
         ahead = asyncio.create_task(_next(windows))
         try:
             window = await ahead

@@ -30,8 +30,9 @@ class Download:
     checksums: Following | None
     executor: Executor
 
-    async def windows(self, start: int, end: int) -> AsyncIterator[list[memoryview]]:
-        """Bytes ``[start, end)``, a window at a time, read and verified in a thread. Raises StoreError.
+    async def windows(self, start: int, end: int, *, client_verifies: bool = False) -> AsyncIterator[list[memoryview]]:
+        """Bytes ``[start, end)``, a window at a time, read in a thread and verified, as far as the client does not do
+        that itself. Raises StoreError.
 
         What is yielded may be sent as it is. It lives in the page cache, mapped: let go of it once it is sent.
         """
@@ -44,7 +45,7 @@ class Download:
                 if self.checksums is not None:
                     self.checksums.keep()
                 return None
-            return self.reader.load(window, self.checksums)
+            return self.reader.load(window, self.checksums, whole_as_they_are=client_verifies)
 
         while (views := await loop.run_in_executor(self.executor, load_next)) is not None:
             yield views

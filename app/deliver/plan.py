@@ -15,8 +15,8 @@ from ..formats.pickle.nodes import Node
 from ..formats.readers import tree_of
 from ..formats.safetensors.contents import contents_of
 from ..formats.safetensors.write import write_safetensors
-from ..formats.torch_zip.write import Record, write_torch_zip
-from ..formats.tree import refs_in
+from ..formats.torch_zip.write import PICKLE_START, Record, write_torch_zip
+from ..formats.tree import refs_in, refs_in_objects
 from ..select.query import StateDictQuery
 from ..values.conversion import Conversion
 from ..values.manifest import Manifest, Storage
@@ -58,17 +58,19 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class PlannedStorage:
     """A storage of the planned file, or a tensor of a safetensors file: ``span`` is where it lies in that, ``source``
-    where in the uploaded file, or what is made of that.
+    where in the uploaded file, or what is made of that. ``is_plain``: torch.load builds the tensors in it without
+    looking at its bytes.
     """
 
     span: Span
     source: Span | Conversion
+    is_plain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """``left_out`` are the dotted paths of values that the file cannot hold. ``crc32s`` are those of conversions, as
-    far as they are known by now.
+    far as they are known by now. ``pickle`` is where a torch file's lies.
     """
 
     file: VirtualFile
@@ -76,6 +78,7 @@ class Plan:
     storages: tuple[PlannedStorage, ...] = ()
     format: str = "pt"
     crc32s: dict[Conversion, int] = field(default_factory=dict)
+    pickle: Span | None = None
 
     def weight(self) -> int:
         """Roughly the bytes it takes in memory."""
@@ -114,8 +117,12 @@ def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[
         for cut in layout.cuts
     ]
     file, spans = write_torch_zip(pickle, records, manifest.byteorder)
-    planned = (PlannedStorage(span, record.source) for span, record in zip(spans, records, strict=True))
-    return Plan(file, left_out, tuple(planned))
+    looked_at = layout.numbers(refs_in_objects(root)) if manifest.byteorder == "little" else range(len(records))
+    planned = (
+        PlannedStorage(span, record.source, number not in looked_at)
+        for number, (span, record) in enumerate(zip(spans, records, strict=True))
+    )
+    return Plan(file, left_out, tuple(planned), pickle=Span(PICKLE_START, PICKLE_START + len(pickle)))
 
 
 def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest: Manifest) -> Plan:

@@ -30,9 +30,10 @@ def _encode_plan(planned: Plan) -> list[bytes]:
         "size": file.size,
         "checksums": [(offset, span.start, span.end) for offset, span in file.checksums],
         "left_out": planned.left_out,
-        "storages": [(s.span.start, s.span.end, *_encode_source(s.source)) for s in planned.storages],
+        "storages": [(s.span.start, s.span.end, s.is_plain, *_encode_source(s.source)) for s in planned.storages],
         "conversions": [_encode_conversion(conversion) for conversion in file.conversions],
         "format": planned.format,
+        "pickle": None if planned.pickle is None else [planned.pickle.start, planned.pickle.end],
     }
     return [json.dumps(fields).encode(), bytes(file.literals), file.starts.tobytes(), file.sources.tobytes()]
 
@@ -47,8 +48,12 @@ def _decode_plan(parts: Sequence[bytes]) -> Plan:
     return Plan(
         VirtualFile(bytearray(parts[1]), starts, sources, fields["size"], checksums, conversions),
         tuple(fields["left_out"]),
-        tuple(PlannedStorage(Span(start, end), _decode_source(source)) for start, end, *source in fields["storages"]),
+        tuple(
+            PlannedStorage(Span(start, end), _decode_source(source), is_plain)
+            for start, end, is_plain, *source in fields["storages"]
+        ),
         format=fields["format"],
+        pickle=None if fields["pickle"] is None else Span(*fields["pickle"]),
     )
 
 

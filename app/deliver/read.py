@@ -111,9 +111,14 @@ class BlobReader:
         views = self._views(part for _, part in strip.sources)
         return ((position, view) for (position, _), view in zip(strip.sources, views, strict=True))
 
-    def load(self, window: Window, checksums: Followed | None = None) -> list[memoryview]:
-        """A window's bytes in order, verified, in pieces that are worth a send each."""
-        blocks = self._read(list(window.blocks))
+    def load(
+        self, window: Window, checksums: Followed | None = None, *, whole_as_they_are: bool = False
+    ) -> list[memoryview]:
+        """A window's bytes in order, verified, in pieces that are worth a send each. ``whole_as_they_are``: blocks that
+        go out whole and unchanged are verified by whoever gets them.
+        """
+        unverified = window.whole_blocks() if whole_as_they_are else frozenset()
+        blocks = self._read(list(window.blocks), unverified)
         return _joined(self._bytes_of(part, blocks, checksums) for part in window.parts)
 
     def _bytes_of(self, part: Part, blocks: Mapping[Block, memoryview], checksums: Followed | None) -> memoryview:
@@ -129,23 +134,22 @@ class BlobReader:
             return data
         if checksums is None:
             raise TypeError("a window with checksums is loaded by who knows them")
-        value = checksums.of(part.conversion).to_bytes(4, "little")
-        return memoryview(value)[part.span.start : part.span.end]
+        return part.of(checksums.of(part.conversion))
 
-    def _read(self, blocks: Sequence[Block]) -> dict[Block, memoryview]:
-        """Verified blocks, those at hand among them."""
+    def _read(self, blocks: Sequence[Block], unverified: frozenset[Block] = frozenset()) -> dict[Block, memoryview]:
+        """Blocks, verified but for those said, those at hand among them."""
         self.locate({block.digest for block in blocks})
         missing = [block for block in blocks if block not in self._kept]
         while True:
             try:
-                fresh = self._read_fresh(missing)
+                fresh = self._read_fresh(missing, unverified)
                 break
             except PackMissing:
                 if not self._have_moved({block.digest for block in missing}):
                     raise
         found = {block: fresh[block] if block in fresh else self._kept[block] for block in blocks}
         again = [block for block in blocks if block.digest == self._frame][-1:] + list(blocks[-1:])
-        self._kept = {block: found[block] for block in again}
+        self._kept = {block: found[block] for block in again if block not in unverified}
         return found
 
     def _have_moved(self, digests: Collection[Digest]) -> bool:
@@ -154,14 +158,15 @@ class BlobReader:
         self.locate(digests)
         return before != [self._blobs.get(digest) for digest in digests]
 
-    def _read_fresh(self, blocks: Sequence[Block]) -> dict[Block, memoryview]:
+    def _read_fresh(self, blocks: Sequence[Block], unverified: frozenset[Block]) -> dict[Block, memoryview]:
         found: dict[Block, memoryview] = {}
         for run in _runs(self._stored(block) for block in blocks):
             start = run[0].span.start
             data = self._store.read(run[0].blob.pack, Span(start, run[-1].span.end))
             for stored in run:
                 view = data[stored.span.start - start : stored.span.end - start]
-                verify_block(view, stored.blob.blocks, stored.block.index)
+                if stored.block not in unverified:
+                    verify_block(view, stored.blob.blocks, stored.block.index)
                 found[stored.block] = view
         return found
 

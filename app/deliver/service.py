@@ -23,13 +23,11 @@ from ..select.query import StateDictQuery
 from ..select.warmstart import Report, TargetTensor, match
 from ..store.pack_store import PackStore
 from ..values.checkpoint import Checkpoint
-from ..values.conversion import Conversion
-from ..values.digest import BLOCK_DIGEST_SIZE, Digest
 from ..values.manifest import Manifest
-from ..values.span import Span
 from .cast import require_torch
 from .checksums import Checksums, Following
 from .download import Download
+from .layout_index import LayoutIndex, index_of
 from .plan import Plan, Wanted, plan, plan_original
 from .plan_wire import plan_in_child
 from .read import BlobReader
@@ -52,24 +50,6 @@ class _Contents:
     def weight(self) -> int:
         """Tensors and storages, and one for the rest."""
         return len(self.manifest.tensors) + len(self.manifest.storages) + 1
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedStorage:
-    """A storage of a download: ``span`` is where it lies in that file, ``blocks`` are its block digests in hex."""
-
-    span: Span
-    digest: Digest
-    blocks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LayoutIndex:
-    """What a client needs to fetch a download in parallel ranges and to verify them."""
-
-    size: int
-    etag: str
-    storages: tuple[IndexedStorage, ...]
 
 
 class Deliver:
@@ -156,23 +136,9 @@ class Deliver:
                 plans.keep(session, namespace, plan_digest, document, keep)
         return self._planned(checkpoint, Wanted.from_json(document))
 
-    def index(self, checkpoint: Checkpoint, query: StateDictQuery) -> LayoutIndex:
-        """Where each storage of a ``state_dict`` lies in its file, and what its bytes have to hash to."""
-        download = self.state_dict(checkpoint, query)
-        manifest, reader = self.manifest(checkpoint), download.reader
-        digests: dict[Span | Conversion, Digest] = {
-            storage.span: storage.digest for storage in manifest.storages if storage.digest is not None
-        }
-        reader.locate(digests[storage.source] for storage in download.plan.storages if storage.source in digests)
-        storages = []
-        for storage in download.plan.storages:
-            digest = digests.get(storage.source)
-            if digest is None:  # cut out of a larger one, too small to be a blob, or made of one
-                digest, blocks = reader.digest_of(download.blobs, storage.source)
-            else:
-                blocks = reader.blob(digest).blocks
-            storages.append(IndexedStorage(storage.span, digest, _hex_digests(blocks)))
-        return LayoutIndex(download.size, download.etag, tuple(storages))
+    def index(self, checkpoint: Checkpoint, download: Download, *, derived: bool) -> LayoutIndex:
+        """The layout of a download of this checkpoint."""
+        return index_of(download, self.manifest(checkpoint).storages, derived=derived)
 
     def _contents_of(self, checkpoint: Checkpoint) -> _Contents:
         def load() -> _Contents:
@@ -232,7 +198,3 @@ def _etag(kind: str, checkpoint: Checkpoint, wanted: str) -> str:
     """Follows from what is stored and what is wanted, so that every replica agrees."""
     text = json.dumps([WRITER_REVISION, kind, checkpoint.manifest, wanted])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _hex_digests(blocks: bytes) -> tuple[str, ...]:
-    return tuple(blocks[i : i + BLOCK_DIGEST_SIZE].hex() for i in range(0, len(blocks), BLOCK_DIGEST_SIZE))

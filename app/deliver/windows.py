@@ -99,6 +99,16 @@ class Window:
             and self.read + self._to_read(part) <= MAX_READ
         )
 
+    def whole_blocks(self) -> frozenset[Block]:
+        """The blocks that go out whole and unchanged, and that nothing else is made of."""
+        whole, used = set[Block](), set[Block]()
+        for part in self.parts:
+            if isinstance(part, BlockPart) and part.span.length == part.block.length:
+                whole.add(part.block)
+            else:
+                used.update(_needed_at_once(part))
+        return frozenset(whole - used)
+
     def _to_read(self, part: Part) -> int:
         """Bytes that have to be read for ``part`` and for nothing before it."""
         if isinstance(part, Strip) and part.is_wide:

@@ -88,6 +88,12 @@ class Layout:
         storage = self._place(ref.storage, island)
         return TensorRef(ref.function, storage, offset, ref.shape, ref.stride, ref.rest, ref.dtype)
 
+    def numbers(self, refs: Iterable[StorageRef | TensorRef]) -> set[int]:
+        """The places in ``cuts`` of what these were replaced by."""
+        placed = map(self.replace, refs)
+        storages = (new.storage if isinstance(new, TensorRef) else new for new in placed)
+        return {int(storage.key) for storage in storages if isinstance(storage, StorageRef)}
+
     def _island_of(self, ref: TensorRef) -> Span:
         islands = self.islands.get(ref.storage.key)
         if islands is None:

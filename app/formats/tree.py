@@ -15,6 +15,8 @@ CALLED_WITH_PAIRS = frozenset({"collections.OrderedDict", "collections.Counter"}
 CONTAINERS = (Dict, list, tuple, Call, Set)
 """What may have something below it."""
 
+_LOOKS_AT_NOTHING = PLAIN_MAPPINGS | {"torch._utils._rebuild_parameter"}
+
 MIN_BUDGET = 1_000_000
 """What the smallest file may be charged; a larger one, as much as its pickle has bytes."""
 
@@ -178,6 +180,25 @@ def refs_in(root: Node) -> list[StorageRef | TensorRef]:
             stack += parts(node)
             if isinstance(node, (TensorRef, StorageRef)):
                 refs.append(node)
+    return refs
+
+
+def refs_in_objects(root: Node) -> list[StorageRef | TensorRef]:
+    """Those of ``refs_in`` whose bytes a loader may look at while it builds what they are part of: of a sparse or a
+    quantized tensor, of an object of any class. And storages that are named outside of a tensor.
+    """
+    refs: list[StorageRef | TensorRef] = []
+    seen: set[tuple[int, bool]] = set()
+    stack: list[tuple[Node, bool]] = [(root, False)]
+    while stack:
+        node, inside = stack.pop()
+        if not isinstance(node, (*CONTAINERS, TensorRef, StorageRef, Persistent)) or (id(node), inside) in seen:
+            continue
+        seen.add((id(node), inside))
+        if isinstance(node, StorageRef) or (inside and isinstance(node, TensorRef)):
+            refs.append(node)
+        inside = inside or not (isinstance(node, (list, tuple, Dict)) or name_of(node) in _LOOKS_AT_NOTHING)
+        stack += [(part, inside) for part in parts(node)]
     return refs
 
 

@@ -29,6 +29,10 @@ class ChecksumOf:
     conversion: Conversion
     span: Span
 
+    def of(self, crc32: int) -> memoryview:
+        """The bytes, once it is known."""
+        return memoryview(crc32.to_bytes(4, "little"))[self.span.start : self.span.end]
+
 
 Piece = memoryview | Span | Converted | ChecksumOf
 

@@ -56,7 +56,7 @@ class Checkpoint:
     format: str
     bytes: int
     new_bytes: int
-    digest: str
+    digest: str | None
     sha256: str | None
     created_at: datetime
     metrics: Mapping[str, float | None] = field(default_factory=dict)

@@ -71,7 +71,7 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
         "created": time_text(checkpoint.created_at),
         "format": checkpoint.format,
         "devices": ", ".join(checkpoint.devices) or ABSENT,
-        "digest": checkpoint.digest,
+        "digest": checkpoint.digest or ABSENT,
         "sha256": checkpoint.sha256 or ABSENT,
     }
     if checkpoint.unsafe_globals:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ._checkpoint import ModelSummary, model_of
+from ._errors import InvalidRequest
 from ._http import Http
 from ._model import Model
 from ._progress import ProgressOption
@@ -24,9 +25,9 @@ class Client:
 
     ``url`` and ``token`` default to STATEROOM_URL (else ``http://127.0.0.1:8765``, where ``serve`` listens) and
     STATEROOM_TOKEN. ``timeout`` is in seconds, for each wait on the network rather than a whole transfer; ``retries``
-    counts the tries after the first. ``progress`` is None for a bar on a terminal, True or False for one always or
-    never, or a function called with ``(label, done, total)`` in bytes. ``verify`` checks what was transferred against
-    its digests and checksums.
+    counts the tries after the first. A large download comes over up to ``connections`` at once. ``progress`` is None
+    for a bar on a terminal, True or False for one always or never, or a function called with ``(label, done, total)``
+    in bytes. ``verify`` checks what was transferred against its digests and checksums.
 
     Threads may share a client, and a forked process may go on using it.
     """
@@ -38,12 +39,16 @@ class Client:
         *,
         timeout: float = 60.0,
         retries: int = 4,
+        connections: int = 4,
         progress: ProgressOption = None,
         verify: bool = True,
     ) -> None:
         url = url or os.environ.get("STATEROOM_URL") or DEFAULT_URL
         token = token or os.environ.get("STATEROOM_TOKEN") or None
         self._http = Http(url, token, timeout=timeout, retries=retries)
+        if connections < 1:
+            raise InvalidRequest("connections is at least 1")
+        self._connections = connections
         self._progress = progress
         self._verify = verify
 
@@ -57,7 +62,15 @@ class Client:
         ``run`` marks what is saved and narrows what is found; it defaults to STATEROOM_RUN, and ``""`` is none.
         """
         run = os.environ.get("STATEROOM_RUN") if run is None else run
-        return Model(Routes(self._http, name, run or None, progress=self._progress, verify=self._verify))
+        routes = Routes(
+            self._http,
+            name,
+            run or None,
+            progress=self._progress,
+            verify=self._verify,
+            connections=self._connections,
+        )
+        return Model(routes)
 
     def models(self) -> Iterator[ModelSummary]:
         """All models by name, page by page as they are taken."""

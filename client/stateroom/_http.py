@@ -30,7 +30,7 @@ class Patience:
     is for a server that is well but has too many at once, and is limited by time instead.
     """
 
-    def __init__(self, retries: int, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, retries: int, sleep: Callable[[float], object] = time.sleep) -> None:
         self._retries = retries
         self._sleep = sleep
         self._used = 0
@@ -75,8 +75,8 @@ class Http:
         # By process: a child must not write into its parent's connections, nor close them under it.
         self._clients: dict[int, httpx.Client] = {os.getpid(): self._new_client()}
 
-    def patience(self) -> Patience:
-        return Patience(self._retries)
+    def patience(self, sleep: Callable[[float], object] = time.sleep) -> Patience:
+        return Patience(self._retries, sleep)
 
     def close(self) -> None:
         client = self._clients.pop(os.getpid(), None)
@@ -139,6 +139,10 @@ class Http:
             if response.is_success:
                 return response
             self.refused(response, patience, safe=safe)
+
+    def put(self, path: str, headers: Mapping[str, str], content: Iterable[bytes]) -> httpx.Response:
+        """The answer, read, whatever it says; one try. Raises httpx.TransportError."""
+        return self._client().put(self.url + path, headers=headers, content=content, timeout=self._timeouts())
 
     def open(self, path: str, params: Params, headers: Mapping[str, str], patience: Patience) -> httpx.Response:
         """The answer to a GET, its body not yet read: the caller closes it."""

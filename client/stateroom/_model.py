@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -12,12 +10,14 @@ from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, 
 
 from . import _torch
 from ._checkpoint import Checkpoint, TensorInfo
-from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, StateroomWarning, UnsafeGlobals
+from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, UnsafeGlobals
 from ._files import appearing, named_in
+from ._load import load_object, load_state_dict
 from ._load_into import load_into, warmstart
 from ._query import Format, Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._routes import Routes
+from ._save import save_object, upload_file
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ class Model:
                 f"{path} is a folder; torch.distributed.checkpoint.format_utils.dcp_to_torch_save makes one file of it"
             )
         with path.open("rb") as opened:
-            return self._routes.upload(opened, params, label=path.name)
+            return upload_file(self._routes, opened, params, label=path.name)
 
     @overload
     def save(
@@ -114,20 +114,13 @@ class Model:
 
         In a distributed job, ranks other than 0 do nothing and get None, unless ``rank_zero_only`` is False. Raises
         ShardedTensor before anything is sent if the object holds one rank's part of a tensor. Warns
-        (StateroomWarning) of what ``weights_only=True`` will not load. The object passes through a temporary file.
+        (StateroomWarning) of what ``weights_only=True`` will not load. Of a large object only those storages travel
+        that the server does not hold, straight from the tensors' memory: nothing may write to them meanwhile.
         """
         if rank_zero_only and _torch.rank() != 0:
             return None
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
-        with tempfile.TemporaryFile(prefix="stateroom-") as file:
-            _torch.save(obj, file)
-            unsafe = _torch.unsafe_globals(file)
-            if unsafe:
-                _warn_of(unsafe, obj)
-            checkpoint = self._routes.upload(file, params, label=self.name)
-        if unsafe is None and checkpoint.unsafe_globals:
-            _warn_of(checkpoint.unsafe_globals, obj)
-        return checkpoint
+        return save_object(self._routes, obj, params)
 
     def update(
         self,
@@ -194,8 +187,7 @@ class Model:
             return default
         if weights_only:
             _refuse_unsafe(checkpoint)
-        with self._routes.file(checkpoint, device_tag(map_location)) as file:
-            return _torch.load(file, map_location, weights_only=weights_only)
+        return load_object(self._routes, checkpoint, map_location, weights_only=weights_only)
 
     def state_dict(
         self,
@@ -219,12 +211,9 @@ class Model:
         that ``dtype_exclude`` matches). ``map_location`` is what torch.load takes. Raises NoKeysMatched,
         UnknownComponent, ComponentAmbiguous.
         """
-        _torch.require_torch("state_dict()")
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
-        label = f"{self.name} {ref}"
-        with self._routes.state_dict(ref, selection, device_tag(map_location), label=label) as file:
-            state: dict[str, Any] = _torch.load(file, map_location, weights_only=True)
-            return state
+        state: dict[str, Any] = load_state_dict(self._routes, ref, selection, map_location, label=f"{self.name} {ref}")
+        return state
 
     def iter_tensors(
         self,
@@ -369,10 +358,3 @@ def _refuse_unsafe(checkpoint: Checkpoint) -> None:
             "torch.serialization.add_safe_globals",
             unsafe,
         )
-
-
-def _warn_of(unsafe: tuple[str, ...], obj: Any) -> None:
-    modules = _torch.whole_modules(obj)
-    whole = f" {modules[0]} is a whole module: save its state_dict() instead." if modules else ""
-    message = f"load() will need weights_only=False for this checkpoint, which holds {', '.join(unsafe)}.{whole}"
-    warnings.warn(message, StateroomWarning, stacklevel=3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client as http_client
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event, Lock
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +17,9 @@ from ._errors import Conflict, DigestMismatch, NotFound, ServerUnavailable, Stat
 from ._http import Http, Params, json_of
 from ._progress import Progress
 from ._split import Split
-from ._wire import BROKEN, answer_of, connect, is_proxied
+from ._wire import BROKEN, connect, is_proxied, read_answer
+
+SEND_SIZE = 1024 * 1024
 
 ROUNDS = 5
 """How often an upload begins anew, or is told that something is missing after all."""
@@ -37,6 +41,9 @@ class NegotiatedUpload:
         self._label = label
         self._progress = progress
         self._lock = Lock()
+        self._proxied = is_proxied(http.url)
+        self._idle: list[http_client.HTTPConnection] = []
+        self._digests: list[str] = []
         self._sent = 0
         self._total = 0
 
@@ -47,19 +54,32 @@ class NegotiatedUpload:
         key = uuid.uuid4().hex  # a commit whose answer is lost is asked for again, and is one
         announcement = self._announcement(original)
         for left in reversed(range(ROUNDS)):
-            try:
-                upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
-                return self._send_and_commit(upload, params, key)
-            except (NotFound, Conflict) as error:
-                # Another client has committed the same bytes, or what the server had has gone: there is news to hear.
-                if error.code not in {"upload-gone", "missing-blobs"} or not left:
-                    raise
+            found = self._round(announcement, params, key, is_last=not left)
+            if found is not None:
+                return found
         raise AssertionError("the last round returns or raises")
+
+    def _round(self, announcement: Any, params: Params, key: str, *, is_last: bool) -> Any:
+        """None where another client has committed the same bytes, or what the server had has gone: then there is news
+        to hear.
+        """
+        try:
+            upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
+            return self._send_and_commit(upload, params, key)
+        except (NotFound, Conflict) as error:
+            if error.code not in {"upload-gone", "missing-blobs"} or is_last:
+                raise
+            return None
 
     def _announcement(self, original: bool) -> dict[str, Any]:
         with ThreadPoolExecutor(self._connections) as threads:
-            blocks = list(threads.map(self._split.digest, range(len(self._split.blocks))))
-        return {"size": self._split.size, "storages": self._split.storages, "blocks": blocks, "original": original}
+            self._digests = list(threads.map(self._split.digest, range(len(self._split.blocks))))
+        return {
+            "size": self._split.size,
+            "storages": self._split.storages,
+            "blocks": self._digests,
+            "original": original,
+        }
 
     def _send_and_commit(self, upload: Any, params: Params, key: str) -> Any:
         self._sent, self._total = 0, upload["missing_bytes"]
@@ -77,6 +97,8 @@ class NegotiatedUpload:
         with ThreadPoolExecutor(min(self._connections, max(1, len(parts)))) as threads:
             for _ in threads.map(send, parts):
                 pass
+        for wire in self._idle:
+            wire.close()
         headers = {"Idempotency-Key": key}
         return json_of(self._http.send("POST", f"{upload['url']}/commit", params, headers=headers, safe=True))
 
@@ -99,15 +121,70 @@ class NegotiatedUpload:
         length = sum(self._split.length(number) for number in part)
         patience = self._http.patience()
         while True:
-            before = self._sent
+            sent = [0]
             try:
-                response = self._put(path, part, length)
+                response = self._put(path, self._watched(part, sent), length)
             except BROKEN as failure:
-                self._take_back(before)
-                patience.failed(ServerUnavailable(f"the connection to {self._http.url} failed: {failure!r}"))
+                self._moved(-sent[0])
+                patience.failed(ServerUnavailable(f"the connection to {self._http.url} failed: {failure}"))
                 continue
             if response.is_success:
+                self._moved(length - sent[0])
                 return
-            self._http.refused(response, patience, safe=True)
+            self._moved(-sent[0])
+            try:
+                self._http.refused(response, patience, safe=True)
+            except StateroomError as error:
+                if error.code != "digest-mismatch":
+                    raise
+                self._check_unchanged(part)
+                patience.failed(error)
 
-    def _put(self, path: str, part: range, length: int) -> httpx.Response: ...
+    def _put(self, path: str, body: Iterable[memoryview], length: int) -> httpx.Response:
+        """Raises one of BROKEN."""
+        if self._proxied:
+            headers = {"Content-Length": str(length)}
+            return self._http.put(path, headers, map(bytes, body))
+        wire = self._idle.pop() if self._idle else connect(self._http)
+        try:
+            wire.putrequest("PUT", urlsplit(self._http.url).path + path, skip_accept_encoding=True)
+            for name, value in {**self._http.headers, "Content-Length": str(length)}.items():
+                wire.putheader(name, value)
+            wire.endheaders()
+            with suppress(BrokenPipeError, ConnectionResetError):  # the server may have said why
+                for view in body:
+                    wire.send(view)
+            response = read_answer(self._http, "PUT", path, wire.getresponse())
+        except BaseException:
+            wire.close()
+            raise
+        if response.is_success:
+            self._idle.append(wire)
+        else:
+            wire.close()
+        return response
+
+    def _watched(self, part: range, sent: list[int]) -> Iterator[memoryview]:
+        """The bytes of a part, counted as they go."""
+        for number in part:
+            for view in self._split.views(number):
+                for start in range(0, len(view), SEND_SIZE):
+                    piece = view[start : start + SEND_SIZE]
+                    yield piece
+                    sent[0] += len(piece)
+                    self._moved(len(piece))
+
+    def _moved(self, count: int) -> None:
+        with self._lock:
+            self._sent += count
+            if self._progress is not None and self._total:
+                self._progress(self._label, self._sent, self._total)
+
+    def _check_unchanged(self, part: range) -> None:
+        """Raises DigestMismatch if it is not the network that changed a part."""
+        for number in part:
+            if self._split.digest(number) != self._digests[number]:
+                raise DigestMismatch(
+                    f"{self._label} changed while it was sent: save() reads the tensors themselves, so nothing may "
+                    "write to them until it returns; save_async() takes a snapshot first"
+                )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ctypes
 import io
 import pickle
-import struct
 import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from ._split import MIN_STORAGE, MemorySplit, Span
+from ._split import MIN_STORAGE, MemorySplit
 from ._torch import require_torch
+from ._zip import Record, zipped
 
 
 class Pickled:
@@ -63,9 +63,11 @@ class Pickled:
     def split(self) -> MemorySplit:
         """The file, its storages the very memory of the tensors; those of other devices are copied first."""
         memory = on_host(self.torch, list(self.storages.values()))
-        records = [(name, memoryview(data)) for name, data in self._records()]
-        records[1:1] = [(f"data/{key}", view) for key, view in zip(self.storages, memory)]
-        return _zipped(records)
+        records = [Record(f"archive/{name}", memoryview(data), zlib.crc32(data)) for name, data in self._records()]
+        storages = [Record(f"archive/data/{key}", view, 0) for key, view in zip(self.storages, memory)]
+        pieces, places = zipped([*records, *storages])
+        spans = [(place, place + len(view)) for place, view in zip(places[len(records) :], memory)]
+        return MemorySplit(pieces, [(start, end) for start, end in spans if end - start > MIN_STORAGE])
 
     def _records(self) -> list[tuple[str, bytes]]:
         return [
@@ -106,41 +108,3 @@ def memory_of(storage: Any) -> memoryview:
     memory = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
     memory.storage = storage
     return memoryview(memory).cast("B")
-
-
-def _zipped(records: Sequence[tuple[str, memoryview]]) -> MemorySplit:
-    """A zip of records as they are, the checksums of those that are storages left out: the server computes them."""
-    pieces: list[memoryview] = []
-    directory = bytearray()
-    storages: list[Span] = []
-    position = 0
-    for name, data in records:
-        path = f"archive/{name}".encode()
-        is_storage = name.startswith("data/")
-        checksum, size, offset = 0 if is_storage else zlib.crc32(data), len(data), position
-        is_large = size > 0xFFFFFFFF
-        sizes = (0xFFFFFFFF, 0xFFFFFFFF) if is_large else (size, size)
-        extra = struct.pack("<HHQQ", 1, 16, size, size) if is_large else b""
-        head = struct.pack("<4s5H3L2H", b"PK\3\4", 45 if is_large else 20, 0x800, 0, 0, 0, checksum, *sizes, len(path), len(extra))
-        pieces += [memoryview(head + path + extra), data]
-        position += len(head) + len(path) + len(extra)
-        if is_storage and size > MIN_STORAGE:
-            storages.append((position, position + size))
-        position += size
-        values = [*((size, size) if is_large else ()), *((offset,) if offset > 0xFFFFFFFF else ())]
-        extra = struct.pack(f"<HH{len(values)}Q", 1, 8 * len(values), *values) if values else b""
-        directory += struct.pack(
-            "<4s6H3L5H2L", b"PK\1\2", 45 if values else 20, 45 if values else 20, 0x800, 0, 0, 0, checksum, *sizes, len(path), len(extra),
-            0, 0, 0, 0, min(offset, 0xFFFFFFFF),
-        ) + path + extra
-    pieces.append(memoryview(bytes(directory) + _end_of_directory(len(records), len(directory), position)))
-    return MemorySplit(pieces, storages)
-
-
-def _end_of_directory(count: int, size: int, start: int) -> bytes:
-    """With its zip64 forerunner where a number is too large for the old one."""
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, min(count, 0xFFFF), min(count, 0xFFFF), min(size, 0xFFFFFFFF), min(start, 0xFFFFFFFF), 0)
-    if count < 0xFFFF and max(size, start) < 0xFFFFFFFF:
-        return end
-    large = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, start)
-    return large + struct.pack("<4sLQL", b"PK\6\7", 0, start + size, 1) + end

@@ -5,19 +5,23 @@ from __future__ import annotations
 import tempfile
 import uuid
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 
 from ._checkpoint import Checkpoint, TensorInfo, What, checkpoint_of, tensor_of
 from ._errors import InvalidRequest, StateroomWarning
+from ._fetch import Fetching, fetching
 from ._http import Http, json_of
+from ._negotiated import NegotiatedUpload
 from ._progress import ProgressOption, progress_of
 from ._query import Params, Ref, Selection, device_tag, integer_text, model_path, optional, ref_text
 from ._report import Report, report_of
+from ._split import Split
 from ._transfer import Body, FileSink, check_records, fetch
 
 TENSORS_A_PAGE = 10_000
@@ -26,10 +30,20 @@ TENSORS_A_PAGE = 10_000
 class Routes:
     """``run`` scopes every ref but a Checkpoint, which is one already."""
 
-    def __init__(self, http: Http, model: str, run: str | None, *, progress: ProgressOption, verify: bool) -> None:
+    def __init__(
+        self,
+        http: Http,
+        model: str,
+        run: str | None,
+        *,
+        progress: ProgressOption,
+        verify: bool,
+        connections: int = 4,
+    ) -> None:
         self._http = http
         self._path = model_path(model)
         self._progress = progress
+        self._connections = connections
         self.model = model
         self.run = run
         self.verify = verify
@@ -62,8 +76,21 @@ class Routes:
             size=body.size or 0,
         )
         checkpoint = checkpoint_of(json_of(response), self.link)
-        body.check(checkpoint.digest)
+        if checkpoint.digest is not None:
+            body.check(checkpoint.digest)
         return checkpoint
+
+    def upload_split(self, split: Split, params: Params, *, original: bool, label: str) -> Checkpoint:
+        """In parts, and of those only what the server doesn't have. ``original``: it is a file, to be kept as it is."""
+        upload = NegotiatedUpload(
+            self._http,
+            self._path.replace("/v1/models/", "/v1/uploads/", 1),
+            split,
+            connections=self._connections,
+            label=label,
+            progress=progress_of(self._progress),
+        )
+        return checkpoint_of(upload.run(params, original=original), self.link)
 
     def update(self, ref: Ref, changes: Mapping[str, Any]) -> Checkpoint:
         answer, _ = self._http.json("PATCH", self._at(ref), self._scope(ref), body=changes, safe=True)
@@ -115,6 +142,41 @@ class Routes:
         )
         return report_of(headers["Stateroom-Checkpoint"], answer), answer["download"]
 
+    def state_dict_fetching(
+        self, ref: Ref, selection: Selection, device: str | None, *, label: str, derived: bool
+    ) -> Fetching | None:
+        """One component, to be fetched in parallel; None where the server has no index of it."""
+        params = [*self._scope(ref), *selection.params(), *optional(device=device)]
+        fetching = self._fetching(f"{self._at(ref)}/state_dict", params, label=label, derived=derived)
+        if fetching is not None and fetching.left_out:
+            _warn_of(fetching.left_out, label, "a state_dict", stacklevel=5)
+        return fetching
+
+    def matched_fetching(self, download: str, *, label: str) -> Fetching | None:
+        """The same of what a match said to download."""
+        address = urlsplit(download)
+        path = address.path.rpartition("/")[0]
+        return self._fetching(path, parse_qsl(address.query), label=label, derived=False)
+
+    def file_fetching(self, checkpoint: Checkpoint, device: str | None, *, derived: bool) -> Fetching | None:
+        """The whole checkpoint."""
+        params = optional(device=device, weights_only="false" if checkpoint.unsafe_globals else None)
+        fetching = self._fetching(f"{self._at(checkpoint)}/file", params, label=str(checkpoint), derived=derived)
+        if fetching is not None and checkpoint.unsafe_globals:
+            return fetching.looked_at()
+        return fetching
+
+    def _fetching(self, path: str, params: Params, *, label: str, derived: bool) -> Fetching | None:
+        return fetching(
+            self._http,
+            f"{path}/index",
+            [*params, ("derived", "true" if derived else "false")],
+            label=label,
+            connections=self._connections,
+            verify=self.verify,
+            progress=progress_of(self._progress),
+        )
+
     @contextmanager
     def state_dict(self, ref: Ref, selection: Selection, device: str | None, *, label: str) -> Iterator[IO[bytes]]:
         """One component as a torch file; gone with the context."""
@@ -153,12 +215,15 @@ class Routes:
         """The uploaded file, byte for byte."""
         sink = FileSink(file, verify=self.verify)
         self._fetch(f"{self._at(checkpoint)}/original", [], sink, label=str(checkpoint))
-        sink.check(checkpoint.digest, checkpoint.bytes)
+        if checkpoint.digest is not None:
+            sink.check(checkpoint.digest, checkpoint.bytes)
+        elif self.verify and zipfile.is_zipfile(file):  # it came in parts, and its digest as a whole nobody knows
+            check_records(file)
 
     @contextmanager
     def _fetched(self, path: str, params: Params, *, label: str) -> Iterator[IO[bytes]]:
         with tempfile.TemporaryFile(prefix="stateroom-") as file:
-            self._fetch_checked(file, path, params, label=label, stacklevel=7)  # past two context managers
+            self._fetch_checked(file, path, params, label=label, stacklevel=8)  # past two context managers
             yield file
 
     def _fetch_checked(
@@ -172,8 +237,7 @@ class Routes:
             check_records(file)
         if left_out := headers.get("Stateroom-Left-Out"):
             kept = "a state_dict" if is_zip else "a safetensors file"
-            lost = f"{unquote(left_out)} of {label} cannot be kept in {kept} and is left out; load() gives it"
-            warnings.warn(lost, StateroomWarning, stacklevel=stacklevel)
+            _warn_of(unquote(left_out), label, kept, stacklevel=stacklevel + 1)
 
     def _fetch(self, path: str, params: Params, sink: FileSink, *, label: str) -> httpx.Headers:
         return fetch(self._http, path, params, sink, label=label, progress=progress_of(self._progress))
@@ -183,3 +247,8 @@ class Routes:
 
     def _scope(self, ref: Ref) -> Params:
         return [] if isinstance(ref, Checkpoint) else optional(run=self.run)
+
+
+def _warn_of(left_out: str, label: str, kept: str, *, stacklevel: int) -> None:
+    lost = f"{left_out} of {label} cannot be kept in {kept} and is left out; load() gives it"
+    warnings.warn(lost, StateroomWarning, stacklevel=stacklevel)

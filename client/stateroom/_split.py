@@ -152,12 +152,12 @@ def _cut(spans: Iterable[Span]) -> Iterator[list[Span]]:
     """Spans, one after another, as blocks."""
     block: list[Span] = []
     room = BLOCK_SIZE
-    for start, end in spans:
+    for position, end in spans:
+        start = position
         while start < end:
             stop = min(end, start + room)
             block.append((start, stop))
-            room -= stop - start
-            start = stop
+            room, start = room - (stop - start), stop
             if not room:
                 yield block
                 block, room = [], BLOCK_SIZE

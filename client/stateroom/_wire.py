@@ -37,9 +37,8 @@ def is_proxied(url: str) -> bool:
     return (address.scheme in proxies or "all" in proxies) and not proxy_bypass(address.hostname or "")
 
 
-def answer_of(server: Http, method: str, path: str, wire: http.client.HTTPConnection) -> httpx.Response:
-    """The answer to what was sent, read, as httpx would give it."""
-    answer = wire.getresponse()
+def read_answer(server: Http, method: str, path: str, answer: http.client.HTTPResponse) -> httpx.Response:
+    """An answer with its body, as httpx gives it."""
     content = answer.read()
     request = httpx.Request(method, server.url + path)
     return httpx.Response(answer.status, headers=answer.getheaders(), content=content, request=request)

@@ -49,6 +49,7 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("GET", checkpoint + "/state_dict/{filename}"),
         ("GET", checkpoint + "/state_dict/index"),
         ("GET", checkpoint + "/file"),
+        ("GET", checkpoint + "/file/index"),
         ("GET", checkpoint + "/file/{filename}"),
         ("GET", checkpoint + "/original"),
         ("GET", checkpoint + "/original/{filename}"),

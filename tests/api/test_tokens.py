@@ -40,6 +40,7 @@ NEEDS = {
     ("GET", f"{_REF}/state_dict/{{filename}}"): "read",
     ("GET", f"{_REF}/state_dict/index"): "read",
     ("GET", f"{_REF}/file"): "read",
+    ("GET", f"{_REF}/file/index"): "read",
     ("GET", f"{_REF}/file/{{filename}}"): "read",
     ("GET", f"{_REF}/original"): "read",
     ("GET", f"{_REF}/original/{{filename}}"): "read",

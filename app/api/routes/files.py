@@ -8,10 +8,44 @@ from ...select.query import parse_device
 from ...values.checkpoint import Checkpoint
 from ..auth import DOWNLOAD, READ
 from ..downloads import FILE_RESPONSES, download_answer
+from ..layouts import Derived, Layout, layout_answer
 from ..params import Model, Ref, Run
+from ..problem_docs import KNOWN, OF_A_MODEL, refusals
 from ..services import Parts
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["files"])
+
+
+Device = Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")]
+WeightsOnly = Annotated[bool, Query(description="false: also what only an unsafe load can read")]
+
+
+@router.get(
+    "/file/index",
+    summary="The layout of a checkpoint's file",
+    dependencies=READ,
+    response_model=Layout,
+    responses=KNOWN | refusals(*OF_A_MODEL, 409),
+)
+async def layout(
+    request: Request,
+    services: Parts,
+    model: Model,
+    ref: Ref,
+    run: Run = None,
+    device: Device = None,
+    weights_only: WeightsOnly = True,
+    derived: Derived = True,
+) -> Response:
+    """Of the file that `file` sends for the same query."""
+    location = None if device is None else parse_device(device)
+
+    def answer(checkpoint: Checkpoint) -> Response:
+        download = services.deliver.file(checkpoint, location, weights_only=weights_only)
+        index = services.deliver.index(checkpoint, download, derived=derived)
+        return layout_answer(request, checkpoint, ref, index, "/file")
+
+    return await services.from_inside(model, ref, run, answer)
 
 
 @router.get(
@@ -30,8 +64,8 @@ async def file(
     model: Model,
     ref: Ref,
     run: Run = None,
-    device: Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")] = None,
-    weights_only: Annotated[bool, Query(description="false: also what only an unsafe load can read")] = True,
+    device: Device = None,
+    weights_only: WeightsOnly = True,
     filename: str | None = None,
 ) -> Response:
     """Every field as it was saved."""

@@ -5,52 +5,20 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from ...deliver.service import LayoutIndex
 from ...select.warmstart import Report, TargetTensor
 from ...values.checkpoint import Checkpoint
-from ...values.digest import BLOCK_SIZE
-from ..answers import fixed_url, identity_headers, json_answer
+from ..answers import identity_headers, json_answer
 from ..auth import DOWNLOAD, READ
 from ..bodies import Body, documented_body
 from ..downloads import FILE_RESPONSES, download_answer
+from ..layouts import Derived, Layout, layout_answer
 from ..params import Model, Ref, Run
 from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
-from ..selections import Part, Selection, SelectionBody
+from ..selections import Part, SelectionBody
 from ..services import Parts
 from ..views import FileText, checkpoint_url
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["state_dicts"])
-
-
-class StorageLayout(BaseModel):
-    """Bytes `[start, end)` of the file are one storage."""
-
-    start: int
-    end: int
-    digest: str
-    blocks: list[str] = Field(description="the BLAKE3 digests of its blocks, in hex")
-
-
-class Layout(BaseModel):
-    """A selection's file, before a byte of it is fetched: ranges that can be fetched in parallel and verified."""
-
-    size: int
-    etag: str
-    url: str
-    block_size: int = BLOCK_SIZE
-    storages: list[StorageLayout]
-
-    @classmethod
-    def of(cls, found: LayoutIndex, url: str) -> "Layout":
-        return cls(
-            size=found.size,
-            etag=found.etag,
-            url=url,
-            storages=[
-                StorageLayout(start=each.span.start, end=each.span.end, digest=each.digest, blocks=list(each.blocks))
-                for each in found.storages
-            ],
-        )
 
 
 class Target(BaseModel):
@@ -102,17 +70,16 @@ class WarmstartReport(BaseModel):
     summary="The layout of a state_dict's file",
     dependencies=READ,
     response_model=Layout,
-    responses=KNOWN | refusals(*OF_A_MODEL, 501),
+    responses=KNOWN | refusals(*OF_A_MODEL, 410, 501),
 )
 async def layout(
-    request: Request, services: Parts, model: Model, ref: Ref, selection: Selection, run: Run = None
+    request: Request, services: Parts, model: Model, ref: Ref, part: Part, derived: Derived = True, run: Run = None
 ) -> Response:
     """Of the file that `state_dict` sends for the same query: fetch ranges of it in parallel, and verify them."""
 
     def answer(checkpoint: Checkpoint) -> Response:
-        index = services.deliver.index(checkpoint, selection)
-        view = Layout.of(index, fixed_url(request, checkpoint, "/state_dict"))
-        return json_answer(request, view, identity_headers(request, checkpoint, ref))
+        index = services.deliver.index(checkpoint, part.of(checkpoint, services.deliver), derived=derived)
+        return layout_answer(request, checkpoint, ref, index, "/state_dict")
 
     return await services.from_inside(model, ref, run, answer)
 

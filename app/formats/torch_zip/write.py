@@ -23,6 +23,9 @@ WRITER_REVISION = 1
 """Goes up whenever the bytes written for the same input change, so that no ETag ever names two byte strings."""
 
 ALIGNMENT = 64
+PICKLE_START = ALIGNMENT
+"""Where the pickle lies: it is the first record, and its header fits before that."""
+
 _ROOT = "archive"
 _U16_MAX = 0xFFFF
 _U32_MAX = 0xFFFFFFFF

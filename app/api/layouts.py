@@ -1,0 +1,72 @@
+"""The layout of a download, as JSON."""
+
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, Field
+
+from ..deliver.layout_index import IndexedStorage, LayoutIndex
+from ..values.checkpoint import Checkpoint
+from ..values.digest import BLOCK_SIZE
+from .answers import fixed_url, identity_headers, json_answer
+from .downloads import LEFT_OUT, left_out
+
+Derived = Annotated[bool, Query(description="false: no digests of what is cast or cut, which are slow to find out")]
+
+
+class Stretch(BaseModel):
+    """Bytes `[start, end)` of the file."""
+
+    start: int
+    end: int
+    digest: str | None = Field(description="null where `derived=false` leaves it out")
+    blocks: list[str] = Field(description="the BLAKE3 digests of its blocks, in hex")
+
+
+class StorageLayout(Stretch):
+    """One storage."""
+
+    plain: bool = Field(description="`torch.load` builds its tensors without looking at its bytes")
+
+
+class Layout(BaseModel):
+    """A download's file, before a byte of it is fetched: ranges that can be fetched in parallel and verified."""
+
+    size: int
+    etag: str
+    url: str
+    block_size: int = BLOCK_SIZE
+    rest: str | None = Field(
+        description="the digest of all bytes between the storages; null until a cast was sent once"
+    )
+    pickle: Stretch | None = Field(description="a torch file's `data.pkl`")
+    storages: list[StorageLayout]
+
+    @classmethod
+    def of(cls, found: LayoutIndex, url: str) -> "Layout":
+        return cls(
+            size=found.size,
+            etag=found.etag,
+            url=url,
+            rest=found.rest,
+            pickle=None if found.pickle is None else Stretch(**_fields(found.pickle)),
+            storages=[StorageLayout(**_fields(each), plain=each.is_plain) for each in found.storages],
+        )
+
+
+def _fields(stored: IndexedStorage) -> dict[str, Any]:
+    return {
+        "start": stored.span.start,
+        "end": stored.span.end,
+        "digest": stored.digest,
+        "blocks": stored.blocks,
+    }
+
+
+def layout_answer(request: Request, checkpoint: Checkpoint, ref: str, index: LayoutIndex, route: str) -> Response:
+    """``route``, such as ``/state_dict``, is where the same query gets the file."""
+    view = Layout.of(index, fixed_url(request, checkpoint, route))
+    headers = identity_headers(request, checkpoint, ref)
+    if index.left_out:
+        headers[LEFT_OUT] = left_out(index.left_out)
+    return json_answer(request, view, headers)

@@ -1,0 +1,88 @@
+"""What a client needs to fetch a download in parallel ranges, straight to where they belong, and to verify them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..store.digests import Hasher
+from ..values.conversion import Conversion
+from ..values.digest import BLOCK_DIGEST_SIZE, Digest
+from ..values.manifest import Storage
+from ..values.span import Span
+from ..values.virtual_file import ChecksumOf
+from .download import Download
+from .plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedStorage:
+    """A storage of a download, or its pickle: ``span`` is where it lies in that file, ``blocks`` are its block digests
+    in hex.
+
+    The digest is None, and there are no blocks, where they were not asked for. ``is_plain`` is PlannedStorage's.
+    """
+
+    span: Span
+    digest: Digest | None
+    blocks: tuple[str, ...]
+    is_plain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutIndex:
+    """``rest`` is the digest of all bytes between the storages, one after another; None while a checksum among them is
+    yet to be found out, by the cast that it is of. ``pickle`` is a torch file's.
+    ``left_out`` is Download's.
+    """
+
+    size: int
+    etag: str
+    rest: Digest | None
+    pickle: IndexedStorage | None
+    storages: tuple[IndexedStorage, ...]
+    left_out: tuple[str, ...]
+
+
+def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) -> LayoutIndex:
+    """Where each storage lies in a download of a checkpoint with the storages ``stored``, and what it has to hash to:
+    what is cut out of a stored one or made of one only if ``derived``, because it has to be made to be known.
+    """
+    reader, planned = download.reader, download.plan
+    digests: dict[Span | Conversion, Digest | None] = {storage.span: storage.digest for storage in stored}
+    reader.locate(digest for each in planned.storages if (digest := digests.get(each.source)) is not None)
+    storages = []
+    for storage in planned.storages:
+        digest, blocks = digests.get(storage.source), b""
+        if digest is not None:
+            blocks = reader.blob(digest).blocks
+        elif derived or storage.source in digests:  # too small to be a blob
+            digest, blocks = reader.digest_of(download.blobs, storage.source)
+        storages.append(IndexedStorage(storage.span, digest, _hex_digests(blocks), storage.is_plain))
+    return LayoutIndex(
+        download.size, download.etag, _rest(planned), _pickle(planned), tuple(storages), download.left_out
+    )
+
+
+def _pickle(planned: Plan) -> IndexedStorage | None:
+    if planned.pickle is None:
+        return None
+    hasher = Hasher()
+    for piece in planned.file.pieces(planned.pickle.start, planned.pickle.end):
+        if isinstance(piece, memoryview):
+            hasher.update(piece)
+    return IndexedStorage(planned.pickle, hasher.digest, _hex_digests(hasher.blocks), is_plain=False)
+
+
+def _rest(planned: Plan) -> Digest | None:
+    hasher = Hasher()
+    for piece in planned.file.pieces():
+        if isinstance(piece, memoryview):
+            hasher.update(piece)
+        elif isinstance(piece, ChecksumOf):
+            if piece.conversion not in planned.crc32s:
+                return None
+            hasher.update(piece.of(planned.crc32s[piece.conversion]))
+    return hasher.digest
+
+
+def _hex_digests(blocks: bytes) -> tuple[str, ...]:
+    return tuple(blocks[i : i + BLOCK_DIGEST_SIZE].hex() for i in range(0, len(blocks), BLOCK_DIGEST_SIZE))

@@ -1,0 +1,142 @@
+"""Objects that torch builds before the bytes of their tensors have come.
+
+torch.load reads a file in which the pickle is true and the storages have only their sizes. It makes memory for each and
+asks for the bytes: then it is known where they belong. Where nothing looks at them while the object is built, which
+the server's index tells, they are left out, and all are received at once afterwards, in parallel.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import IO, Any, cast
+
+from ._errors import DigestMismatch
+from ._layout import Layout, Stored
+from ._memory import address_of, expect
+from ._receive import Memory, Place, Receiver
+from ._torch import load, require_torch
+from ._virtual_zip import VirtualZip
+from ._zip_tail import crc32s_in
+
+WINDOW = 16 * 1024 * 1024
+"""Bytes that are fetched at once of storages that are asked for one after another."""
+
+
+class _Copied(Exception):
+    """torch gave its reader other memory than the storage's own."""
+
+
+class Hollow:
+    """An object, ``value``, and its storages by their numbers, whose bytes ``fill`` fetches."""
+
+    def __init__(self, receiver: Receiver, layout: Layout, map_location: Any, *, weights_only: bool) -> None:
+        self._receiver = receiver
+        self._layout = layout
+        self._map_location = map_location
+        self._asked: tuple[int, int] | None = None
+        self._window: dict[int, memoryview] = {}
+        self._crc32s: dict[int, int] = {}
+        self.storages: dict[int, Any] = {}
+        if layout.pickle is None:
+            raise ValueError("only a torch file has a pickle")
+        pickle = bytearray(layout.pickle.size)
+        receiver.fill([(layout.pickle, Memory(memoryview(pickle)))])
+        file = VirtualZip(bytes(pickle), [each.size for each in layout.storages], self._ask)
+        try:
+            self.value = self._load(file, weights_only=weights_only)
+        except _Copied:
+            self._asked, self.storages = None, {}
+            self._layout = layout.looked_at()
+            self.value = self._load(file, weights_only=weights_only)
+
+    def fill(self, instead: Mapping[int, memoryview] = MappingProxyType({})) -> None:
+        """Fetch all bytes that are not there yet: those of the storages ``instead`` into other memory."""
+        places: dict[int, Place] = {}
+        for number, storage in self.storages.items():
+            on_cpu = number in instead or storage.device.type == "cpu"
+            view = (instead[number] if number in instead else expect(storage)) if on_cpu else None
+            places[number] = Device(storage) if view is None else Memory(view)
+        stored = self._layout.storages
+        self._receiver.fill([(stored[number], place) for number, place in places.items()])
+        for number, place in places.items():
+            if isinstance(place, Memory) and self._is_checked_by_crc32(stored[number]):
+                self._crc32s[number] = zlib.crc32(place.view)
+        self._check_crc32s()
+
+    def _load(self, file: VirtualZip, *, weights_only: bool) -> Any:
+        where = self._map_location
+        if str(where) != "meta" and not callable(where):
+            where = self._restore
+        return load(cast("IO[bytes]", file), where, weights_only=weights_only)
+
+    def _ask(self, number: int, at: int, view: memoryview) -> None:
+        stored = self._layout.storages[number]
+        if stored.plain and (at, len(view)) == (0, stored.size) and not callable(self._map_location):
+            self._asked = number, address_of(view)
+            return
+        if number not in self._window:
+            self._fetch_from(number)
+        view[:] = self._window[number][at : at + len(view)]
+
+    def _fetch_from(self, number: int) -> None:
+        """One storage, and what comes after it as far as it fits into a window."""
+        self._window, size = {}, 0
+        for i in range(number, len(self._layout.storages)):
+            size += self._layout.storages[i].size
+            if self._window and size > WINDOW:
+                break
+            self._window[i] = memoryview(bytearray(self._layout.storages[i].size))
+        self._receiver.fill([(self._layout.storages[i], Memory(view)) for i, view in self._window.items()])
+        for i, view in self._window.items():
+            if self._is_checked_by_crc32(self._layout.storages[i]):
+                self._crc32s[i] = zlib.crc32(view)
+
+    def _restore(self, storage: Any, location: str) -> Any:
+        """What torch.load does with a storage that it has read, but that one still to come is only given its place."""
+        torch = require_torch("loading")
+        where = self._map_location
+        where = where.get(location, location) if isinstance(where, Mapping) else location if where is None else where
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return torch.serialization.default_restore_location(storage, str(where))
+        number, address = asked
+        if storage.data_ptr() != address:
+            raise _Copied
+        device = torch.serialization.default_restore_location(torch.UntypedStorage(0), str(where)).device
+        if device.type != "cpu":
+            storage = torch.UntypedStorage(storage.nbytes(), device=device)
+        self.storages[number] = storage
+        return storage
+
+    def _is_checked_by_crc32(self, stored: Stored) -> bool:
+        return self._receiver.verifies and stored.size > 0 and not stored.blocks
+
+    def _check_crc32s(self) -> None:
+        """What was cast on its way has no digest, but the checksum that is at the file's end."""
+        if not self._crc32s:
+            return
+        layout = self._layout
+        tail = Stored(layout.storages[-1].end, layout.size, None, ())
+        data = bytearray(tail.size)
+        self._receiver.fill([(tail, Memory(memoryview(data)))])
+        expected = crc32s_in(bytes(data))
+        for number, crc32 in self._crc32s.items():
+            if expected.get(f"archive/data/{number}") != crc32:
+                raise DigestMismatch(f"what was fetched is damaged: data/{number} doesn't match its CRC-32")
+
+
+class Device:
+    """Memory of another device, which is copied to from a buffer in this one's."""
+
+    def __init__(self, storage: Any) -> None:
+        torch = require_torch("loading")
+        self._bytes = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+    def room(self, at: int, spare: memoryview) -> memoryview:
+        return spare
+
+    def put(self, at: int, received: memoryview) -> None:
+        torch = require_torch("loading")
+        self._bytes[at : at + len(received)].copy_(torch.frombuffer(received, dtype=torch.uint8))

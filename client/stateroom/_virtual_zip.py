@@ -1,0 +1,99 @@
+"""A torch file whose storages are not there yet, for torch.load to read: it is asked for them one after another, and
+each says where it wants its bytes.
+
+The file is of our own making, around the pickle: what lies where in the server's is no matter to torch.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from struct import Struct
+from typing import Callable
+
+_LOCAL = Struct("<4sHHHHHIIIHH").pack
+_CENTRAL = Struct("<4sHHHHHHIIIHHHHHII").pack
+_ZIP64 = Struct("<HHQQQ").pack
+_END64 = Struct("<4sQHHIIQQQQ4sIQI").pack
+_END = Struct("<4sHHHHIIH").pack
+SEARCHED = 4096
+"""Bytes in which torch looks for the end of the directory: none of a storage's should be among them."""
+
+_U16, _U32 = 0xFFFF, 0xFFFFFFFF
+
+Ask = Callable[[int, int, memoryview], None]
+"""Called as ``ask(number, at, view)``: the bytes of storage ``number`` from ``at`` on are wanted in ``view``."""
+
+
+class VirtualZip(io.RawIOBase):
+    """What torch.load reads as ``pickle`` with storages of these ``sizes`` under the keys ``0``, ``1``, ..."""
+
+    def __init__(self, pickle: bytes, sizes: Sequence[int], ask: Ask) -> None:
+        self._ask = ask
+        self._starts: list[int] = []
+        self._parts: list[bytes | int] = []  # bytes, or a storage's number
+        self._directory: list[bytes] = []
+        self._size = 0
+        self._position = 0
+        self._add("data.pkl", pickle)
+        self._add("byteorder", b"little")
+        for number, size in enumerate(sizes):
+            self._add(f"data/{number}", number, size)
+        self._add("version", b"3\n")
+        self._put(bytes(SEARCHED))
+        directory, start, count = b"".join(self._directory), self._size, len(self._directory)
+        end = start + len(directory)
+        self._put(directory)
+        self._put(
+            _END64(b"PK\6\6", 44, 45, 45, 0, 0, count, count, len(directory), start, b"PK\6\7", 0, end, 1)
+            + _END(b"PK\5\6", 0, 0, min(count, _U16), min(count, _U16), _U32, _U32, 0)
+        )
+
+    def _add(self, name: str, part: bytes | int, size: int | None = None) -> None:
+        path = f"archive/{name}".encode()
+        header = self._size
+        crc32 = zlib.crc32(part) if isinstance(part, bytes) else 0
+        length = len(part) if isinstance(part, bytes) else size or 0
+        self._put(_LOCAL(b"PK\3\4", 45, 0, 0, 0, 0, crc32, _U32, _U32, len(path), 0) + path)
+        self._put(part, length)
+        fields = _CENTRAL(b"PK\1\2", 45, 45, 0, 0, 0, 0, crc32, _U32, _U32, len(path), 28, 0, 0, 0, 0, _U32)
+        self._directory.append(fields + path + _ZIP64(1, 24, length, length, header))
+
+    def _put(self, part: bytes | int, size: int | None = None) -> None:
+        length = len(part) if isinstance(part, bytes) else size or 0
+        if length:
+            self._starts.append(self._size)
+            self._parts.append(part)
+            self._size += length
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what can be written to
+        view = memoryview(buffer).cast("B")
+        view = view[: max(0, self._size - self._position)]
+        done = 0
+        while done < len(view):
+            i = bisect_right(self._starts, self._position) - 1
+            part, at = self._parts[i], self._position - self._starts[i]
+            end = self._starts[i + 1] if i + 1 < len(self._starts) else self._size
+            room = view[done : done + end - self._position]
+            if isinstance(part, bytes):
+                room[:] = part[at : at + len(room)]
+            else:
+                self._ask(part, at, room)
+            self._position += len(room)
+            done += len(room)
+        return done

@@ -1,0 +1,74 @@
+"""The zip around records that are stored as they are, and where each of them lies in it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FULL = 0xFFFFFFFF
+"""What a field of 32 bits says when the number is too large for it: then a zip64 field has it."""
+
+_OLD, _ZIP64 = 20, 45  # the version of the format that a reader needs
+_UTF8 = 0x800
+
+
+@dataclass(frozen=True)
+class Record:
+    """``checksum`` is its CRC32; 0 says that nobody has computed it."""
+
+    name: str
+    data: memoryview
+    checksum: int
+
+
+def zipped(records: Sequence[Record]) -> tuple[list[memoryview], list[int]]:
+    """The zip, piece by piece, the records' data as they are; and where each record's data begin."""
+    pieces: list[memoryview] = []
+    places: list[int] = []
+    directory = bytearray()
+    position = 0
+    for record in records:
+        head = _local_header(record)
+        directory += _entry(record, position)
+        pieces += [memoryview(head), record.data]
+        places.append(position + len(head))
+        position += len(head) + len(record.data)
+    pieces.append(memoryview(bytes(directory) + _end(len(records), len(directory), position)))
+    return pieces, places
+
+
+def _local_header(record: Record) -> bytes:
+    size = len(record.data)
+    extra = _zip64_extra([size, size] if size >= FULL else [])
+    name = record.name.encode()
+    return struct.pack(
+        "<4sHHHHHLLLHH",
+        b"PK\3\4", _ZIP64 if extra else _OLD, _UTF8, 0, 0, 0, record.checksum, min(size, FULL), min(size, FULL),
+        len(name), len(extra),
+    ) + name + extra  # fmt: skip
+
+
+def _entry(record: Record, offset: int) -> bytes:
+    size = len(record.data)
+    extra = _zip64_extra([*([size, size] if size >= FULL else []), *([offset] if offset >= FULL else [])])
+    name, version = record.name.encode(), _ZIP64 if extra else _OLD
+    return struct.pack(
+        "<4sHHHHHHLLLHHHHHLL",
+        b"PK\1\2", version, version, _UTF8, 0, 0, 0, record.checksum, min(size, FULL), min(size, FULL),
+        len(name), len(extra), 0, 0, 0, 0, min(offset, FULL),
+    ) + name + extra  # fmt: skip
+
+
+def _zip64_extra(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f"<HH{len(numbers)}Q", 1, 8 * len(numbers), *numbers) if numbers else b""
+
+
+def _end(count: int, size: int, start: int) -> bytes:
+    """The end of the directory, and before it the zip64 one where a number needs that."""
+    few = min(count, 0xFFFF)
+    end = struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, few, few, min(size, FULL), min(start, FULL), 0)
+    if count < 0xFFFF and size < FULL and start < FULL:
+        return end
+    large = struct.pack("<4sQHHLLQQQQ", b"PK\6\6", 44, _ZIP64, _ZIP64, 0, 0, count, count, size, start)
+    return large + struct.pack("<4sLQL", b"PK\6\7", 0, start + size, 1) + end
