@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ._digest import BLOCK_SIZE
 from ._errors import Conflict, DigestMismatch, NotFound, ServerUnavailable, StateroomError
 from ._http import Http, Params, json_of
 from ._progress import Progress
@@ -21,8 +22,10 @@ from ._wire import BROKEN, connect, is_proxied, read_answer
 
 SEND_SIZE = 1024 * 1024
 
-ROUNDS = 5
-"""How often an upload begins anew, or is told that something is missing after all."""
+ROUNDS = 100
+"""How often an upload begins anew: each time, another client has committed the same bytes, or what the server had has
+gone. All but the first send little.
+"""
 
 
 class NegotiatedUpload:
@@ -53,10 +56,14 @@ class NegotiatedUpload:
         """
         key = uuid.uuid4().hex  # a commit whose answer is lost is asked for again, and is one
         announcement = self._announcement(original)
-        for left in reversed(range(ROUNDS)):
-            found = self._round(announcement, params, key, is_last=not left)
-            if found is not None:
-                return found
+        try:
+            for left in reversed(range(ROUNDS)):
+                found = self._round(announcement, params, key, is_last=not left)
+                if found is not None:
+                    return found
+        finally:
+            for wire in self._idle:
+                wire.close()
         raise AssertionError("the last round returns or raises")
 
     def _round(self, announcement: Any, params: Params, key: str, *, is_last: bool) -> Any:
@@ -97,14 +104,12 @@ class NegotiatedUpload:
         with ThreadPoolExecutor(min(self._connections, max(1, len(parts)))) as threads:
             for _ in threads.map(send, parts):
                 pass
-        for wire in self._idle:
-            wire.close()
         headers = {"Idempotency-Key": key}
         return json_of(self._http.send("POST", f"{upload['url']}/commit", params, headers=headers, safe=True))
 
     def _parts(self, missing: Iterable[tuple[int, int]], part_size: int) -> Iterator[range]:
-        """Runs of blocks as large as a part may be, and small enough that every connection has some."""
-        size = min(part_size, max(1, -(-self._total // self._connections)))
+        """Runs of blocks as large as a part may be, and small enough that little is lost with one."""
+        size = min(part_size, max(BLOCK_SIZE, self._total // (4 * self._connections)))
         for first, end in missing:
             start, length = first, 0
             for number in range(first, end):

@@ -33,3 +33,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["upload_id"], ["uploads.id"], name="fk_upload_parts_upload_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("upload_id", "first", "end", name="pk_upload_parts"),
     )
+
+
+def downgrade() -> None:
+    op.drop_table("upload_parts")
+    op.drop_table("uploads")
+    op.drop_column("checkpoints", "original")

@@ -24,13 +24,22 @@ OPERATIONS = operations()
 
 
 def address(path: str) -> str:
-    values = {"namespace": "a", "name": "b", "ref": "1", "filename": "x.pt"}
+    values = {
+        "namespace": "a",
+        "name": "b",
+        "ref": "1",
+        "filename": "x.pt",
+        "upload_id": "abc",
+        "first": "0",
+        "end": "1",
+    }
     return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
 
 
 def test_the_contracts_routes_are_all_there() -> None:
     model = "/v1/models/{namespace}/{name}"
     checkpoint = model + "/checkpoints/{ref}"
+    uploads = "/v1/uploads/{namespace}/{name}"
     assert set(OPERATIONS) == {
         ("GET", "/healthz"),
         ("GET", "/readyz"),
@@ -57,6 +66,11 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("POST", checkpoint + "/links/state_dict"),
         ("POST", checkpoint + "/links/file"),
         ("POST", checkpoint + "/links/original"),
+        ("POST", uploads),
+        ("GET", uploads + "/{upload_id}"),
+        ("PUT", uploads + "/{upload_id}/blocks/{first}-{end}"),
+        ("POST", uploads + "/{upload_id}/commit"),
+        ("DELETE", uploads + "/{upload_id}"),
     }
 
 

@@ -25,6 +25,8 @@ SERVER_TOKEN = "the server's own"
 
 _MODEL = "/v1/models/{namespace}/{name}"
 _REF = f"{_MODEL}/checkpoints/{{ref}}"
+_UPLOADS = "/v1/uploads/{namespace}/{name}"
+_UPLOAD = f"{_UPLOADS}/{{upload_id}}"
 NEEDS = {
     ("GET", "/v1/models"): "read",
     ("GET", _MODEL): "read",
@@ -48,6 +50,11 @@ NEEDS = {
     ("POST", f"{_REF}/links/state_dict"): "read",
     ("POST", f"{_REF}/links/file"): "read",
     ("POST", f"{_REF}/links/original"): "read",
+    ("POST", _UPLOADS): "write",
+    ("GET", _UPLOAD): "write",
+    ("PUT", f"{_UPLOAD}/blocks/{{first}}-{{end}}"): "write",
+    ("POST", f"{_UPLOAD}/commit"): "write",
+    ("DELETE", _UPLOAD): "write",
     ("GET", "/metrics"): "read everywhere",
 }
 """What each route takes, once more and independently of the code; only these may be open to all:"""
@@ -64,6 +71,7 @@ BODIES = {
     ("PUT", f"{_MODEL}/checkpoints"): general(),
     ("PATCH", _REF): b'{"tags": {"seen": "yes"}}',
     ("POST", f"{_REF}/warmstart"): b'{"target": {"conv.bias": {"shape": [64], "dtype": "float32"}}}',
+    ("POST", _UPLOADS): b'{"size": 100, "storages": [], "blocks": ["%s"]}' % (b"0" * 64),
 }
 """Requests that would have an effect, if they were let through."""
 
@@ -88,6 +96,7 @@ class Guarded:
     def send(self, http: httpx.Client, operation: tuple[str, str], credential: str, name: str, **query: str):
         method, path = operation
         values = {"namespace": OURS, "name": name, "ref": "1", "filename": "x.pt"}
+        values |= {"upload_id": "abcdef", "first": "0", "end": "1"}
         address = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
         headers, auth = {}, None
         match credential:
@@ -117,7 +126,7 @@ class Guarded:
         with closing(Catalog(self.url)) as catalog, catalog.read() as session:
             rows = {table.name: sorted(map(repr, session.select(table.select()))) for table in metadata.sorted_tables}
         folder = self.server.data_dir
-        files = sorted(str(path) for name in ("packs", "spool") for path in (folder / name).rglob("*"))
+        files = sorted(str(path) for name in ("packs", "spool", "partial") for path in (folder / name).rglob("*"))
         return {**rows, "files": files}
 
 

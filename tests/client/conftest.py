@@ -117,7 +117,7 @@ def scripted() -> Iterator[StartScripted]:
                     self.connection.shutdown(socket.SHUT_RDWR)
                     self.close_connection = True
 
-            do_GET = do_POST = do_PATCH = do_DELETE = answer
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
             def log_message(self, *args: object) -> None: ...
 

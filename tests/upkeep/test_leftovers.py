@@ -16,6 +16,7 @@ from app.upkeep.leftovers import start_afresh
 from app.values.checkpoint import Blob
 from app.values.span import Span
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
+from tests.upkeep.sweeping import sweep_now
 
 
 @pytest.fixture
@@ -31,10 +32,6 @@ def clean_up(place: Workplace, *, alone: bool = True) -> None:
     moment = Moment.at(datetime.now(UTC), grace=3600)
     start_afresh(place.catalog, LocalPackStore(place.folder, durable=True), spool, moment, alone=alone)
     spool.close()
-
-
-def sweep_now(place: Workplace) -> None:
-    sweep_now(place)
 
 
 def test_an_upload_that_was_spooled_and_never_committed_is_removed(place: Workplace):

@@ -1,0 +1,227 @@
+"""Saving what is large: in parts, straight from the tensors, and only what the server does not hold."""
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import nn
+
+from stateroom import Client, DigestMismatch, Model, ModelNotFound, StateroomWarning
+from stateroom._pickled import Pickled
+from stateroom._split import split_file
+from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
+from tests.conftest import StartServer
+from tests.differential.judge import equal
+from tests.differential.objects import checkpoints
+from tests.proxy import answered, body_half_sent, body_sent, proxy_to
+from tests.server import Server
+
+MIB = 1024 * 1024
+
+
+def noise(mebibytes: float) -> torch.Tensor:
+    """Floats that nobody has saved before."""
+    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8).float() / 256
+
+
+def training(mebibytes: float = 2) -> dict[str, Any]:
+    net = nn.ModuleDict({"a": nn.Linear(300, 300), "b": nn.Linear(300, 300)})
+    net["b"].weight = net["a"].weight
+    optimizer = torch.optim.Adam(net.parameters())
+    (net["a"](torch.ones(2, 300)).sum() + net["b"](torch.ones(2, 300)).sum()).backward()
+    optimizer.step()
+    return {
+        "epoch": 3,
+        "loss": torch.tensor(0.25),
+        "rng": torch.get_rng_state(),
+        "model_state_dict": {**net.state_dict(), "large": noise(mebibytes)},
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+
+
+@pytest.fixture
+def model(client: Client, model_name: str) -> Model:
+    return client.model(model_name)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own: of sparse, quantized and complex32 tensors
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(checkpoints())
+def test_the_file_that_is_sent_is_to_torch_the_one_that_it_would_have_written(obj: Any) -> None:
+    written = io.BytesIO()
+    torch.save(obj, written)
+    split = Pickled(obj).split()
+    sent = b"".join(split.read(0, split.size))
+    expected = torch.load(io.BytesIO(written.getvalue()), weights_only=False)
+    found = torch.load(io.BytesIO(sent), weights_only=False)
+    assert equal(expected, found)
+
+
+def test_what_torch_does_not_save_is_not_saved(model: Model) -> None:
+    storage = torch.ones(4)
+    with pytest.raises(RuntimeError, match="different types"):
+        model.save({"a": storage, "b": storage.view(torch.int32)})
+
+
+def test_a_training_is_saved_and_loaded_bit_for_bit(model: Model) -> None:
+    obj = training()
+    checkpoint = model.save(obj, metrics={"acc": 0.5}, tags={"by": "me"})
+    assert (checkpoint.epoch, checkpoint.loss, checkpoint.metrics) == (3, 0.25, {"acc": 0.5})
+    assert (checkpoint.digest, checkpoint.sha256) == (None, None)
+    back = model.load(checkpoint)
+    assert equal(back, obj)
+    weights = back["model_state_dict"]
+    assert weights["a.weight"].data_ptr() == weights["b.weight"].data_ptr()
+
+
+def test_only_what_has_changed_is_stored(model: Model) -> None:
+    obj = training()
+    first = model.save(obj)
+    again = model.save(obj)
+    assert again.version == first.version + 1
+    assert again.new_bytes < 64 * 1024
+    obj["model_state_dict"]["a.bias"] += 1
+    obj["model_state_dict"]["a.weight"] += 1
+    changed = model.save(obj)
+    assert 360_000 < changed.new_bytes < 360_000 + 64 * 1024
+    assert equal(model.load(changed), obj)
+
+
+def test_a_file_is_uploaded_in_parts_and_comes_back_byte_for_byte(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(training(), path)
+    first = model.upload(path)
+    assert first.digest is None
+    assert model.upload(path).new_bytes == 0
+    assert model.download(first, tmp_path / "back.pt").read_bytes() == path.read_bytes()
+
+
+def test_what_is_small_goes_in_one_piece(model: Model, tmp_path: Path) -> None:
+    checkpoint = model.save({"weight": torch.ones(3)})
+    assert checkpoint.digest is not None
+    assert model.download(checkpoint, tmp_path / "back.pt").stat().st_size == checkpoint.bytes
+
+
+@pytest.mark.parametrize("cut", [body_half_sent, body_sent, answered], ids=lambda cut: cut.__name__)
+def test_a_part_whose_connection_is_lost_is_sent_again(server: Server, model_name: str, cut: Any) -> None:
+    obj = training(6)
+    with proxy_to(server.port, lambda *_: False, cut, cut) as proxy, Client(proxy.url) as client:
+        checkpoint = client.model(model_name).save(obj)
+        assert proxy.lost == [cut]  # the first connection is for what is said, the next ones are for parts
+        assert equal(client.model(model_name).load(checkpoint), obj)
+
+
+def test_a_tensor_that_is_written_to_while_it_is_saved_is_noticed(server: Server, model_name: str) -> None:
+    obj = training(40)
+
+    def write(_: str, done: int, total: int | None) -> None:
+        if total is not None and done < total / 2:
+            obj["model_state_dict"]["large"].add_(1)
+
+    with Client(server.base_url, progress=write, retries=1) as client:
+        model = client.model(model_name)
+        with pytest.raises(DigestMismatch, match=r"changed while it was sent.*save_async"):
+            model.save(obj)
+        with pytest.raises(ModelNotFound):
+            model.checkpoint("latest")
+
+
+def test_a_server_that_is_killed_meanwhile_gets_the_rest_when_it_is_back(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    obj = training(64)
+    killed = threading.Event()
+
+    def kill(_: str, done: int, total: int | None) -> None:
+        if total is not None and done > total * 0.75 and not killed.is_set():
+            killed.set()
+            server.kill()
+
+    with Client(server.base_url, progress=kill, retries=0) as client, pytest.raises(Exception, match="connection"):
+        client.model("a/b").save(obj)
+    assert killed.is_set()
+    server.restart()
+    with Client(server.base_url, progress=False) as client:
+        checkpoint = client.model("a/b").save(obj)
+        assert equal(client.model("a/b").load(checkpoint), obj)
+    received = sum(each["bytes_in"] for each in server.requests if "blocks" in each["route"])
+    assert received < 0.75 * checkpoint.bytes
+
+
+def test_threads_save_the_same_bytes_at_once(client: Client, model_name: str) -> None:
+    obj = training()
+    saved: list[Any] = []
+
+    def save(number: int) -> None:
+        saved.append(client.model(model_name).save(obj, epoch=number))
+
+    threads = [threading.Thread(target=save, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(each.version for each in saved) == list(range(1, 9))
+    assert sorted(each.epoch for each in saved) == list(range(8))
+    assert sum(each.new_bytes for each in saved) < 1.2 * saved[0].bytes
+    assert equal(client.model(model_name).load("latest"), obj)
+
+
+def test_a_forked_process_saves_too(client: Client, model_name: str) -> None:
+    model = client.model(model_name)
+    model.save(training())
+    child = os.fork()
+    if not child:
+        try:
+            torch.set_num_threads(1)
+            model.save({"epoch": 4, "weight": noise(2)})
+        except BaseException:  # noqa: BLE001 - whatever it is, the parent has to hear of it
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [each.epoch for each in model.checkpoints()] == [4, 3]
+
+
+def test_code_in_the_object_is_warned_of_before_anything_is_sent(model: Model) -> None:
+    with pytest.warns(StateroomWarning, match="whole module"):
+        checkpoint = model.save(nn.Linear(1200, 1200))
+    assert checkpoint.unsafe_globals
+
+
+def test_a_server_that_takes_no_parts_gets_it_in_one_piece(scripted: StartScripted) -> None:
+    server = scripted(in_turn(problem(404, "no-such-route"), described()))
+    Client(server.url, verify=False).model("a/b").save({"weight": noise(2)})
+    assert [request.path.split("?")[0] for request in server.seen] == ["/v1/uploads/a/b", "/v1/models/a/b/checkpoints"]
+    assert torch.load(io.BytesIO(server.seen[1].body)).keys() == {"weight"}
+
+
+def test_a_proxy_is_gone_through(monkeypatch: pytest.MonkeyPatch, scripted: StartScripted) -> None:
+    announced = {"url": "/v1/uploads/a/b/x", "part_size": 64 * MIB, "missing": [[0, 1]], "missing_bytes": 1}
+    ready = Answer(201, httpx.Response(201, json=announced).content, {"Content-Type": "application/json"})
+    proxy = scripted(in_turn(ready, Answer(204), described()))
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("no_proxy", "")
+    Client("http://stateroom.invalid", verify=False).model("a/b").save({"weight": noise(2)})
+    assert [request.path for request in proxy.seen][1] == "http://stateroom.invalid/v1/uploads/a/b/x/blocks/0-1"
+
+
+def test_what_has_no_storages_to_tell_is_no_split(tmp_path: Path) -> None:
+    for number, data in enumerate((b"", b"PK\3\4", b"\x80\x02}.", os.urandom(5000), b"\xff" * 8 + b"{}")):
+        path = tmp_path / str(number)
+        path.write_bytes(data)
+        with path.open("rb") as file:
+            split = split_file(file)
+            assert split is None or split.storages == []
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
