@@ -100,6 +100,7 @@ class TorchHooks:
         self.builders: Mapping[str, Builder] = {
             **dict.fromkeys(_DENSE, build_tensor),
             **dict.fromkeys(FROM_TYPE, build_from_type),
+            **dict.fromkeys(_PARAMETERS, build_parameter),
             _QUANTIZED: build_quantized,
         }
 
@@ -174,6 +175,8 @@ def build_tensor(function: Global, args: Node) -> Node:
     if type(shape) is not tuple or type(stride) is not tuple:
         shape, stride = _integers(shape), _integers(stride)
     check_extent(storage, dtype, offset, shape, stride)
+    if rest and rest[0] is not False:
+        check_requires_grad(rest[0], dtype, or_none=function.name == "_rebuild_tensor_v3")
     return TensorRef(function, storage, offset, shape, stride, tuple(rest), dtype)
 
 
@@ -190,14 +193,21 @@ def _build_on_view(function: Global, view: StorageView, args: tuple[Node, ...]) 
 
 
 def build_from_type(function: Global, args: Node) -> Call:
-    """A call of one of FROM_TYPE, with the TensorRef that it wraps, if that is a dense tensor."""
+    """A call of one of FROM_TYPE, with the TensorRef that it wraps, if that is a dense tensor; what it wraps is checked
+    as if it came by itself.
+    """
     if type(args) is not tuple or len(args) != 4 or type(args[2]) is not tuple:
         raise _broken("a Tensor subclass with the wrong arguments", "tensor-arguments")
     rebuild, kind, arguments, state = args
-    if type(rebuild) is Global and rebuild.full_name in _DENSE:
+    name = rebuild.full_name if type(rebuild) is Global else ""
+    if name in _DENSE:
         tensor = build_tensor(rebuild, arguments)
         if type(tensor) is TensorRef:
             return Call(function, (rebuild, kind, tensor, state))
+    elif name == _QUANTIZED:
+        build_quantized(rebuild, arguments)
+    elif name in _PARAMETERS:
+        build_parameter(rebuild, arguments)
     return Call(function, args)
 
 
@@ -205,9 +215,17 @@ def build_quantized(function: Global, args: Node) -> Call:
     """``_rebuild_qtensor(storage, offset, shape, stride, ...)``: stays a Call, its extent checked."""
     if type(args) is not tuple or len(args) != 7 or type(args[0]) is not StorageRef:
         raise _broken("a quantized tensor with the wrong arguments", "tensor-arguments")
-    storage, offset, shape, stride, *_ = args
+    storage, offset, shape, stride, _, requires_grad, _ = args
     dtype = storage.dtype or DTYPES["uint8"]
     check_extent(storage, dtype, offset, _integers(shape), _integers(stride), _PER_BYTE.get(dtype.name, 1))
+    check_requires_grad(requires_grad, dtype)
+    return Call(function, args)
+
+
+def build_parameter(function: Global, args: Node) -> Call:
+    """``_rebuild_parameter(data, requires_grad, hooks)``: stays a Call."""
+    if type(args) is tuple and len(args) > 1:
+        check_requires_grad(args[1])
     return Call(function, args)
 
 
@@ -253,6 +271,14 @@ def check_extent(
         end = max(end, count // (shape[-1] or 1) * -(-shape[-1] // per_byte) * per_byte)
     if count and -(-end // per_byte) * dtype.itemsize > storage.nbytes:
         raise _broken(f"a tensor that reaches beyond the end of its storage {storage.key!r}", "tensor-extent")
+
+
+def check_requires_grad(value: Node, dtype: DType | None = None, *, or_none: bool = False) -> None:
+    """Raise HostileCheckpoint for what no torch takes: it wants a bool, and of most dtypes False."""
+    if type(value) is not bool and not (value is None and or_none):
+        raise _broken("a tensor whose requires_grad is neither True nor False", "requires-grad")
+    if value and dtype is not None and not dtype.name.startswith(("float", "bfloat", "complex")):
+        raise _broken(f"a tensor of {dtype.name} with a gradient, which only floats and complex have", "requires-grad")
 
 
 def _integers(node: Node) -> tuple[Node, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..values.manifest import Path
+from .pickle.hashing import is_hashable
 from .pickle.nodes import Call, Dict, Global, Node, Set, StorageRef, TensorRef
 from .torch_tensors import is_allowed, is_tensor, tensor_of
 from .tree import attributes_of, name_of, numpy_scalar, pairs_of, path_element
@@ -136,8 +137,9 @@ def _plain(node: Node) -> Node:
 
 
 def _can_be_a_key(node: Node) -> bool:
-    """Plain values, and tuples of such; whether it can be hashed is the loader's to find out."""
-    return _plain(node) is not _LEFT_OUT or (isinstance(node, tuple) and _is_allowed_throughout(node))
+    """Plain values that Python hashes, and tuples of such. A mapping of one's own may have had others."""
+    is_allowed_as_it_is = _plain(node) is not _LEFT_OUT or (isinstance(node, tuple) and _is_allowed_throughout(node))
+    return is_allowed_as_it_is and is_hashable(node)
 
 
 def _object(node: Call | TensorRef | Global | Set) -> Node:
