@@ -49,6 +49,12 @@ def check_requires_grad(value: Node, dtype: DType | None = None, *, or_none: boo
         raise broken(f"a tensor of {dtype.name} with a gradient, which only floats and complex have", "requires-grad")
 
 
+def check_metadata(value: Node) -> None:
+    """Raise HostileCheckpoint for what no torch takes for a tensor's conj and neg bits: it wants a dict, or nothing."""
+    if type(value) in {bool, int, float, str, bytes, bytearray, tuple, list} and value:
+        raise broken("a tensor whose metadata is no dict", "tensor-arguments")
+
+
 def integers_of(node: Node) -> tuple[Node, ...]:
     """A tensor's sizes or strides, which may also be a list or a ``torch.Size``."""
     if type(node) is tuple:

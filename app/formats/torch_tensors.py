@@ -10,7 +10,7 @@ from ..errors import HostileCheckpoint, NotACheckpoint, ShardedTensor
 from ..values.dtype import DTYPE_OF_STORAGE_CLASS, DTYPES, DType
 from .pickle.machine import Builder
 from .pickle.nodes import FROM_TYPE, Call, Global, Node, StorageRef, StorageView, TensorRef
-from .tensor_arguments import MAX_BYTES, broken, check_extent, check_requires_grad, integers_of
+from .tensor_arguments import MAX_BYTES, broken, check_extent, check_metadata, check_requires_grad, integers_of
 from .torch_names import is_allowed, is_sharded
 
 __all__ = ["TorchHooks", "data_of", "is_allowed", "is_tensor", "quantized_of", "tensor_of"]
@@ -24,7 +24,7 @@ _DENSE = {
 }
 """Functions that view a storage as a dense tensor, and how many arguments they take."""
 
-_PARAMETERS = frozenset(
+PARAMETERS = frozenset(
     {
         "torch._utils._rebuild_parameter",
         "torch._utils._rebuild_parameter_with_state",
@@ -48,7 +48,7 @@ _OTHER_TENSORS = frozenset(
 _QUANTIZED = "torch._utils._rebuild_qtensor"
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 """Elements in a byte, where that is more than one."""
-_TENSOR_CALLS = _DENSE.keys() | _PARAMETERS | FROM_TYPE | _OTHER_TENSORS
+_TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | _OTHER_TENSORS
 
 
 def data_of(node: Node) -> Node:
@@ -56,14 +56,12 @@ def data_of(node: Node) -> Node:
     while type(node) is Call:
         name = node.function.full_name if type(node.function) is Global else ""
         args = node.args
-        if name in _PARAMETERS and type(args) is tuple and args:
+        if name in PARAMETERS and type(args) is tuple and args:
             node = args[0]
         elif name in FROM_TYPE and type(args) is tuple and len(args) == 4:
             if type(args[2]) is TensorRef:
                 return args[2]
-            if not (
-                type(args[0]) is Global and args[0].full_name in _PARAMETERS and type(args[2]) is tuple and args[2]
-            ):
+            if not (type(args[0]) is Global and args[0].full_name in PARAMETERS and type(args[2]) is tuple and args[2]):
                 return node
             node = args[2][0]
         else:
@@ -98,7 +96,7 @@ class TorchHooks:
         self.builders: Mapping[str, Builder] = {
             **dict.fromkeys(_DENSE, build_tensor),
             **dict.fromkeys(FROM_TYPE, build_from_type),
-            **dict.fromkeys(_PARAMETERS, build_parameter),
+            **dict.fromkeys(PARAMETERS, build_parameter),
             _QUANTIZED: build_quantized,
         }
 
@@ -175,6 +173,8 @@ def build_tensor(function: Global, args: Node) -> Node:
     check_extent(storage, dtype, offset, shape, stride)
     if rest and rest[0] is not False:
         check_requires_grad(rest[0], dtype, or_none=function.name == "_rebuild_tensor_v3")
+    if len(rest) > (3 if function.name == "_rebuild_tensor_v3" else 2):
+        check_metadata(rest[-1])
     return TensorRef(function, storage, offset, shape, stride, tuple(rest), dtype)
 
 
@@ -204,7 +204,7 @@ def build_from_type(function: Global, args: Node) -> Call:
             return Call(function, (rebuild, kind, tensor, state))
     elif name == _QUANTIZED:
         build_quantized(rebuild, arguments)
-    elif name in _PARAMETERS:
+    elif name in PARAMETERS:
         build_parameter(rebuild, arguments)
     return Call(function, args)
 
