@@ -10,14 +10,12 @@ from ..errors import HostileCheckpoint, NotACheckpoint, ShardedTensor
 from ..values.dtype import DTYPE_OF_STORAGE_CLASS, DTYPES, DType
 from .pickle.machine import Builder
 from .pickle.nodes import FROM_TYPE, Call, Global, Node, StorageRef, StorageView, TensorRef
+from .tensor_arguments import MAX_BYTES, broken, check_extent, check_metadata, check_requires_grad, integers_of
 from .torch_names import is_allowed, is_sharded
 
 __all__ = ["TorchHooks", "data_of", "is_allowed", "is_tensor", "quantized_of", "tensor_of"]
 
 STORAGE_MODULES = frozenset({"torch", "torch.cuda", "torch.storage", "torch.xpu", "torch.hpu"})
-MAX_DIMS = 64
-MAX_BYTES = 2**63 - 1
-"""Sizes, strides and offsets are 64-bit in torch; so is a tensor's size in bytes."""
 
 _DENSE = {
     "torch._utils._rebuild_tensor": (4,),
@@ -26,7 +24,7 @@ _DENSE = {
 }
 """Functions that view a storage as a dense tensor, and how many arguments they take."""
 
-_PARAMETERS = frozenset(
+PARAMETERS = frozenset(
     {
         "torch._utils._rebuild_parameter",
         "torch._utils._rebuild_parameter_with_state",
@@ -50,7 +48,7 @@ _OTHER_TENSORS = frozenset(
 _QUANTIZED = "torch._utils._rebuild_qtensor"
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 """Elements in a byte, where that is more than one."""
-_TENSOR_CALLS = _DENSE.keys() | _PARAMETERS | FROM_TYPE | _OTHER_TENSORS
+_TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | _OTHER_TENSORS
 
 
 def data_of(node: Node) -> Node:
@@ -58,14 +56,12 @@ def data_of(node: Node) -> Node:
     while type(node) is Call:
         name = node.function.full_name if type(node.function) is Global else ""
         args = node.args
-        if name in _PARAMETERS and type(args) is tuple and args:
+        if name in PARAMETERS and type(args) is tuple and args:
             node = args[0]
         elif name in FROM_TYPE and type(args) is tuple and len(args) == 4:
             if type(args[2]) is TensorRef:
                 return args[2]
-            if not (
-                type(args[0]) is Global and args[0].full_name in _PARAMETERS and type(args[2]) is tuple and args[2]
-            ):
+            if not (type(args[0]) is Global and args[0].full_name in PARAMETERS and type(args[2]) is tuple and args[2]):
                 return node
             node = args[2][0]
         else:
@@ -100,6 +96,7 @@ class TorchHooks:
         self.builders: Mapping[str, Builder] = {
             **dict.fromkeys(_DENSE, build_tensor),
             **dict.fromkeys(FROM_TYPE, build_from_type),
+            **dict.fromkeys(PARAMETERS, build_parameter),
             _QUANTIZED: build_quantized,
         }
 
@@ -155,32 +152,36 @@ def build_tensor(function: Global, args: Node) -> Node:
     that the pickle itself computes.
     """
     if type(args) is not tuple or len(args) not in _DENSE[function.full_name]:
-        raise _broken("a tensor with the wrong number of arguments", "tensor-arguments")
+        raise broken("a tensor with the wrong number of arguments", "tensor-arguments")
     storage, offset, shape, stride, *rest = args
     if type(storage) is Call:
         return Call(function, args)
     if type(storage) is StorageView:
         return _build_on_view(function, storage, args)
     if type(storage) is not StorageRef:
-        raise _broken("a tensor without a storage", "tensor-arguments")
+        raise broken("a tensor without a storage", "tensor-arguments")
     dtype = storage.dtype or DTYPES["uint8"]
     if len(rest) >= 3 and function.name == "_rebuild_tensor_v3":
         named = rest[2]
         if type(named) is not Global or named.module != "torch":
-            raise _broken("a tensor without a dtype", "tensor-arguments")
+            raise broken("a tensor without a dtype", "tensor-arguments")
         if named.name not in DTYPES:
             return Call(function, args)
         dtype = DTYPES[named.name]
     if type(shape) is not tuple or type(stride) is not tuple:
-        shape, stride = _integers(shape), _integers(stride)
+        shape, stride = integers_of(shape), integers_of(stride)
     check_extent(storage, dtype, offset, shape, stride)
+    if rest and rest[0] is not False:
+        check_requires_grad(rest[0], dtype, or_none=function.name == "_rebuild_tensor_v3")
+    if len(rest) > (3 if function.name == "_rebuild_tensor_v3" else 2):
+        check_metadata(rest[-1])
     return TensorRef(function, storage, offset, shape, stride, tuple(rest), dtype)
 
 
 def _build_on_view(function: Global, view: StorageView, args: tuple[Node, ...]) -> Node:
     """A tensor on a part of a storage, as the same tensor on the whole."""
     if function.name == "_rebuild_tensor_v3":
-        raise _broken("a view of a storage under another dtype", "storage-view")
+        raise broken("a view of a storage under another dtype", "storage-view")
     _, offset, shape, stride, *rest = args
     part = StorageRef(view.storage.storage_class, view.storage.dtype, view.storage.key, "", view.numel)
     tensor = build_tensor(function, (part, offset, shape, stride, *rest))
@@ -190,24 +191,39 @@ def _build_on_view(function: Global, view: StorageView, args: tuple[Node, ...]) 
 
 
 def build_from_type(function: Global, args: Node) -> Call:
-    """A call of one of FROM_TYPE, with the TensorRef that it wraps, if that is a dense tensor."""
+    """A call of one of FROM_TYPE, with the TensorRef that it wraps, if that is a dense tensor; what it wraps is checked
+    as if it came by itself.
+    """
     if type(args) is not tuple or len(args) != 4 or type(args[2]) is not tuple:
-        raise _broken("a Tensor subclass with the wrong arguments", "tensor-arguments")
+        raise broken("a Tensor subclass with the wrong arguments", "tensor-arguments")
     rebuild, kind, arguments, state = args
-    if type(rebuild) is Global and rebuild.full_name in _DENSE:
+    name = rebuild.full_name if type(rebuild) is Global else ""
+    if name in _DENSE:
         tensor = build_tensor(rebuild, arguments)
         if type(tensor) is TensorRef:
             return Call(function, (rebuild, kind, tensor, state))
+    elif name == _QUANTIZED:
+        build_quantized(rebuild, arguments)
+    elif name in PARAMETERS:
+        build_parameter(rebuild, arguments)
     return Call(function, args)
 
 
 def build_quantized(function: Global, args: Node) -> Call:
     """``_rebuild_qtensor(storage, offset, shape, stride, ...)``: stays a Call, its extent checked."""
     if type(args) is not tuple or len(args) != 7 or type(args[0]) is not StorageRef:
-        raise _broken("a quantized tensor with the wrong arguments", "tensor-arguments")
-    storage, offset, shape, stride, *_ = args
+        raise broken("a quantized tensor with the wrong arguments", "tensor-arguments")
+    storage, offset, shape, stride, _, requires_grad, _ = args
     dtype = storage.dtype or DTYPES["uint8"]
-    check_extent(storage, dtype, offset, _integers(shape), _integers(stride), _PER_BYTE.get(dtype.name, 1))
+    check_extent(storage, dtype, offset, integers_of(shape), integers_of(stride), _PER_BYTE.get(dtype.name, 1))
+    check_requires_grad(requires_grad, dtype)
+    return Call(function, args)
+
+
+def build_parameter(function: Global, args: Node) -> Call:
+    """``_rebuild_parameter(data, requires_grad, hooks)``: stays a Call."""
+    if type(args) is tuple and len(args) > 1:
+        check_requires_grad(args[1])
     return Call(function, args)
 
 
@@ -220,50 +236,7 @@ def quantized_of(node: Node) -> TensorRef | None:
         return None
     storage, offset, shape, stride, *_ = data.args
     dtype = storage.dtype or DTYPES["uint8"]
-    return TensorRef(data.function, storage, offset, _integers(shape), _integers(stride), (), dtype)
-
-
-def check_extent(
-    storage: StorageRef,
-    dtype: DType,
-    offset: Node,
-    shape: tuple[Node, ...],
-    stride: tuple[Node, ...],
-    per_byte: int = 1,
-) -> None:
-    """Raise HostileCheckpoint unless every element of the tensor lies within its storage.
-
-    Where ``per_byte`` elements share one byte, each run along the last dimension starts with a new one.
-    """
-    if len(shape) != len(stride):
-        raise _broken("a tensor with more sizes than strides, or fewer", "tensor-dimensions")
-    if len(shape) > MAX_DIMS:
-        raise _broken(f"a tensor with {len(shape)} dimensions; at most {MAX_DIMS} are read", "tensor-dimensions")
-    if type(offset) is not int or not 0 <= offset <= MAX_BYTES:
-        raise _broken("a tensor with an impossible storage_offset", "tensor-extent")
-    count, end = 1, offset + 1
-    for size, step in zip(shape, stride, strict=True):
-        if type(size) is not int or type(step) is not int or not 0 <= size | step <= MAX_BYTES:
-            raise _broken("a tensor with an impossible size or stride", "tensor-extent")
-        count *= size
-        end += (size - 1) * step
-    if count * dtype.itemsize > MAX_BYTES:
-        raise _broken("a tensor with more elements than can be counted", "tensor-extent")
-    if per_byte > 1 and shape:
-        end = max(end, count // (shape[-1] or 1) * -(-shape[-1] // per_byte) * per_byte)
-    if count and -(-end // per_byte) * dtype.itemsize > storage.nbytes:
-        raise _broken(f"a tensor that reaches beyond the end of its storage {storage.key!r}", "tensor-extent")
-
-
-def _integers(node: Node) -> tuple[Node, ...]:
-    """A tensor's sizes or strides, which may also be a list or a ``torch.Size``."""
-    if type(node) is tuple:
-        return node
-    if type(node) is Call and type(node.function) is Global and node.function.full_name == "torch.Size":
-        node = node.args[0] if type(node.args) is tuple and len(node.args) == 1 else None
-    if type(node) not in {list, tuple}:
-        raise _broken("a tensor whose sizes or strides are no tuple", "tensor-arguments")
-    return tuple(node)
+    return TensorRef(data.function, storage, offset, integers_of(shape), integers_of(stride), (), dtype)
 
 
 def _dtype_of(storage_class: Global) -> DType | None:
@@ -273,13 +246,9 @@ def _dtype_of(storage_class: Global) -> DType | None:
             return None
         if storage_class.name in DTYPE_OF_STORAGE_CLASS:
             return DTYPE_OF_STORAGE_CLASS[storage_class.name]
-    raise _broken(f"a storage of the unknown class {storage_class.full_name[:200]!r}", "storage-class")
+    raise broken(f"a storage of the unknown class {storage_class.full_name[:200]!r}", "storage-class")
 
 
 def _text(node: Node) -> Node:
     """Python 2's str, where it was kept as bytes, as str."""
     return node.decode("ascii", "replace") if type(node) is bytes else node
-
-
-def _broken(what: str, rule: str) -> HostileCheckpoint:
-    return HostileCheckpoint(f"the checkpoint is damaged or forged: it describes {what}", rule=rule)

@@ -4,11 +4,13 @@ Plain values, containers and tensors are kept. A numpy scalar becomes the Python
 other kind (a custom class, a numpy array, a path) is left out, and its path is reported.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..values.manifest import Path
+from .loadable import can_be_called, has_right_metadata
+from .modules import detached
+from .pickle.hashing import is_hashable
 from .pickle.nodes import Call, Dict, Global, Node, Set, StorageRef, TensorRef
 from .torch_tensors import is_allowed, is_tensor, tensor_of
 from .tree import attributes_of, name_of, numpy_scalar, pairs_of, path_element
@@ -18,8 +20,6 @@ MAX_DEPTH = 100
 
 MAX_INT_BITS = 2032
 """torch's restricted unpickler reads integers of up to 255 bytes."""
-
-_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|npu|mtia|xla|meta|maia|privateuseone)(:[0-9]{1,3})?")
 
 ORDERED_DICT = "collections.OrderedDict"
 COUNTER = "collections.Counter"
@@ -136,8 +136,9 @@ def _plain(node: Node) -> Node:
 
 
 def _can_be_a_key(node: Node) -> bool:
-    """Plain values, and tuples of such; whether it can be hashed is the loader's to find out."""
-    return _plain(node) is not _LEFT_OUT or (isinstance(node, tuple) and _is_allowed_throughout(node))
+    """Plain values that Python hashes, and tuples of such. A mapping of one's own may have had others."""
+    is_allowed_as_it_is = _plain(node) is not _LEFT_OUT or (isinstance(node, tuple) and _is_allowed_throughout(node))
+    return is_allowed_as_it_is and is_hashable(node)
 
 
 def _object(node: Call | TensorRef | Global | Set) -> Node:
@@ -145,10 +146,12 @@ def _object(node: Call | TensorRef | Global | Set) -> Node:
     scalar = numpy_scalar(node)
     if scalar is not None:
         return scalar
+    if type(node) is TensorRef and node.function.name == "_rebuild_tensor_v3":
+        node = detached(node)  # torch writes requires_grad=True there, and cannot load it
     if _is_allowed_throughout(node):
         return node
     tensor = tensor_of(node)
-    if tensor is None:
+    if tensor is None or not has_right_metadata(tensor):
         return _LEFT_OUT
     rest = tuple(part if _is_allowed_throughout(part) else None for part in tensor.rest)
     return TensorRef(tensor.function, tensor.storage, tensor.offset, tensor.shape, tensor.stride, rest, tensor.dtype)
@@ -167,7 +170,7 @@ def _is_allowed_throughout(root: Node) -> bool:
             if not is_allowed(node):
                 return False
         elif isinstance(node, Call):
-            if not _is_allowed_call(node):
+            if not can_be_called(node):
                 return False
             stack += (node.function, node.args, *node.items, *node.states)
             stack += (part for pair in node.pairs for part in pair)
@@ -178,22 +181,12 @@ def _is_allowed_throughout(root: Node) -> bool:
         elif isinstance(node, (list, tuple)):
             stack += node
         elif isinstance(node, TensorRef):
+            if not has_right_metadata(node):
+                return False
             stack += node.rest
         elif _plain(node) is _LEFT_OUT:
             return False
     return True
-
-
-def _is_allowed_call(node: Call) -> bool:
-    """Whether torch makes an object of a call whose names it allows; its arguments are looked at by the caller."""
-    name, args = name_of(node), node.args
-    if name is None or node.how not in {"reduce", "newobj"} or not isinstance(args, tuple):
-        return False
-    if (node.pairs or node.states) and name not in {ORDERED_DICT, COUNTER}:
-        return False
-    if name == "torch.device":
-        return 0 < len(args) <= 2 and isinstance(args[0], str) and _DEVICE.fullmatch(args[0]) is not None
-    return not node.items
 
 
 def metadata_of(state_dict: Node) -> Node | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from app.errors import RefusedCheckpoint, StateroomError
 from app.formats.index import index
-from tests.deliver.planning import load, served_file, served_state_dict
+from tests.deliver.planning import served_file, served_state_dict
 from tests.differential.judge import Judge, Verdict
 
 CPU_SECONDS = 2.0
@@ -19,16 +19,14 @@ def check(data: bytes, judge: Judge) -> str:
     except RefusedCheckpoint:
         assert time.process_time() - began < CPU_SECONDS, "the refusal took too long"
         return "refused"
+    for component in manifest.components:
+        ours = _served(lambda name=component.name: served_state_dict(data, component=name))
+        assert ours is None or judge.loads(ours), f"component {component.name!r}: {judge.reason}"
     whole = _served(lambda: served_file(data))
     if whole is None:
         return "accepted, not served as a whole"
     verdict = judge.compare(data, whole)
     assert verdict is not Verdict.DIFFERENT, judge.reason
-    if verdict is Verdict.EQUAL:
-        for component in manifest.components:
-            ours = _served(lambda name=component.name: served_state_dict(data, component=name))
-            if ours is not None:
-                load(ours, map_location="cpu")
     return f"accepted: {verdict.value}"
 
 

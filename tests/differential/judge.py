@@ -22,6 +22,12 @@ MEMORY = 16 * 1024**3
 """Bytes of address space: a length that was damaged is answered with MemoryError, not with the machine's end."""
 
 
+ORIGINAL, OURS, BY_ITSELF = b"1", b"2", b"3"
+"""What the process is asked: to load a file and keep it, to load one and compare the two, to load one."""
+
+LOADED = "loaded"
+
+
 class Verdict(Enum):
     REFUSED = "stock torch does not read the original"
     EQUAL = "stock torch reads the same from both"
@@ -29,7 +35,7 @@ class Verdict(Enum):
 
 
 class Judge:
-    """Needs ``close``. ``compare`` starts the process, anew where the last file was its end."""
+    """Needs ``close``. Starts its process when it is asked, anew where the last file was its end."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -37,10 +43,15 @@ class Judge:
 
     def compare(self, original: bytes, ours: bytes) -> Verdict:
         """What torch.load(weights_only=True) makes of the two. ``reason`` says why where they are DIFFERENT."""
-        if self._ask(original) != "loaded":
+        if self._ask(ORIGINAL, original) != LOADED:
             return Verdict.REFUSED
-        self.reason = self._ask(ours)
+        self.reason = self._ask(OURS, ours)
         return Verdict.EQUAL if self.reason == "equal" else Verdict.DIFFERENT
+
+    def loads(self, data: bytes) -> bool:
+        """Whether torch.load(weights_only=True, map_location="cpu") reads a file. ``reason`` says why where not."""
+        self.reason = self._ask(BY_ITSELF, data)
+        return self.reason == LOADED
 
     def close(self) -> None:
         if self._process is not None:
@@ -48,7 +59,7 @@ class Judge:
             self._process.communicate()
             self._process = None
 
-    def _ask(self, data: bytes) -> str:
+    def _ask(self, question: bytes, data: bytes) -> str:
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__],
@@ -64,7 +75,7 @@ class Judge:
         late = threading.Timer(PATIENCE, process.kill)
         late.start()
         try:
-            send(process.stdin, data)
+            send(process.stdin, question + data)
             return receive(process.stdout).decode()
         except (BrokenPipeError, EOFError):
             self.close()
@@ -118,9 +129,9 @@ class Refusal(Exception):
     """What torch said instead of reading a file."""
 
 
-def load(data: bytes) -> Any:
+def load(data: bytes, **options: Any) -> Any:
     try:
-        return torch.load(io.BytesIO(data), weights_only=True)
+        return torch.load(io.BytesIO(data), weights_only=True, **options)
     except Exception as error:  # noqa: BLE001 - whatever torch says of a damaged file, it is a refusal
         return Refusal(str(error))
 
@@ -129,17 +140,23 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    expected: Any = None
     while True:
         try:
-            original = receive(sys.stdin.buffer)
+            request = receive(sys.stdin.buffer)
         except EOFError:
             return
-        expected = load(original)
-        send(sys.stdout.buffer, b"refused" if isinstance(expected, Refusal) else b"loaded")
-        if not isinstance(expected, Refusal):
-            found = load(receive(sys.stdin.buffer))
-            reason = repr(found) if isinstance(found, Refusal) else "equal" if equal(expected, found) else "unequal"
-            send(sys.stdout.buffer, reason.encode(errors="replace"))
+        question, data = request[:1], request[1:]
+        found = load(data, map_location="cpu") if question == BY_ITSELF else load(data)
+        if isinstance(found, Refusal):
+            answer = repr(found)
+        elif question == OURS:
+            answer = "equal" if equal(expected, found) else "unequal"
+        else:
+            answer = LOADED
+        if question == ORIGINAL:
+            expected = found
+        send(sys.stdout.buffer, answer.encode(errors="replace"))
 
 
 if __name__ == "__main__":

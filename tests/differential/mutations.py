@@ -120,6 +120,14 @@ def mutated(seed: int) -> tuple[str, bytes]:
     return name, bytes(data)
 
 
+def damaged(whole: bytes, times: int, random: Random) -> bytes:
+    """``whole`` with damage anywhere in it."""
+    data = bytearray(whole)
+    for _ in range(times):
+        random.choice(_WAYS[:-1])(data, random.randrange(len(data)), random)
+    return bytes(data)
+
+
 def _place(data: bytearray, random: Random) -> int:
     """Often near a mark of the structure, else anywhere."""
     if random.random() < 0.6:

@@ -1,6 +1,9 @@
 """Tensors and storages that are not there, or not where they say, are refused by name of the rule."""
 
+import io
+
 import pytest
+import torch
 
 from app.errors import HostileCheckpoint
 from app.formats.document import Document
@@ -89,6 +92,61 @@ def test_sizes_strides_and_offsets_are_integers(size: bytes) -> None:
     for offset, shape, stride in [(size, b"K\x01", b"K\x01"), (b"K\x00", size, b"K\x01"), (b"K\x00", b"K\x01", size)]:
         end = offset + shape + b"\x85" + stride + b"\x85\x89" + HOOKS + b"tR"
         assert rule(of_tensor(start + end)) == "tensor-extent"
+
+
+NO_FLAGS = (b"K\x01", b"K\x00", b"G" + bytes(8), text("x"), b")", b"]", HOOKS, storage(), tensor())
+DATA = b"K\x00K\x01\x85K\x01\x85"
+
+
+@pytest.mark.parametrize("flag", [b"N", *NO_FLAGS])
+def test_requires_grad_is_true_or_false(flag: bytes) -> None:
+    """torch 2.13 says "must be a bool" to each, with whatever function it is rebuilt."""
+    quantized = storage(32, kind="torch\nQInt8Storage") + DATA + b"N"
+    for rebuilt in (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage() + DATA + flag + HOOKS + b"tR",
+        b"ctorch._utils\n_rebuild_qtensor\n(" + quantized + flag + HOOKS + b"tR",
+        b"ctorch._utils\n_rebuild_parameter\n(" + tensor() + flag + HOOKS + b"tR",
+        b"ctorch._utils\n_rebuild_parameter_with_state\n(" + tensor() + flag + HOOKS + b"}tR",
+        b"ctorch.nn.parameter\nParameter\n(" + tensor() + flag + b"tR",
+    ):
+        assert rule(of_tensor(rebuilt)) == "requires-grad"
+        wrapped, arguments = rebuilt.removesuffix(b"R").split(b"(", 1)
+        wrapped += b"ctorch\nTensor\n(" + arguments + b"}"
+        assert rule(of_tensor(b"ctorch._tensor\n_rebuild_from_type_v2\n(" + wrapped + b"tR")) == "requires-grad"
+
+
+@pytest.mark.parametrize("flag", [b"N", b"\x88", *NO_FLAGS])
+def test_the_newest_function_takes_none_as_well(flag: bytes) -> None:
+    """torch writes True, and cannot load it again; we can."""
+    start = b"ctorch._utils\n_rebuild_tensor_v3\n(" + storage(32, kind="torch.storage\nUntypedStorage") + DATA
+    file = of_tensor(start + flag + HOOKS + b"ctorch\nfloat8_e5m2\ntR")
+    if flag in NO_FLAGS:
+        assert rule(file) == "requires-grad"
+    else:
+        document(file)
+
+
+@pytest.mark.parametrize("kind", ["Long", "Bool", "QInt8"])
+def test_integers_have_no_gradient(kind: str) -> None:
+    for function, more in (("_rebuild_tensor_v2", b""), ("_rebuild_qtensor", b"N")):
+        of = storage(4 if kind == "Long" else 32, kind=f"torch\n{kind}Storage")
+        start = f"ctorch._utils\n{function}\n(".encode() + of + DATA + more
+        assert rule(of_tensor(start + b"\x88" + HOOKS + b"tR")) == "requires-grad"
+        document(of_tensor(start + b"\x89" + HOOKS + b"tR"))
+
+
+@pytest.mark.parametrize("kind", ["Float", "ComplexFloat", "BFloat16"])
+def test_floats_and_complex_may_have_one(kind: str) -> None:
+    numel = {"Float": 8, "ComplexFloat": 4, "BFloat16": 16}[kind]
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage(numel, kind=f"torch\n{kind}Storage") + DATA
+    document(of_tensor(call + b"\x88" + HOOKS + b"tR"))
+
+
+@pytest.mark.parametrize("hooks", [b"N", b"]", b"}", b"K\x05", text("x"), b")"])
+def test_torch_takes_any_backward_hooks_and_so_do_we(hooks: bytes) -> None:
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage() + DATA + b"\x88" + hooks + b"tR"
+    document(of_tensor(call))
+    assert torch.load(io.BytesIO(of_tensor(call)), weights_only=True)["weight"].requires_grad
 
 
 def test_a_tensor_of_any_dtype_counts_in_its_own_elements() -> None:

@@ -73,8 +73,9 @@ def assert_refused(answer: httpx.Response, file: Hostile) -> None:
 
 
 def assert_served(model: HttpModel, shown: dict[str, Any], file: Hostile) -> None:
-    """Byte for byte, and tensor for tensor what torch reads of it, where torch does."""
+    """Byte for byte, and tensor for tensor what torch reads of it, where torch does; with all code that it names."""
     version = shown["version"]
+    assert file.names <= set(shown["unsafe_globals"]), file.name
     assert model.get(f"{version}/original") == file.data, file.name
     for path in ("", "/tensors", "/file", "/state_dict"):
         answer = model.http.get(model.url(f"{version}{path}"))

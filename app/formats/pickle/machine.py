@@ -16,6 +16,7 @@ from ...errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint
 from . import opcodes as op
 from .broken import Broken
 from .calls import GATHERERS, OPERATIONS, called, paired, pairs_of
+from .hashing import HASHING, Hashing
 from .limits import LIMITS, Limits
 from .literals import READERS, beyond_the_end, decimal, line, read_i32, read_u16, read_u32, read_u64
 from .memo import Memo
@@ -101,6 +102,7 @@ class _Machine:
         self.memo = Memo(limits.memo_slots)
         self.globals: dict[tuple[str, str], Global] = {}
         self.builders: dict[Global, Builder] = {}
+        self.hashing = Hashing(len(data))
 
     def run(self) -> tuple[Node, int]:
         """Run to STOP; what it leaves, and the position behind it.
@@ -188,9 +190,12 @@ class _Machine:
                     elif code == op.SETITEM:
                         last, middle = stack.pop(), stack.pop()
                         pairs_of(stack[-1]).append((middle, last))
+                        if type(middle) is not str:
+                            self.hashing.check_keys(stack[-1], (middle,))
                     elif code == op.SETITEMS:
                         gathered, stack = stack, outer.pop()
                         pairs_of(stack[-1]).extend(paired(gathered))
+                        self.hashing.check_keys(stack[-1], gathered[::2])
                     elif code == op.EMPTY_DICT:
                         stack.append(Dict())
                     elif code in OPERATIONS:
@@ -198,6 +203,10 @@ class _Machine:
                     elif code in GATHERERS:
                         gathered, stack = stack, outer.pop()
                         GATHERERS[code](stack, gathered)
+                        if code == op.DICT:
+                            self.hashing.check_keys(stack[-1], gathered[::2])
+                        elif code == op.ADDITEMS:
+                            self.hashing.check(gathered, "an item of a set")
                     elif code == op.POP:
                         if stack or not outer:
                             stack.pop()
@@ -214,6 +223,7 @@ class _Machine:
                     elif code == op.FROZENSET:  # a name as well: torch's restricted unpickler knows neither
                         gathered, stack = stack, outer.pop()
                         self._named("builtins", "frozenset", stack, outer)
+                        self.hashing.check(gathered, "an item of a set")
                         stack.append(Set(gathered, frozen=True))
                     else:
                         pos = self._rare(code, stack, pos, outer)
@@ -297,7 +307,15 @@ class _Machine:
             builder = self.hooks.builders.get(known.full_name)
             if builder is not None:
                 self.builders[known] = builder
+            elif known.full_name in HASHING:
+                self.builders[known] = self._hashed
         return known
+
+    def _hashed(self, function: Global, args: Node) -> Node:
+        """The call of a mapping or a set, with what it could hash."""
+        if args != ():
+            self.hashing.check_call(function, args)
+        return called(function, args)
 
     def _at(self, pos: int) -> str:
         return f"{self.record}, byte {pos}"

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.dtype import DTYPES, DType
-from ..torch_tensors import MAX_BYTES, MAX_DIMS
+from ..tensor_arguments import MAX_BYTES, MAX_DIMS
 
 MAX_TENSORS = 500_000
 MAX_METADATA = 4_000_000

@@ -11,7 +11,7 @@ from ...values.source import ByteSource
 from ...values.span import Span
 from ..document import Document
 from ..pickle.nodes import Call, Dict, Global, Node, StorageRef, TensorRef
-from ..torch_tensors import check_extent
+from ..tensor_arguments import check_extent
 from .header import Entry, Header, parse_header
 
 FORMAT = "safetensors"

@@ -15,13 +15,15 @@ from tests.hostile.make import HOOKS, integer, integers, text
 @dataclass(frozen=True, slots=True)
 class Hostile:
     """A file, and the rules it may be refused under (where there is no rule, the code). Without any it is stored,
-    inert; ``either``: it is refused under whichever rule, or stored.
+    inert; ``either``: it is refused under whichever rule, or stored. ``names`` is code that it names: it is stored with
+    the warning that it does.
     """
 
     name: str
     data: bytes
     rules: frozenset[str] = frozenset()
     either: bool = False
+    names: frozenset[str] = frozenset()
 
 
 Files = Iterator[Hostile]
@@ -32,8 +34,8 @@ def refused(name: str, data: bytes, *rules: str) -> Hostile:
     return Hostile(name, data, frozenset(rules))
 
 
-def inert(name: str, data: bytes) -> Hostile:
-    return Hostile(name, data)
+def inert(name: str, data: bytes, *names: str) -> Hostile:
+    return Hostile(name, data, names=frozenset(names))
 
 
 def survived(name: str, data: bytes) -> Hostile:

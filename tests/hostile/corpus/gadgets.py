@@ -6,6 +6,7 @@ CVE-2025-10155 to -10157, and the lists of unsafe imports that followed).
 """
 
 import struct
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 
 from tests.hostile.corpus.base import CONTAINERS, Files, inert, refused
@@ -211,15 +212,35 @@ def short(raw: bytes) -> bytes:
     return b"\x8c" + struct.pack("<B", len(raw)) + raw
 
 
+def in_python_3(name: str) -> str:
+    """What Python 3 looks up where a pickle of protocol 2 says ``name``."""
+    module, _, function = name.rpartition(".")
+    if (module, function) in NAME_MAPPING:
+        return ".".join(NAME_MAPPING[module, function])
+    return f"{IMPORT_MAPPING.get(module, module)}.{function}"
+
+
+def named(name: str, how: str) -> set[str]:
+    """What a call of ``name`` names."""
+    module = name.rpartition(".")[0]
+    return {
+        "getattr of it": {"builtins.getattr", f"{module}.__dict__"},
+        "the state of an object": {"argparse.Namespace", name},
+        "the factory of a defaultdict": {"collections.defaultdict", name},
+        "in a frozenset": {"builtins.frozenset", name},
+    }.get(how, {name})
+
+
 def files() -> Files:
     for name in NAMES:
         call = CALLS["GLOBAL, REDUCE"][0](*split(name))
         for container, wrapped in CONTAINERS.items():
-            yield inert(f"{container}: {name}", wrapped(call))
+            yield inert(f"{container}: {name}", wrapped(call), in_python_3(name))
     for how, (call_of, protocol) in CALLS.items():
         for name in ("os.system", "builtins.eval", "subprocess.Popen", "torch.storage._load_from_bytes"):
             for container, wrapped in CONTAINERS.items():
-                yield inert(f"{container}: {name}, {how}", wrapped(call_of(*split(name)), protocol))
+                data = wrapped(call_of(*split(name)), protocol)
+                yield inert(f"{container}: {name}, {how}", data, *named(name, how))
     for name in ("torch.distributed.tensor.DTensor", "torch.distributed._shard.sharded_tensor.api.ShardedTensor"):
         for container, wrapped in CONTAINERS.items():
             yield refused(f"{container}: {name}", wrapped(CALLS["GLOBAL, REDUCE"][0](*split(name))), "sharded-tensor")

@@ -38,7 +38,14 @@ def files() -> Files:
         primes = b"".join(b"\x8a\x10" + (n * (2**61 - 1)).to_bytes(16, "little") + b"N" for n in range(50 * THOUSAND))
         yield inert(f"{container}: 50,000 integers with one hash", wrapped(b"}(" + primes + b"u"))
         yield inert(f"{container}: one key 100,000 times", wrapped(b"}(" + (b"K\x01N" * 100_000) + b"u"))
-        yield inert(f"{container}: a set of 20,000 lists", wrapped(b"\x8f(" + b"]" * 20_000 + b"\x90", 4))
+        yield inert(f"{container}: a set of 20,000 tuples", wrapped(b"\x8f(" + b"N\x85" * 20_000 + b"\x90", 4))
+        yield refused(
+            f"{container}: a set of 20,000 lists", wrapped(b"\x8f(" + b"]" * 20_000 + b"\x90", 4), "unhashable"
+        )
+        long = b"(" + b"N" * 10_000 + b"tq\0" + b"0}" + b"h\0Ns" * 10_000
+        yield refused(f"{container}: one long tuple a key again and again", wrapped(long), "paths")
+        laughs = b")" + b"".join(b"q%bh%b\x86" % (bytes([n]), bytes([n])) for n in range(200))
+        yield refused(f"{container}: a key of tuples that share each other", wrapped(b"}" + laughs + b"Ns"), "paths")
 
 
 def slots(container: str) -> Files:

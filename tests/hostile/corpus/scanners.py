@@ -44,11 +44,12 @@ def files() -> Files:
             "as a key": b"}" + EVIL + b"Ns",
             "twice": EVIL + b"0" + EVIL,
         }.items():
-            yield inert(f"{container}: code {what}", wrapped(payload))
+            names = () if what in {"as bytes", "as text"} else ("os.system",)
+            yield inert(f"{container}: code {what}", wrapped(payload), *names)
         loads = b"cpickle\nloads\n" + nested + b"\x85R"
-        yield inert(f"{container}: a pickle in a pickle", wrapped(loads))
+        yield inert(f"{container}: a pickle in a pickle", wrapped(loads), "pickle.loads")
         tarred = b"ctorch.storage\n_load_from_bytes\n" + stock.dumps(HONEST["legacy"], 2)[2:-1] + b"\x85R"
-        yield inert(f"{container}: a checkpoint in a pickle", wrapped(tarred))
+        yield inert(f"{container}: a checkpoint in a pickle", wrapped(tarred), "torch.storage._load_from_bytes")
     yield from disguised()
     yield from zips()
     yield from legacy_heads()

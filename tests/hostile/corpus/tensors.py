@@ -83,7 +83,11 @@ def files() -> Files:
         ):
             for args in (b")", b"N\x85", b"((t"):
                 call = f"ctorch._utils\n{name}\n".encode() + args.replace(b"((t", b"(])t") + b"R"
-                yield inert(f"{container}: {name} of {args!r}", wrapped(call))
+                made = f"{container}: {name} of {args!r}"
+                if name == "_rebuild_parameter" and args == b"((t":
+                    yield refused(made, wrapped(call), "requires-grad")
+                else:
+                    yield inert(made, wrapped(call))
 
 
 def quantized(end: bytes, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> bytes:

@@ -2,7 +2,7 @@
 
 import struct
 
-from tests.hostile.corpus.base import AROUND, Files, inert, pickle, refused, storage, tensor, zip_of
+from tests.hostile.corpus.base import AROUND, Files, Hostile, inert, pickle, refused, storage, tensor, zip_of
 from tests.hostile.make import integer, text
 
 WORDS = {
@@ -84,7 +84,8 @@ def files() -> Files:
         for name, number in NUMBERS.items():
             for fact in ("epoch", "step", "loss", "accuracy"):
                 yield inert(f"{container}: {fact} {name}", around(root(model, (text(fact), number))))
-            yield inert(f"{container}: a key {name}", around(root(model, (number, weight))))
+            rules = {"unhashable"} if name in {"a list", "itself"} else set()
+            yield Hostile(f"{container}: a key {name}", around(root(model, (number, weight))), frozenset(rules))
             yield inert(f"{container}: an optimizer's lr {name}", around(root(model, optimizer(text("lr"), number))))
     yield refused(
         "a key of 5,000 letters",
