@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from tests.functional.torch_files import same
+from tests.differential.equality import equal
 from tests.server import ROOT, server_environment
 
 PATIENCE = 60.0
@@ -84,34 +84,6 @@ def receive(file: BinaryIO) -> bytes:
         raise EOFError
     (length,) = struct.unpack("<Q", head)
     return file.read(length)
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Equal in every bit, and shared where it is shared: views of one storage stay views of one storage."""
-    return same(one, other) and _places(one) == _places(other)
-
-
-def _places(tree: Any) -> list[tuple[int, int]]:
-    """For each tensor which storage it lies in, numbered in order, and where."""
-    numbers: dict[int, int] = {}
-    places: list[tuple[int, int]] = []
-
-    def visit(node: Any) -> None:
-        if isinstance(node, torch.Tensor):
-            if node.layout is torch.strided and not node.is_nested and node.device.type != "meta":
-                storage = node.untyped_storage()
-                if storage.nbytes():
-                    number = numbers.setdefault(storage.data_ptr(), len(numbers))
-                    places.append((number, node.storage_offset()))
-        elif isinstance(node, dict):
-            for value in node.values():
-                visit(value)
-        elif isinstance(node, list | tuple):
-            for value in node:
-                visit(value)
-
-    visit(tree)
-    return places
 
 
 class Refusal(Exception):
