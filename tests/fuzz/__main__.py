@@ -6,6 +6,7 @@ With files, those are read and judged once more: a finding says how to see it ag
 import argparse
 import hashlib
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,14 +35,15 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="one of an earlier run, to go on with its corpus")
     parser.add_argument("files", type=Path, nargs="*")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.simplefilter("ignore")  # torch's, of what is wrong with a file
     if asked.files:
         return again(asked.files)
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="stateroom-fuzz-"))
-    for name in ("corpus", "sampled", "findings"):
+    for name in ("seeds", "corpus", "sampled", "findings"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for data in seeds():
-        (folder / "corpus" / hashlib.sha1(data).hexdigest()).write_bytes(data)
+        (folder / "seeds" / hashlib.sha1(data).hexdigest()).write_bytes(data)
     findings = Findings(folder / "findings")
     judging = Judging(folder, findings)
     each = Asked(-(-asked.executions // asked.jobs), asked.seconds, asked.seed)
@@ -60,7 +62,7 @@ def main() -> int:
             running = [job for job in running if job.goes_on()]
         seconds = time.monotonic() - began
         judging.catch_up(time.monotonic() + LAST_JUDGED)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # SIGTERM too: what was found until then is told
         seconds = time.monotonic() - began
     finally:
         for job in jobs:
@@ -89,6 +91,7 @@ def tell(jobs: list[Job], seconds: float, judging: Judging, findings: Findings) 
     rows = {
         "executions": count.executions,
         "executions a second": round(count.executions / seconds),
+        "executions a second of CPU": round(count.executions * 1e9 / max(1, count.cpu)),
         "accepted": count.accepted,
         "refused": count.executions - count.accepted,
         "given up as slow, read again": count.slow,

@@ -42,8 +42,7 @@ class Job:
         self._process = self._start()
 
     def count(self) -> Count:
-        total, before = self._total(), self._before
-        return Count(total.executions - before.executions, total.accepted - before.accepted, total.slow - before.slow)
+        return self._total() - self._before
 
     def coverage(self) -> tuple[int, int, int]:
         """Edges, features and files of the corpus, as libFuzzer counts them."""

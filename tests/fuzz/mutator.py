@@ -19,6 +19,7 @@ _FLAGS = (0, 1, 2, 8, 0x40, 0x800, 0x808)
 _AFTER_A_VALUE = (b"\x85", b"0", b"2", b"Q", b")R", b")\x81", b"}b", b"Na", b"NNs", b"\x94")
 """Opcodes that take a value and leave one, or two, or none."""
 MOST_LEARNT = 2000
+LARGEST_LEARNT = 1500
 _LONGEST_VALUE = 60
 """Tokens of a value that is kept to be put elsewhere."""
 
@@ -65,6 +66,9 @@ class Mutator:
         return new[:max_size] or b"\0"
 
     def learn(self, accepted: bytes) -> None:
+        """To go on from it, while it is small: changes of changes grow."""
+        if len(accepted) > LARGEST_LEARNT:
+            return
         if len(self.accepted) < MOST_LEARNT:
             self.accepted.append(accepted)
         else:

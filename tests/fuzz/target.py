@@ -1,7 +1,7 @@
 """One process that fuzzes until libFuzzer ends it: ``python -m tests.fuzz.target FOLDER JOB [libFuzzer's arguments]``.
 
-What it counts is in ``FOLDER/counts-JOB`` (``counts``); some of what is accepted, or slow, in ``FOLDER/sampled``. Files
-that reach lines that none did before are kept by libFuzzer in ``FOLDER/corpus``.
+It starts from ``FOLDER/seeds`` and ``FOLDER/corpus``, where libFuzzer keeps files that reach what none did before.
+What it counts is in ``FOLDER/counts-JOB`` (``counts``); some of what is accepted, or slow, in ``FOLDER/sampled``.
 """
 
 import gc
@@ -73,11 +73,13 @@ def mutate(data: bytes, max_size: int) -> bytes:
 
 def main() -> None:
     folder, job, *arguments = sys.argv[1:]
-    corpus = Path(folder) / "corpus"
-    mutator = Mutator([path.read_bytes() for path in sorted(corpus.iterdir())], mutate)
+    seeds = Path(folder) / "seeds"
+    mutator = Mutator([path.read_bytes() for path in sorted(seeds.iterdir())], mutate)
     target = Target(Path(folder), job, mutator)
     gc.freeze()
-    atheris.Setup([sys.argv[0], *arguments, str(corpus)], target.one, custom_mutator=mutator)
+    atheris.Setup(
+        [sys.argv[0], *arguments, str(Path(folder) / "corpus"), str(seeds)], target.one, custom_mutator=mutator
+    )
     atheris.Fuzz()
 
 
