@@ -97,6 +97,17 @@ def load(data: bytes) -> Any:
         return Refusal(str(error))
 
 
+def _alike(expected: Any, found: Any) -> bool:
+    try:
+        return equal(expected, found)
+    except Exception:  # torch has loaded what it cannot look at: then it can't at the original either
+        try:
+            equal(expected, expected)
+        except Exception:  # noqa: BLE001 - an internal assertion, most often
+            return True
+        raise
+
+
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
@@ -110,7 +121,7 @@ def main() -> None:
         send(sys.stdout.buffer, b"refused" if isinstance(expected, Refusal) else b"loaded")
         if not isinstance(expected, Refusal):
             found = load(receive(sys.stdin.buffer))
-            reason = repr(found) if isinstance(found, Refusal) else "equal" if equal(expected, found) else "unequal"
+            reason = repr(found) if isinstance(found, Refusal) else "equal" if _alike(expected, found) else "unequal"
             send(sys.stdout.buffer, reason.encode(errors="replace"))
 
 

@@ -8,7 +8,8 @@ import torch
 
 from tests.differential.equality import equal
 from tests.differential.judge import Judge, Verdict
-from tests.hostile.make import text, with_tensor
+from tests.hostile.make import of_tensor, tensor, text, with_tensor
+from tests.hostile.make import storage as storage_of
 
 NAN, OTHER_NAN = float("nan"), struct.unpack("<d", struct.pack("<Q", 0x7FF8000000000001))[0]
 BASE = torch.arange(6.0)
@@ -37,6 +38,7 @@ def test_what_is_equal_is_called_equal() -> None:
         ({NAN: 1}, {float("nan"): 1}),
         (cycle(), cycle()),
         (storage(), storage()),
+        (torch.UntypedStorage(8, device="meta"), torch.UntypedStorage(8, device="meta")),
         ({1, "a"}, {"a", 1}),
         ([shared, shared], [shared, shared]),
         (torch.ones(1).expand(1 << 40, 2), torch.ones(1).expand(1 << 40, 2)),
@@ -57,6 +59,7 @@ def test_what_differs_is_called_unequal() -> None:
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
         (1, True),
         (storage(), torch.TypedStorage([1.0, 3.0], dtype=torch.float32)),
+        (torch.UntypedStorage(8, device="meta"), torch.UntypedStorage(9, device="meta")),
         ({1, "a"}, {"a", 2}),
         ([shared, shared], [[], []]),
         ([[], []], [shared, shared]),
@@ -72,4 +75,9 @@ def test_what_differs_is_called_unequal() -> None:
 
 def test_a_list_in_itself_is_not_the_judges_end(judge: Judge) -> None:
     file = with_tensor(b"]q\x00h\x00a" + text("y") + b"N")
+    assert judge.compare(file, file) is Verdict.EQUAL
+
+
+def test_a_tensor_that_torch_cannot_look_at_is_not_the_judges_end(judge: Judge) -> None:
+    file = of_tensor(tensor(of=storage_of(kind="torch\nQInt32Storage")))
     assert judge.compare(file, file) is Verdict.EQUAL
