@@ -1,10 +1,11 @@
-# The verbs: demo | serve | test | check | stress | real | bench. Each makes what it needs of .venv first; nothing else is touched.
+# The verbs: demo | serve | test | check | stress | real | fuzz | bench. Each makes what it needs of .venv first; nothing
+# else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check stress real bench
+.PHONY: demo serve test check stress real fuzz bench
 
 demo: .venv/demo
 	$(BIN)/python -m demo
@@ -29,10 +30,13 @@ stress: .venv/dev
 real: .venv/dev
 	$(BIN)/python -m tests.real $(REAL)
 
+fuzz: .venv/fuzz
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# Three stamps, each adding to the one before: to serve needs neither torch nor a linter. A change of what they
+# Four stamps, each adding to the one before: to serve needs neither torch nor a linter. A change of what they
 # depend on makes .venv anew.
 .venv/serve: pyproject.toml client/pyproject.toml constraints.txt
 	@echo "Making .venv: a few seconds to serve, half a minute with torch. Only the first time."
@@ -46,4 +50,8 @@ bench: .venv/dev
 
 .venv/dev: .venv/demo
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+.venv/fuzz: .venv/dev
+	$(PIP) -e '.[fuzz]'
 	@touch $@

@@ -49,8 +49,9 @@ def encode(manifest: Manifest) -> bytes:
         document["metadata"] = dict(manifest.metadata)
     if manifest.keys:
         document["keys"] = manifest.keys
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
-    return zlib.compress(text.encode("ascii"), 1)
+    # Two halves of a character are two characters in Python, and one as JSON's escapes: they are kept unescaped.
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    return zlib.compress(text.encode("utf-8", "surrogatepass"), 1)
 
 
 def decode(data: bytes | memoryview) -> Manifest:

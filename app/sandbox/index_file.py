@@ -77,4 +77,5 @@ def index_in_child(path: bytes) -> Sequence[bytes]:
     """What the child does: index, and give manifest and facts as byte strings."""
     with Path(path.decode()).open("rb") as file:
         found = index(FileBytes(file.fileno()))
-    return encode(found.manifest), json.dumps(asdict(found.facts)).encode()
+    facts = json.dumps(asdict(found.facts), ensure_ascii=False)  # as in the manifest: half characters stay halves
+    return encode(found.manifest), facts.encode("utf-8", "surrogatepass")

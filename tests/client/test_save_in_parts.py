@@ -18,7 +18,7 @@ from stateroom._pickled import Pickled
 from stateroom._split import split_file
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
 from tests.conftest import StartServer
-from tests.differential.judge import equal
+from tests.differential.equality import equal
 from tests.differential.objects import checkpoints
 from tests.proxy import answered, body_half_sent, body_sent, proxy_to
 from tests.server import Server

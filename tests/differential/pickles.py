@@ -11,7 +11,8 @@ from random import Random
 import torch
 
 from tests.deliver.planning import save
-from tests.differential.mutations import damaged, honest
+from tests.differential.damage import damaged_anywhere
+from tests.differential.mutations import honest
 from tests.formats.zips import Entry, Zip
 
 
@@ -86,10 +87,10 @@ def damaged_pickle(seed: int) -> tuple[str, bytes]:
     name, whole = random.choice(list(_wholes().items()))
     times = random.choice((1, 1, 1, 2, 2, 3, 4))
     if not zipfile.is_zipfile(io.BytesIO(whole)):
-        return name, damaged(whole, times, random)
+        return name, damaged_anywhere(whole, times, random)
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         records = {entry.partition("/")[2]: archive.read(entry) for entry in archive.namelist()}
-    pickle = damaged(records.pop("data.pkl"), times, random)
+    pickle = damaged_anywhere(records.pop("data.pkl"), times, random)
     entries = [Entry(b"archive/data.pkl", pickle, crc32=0)]
     for record, data in records.items():
         if record not in {".format_version", ".storage_alignment"}:

@@ -161,8 +161,13 @@ def test_tied_weights_name_one_storage():
 
 @pytest.mark.parametrize(
     "obj",
-    [{"w": W}, {"model": {"\ud800": W}, "o": optimizer(torch.optim.Adam), "epoch": 1}, [B, (W, {"x": B.half()})]],
-    ids=["flat", "general", "list"],
+    [
+        {"w": W},
+        {"model": {"\ud800": W}, "o": optimizer(torch.optim.Adam), "epoch": 1},
+        [B, (W, {"x": B.half()})],
+        {"\ud83d\ude00": {"\ud83d\ude00": W, "\U0001f600": B}, "\U0001f600": {"é": W}},
+    ],
+    ids=["flat", "general", "list", "two halves of a character beside it"],
 )
 def test_a_manifest_survives_its_encoding(obj):
     manifest = index_of(obj).manifest
