@@ -15,7 +15,8 @@ from typing import IO, Any, cast
 from ._errors import DigestMismatch
 from ._layout import Layout, Stored
 from ._memory import address_of, expect
-from ._receive import Memory, Place, Receiver
+from ._pieces import Memory, Place
+from ._receive import Receiver
 from ._torch import load, require_torch
 from ._virtual_zip import VirtualZip
 from ._zip_tail import crc32s_in
@@ -41,6 +42,7 @@ class Hollow:
         self.storages: dict[int, Any] = {}
         if layout.pickle is None:
             raise ValueError("only a torch file has a pickle")
+        receiver.expects(sum(each.size for each in (layout.pickle, *layout.storages)))
         pickle = bytearray(layout.pickle.size)
         receiver.fill([(layout.pickle, Memory(memoryview(pickle)))])
         file = VirtualZip(bytes(pickle), [each.size for each in layout.storages], self._ask)
@@ -50,6 +52,16 @@ class Hollow:
             self._asked, self.storages = None, {}
             self._layout = layout.looked_at()
             self.value = self._load(file, weights_only=weights_only)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether ``fill`` has got as far as to its first byte."""
+        return self._receiver.has_begun
+
+    @property
+    def finished(self) -> list[int]:
+        """The numbers of those that it has received whole."""
+        return [n for n in self.storages if self._layout.storages[n].start in self._receiver.finished]
 
     def fill(self, instead: Mapping[int, memoryview] = MappingProxyType({})) -> None:
         """Fetch all bytes that are not there yet: those of the storages ``instead`` into other memory."""
