@@ -53,6 +53,8 @@ class Connection:
         if verifies:
             fields["Stateroom-Verifies"] = "client"
         if self._through_httpx:
+            if self._response is not None:
+                self._response.close()
             self._response = self._server.open(path, (), fields, patience)
             pieces = _Pieces(self._response.iter_raw())
             return _from(pieces, self._response.status_code, self._response.headers, start, etag)

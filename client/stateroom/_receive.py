@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 
@@ -42,6 +43,22 @@ class Tally:
             self.done = min(self.done + count, self.total)
             if self.progress is not None:
                 self.progress(self.label, self.done, self.total)
+
+
+class _Ours(Exception):
+    """An error of this machine, a full disk say, which is no broken connection."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _Ours(error) from error
 
 
 class Receiver:
@@ -132,11 +149,13 @@ class Receiver:
                 if not count:
                     raise ConnectionResetError(f"the body ended {left} bytes early")
                 received = room[:count]
-                piece.place.put(piece.at(reading.position), received)
+                with _ours():
+                    piece.place.put(piece.at(reading.position), received)
                 reading.took(received)
                 patience.succeeded()
                 if piece.stored is not None and not piece.damaged:
-                    self._tally.add(count)
+                    with _ours():
+                        self._tally.add(count)
             if reading.is_good():
                 self._finish(piece)
             else:
@@ -213,7 +232,8 @@ class _Crew:
                 if thread.ident is not None:
                     thread.join()
         if self._errors:
-            raise self._errors[0]
+            error = self._errors[0]
+            raise error.error if isinstance(error, _Ours) else error
 
     def _run(self, connection: Connection) -> None:
         spare = memoryview(bytearray(SLICE))

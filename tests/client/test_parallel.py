@@ -545,6 +545,28 @@ def test_a_staged_load_touches_nothing_before_all_is_verified(relayed: tuple[Fau
     assert not any(parameter.any() for parameter in net.parameters())
 
 
+def test_bytes_for_another_device_are_copied_there() -> None:
+    from stateroom._device import Device
+
+    storage = torch.UntypedStorage(10)
+    place, spare = Device(storage), memoryview(bytearray(4))
+    for at in (0, 4, 6):
+        room = place.room(at, spare)
+        room[:] = bytes(range(at, at + 4))
+        place.put(at, room)
+    assert bytes(storage.tolist()) == bytes(range(10))
+
+
+def test_a_full_disk_is_no_broken_connection(server: Server, big: str) -> None:
+    from stateroom._routes import Routes
+
+    with Client(server.base_url) as client, Path("/dev/full").open("r+b") as full:
+        model = client.model(big)
+        routes: Routes = model._routes
+        with pytest.raises(OSError, match="No space left"):
+            routes.original_into(full, model.checkpoint("latest"))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 def test_storages_are_moved_straight_to_a_gpu(server: Server, big: str) -> None:
     state = Client(server.base_url).model(big).state_dict("latest", map_location="cuda:0")
