@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import (
+    client_download,
     derived_downloads,
     footprint,
     many_checkpoints,
@@ -23,6 +24,7 @@ QUESTIONS = {
     script.__name__.rpartition(".")[2]: script
     for script in (
         plain_download,
+        client_download,
         plain_upload,
         warm_start,
         derived_downloads,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 
 NGINX = """\
@@ -44,13 +45,19 @@ class Peer:
     start: Callable[[str, Path, int], list[str]]
 
     @property
+    def _found(self) -> str | None:
+        """In an environment of its own beside ours (``.venv-mlflow``), or wherever programs are looked for."""
+        own = ROOT / f".venv-{self.program}" / "bin"
+        return shutil.which(self.program, path=str(own)) or shutil.which(self.program)
+
+    @property
     def installed(self) -> bool:
-        return shutil.which(self.program) is not None
+        return self._found is not None
 
     @contextmanager
     def running(self, folder: Path) -> Iterator[str]:
         """Its URL, while it runs."""
-        program = shutil.which(self.program)
+        program = self._found
         assert program is not None
         (folder / "files").mkdir(parents=True)
         with socket.create_server(("127.0.0.1", 0)) as free:

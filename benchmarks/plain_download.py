@@ -1,4 +1,4 @@
-"""How fast does one plain connection deliver the file that was uploaded? (P1 is the client's, over several.)"""
+"""How fast does one plain connection deliver the file that was uploaded?"""
 
 from collections.abc import Iterator
 
@@ -27,9 +27,4 @@ def rows(bench: Bench) -> Iterator[Row]:
         f"{rate(size, ours):.2f} GB/s",
         f"{rate(size, limit):.2f} GB/s raw sendfile",
         f"{ratio:.2f}",
-    )
-    yield Row(
-        "P1",
-        "client.state_dict, verified, fresh memory, against parallel nginx ranges and MLflow",
-        verdict="not yet built",
     )

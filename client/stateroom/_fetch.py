@@ -13,9 +13,8 @@ from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotFound
 from ._hollow import Hollow
 from ._http import Http, json_of
 from ._layout import Layout, layout_of
-from ._progress import Progress
 from ._query import Params
-from ._receive import Receiver, Tally
+from ._receive import Receiver
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,12 @@ class Fetching:
         return Hollow(self.receiver, self.layout, map_location, weights_only=weights_only)
 
 
-def fetching(
-    http: Http, path: str, params: Params, *, label: str, connections: int, verify: bool, progress: Progress | None
-) -> Fetching | None:
-    """By the index at ``path``; None where there is none, or one that tells too little."""
-    patience = http.patience()
+def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | None] | None:
+    """From the index at ``path``, with what the file leaves out; None where there is none, or one that tells too
+    little.
+    """
     try:
-        response = http.open(path, params, {}, patience)
+        response = http.open(path, params, {}, http.patience())
     except NotFound as error:
         if isinstance(error, (ModelNotFound, CheckpointNotFound)):
             raise
@@ -56,10 +54,5 @@ def fetching(
     finally:
         response.close()
     layout = layout_of(json_of(response))
-    if layout is None:
-        return None
-    wanted = [*layout.storages, *([layout.pickle] if layout.pickle else [])]
-    tally = Tally(label, sum(each.size for each in wanted), progress)
-    receiver = Receiver(http, layout, connections=connections, verify=verify, tally=tally)
     left_out = response.headers.get("Stateroom-Left-Out")
-    return Fetching(layout, receiver, unquote(left_out) if left_out else None)
+    return None if layout is None else (layout, unquote(left_out) if left_out else None)

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import IO, Any, cast
 
+from ._device import Device
 from ._errors import DigestMismatch
 from ._layout import Layout, Stored
 from ._memory import address_of, expect
-from ._receive import Memory, Place, Receiver
+from ._pieces import Memory, Place
+from ._receive import Receiver
 from ._torch import load, require_torch
 from ._virtual_zip import VirtualZip
 from ._zip_tail import crc32s_in
@@ -41,6 +43,7 @@ class Hollow:
         self.storages: dict[int, Any] = {}
         if layout.pickle is None:
             raise ValueError("only a torch file has a pickle")
+        receiver.expects(sum(each.size for each in (layout.pickle, *layout.storages)))
         pickle = bytearray(layout.pickle.size)
         receiver.fill([(layout.pickle, Memory(memoryview(pickle)))])
         file = VirtualZip(bytes(pickle), [each.size for each in layout.storages], self._ask)
@@ -51,18 +54,35 @@ class Hollow:
             self._layout = layout.looked_at()
             self.value = self._load(file, weights_only=weights_only)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether ``fill`` has got as far as to its first byte."""
+        return self._receiver.has_begun
+
+    @property
+    def finished(self) -> list[int]:
+        """The numbers of those that it has received whole."""
+        return [n for n in self.storages if self._layout.storages[n].start in self._receiver.finished]
+
     def fill(self, instead: Mapping[int, memoryview] = MappingProxyType({})) -> None:
         """Fetch all bytes that are not there yet: those of the storages ``instead`` into other memory."""
         places: dict[int, Place] = {}
-        for number, storage in self.storages.items():
-            on_cpu = number in instead or storage.device.type == "cpu"
-            view = (instead[number] if number in instead else expect(storage)) if on_cpu else None
-            places[number] = Device(storage) if view is None else Memory(view)
         stored = self._layout.storages
+        for number, storage in self.storages.items():
+            if number in instead:
+                places[number] = Memory(instead[number])
+            elif storage.device.type == "cpu":
+                places[number] = Memory(expect(storage))
+            elif self._is_checked_by_crc32(stored[number]):
+                places[number] = Memory(memoryview(bytearray(stored[number].size)))
+            else:
+                places[number] = Device(storage)
         self._receiver.fill([(stored[number], place) for number, place in places.items()])
         for number, place in places.items():
             if isinstance(place, Memory) and self._is_checked_by_crc32(stored[number]):
                 self._crc32s[number] = zlib.crc32(place.view)
+                if self.storages[number].device.type != "cpu":
+                    Device(self.storages[number]).put(0, place.view)
         self._check_crc32s()
 
     def _load(self, file: VirtualZip, *, weights_only: bool) -> Any:
@@ -125,18 +145,3 @@ class Hollow:
         for number, crc32 in self._crc32s.items():
             if expected.get(f"archive/data/{number}") != crc32:
                 raise DigestMismatch(f"what was fetched is damaged: data/{number} doesn't match its CRC-32")
-
-
-class Device:
-    """Memory of another device, which is copied to from a buffer in this one's."""
-
-    def __init__(self, storage: Any) -> None:
-        torch = require_torch("loading")
-        self._bytes = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-
-    def room(self, at: int, spare: memoryview) -> memoryview:
-        return spare
-
-    def put(self, at: int, received: memoryview) -> None:
-        torch = require_torch("loading")
-        self._bytes[at : at + len(received)].copy_(torch.frombuffer(received, dtype=torch.uint8))

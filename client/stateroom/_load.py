@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ._checkpoint import Checkpoint
+from ._fetch import Fetching
+from ._in_place import Coming
 from ._query import Ref, Selection, device_tag
 from ._routes import Routes
 from ._torch import load, require_torch
@@ -33,6 +35,31 @@ def load_object(routes: Routes, checkpoint: Checkpoint, map_location: Any, *, we
         return hollow.value
     with routes.file(checkpoint, device) as file:
         return load(file, map_location, weights_only=weights_only)
+
+
+def component_of(routes: Routes, checkpoint: Checkpoint, selection: Selection, *, label: str) -> Coming:
+    """One component, for this machine's own memory."""
+    fetching = routes.state_dict_fetching(checkpoint, selection, "cpu", label=label, derived=False)
+    if fetching is not None:
+        return _coming(fetching)
+    with routes.state_dict(checkpoint, selection, "cpu", label=label) as file:
+        return Coming(load(file, "cpu", weights_only=True), None)
+
+
+def matched(routes: Routes, download: str | None, *, label: str) -> Coming:
+    """What a match said to download."""
+    if download is None:
+        return Coming({}, None)
+    fetching = routes.matched_fetching(download, label=label)
+    if fetching is not None:
+        return _coming(fetching)
+    with routes.matched(download, label=label) as file:
+        return Coming(load(file, "cpu", weights_only=True), None)
+
+
+def _coming(fetching: Fetching) -> Coming:
+    hollow = fetching.hollow("cpu", weights_only=True)
+    return Coming(hollow.value, hollow)
 
 
 def _derived(map_location: Any) -> bool:

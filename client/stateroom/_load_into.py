@@ -2,64 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from ._checkpoint import Checkpoint
 from ._errors import InvalidRequest, NoKeysMatched, PartialLoadError, StateDictMismatch
+from ._in_place import Coming
+from ._load import component_of, matched
 from ._query import Ref, Selection
 from ._report import Mismatch, Report, misfit
 from ._routes import Routes
-from ._torch import is_dense, load, target_tensors, unwrap
+from ._torch import is_dense, target_tensors, unwrap
 
 
 class Target(Protocol):
-    """Something that a component is loaded into."""
+    """Something that a component is loaded into.
+
+    ``touched`` says whether it may have changed by now, ``in_place`` which keys are known to be loaded.
+    """
 
     report: Report
+    touched: bool
+    in_place: tuple[str, ...]
 
     def fetch(self) -> Any:
         """The state, complete and checked; the target is not touched."""
 
     def put(self, state: Any) -> None: ...
 
+    def load(self) -> None:
+        """``fetch`` and ``put`` in one, with less memory if that can be."""
+
 
 class ModuleTarget:
-    """A module. Making one asks the server what fits, and raises StateDictMismatch if torch would not load it."""
+    """A module, and what is to be loaded into it. ``strict`` is load_state_dict's."""
 
-    def __init__(
-        self, routes: Routes, checkpoint: Checkpoint, component: str | None, module: Any, *, strict: bool
-    ) -> None:
-        self._routes = routes
-        self._checkpoint = checkpoint
+    def __init__(self, report: Report, coming: Callable[[], Coming], module: Any, *, strict: bool) -> None:
+        self.report = report
+        self.touched = False
+        self.in_place: tuple[str, ...] = ()
+        self._coming = coming
         self._module = module
         self._strict = strict
-        self._selection = Selection(component=component)
-        self.report, self._download = _match(routes, checkpoint, self._selection, module)
-        _refuse(misfit(self.report, strict=strict), checkpoint, module)
-        if strict:  # then they are fetched with all the rest, and torch says whether they fit
-            keys = (*self.report.matched_keys, *self.report.skipped_keys)
-            self.report = replace(self.report, matched_keys=keys, skipped_keys=())
 
     def fetch(self) -> Any:
-        """When all keys must be there, the component as it is, extra state and all; else only what fits."""
-        label = str(self._checkpoint)
-        if not self._strict:
-            return _fetch_matched(self._routes, self._download, label)
-        with self._routes.state_dict(self._checkpoint, self._selection, "cpu", label=label) as file:
-            state = load(file, "cpu", weights_only=True)
-        keys = self._module.state_dict().keys()
-        found = Report(
-            str(self._checkpoint),
-            missing_keys=tuple(key for key in keys if key not in state),
-            unexpected_keys=tuple(key for key in state if key not in keys),
-        )
-        _refuse(misfit(found, strict=True), self._checkpoint, self._module)
-        return state
+        return self._coming().complete()
 
     def put(self, state: Any) -> None:
+        self.touched = True
         self._module.load_state_dict(state, strict=self._strict)
+
+    def load(self) -> None:
+        coming = self._coming()
+        try:
+            state = coming.into(self._module)
+        except Exception:
+            self.touched, self.in_place = coming.touched, coming.in_place
+            raise
+        self.put(state)
+
+
+def module_target(
+    routes: Routes, checkpoint: Checkpoint, component: str | None, module: Any, *, strict: bool
+) -> ModuleTarget:
+    """Asks the server what fits, and raises StateDictMismatch if torch would not load it.
+
+    When all keys must be there, the component is fetched as it is, extra state and all; else only what fits.
+    """
+    selection = Selection(component=component)
+    report, download = _match(routes, checkpoint, selection, module)
+    _refuse(misfit(report, strict=strict), checkpoint, module)
+    label = str(checkpoint)
+    if not strict:
+        return ModuleTarget(report, lambda: matched(routes, download, label=label), module, strict=False)
+    # Sparse tensors and such are fetched with all the rest, and torch says whether they fit.
+    report = replace(report, matched_keys=(*report.matched_keys, *report.skipped_keys), skipped_keys=())
+
+    def coming() -> Coming:
+        state = component_of(routes, checkpoint, selection, label=label)
+        keys = module.state_dict().keys()
+        found = Report(
+            label,
+            missing_keys=tuple(key for key in keys if key not in state.value),
+            unexpected_keys=tuple(key for key in state.value if key not in keys),
+        )
+        _refuse(misfit(found, strict=True), checkpoint, module)
+        return state
+
+    return ModuleTarget(report, coming, module, strict=True)
 
 
 class OptimizerTarget:
@@ -70,6 +101,8 @@ class OptimizerTarget:
         self._checkpoint = checkpoint
         self._component = component
         self._optimizer = optimizer
+        self.touched = False
+        self.in_place: tuple[str, ...] = ()
         have = [len(group["params"]) for group in routes.param_groups(checkpoint, component)]
         want = [len(group["params"]) for group in optimizer.param_groups]
         if have != want:
@@ -81,11 +114,14 @@ class OptimizerTarget:
 
     def fetch(self) -> Any:
         selection = Selection(component=self._component)
-        with self._routes.state_dict(self._checkpoint, selection, "cpu", label=str(self._checkpoint)) as file:
-            return load(file, "cpu", weights_only=True)
+        return component_of(self._routes, self._checkpoint, selection, label=str(self._checkpoint)).complete()
 
     def put(self, state: Any) -> None:
+        self.touched = True
         self._optimizer.load_state_dict(state)
+
+    def load(self) -> None:
+        self.put(self.fetch())
 
 
 def load_into(routes: Routes, target: Any, ref: Ref, *, strict: bool, staged: bool) -> Report:
@@ -96,21 +132,19 @@ def load_into(routes: Routes, target: Any, ref: Ref, *, strict: bool, staged: bo
     targets = [_target_of(routes, checkpoint, name, value, strict=strict) for name, value in named.items()]
     reports = [_prefixed(each.report, name) for each, name in zip(targets, named)]
     states = [each.fetch() for each in targets] if staged else []
-    done, touched = 0, False
+    done = 0
     try:
         for done, each in enumerate(targets):  # noqa: B007  how many were done when it failed
-            state = states.pop(0) if staged else each.fetch()
-            touched = True
-            each.put(state)
+            if staged:
+                each.put(states.pop(0))
+            else:
+                each.load()
     except Exception as error:
-        if not touched:
+        failed, name = targets[done], list(named)[done]
+        if not done and not failed.touched:
             raise
-        loaded, remaining = _matched(reports[:done]), _matched(reports[done:])
-        raise PartialLoadError(
-            f"{checkpoint} is loaded in part: {len(loaded)} keys are in place, {len(remaining)} may not be: {error}",
-            loaded,
-            remaining,
-        ) from error
+        loaded = (*_matched(reports[:done]), *_long(failed.in_place, name))
+        raise _partial(checkpoint, loaded, _matched(reports[done:]), error) from error
     return _merged(str(checkpoint), reports)
 
 
@@ -120,12 +154,25 @@ def warmstart(routes: Routes, net: Any, ref: Ref, selection: Selection) -> Repor
     report, download = _match(routes, ref, selection, module)
     if download is None:
         raise NoKeysMatched(f"no key of the model has its like in {report.checkpoint}, so nothing was loaded\n{report}")
-    state = _fetch_matched(routes, download, report.checkpoint)
+    target = ModuleTarget(report, lambda: matched(routes, download, label=report.checkpoint), module, strict=False)
     try:
-        module.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise PartialLoadError(f"{report.checkpoint} is loaded in part: {error}", (), report.matched_keys) from error
+        target.load()
+    except Exception as error:
+        if not target.touched:
+            raise
+        raise _partial(report.checkpoint, target.in_place, report.matched_keys, error) from error
     return report
+
+
+def _partial(checkpoint: object, loaded: Sequence[str], keys: Sequence[str], error: Exception) -> PartialLoadError:
+    """``keys`` are those of which some may not be loaded."""
+    in_place = set(loaded)
+    remaining = tuple(key for key in keys if key not in in_place)
+    return PartialLoadError(
+        f"{checkpoint} is loaded in part: {len(loaded)} keys are in place, {len(remaining)} may not be: {error}",
+        loaded,
+        remaining,
+    )
 
 
 def _match(routes: Routes, ref: Ref, selection: Selection, module: Any) -> tuple[Report, str | None]:
@@ -150,18 +197,11 @@ def described(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 def _target_of(routes: Routes, checkpoint: Checkpoint, name: str | None, target: Any, *, strict: bool) -> Target:
     if hasattr(target, "named_parameters"):
-        return ModuleTarget(routes, checkpoint, name, target, strict=strict)
+        return module_target(routes, checkpoint, name, target, strict=strict)
     if name is not None and hasattr(target, "param_groups") and hasattr(target, "load_state_dict"):
         return OptimizerTarget(routes, checkpoint, name, target)
     hint = "an optimizer goes in a dict, under its component's name" if name is None else "load() gives all else"
     raise InvalidRequest(f"a checkpoint is loaded into modules and optimizers, not a {type(target).__name__}; {hint}")
-
-
-def _fetch_matched(routes: Routes, download: str | None, label: str) -> Any:
-    if download is None:
-        return {}
-    with routes.matched(download, label=label) as file:
-        return load(file, "cpu", weights_only=True)
 
 
 def _refuse(reason: str | None, checkpoint: Checkpoint, module: Any) -> None:
@@ -174,19 +214,19 @@ def _prefixed(report: Report, name: str | None) -> Report:
     """The same under the names that the keys have in the whole checkpoint."""
     if not name:
         return report
-
-    def long(keys: Sequence[str]) -> tuple[str, ...]:
-        return tuple(f"{name}.{key}" if key else name for key in keys)
-
     return replace(
         report,
-        matched_keys=long(report.matched_keys),
-        missing_keys=long(report.missing_keys),
-        unexpected_keys=long(report.unexpected_keys),
+        matched_keys=_long(report.matched_keys, name),
+        missing_keys=_long(report.missing_keys, name),
+        unexpected_keys=_long(report.unexpected_keys, name),
         mismatched_keys=tuple(Mismatch(f"{name}.{m.key}", m.have, m.want) for m in report.mismatched_keys),
-        cast_keys=long(report.cast_keys),
-        skipped_keys=long(report.skipped_keys),
+        cast_keys=_long(report.cast_keys, name),
+        skipped_keys=_long(report.skipped_keys, name),
     )
+
+
+def _long(keys: Sequence[str], name: str | None) -> tuple[str, ...]:
+    return tuple(keys) if not name else tuple(f"{name}.{key}" if key else name for key in keys)
 
 
 def _merged(checkpoint: str, reports: Sequence[Report]) -> Report:

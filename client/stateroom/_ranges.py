@@ -35,25 +35,33 @@ class Connection:
         self._wire: http.client.HTTPConnection | None = None
         self._through_httpx = is_proxied(server.url)
         self._response: httpx.Response | None = None
+        self._has_more = False  # than what was asked for: the rest is not worth reading
 
-    def open(self, path: str, start: int, end: int, headers: Mapping[str, str], patience: Patience) -> Range | None:
-        """Bytes ``[start, end)`` of a body; None where the server said that it will not now, and was waited for.
+    def open(self, path: str, start: int, end: int, etag: str, verifies: bool, patience: Patience) -> Range | None:
+        """Bytes ``[start, end)`` of the body with this ETag, for who ``verifies`` whole blocks of it or does not.
 
-        Raises what the answer means, and one of BROKEN.
+        None where the server said that it will not now, and was waited for. Raises what the answer means, and one of
+        BROKEN.
         """
-        fields = {**headers, "Range": f"bytes={start}-{end - 1}"}
+        fields = {"Range": f"bytes={start}-{end - 1}", "If-Range": f'"{etag}"'}
+        if verifies:
+            fields["Stateroom-Verifies"] = "client"
         if self._through_httpx:
+            if self._response is not None:
+                self._response.close()
             self._response = self._server.open(path, (), fields, patience)
-            _check(self._response.status_code, self._response.headers.get("Content-Range"), start, path)
-            return _Pieces(self._response.iter_raw())
+            pieces = _Pieces(self._response.iter_raw())
+            return _from(pieces, self._response.status_code, self._response.headers, start, etag)
+        if self._has_more:
+            self.close()
         wire = self._wire = self._wire or connect(self._server)
         wire.request("GET", urlsplit(self._server.url).path + path, headers={**self._server.headers, **fields})
         answer = wire.getresponse()
         if answer.status >= 300:
             self._server.refused(read_answer(self._server, "GET", path, answer), patience, safe=True)
             return None
-        _check(answer.status, answer.getheader("Content-Range"), start, path)
-        return answer
+        self._has_more = answer.status != 206
+        return _from(answer, answer.status, dict(answer.getheaders()), start, etag)
 
     def close(self) -> None:
         wire, self._wire = self._wire, None
@@ -85,9 +93,20 @@ class _Pieces:
         return count
 
 
-def _check(status: int, said: str | None, start: int, path: str) -> None:
-    match = re.match(r"bytes (\d+)-", said or "")
-    if status != 206:
-        raise ServerError(f"{path} is not the file any more that its index describes; ask again")
-    if match is None or int(match[1]) != start:
-        raise ServerError(f"{path} was asked for from byte {start} on, but the server sent {said}")
+def _from(body: Range, status: int, headers: Mapping[str, str], start: int, etag: str) -> Range:
+    """The body from its byte ``start`` on, which a proxy that knows no ranges sends all of."""
+    fields = httpx.Headers(headers)
+    if fields.get("ETag") != f'"{etag}"':
+        raise ServerError("the file is another one by now than its index describes; ask again")
+    said = fields.get("Content-Range", "all of it")
+    match = re.match(r"bytes (\d+)-", said)
+    if status == 206 and (match is None or int(match[1]) != start):
+        raise ServerError(f"bytes from {start} on were asked for, but the server sent {said}")
+    spare = memoryview(bytearray(min(start, 1024 * 1024)))
+    left = 0 if status == 206 else start
+    while left:
+        count = body.readinto(spare[:left])
+        if not count:
+            raise ConnectionResetError(f"the body ended before byte {start}")
+        left -= count
+    return body

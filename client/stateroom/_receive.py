@@ -3,73 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 
 from blake3 import blake3
 
-from ._digest import BLOCK_SIZE
 from ._errors import DigestMismatch, ServerUnavailable
 from ._http import Http, Patience
 from ._layout import Layout, Stored
+from ._pieces import Memory, Piece, Place, pieces_of, runs_of
 from ._progress import Progress
 from ._ranges import Connection, Range
 from ._wire import BROKEN
 
-RUN_SIZE = 2 * BLOCK_SIZE
-"""Bytes of one request: more would leave connections idle at the end, less would cost more requests."""
-
-MAX_GAP = 64 * 1024
-"""Bytes between two pieces that are received and dropped rather than asked around."""
+SMALL = 1024 * 1024
+"""Bytes of a file that is fetched whole, whatever is wanted of it."""
 
 SLICE = 1024 * 1024
 """Bytes received, hashed and put away in one go: they are still in the cache then."""
 
 TRIES = 3
 """How often a piece is fetched whose bytes are not those that its digest names."""
-
-
-class Place(Protocol):
-    """Where bytes go."""
-
-    def room(self, at: int, spare: memoryview) -> memoryview:
-        """Where to receive the bytes from ``at`` on: in place, or in ``spare``."""
-
-    def put(self, at: int, received: memoryview) -> None:
-        """These bytes have been received, into what ``room`` gave."""
-
-
-class Memory:
-    """Bytes go straight into memory, which somebody else keeps."""
-
-    def __init__(self, view: memoryview) -> None:
-        self.view = view
-
-    def room(self, at: int, spare: memoryview) -> memoryview:
-        return self.view[at : at + len(spare)]
-
-    def put(self, at: int, received: memoryview) -> None: ...
-
-
-class _Nowhere:
-    def room(self, at: int, spare: memoryview) -> memoryview:
-        return spare
-
-    def put(self, at: int, received: memoryview) -> None: ...
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Bytes ``[start, end)`` of the file, which go to ``place`` from its byte ``at`` on; ``digest`` is their BLAKE3."""
-
-    start: int
-    end: int
-    place: Place
-    at: int
-    digest: bytes | None
-    damaged: int = 0
 
 
 @dataclass
@@ -84,9 +41,25 @@ class Tally:
 
     def add(self, count: int) -> None:
         with self.lock:
-            self.done += count
+            self.done = min(self.done + count, self.total)
             if self.progress is not None:
                 self.progress(self.label, self.done, self.total)
+
+
+class _Ours(Exception):
+    """An error of this machine, a full disk say, which is no broken connection."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _Ours(error) from error
 
 
 class Receiver:
@@ -98,31 +71,53 @@ class Receiver:
         self._connections = connections
         self.verifies = verify
         self._tally = tally
-        self._headers = {"If-Range": f'"{layout.etag}"'}
-        if verify:
-            self._headers["Stateroom-Verifies"] = "client"
-        self.touched = False
-        """Whether a byte has been put anywhere."""
+        self._lock = threading.Lock()
+        self._left = Counter[int]()
+        self._whole: bytes | None = None  # a small file, which is not worth two requests
+        self.has_begun = False
+        """Whether the last ``fill`` has got as far as its first byte."""
+        self.finished: set[int] = set()
+        """Where those start that it has put into their places, whole."""
+
+    def expects(self, total: int) -> None:
+        """How many bytes all that will be wanted has, if not the whole file's."""
+        self._tally.total = total
 
     def fill(self, wanted: Iterable[tuple[Stored, Place]]) -> None:
         """All bytes of these, to their places. Raises DigestMismatch for what comes damaged again and again, and
         ServerUnavailable; then nothing is written any more, and what has been is anything.
         """
-        runs = deque(_runs(sorted(_pieces(wanted, verify=self.verifies), key=lambda piece: piece.start)))
+        self.has_begun, self.finished = False, set()
+        self._left = Counter[int]()
+        if self._layout.size <= SMALL and self._whole is None:
+            whole = bytearray(self._layout.size)
+            self._work([[Piece(0, len(whole), None, Memory(memoryview(whole)))]])
+            self._whole = bytes(whole)
+        self.has_begun = False
+        self._work(runs_of(sorted(pieces_of(wanted, verify=self.verifies), key=lambda piece: piece.start)))
+
+    def _work(self, pieces: Iterable[list[Piece]]) -> None:
+        runs = deque(pieces)
+        self._left.update(piece.stored.start for run in runs for piece in run if piece.stored is not None)
         crew = _Crew(self, runs, min(self._connections, len(runs)))
         crew.work()
 
-    def receive(self, run: Sequence[_Piece], connection: Connection, crew: _Crew, spare: memoryview) -> None:
+    def receive(self, run: Sequence[Piece], connection: Connection, crew: _Crew, spare: memoryview) -> None:
         """One run of pieces over one connection, each of them verified, and fetched again if it came damaged."""
-        again: list[_Piece] = []
+        again: list[Piece] = []
         patience = self._http.patience(crew.wait)
         reading = _Reading(run)
         while reading.position < run[-1].end and not crew.stopped:
             body: Range | None = None
             try:
-                body = connection.open(self._layout.url, reading.position, run[-1].end, self._headers, patience)
+                if self._whole is not None and not run[0].damaged:
+                    body = BytesIO(self._whole[reading.position : run[-1].end])
+                else:
+                    body = connection.open(
+                        self._layout.url, reading.position, run[-1].end, self._layout.etag, self.verifies, patience
+                    )
                 if body is not None:
-                    again += self._read(reading, body, patience, crew, spare)
+                    self._read(reading, body, patience, crew, spare, again)
             except BROKEN as failure:
                 connection.close()
                 if crew.stopped:
@@ -135,39 +130,59 @@ class Receiver:
                 )
             self.receive([piece], connection, crew, spare)
 
-    def _read(self, reading: _Reading, body: Range, patience: Patience, crew: _Crew, spare: memoryview) -> list[_Piece]:
-        """What of the run came damaged. Raises one of BROKEN."""
-        damaged = []
+    def _read(
+        self,
+        reading: _Reading,
+        body: Range,
+        patience: Patience,
+        crew: _Crew,
+        spare: memoryview,
+        damaged: list[Piece],
+    ) -> None:
+        """All of the run that is left; what came damaged is added to ``damaged``. Raises one of BROKEN."""
         while (piece := reading.piece) is not None:
             while (left := piece.end - reading.position) > 0:
-                room = piece.place.room(piece.at + reading.position - piece.start, spare[: min(left, SLICE)])
-                self.touched = True
+                room = piece.place.room(piece.at(reading.position), spare[: min(left, SLICE)])
+                self.has_begun = True
                 count = body.readinto(room)
                 if crew.stopped:
                     raise ConnectionAbortedError("another connection failed for good")
                 if not count:
                     raise ConnectionResetError(f"the body ended {left} bytes early")
                 received = room[:count]
-                piece.place.put(piece.at + reading.position - piece.start, received)
+                with _ours():
+                    piece.place.put(piece.at(reading.position), received)
                 reading.took(received)
                 patience.succeeded()
-                self._tally.add(count if not piece.damaged else 0)
-            if not reading.is_good():
-                damaged.append(_Piece(piece.start, piece.end, piece.place, piece.at, piece.digest, piece.damaged + 1))
+                if piece.stored is not None and not piece.damaged:
+                    with _ours():
+                        self._tally.add(count)
+            if reading.is_good():
+                self._finish(piece)
+            else:
+                damaged.append(replace(piece, damaged=piece.damaged + 1))
             reading.next()
-        return damaged
+
+    def _finish(self, piece: Piece) -> None:
+        if piece.stored is None:
+            return
+        start = piece.stored.start
+        with self._lock:
+            self._left[start] -= 1
+            if not self._left[start]:
+                self.finished.add(start)
 
 
 class _Reading:
     """How far a run has come."""
 
-    def __init__(self, run: Sequence[_Piece]) -> None:
+    def __init__(self, run: Sequence[Piece]) -> None:
         self._left = deque(run)
         self.position = run[0].start
         self._hasher = blake3()
 
     @property
-    def piece(self) -> _Piece | None:
+    def piece(self) -> Piece | None:
         return self._left[0] if self._left else None
 
     def took(self, received: memoryview) -> None:
@@ -187,7 +202,7 @@ class _Reading:
 class _Crew:
     """Threads that take one run after another. When ``work`` is over, however it ended, none of them is left."""
 
-    def __init__(self, receiver: Receiver, runs: deque[list[_Piece]], size: int) -> None:
+    def __init__(self, receiver: Receiver, runs: deque[list[Piece]], size: int) -> None:
         self._receiver = receiver
         self._runs = runs
         self._connections = [Connection(receiver._http) for _ in range(size)]  # noqa: SLF001  one class in two parts
@@ -218,7 +233,8 @@ class _Crew:
                 if thread.ident is not None:
                     thread.join()
         if self._errors:
-            raise self._errors[0]
+            error = self._errors[0]
+            raise error.error if isinstance(error, _Ours) else error
 
     def _run(self, connection: Connection) -> None:
         spare = memoryview(bytearray(SLICE))
@@ -236,28 +252,3 @@ class _Crew:
                 each.close()
             if not isinstance(error, Exception):
                 raise
-
-
-def _pieces(wanted: Iterable[tuple[Stored, Place]], *, verify: bool) -> Iterable[_Piece]:
-    for stored, place in wanted:
-        if stored.size and not stored.blocks:  # in one piece, so that the server can sum it up while it makes it
-            yield _Piece(stored.start, stored.end, place, 0, None)
-            continue
-        for number, start in enumerate(range(stored.start, stored.end, BLOCK_SIZE)):
-            digest = stored.blocks[number] if verify and stored.blocks else None
-            yield _Piece(start, min(start + BLOCK_SIZE, stored.end), place, start - stored.start, digest)
-
-
-def _runs(pieces: Iterable[_Piece]) -> Iterable[list[_Piece]]:
-    """Pieces that lie one after another, in runs of some size, and what little lies between them."""
-    run: list[_Piece] = []
-    for piece in pieces:
-        gap = piece.start - run[-1].end if run else 0
-        if run and (gap > MAX_GAP or piece.end - run[0].start > RUN_SIZE):
-            yield run
-            run, gap = [], 0
-        if gap:
-            run.append(_Piece(run[-1].end, piece.start, _Nowhere(), 0, None))
-        run.append(piece)
-    if run:
-        yield run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import uuid
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
@@ -15,14 +14,17 @@ import httpx
 
 from ._checkpoint import Checkpoint, TensorInfo, What, checkpoint_of, tensor_of
 from ._errors import InvalidRequest, StateroomWarning
-from ._fetch import Fetching, fetching
+from ._fetch import Fetching, find_layout
 from ._http import Http, json_of
+from ._into_file import blocks_of, check_digest, fetch_into, fetch_parts, is_worthwhile, layout_of_original
+from ._layout import Layout
 from ._negotiated import NegotiatedUpload
 from ._progress import ProgressOption, progress_of
 from ._query import Params, Ref, Selection, device_tag, integer_text, model_path, optional, ref_text
+from ._receive import Receiver, Tally
 from ._report import Report, report_of
 from ._split import Split
-from ._transfer import Body, FileSink, check_records, fetch
+from ._transfer import Body, FileSink, check_if_zip, check_records, fetch
 
 TENSORS_A_PAGE = 10_000
 
@@ -149,7 +151,7 @@ class Routes:
         params = [*self._scope(ref), *selection.params(), *optional(device=device)]
         fetching = self._fetching(f"{self._at(ref)}/state_dict", params, label=label, derived=derived)
         if fetching is not None and fetching.left_out:
-            _warn_of(fetching.left_out, label, "a state_dict", stacklevel=5)
+            _warn_of(fetching.left_out, label, _kept(is_zip=True), stacklevel=5)
         return fetching
 
     def matched_fetching(self, download: str, *, label: str) -> Fetching | None:
@@ -167,15 +169,15 @@ class Routes:
         return fetching
 
     def _fetching(self, path: str, params: Params, *, label: str, derived: bool) -> Fetching | None:
-        return fetching(
-            self._http,
-            f"{path}/index",
-            [*params, ("derived", "true" if derived else "false")],
-            label=label,
-            connections=self._connections,
-            verify=self.verify,
-            progress=progress_of(self._progress),
-        )
+        found = find_layout(self._http, f"{path}/index", [*params, ("derived", "true" if derived else "false")])
+        if found is None:
+            return None
+        layout, left_out = found
+        return Fetching(layout, self._receiver(layout, label=label), left_out)
+
+    def _receiver(self, layout: Layout, *, label: str) -> Receiver:
+        tally = Tally(label, layout.size, progress_of(self._progress))
+        return Receiver(self._http, layout, connections=self._connections, verify=self.verify, tally=tally)
 
     @contextmanager
     def state_dict(self, ref: Ref, selection: Selection, device: str | None, *, label: str) -> Iterator[IO[bytes]]:
@@ -190,6 +192,14 @@ class Routes:
         params = [*selection.params(), *optional(device=device)]
         path = f"{self._at(checkpoint)}/state_dict"
         is_zip = selection.format == "pt"
+        if is_worthwhile(checkpoint.bytes):
+            # A safetensors file has no checksums, so that what is cast in it needs digests.
+            coming = self._fetching(path, params, label=str(checkpoint), derived=not is_zip)
+            if coming is not None:
+                self._fetch_parts(file, coming, is_zip=is_zip)
+                if coming.left_out:
+                    _warn_of(coming.left_out, str(checkpoint), _kept(is_zip=is_zip), stacklevel=4)
+                return
         self._fetch_checked(file, path, params, label=str(checkpoint), stacklevel=4, is_zip=is_zip)
 
     @contextmanager
@@ -206,6 +216,11 @@ class Routes:
             yield file
 
     def file_into(self, file: IO[bytes], checkpoint: Checkpoint, device: str | None) -> None:
+        if is_worthwhile(checkpoint.bytes):
+            coming = self.file_fetching(checkpoint, device, derived=False)
+            if coming is not None:
+                self._fetch_parts(file, coming, is_zip=True)
+                return
         params = optional(device=device, weights_only="false" if checkpoint.unsafe_globals else None)
         self._fetch(f"{self._at(checkpoint)}/file", params, FileSink(file, verify=False), label=str(checkpoint))
         if self.verify:
@@ -213,11 +228,25 @@ class Routes:
 
     def original_into(self, file: IO[bytes], checkpoint: Checkpoint) -> None:
         """The uploaded file, byte for byte."""
+        path, label = f"{self._at(checkpoint)}/original", str(checkpoint)
+        if is_worthwhile(checkpoint.bytes):
+            etag = self._http.send("HEAD", path, safe=True).headers.get("ETag", "")
+            layout = layout_of_original(path, checkpoint.bytes, etag.strip('"'))
+            fetch_parts(file, self._receiver(layout, label=label), blocks_of(layout.size))
+            if self.verify and checkpoint.digest is not None:
+                check_digest(file, checkpoint.bytes, checkpoint.digest)
+            elif self.verify:
+                check_if_zip(file)
+            return
         sink = FileSink(file, verify=self.verify)
-        self._fetch(f"{self._at(checkpoint)}/original", [], sink, label=str(checkpoint))
+        self._fetch(path, [], sink, label=label)
         if checkpoint.digest is not None:
             sink.check(checkpoint.digest, checkpoint.bytes)
-        elif self.verify and zipfile.is_zipfile(file):  # it came in parts, and its digest as a whole nobody knows
+        elif self.verify:
+            check_if_zip(file)
+
+    def _fetch_parts(self, file: IO[bytes], coming: Fetching, *, is_zip: bool) -> None:
+        if not fetch_into(file, coming, verify=self.verify) and self.verify and is_zip:
             check_records(file)
 
     @contextmanager
@@ -236,8 +265,7 @@ class Routes:
         if self.verify and is_zip:
             check_records(file)
         if left_out := headers.get("Stateroom-Left-Out"):
-            kept = "a state_dict" if is_zip else "a safetensors file"
-            _warn_of(unquote(left_out), label, kept, stacklevel=stacklevel + 1)
+            _warn_of(unquote(left_out), label, _kept(is_zip=is_zip), stacklevel=stacklevel + 1)
 
     def _fetch(self, path: str, params: Params, sink: FileSink, *, label: str) -> httpx.Headers:
         return fetch(self._http, path, params, sink, label=label, progress=progress_of(self._progress))
@@ -247,6 +275,10 @@ class Routes:
 
     def _scope(self, ref: Ref) -> Params:
         return [] if isinstance(ref, Checkpoint) else optional(run=self.run)
+
+
+def _kept(*, is_zip: bool) -> str:
+    return "a state_dict" if is_zip else "a safetensors file"
 
 
 def _warn_of(left_out: str, label: str, kept: str, *, stacklevel: int) -> None:

@@ -155,6 +155,12 @@ def check_records(file: IO[bytes]) -> None:
         raise DigestMismatch(f"what was fetched is damaged: {damaged} doesn't match its CRC-32")
 
 
+def check_if_zip(file: IO[bytes]) -> None:
+    """The same, of a file whose digest as a whole nobody knows, if it is a zip at all."""
+    if zipfile.is_zipfile(file):
+        check_records(file)
+
+
 def _continues(response: httpx.Response, received: int) -> bool:
     """Whether this part of a body (206) is what was asked for: its rest after ``received`` bytes, if any came."""
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))

@@ -1,6 +1,8 @@
 """What a query picks, over HTTP: parts of a checkpoint, their layout, and the match with a target model."""
 
+import io
 import pathlib
+import zipfile
 
 import httpx
 import pytest
@@ -96,6 +98,53 @@ def test_the_index_says_where_each_storage_lies(http: httpx.Client, checkpoints:
         data = file.content[storage["start"] : storage["end"]]
         assert storage["digest"] == f"blake3:{blake3(data).hexdigest()}"
         assert storage["blocks"] == [blake3(data).hexdigest()]
+
+
+def test_the_whole_file_and_a_plan_have_an_index_too(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    upload()
+    target = {"conv.weight": {"shape": [64, 64], "dtype": "float32"}}
+    plan = http.post(f"{checkpoints}/1/warmstart", json={"target": target}).json()["download"].partition("plan=")[2]
+    for route, query in (("state_dict", {"plan": plan}), ("file", {"device": "cuda:1"})):
+        layout = http.get(f"{checkpoints}/latest/{route}/index", params={**query, "derived": "false"}).json()
+        file = http.get(layout["url"])
+        assert (layout["size"], f'"{layout["etag"]}"') == (len(file.content), file.headers["ETag"])
+        for storage in layout["storages"]:
+            data = file.content[storage["start"] : storage["end"]]
+            assert storage["blocks"] == [blake3(data).hexdigest()]
+            assert storage["plain"]
+        ends = [0, *(storage["end"] for storage in layout["storages"])]
+        starts = [*(storage["start"] for storage in layout["storages"]), layout["size"]]
+        between = b"".join(file.content[end:start] for end, start in zip(ends, starts, strict=True))
+        assert layout["rest"] == f"blake3:{blake3(between).hexdigest()}"
+        pickle = file.content[layout["pickle"]["start"] : layout["pickle"]["end"]]
+        with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
+            assert pickle == archive.read("archive/data.pkl")
+        assert layout["pickle"]["blocks"] == [blake3(pickle).hexdigest()]
+    assert problem(http.get(f"{checkpoints}/1/state_dict/index?plan={'0' * 64}")) == (410, "plan-expired")
+
+
+def test_an_index_without_derived_digests_makes_nothing(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    upload()
+    here, query = f"{checkpoints}/1/state_dict", {"dtype": "float16"}
+    layout = http.get(f"{here}/index", params={**query, "derived": "false"}).json()
+    assert {storage["digest"] for storage in layout["storages"]} == {None}
+    assert layout["rest"] is None
+    assert http.get(layout["url"]).status_code == 200
+    assert http.get(f"{here}/index", params={**query, "derived": "false"}).json()["rest"].startswith("blake3:")
+    assert None not in {storage["digest"] for storage in http.get(f"{here}/index", params=query).json()["storages"]}
+
+
+def test_the_index_says_which_storages_torch_looks_at(http: httpx.Client, checkpoints: str) -> None:
+    dense, shared = torch.rand(5000), torch.rand(5000)
+    obj = {
+        "dense": dense,
+        "parameter": torch.nn.Parameter(dense),
+        "shared": shared,
+        "sparse": torch.sparse_coo_tensor(torch.arange(5000)[None], shared, (6000,), check_invariants=True),
+    }
+    http.post(checkpoints, content=saved(obj)).raise_for_status()
+    layout = http.get(f"{checkpoints}/1/file/index").json()
+    assert [storage["plain"] for storage in layout["storages"]] == [True, False, False]
 
 
 def test_the_index_of_a_model_that_is_named_like_its_route_has_the_right_address(http: httpx.Client) -> None:

@@ -34,7 +34,10 @@ class Relay:
         if self.broken(request.path):
             return Answer(503, headers={"Retry-After": "0"})
         content = request.body or None
-        answer = httpx.request(request.method, self.url + request.path, content=content, timeout=60, trust_env=False)
+        asked = {name: value for name, value in request.headers.items() if name in {"Range", "If-Range"}}
+        answer = httpx.request(
+            request.method, self.url + request.path, headers=asked, content=content, timeout=60, trust_env=False
+        )
         headers = {name.title(): value for name, value in answer.headers.items() if name in PASSED_ON}
         return Answer(answer.status_code, answer.content, headers)
 
@@ -56,7 +59,9 @@ def model(watched: ScriptedServer, model_name: str) -> Model:
 
 
 def downloads(watched: ScriptedServer) -> list[str]:
-    return [request.path for request in watched.seen if "/state_dict" in request.path or "/file" in request.path]
+    """Of tensors: an index has none."""
+    paths = [request.path for request in watched.seen if "/index" not in request.path]
+    return [path for path in paths if "/state_dict" in path or "/file" in path]
 
 
 def filled(value: float, *sizes: int) -> nn.Sequential:

@@ -87,6 +87,27 @@ def test_a_flipped_bit_is_an_error_whichever_part_of_the_block_is_read(catalog, 
         BlobReader(catalog, store, "ns").load(window_of(part(blob, 0, 0, 10)))
 
 
+def test_only_blocks_that_go_out_whole_are_left_to_the_client_to_verify(catalog, store, tmp_path):
+    content = os.urandom(BLOCK_SIZE + 5000)
+    (blob,) = put(catalog, store, tmp_path, "one", [content])
+    (file,) = (tmp_path / "packs").rglob("one.pack")
+    data = bytearray(file.read_bytes())
+    data[10] ^= 1
+    data[BLOCK_SIZE + 10] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(data)
+    reader = BlobReader(catalog, store, "ns")
+    whole = window_of(part(blob, 0, 0, BLOCK_SIZE), part(blob, 1, 0, 5000))
+    assert b"".join(reader.load(whole, whole_as_they_are=True)) == data[: BLOCK_SIZE + 5000]
+    for span in ((0, BLOCK_SIZE - 1), (1, BLOCK_SIZE)):
+        with pytest.raises(DamagedBlob):
+            reader.load(window_of(part(blob, 0, *span)), whole_as_they_are=True)
+    with pytest.raises(DamagedBlob):  # though it was read before, and is still at hand
+        reader.load(window_of(part(blob, 1, 0, 10)))
+    with pytest.raises(DamagedBlob):  # it is also a part of something else
+        reader.load(window_of(part(blob, 0, 0, BLOCK_SIZE), part(blob, 0, 0, 100)), whole_as_they_are=True)
+
+
 def test_a_pack_that_was_compacted_meanwhile_is_looked_up_once_more(catalog, store, tmp_path):
     content = os.urandom(50_000)
     (blob,) = put(catalog, store, tmp_path, "one", [content])

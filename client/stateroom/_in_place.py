@@ -1,0 +1,123 @@
+"""Checkpoints received straight into a module's own memory, where nothing of the module's could tell the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._hollow import Hollow
+from ._memory import memory_at
+from ._torch import require_torch
+
+_OWN_METHODS = ("load_state_dict", "state_dict", "_load_from_state_dict", "_save_to_state_dict")
+_HOOKS = (
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+)
+
+
+class Coming:
+    """A state_dict: complete, or with bytes that are yet to come (``hollow``)."""
+
+    def __init__(self, value: Any, hollow: Hollow | None) -> None:
+        self.value = value
+        self._hollow = hollow
+        self._aimed: dict[int, list[str]] = {}
+
+    @property
+    def touched(self) -> bool:
+        """Whether ``into`` may have changed the module, by now."""
+        return bool(self._aimed) and self._hollow is not None and self._hollow.has_begun
+
+    @property
+    def in_place(self) -> tuple[str, ...]:
+        """The keys whose bytes have come, all of them and whole, into a module's own memory."""
+        whole = self._hollow.finished if self._hollow is not None else ()
+        return tuple(key for number in whole for key in self._aimed.get(number, ()))
+
+    def complete(self) -> Any:
+        """It with all its bytes; nobody's memory is touched."""
+        if self._hollow is not None:
+            self._hollow.fill()
+        return self.value
+
+    def into(self, module: Any) -> Any:
+        """It with all its bytes, of which those that can be are received in the module's own tensors: these are its
+        values then, and the module's own load_state_dict of it leaves them as they are.
+        """
+        if self._hollow is None or not is_unobserved(module):
+            return self.complete()
+        own = module.state_dict(keep_vars=True)
+        self._aimed = _aimed(self.value, own, self._hollow.storages)
+        instead = {}
+        for number, keys in self._aimed.items():
+            tensor = own[keys[0]]
+            instead[number] = memory_at(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+            for key in keys:
+                self.value[key] = own[key]
+        self._hollow.fill(instead)
+        return self.value
+
+
+def is_unobserved(module: Any) -> bool:
+    """Whether torch's own code alone sees what is loaded into a module: no hooks, no methods overridden outside of
+    torch.nn, no parametrizations, none of torch's ways to replace parameters.
+    """
+    torch = require_torch("loading into a model")
+    swaps = getattr(torch.__future__, "get_swap_module_params_on_conversion", lambda: False)
+    return not swaps() and not any(map(_listens, module.modules()))
+
+
+def _listens(module: Any) -> bool:
+    torch = require_torch("loading into a model")
+    if any(getattr(module, hooks, None) for hooks in _HOOKS) or torch.nn.utils.parametrize.is_parametrized(module):
+        return True
+    return any(name in vars(module) or not _is_of_torch(type(module), name) for name in _OWN_METHODS)
+
+
+def _is_of_torch(kind: type, name: str) -> bool:
+    owner = next((each for each in kind.__mro__ if name in vars(each)), kind)
+    return owner.__module__ == "torch.nn" or owner.__module__.startswith("torch.nn.modules.")
+
+
+def _aimed(state: Mapping[str, Any], own: Mapping[str, Any], storages: Mapping[int, Any]) -> dict[int, list[str]]:
+    """The storages that can be received in a module's own tensors, with the keys that these have: all that a storage
+    has, where several share it.
+    """
+    torch = require_torch("loading into a model")
+    number_at = {storage.data_ptr(): number for number, storage in storages.items()}
+    keys_of: dict[int, list[str]] = {}
+    for key, tensor in state.items():
+        if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu":
+            number = number_at.get(tensor.untyped_storage().data_ptr())
+            if number is not None:
+                keys_of.setdefault(number, []).append(key)
+    fitting = {
+        number: keys
+        for number, keys in keys_of.items()
+        if all(_fits(state[key], own.get(key), storages[number].nbytes()) for key in keys)
+        and len({own[key].data_ptr() for key in keys}) == 1
+    }
+    spans = sorted((own[keys[0]].data_ptr(), number) for number, keys in fitting.items())
+    for (start, number), (after, other) in zip(spans, spans[1:]):
+        if start + storages[number].nbytes() > after:  # the model has as one what the checkpoint has as two
+            fitting.pop(number, None)
+            fitting.pop(other, None)
+    return fitting
+
+
+def _fits(tensor: Any, own: Any, size: int) -> bool:
+    """Whether the bytes of the tensor, which are ``size``, are also those of ``own``."""
+    torch = require_torch("loading into a model")
+    return (
+        type(own) in {torch.Tensor, torch.nn.Parameter}
+        and own.device.type == "cpu"
+        and own.layout == torch.strided
+        and (own.dtype, own.shape) == (tensor.dtype, tensor.shape)
+        and own.is_contiguous()
+        and tensor.is_contiguous()
+        and tensor.numel() * tensor.element_size() == size
+        and not any((each.is_conj() or each.is_neg()) for each in (own, tensor))
+    )

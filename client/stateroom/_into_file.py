@@ -1,0 +1,77 @@
+"""Downloads that go into a file, in parallel, each part to its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import IO
+
+from ._digest import BLOCK_SIZE, Hasher
+from ._errors import DigestMismatch
+from ._fetch import Fetching
+from ._layout import Layout, Stored
+from ._receive import Receiver
+
+WORTHWHILE = 2 * BLOCK_SIZE
+"""Bytes from which on several connections are faster than one."""
+
+
+def is_worthwhile(size: int) -> bool:
+    """And possible: not every system writes to a place in a file."""
+    return size >= WORTHWHILE and hasattr(os, "pwrite")
+
+
+class InFile:
+    """Bytes go into a file, from its byte ``start`` on."""
+
+    def __init__(self, file: IO[bytes], start: int) -> None:
+        self._file = file
+        self._start = start
+
+    def room(self, at: int, spare: memoryview) -> memoryview:
+        return spare
+
+    def put(self, at: int, received: memoryview) -> None:
+        while received:
+            written = os.pwrite(self._file.fileno(), received, self._start + at)
+            at, received = at + written, received[written:]
+
+
+def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
+    """All of a download. Whether all of it is verified: what lies between storages may have no digest yet."""
+    layout = fetching.layout
+    between = [Stored(start, end, None, ()) for start, end in layout.between()]
+    parts = sorted([*layout.storages, *between], key=lambda part: part.start)
+    fetch_parts(file, fetching.receiver, parts)
+    if not verify or layout.rest is None:
+        return False
+    hasher = Hasher()
+    for part in between:
+        file.seek(part.start)
+        hasher.update(file.read(part.size))
+    if hasher.digest() != layout.rest:
+        raise DigestMismatch(f"what was fetched is damaged: {hasher.digest()} between its storages, not {layout.rest}")
+    return all(part.blocks or not part.size for part in layout.storages)
+
+
+def fetch_parts(file: IO[bytes], receiver: Receiver, parts: Iterable[Stored]) -> None:
+    receiver.fill([(part, InFile(file, part.start)) for part in parts])
+
+
+def blocks_of(size: int) -> list[Stored]:
+    """A file of which nothing is known but its size, in parts that are worth a request each."""
+    return [Stored(start, min(start + WORTHWHILE, size), None, ()) for start in range(0, size, WORTHWHILE)]
+
+
+def layout_of_original(url: str, size: int, etag: str) -> Layout:
+    return Layout(url, size, etag, None, None, ())
+
+
+def check_digest(file: IO[bytes], size: int, digest: str) -> None:
+    """Raises DigestMismatch unless the file has the bytes so named."""
+    hasher = Hasher()
+    file.seek(0)
+    while data := file.read(BLOCK_SIZE):
+        hasher.update(data)
+    if (hasher.size, hasher.digest()) != (size, digest):
+        raise DigestMismatch(f"{hasher.size} bytes came with digest {hasher.digest()}; expected {size} with {digest}")
