@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import (
     derived_downloads,
     footprint,
+    giants,
     many_checkpoints,
     many_clients,
     plain_download,
@@ -29,6 +30,7 @@ QUESTIONS = {
         server_memory,
         many_checkpoints,
         many_clients,
+        giants,
         footprint,
     )
 }
