@@ -10,6 +10,7 @@ from benchmarks import (
     client_download,
     derived_downloads,
     footprint,
+    giants,
     many_checkpoints,
     many_clients,
     plain_download,
@@ -31,6 +32,7 @@ QUESTIONS = {
         server_memory,
         many_checkpoints,
         many_clients,
+        giants,
         footprint,
     )
 }

@@ -42,3 +42,23 @@ def write_many(path: Path, tensors: int) -> None:
     """A state_dict of many small tensors (8 KiB each), whose plan is work and whose bytes are not."""
     values = torch.arange(tensors * 2048, dtype=torch.float32).reshape(tensors, 2048)
     torch.save({f"blocks.{i}.weight": values[i].clone() for i in range(tensors)}, path)
+
+
+def write_giant(path: Path, parameters: int) -> None:
+    """A general checkpoint of so many small parameters (64 bytes) with all that Adam keeps of each: four times as many
+    tensors, whose parsing is work.
+    """
+    values = torch.arange(3 * parameters * 16, dtype=torch.float32).reshape(3, parameters, 16)
+    weights, exp_avg, exp_avg_sq = (list(map(torch.clone, rows)) for rows in values)
+    state = {
+        i: {"step": torch.tensor(1000.0), "exp_avg": exp_avg[i], "exp_avg_sq": exp_avg_sq[i]} for i in range(parameters)
+    }
+    torch.save(
+        {
+            "epoch": 3,
+            "loss": 0.12,
+            "model": {f"blocks.{i}.weight": weight for i, weight in enumerate(weights)},
+            "optimizer": {"state": state, "param_groups": [{"lr": 1e-3, "params": list(range(parameters))}]},
+        },
+        path,
+    )

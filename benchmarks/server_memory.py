@@ -1,8 +1,10 @@
 """Does a transfer's size show in the server's memory?"""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench import MODEL, Bench
@@ -13,6 +15,14 @@ from benchmarks.wire import Connection, memory_for
 SMALL = 64 << 20
 BAR = 64 << 20
 LOOK_SECONDS = 0.02
+
+
+@dataclass(slots=True)
+class Used:
+    """What a process has used so far: ``peak`` is its memory's high-water mark (VmHWM), in bytes."""
+
+    peak: int = 0
+    cpu_seconds: float = 0.0
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -34,7 +44,7 @@ def peak(bench: Bench, size: int) -> int:
     """
     file = bench.folder / "memory.tar"
     write_general(file, size)
-    with bench.server() as server, watched(server.pid) as peaks, Connection(server.base_url) as connection:
+    with bench.server() as server, watched(server.pid) as used, Connection(server.base_url) as connection:
         connection.put(f"{MODEL}/checkpoints", file)
         into = memory_for(file)
         file.unlink()
@@ -42,35 +52,36 @@ def peak(bench: Bench, size: int) -> int:
         connection.get(f"{MODEL}/checkpoints/1/file?device=cuda:0", into)
         for query in ("dtype=bfloat16", "dtype=float16&format=safetensors"):
             connection.get(f"{MODEL}/checkpoints/1/state_dict?component=optimizer_state_dict&{query}", into)
-    return sum(peaks.values())
+    return sum(one.peak for one in used.values())
 
 
 @contextmanager
-def watched(pid: int) -> Iterator[dict[int, int]]:
-    """The high-water mark of a process and of each descendant it ever has, in bytes, by pid; filled in while it runs,
-    so that children that come and go count too.
+def watched(pid: int) -> Iterator[dict[int, Used]]:
+    """What a process uses, and each descendant it ever has, by pid; filled in while it runs, so that children that
+    come and go count too.
     """
-    peaks: dict[int, int] = {}
+    used: dict[int, Used] = {}
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(LOOK_SECONDS):
-            look(pid, peaks)
+            look(pid, used)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield peaks
-        look(pid, peaks)
+        yield used
+        look(pid, used)
     finally:
         done.set()
         watcher.join()
 
 
-def look(pid: int, peaks: dict[int, int]) -> None:
+def look(pid: int, used: dict[int, Used]) -> None:
     folder = Path(f"/proc/{pid}")
     try:
         status = (folder / "status").read_text()
+        times = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]  # utime and stime (proc(5)), in ticks
         children = [
             int(child) for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()
         ]
@@ -78,6 +89,7 @@ def look(pid: int, peaks: dict[int, int]) -> None:
         return  # it has ended meanwhile
     for line in status.splitlines():
         if line.startswith("VmHWM:"):
-            peaks[pid] = max(peaks.get(pid, 0), int(line.split()[1]) << 10)
+            # Not the most that was ever seen: until it has become its own program, a child shows its parent's.
+            used[pid] = Used(int(line.split()[1]) << 10, sum(map(int, times)) / os.sysconf("SC_CLK_TCK"))
     for child in children:
-        look(child, peaks)
+        look(child, used)

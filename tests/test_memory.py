@@ -27,7 +27,7 @@ def peak_of_a_transposed_matrix(bench: Bench, rows: int) -> int:
     file = bench.folder / "transposed.pt"
     torch.save({"w": torch.zeros(rows, rows).t()}, file)
     into = memory_for(file)
-    with bench.server() as server, watched(server.pid) as peaks, Connection(server.base_url) as connection:
+    with bench.server() as server, watched(server.pid) as used, Connection(server.base_url) as connection:
         connection.put(f"{MODEL}/checkpoints", file)
         connection.get(f"{MODEL}/checkpoints/1/state_dict?format=safetensors", into)
-    return sum(peaks.values())
+    return sum(one.peak for one in used.values())
