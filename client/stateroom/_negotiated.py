@@ -150,7 +150,10 @@ class NegotiatedUpload:
         if self._proxied:
             headers = {"Content-Length": str(length)}
             return self._http.put(path, headers, map(bytes, body))
-        wire = self._idle.pop() if self._idle else connect(self._http)
+        try:
+            wire = self._idle.pop()
+        except IndexError:
+            wire = connect(self._http)
         try:
             wire.putrequest("PUT", urlsplit(self._http.url).path + path, skip_accept_encoding=True)
             for name, value in {**self._http.headers, "Content-Length": str(length)}.items():
