@@ -7,6 +7,7 @@ from typing import Any
 
 from ..formats.manifest_json import decode
 from ..sandbox import run
+from ..scheduling import read_json
 from ..values.conversion import Conversion
 from ..values.dtype import DTYPES
 from ..values.span import Span
@@ -38,7 +39,7 @@ def _encode_plan(planned: Plan) -> list[bytes]:
 
 
 def _decode_plan(parts: Sequence[bytes]) -> Plan:
-    fields = json.loads(parts[0])
+    fields = read_json(parts[0])
     starts, sources = array("q"), array("q")
     starts.frombytes(parts[2])
     sources.frombytes(parts[3])

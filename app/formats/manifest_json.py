@@ -7,6 +7,7 @@ import json
 import zlib
 from typing import Any
 
+from ..scheduling import read_json
 from ..values.digest import Digest
 from ..values.dtype import DTYPES
 from ..values.manifest import Component, Manifest, Storage, Tensor
@@ -27,35 +28,36 @@ def encode(manifest: Manifest) -> bytes:
         "unsafe_globals": manifest.unsafe_globals,
         "components": [[c.path, c.kind, c.keys, c.nbytes, c.param_groups] for c in manifest.components],
         "storages": [
-            [s.key for s in storages],
-            [s.location for s in storages],
-            [s.dtype and s.dtype.name for s in storages],
-            [s.span.start for s in storages],
-            [s.span.end for s in storages],
-            [s.crc32 for s in storages],
-            [s.digest for s in storages],
+            (s.key for s in storages),
+            (s.location for s in storages),
+            (s.dtype and s.dtype.name for s in storages),
+            (s.span.start for s in storages),
+            (s.span.end for s in storages),
+            (s.crc32 for s in storages),
+            (s.digest for s in storages),
         ],
         "tensors": [
-            [t.component for t in tensors],
-            [t.path for t in tensors],
-            [t.dtype.name for t in tensors],
-            [t.shape for t in tensors],
-            [t.stride for t in tensors],
-            [t.offset for t in tensors],
-            [t.storage for t in tensors],
+            (t.component for t in tensors),
+            (t.path for t in tensors),
+            (t.dtype.name for t in tensors),
+            (t.shape for t in tensors),
+            (t.stride for t in tensors),
+            (t.offset for t in tensors),
+            (t.storage for t in tensors),
         ],
     }
     if manifest.metadata:  # elsewhere left out, so that manifests stay what they were
         document["metadata"] = dict(manifest.metadata)
     if manifest.keys:
         document["keys"] = manifest.keys
-    text = json.dumps(document, separators=(",", ":"), ensure_ascii=True)
+    # Columns are made one by one while others are written: all in one call would let no other thread have a turn.
+    text = json.dumps(document, default=list, separators=(",", ":"), ensure_ascii=True)
     return zlib.compress(text.encode("ascii"), 1)
 
 
 def decode(data: bytes | memoryview) -> Manifest:
     """The inverse of ``encode``, for bytes that were verified against their digest."""
-    document: dict[str, Any] = json.loads(zlib.decompress(data))
+    document: dict[str, Any] = read_json(zlib.decompress(data))
     start, end = document["skeleton"]
     return Manifest(
         format=document["format"],
@@ -63,11 +65,11 @@ def decode(data: bytes | memoryview) -> Manifest:
         skeleton=Span(start, end),
         storages=tuple(
             Storage(key, location, dtype and DTYPES[dtype], Span(start, end), crc32, digest and Digest(digest))
-            for key, location, dtype, start, end, crc32, digest in zip(*document["storages"], strict=True)
+            for key, location, dtype, start, end, crc32, digest in zip(*document.pop("storages"), strict=True)
         ),
         tensors=tuple(
             Tensor(component, tuple(path), DTYPES[dtype], tuple(shape), tuple(stride), offset, storage)
-            for component, path, dtype, shape, stride, offset, storage in zip(*document["tensors"], strict=True)
+            for component, path, dtype, shape, stride, offset, storage in zip(*document.pop("tensors"), strict=True)
         ),
         components=tuple(
             Component(tuple(path), kind, keys, nbytes, param_groups)
