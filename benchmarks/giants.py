@@ -23,7 +23,7 @@ SMALL = f"{MODEL}/checkpoints/1"
 GIANT = f"{MODEL}/checkpoints/2"
 WHOLE = f"{GIANT}/file?device=cpu"
 SUBSET = f"{GIANT}/state_dict?component=model&strip_prefix=blocks.1"
-CAST = f"{SMALL}/state_dict?dtype=bfloat16"
+CAST = f"{SMALL}/state_dict?strip_prefix=blocks.999&dtype=bfloat16"
 
 IDLE = 1_000
 """Requests that show how long one takes when nothing else goes on."""

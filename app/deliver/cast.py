@@ -4,8 +4,13 @@ NaNs come out as one NaN for each dtype, the one that ``float("nan")`` becomes: 
 the processor, and an ETag promises the same bytes everywhere.
 """
 
+import ctypes
+import os
 import warnings
+from contextlib import suppress
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -22,6 +27,7 @@ def require_torch() -> Any:
 
 @lru_cache(maxsize=1)
 def _import_torch() -> Any:
+    _load_library()
     try:
         import torch  # noqa: PLC0415  the server starts, indexes and serves without it
     except ImportError:
@@ -35,6 +41,18 @@ def _import_torch() -> Any:
         warnings.simplefilter("ignore")
         torch.frombuffer(b"\0", dtype=torch.uint8)  # it warns once of bytes that cannot be written to: nobody does
     return torch
+
+
+def _load_library() -> None:
+    """Load the largest of torch's libraries, where it is found. Its import would keep the interpreter to itself for
+    160 ms meanwhile; a call through ctypes lets the event loop go on.
+    """
+    found = find_spec("torch")
+    for folder in (found and found.submodule_search_locations) or ():
+        with suppress(AttributeError, OSError):  # a system without dlopen, or one that hides it
+            dlopen = ctypes.CDLL(None).dlopen
+            dlopen.restype = ctypes.c_void_p
+            dlopen(os.fsencode(Path(folder) / "lib" / "libtorch_cpu.so"), ctypes.c_int(os.RTLD_NOW))
 
 
 def cast(data: memoryview | bytearray, dtype: str, to: str) -> bytearray:
