@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from .pickle.hashing import is_hashable
-from .pickle.nodes import Call, Dict, Global, Node, Set, TensorRef
+from .pickle.nodes import Call, Dict, Global, Node, Set, StorageRef, TensorRef
 from .torch_tensors import PARAMETERS, is_tensor, tensor_of
 from .tree import name_of, pairs_of
 
@@ -22,6 +22,8 @@ _COMPRESSED = frozenset(f"torch.sparse_{kind}" for kind in ("csr", "csc", "bsr",
 _LAYOUTS = _COMPRESSED | {"torch.strided", "torch.sparse_coo"}
 _PER_CHANNEL = frozenset({"torch.per_channel_affine", "torch.per_channel_affine_float_qparams"})
 _TENSOR_CLASSES = frozenset({"torch.Tensor", "torch.nn.parameter.Parameter"})
+_BITS = {"torch.bits8": 1, "torch.bits16": 2, "torch.bits1x8": 1, "torch.bits2x4": 1, "torch.bits4x2": 1}
+"""Bytes of an element."""
 _CLASSES = frozenset(
     {"collections.OrderedDict", "collections.Counter", "builtins.set", "builtins.bytearray", "builtins.complex",
      "torch.Size", "torch.device", "torch.nn.parameter.Parameter"}
@@ -198,6 +200,24 @@ def _meta(args: Args) -> bool:
     return size is not None and stride is not None and len(size) == len(stride)
 
 
+def _bits(args: Args) -> bool:
+    """``(storage, offset, shape, stride, requires_grad, hooks, dtype, metadata)``, of a dtype that only torch knows."""
+    if len(args) not in {7, 8} or type(args[0]) is not StorageRef or not isinstance(args[6], Global):
+        return False
+    size, stride, itemsize = _sizes(args[2]), _sizes(args[3]), _BITS.get(args[6].full_name)
+    if size is None or stride is None or len(size) != len(stride) or itemsize is None or args[4] not in {None, False}:
+        return False
+    if type(args[1]) is not int or args[1] < 0 or not (len(args) == 7 or _is_plain(args[7])):
+        return False
+    end = args[1] + 1 + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
+    return 0 in size or end * itemsize <= args[0].nbytes
+
+
+def _is_plain(metadata: Node) -> bool:
+    """Whether it says nothing of a tensor."""
+    return metadata is None or (type(metadata) is Dict and not metadata.pairs)
+
+
 _WORKS: Mapping[str, Callable[[Args], bool]] = {
     "collections.OrderedDict": _ordered_dict,
     "collections.Counter": _counter,
@@ -219,7 +239,7 @@ _WORKS: Mapping[str, Callable[[Args], bool]] = {
     "torch._utils._rebuild_nested_tensor": lambda args: len(args) == 4 and all(map(is_tensor, args)),
     "torch._utils._rebuild_meta_tensor_no_storage": _meta,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _on_device,
-    "torch._utils._rebuild_tensor_v3": lambda args: len(args) in {7, 8},
+    "torch._utils._rebuild_tensor_v3": _bits,
 }
 """By name, whether it works with some arguments. Tensors of classes from before torch 0.4, storages and dtypes are not
 called by any pickle."""

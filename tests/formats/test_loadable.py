@@ -21,7 +21,8 @@ LAYOUT, PARAMETER = b"ctorch.serialization\n_get_layout\n", b"ctorch._utils\n_re
 SPARSE = b"ctorch._utils\n_rebuild_sparse_tensor\n"
 V2, V3 = b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_tensor_v3\n"
 FLOATS = storage() + b"K\x00K\x08\x85K\x01\x85"
-RAW = storage(32, kind="torch.storage\nUntypedStorage") + b"K\x00K\x08\x85K\x01\x85"
+UNTYPED, BITS = storage(32, kind="torch.storage\nUntypedStorage"), b"ctorch\nbits8\n"
+RAW = UNTYPED + b"K\x00K\x08\x85K\x01\x85"
 LONGS = V2 + b"(" + storage(4, "1", "torch\nLongStorage") + b"K\x00K\x04\x85K\x01\x85\x89" + HOOKS + b"tR"
 
 QUANTIZED = (
@@ -53,9 +54,16 @@ KEPT = {
     "a layout": LAYOUT + text("torch.strided") + b"\x85R",
     "a Parameter": PARAMETER + b"(" + tensor() + b"\x88" + HOOKS + b"tR",
     "a Parameter of integers": PARAMETER + b"(" + LONGS + b"\x89" + HOOKS + b"tR",
+    "a tensor of bits": V3 + b"(" + RAW + b"\x89" + HOOKS + BITS + b"tR",
+    "a tensor of bits and no metadata": V3 + b"(" + RAW + b"N" + HOOKS + BITS + b"}tR",
     "a tensor with a neg bit": V2 + b"(" + FLOATS + b"\x89" + HOOKS + b"}" + text("neg") + b"\x88stR",
 }
 LEFT_OUT = {
+    "bits with a gradient": V3 + b"(" + RAW + b"\x88" + HOOKS + BITS + b"tR",
+    "bits whose gradient is a dict": V3 + b"(" + RAW + b"}" + HOOKS + BITS + b"tR",
+    "bits whose metadata is a dtype": V3 + b"(" + RAW + b"\x89" + HOOKS + BITS + BITS + b"tR",
+    "bits from a text on": V3 + b"(" + UNTYPED + text("x") + b"K\x08\x85K\x01\x85\x89" + HOOKS + BITS + b"tR",
+    "bits beyond the storage": V3 + b"(" + UNTYPED + b"K\x19K\x08\x85K\x01\x85\x89" + HOOKS + BITS + b"tR",
     "a per-channel tensor without channels": QUANTIZED % (b"N", b"N", b"K\x00"),
     "a per-channel tensor of other channels": QUANTIZED % (tensor((3,), (1,)), LONGS, b"K\x00"),
     "a per-channel tensor along what it has not": QUANTIZED % (tensor((4,), (1,)), LONGS, b"K\x01"),
