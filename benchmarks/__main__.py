@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import (
+    client_save,
     derived_downloads,
     footprint,
     many_checkpoints,
@@ -24,6 +25,7 @@ QUESTIONS = {
     for script in (
         plain_download,
         plain_upload,
+        client_save,
         warm_start,
         derived_downloads,
         server_memory,
