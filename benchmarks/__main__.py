@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import (
     client_download,
+    client_save,
     derived_downloads,
     footprint,
     giants,
@@ -27,6 +28,7 @@ QUESTIONS = {
         plain_download,
         client_download,
         plain_upload,
+        client_save,
         warm_start,
         derived_downloads,
         server_memory,

@@ -31,11 +31,13 @@ from ._errors import (
     StateroomError,
     StateroomWarning,
     StorageFull,
+    Superseded,
     TorchRequired,
     Unauthorized,
     UnknownComponent,
     UnsafeGlobals,
 )
+from ._job import SaveJob
 from ._model import Model
 from ._report import Mismatch, Report
 from ._version import __version__
@@ -61,6 +63,7 @@ __all__ = [
     "PartialLoadError",
     "RefusedCheckpoint",
     "Report",
+    "SaveJob",
     "SelectionError",
     "ServerError",
     "ServerUnavailable",
@@ -69,6 +72,7 @@ __all__ = [
     "StateroomError",
     "StateroomWarning",
     "StorageFull",
+    "Superseded",
     "TensorInfo",
     "TorchRequired",
     "Unauthorized",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ._async import SaveQueue
 from ._checkpoint import ModelSummary, model_of
 from ._errors import InvalidRequest
 from ._http import Http
@@ -51,6 +52,7 @@ class Client:
         self._connections = connections
         self._progress = progress
         self._verify = verify
+        self._saves: dict[int, SaveQueue] = {}
 
     @property
     def url(self) -> str:
@@ -70,15 +72,18 @@ class Client:
             verify=self._verify,
             connections=self._connections,
         )
-        return Model(routes)
+        return Model(routes, self._save_queue)
 
     def models(self) -> Iterator[ModelSummary]:
         """All models by name, page by page as they are taken."""
         return map(model_of, self._http.pages("/v1/models", []))
 
     def close(self) -> None:
-        """Close its connections; a later call would open new ones."""
-        self._http.close()
+        """Wait for saves in the background, then close its connections; a later call would open new ones.
+
+        Warns (StateroomWarning) of saves that failed, or raises if ``save_async`` was to.
+        """
+        self._close(may_raise=True)
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +91,18 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self._close(may_raise=error is None)
+
+    def _close(self, *, may_raise: bool) -> None:
+        queue = self._save_queue()
+        queue.drain()
+        self._http.close()
+        queue.tell(stacklevel=3, may_raise=may_raise)
+
+    def _save_queue(self) -> SaveQueue:
+        """The one of this process: a forked one begins with none."""
+        queue = self._saves.get(os.getpid())
+        return queue if queue is not None else self._saves.setdefault(os.getpid(), SaveQueue())
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"

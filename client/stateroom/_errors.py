@@ -20,12 +20,13 @@ StateroomError
 ├── DigestMismatch                   bytes that are not the bytes that were sent
 ├── StateDictMismatch (RuntimeError) keys or shapes that don't fit the target; nothing was loaded
 ├── PartialLoadError                 failed after a target was touched; .loaded, .remaining
+├── Superseded                       a save in the background whose place a newer one took
 ├── TorchRequired (ImportError)
 ├── StorageFull                      the server's disk
 └── ServerError                      the server failed
     └── ServerUnavailable            not reached, or overloaded, after all retries
 
-StateroomWarning (UserWarning)       saved, but not everything will load as one may think
+StateroomWarning (UserWarning)       saved, but not all will load as one may think; or, in the background, not saved
 """
 
 from __future__ import annotations
@@ -122,6 +123,9 @@ class PartialLoadError(StateroomError):
         super().__init__(detail)
         self.loaded = tuple(loaded)
         self.remaining = tuple(remaining)
+
+
+class Superseded(StateroomError): ...
 
 
 class TorchRequired(StateroomError, ImportError): ...

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, overload
 
 from . import _torch
+from ._async import Options, SaveQueue
 from ._checkpoint import Checkpoint, TensorInfo
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, UnsafeGlobals
 from ._files import appearing, named_in
+from ._job import SaveJob
 from ._load import load_object, load_state_dict
 from ._load_into import load_into, warmstart
 from ._query import Format, Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
@@ -31,8 +33,9 @@ class Model:
     Unauthorized, ServerUnavailable and so on. ``Client.model`` makes one.
     """
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Routes, save_queue: Callable[[], SaveQueue]) -> None:
         self._routes = routes
+        self._save_queue = save_queue
 
     @property
     def name(self) -> str:
@@ -121,6 +124,36 @@ class Model:
             return None
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
         return save_object(self._routes, obj, params)
+
+    def save_async(
+        self,
+        obj: Any,
+        *,
+        epoch: SupportsInt | None = None,
+        step: SupportsInt | None = None,
+        loss: SupportsFloat | None = None,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        tags: Mapping[str, str] | None = None,
+        rank_zero_only: bool = True,
+        droppable: bool = False,
+        raise_errors: bool = False,
+    ) -> SaveJob:
+        """``save`` in the background: returns when a copy of the tensors is taken, which may change from then on.
+
+        The client keeps the copy's memory for the next one, until it is closed. Saves are sent one after another;
+        while one is sent and another waits, a third call waits too. ``droppable`` lets a newer save of this model and
+        run take this one's place if it has not begun by then. A save that fails is warned of (StateroomWarning) at
+        the client's next ``save_async`` or ``close``, or raised there with ``raise_errors``, unless ``result()`` has
+        raised it before.
+        """
+        queue = self._save_queue()
+        queue.tell(stacklevel=2)
+        if rank_zero_only and _torch.rank() != 0:
+            job = SaveJob()
+            job.end(None)
+            return job
+        params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
+        return queue.save(self._routes.in_background(), obj, params, Options(droppable, raise_errors))
 
     def update(
         self,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import http.client as http_client
 import uuid
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Event, Lock
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from ._digest import BLOCK_SIZE
 from ._errors import Conflict, DigestMismatch, NotFound, ServerUnavailable, StateroomError
 from ._http import Http, Params, json_of
 from ._progress import Progress
+from ._side_by_side import side_by_side
 from ._split import Split
 from ._wire import BROKEN, connect, is_proxied, read_answer
 
@@ -79,8 +79,7 @@ class NegotiatedUpload:
             return None
 
     def _announcement(self, original: bool) -> dict[str, Any]:
-        with ThreadPoolExecutor(self._connections) as threads:
-            self._digests = list(threads.map(self._split.digest, range(len(self._split.blocks))))
+        self._digests = side_by_side(self._split.digest, range(len(self._split.blocks)), self._connections)
         return {
             "size": self._split.size,
             "storages": self._split.storages,
@@ -91,19 +90,7 @@ class NegotiatedUpload:
     def _send_and_commit(self, upload: Any, params: Params, key: str) -> Any:
         self._sent, self._total = 0, upload["missing_bytes"]
         parts = list(self._parts(upload["missing"], upload["part_size"]))
-        failed = Event()
-
-        def send(part: range) -> None:
-            if not failed.is_set():
-                try:
-                    self._send(upload["url"], part)
-                except BaseException:
-                    failed.set()
-                    raise
-
-        with ThreadPoolExecutor(min(self._connections, max(1, len(parts)))) as threads:
-            for _ in threads.map(send, parts):
-                pass
+        side_by_side(lambda part: self._send(upload["url"], part), parts, self._connections)
         headers = {"Idempotency-Key": key}
         return json_of(self._http.send("POST", f"{upload['url']}/commit", params, headers=headers, safe=True))
 

@@ -60,14 +60,35 @@ class Pickled:
         file.seek(0)
         return file
 
-    def split(self) -> MemorySplit:
-        """The file, its storages the very memory of the tensors; those of other devices are copied first."""
-        memory = on_host(self.torch, list(self.storages.values()))
-        records = [Record(f"archive/{name}", memoryview(data), zlib.crc32(data)) for name, data in self._records()]
-        storages = [Record(f"archive/data/{key}", view, 0) for key, view in zip(self.storages, memory)]
-        pieces, places = zipped([*records, *storages])
-        spans = [(place, place + len(view)) for place, view in zip(places[len(records) :], memory)]
+    def memory(self) -> list[memoryview]:
+        """The storages' bytes: the very memory of the tensors, but copies of those that another device holds."""
+        return on_host(self.torch, list(self.storages.values()))
+
+    def release(self) -> None:
+        """Keep no tensor alive any more; from now on only their bytes can be had, from elsewhere."""
+        self.storages = dict.fromkeys(self.storages)
+
+    def split(self, memory: Sequence[memoryview]) -> MemorySplit:
+        """The file in parts, the storages' bytes as given. Nobody has computed their checksums."""
+        (pieces, places), heads = self._zipped(memory, [0] * len(memory))
+        spans = [(place, place + len(view)) for place, view in zip(places[heads:], memory)]
         return MemorySplit(pieces, [(start, end) for start, end in spans if end - start > MIN_STORAGE])
+
+    def file(self, memory: Sequence[memoryview]) -> io.BytesIO:
+        """The file, written down."""
+        (pieces, _), _ = self._zipped(memory, [zlib.crc32(view) for view in memory])
+        return io.BytesIO(b"".join(pieces))
+
+    def _zipped(
+        self, memory: Sequence[memoryview], checksums: Sequence[int]
+    ) -> tuple[tuple[list[memoryview], list[int]], int]:
+        """The pieces and places of its records, and how many of them come before the storages."""
+        heads = [Record(f"archive/{name}", memoryview(data), zlib.crc32(data)) for name, data in self._records()]
+        storages = [
+            Record(f"archive/data/{key}", view, checksum)
+            for key, view, checksum in zip(self.storages, memory, checksums)
+        ]
+        return zipped([*heads, *storages]), len(heads)
 
     def _records(self) -> list[tuple[str, bytes]]:
         return [
@@ -96,8 +117,8 @@ def on_host(torch: Any, storages: Sequence[Any]) -> list[memoryview]:
             continue
         copy = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=storage.device.type == "cuda")
         copies.append(copy.untyped_storage().copy_(storage, non_blocking=True))
-    if any(storage.device.type == "cuda" for storage in storages):
-        torch.cuda.synchronize()
+    for device in {storage.device for storage in storages if storage.device.type == "cuda"}:
+        torch.cuda.synchronize(device)
     return [memory_of(storage) for storage in copies]
 
 

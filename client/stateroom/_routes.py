@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import IO, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -49,6 +50,14 @@ class Routes:
         self.model = model
         self.run = run
         self.verify = verify
+
+    def in_background(self) -> Routes:
+        """The same, for a thread that draws no bar into what others print unless it was asked for."""
+        if self._progress is not None:
+            return self
+        other = copy(self)
+        other._progress = False  # noqa: SLF001  it is one of these
+        return other
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
         answer, _ = self._http.json("GET", self._at(ref), self._scope(ref))

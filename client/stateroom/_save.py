@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from io import BytesIO
+from collections.abc import Sequence
 from typing import IO, Any
 
 from . import _torch
@@ -20,21 +20,36 @@ IN_PARTS_FROM = 4 * 1024 * 1024
 
 def save_object(routes: Routes, obj: Any, params: Params) -> Checkpoint:
     """As Model.save says."""
-    _torch.require_torch("save()")
-    _torch.refuse_shards(obj, "cannot be saved as a whole")
+    pickled, is_judged = pickled_of(obj)
+    checkpoint = send(routes, pickled, pickled.memory(), params)
+    if not is_judged and checkpoint.unsafe_globals:
+        modules = _torch.whole_modules(obj)
+        warnings.warn(unsafe_text(checkpoint.unsafe_globals, modules), StateroomWarning, stacklevel=3)
+    return checkpoint
+
+
+def pickled_of(obj: Any) -> tuple[Pickled, bool]:
+    """What is to be sent; and whether this torch can tell what of it ``weights_only=True`` does not load, which is then
+    warned of: the user's call is two calls above. Raises ShardedTensor, TorchRequired, and what torch.save raises.
+    """
+    refuse(obj)
     pickled = Pickled(obj)
     unsafe = _torch.unsafe_globals(pickled.without_storages())
     if unsafe:
-        _warn_of(unsafe, obj)
-    split = pickled.split()
-    checkpoint = _in_parts(routes, split, params, original=False, label=routes.model)
-    if checkpoint is None:
-        file = BytesIO()
-        _torch.save(obj, file)
-        checkpoint = routes.upload(file, params, label=routes.model)
-    if unsafe is None and checkpoint.unsafe_globals:
-        _warn_of(checkpoint.unsafe_globals, obj)
-    return checkpoint
+        warnings.warn(unsafe_text(unsafe, _torch.whole_modules(obj)), StateroomWarning, stacklevel=4)
+    return pickled, unsafe is not None
+
+
+def refuse(obj: Any) -> None:
+    """Raises TorchRequired, and ShardedTensor."""
+    _torch.require_torch("save()")
+    _torch.refuse_shards(obj, "cannot be saved as a whole")
+
+
+def send(routes: Routes, pickled: Pickled, memory: Sequence[memoryview], params: Params) -> Checkpoint:
+    """``memory`` are the storages' bytes."""
+    checkpoint = _in_parts(routes, pickled.split(memory), params, original=False, label=routes.model)
+    return checkpoint or routes.upload(pickled.file(memory), params, label=routes.model)
 
 
 def upload_file(routes: Routes, file: IO[bytes], params: Params, *, label: str) -> Checkpoint:
@@ -59,8 +74,6 @@ def _in_parts(routes: Routes, split: Split, params: Params, *, original: bool, l
         return None
 
 
-def _warn_of(unsafe: tuple[str, ...], obj: Any) -> None:
-    modules = _torch.whole_modules(obj)
+def unsafe_text(unsafe: Sequence[str], modules: Sequence[str] = ()) -> str:
     whole = f" {modules[0]} is a whole module: save its state_dict() instead." if modules else ""
-    message = f"load() will need weights_only=False for this checkpoint, which holds {', '.join(unsafe)}.{whole}"
-    warnings.warn(message, StateroomWarning, stacklevel=4)
+    return f"load() will need weights_only=False for this checkpoint, which holds {', '.join(unsafe)}.{whole}"

@@ -36,14 +36,6 @@ def rank() -> int:
     return int(os.environ.get("RANK") or 0)
 
 
-def save(obj: Any, file: IO[bytes]) -> None:
-    """torch.save. Raises ShardedTensor, before anything is written, if the object holds one rank's shard."""
-    torch = require_torch("save()")
-    refuse_shards(obj, "cannot be saved as a whole")
-    torch.save(obj, file)
-    file.seek(0)
-
-
 def load(file: IO[bytes], map_location: Any, *, weights_only: bool) -> Any:
     """torch.load. Raises UnsafeGlobals where it refuses under ``weights_only``."""
     torch = require_torch("load()")

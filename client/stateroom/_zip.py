@@ -11,6 +11,10 @@ FULL = 0xFFFFFFFF
 
 _OLD, _ZIP64 = 20, 45  # the version of the format that a reader needs
 _UTF8 = 0x800
+_PADDING = 0x4246  # the extra field that torch fills up with
+
+ALIGNMENT = 64
+"""A record's data begin at a multiple of it, as in torch's files, so that they can be mapped into memory."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ def zipped(records: Sequence[Record]) -> tuple[list[memoryview], list[int]]:
     directory = bytearray()
     position = 0
     for record in records:
-        head = _local_header(record)
+        head = _local_header(record, position)
         directory += _entry(record, position)
         pieces += [memoryview(head), record.data]
         places.append(position + len(head))
@@ -38,13 +42,15 @@ def zipped(records: Sequence[Record]) -> tuple[list[memoryview], list[int]]:
     return pieces, places
 
 
-def _local_header(record: Record) -> bytes:
+def _local_header(record: Record, offset: int) -> bytes:
     size = len(record.data)
-    extra = _zip64_extra([size, size] if size >= FULL else [])
     name = record.name.encode()
+    extra = _zip64_extra([size, size] if size >= FULL else [])
+    padding = -(offset + 30 + len(name) + len(extra) + 4) % ALIGNMENT
+    extra += struct.pack("<HH", _PADDING, padding) + b"Z" * padding
     return struct.pack(
         "<4sHHHHHLLLHH",
-        b"PK\3\4", _ZIP64 if extra else _OLD, _UTF8, 0, 0, 0, record.checksum, min(size, FULL), min(size, FULL),
+        b"PK\3\4", _ZIP64 if size >= FULL else _OLD, _UTF8, 0, 0, 0, record.checksum, min(size, FULL), min(size, FULL),
         len(name), len(extra),
     ) + name + extra  # fmt: skip
 

@@ -57,7 +57,8 @@ def model(client: Client, model_name: str) -> Model:
 def test_the_file_that_is_sent_is_to_torch_the_one_that_it_would_have_written(obj: Any) -> None:
     written = io.BytesIO()
     torch.save(obj, written)
-    split = Pickled(obj).split()
+    pickled = Pickled(obj)
+    split = pickled.split(pickled.memory())
     sent = b"".join(split.read(0, split.size))
     expected = torch.load(io.BytesIO(written.getvalue()), weights_only=False)
     found = torch.load(io.BytesIO(sent), weights_only=False)
