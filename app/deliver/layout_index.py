@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..store.digests import Hasher
 from ..values.conversion import Conversion
 from ..values.digest import BLOCK_DIGEST_SIZE, Digest
-from ..values.manifest import Storage
+from ..values.manifest import Manifest, Storage
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
 from .download import Download
@@ -60,6 +60,18 @@ def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) ->
     return LayoutIndex(
         download.size, download.etag, _rest(planned), _pickle(planned), tuple(storages), download.left_out
     )
+
+
+def index_of_original(download: Download, manifest: Manifest) -> LayoutIndex:
+    """Where each blob lies in the uploaded file; all the rest of it is its frame."""
+    reader = download.reader
+    kept = [(storage.span, storage.digest) for storage in manifest.storages if storage.digest is not None]
+    reader.locate(digest for _, digest in kept)
+    storages = tuple(
+        IndexedStorage(span, digest, _hex_digests(reader.blob(digest).blocks), is_plain=False)
+        for span, digest in sorted(kept)
+    )
+    return LayoutIndex(download.size, download.etag, manifest.frame, None, storages, ())
 
 
 def _pickle(planned: Plan) -> IndexedStorage | None:

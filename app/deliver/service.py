@@ -27,7 +27,7 @@ from ..values.manifest import Manifest
 from .cast import require_torch
 from .checksums import Checksums, Following
 from .download import Download
-from .layout_index import LayoutIndex, index_of
+from .layout_index import LayoutIndex, index_of, index_of_original
 from .plan import Plan, Wanted, plan, plan_original
 from .plan_wire import plan_in_child
 from .read import BlobReader
@@ -139,6 +139,10 @@ class Deliver:
     def index(self, checkpoint: Checkpoint, download: Download, *, derived: bool) -> LayoutIndex:
         """The layout of a download of this checkpoint."""
         return index_of(download, self.manifest(checkpoint).storages, derived=derived)
+
+    def index_of_original(self, checkpoint: Checkpoint) -> LayoutIndex:
+        """The layout of ``original``."""
+        return index_of_original(self.original(checkpoint), self.manifest(checkpoint))
 
     def _contents_of(self, checkpoint: Checkpoint) -> _Contents:
         def load() -> _Contents:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ._async import SaveQueue
+from ._cache import cache_of
 from ._checkpoint import ModelSummary, model_of
 from ._errors import InvalidRequest
 from ._http import Http
@@ -30,6 +31,12 @@ class Client:
     for a bar on a terminal, True or False for one always or never, or a function called with ``(label, done, total)``
     in bytes. ``verify`` checks what was transferred against its digests and checksums.
 
+    ``cache_dir``, or STATEROOM_CACHE_DIR, is a folder in which ``load``, ``state_dict`` and the downloads keep
+    storages, so that what two checkpoints share is fetched once; processes may share it, and those that start together
+    fetch each storage once. What was not used for longest goes when it is over ``cache_size``, or STATEROOM_CACHE_SIZE:
+    bytes, or a text (``"20 GB"``, which is the default). What is loaded in place, and all with ``verify=False``, goes
+    past it.
+
     Threads may share a client, and a forked process may go on using it.
     """
 
@@ -41,6 +48,8 @@ class Client:
         timeout: float = 60.0,
         retries: int = 4,
         connections: int = 4,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_size: int | str | None = None,
         progress: ProgressOption = None,
         verify: bool = True,
     ) -> None:
@@ -50,6 +59,7 @@ class Client:
         if connections < 1:
             raise InvalidRequest("connections is at least 1")
         self._connections = connections
+        self._cache = cache_of(cache_dir, cache_size)
         self._progress = progress
         self._verify = verify
         self._saves: dict[int, SaveQueue] = {}
@@ -71,6 +81,7 @@ class Client:
             progress=self._progress,
             verify=self._verify,
             connections=self._connections,
+            cache=self._cache,
         )
         return Model(routes, self._save_queue)
 

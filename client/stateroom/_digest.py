@@ -4,11 +4,13 @@ concatenated BLAKE3 digests of the 16 MiB blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Union
 
 from blake3 import blake3
 
 BLOCK_SIZE = 16 * 1024 * 1024
+DIGEST_SIZE = 32
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -35,6 +37,13 @@ class Hasher:
             view = view[len(part) :]
 
     def digest(self) -> str:
-        if not self._blocks:
-            return f"blake3:{self._block.hexdigest()}"
-        return f"blake3-16m:{blake3(self._blocks + self._block.digest()).hexdigest()}"
+        return _digest(bytes(self._blocks + self._block.digest()))
+
+
+def digest_of_blocks(blocks: Sequence[bytes]) -> str:
+    """The digest of bytes whose blocks, one at least, have these digests."""
+    return _digest(b"".join(blocks))
+
+
+def _digest(blocks: bytes) -> str:
+    return f"blake3:{blocks.hex()}" if len(blocks) == DIGEST_SIZE else f"blake3-16m:{blake3(blocks).hexdigest()}"

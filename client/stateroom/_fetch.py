@@ -5,11 +5,12 @@ Whatever can't be had that way, of a server that has no index, is None here; the
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
-from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotFound
+from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotFound, StateroomWarning
 from ._hollow import Hollow
 from ._http import Http, json_of
 from ._layout import Layout, layout_of
@@ -56,3 +57,10 @@ def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | No
     layout = layout_of(json_of(response))
     left_out = response.headers.get("Stateroom-Left-Out")
     return None if layout is None else (layout, unquote(left_out) if left_out else None)
+
+
+def warn_of_left_out(left_out: str, label: str, *, is_zip: bool, stacklevel: int) -> None:
+    """``left_out`` are values that the file can't hold, ``stacklevel``, seen from here, is where the user's call is."""
+    kept = "a state_dict" if is_zip else "a safetensors file"
+    lost = f"{left_out} of {label} cannot be kept in {kept} and is left out; load() gives it"
+    warnings.warn(lost, StateroomWarning, stacklevel=stacklevel)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import IO
 
 from ._digest import BLOCK_SIZE, Hasher
 from ._errors import DigestMismatch
 from ._fetch import Fetching
-from ._layout import Layout, Stored
-from ._receive import Receiver
+from ._layout import Stored
 
 WORTHWHILE = 2 * BLOCK_SIZE
 """Bytes from which on several connections are faster than one."""
@@ -42,7 +40,7 @@ def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
     layout = fetching.layout
     between = [Stored(start, end, None, ()) for start, end in layout.between()]
     parts = sorted([*layout.storages, *between], key=lambda part: part.start)
-    fetch_parts(file, fetching.receiver, parts)
+    fetching.receiver.fill([(part, InFile(file, part.start)) for part in parts])
     if not verify or layout.rest is None:
         return False
     hasher = Hasher()
@@ -52,26 +50,3 @@ def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
     if hasher.digest() != layout.rest:
         raise DigestMismatch(f"what was fetched is damaged: {hasher.digest()} between its storages, not {layout.rest}")
     return all(part.blocks or not part.size for part in layout.storages)
-
-
-def fetch_parts(file: IO[bytes], receiver: Receiver, parts: Iterable[Stored]) -> None:
-    receiver.fill([(part, InFile(file, part.start)) for part in parts])
-
-
-def blocks_of(size: int) -> list[Stored]:
-    """A file of which nothing is known but its size, in parts that are worth a request each."""
-    return [Stored(start, min(start + WORTHWHILE, size), None, ()) for start in range(0, size, WORTHWHILE)]
-
-
-def layout_of_original(url: str, size: int, etag: str) -> Layout:
-    return Layout(url, size, etag, None, None, ())
-
-
-def check_digest(file: IO[bytes], size: int, digest: str) -> None:
-    """Raises DigestMismatch unless the file has the bytes so named."""
-    hasher = Hasher()
-    file.seek(0)
-    while data := file.read(BLOCK_SIZE):
-        hasher.update(data)
-    if (hasher.size, hasher.digest()) != (size, digest):
-        raise DigestMismatch(f"{hasher.size} bytes came with digest {hasher.digest()}; expected {size} with {digest}")

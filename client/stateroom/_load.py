@@ -16,7 +16,8 @@ def load_state_dict(routes: Routes, ref: Ref, selection: Selection, map_location
     """As Model.state_dict says."""
     require_torch("state_dict()")
     device = device_tag(map_location)
-    fetching = routes.state_dict_fetching(ref, selection, device, label=label, derived=_derived(map_location))
+    derived = _derived(map_location)
+    fetching = routes.state_dict_fetching(ref, selection, device, label=label, derived=derived, in_place=False)
     if fetching is not None:
         hollow = fetching.hollow(map_location, weights_only=True)
         hollow.fill()
@@ -39,7 +40,7 @@ def load_object(routes: Routes, checkpoint: Checkpoint, map_location: Any, *, we
 
 def component_of(routes: Routes, checkpoint: Checkpoint, selection: Selection, *, label: str) -> Coming:
     """One component, for this machine's own memory."""
-    fetching = routes.state_dict_fetching(checkpoint, selection, "cpu", label=label, derived=False)
+    fetching = routes.state_dict_fetching(checkpoint, selection, "cpu", label=label, derived=False, in_place=True)
     if fetching is not None:
         return _coming(fetching)
     with routes.state_dict(checkpoint, selection, "cpu", label=label) as file:

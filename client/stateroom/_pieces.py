@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from ._digest import BLOCK_SIZE
@@ -47,7 +49,9 @@ class _Nowhere:
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes ``[start, end)`` of the file, part of ``stored``, which go to ``place``; ``digest`` is their BLAKE3."""
+    """Bytes ``[start, end)`` of the file, part of ``stored``, which go to ``place``; ``digest`` is their BLAKE3.
+    ``held`` is a file of this machine that has all of ``stored``.
+    """
 
     start: int
     end: int
@@ -55,28 +59,35 @@ class Piece:
     place: Place
     digest: bytes | None = None
     damaged: int = 0
+    held: Path | None = None
 
     def at(self, position: int) -> int:
         """Where in its place a byte of the file goes."""
         return position - (self.start if self.stored is None else self.stored.start)
 
 
-def pieces_of(wanted: Iterable[tuple[Stored, Place]], *, verify: bool) -> Iterable[Piece]:
+def pieces_of(
+    wanted: Iterable[tuple[Stored, Place]], *, verify: bool, held: Mapping[int, Path] = MappingProxyType({})
+) -> Iterable[Piece]:
+    """``held`` are files of this machine that have what starts somewhere in the file."""
     for stored, place in wanted:
         if stored.size and not stored.blocks:  # in one piece, so that the server can sum it up while it makes it
             yield Piece(stored.start, stored.end, stored, place)
             continue
         for number, start in enumerate(range(stored.start, stored.end, BLOCK_SIZE)):
             digest = stored.blocks[number] if verify and stored.blocks else None
-            yield Piece(start, min(start + BLOCK_SIZE, stored.end), stored, place, digest)
+            end = min(start + BLOCK_SIZE, stored.end)
+            yield Piece(start, end, stored, place, digest, held=held.get(stored.start))
 
 
 def runs_of(pieces: Iterable[Piece]) -> Iterable[list[Piece]]:
-    """Pieces that lie one after another, in runs of some size, and what little lies between them."""
+    """Pieces that lie one after another, in runs of some size, and what little lies between them. A run comes from the
+    server or from one file.
+    """
     run: list[Piece] = []
     for piece in pieces:
         gap = piece.start - run[-1].end if run else 0
-        if run and (gap > MAX_GAP or piece.end - run[0].start > RUN_SIZE):
+        if run and (gap > MAX_GAP or piece.end - run[0].start > RUN_SIZE or piece.held != run[0].held):
             yield run
             run, gap = [], 0
         if gap:

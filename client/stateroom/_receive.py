@@ -87,14 +87,20 @@ class Receiver:
         """All bytes of these, to their places. Raises DigestMismatch for what comes damaged again and again, and
         ServerUnavailable; then nothing is written any more, and what has been is anything.
         """
-        self.has_begun, self.finished = False, set()
-        self._left = Counter[int]()
+        self._start()
         if self._layout.size <= SMALL and self._whole is None:
             whole = bytearray(self._layout.size)
             self._work([[Piece(0, len(whole), None, Memory(memoryview(whole)))]])
             self._whole = bytes(whole)
         self.has_begun = False
-        self._work(runs_of(sorted(pieces_of(wanted, verify=self.verifies), key=lambda piece: piece.start)))
+        self._work_on(pieces_of(wanted, verify=self.verifies))
+
+    def _start(self) -> None:
+        self.has_begun, self.finished = False, set()
+        self._left = Counter[int]()
+
+    def _work_on(self, pieces: Iterable[Piece]) -> None:
+        self._work(runs_of(sorted(pieces, key=lambda piece: piece.start)))
 
     def _work(self, pieces: Iterable[list[Piece]]) -> None:
         runs = deque(pieces)
@@ -108,27 +114,43 @@ class Receiver:
         patience = self._http.patience(crew.wait)
         reading = _Reading(run)
         while reading.position < run[-1].end and not crew.stopped:
-            body: Range | None = None
-            try:
-                if self._whole is not None and not run[0].damaged:
-                    body = BytesIO(self._whole[reading.position : run[-1].end])
-                else:
-                    body = connection.open(
-                        self._layout.url, reading.position, run[-1].end, self._layout.etag, self.verifies, patience
-                    )
-                if body is not None:
-                    self._read(reading, body, patience, crew, spare, again)
-            except BROKEN as failure:
-                connection.close()
-                if crew.stopped:
-                    return
-                patience.failed(ServerUnavailable(f"the connection to {self._http.url} failed: {failure!r}"))
+            self._go_on(reading, run, connection, patience, crew, spare, again)
         for piece in again:
             if piece.damaged >= TRIES:
                 raise DigestMismatch(
                     f"bytes {piece.start} to {piece.end} of {self._tally.label} came damaged {piece.damaged} times"
                 )
             self.receive([piece], connection, crew, spare)
+
+    def _go_on(
+        self,
+        reading: _Reading,
+        run: Sequence[Piece],
+        connection: Connection,
+        patience: Patience,
+        crew: _Crew,
+        spare: memoryview,
+        again: list[Piece],
+    ) -> None:
+        """As far as the connection carries; what came damaged is added to ``again``."""
+        try:
+            with self._body(run, reading.position, connection, patience) as body:
+                if body is not None:
+                    self._read(reading, body, patience, crew, spare, again)
+        except BROKEN as failure:
+            connection.close()
+            if not crew.stopped:
+                patience.failed(ServerUnavailable(f"the connection to {self._http.url} failed: {failure!r}"))
+
+    @contextmanager
+    def _body(
+        self, run: Sequence[Piece], position: int, connection: Connection, patience: Patience
+    ) -> Iterator[Range | None]:
+        """A run's bytes from a position of the file on; None where the server will not send them now."""
+        if self._whole is not None and not run[0].damaged:
+            yield BytesIO(self._whole[position : run[-1].end])
+        else:
+            yield connection.open(self._layout.url, position, run[-1].end, self._layout.etag, self.verifies, patience)
 
     def _read(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -13,16 +12,17 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 
+from ._cache import Cache
+from ._cached import receiver_of
 from ._checkpoint import Checkpoint, TensorInfo, What, checkpoint_of, tensor_of
-from ._errors import InvalidRequest, StateroomWarning
-from ._fetch import Fetching, find_layout
+from ._errors import InvalidRequest
+from ._fetch import Fetching, find_layout, warn_of_left_out
 from ._http import Http, json_of
-from ._into_file import blocks_of, check_digest, fetch_into, fetch_parts, is_worthwhile, layout_of_original
-from ._layout import Layout
+from ._into_file import fetch_into, is_worthwhile
 from ._negotiated import NegotiatedUpload
 from ._progress import ProgressOption, progress_of
 from ._query import Params, Ref, Selection, device_tag, integer_text, model_path, optional, ref_text
-from ._receive import Receiver, Tally
+from ._receive import Tally
 from ._report import Report, report_of
 from ._split import Split
 from ._transfer import Body, FileSink, check_if_zip, check_records, fetch
@@ -42,11 +42,13 @@ class Routes:
         progress: ProgressOption,
         verify: bool,
         connections: int = 4,
+        cache: Cache | None = None,
     ) -> None:
         self._http = http
         self._path = model_path(model)
         self._progress = progress
         self._connections = connections
+        self._cache = cache
         self.model = model
         self.run = run
         self.verify = verify
@@ -154,20 +156,23 @@ class Routes:
         return report_of(headers["Stateroom-Checkpoint"], answer), answer["download"]
 
     def state_dict_fetching(
-        self, ref: Ref, selection: Selection, device: str | None, *, label: str, derived: bool
+        self, ref: Ref, selection: Selection, device: str | None, *, label: str, derived: bool, in_place: bool
     ) -> Fetching | None:
-        """One component, to be fetched in parallel; None where the server has no index of it."""
+        """One component, to be fetched in parallel; None where the server has no index of it. ``in_place``: the cache
+        has nothing to do with it.
+        """
         params = [*self._scope(ref), *selection.params(), *optional(device=device)]
-        fetching = self._fetching(f"{self._at(ref)}/state_dict", params, label=label, derived=derived)
+        path = f"{self._at(ref)}/state_dict"
+        fetching = self._fetching(path, params, label=label, derived=derived, in_place=in_place)
         if fetching is not None and fetching.left_out:
-            _warn_of(fetching.left_out, label, _kept(is_zip=True), stacklevel=5)
+            warn_of_left_out(fetching.left_out, label, is_zip=True, stacklevel=5)
         return fetching
 
     def matched_fetching(self, download: str, *, label: str) -> Fetching | None:
         """The same of what a match said to download."""
         address = urlsplit(download)
         path = address.path.rpartition("/")[0]
-        return self._fetching(path, parse_qsl(address.query), label=label, derived=False)
+        return self._fetching(path, parse_qsl(address.query), label=label, derived=False, in_place=True)
 
     def file_fetching(self, checkpoint: Checkpoint, device: str | None, *, derived: bool) -> Fetching | None:
         """The whole checkpoint."""
@@ -177,16 +182,25 @@ class Routes:
             return fetching.looked_at()
         return fetching
 
-    def _fetching(self, path: str, params: Params, *, label: str, derived: bool) -> Fetching | None:
-        found = find_layout(self._http, f"{path}/index", [*params, ("derived", "true" if derived else "false")])
+    def _fetching(
+        self, path: str, params: Params, *, label: str, derived: bool | None = False, in_place: bool = False
+    ) -> Fetching | None:
+        """``derived`` is None for what has nothing derived."""
+        asked = [] if derived is None else [("derived", "true" if derived else "false")]
+        found = find_layout(self._http, f"{path}/index", [*params, *asked])
         if found is None:
             return None
         layout, left_out = found
-        return Fetching(layout, self._receiver(layout, label=label), left_out)
-
-    def _receiver(self, layout: Layout, *, label: str) -> Receiver:
         tally = Tally(label, layout.size, progress_of(self._progress))
-        return Receiver(self._http, layout, connections=self._connections, verify=self.verify, tally=tally)
+        receiver = receiver_of(
+            self._http,
+            layout,
+            connections=self._connections,
+            verify=self.verify,
+            tally=tally,
+            cache=None if in_place else self._cache,
+        )
+        return Fetching(layout, receiver, left_out)
 
     @contextmanager
     def state_dict(self, ref: Ref, selection: Selection, device: str | None, *, label: str) -> Iterator[IO[bytes]]:
@@ -207,7 +221,7 @@ class Routes:
             if coming is not None:
                 self._fetch_parts(file, coming, is_zip=is_zip)
                 if coming.left_out:
-                    _warn_of(coming.left_out, str(checkpoint), _kept(is_zip=is_zip), stacklevel=4)
+                    warn_of_left_out(coming.left_out, str(checkpoint), is_zip=is_zip, stacklevel=4)
                 return
         self._fetch_checked(file, path, params, label=str(checkpoint), stacklevel=4, is_zip=is_zip)
 
@@ -239,14 +253,10 @@ class Routes:
         """The uploaded file, byte for byte."""
         path, label = f"{self._at(checkpoint)}/original", str(checkpoint)
         if is_worthwhile(checkpoint.bytes):
-            etag = self._http.send("HEAD", path, safe=True).headers.get("ETag", "")
-            layout = layout_of_original(path, checkpoint.bytes, etag.strip('"'))
-            fetch_parts(file, self._receiver(layout, label=label), blocks_of(layout.size))
-            if self.verify and checkpoint.digest is not None:
-                check_digest(file, checkpoint.bytes, checkpoint.digest)
-            elif self.verify:
-                check_if_zip(file)
-            return
+            coming = self._fetching(path, [], label=label, derived=None)
+            if coming is not None:
+                self._fetch_parts(file, coming, is_zip=False)
+                return
         sink = FileSink(file, verify=self.verify)
         self._fetch(path, [], sink, label=label)
         if checkpoint.digest is not None:
@@ -274,7 +284,7 @@ class Routes:
         if self.verify and is_zip:
             check_records(file)
         if left_out := headers.get("Stateroom-Left-Out"):
-            _warn_of(unquote(left_out), label, _kept(is_zip=is_zip), stacklevel=stacklevel + 1)
+            warn_of_left_out(unquote(left_out), label, is_zip=is_zip, stacklevel=stacklevel + 1)
 
     def _fetch(self, path: str, params: Params, sink: FileSink, *, label: str) -> httpx.Headers:
         return fetch(self._http, path, params, sink, label=label, progress=progress_of(self._progress))
@@ -284,12 +294,3 @@ class Routes:
 
     def _scope(self, ref: Ref) -> Params:
         return [] if isinstance(ref, Checkpoint) else optional(run=self.run)
-
-
-def _kept(*, is_zip: bool) -> str:
-    return "a state_dict" if is_zip else "a safetensors file"
-
-
-def _warn_of(left_out: str, label: str, kept: str, *, stacklevel: int) -> None:
-    lost = f"{left_out} of {label} cannot be kept in {kept} and is left out; load() gives it"
-    warnings.warn(lost, StateroomWarning, stacklevel=stacklevel)

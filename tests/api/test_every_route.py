@@ -61,6 +61,7 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("GET", checkpoint + "/file/index"),
         ("GET", checkpoint + "/file/{filename}"),
         ("GET", checkpoint + "/original"),
+        ("GET", checkpoint + "/original/index"),
         ("GET", checkpoint + "/original/{filename}"),
         ("POST", checkpoint + "/warmstart"),
         ("POST", checkpoint + "/links/state_dict"),

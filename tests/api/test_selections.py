@@ -8,8 +8,11 @@ import httpx
 import pytest
 import torch
 from blake3 import blake3
+from safetensors.torch import save as save_safetensors
 
 from tests.api.conftest import Upload, load, problem, saved, state_dict
+
+BLOCK = 16 * 1024 * 1024
 
 
 def test_every_selection_has_an_etag_of_its_own(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
@@ -121,6 +124,31 @@ def test_the_whole_file_and_a_plan_have_an_index_too(http: httpx.Client, checkpo
             assert pickle == archive.read("archive/data.pkl")
         assert layout["pickle"]["blocks"] == [blake3(pickle).hexdigest()]
     assert problem(http.get(f"{checkpoints}/1/state_dict/index?plan={'0' * 64}")) == (410, "plan-expired")
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_the_upload_has_an_index_too(kind: str, http: httpx.Client, checkpoints: str) -> None:
+    state = {"wide": torch.rand(5_000_000), "w": torch.rand(2000), "small": torch.rand(3), "again": torch.rand(2000)}
+    if kind == "safetensors":
+        data = save_safetensors(state)
+    else:
+        buffer = io.BytesIO()
+        torch.save({"epoch": 3, "model": state}, buffer, _use_new_zipfile_serialization=kind == "zip")
+        data = buffer.getvalue()
+    http.post(checkpoints, content=data).raise_for_status()
+    layout = http.get(f"{checkpoints}/latest/original/index").json()
+    file = http.get(layout["url"])
+    assert (layout["size"], f'"{layout["etag"]}"', file.content) == (len(data), file.headers["ETag"], data)
+    assert layout["pickle"] is None
+    between, end = b"", 0
+    for storage in layout["storages"]:
+        between += data[end : storage["start"]]
+        end = storage["end"]
+        stored = data[storage["start"] : end]
+        blocks = [blake3(stored[at : at + BLOCK]).hexdigest() for at in range(0, len(stored), BLOCK)]
+        assert storage["blocks"] == blocks
+    assert layout["rest"] == f"blake3:{blake3(between + data[end:]).hexdigest()}"
+    assert sorted(storage["end"] - storage["start"] for storage in layout["storages"]) == [8000, 8000, 20_000_000]
 
 
 def test_an_index_without_derived_digests_makes_nothing(http: httpx.Client, checkpoints: str, upload: Upload) -> None:

@@ -45,6 +45,7 @@ NEEDS = {
     ("GET", f"{_REF}/file/index"): "read",
     ("GET", f"{_REF}/file/{{filename}}"): "read",
     ("GET", f"{_REF}/original"): "read",
+    ("GET", f"{_REF}/original/index"): "read",
     ("GET", f"{_REF}/original/{{filename}}"): "read",
     ("POST", f"{_REF}/warmstart"): "read",
     ("POST", f"{_REF}/links/state_dict"): "read",

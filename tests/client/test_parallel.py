@@ -20,6 +20,7 @@ from tests.client.faults import Faulty, breaks_after, damages_at, faulty, stalls
 from tests.conftest import StartServer
 from tests.functional.torch_files import same, saved
 from tests.server import Server
+from tests.store.devices import mounted_tmpfs
 
 BLOCK = 16 * 1024 * 1024
 
@@ -557,14 +558,11 @@ def test_bytes_for_another_device_are_copied_there() -> None:
     assert bytes(storage.tolist()) == bytes(range(10))
 
 
-def test_a_full_disk_is_no_broken_connection(server: Server, big: str) -> None:
-    from stateroom._routes import Routes
-
-    with Client(server.base_url) as client, Path("/dev/full").open("r+b") as full:
-        model = client.model(big)
-        routes: Routes = model._routes
+def test_a_full_disk_is_no_broken_connection(server: Server, big: str, tmp_path: Path) -> None:
+    with Client(server.base_url) as client, mounted_tmpfs(tmp_path / "small", 40) as folder:
         with pytest.raises(OSError, match="No space left"):
-            routes.original_into(full, model.checkpoint("latest"))
+            client.model(big).download("latest", folder / "big.pt")
+        assert not list(folder.iterdir())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")

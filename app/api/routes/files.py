@@ -79,6 +79,22 @@ async def file(
 
 
 @router.get(
+    "/original/index",
+    summary="The layout of the upload",
+    dependencies=READ,
+    response_model=Layout,
+    responses=KNOWN | refusals(*OF_A_MODEL),
+)
+async def original_layout(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
+    """Of the file that `original` sends. Storages of up to 4 KiB count as bytes between the storages."""
+
+    def answer(checkpoint: Checkpoint) -> Response:
+        return layout_answer(request, checkpoint, ref, services.deliver.index_of_original(checkpoint), "/original")
+
+    return await services.from_inside(model, ref, run, answer)
+
+
+@router.get(
     "/original", summary="Download the upload", dependencies=READ, response_class=Response, responses=FILE_RESPONSES
 )
 @router.get(
