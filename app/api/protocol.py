@@ -147,6 +147,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
+        if not self.cycle.body:  # taken as it came, a bytes: to collect it in a bytearray copies it twice
+            self.cycle.body, body = cast("bytearray", body), b""
+        elif isinstance(self.cycle.body, bytes):
+            self.cycle.body = bytearray(self.cycle.body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:

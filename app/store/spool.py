@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Protocol
 
 from ..errors import StorageFull
 from ..values.digest import Digest
@@ -41,19 +42,24 @@ class SpoolFile(OpenFile):
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Append a part of the upload. Its hashing and its writing run side by side; blocks until both are done."""
-        hashing = self._hashers.submit(self._hash, buffers)
+        hashing = [self._hashers.submit(_update, hasher, buffers) for hasher in (self._sha256, self._hasher)]
         try:
             with translated("writing an upload"):
                 write_all(self._fd, buffers)
         finally:
-            wait([hashing])
-        hashing.result()
+            wait(hashing)
+        for each in hashing:
+            each.result()
         self.size += sum(memoryview(buffer).nbytes for buffer in buffers)
 
-    def _hash(self, buffers: Sequence[Buffer]) -> None:
-        for buffer in buffers:
-            self._sha256.update(buffer)
-            self._hasher.update(buffer)
+
+class _Hasher(Protocol):
+    def update(self, data: Buffer, /) -> None: ...
+
+
+def _update(hasher: _Hasher, buffers: Sequence[Buffer]) -> None:
+    for buffer in buffers:
+        hasher.update(buffer)
 
 
 def _created(path: Path) -> int:
