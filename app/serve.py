@@ -13,9 +13,10 @@ from types import FrameType
 
 import uvicorn
 
+from .api.limits import Limits
 from .api.logs import log_as_json
 from .api.metrics import Metrics, drop_live
-from .api.protocol import Limits, protocol
+from .api.protocol import protocol
 from .errors import StateroomError
 from .main import create_app, prepare
 from .memory import collect_seldom, keep_freed_memory

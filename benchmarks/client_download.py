@@ -52,6 +52,7 @@ def fresh_memory(bench: Bench) -> Iterator[Row]:
                 ways["mlflow"] = partial(into_file_then_load, url, file)
         for _ in range(bench.rounds):
             for name, way in ways.items():
+                bench.free_memory()
                 seconds.setdefault(name, []).append(timed(way))
     what = "client.load of the whole file, verified, fresh memory"
     ours = f"{rate(size, seconds['client']):.2f} GB/s"

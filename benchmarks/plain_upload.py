@@ -24,10 +24,13 @@ def rows(bench: Bench) -> Iterator[Row]:
         port = stack.enter_context(raw_peer("receive", received))
         running = [(p, stack.enter_context(p.running(bench.folder / p.program))) for p in PEERS if p.installed]
         for _ in range(bench.rounds):
+            bench.free_memory()
             raw.append(raw_upload(port, bench.general))
             with bench.server() as server, Connection(server.base_url) as connection:
+                bench.free_memory()
                 ours.append(connection.put(f"{MODEL}/checkpoints", bench.general).seconds)
             for peer, url in running:
+                bench.free_memory()
                 with Connection(url) as connection:
                     theirs[peer.name].append(connection.put(peer.path, bench.general).seconds)
                 (bench.folder / peer.program / "files" / "general.tar").unlink()

@@ -13,14 +13,15 @@ import socket
 import struct
 import termios
 from asyncio import BaseTransport, TimerHandle, Transport
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
+from httptools import HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from .body_reader import BodyReader
+from .limits import Limits, PatientFlow, note_too_slow
 from .problems import Problem, of_status
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -32,42 +33,6 @@ LINGER_SECONDS = 2.0
 """How long a connection that ended with a problem is still listened to: closed on unread bytes, it would be reset, and
 the problem might be lost with it.
 """
-
-_TOO_SLOW = "stateroom.too_slow"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds for a whole head, without a byte of a body, and without a byte of an answer being taken; and connections
-    at once in this process (None: any number).
-    """
-
-    head_seconds: float = 10.0
-    body_seconds: float = 30.0
-    send_seconds: float = 60.0
-    connections: int | None = None
-
-    @property
-    def tick(self) -> float:
-        return min(1.0, self.head_seconds / 4, self.body_seconds / 4, self.send_seconds / 4)
-
-
-def was_too_slow(scope: Mapping[str, Any]) -> bool:
-    """Whether the connection of this request was cut because its body stopped coming."""
-    return bool(scope.get("state", {}).get(_TOO_SLOW))
-
-
-class _Flow(FlowControl):
-    """Knows since when the application has been waiting for more of a body."""
-
-    def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
-        super().__init__(transport)
-        self._clock = clock
-        self.wanted = 0.0
-
-    def resume_reading(self) -> None:
-        self.wanted = self._clock()
-        super().resume_reading()
 
 
 class _Stop(Exception):
@@ -83,13 +48,14 @@ class LimitedProtocol(HttpToolsProtocol):
         transport = cast("Transport", transport)
         super().connection_made(transport)
         now = self.loop.time()
-        self.flow: FlowControl = _Flow(transport, self.loop.time)
+        self.flow: FlowControl = PatientFlow(transport, self.loop.time)
         self.url = b""
         self._running: RequestResponseCycle | None = None  # the newest is ``cycle``
         self._head_since: float | None = now  # None: between requests, or in a body
         self._head_size = 0
         self._overhead = 0  # bytes since the last that were of a body
-        self._heard = now
+        self.body_left = 0  # bytes of the newest body that the parser has not seen, where its length is known
+        self.heard = now
         self._progress: object = None  # of the answer: it moved since it was another one
         self._moved = now
         self._deaf = False  # nothing more is taken from it
@@ -112,11 +78,11 @@ class LimitedProtocol(HttpToolsProtocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self.loop.time()
+        self.heard = self.loop.time()
         if self._deaf:
             return
         if self._head_since is None and not self._in_body:
-            self._head_since = self._heard
+            self._head_since = self.heard
         self._overhead += len(data)
         super().data_received(data)
         if self._overhead > MAX_HEAD_BYTES and not self._deaf:
@@ -143,10 +109,12 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop(of_status(400, f"More than {MAX_PIPELINED} requests came ahead of their answers."))
         self._head_since = None
         self._overhead = 0
+        self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
+        self.body_left -= len(body)
         if not self.cycle.body:  # taken as it came, a bytes: to collect it in a bytearray copies it twice
             self.cycle.body, body = cast("bytearray", body), b""
         elif isinstance(self.cycle.body, bytes):
@@ -156,6 +124,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._overhead = 0
         super().on_message_complete()
+
+    def body_has_ended(self) -> None:
+        """For who took the connection, and reads bodies past the parser: take it back, for another head."""
+        self.parser = HttpRequestParser(self)
+        self.transport.set_protocol(self)
+        self.cycle.more_body = False
+        self.flow.resume_reading()
 
     @property
     def _in_body(self) -> bool:
@@ -170,8 +145,11 @@ class LimitedProtocol(HttpToolsProtocol):
     # What is answered
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        async def reading(scope: Any, _: Any, send: Any) -> None:
+            await app(scope, BodyReader(self, cycle).receive, send)
+
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, reading)
 
     def on_response_complete(self) -> None:
         was_last = not self.pipeline
@@ -243,7 +221,7 @@ class LimitedProtocol(HttpToolsProtocol):
             if self._head_since is not None and now - self._head_since > self.limits.head_seconds:
                 self._end_late_head()
         elif self._is_silent(self._running, now):
-            self._running.scope["state"][_TOO_SLOW] = True
+            note_too_slow(self._running.scope)
             self._deaf = True
             self._cut(of_status(408, f"No byte of the body came for {self.limits.body_seconds:g} s."))
 
@@ -257,7 +235,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Whether more of the body is wanted, and not held back by us, but does not come."""
         if cycle is not self.cycle or not cycle.more_body or cycle.waiting_for_100_continue or self.flow.read_paused:
             return False
-        return now - max(self._heard, cast("_Flow", self.flow).wanted) > self.limits.body_seconds
+        return now - max(self.heard, cast("PatientFlow", self.flow).wanted) > self.limits.body_seconds
 
     def _is_stuck(self, now: float) -> bool:
         """Whether the client takes nothing of what is to be sent: not even its kernel does."""

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 from ..catalog import Catalog
@@ -14,13 +13,14 @@ from ..scheduling import give_way
 from ..store import PackStore, Partials, Spool, SpoolFile
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, ModelName
+from .body import Body, Chunks
 from .commit import Committer, Fields
 from .describe import Source, describe
 from .digest import digest_bytes, digest_upload
 from .negotiated import Negotiated
 from .receive import Arrival, SpooledUpload, receive
 
-__all__ = ["Fields", "Ingest", "Negotiated", "SpooledUpload"]
+__all__ = ["Chunks", "Fields", "Ingest", "Negotiated", "SpooledUpload"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,11 +40,11 @@ class Ingest:
         self.negotiated = Negotiated(catalog, store, partials, self._committer, self._threads)
         self._cleaning: set[asyncio.Task[None]] = set()
 
-    async def receive(self, chunks: AsyncIterator[bytes], expected_size: int | None) -> SpooledUpload:
+    async def receive(self, body: Body, expected_size: int | None) -> SpooledUpload:
         """Take in an upload of ``expected_size`` bytes (None: of as many as come), to be committed or discarded.
 
         What will find no room on the disk is refused before its first byte is asked for. Raises IncompleteUpload,
-        NotACheckpoint (nothing came), StoreError (StorageFull), and what of our errors ``chunks`` raises. Then, and
+        NotACheckpoint (nothing came), StoreError (StorageFull), and what of our errors ``body`` raises. Then, and
         when it is cancelled, nothing of the upload is kept.
         """
         if expected_size is not None:
@@ -52,7 +52,7 @@ class Ingest:
         name = new_name()
         arrival = Arrival(lambda: self._open(name))
         try:
-            file = await receive(chunks, arrival, expected_size)
+            file = await receive(body, arrival, expected_size)
         except BaseException:
             # In a task of its own, because a cancelled one is not let wait; and held, or it might be collected.
             cleaning = asyncio.create_task(self._clean_up(name, arrival))

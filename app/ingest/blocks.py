@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 
 from ..errors import IncompleteUpload, InvalidRequest
@@ -10,6 +10,7 @@ from ..store import PartialFile
 from ..store.digests import block_digest, crc32
 from ..values.digest import BLOCK_SIZE
 from ..values.split import Split
+from .body import Body
 
 
 def groups(split: Split, numbers: range) -> Iterator[range]:
@@ -44,9 +45,7 @@ def put(file: PartialFile, split: Split, numbers: range, data: memoryview) -> by
     return bytes(checksums)
 
 
-async def receive_blocks(
-    chunks: AsyncIterator[bytes], file: PartialFile, split: Split, numbers: range, threads: Executor
-) -> bytes:
+async def receive_blocks(body: Body, file: PartialFile, split: Split, numbers: range, threads: Executor) -> bytes:
     """Take in blocks ``numbers``; their CRC32s, four bytes each.
 
     One group is hashed and written in a thread while the next one arrives, so memory is two groups. No thread touches
@@ -54,7 +53,6 @@ async def receive_blocks(
     InvalidRequest (``digest-mismatch``), StoreError.
     """
     loop = asyncio.get_running_loop()
-    body = _Body(chunks)
     buffers = [bytearray(), bytearray()]
     checksums: list[bytes] = []
     writing: asyncio.Future[bytes] | None = None
@@ -64,41 +62,17 @@ async def receive_blocks(
             if len(buffers[0]) < size:
                 buffers[0] = bytearray(size)
             view = memoryview(buffers[0])[:size]
-            await body.read_into(view)
+            if await body.readinto(view) < size:
+                raise IncompleteUpload("the body ended before the last of its blocks")
             if writing is not None:
                 checksums.append(await asyncio.shield(writing))
             writing = loop.run_in_executor(threads, put, file, split, group, view)
             buffers.reverse()
-        await body.expect_end()
+        if await body.readinto(memoryview(bytearray(1))):
+            raise IncompleteUpload("the body goes on after the last of its blocks")
         if writing is not None:
             checksums.append(await asyncio.shield(writing))
     finally:
         if writing is not None:
             await asyncio.wait([writing])
     return b"".join(checksums)
-
-
-class _Body:
-    """Chunks, read into buffers. Raises IncompleteUpload where they end early, or do not end."""
-
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left: memoryview = memoryview(b"")
-
-    async def read_into(self, buffer: memoryview) -> None:
-        filled = 0
-        while filled < len(buffer):
-            if not self._left:
-                chunk: bytes = await anext(self._chunks, b"")
-                self._left = memoryview(chunk)
-                if not self._left:
-                    raise IncompleteUpload("the body ended before the last of its blocks")
-            count = min(len(self._left), len(buffer) - filled)
-            buffer[filled : filled + count] = self._left[:count]
-            self._left = self._left[count:]
-            filled += count
-
-    async def expect_end(self) -> None:
-        more: bytes = await anext(self._chunks, b"")
-        if self._left or more:
-            raise IncompleteUpload("the body goes on after the last of its blocks")

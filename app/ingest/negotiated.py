@@ -6,7 +6,7 @@ what is committed is what our own reader finds in the file, and that has to be s
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,6 +28,7 @@ from ..values.span import Span
 from ..values.split import Split
 from .arrived import Arrived
 from .blocks import receive_blocks
+from .body import Body
 from .commit import Committer, Fields
 from .describe import Source, describe
 from .digest import digest_bytes
@@ -110,7 +111,7 @@ class Negotiated:
             arrived = Arrived(upload.split, uploads.parts(s, upload_id))
             return Progress(upload, arrived.missing(blobs.known(s, model.namespace, arrived.digests)))
 
-    async def receive(self, upload: Upload, numbers: range, chunks: AsyncIterator[bytes]) -> None:
+    async def receive(self, upload: Upload, numbers: range, body: Body) -> None:
         """Take in a part. When this returns, it is as durable as this server makes things.
 
         Raises InvalidRequest ``digest-mismatch``, IncompleteUpload, StoreError, Gone ``upload-gone``.
@@ -118,7 +119,7 @@ class Negotiated:
         loop = asyncio.get_running_loop()
         file = await loop.run_in_executor(None, self._partials.open, upload.id)
         try:
-            checksums = await receive_blocks(chunks, file, upload.split, numbers, self._threads)
+            checksums = await receive_blocks(body, file, upload.split, numbers, self._threads)
             if self._partials.durable:
                 await asyncio.shield(loop.run_in_executor(None, file.sync))
         finally:

@@ -1,16 +1,22 @@
 """Receiving: from the wire to the spool, in bounded memory and without ever making the event loop wait."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any
 
 from ..errors import IncompleteUpload, NotACheckpoint, StateroomError
 from ..store import SpoolFile
 from ..values.digest import Digest
+from .body import Body
 
 BATCH_SIZE = 4 * 1024 * 1024
-"""Bytes handed to the disk at a time: one batch is being written while the next one fills."""
+"""Bytes handed to the disk at a time."""
+
+BATCHES = 2
+"""Of each upload: as many as keep the slowest of those that write and hash busy all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,75 +33,65 @@ class SpooledUpload:
 class Arrival:
     """An upload on its way into its file, which ``open_file`` opens. Needs a running event loop.
 
-    What blocks is done in threads, one call at a time. A thread cannot be cancelled, so a call goes on when the task
-    that waits for it is: nobody may touch the file before ``settle`` has returned.
+    What blocks is done in threads. A thread cannot be cancelled, so a call goes on when the task that waits for it is:
+    nobody may touch the file before ``settle`` has returned.
 
-    Chunks are copied into batches, because each chunk that a thread hashed by itself would be one more wait for the
-    interpreter lock. There are two batches: while one is written, the other fills. Each is made when it is needed:
-    an upload that sends nothing holds none, a short one holds one.
+    It comes in batches: while some are hashed and written, the next one fills. What of them nothing was read into takes
+    no memory.
     """
 
     def __init__(self, open_file: Callable[[], SpoolFile]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._opening = self._loop.run_in_executor(None, open_file)
-        self._writing: asyncio.Future[None] | None = None
-        self._batch: bytearray | None = None
-        self._spare: bytearray | None = None
-        self._filled = 0
+        self._opening = asyncio.get_running_loop().run_in_executor(None, open_file)
+        self._batches = [memoryview(mmap(-1, BATCH_SIZE)) for _ in range(BATCHES)]
+        self._storing: deque[asyncio.Future[Any]] = deque()
 
-    async def put(self, chunk: bytes) -> None:
-        """Take ``chunk``; waits when a whole batch is ahead of it. Raises what opening or writing raised."""
-        taken = 0
-        while taken < len(chunk):
-            if self._batch is None:
-                self._batch = bytearray(BATCH_SIZE)
-            count = min(len(chunk) - taken, BATCH_SIZE - self._filled)
-            self._batch[self._filled : self._filled + count] = memoryview(chunk)[taken : taken + count]
-            self._filled += count
-            taken += count
-            if self._filled == BATCH_SIZE:
-                await self._write_batch()
+    @property
+    def batch(self) -> memoryview:
+        """What the next bytes are to be read into."""
+        return self._batches[0]
+
+    async def put(self, count: int) -> None:
+        """Store the first ``count`` bytes of ``batch``; waits until there is another one. Raises what opening or
+        storing raised.
+        """
+        file = await asyncio.shield(self._opening)
+        calls = file.put(self.batch[:count])
+        self._storing.append(asyncio.gather(*map(asyncio.wrap_future, calls), return_exceptions=True))
+        self._batches.append(self._batches.pop(0))
+        if len(self._storing) == BATCHES:
+            await self._stored()
 
     async def finish(self) -> SpoolFile:
-        """Write what is left; the file, when all of it is written."""
-        await self._write_batch()
-        await self._written()
+        """The file, when all of it is written."""
+        while self._storing:
+            await self._stored()
         return await asyncio.shield(self._opening)
 
     async def settle(self) -> SpoolFile | None:
         """Wait until no thread touches the file any more, whatever came of it. None: it was never opened."""
-        calls: list[asyncio.Future[Any]] = [self._opening]
-        if self._writing is not None:
-            calls.append(self._writing)
-        await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.gather(self._opening, *self._storing, return_exceptions=True)
         return None if self._opening.exception() else self._opening.result()
 
-    async def _write_batch(self) -> None:
-        file = await asyncio.shield(self._opening)
-        await self._written()
-        if self._batch is None:
-            return
-        batch = memoryview(self._batch)[: self._filled]
-        self._writing = self._loop.run_in_executor(None, file.write, [batch])
-        self._batch, self._spare, self._filled = self._spare, self._batch, 0
-
-    async def _written(self) -> None:
-        if self._writing is not None:
-            await asyncio.shield(self._writing)
+    async def _stored(self) -> None:
+        """Wait for the oldest batch."""
+        for error in await asyncio.shield(self._storing[0]):
+            if error is not None:
+                raise error
+        self._storing.popleft()
 
 
-async def receive(chunks: AsyncIterator[bytes], arrival: Arrival, expected_size: int | None) -> SpoolFile:
-    """Write all of ``chunks`` into the file of ``arrival``.
+async def receive(body: Body, arrival: Arrival, expected_size: int | None) -> SpoolFile:
+    """Write all of ``body`` into the file of ``arrival``.
 
-    Raises IncompleteUpload when that is not ``expected_size`` bytes, or when ``chunks`` fails with anything but one
-    of our errors; NotACheckpoint when it is nothing at all; StoreError when it cannot be written.
+    Raises IncompleteUpload when that is not ``expected_size`` bytes, or when ``body`` fails with anything but one of
+    our errors; NotACheckpoint when it is nothing at all; StoreError when it cannot be written.
     """
     size = 0
-    while (chunk := await _next(chunks, size)) is not None:
-        size += len(chunk)
+    while count := await _read(body, arrival.batch, size):
+        size += count
         if expected_size is not None and size > expected_size:
             raise IncompleteUpload(f"the body is longer than the {expected_size} bytes it was said to have")
-        await arrival.put(chunk)
+        await arrival.put(count)
     if expected_size is not None and size < expected_size:
         raise IncompleteUpload(f"the body ended after {size} of {expected_size} bytes")
     if size == 0:
@@ -103,10 +99,9 @@ async def receive(chunks: AsyncIterator[bytes], arrival: Arrival, expected_size:
     return await arrival.finish()
 
 
-async def _next(chunks: AsyncIterator[bytes], so_far: int) -> bytes | None:
-    """The next chunk; None at the end."""
+async def _read(body: Body, buffer: memoryview, so_far: int) -> int:
     try:
-        return await anext(chunks, None)
+        return await body.readinto(buffer)
     except StateroomError:
         raise
     except Exception as error:

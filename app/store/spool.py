@@ -8,27 +8,31 @@ Whoever writes a file holds a lock on it, which ends with its process: what is n
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 from ..errors import StorageFull
 from ..values.digest import Digest
 from .digests import Hasher
 from .failures import translated
 from .files import Buffer, make_folder, opened, write_all
+from .in_order import InOrder
 from .keys import checked
 from .open_file import OpenFile
 
+_WRITERS = 8
+"""Uploads that wait for the disk at once."""
+
 
 class SpoolFile(OpenFile):
-    """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` are of what ``write`` wrote."""
+    """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` are of what was ``put`` there."""
 
-    def __init__(self, path: Path, hashers: ThreadPoolExecutor) -> None:
+    def __init__(self, path: Path, writers: Executor, hashers: Executor) -> None:
         with translated("making a spool file"):
             super().__init__(path, _created(path), 0)
-        self._hashers = hashers
+        self._writing = InOrder(writers)
+        self._hashing = (InOrder(hashers), InOrder(hashers))
         self._sha256 = hashlib.sha256()
         self._hasher = Hasher()
 
@@ -40,26 +44,21 @@ class SpoolFile(OpenFile):
     def sha256(self) -> str:
         return self._sha256.hexdigest()
 
-    def write(self, buffers: Sequence[Buffer]) -> None:
-        """Append a part of the upload. Its hashing and its writing run side by side; blocks until both are done."""
-        hashing = [self._hashers.submit(_update, hasher, buffers) for hasher in (self._sha256, self._hasher)]
-        try:
-            with translated("writing an upload"):
-                write_all(self._fd, buffers)
-        finally:
-            wait(hashing)
-        for each in hashing:
-            each.result()
-        self.size += sum(memoryview(buffer).nbytes for buffer in buffers)
+    def put(self, data: Buffer) -> tuple[Future[None], ...]:
+        """Begin to append ``data``, a part of the upload, whose hashing and writing run side by side, each in order.
 
+        Nobody may touch ``data`` before all of these are done. A failure stands for all that is put after it, too.
+        """
+        return (
+            self._writing.submit(lambda: self._write(data)),
+            self._hashing[0].submit(lambda: self._sha256.update(data)),
+            self._hashing[1].submit(lambda: self._hasher.update(data)),
+        )
 
-class _Hasher(Protocol):
-    def update(self, data: Buffer, /) -> None: ...
-
-
-def _update(hasher: _Hasher, buffers: Sequence[Buffer]) -> None:
-    for buffer in buffers:
-        hasher.update(buffer)
+    def _write(self, data: Buffer) -> None:
+        with translated("writing an upload"):
+            write_all(self._fd, [data])
+        self._grown(memoryview(data).nbytes)
 
 
 def _created(path: Path) -> int:
@@ -103,14 +102,15 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # A pool of its own: these tasks wait for no other, so threads that write can wait for them.
+        # Pools of their own: these tasks wait for no other, and no hash waits for a disk.
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="spool-write")
         self._hashers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="spool-hash")
         with translated("making the spool"):
             make_folder(folder, durable=False)
 
     def create(self, name: str) -> SpoolFile:
         """A new empty file. Names are made of [a-z0-9]; one that is taken raises StoreError."""
-        return SpoolFile(self._folder / checked(name), self._hashers)
+        return SpoolFile(self._folder / checked(name), self._writers, self._hashers)
 
     def check_room(self, size: int) -> None:
         """Raises StorageFull if the device says now that it will not hold ``size`` more bytes."""
@@ -128,4 +128,5 @@ class Spool:
         return len(left)
 
     def close(self) -> None:
+        self._writers.shutdown()
         self._hashers.shutdown()

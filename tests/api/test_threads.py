@@ -12,7 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
 
 from app.api.services import Services
-from app.ingest import Fields, SpooledUpload
+from app.ingest import Chunks, Fields, SpooledUpload
 from app.main import create_app, migrate
 from app.settings import Settings
 from app.values.checkpoint import ModelName
@@ -107,7 +107,7 @@ async def _arrived(services: Services) -> SpooledUpload:
     async def body() -> AsyncIterator[bytes]:
         yield general()
 
-    return await services.ingest.receive(body(), None)
+    return await services.ingest.receive(Chunks(body()), None)
 
 
 def _is_empty(data_dir: Path) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.catalog import Catalog, WriteSession, checkpoints
 from app.errors import HostileCheckpoint, InvalidRequest, NotACheckpoint, StateroomError, StorageFull
-from app.ingest import Fields, SpooledUpload
+from app.ingest import Chunks, Fields, SpooledUpload
 from app.store.digests import digest_of
 from app.values.checkpoint import ModelName
 from app.values.digest import BLOCK_SIZE
@@ -218,7 +218,7 @@ def test_a_blob_that_goes_away_before_the_commit_is_stored_after_all(
     data = torch_file(obj)
 
     async def received() -> SpooledUpload:
-        return await place.ingest.receive(chunked(data), len(data))
+        return await place.ingest.receive(Chunks(chunked(data)), len(data))
 
     upload = asyncio.run(received())
     catalog.collected = [digest]
@@ -268,7 +268,7 @@ def test_uploads_of_the_same_bytes_at_once_store_them_once(
     files = [torch_file(first), torch_file(second)]
 
     async def received() -> list[SpooledUpload]:
-        return [await place.ingest.receive(chunked(data), len(data)) for data in files]
+        return [await place.ingest.receive(Chunks(chunked(data)), len(data)) for data in files]
 
     winner, loser = asyncio.run(received())
     won = []

@@ -13,7 +13,7 @@ from app.catalog import checkpoints, uploads
 from app.catalog.rows import to_microseconds
 from app.catalog.tables import uploads as uploads_table
 from app.errors import Conflict, Gone, MissingBlobs, StateroomError
-from app.ingest import Fields
+from app.ingest import Chunks, Fields
 from app.ingest.negotiated import Progress
 from app.values.checkpoint import Checkpoint
 from app.values.digest import Digest
@@ -41,7 +41,7 @@ def announce(place: Workplace, file: InParts) -> Progress:
 def send(place: Workplace, file: InParts, progress: Progress) -> None:
     for run in progress.missing:
         data = b"".join(file.blocks[run.start : run.stop])
-        asyncio.run(place.ingest.negotiated.receive(progress.upload, run, chunked(data)))
+        asyncio.run(place.ingest.negotiated.receive(progress.upload, run, Chunks(chunked(data))))
 
 
 def commit(place: Workplace, progress: Progress, key: str | None = None) -> Checkpoint:

@@ -2,15 +2,17 @@
 
 import asyncio
 import hashlib
-import tracemalloc
+import os
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import IncompleteUpload, InvalidRequest, NotACheckpoint, StateroomError, StorageFull
-from app.ingest.receive import BATCH_SIZE
+from app.ingest import Chunks
+from app.ingest.receive import BATCH_SIZE, BATCHES
 from app.store.digests import digest_of
 from tests.ingest.workplace import MIB, Workplace, chunked
 
@@ -24,7 +26,9 @@ async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 def test_an_upload_arrives_as_it_was_sent_however_it_is_cut(place: Workplace, chunks: list[bytes], says_its_size: bool):
     data = b"".join(chunks) + b"not nothing"
-    upload = asyncio.run(place.ingest.receive(pieces(*chunks, b"not nothing"), len(data) if says_its_size else None))
+    upload = asyncio.run(
+        place.ingest.receive(Chunks(pieces(*chunks, b"not nothing")), len(data) if says_its_size else None)
+    )
     assert upload.file.path.read_bytes() == data
     assert (upload.size, upload.digest) == (len(data), digest_of(data)[0])
     assert upload.sha256 == hashlib.sha256(data).hexdigest()
@@ -34,14 +38,14 @@ def test_an_upload_arrives_as_it_was_sent_however_it_is_cut(place: Workplace, ch
 
 def test_an_upload_of_many_batches_arrives_as_it_was_sent(place: Workplace):
     data = bytes(range(256)) * (3 * BATCH_SIZE // 256) + b"and some"
-    upload = asyncio.run(place.ingest.receive(chunked(data, 1_000_003), None))
+    upload = asyncio.run(place.ingest.receive(Chunks(chunked(data, 1_000_003)), None))
     assert upload.file.path.read_bytes() == data
     assert upload.digest == digest_of(data)[0]
     place.ingest.discard(upload)
 
 
 def test_the_pack_is_announced_before_any_byte_is_written(place: Workplace):
-    upload = asyncio.run(place.ingest.receive(pieces(b"x"), None))
+    upload = asyncio.run(place.ingest.receive(Chunks(pieces(b"x")), None))
     assert place.contents() == ({f"spool/{upload.name}": 1}, {upload.name: "writing"})
     place.ingest.discard(upload)
 
@@ -78,7 +82,7 @@ def test_an_upload_that_is_not_what_it_said_leaves_nothing_behind(
     error: type[StateroomError],
 ):
     with pytest.raises(error) as caught:
-        asyncio.run(place.ingest.receive(chunks(), expected_size))
+        asyncio.run(place.ingest.receive(Chunks(chunks()), expected_size))
     assert type(caught.value) is error
     assert place.contents() == ({}, {})
 
@@ -94,7 +98,7 @@ def test_an_upload_whose_client_goes_away_leaves_nothing_behind(place: Workplace
             waits.set()
             await asyncio.Event().wait()
 
-        task = asyncio.create_task(place.ingest.receive(stalling(), None))
+        task = asyncio.create_task(place.ingest.receive(Chunks(stalling()), None))
         await waits.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -106,7 +110,7 @@ def test_an_upload_whose_client_goes_away_leaves_nothing_behind(place: Workplace
 
 def test_an_upload_cancelled_before_it_began_leaves_nothing_behind(place: Workplace):
     async def cancelled() -> None:
-        task = asyncio.create_task(place.ingest.receive(pieces(b"x"), None))
+        task = asyncio.create_task(place.ingest.receive(Chunks(pieces(b"x")), None))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -117,7 +121,7 @@ def test_an_upload_cancelled_before_it_began_leaves_nothing_behind(place: Workpl
 
 
 def test_a_fast_client_waits_for_the_disk(place: Workplace):
-    """What was taken from the client and is not in the file yet is at most two batches and a chunk."""
+    """What was taken from the client and is not in the file yet is at most the batches and a chunk."""
     chunk = 256 * 1024
     ahead = []
 
@@ -128,41 +132,49 @@ def test_a_fast_client_waits_for_the_disk(place: Workplace):
             yield bytes(chunk)
             taken += chunk
 
-    upload = asyncio.run(place.ingest.receive(counting(), None))
+    upload = asyncio.run(place.ingest.receive(Chunks(counting()), None))
     assert upload.size == 40 * MIB
-    assert max(ahead) <= 2 * BATCH_SIZE + chunk
+    assert max(ahead) <= BATCHES * BATCH_SIZE + chunk
     place.ingest.discard(upload)
 
 
-def test_batches_are_made_when_they_are_needed(place: Workplace):
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_uploads_that_send_nothing_hold_no_memory(place: Workplace):
     held = []
-    batch = bytes(BATCH_SIZE)
 
-    async def looking() -> AsyncIterator[bytes]:
-        for chunk in (b"x", batch, batch):
-            held.append(tracemalloc.get_traced_memory()[0] // BATCH_SIZE)
-            yield chunk
-        held.append(tracemalloc.get_traced_memory()[0] // BATCH_SIZE)
+    async def many_that_wait() -> None:
+        goes_on = asyncio.Event()
 
-    tracemalloc.start()
-    try:
-        upload = asyncio.run(place.ingest.receive(looking(), None))
-    finally:
-        tracemalloc.stop()
-    assert held == [0, 1, 2, 2]
-    place.ingest.discard(upload)
+        async def waiting() -> AsyncIterator[bytes]:
+            await goes_on.wait()
+            yield b"x"
+
+        before = resident()
+        tasks = [asyncio.create_task(place.ingest.receive(Chunks(waiting()), 1)) for _ in range(32)]
+        await asyncio.sleep(0.1)
+        held.append(resident() - before)
+        goes_on.set()
+        for task in tasks:
+            place.ingest.discard(await task)
+
+    asyncio.run(many_that_wait())
+    assert held[0] < 32 * BATCH_SIZE / 4
 
 
 def test_a_full_disk_is_said_to_be_full_and_nothing_is_left(small_place: Workplace):
     with pytest.raises(StorageFull):
-        asyncio.run(small_place.ingest.receive(chunked(bytes(12 * MIB)), None))
+        asyncio.run(small_place.ingest.receive(Chunks(chunked(bytes(12 * MIB))), None))
     assert small_place.contents() == ({}, {})
 
 
 def test_uploads_arrive_side_by_side(place: Workplace):
     async def all_of_them() -> None:
         bodies = [bytes([number]) * (BATCH_SIZE + number) for number in range(8)]
-        uploads = await asyncio.gather(*(place.ingest.receive(chunked(body), len(body)) for body in bodies))
+        uploads = await asyncio.gather(*(place.ingest.receive(Chunks(chunked(body)), len(body)) for body in bodies))
         for upload, body in zip(uploads, bodies, strict=True):
             assert upload.digest == digest_of(body)[0]
             place.ingest.discard(upload)

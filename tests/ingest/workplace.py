@@ -13,7 +13,7 @@ from sqlalchemy import select
 from app.catalog import Catalog, blobs
 from app.catalog.tables import packs
 from app.formats.manifest_json import decode
-from app.ingest import Fields, Ingest
+from app.ingest import Chunks, Fields, Ingest
 from app.store import LocalPackStore, Partials, Spool
 from app.store.digests import crc32, digest_of
 from app.values.checkpoint import Blob, Checkpoint, ModelName
@@ -69,7 +69,7 @@ class Workplace:
 
     def upload(self, data: bytes, model: ModelName = MODEL, **fields: Any) -> Checkpoint:
         async def receive_and_commit() -> Checkpoint:
-            upload = await self.ingest.receive(chunked(data), len(data))
+            upload = await self.ingest.receive(Chunks(chunked(data)), len(data))
             return await asyncio.to_thread(self.ingest.commit, upload, model, Fields(**fields))
 
         return asyncio.run(receive_and_commit())

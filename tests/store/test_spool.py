@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import StorageFull, StoreError
-from app.store import LocalPackStore, Spool
+from app.store import LocalPackStore, Spool, SpoolFile
 from app.store.digests import digest_of
 from app.store.spool import left_behind
 from app.values.span import Span
@@ -26,13 +26,18 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     spool.close()
 
 
-@given(batches=st.lists(st.lists(st.binary(max_size=300), max_size=30), max_size=5))
+def put(file: SpoolFile, *pieces: bytes) -> None:
+    for calls in [file.put(piece) for piece in pieces]:
+        for call in calls:
+            call.result()
+
+
+@given(pieces=st.lists(st.binary(max_size=300), max_size=30))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_what_is_written_is_kept_and_hashed(spool: Spool, batches: list[list[bytes]]):
+def test_what_is_written_is_kept_and_hashed(spool: Spool, pieces: list[bytes]):
     file = spool.create("upload")
-    for batch in batches:
-        file.write(batch)
-    data = b"".join(b"".join(batch) for batch in batches)
+    put(file, *pieces)
+    data = b"".join(pieces)
     assert file.path.read_bytes() == data
     assert file.size == len(data)
     assert file.digest == digest_of(data)[0]
@@ -40,16 +45,9 @@ def test_what_is_written_is_kept_and_hashed(spool: Spool, batches: list[list[byt
     file.discard()
 
 
-def test_one_batch_may_hold_more_buffers_than_one_system_call_takes(spool: Spool):
-    file = spool.create("upload")
-    file.write([bytes([number % 251]) for number in range(5000)])
-    assert file.path.read_bytes() == bytes(number % 251 for number in range(5000))
-    file.discard()
-
-
 def test_what_is_appended_is_no_part_of_the_digest(spool: Spool):
     file = spool.create("upload")
-    file.write([b"the upload"])
+    put(file, b"the upload")
     assert file.append(b"manifest") == Span(10, 18)
     assert file.append_spans([Span(8, 10), Span(0, 3), Span(10, 12)]) == Span(18, 25)
     assert file.path.read_bytes() == b"the uploadmanifestadthema"
@@ -71,7 +69,7 @@ def test_a_discarded_file_is_gone_and_discarding_it_again_is_no_error(spool: Spo
 def test_discarding_leaves_alone_what_was_adopted(spool: Spool, tmp_path: Path):
     store = LocalPackStore(tmp_path / "store", durable=False)
     file = spool.create("upload")
-    file.write([b"kept"])
+    put(file, b"kept")
     store.adopt("upload", file.path)
     file.discard()
     assert store.read("upload", Span(0, 4)) == b"kept"
@@ -79,7 +77,7 @@ def test_discarding_leaves_alone_what_was_adopted(spool: Spool, tmp_path: Path):
 
 def test_two_uploads_never_share_a_name(spool: Spool, tmp_path: Path):
     file = spool.create("upload")
-    file.write([b"first"])
+    put(file, b"first")
     with pytest.raises(StoreError) as caught:
         spool.create("upload")
     assert str(tmp_path) not in caught.value.detail
@@ -99,7 +97,7 @@ def test_a_full_device_is_storage_full_and_the_file_can_still_be_discarded(small
     spool = Spool(small_device)
     file = spool.create("upload")
     with pytest.raises(StorageFull):
-        file.write([bytes(1 << 19)] * 20)
+        put(file, *[bytes(1 << 19)] * 20)
     file.discard()
     assert list(small_device.iterdir()) == []
     spool.close()
@@ -111,7 +109,7 @@ from pathlib import Path
 from app.store import Spool
 
 file = Spool(Path(sys.argv[1])).create("abcdef")
-file.write([bytes(1000)])
+file.put(bytes(1000))[0].result()
 print("ready", flush=True)
 sys.stdin.read()
 """

@@ -10,7 +10,7 @@ import pytest
 from app.catalog import blobs, checkpoints, packs, unused
 from app.catalog.unused import Moment
 from app.errors import StoreError
-from app.ingest import SpooledUpload
+from app.ingest import Chunks, SpooledUpload
 from app.store import LocalPackStore, Spool
 from app.upkeep.leftovers import start_afresh
 from app.values.checkpoint import Blob
@@ -35,21 +35,21 @@ def clean_up(place: Workplace, *, alone: bool = True) -> None:
 
 
 def test_an_upload_that_was_spooled_and_never_committed_is_removed(place: Workplace):
-    asyncio.run(place.ingest.receive(chunked(bytes(100_000)), None))
+    asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
     assert place.files()
     clean_up(place)
     assert place.contents() == ({}, {})
 
 
 def test_a_pack_that_was_written_and_never_committed_is_removed(place: Workplace):
-    upload = asyncio.run(place.ingest.receive(chunked(bytes(100_000)), None))
+    upload = asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
     place.store.adopt(upload.name, upload.file.path)
     clean_up(place)
     assert place.contents() == ({}, {})
 
 
 def test_a_pack_that_was_being_copied_is_removed(place: Workplace):
-    upload = asyncio.run(place.ingest.receive(chunked(bytes(100_000)), None))
+    upload = asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
     place.store.create(upload.name, upload.file.path, [Span(0, 10)])
     (pack,) = (path for path in place.folder.rglob("*.pack"))
     pack.rename(pack.with_suffix(".part"))
@@ -68,7 +68,7 @@ def test_what_was_committed_stays(place: Workplace):
     data = torch_file({"w": weights(1)})
     checkpoint = place.upload(data)
     before = place.contents()
-    asyncio.run(place.ingest.receive(chunked(bytes(100_000)), None))
+    asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
     clean_up(place)
     assert place.contents() == before
     assert place.original(checkpoint) == data
@@ -84,7 +84,7 @@ def test_cleaning_up_where_nothing_is_left_changes_nothing(place: Workplace):
 
 def sealed(place: Workplace) -> SpooledUpload:
     """An upload whose commit got as far as making its blobs known."""
-    upload = asyncio.run(place.ingest.receive(chunked(bytes(100_000)), None))
+    upload = asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
     place.store.adopt(upload.name, upload.file.path)
     blob = Blob(upload.digest, upload.name, 0, upload.size, 0, bytes(32))
     with place.catalog.write() as w:
@@ -136,7 +136,7 @@ def test_a_pack_that_a_start_gave_up_cannot_be_sealed_any_more(place: Workplace)
 
 
 def test_beside_other_servers_the_spool_is_cleared_and_what_they_may_be_at_work_on_stays(place: Workplace):
-    asyncio.run(place.ingest.receive(chunked(bytes(100_000)), None))
+    asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
     theirs = sealed(place)
     with place.catalog.write() as w:
         packs.begin(w, "justover", lease_seconds=-1)

@@ -12,7 +12,7 @@ from sqlalchemy import insert
 from app.catalog import Catalog, ReadSession, leases, packs
 from app.catalog.rows import to_microseconds
 from app.catalog.tables import checkpoints, idempotency_keys, models, plans
-from app.ingest import Fields
+from app.ingest import Chunks, Fields
 from app.upkeep.shift import SWEEP, Shift, Stopped
 from app.upkeep.sweep import Swept
 from tests.catalog.make import count
@@ -102,7 +102,7 @@ def test_a_dry_run_says_what_a_real_one_does_and_does_none_of_it(place: Workplac
 
 def test_an_upload_that_runs_is_left_alone_wherever_it_is(place: Workplace):
     data = torch_file({"w": weights(1)})
-    upload = asyncio.run(place.ingest.receive(chunked(data), len(data)))
+    upload = asyncio.run(place.ingest.receive(Chunks(chunked(data)), len(data)))
     before = place.contents()
     assert sweep_now(place) == Swept()
     assert place.contents() == before
@@ -271,7 +271,7 @@ def test_an_upload_whose_blobs_a_sweep_takes_meanwhile_stores_them_after_all(
     catalog.store = lambda: delete(place, place.upload(torch_file(shared)).version)
     catalog.sweep = lambda: sweep_now(place)
     racing = Workplace.of(place.folder, catalog, durable=False)
-    upload = asyncio.run(racing.ingest.receive(chunked(data), len(data)))
+    upload = asyncio.run(racing.ingest.receive(Chunks(chunked(data)), len(data)))
     catalog.moments = moments
     checkpoint = racing.ingest.commit(upload, MODEL, Fields())
     assert catalog.moments == 0

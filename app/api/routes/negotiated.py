@@ -18,7 +18,7 @@ from ...values.span import Span
 from ...values.split import Split
 from ..answers import json_answer
 from ..auth import WRITE
-from ..bodies import Body, chunks_of, documented_body
+from ..bodies import Body, RequestBody, documented_body
 from ..fields import PARAMETERS, parse_fields
 from ..intake import IdempotencyKey, check_size, declared_size
 from ..params import Model
@@ -150,7 +150,7 @@ async def receive(
     upload = await run_in_threadpool(services.ingest.negotiated.find, model, upload_id)
     numbers = _numbers(upload.split, first, end, size)
     with services.intake.taken():
-        await services.ingest.negotiated.receive(upload, numbers, chunks_of(request, MAX_PART_SIZE))
+        await services.ingest.negotiated.receive(upload, numbers, RequestBody(request, MAX_PART_SIZE))
     return Response(status_code=204)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from ...errors import InvalidRequest, KeyInUse, StateroomError
+from ...ingest import Chunks
 from ...values.checkpoint import Checkpoint, ModelName
 from ..answers import json_answer
 from ..auth import WRITE
-from ..bodies import chunks_of
+from ..bodies import RequestBody
 from ..fields import PARAMETERS, parse_fields
 from ..intake import IdempotencyKey, declared_size
 from ..multipart import Multipart, boundary_of
@@ -88,7 +89,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             raise _reused(first)
         return first, True
     with services.intake.taken():
-        body = chunks_of(request, services.intake.max_bytes)
+        body = RequestBody(request, services.intake.max_bytes)
         if boundary is None:
             upload = await services.ingest.receive(body, size)
         else:
@@ -97,11 +98,11 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             async def file_then_fields() -> AsyncIterator[bytes]:
                 """A wrong field is a failure of the body, so that whoever stores it drops what has arrived."""
                 nonlocal fields
-                async for chunk in form.file(body):
+                async for chunk in form.file(body.chunks()):
                     yield chunk
                 fields = parse_fields([*in_query, *form.fields])
 
-            upload = await services.ingest.receive(file_then_fields(), None)
+            upload = await services.ingest.receive(Chunks(file_then_fields()), None)
         try:
             return await services.commit(upload, model, replace(fields, idempotency_key=key)), False
         except KeyInUse:

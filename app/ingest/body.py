@@ -1,0 +1,33 @@
+"""What an upload is read from, whichever way it comes."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+
+class Body(Protocol):
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` with what comes next, and tell how many bytes that were: fewer than it holds at the end
+        alone, 0 after it. Raises what keeps the rest from coming.
+        """
+
+
+class Chunks:
+    """A Body that comes in pieces of any size."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._left = memoryview(b"")
+
+    async def readinto(self, buffer: memoryview) -> int:
+        filled = 0
+        while filled < len(buffer):
+            if not self._left:
+                chunk = await anext(self._chunks, None)
+                if chunk is None:
+                    break
+                self._left = memoryview(chunk)
+            count = min(len(self._left), len(buffer) - filled)
+            buffer[filled : filled + count] = self._left[:count]
+            self._left = self._left[count:]
+            filled += count
+        return filled

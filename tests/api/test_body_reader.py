@@ -1,0 +1,200 @@
+"""Long bodies, read past the parser: nothing of them is lost, and the connection goes on as any other."""
+
+import asyncio
+import hashlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pytest
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+
+from app.api.body_reader import MIN_BYTES, read_into
+from app.api.limits import Limits, was_too_slow
+from app.api.protocol import protocol
+from app.api.unread import Unread
+
+SIZE = 8 * MIN_BYTES + 12345
+BODY = bytes(range(251)) * (SIZE // 251) + bytes(SIZE % 251)
+BUFFER = 3 * MIN_BYTES + 7
+PATIENCE = 1.0
+
+
+class Reading:
+    """An application that reads bodies into buffers, says what came, and remembers how."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        seen = {"in_place": 0, "bytes": 0, "sha256": "", "ended": "whole"}
+        self.seen.append(seen)
+        hasher = hashlib.sha256()
+        limit = int(scope["query_string"] or SIZE)
+        message: Message = {"type": "http.request", "more_body": True}
+        while message.get("more_body") and seen["bytes"] < limit:
+            buffer = memoryview(bytearray(BUFFER))
+            if scope["path"] != "/as-it-comes" or not seen["in_place"]:
+                read_into(scope, buffer)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                seen["ended"] = "too slow" if was_too_slow(scope) else "gone"
+                return
+            body = message["body"]
+            hasher.update(body)
+            seen["bytes"] += len(body)
+            seen["in_place"] += isinstance(body, memoryview) and body.obj is buffer.obj
+        answer = json.dumps(seen | {"sha256": hasher.hexdigest()}).encode()
+        headers = [(b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    def last(self, ended: str) -> dict:
+        deadline = time.monotonic() + 10
+        while not self.seen or self.seen[-1]["ended"] != ended:
+            assert time.monotonic() < deadline, self.seen
+            time.sleep(0.01)
+        return self.seen[-1]
+
+
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def serving(request: pytest.FixtureRequest) -> Iterator[tuple[Reading, int]]:
+    application = Reading()
+    limited = protocol(Limits(body_seconds=PATIENCE))
+    config = uvicorn.Config(
+        Unread(application), http=limited, loop=request.param, lifespan="off", access_log=False, log_level="error"
+    )
+    server = uvicorn.Server(config)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        yield application, listening.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+        asyncio.set_event_loop(None)
+
+
+class Connected:
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._file: BinaryIO = self.socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def close(self) -> None:
+        self._file.close()
+        self.socket.close()
+
+    def status_and_body(self) -> tuple[int, bytes]:
+        lines = list(iter(self._file.readline, b"\r\n"))
+        (length,) = (int(line.split(b":")[1]) for line in lines if line.lower().startswith(b"content-length:"))
+        return int(lines[0].split()[1]), self._file.read(length)
+
+    def answer(self) -> dict:
+        status, body = self.status_and_body()
+        assert status == 200
+        return json.loads(body)
+
+
+@pytest.fixture
+def connection(serving: tuple[Reading, int]) -> Iterator[Connected]:
+    connection = Connected(serving[1])
+    yield connection
+    connection.close()
+
+
+def head(path: str = "/", *fields: str, size: int = SIZE) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {size}", *fields]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def is_whole(seen: dict, body: bytes = BODY) -> bool:
+    return seen["bytes"] == len(body) and seen["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+@pytest.mark.parametrize("early", [0, 1, 70_000, SIZE - MIN_BYTES + 1, SIZE - 1, SIZE])
+@pytest.mark.parametrize("step", [65_537, SIZE])
+def test_a_long_body_arrives_whole_and_the_next_request_is_understood(
+    connection: Connected, early: int, step: int
+) -> None:
+    """``early`` bytes of the body come with its head, and another request comes with its end."""
+    connection.send(head() + BODY[:early])
+    time.sleep(0.05)
+    for start in range(early, SIZE, step):
+        connection.send(BODY[start : min(start + step, SIZE)])
+        time.sleep(0.001)
+    connection.send(head(size=3) + b"abc")
+    first = connection.answer()
+    assert is_whole(first)
+    assert first["in_place"] or early > SIZE - MIN_BYTES
+    assert is_whole(connection.answer(), b"abc")
+    connection.send(head() + BODY)
+    assert is_whole(connection.answer())
+
+
+def test_requests_that_come_at_once_are_answered_in_order(connection: Connected) -> None:
+    thread = threading.Thread(target=connection.send, args=((head() + BODY + head(size=3) + b"abc") * 3,))
+    thread.start()
+    for _ in range(3):
+        assert is_whole(connection.answer())
+        assert is_whole(connection.answer(), b"abc")
+    thread.join()
+
+
+def test_who_asks_for_no_buffer_gets_the_rest_as_well(connection: Connected) -> None:
+    connection.send(head("/as-it-comes") + BODY)
+    seen = connection.answer()
+    assert seen["in_place"] == 1
+    assert is_whole(seen)
+
+
+def test_who_waits_for_100_continue_is_told_to(connection: Connected) -> None:
+    connection.send(head("/", "Expect: 100-continue"))
+    assert connection.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.send(BODY)
+    assert is_whole(connection.answer())
+
+
+def test_a_chunked_body_comes_as_ever(connection: Connected) -> None:
+    connection.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    connection.send(f"{SIZE:x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n" + head(size=3) + b"abc")
+    seen = connection.answer()
+    assert not seen["in_place"]
+    assert is_whole(seen)
+    assert is_whole(connection.answer(), b"abc")
+
+
+def test_an_early_answer_arrives_and_the_rest_of_the_body_is_dropped(connection: Connected) -> None:
+    connection.send(head(f"/?{BUFFER}") + BODY)
+    assert BUFFER <= connection.answer()["bytes"] < SIZE
+    connection.send(head(size=3) + b"abc")
+    assert is_whole(connection.answer(), b"abc")
+
+
+def test_a_client_that_goes_away_is_seen_to(serving: tuple[Reading, int], connection: Connected) -> None:
+    connection.send(head() + BODY[: 2 * BUFFER])
+    time.sleep(0.1)
+    connection.close()
+    assert serving[0].last("gone")["in_place"]
+
+
+def test_a_body_that_stalls_ends_the_connection(serving: tuple[Reading, int], connection: Connected) -> None:
+    connection.send(head() + BODY[: 2 * BUFFER])
+    assert connection.status_and_body()[0] == 408
+    assert serving[0].last("too slow")["in_place"]
+
+
+def test_a_body_that_comes_slowly_is_taken(connection: Connected) -> None:
+    connection.send(head())
+    for start in range(0, SIZE, SIZE // 8):
+        connection.send(BODY[start : start + SIZE // 8])
+        time.sleep(PATIENCE / 4)
+    assert is_whole(connection.answer())
