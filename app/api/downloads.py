@@ -25,6 +25,11 @@ from .wire import is_head, path_value
 
 SMALLEST_SLICE = 128 * 1024
 LARGEST_SLICE = 1024 * 1024
+SLICES = 4 * 1024 * 1024
+"""Bytes that all downloads together hand to the kernel before everybody else has had a turn, as far as the sizes above
+let them.
+"""
+
 LEFT_OUT = "Stateroom-Left-Out"
 LEFT_OUT_BYTES = 2048
 
@@ -162,7 +167,7 @@ class DownloadResponse(Response):
         """
         start = 0
         while start < len(view):
-            end = start + max(SMALLEST_SLICE, LARGEST_SLICE // self._streams.active)
+            end = start + min(LARGEST_SLICE, max(SMALLEST_SLICE, SLICES // self._streams.active))
             await send({"type": "http.response.body", "body": view[start:end], "more_body": True})
             await asyncio.sleep(0)
             start = end

@@ -42,7 +42,7 @@ def resolve(s: ReadSession, name: ModelName, ref: str, run: str | None = None) -
     model = get_model(s, name)
     pick = parse_best(model.best) if parsed.kind == "best" else parsed
     if pick.kind != "alias":
-        version = s.select(version_of(pick, model.id, run)).scalar()
+        version = version_of(s, pick, model.id, run)
         if version is not None:
             return load_checkpoints(s, name, model.id, [version])[0]
     raise NotFound(_what_exists(s, model, pick, run), code="checkpoint-not-found")

@@ -7,7 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Engine, Insert, Select, Table, Text, cast, create_engine, event, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Connection,
+    Engine,
+    Insert,
+    Select,
+    Table,
+    Text,
+    cast,
+    create_engine,
+    event,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import IsolationLevel
@@ -221,7 +234,8 @@ def each_text(items: Iterable[str]) -> Select[Any]:
     return select(cast(elements.c.value, Text).label("value"))
 
 
-def each_integer(items: Iterable[int]) -> Select[Any]:
-    """A column ``value`` of integers: however many, one parameter."""
-    elements = _json_elements(json.dumps(list(items))).table_valued("value")
+def each_integer(items: Iterable[int] | BindParameter[str]) -> Select[Any]:
+    """A column ``value`` of integers: however many, one parameter. One that gets its value later is given as JSON."""
+    listed = items if isinstance(items, BindParameter) else json.dumps(list(items))
+    elements = _json_elements(listed).table_valued("value")
     return select(cast(elements.c.value, BigInteger).label("value"))

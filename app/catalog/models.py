@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, or_, select, update
 
 from ..errors import NotFound
 from ..values.checkpoint import ModelName
@@ -17,6 +17,8 @@ from .tables import checkpoints, models
 DEFAULT_BEST = "min:loss"
 
 _exists = models.c.next_version > 1  # before its first commit ends, a model has a row but nothing to show
+
+_MODEL = select(models).where(models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"), _exists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,7 @@ class Model:
 
 def get_model(s: ReadSession, name: ModelName) -> Model:
     """Raises NotFound, code ``model-not-found``."""
-    row = s.select(
-        select(models).where(models.c.namespace == name.namespace, models.c.name == name.name, _exists)
-    ).first()
+    row = s.select(_MODEL, namespace=name.namespace, name=name.name).first()
     if row is None:
         siblings = s.select(
             select(models.c.name).where(models.c.namespace == name.namespace, _exists).order_by(models.c.name).limit(6)

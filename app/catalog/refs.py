@@ -6,12 +6,14 @@ among the checkpoints of one run, if one is given. Ties go to the newest version
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, select
 
 from ..errors import InvalidRequest
 from .rows import MAX_INTEGER, check_text
+from .session import ReadSession
 from .tables import checkpoints, metrics
 
 Kind = Literal["version", "latest", "best", "min", "max", "epoch", "step", "alias"]
@@ -63,22 +65,30 @@ def parse_best(text: str) -> Ref:
     return parse_ref(text)
 
 
-def version_of(ref: Ref, model_id: int, run: str | None) -> Select[int]:
-    """Selects the version that ``ref`` (no ``best``, no alias) picks, as one look-up in an index."""
+def version_of(s: ReadSession, ref: Ref, model_id: int, run: str | None) -> int | None:
+    """The version that ``ref`` (no ``best``, no alias) picks, by one look-up in an index; None where there is none."""
+    statement = _picks(ref.kind, by_metric=ref.kind in {"min", "max"} and ref.name != "loss", in_run=run is not None)
+    version: int | None = s.select(statement, model_id=model_id, name=ref.name, number=ref.number, run=run).scalar()
+    return version
+
+
+@cache
+def _picks(kind: Kind, *, by_metric: bool, in_run: bool) -> Select[int]:
     column: ColumnElement[float]
-    if ref.kind in {"min", "max"} and ref.name != "loss":
+    if by_metric:
         table, column = metrics, metrics.c.value
-        scope = [metrics.c.model_id == model_id, metrics.c.name == ref.name]
+        scope = [metrics.c.model_id == bindparam("model_id"), metrics.c.name == bindparam("name")]
     else:
-        table, scope = checkpoints, [checkpoints.c.model_id == model_id, checkpoints.c.version.is_not(None)]
-        column = checkpoints.c.version if ref.kind == "latest" else checkpoints.c["loss"]
-    if run is not None:
-        scope.append(table.c.run == run)
-    match ref.kind:
+        table = checkpoints
+        scope = [checkpoints.c.model_id == bindparam("model_id"), checkpoints.c.version.is_not(None)]
+        column = checkpoints.c.version if kind == "latest" else checkpoints.c["loss"]
+    if in_run:
+        scope.append(table.c.run == bindparam("run"))
+    match kind:
         case "version" | "epoch" | "step":
-            scope.append(table.c[ref.kind] == ref.number)
+            scope.append(table.c[kind] == bindparam("number"))
         case "min" | "max":
             # Not "order by value, version desc": no one index serves that, and ties may be many.
-            extreme = func.min(column) if ref.kind == "min" else func.max(column)
+            extreme = func.min(column) if kind == "min" else func.max(column)
             scope.append(column == select(extreme).where(*scope).scalar_subquery())
     return select(table.c.version).where(*scope).order_by(table.c.version.desc()).limit(1)

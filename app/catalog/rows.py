@@ -1,11 +1,12 @@
 """Between rows and values: numbers, times, text, components."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Row, Table, select
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, select
 
 from ..errors import InvalidRequest
 from ..values.checkpoint import Checkpoint, ModelName
@@ -110,21 +111,27 @@ def component_from_json(data: Mapping[str, Any]) -> Component:
     return Component(path=tuple(data["path"]), kind=data["kind"], keys=data["keys"], nbytes=data["nbytes"])
 
 
-def load_checkpoints(s: ReadSession, name: ModelName, model_id: int, versions: Sequence[int]) -> tuple[Checkpoint, ...]:
+def _of_versions(table: Table, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
+    versions = each_integer(bindparam("versions", type_=Text))
+    return select(*columns).where(table.c.model_id == bindparam("model_id"), table.c.version.in_(versions))
+
+
+_CHECKPOINTS = _of_versions(checkpoints, *checkpoints.c)
+_METRICS = _of_versions(metrics, metrics.c.version, metrics.c.name, metrics.c.value, metrics.c.nonfinite)
+_TAGS = _of_versions(tags, tags.c.version, tags.c.name, tags.c.value)
+
+
+def load_checkpoints(s: ReadSession, name: ModelName, model_id: int, versions: list[int]) -> tuple[Checkpoint, ...]:
     """The checkpoints of ``versions``, which exist, in their order: three statements."""
     if not versions:
         return ()
-    wanted, m, t = each_integer(versions), metrics.c, tags.c
-
-    def of(table: Table, *columns: ColumnElement[Any]) -> CursorResult[*tuple[Any, ...]]:
-        return s.select(select(*columns).where(table.c.model_id == model_id, table.c.version.in_(wanted)))
-
-    rows = {row.version: row for row in of(checkpoints, *checkpoints.c)}
+    wanted = {"model_id": model_id, "versions": json.dumps(versions)}
+    rows = {row.version: row for row in s.select(_CHECKPOINTS, **wanted)}
     numbers: dict[int, dict[str, float]] = {version: {} for version in versions}
-    for version, metric, value, nonfinite in of(metrics, m.version, m.name, m.value, m.nonfinite):
+    for version, metric, value, nonfinite in s.select(_METRICS, **wanted):
         numbers[version][metric] = value if nonfinite is None else float(nonfinite)
     texts: dict[int, dict[str, str]] = {version: {} for version in versions}
-    for version, tag, value in of(tags, t.version, t.name, t.value):
+    for version, tag, value in s.select(_TAGS, **wanted):
         texts[version][tag] = value
     return tuple(_checkpoint(name, rows[version], numbers[version], texts[version]) for version in versions)
 

@@ -17,8 +17,11 @@ class ReadSession:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def select(self, statement: Select[*tuple[Any, ...]]) -> CursorResult[*tuple[Any, ...]]:
-        return self._connection.execute(statement)
+    def select(self, statement: Select[*tuple[Any, ...]], **parameters: object) -> CursorResult[*tuple[Any, ...]]:
+        """``parameters`` are the values of its ``bindparam``s: what every request asks is put together only once.
+        One that the statement has not is left out.
+        """
+        return self._connection.execute(statement, parameters)
 
 
 class WriteSession(ReadSession):

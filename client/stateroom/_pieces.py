@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +11,8 @@ from typing import Protocol
 from ._digest import BLOCK_SIZE
 from ._layout import Stored
 
-RUN_SIZE = 2 * BLOCK_SIZE
-"""Bytes of one request: more would leave connections idle at the end, less would cost more requests."""
+RUN_SIZE = 4 * BLOCK_SIZE
+"""Bytes of one request, at most: each costs the server a look into its catalog."""
 
 MAX_GAP = 64 * 1024
 """Bytes between two pieces that are received and dropped rather than asked around."""
@@ -80,16 +80,21 @@ def pieces_of(
             yield Piece(start, end, stored, place, digest, held=held.get(stored.start))
 
 
-def runs_of(pieces: Iterable[Piece]) -> Iterable[list[Piece]]:
+def runs_of(pieces: Sequence[Piece], connections: int) -> Iterable[list[Piece]]:
     """Pieces that lie one after another, in runs of some size, and what little lies between them. A run comes from the
     server or from one file.
+
+    Runs get shorter towards the end, so that all of the ``connections`` have done their share at about the same time.
     """
-    run: list[Piece] = []
+    left, size, run = sum(piece.end - piece.start for piece in pieces), 0, list[Piece]()
     for piece in pieces:
         gap = piece.start - run[-1].end if run else 0
-        if run and (gap > MAX_GAP or piece.end - run[0].start > RUN_SIZE or piece.held != run[0].held):
+        if run and (gap > MAX_GAP or piece.end - run[0].start > size or piece.held != run[0].held):
             yield run
             run, gap = [], 0
+        if not run:
+            size = max(BLOCK_SIZE, min(RUN_SIZE, left // (2 * connections)))
+        left -= piece.end - piece.start
         if gap:
             run.append(Piece(run[-1].end, piece.start, None, _Nowhere()))
         run.append(piece)

@@ -100,7 +100,7 @@ class Receiver:
         self._left = Counter[int]()
 
     def _work_on(self, pieces: Iterable[Piece]) -> None:
-        self._work(runs_of(sorted(pieces, key=lambda piece: piece.start)))
+        self._work(runs_of(sorted(pieces, key=lambda piece: piece.start), self._connections))
 
     def _work(self, pieces: Iterable[list[Piece]]) -> None:
         runs = deque(pieces)
