@@ -95,7 +95,8 @@ def _give_up(*_: Any) -> None:
 
 def read_watched(name: str, content: bytes, spool: Spool, ear: Ear, threads: ThreadPoolExecutor) -> Reading:
     spooled = spool.create("upload")
-    spooled.write([content])
+    for call in spooled.put(content):
+        call.result()
     file = os.open(spooled.path, os.O_RDONLY)
     data = FileBytes(file)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
