@@ -6,29 +6,29 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
-Cut = Callable[[bytes, bytes], bool]
+Cut = Callable[[bytearray, bytearray], bool]
 """Whether the connection is lost now, given all that came from the client, and all that came from the server: what
 came last has been passed on to the server, but not to the client.
 """
 
 
-def body_half_sent(asked: bytes, _: bytes) -> bool:
+def body_half_sent(asked: bytearray, _: bytearray) -> bool:
     head, _, body = asked.partition(b"\r\n\r\n")
     return len(body) >= _length(head) // 2 > 0
 
 
-def body_sent(asked: bytes, _: bytes) -> bool:
+def body_sent(asked: bytearray, _: bytearray) -> bool:
     """The server has it all, and may do with it what it likes."""
     head, end, body = asked.partition(b"\r\n\r\n")
     return bool(end) and len(body) == _length(head)
 
 
-def answered(_: bytes, answer: bytes) -> bool:
+def answered(_: bytearray, answer: bytearray) -> bool:
     """The server has done its work and says so; nobody hears it."""
     return bool(answer)
 
 
-def _length(head: bytes) -> int:
+def _length(head: bytearray) -> int:
     fields = (line.partition(b":") for line in head.lower().split(b"\r\n"))
     return next((int(value) for name, _, value in fields if name == b"content-length"), 0)
 
@@ -74,7 +74,7 @@ def _carry(proxy: Proxy, client: socket.socket, port: int, cut: Cut | None) -> N
                 seen[source] += data
                 if target is server:
                     server.sendall(data)
-                if cut is not None and cut not in proxy.lost and cut(bytes(seen[client]), bytes(seen[server])):
+                if cut is not None and cut not in proxy.lost and cut(seen[client], seen[server]):
                     proxy.lost.append(cut)
                     break
                 if target is client:

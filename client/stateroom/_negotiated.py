@@ -108,21 +108,29 @@ class NegotiatedUpload:
             yield range(start, end)
 
     def _send(self, url: str, part: range) -> None:
-        """Send one part, as often as it takes."""
-        path = f"{url}/blocks/{part.start}-{part.stop}"
-        length = sum(self._split.length(number) for number in part)
+        """Send one part, as often as it takes. One whose connection is lost goes on as two halves: what comes between,
+        a proxy say, may end every connection before so much is through.
+        """
         patience = self._http.patience()
-        while True:
+        parts = [part]
+        while parts:
+            part = parts[-1]
+            length = sum(self._split.length(number) for number in part)
             sent = [0]
             try:
-                response = self._put(path, self._watched(part, sent), length)
+                response = self._put(f"{url}/blocks/{part.start}-{part.stop}", self._watched(part, sent), length)
             except BROKEN as failure:
                 self._moved(-sent[0])
                 patience.failed(ServerUnavailable(f"the connection to {self._http.url} failed: {failure}"))
+                if len(part) > 1:
+                    half = len(part) // 2
+                    parts[-1:] = [part[half:], part[:half]]
                 continue
             if response.is_success:
                 self._moved(length - sent[0])
-                return
+                patience.succeeded()
+                parts.pop()
+                continue
             self._moved(-sent[0])
             try:
                 self._http.refused(response, patience, safe=True)

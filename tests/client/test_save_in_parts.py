@@ -119,6 +119,30 @@ def test_a_part_whose_connection_is_lost_is_sent_again(server: Server, model_nam
         assert equal(client.model(model_name).load(checkpoint), obj)
 
 
+def test_a_part_that_does_not_come_through_goes_in_shorter_ones(server: Server, model_name: str) -> None:
+    """A proxy may end every connection after 30 seconds, and the network be slow."""
+    obj = training(32)
+    cuts = [lambda asked, _, limit=20 * MIB + i: len(asked) > limit for i in range(100)]
+    with proxy_to(server.port, *cuts) as proxy, Client(proxy.url, connections=1) as client:
+        checkpoint = client.model(model_name).save(obj)
+        assert len(proxy.lost) > 3
+        assert equal(client.model(model_name).load(checkpoint), obj)
+
+
+def test_a_part_whose_connection_stalls_is_sent_again(server: Server, model_name: str) -> None:
+    obj = training(6)
+    over = threading.Event()
+
+    def stalls(asked: bytearray, _: bytearray) -> bool:
+        return len(asked) > MIB and over.wait(60)
+
+    with proxy_to(server.port, lambda *_: False, stalls) as proxy, Client(proxy.url, timeout=1) as client:
+        checkpoint = client.model(model_name).save(obj)
+        assert not over.is_set()
+        over.set()
+        assert equal(client.model(model_name).load(checkpoint), obj)
+
+
 def test_a_tensor_that_is_written_to_while_it_is_saved_is_noticed(server: Server, model_name: str) -> None:
     obj = training(40)
 
