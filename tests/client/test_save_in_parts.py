@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stateroom import Client, DigestMismatch, Model, ModelNotFound, StateroomWar
 from stateroom._pickled import Pickled
 from stateroom._split import split_file
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
+from tests.client.faults import faulty
 from tests.conftest import StartServer
 from tests.differential.equality import equal
 from tests.differential.objects import checkpoints
@@ -177,6 +179,34 @@ def test_a_server_that_is_killed_meanwhile_gets_the_rest_when_it_is_back(fresh_s
         assert equal(client.model("a/b").load(checkpoint), obj)
     received = sum(each["bytes_in"] for each in server.requests if "blocks" in each["route"])
     assert received < 0.75 * checkpoint.bytes
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.1])
+def test_a_server_that_is_killed_while_it_commits_has_it_once(fresh_server: StartServer, delay: float) -> None:
+    """Or so: the commit is asked for when all has come, and whatever the server does then takes a while."""
+    server = fresh_server()
+    obj = training(8)
+    all_sent = threading.Event()
+
+    def watch(_: str, done: int, total: int | None) -> None:
+        if total and done == total:
+            all_sent.set()
+
+    def kill() -> None:
+        all_sent.wait(60)
+        time.sleep(delay)
+        server.restart()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with (
+        faulty(lambda: server.port) as relay,
+        Client(relay.url, progress=watch, retries=10) as client,
+    ):
+        checkpoint = client.model("a/b").save(obj, epoch=3)
+        killer.join()
+        assert [each.version for each in client.model("a/b").checkpoints()] == [checkpoint.version] == [1]
+        assert equal(client.model("a/b").load("latest"), obj)
 
 
 def test_threads_save_the_same_bytes_at_once(client: Client, model_name: str) -> None:
