@@ -39,6 +39,7 @@ class BodyReader(BufferedProtocol):
         self._left: int | None = None  # bytes of the body that are still to come; None: the connection is not ours
         self._buffer: memoryview | None = None
         self._filled = 0
+        self._unread = b""
 
     async def receive(self) -> Message:
         """As ASGI has it."""
@@ -62,14 +63,24 @@ class BodyReader(BufferedProtocol):
         is_coming = cycle.more_body and not cycle.disconnected and not cycle.waiting_for_100_continue
         return is_coming and cycle is connection.cycle and not cycle.body and connection.body_left >= MIN_BYTES
 
-    async def _read(self, left: int, buffer: memoryview) -> memoryview:
+    async def _read(self, left: int, buffer: memoryview) -> bytes | memoryview:
         """Wait until ``buffer`` is full, or the body has ended, or the connection has."""
+        if self._unread:
+            data, self._unread = self._unread, b""
+            return data
+        cycle, connection = self._cycle, self._connection
         self._buffer, self._filled = buffer[:left], 0
         try:
-            if left and not self._cycle.disconnected:
-                self._cycle.message_event.clear()
-                self._connection.flow.resume_reading()
-                await self._cycle.message_event.wait()
+            if left and not cycle.disconnected and not cycle.response_complete:
+                cycle.message_event.clear()
+                connection.flow.resume_reading()
+                await cycle.message_event.wait()
+                cycle.message_event.clear()
+        except BaseException:  # cancelled: what has come is for who asks next
+            self._unread = bytes(buffer[: self._filled])
+            if not connection.transport.is_closing():
+                connection.flow.pause_reading()
+            raise
         finally:
             self._buffer = None
         return buffer[: self._filled]
@@ -77,7 +88,7 @@ class BodyReader(BufferedProtocol):
     # What the connection calls
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._buffer is None:  # nobody asks any more: the connection is about to end
+        if self._buffer is None:  # the connection ends, and what still comes is dropped
             return memoryview(bytearray(sizehint if sizehint > 0 else MIN_BYTES))[: self._left or None]
         return self._buffer[self._filled :]
 

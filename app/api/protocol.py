@@ -53,6 +53,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None  # the newest is ``cycle``
         self._head_since: float | None = now  # None: between requests, or in a body
         self._head_size = 0
+        self._asked = False  # a head has begun to come: line ends between requests are none
         self._overhead = 0  # bytes since the last that were of a body
         self.body_left = 0  # bytes of the newest body that the parser has not seen, where its length is known
         self.heard = now
@@ -90,6 +91,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._asked = True
         self._head_size = 0
         if self._head_since is None:
             self._head_since = self.loop.time()
@@ -107,7 +109,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop(self._too_large())
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(of_status(400, f"More than {MAX_PIPELINED} requests came ahead of their answers."))
+        has_body = any(name in {b"transfer-encoding", b"content-length"} for name, _ in self.headers)
+        if self.parser.should_upgrade() and has_body:  # the parser looks for another protocol where the body is
+            self._stop(of_status(400, "A request with a body cannot ask for an Upgrade: only HTTP/1.1 is spoken here."))
         self._head_since = None
+        self._asked = False
         self._overhead = 0
         self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         super().on_headers_complete()
@@ -128,6 +134,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def body_has_ended(self) -> None:
         """For who took the connection, and reads bodies past the parser: take it back, for another head."""
         self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self.transport.set_protocol(self)
         self.cycle.more_body = False
         self.flow.resume_reading()
@@ -226,7 +233,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._cut(of_status(408, f"No byte of the body came for {self.limits.body_seconds:g} s."))
 
     def _end_late_head(self) -> None:
-        if self._overhead:
+        if self._asked:
             self._end(of_status(408, f"The head of a request has to come within {self.limits.head_seconds:g} s."))
         else:
             self.transport.close()  # nothing was asked, so there is nothing to answer

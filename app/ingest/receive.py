@@ -41,8 +41,8 @@ class Arrival:
     """
 
     def __init__(self, open_file: Callable[[], SpoolFile]) -> None:
-        self._opening = asyncio.get_running_loop().run_in_executor(None, open_file)
         self._batches = [memoryview(mmap(-1, BATCH_SIZE)) for _ in range(BATCHES)]
+        self._opening = asyncio.get_running_loop().run_in_executor(None, open_file)
         self._storing: deque[asyncio.Future[Any]] = deque()
 
     @property

@@ -32,7 +32,7 @@ class Reading:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
-        seen = {"in_place": 0, "bytes": 0, "sha256": "", "ended": "whole"}
+        seen = {"in_place": 0, "bytes": 0, "timeouts": 0, "sha256": "", "ended": "whole"}
         self.seen.append(seen)
         hasher = hashlib.sha256()
         limit = int(scope["query_string"] or SIZE)
@@ -41,7 +41,12 @@ class Reading:
             buffer = memoryview(bytearray(BUFFER))
             if scope["path"] != "/as-it-comes" or not seen["in_place"]:
                 read_into(scope, buffer)
-            message = await receive()
+            try:
+                async with asyncio.timeout(0.02 if scope["path"] == "/now-and-then" else None):
+                    message = await receive()
+            except TimeoutError:
+                seen["timeouts"] += 1
+                continue
             if message["type"] == "http.disconnect":
                 seen["ended"] = "too slow" if was_too_slow(scope) else "gone"
                 return
@@ -154,6 +159,36 @@ def test_who_asks_for_no_buffer_gets_the_rest_as_well(connection: Connected) -> 
     seen = connection.answer()
     assert seen["in_place"] == 1
     assert is_whole(seen)
+
+
+def test_nothing_is_lost_on_a_reader_that_waits_for_a_moment_only(connection: Connected) -> None:
+    connection.send(head("/now-and-then"))
+    for start in range(0, SIZE, SIZE // 8):
+        connection.send(BODY[start : start + SIZE // 8])
+        time.sleep(0.06)
+    seen = connection.answer()
+    assert seen["timeouts"] > 3
+    assert is_whole(seen)
+
+
+def test_line_ends_behind_a_body_are_no_request(connection: Connected) -> None:
+    connection.send(head() + BODY + b"\r\n")
+    assert is_whole(connection.answer())
+    time.sleep(0.1)
+    connection.send(b"\r\n" + head() + BODY)
+    assert is_whole(connection.answer())
+
+
+def test_what_asks_for_an_upgrade_and_has_a_body_is_refused_whole(connection: Connected) -> None:
+    """The parser takes the body for another protocol, and what comes of it later for a request."""
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection.send(head("/", "Connection: Upgrade", "Upgrade: h2c", size=len(smuggled)))
+    time.sleep(0.05)
+    connection.send(smuggled)
+    status, body = connection.status_and_body()
+    assert status == 400
+    assert b"Upgrade" in body
+    assert connection.socket.recv(100) == b""
 
 
 def test_who_waits_for_100_continue_is_told_to(connection: Connected) -> None:
