@@ -56,7 +56,7 @@ class Bench:
 
     def free_memory(self) -> None:
         """Take memory for two checkpoints and free it, before each thing that is timed. In a virtual machine, what was
-        freed a moment ago is up to ten times faster to fill than what the host has taken back meanwhile, and who is
+        freed a moment ago is many times faster to fill than what the host has taken back meanwhile, and who is
         timed first after a pause would pay for it.
         """
         path, piece = self.folder / "freed", bytes(1 << 20)

@@ -35,6 +35,9 @@ the problem might be lost with it.
 """
 
 
+_OF_A_BODY = frozenset({b"transfer-encoding", b"content-length"})
+
+
 class _Stop(Exception):
     """No error, but the way out of the parser."""
 
@@ -109,8 +112,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop(self._too_large())
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(of_status(400, f"More than {MAX_PIPELINED} requests came ahead of their answers."))
-        has_body = any(name in {b"transfer-encoding", b"content-length"} for name, _ in self.headers)
-        if self.parser.should_upgrade() and has_body:  # the parser looks for another protocol where the body is
+        if self.parser.should_upgrade() and any(name in _OF_A_BODY for name, _ in self.headers):
+            # The parser looks for another protocol where the body is.
             self._stop(of_status(400, "A request with a body cannot ask for an Upgrade: only HTTP/1.1 is spoken here."))
         self._head_since = None
         self._asked = False

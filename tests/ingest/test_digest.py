@@ -27,7 +27,8 @@ DATA = random.Random(0).randbytes(2 * BLOCK_SIZE + 5_000_000)
 def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpoolFile]:
     spool = Spool(tmp_path_factory.mktemp("spool"))
     file = spool.create("upload")
-    [call.result() for call in file.put(DATA)]
+    for call in file.put(DATA):
+        call.result()
     yield file
     file.discard()
     spool.close()

@@ -144,25 +144,25 @@ def resident() -> int:
 
 
 def test_uploads_that_send_nothing_hold_no_memory(place: Workplace):
-    held = []
-
-    async def many_that_wait() -> None:
-        goes_on = asyncio.Event()
+    async def many_that_wait() -> int:
+        goes_on, waits = asyncio.Event(), asyncio.Semaphore(0)
 
         async def waiting() -> AsyncIterator[bytes]:
+            waits.release()
             await goes_on.wait()
             yield b"x"
 
         before = resident()
         tasks = [asyncio.create_task(place.ingest.receive(Chunks(waiting()), 1)) for _ in range(32)]
-        await asyncio.sleep(0.1)
-        held.append(resident() - before)
+        for _ in tasks:
+            await waits.acquire()
+        held = resident() - before
         goes_on.set()
         for task in tasks:
             place.ingest.discard(await task)
+        return held
 
-    asyncio.run(many_that_wait())
-    assert held[0] < 32 * BATCH_SIZE / 4
+    assert asyncio.run(many_that_wait()) < 32 * BATCH_SIZE / 4
 
 
 def test_a_full_disk_is_said_to_be_full_and_nothing_is_left(small_place: Workplace):
