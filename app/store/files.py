@@ -5,8 +5,7 @@ Everything here raises OSError; callers translate it.
 
 import errno
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from ..values.span import Span
 
 Buffer = bytes | bytearray | memoryview
 
-_IOV_MAX = os.sysconf("SC_IOV_MAX")
 _COPY_SIZE = 1024 * 1024
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
@@ -31,15 +29,11 @@ def opened(path: Path, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
-def write_all(fd: int, buffers: Iterable[Buffer]) -> None:
-    """Write ``buffers`` one after another at the file's position, in as few calls as the system allows."""
-    left = deque(view for buffer in buffers if len(view := memoryview(buffer).cast("B")))
+def write_all(fd: int, data: Buffer) -> None:
+    """Write all of ``data`` at the file's position."""
+    left = memoryview(data).cast("B")
     while left:
-        count = os.writev(fd, [left[i] for i in range(min(len(left), _IOV_MAX))])
-        while left and count >= len(left[0]):
-            count -= len(left.popleft())
-        if count:
-            left[0] = left[0][count:]
+        left = left[os.write(fd, left) :]
 
 
 def copy_spans(source: int, target: int, spans: Sequence[Span]) -> None:
@@ -66,7 +60,7 @@ def _copy(source: int, target: int, offset: int, length: int) -> int:
             if error.errno not in _CANNOT_COPY:
                 raise
     data = os.pread(source, min(length, _COPY_SIZE), offset)
-    write_all(target, [data])
+    write_all(target, data)
     return len(data)
 
 

@@ -67,7 +67,7 @@ class LocalPackStore:
             try:
                 with opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
                     for buffer in buffers:
-                        write_all(fd, [buffer])
+                        write_all(fd, buffer)
                     self._sync(fd)
                     size = os.fstat(fd).st_size
                 self._publish(part, name)

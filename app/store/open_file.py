@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..values.span import Span
 from .failures import translated
-from .files import copy_spans, write_all
+from .files import Buffer, copy_spans, write_all
 from .windows import read_window
 
 
@@ -22,11 +22,11 @@ class OpenFile:
         self.size = size
         self._fd = fd
 
-    def append(self, data: bytes) -> Span:
-        """Add bytes that are no part of the upload, and tell where they lie."""
+    def append(self, data: Buffer) -> Span:
+        """Add bytes, and tell where they lie."""
         with translated("writing an upload"):
-            write_all(self._fd, [data])
-        return self._grown(len(data))
+            write_all(self._fd, data)
+        return self._grown(memoryview(data).nbytes)
 
     def append_spans(self, spans: Sequence[Span]) -> Span:
         """Add copies of ``spans`` of this very file, one after another, and tell where they lie."""

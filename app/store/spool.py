@@ -16,7 +16,7 @@ from ..errors import StorageFull
 from ..values.digest import Digest
 from .digests import Hasher
 from .failures import translated
-from .files import Buffer, make_folder, opened, write_all
+from .files import Buffer, make_folder, opened
 from .in_order import InOrder
 from .keys import checked
 from .open_file import OpenFile
@@ -50,15 +50,10 @@ class SpoolFile(OpenFile):
         Nobody may touch ``data`` before all of these are done. A failure stands for all that is put after it, too.
         """
         return (
-            self._writing.submit(lambda: self._write(data)),
+            self._writing.submit(lambda: self.append(data)),
             self._hashing[0].submit(lambda: self._sha256.update(data)),
             self._hashing[1].submit(lambda: self._hasher.update(data)),
         )
-
-    def _write(self, data: Buffer) -> None:
-        with translated("writing an upload"):
-            write_all(self._fd, [data])
-        self._grown(memoryview(data).nbytes)
 
 
 def _created(path: Path) -> int:
