@@ -4,8 +4,10 @@ A checkpoint row without a version is one whose commit has not ended: nothing bu
 whose next version is 1 never had a checkpoint, and is as invisible. Metrics and tags hang on (model, version), so
 that ranking by one is a look-up in an index; ``run`` is repeated there for the same reason.
 
-A blob is ``unused_since`` a sweep found no checkpoint that refers to it. A sealed pack whose lease is still running is
-one whose commit has not ended. A revoked token stays, so that a server that was ever guarded is never open.
+A blob is ``unused_since`` a sweep found no checkpoint that refers to it. It is ``damaged_at`` the time when its bytes
+were found not to be what its digest names, until an upload brings them again: then it is ``healed_at`` that time, and
+damaged no more. A sealed pack whose lease is still running is one whose commit has not ended. A revoked token stays, so
+that a server that was ever guarded is never open.
 
 Numbers that are not finite are null where numbers are ranked, and text ("nan", "inf", "-inf") beside it. Times are
 integers, microseconds since 1970 in UTC. ``digest`` and ``sha256`` are empty where an upload came in parts, so that the
@@ -157,14 +159,17 @@ blobs = Table(
     Column("crc32", BigInteger, nullable=False),
     Column("blocks", LargeBinary, nullable=False),
     Column("unused_since", BigInteger),
+    Column("damaged_at", BigInteger),
+    Column("healed_at", BigInteger),
     UniqueConstraint("namespace", "digest"),
 )
-Index(
-    "ix_blobs_unused_since",
-    blobs.c.unused_since,
-    sqlite_where=blobs.c.unused_since.is_not(None),
-    postgresql_where=blobs.c.unused_since.is_not(None),
-)
+for _column in (blobs.c.unused_since, blobs.c.damaged_at, blobs.c.healed_at):
+    Index(
+        f"ix_blobs_{_column.name}",
+        _column,
+        sqlite_where=_column.is_not(None),
+        postgresql_where=_column.is_not(None),
+    )
 
 checkpoint_blobs = Table(
     "checkpoint_blobs",
