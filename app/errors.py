@@ -15,6 +15,7 @@ StateroomError
 ├── IncompleteUpload             the body ended early, stopped coming, or is longer than it said
 ├── TooLarge                     more bytes than this server takes in
 ├── TooManyUploads               as many as this server takes in at once
+├── Cancelled                    nobody waits for the answer any more, so the work for it was given up
 ├── StoreError                   the store failed: never the same as "not there"
 │   ├── PackMissing              a pack that should be there is not
 │   ├── DamagedBlob              bytes that no longer match their digest
@@ -106,6 +107,10 @@ class TooLarge(StateroomError):
 
 class TooManyUploads(StateroomError):
     code = "too-many-uploads"
+
+
+class Cancelled(StateroomError):
+    code = "cancelled"
 
 
 class StoreError(StateroomError):

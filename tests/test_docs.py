@@ -51,8 +51,8 @@ def test_every_make_verb_in_the_readme_is_in_the_makefile() -> None:
     assert shown == set(phony[1].split())
 
 
-NEVER_ON_THE_WIRE = {"bad-database-url", "catalog-newer", "sweep-stopped"}
-"""Codes of a server that does not start, and of a sweep."""
+NEVER_ON_THE_WIRE = {"bad-database-url", "catalog-newer", "sweep-stopped", "cancelled"}
+"""Codes of a server that does not start, of a sweep, and of requests whose client has gone."""
 
 
 def test_every_code_that_an_error_can_have_is_documented() -> None:

@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..formats.manifest_json import decode
@@ -15,9 +15,11 @@ from ..values.virtual_file import VirtualFile
 from .plan import Plan, PlannedStorage, Wanted, plan
 
 
-def plan_in_child(manifest: bytes, skeleton: bytes, wanted: Wanted) -> Plan:
-    """``plan``, elsewhere. ``manifest`` is the encoded one."""
-    return _decode_plan(run(planned_parts, manifest, skeleton, wanted.to_json().encode()))
+def plan_in_child(
+    manifest: bytes, skeleton: bytes, wanted: Wanted, cancelled: Callable[[], bool] = lambda: False
+) -> Plan:
+    """``plan``, elsewhere. ``manifest`` is the encoded one. Raises Cancelled once ``cancelled`` says so."""
+    return _decode_plan(run(planned_parts, manifest, skeleton, wanted.to_json().encode(), cancelled=cancelled))
 
 
 def planned_parts(manifest: bytes, skeleton: bytes, wanted: bytes) -> Sequence[bytes]:

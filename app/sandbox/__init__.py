@@ -11,9 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Event, Thread
 
-from ..errors import HostileCheckpoint, StateroomError, StoreError
+from ..errors import Cancelled, HostileCheckpoint, StateroomError, StoreError
 from .wire import error_from_bytes, join_parts, split_parts
 
 PureFunction = Callable[..., Sequence[bytes]]
@@ -26,25 +26,43 @@ MEMORY = 2 * 1024**3
 
 WALL_SECONDS = 300
 
+LOOK_SECONDS = 0.1
+"""How often whoever waits for a child looks whether anybody still wants its answer."""
+
 _places = BoundedSemaphore(os.cpu_count() or 1)
 """As many children at once as can run at once: more would only take memory."""
 
 
+def _never() -> bool:
+    return False
+
+
 def run(
-    function: PureFunction, *parts: bytes | bytearray | memoryview, seconds: int = CPU_SECONDS, memory: int = MEMORY
+    function: PureFunction,
+    *parts: bytes | bytearray | memoryview,
+    seconds: int = CPU_SECONDS,
+    memory: int = MEMORY,
+    cancelled: Callable[[], bool] = _never,
 ) -> list[bytes]:
     """Call ``function(*parts)`` in a child process and return its parts.
 
-    ``function`` is a module-level function. Raises what it raised, and HostileCheckpoint (rule ``time`` or
-    ``memory``) where it took more CPU time or memory than it may; StoreError (``parser-busy``) where the machine has
-    neither.
+    ``function`` is a module-level function. ``cancelled`` is asked every LOOK_SECONDS, while this waits for a place and
+    for the child; once it says True the child is killed.
+
+    Raises what ``function`` raised, and HostileCheckpoint (rule ``time`` or ``memory``) where it took more CPU time or
+    memory than it may; StoreError (``parser-busy``) where the machine has neither; Cancelled.
     """
-    with _places:
-        return _run([function.__module__, function.__name__, str(seconds), str(memory)], join_parts(parts))
+    while not _places.acquire(timeout=LOOK_SECONDS):
+        _check(cancelled)
+    try:
+        return _run([function.__module__, function.__name__, str(seconds), str(memory)], join_parts(parts), cancelled)
+    finally:
+        _places.release()
 
 
-def _run(arguments: Sequence[str], call: bytes) -> list[bytes]:
+def _run(arguments: Sequence[str], call: bytes, cancelled: Callable[[], bool]) -> list[bytes]:
     root = Path(__file__).parents[1]
+    _check(cancelled)
     child = subprocess.Popen(  # noqa: S603 - our own interpreter, our own function
         [sys.executable, "-m", __name__, *arguments],
         stdin=subprocess.PIPE,
@@ -53,13 +71,19 @@ def _run(arguments: Sequence[str], call: bytes) -> list[bytes]:
         cwd="/",
         env={"PYTHONPATH": str(root.parent), "PATH": os.defpath, "LC_ALL": "C.UTF-8"},
     )
+    ended = Event()
+    watch = Thread(target=_kill_once, args=(cancelled, child, ended), name="watch", daemon=True)
+    watch.start()
     try:
         output, _ = child.communicate(call, timeout=WALL_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise _busy() from error
     finally:
+        ended.set()
+        watch.join()
         child.kill()
         child.wait()
+    _check(cancelled)
     if child.returncode == -signal.SIGXCPU:
         raise HostileCheckpoint("the file takes more time to read than any honest checkpoint", rule="time")
     if child.returncode == -signal.SIGKILL:  # not ours: the machine has run out of memory
@@ -69,6 +93,18 @@ def _run(arguments: Sequence[str], call: bytes) -> list[bytes]:
     if output[:1] != b"+":
         raise error_from_bytes(output[1:])
     return split_parts(memoryview(output)[1:])
+
+
+def _kill_once(cancelled: Callable[[], bool], child: subprocess.Popen[bytes], ended: Event) -> None:
+    while not ended.wait(LOOK_SECONDS):
+        if cancelled():
+            child.kill()
+            return
+
+
+def _check(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise Cancelled("the request was given up before its file was read")
 
 
 def _busy() -> StoreError:

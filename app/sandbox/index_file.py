@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -61,14 +61,14 @@ class FileBytes:
         return b"".join(pieces)
 
 
-def index_file(path: Path) -> Index:
-    """Index the checkpoint file at ``path``. Raises RefusedCheckpoint."""
+def index_file(path: Path, cancelled: Callable[[], bool] = lambda: False) -> Index:
+    """Index the checkpoint file at ``path``. Raises RefusedCheckpoint, and Cancelled once ``cancelled`` says so."""
     with path.open("rb") as file:
         data = FileBytes(file.fileno())
         if parsing_cost(data, MAX_BYTES_HERE) < MAX_BYTES_HERE:
             return index(data)
         seconds = min(CPU_SECONDS, MIN_SECONDS + int(SECONDS_PER_MB * len(data) / 1e6))
-    manifest, facts = run(index_in_child, str(path).encode(), seconds=seconds)
+    manifest, facts = run(index_in_child, str(path).encode(), seconds=seconds, cancelled=cancelled)
     fields = json.loads(facts)
     return Index(decode(manifest), Facts(**{**fields, "devices": tuple(fields["devices"])}))
 

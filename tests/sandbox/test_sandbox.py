@@ -1,11 +1,15 @@
 """A child process: what it gives back, and how it fails."""
 
 import io
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
-from app.errors import HostileCheckpoint, NotACheckpoint, SelectionError, StateroomError
+from app.errors import Cancelled, HostileCheckpoint, NotACheckpoint, SelectionError, StateroomError
 from app.formats.index import index
 from app.sandbox import index_file as indexing
 from app.sandbox import run, wire
@@ -70,6 +74,45 @@ def test_a_child_that_takes_too_long_is_refused():
     with pytest.raises(HostileCheckpoint) as refused:
         run(too_much_time, seconds=1)
     assert refused.value.rule == "time"
+
+
+def never_ends(path: bytes) -> list[bytes]:
+    """Says which process it is, in a file that is complete once it is there."""
+    started = Path(path.decode())
+    started.with_suffix(".part").write_text(str(os.getpid()))
+    started.with_suffix(".part").rename(started)
+    while True:
+        pass
+
+
+def test_a_child_is_killed_once_nobody_waits_for_it(tmp_path):
+    started = tmp_path / "started"
+    with pytest.raises(Cancelled):
+        run(never_ends, bytes(started), cancelled=started.exists)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+
+
+def test_nothing_is_started_for_a_request_that_has_gone(tmp_path):
+    with pytest.raises(Cancelled):
+        run(never_ends, bytes(tmp_path / "started"), cancelled=lambda: True)
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_request_that_goes_gives_up_its_wait_for_a_place(tmp_path):
+    """All places are taken, until that has been seen."""
+    seen = threading.Event()
+    files = [tmp_path / str(place) for place in range(os.cpu_count() or 1)]
+    with ThreadPoolExecutor(len(files)) as threads:
+        calls = [threads.submit(run, never_ends, bytes(file), cancelled=seen.is_set) for file in files]
+        try:
+            while not all(file.exists() for file in files):
+                assert not any(call.done() for call in calls)
+            with pytest.raises(Cancelled):
+                run(never_ends, bytes(tmp_path / "started"), cancelled=lambda: True)
+        finally:
+            seen.set()
+        assert all(isinstance(call.exception(), Cancelled) for call in calls)
 
 
 def test_a_child_that_breaks_says_nothing_of_the_server():
