@@ -17,6 +17,7 @@ from ._checkpoint import Checkpoint
 from ._errors import StateroomWarning, Superseded
 from ._job import SaveJob
 from ._pickled import Pickled
+from ._printable import one_line, printable
 from ._query import Params
 from ._routes import Routes
 from ._save import pickled_of, refuse, send, unsafe_text
@@ -156,7 +157,8 @@ class SaveQueue:
 
 def _news_of(save: _Save, outcome: Checkpoint | BaseException) -> list[_News]:
     if isinstance(outcome, BaseException):
-        text = f"a save of {save.routes.model} in the background failed: {outcome or type(outcome).__name__}"
+        why = one_line(outcome) or type(outcome).__name__
+        text = f"a save of {printable(save.routes.model)} in the background failed: {why}"
         return [_News(text, save.job, outcome if save.options.raise_errors else None)]
     if outcome.unsafe_globals and not save.is_judged:
         return [_News(unsafe_text(outcome.unsafe_globals), save.job)]

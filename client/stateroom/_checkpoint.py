@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Callable, Literal
 
 from ._errors import InvalidRequest
+from ._printable import printable
 
 if TYPE_CHECKING:
     from ._query import Format, Patterns, Rename
@@ -67,7 +68,7 @@ class Checkpoint:
     nonfinite: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.model}@{self.version}"
+        return printable(f"{self.model}@{self.version}")
 
     def __hash__(self) -> int:
         return hash((self.model, self.version))

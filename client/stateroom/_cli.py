@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 import typer
 
 from ._cli_commands import cli
-from ._cli_text import printable
 from ._cli_values import FAILED, INTERRUPTED, TERMINATED, exit_code
 from ._errors import StateroomError
+from ._printable import one_line
 
 WrongUsage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """click's. Newer versions of typer bring a click of their own, under another name."""
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def complain(problem: str) -> None:
     """One line, whatever is in it; over a progress bar, if one was broken off."""
     line_start = "\r\x1b[K" if sys.stderr.isatty() else ""
-    typer.echo(f"{line_start}stateroom: {printable(' '.join(problem.split()))}", err=True)
+    typer.echo(f"{line_start}stateroom: {one_line(problem)}", err=True)
 
 
 def _end(signum: int, frame: FrameType | None) -> NoReturn:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
+from ._printable import printable
 from ._progress import size_text
 
 ABSENT = "-"
@@ -28,11 +29,6 @@ def _plain(value: Any) -> Any:
 
 def say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
-
-
-def printable(text: str) -> str:
-    """As one line, and without what would steer a terminal: keys and tags are others' text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def models_table(models: Iterable[ModelSummary]) -> None:

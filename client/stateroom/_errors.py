@@ -36,6 +36,8 @@ from typing import Any
 
 import httpx
 
+from ._printable import printable, with_lines
+
 
 class StateroomError(Exception):
     """The base of all errors raised on purpose.
@@ -52,6 +54,7 @@ class StateroomError(Exception):
     near: tuple[str, ...] = ()
 
     def __init__(self, detail: str) -> None:
+        detail = with_lines(detail)
         super().__init__(detail)
         self.detail = detail
 
@@ -103,7 +106,7 @@ class UnsafeGlobals(StateroomError):
 
     def __init__(self, detail: str, globals: Sequence[str] = ()) -> None:  # noqa: A002  torch's word for them
         super().__init__(detail)
-        self.globals = tuple(globals)
+        self.globals = tuple(map(printable, globals))
 
 
 class Conflict(StateroomError): ...
@@ -182,7 +185,7 @@ def error_of(response: httpx.Response) -> StateroomError:
     """
     status = response.status_code
     problem = _problem(response)
-    code = problem.get("code")
+    code = _text(problem.get("code"))
     detail = problem.get("detail") or problem.get("title")
     if detail is None and response.has_redirect_location:
         detail = f"{response.request.url} redirects to {response.headers['Location']}; use that address as the url"
@@ -191,13 +194,18 @@ def error_of(response: httpx.Response) -> StateroomError:
     kind = ERROR_OF_CODE.get(code or "") or ERROR_OF_STATUS.get(status)
     if kind is None:
         kind = ServerError if status >= 500 else InvalidRequest
-    error = kind(str(detail))
+    error = kind(printable(detail))
     error.status = status
     error.code = code
-    error.rule = problem.get("rule")
-    error.where = problem.get("where")
-    error.near = tuple(problem.get("near") or ())
+    error.rule = _text(problem.get("rule"))
+    error.where = _text(problem.get("where"))
+    near = problem.get("near")
+    error.near = tuple(map(printable, near)) if isinstance(near, list) else ()
     return error
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else printable(value)
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:

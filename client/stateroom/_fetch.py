@@ -14,6 +14,7 @@ from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotFound
 from ._hollow import Hollow
 from ._http import Http, json_of
 from ._layout import Layout, layout_of
+from ._printable import printable
 from ._query import Params
 from ._receive import Receiver
 
@@ -62,5 +63,5 @@ def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | No
 def warn_of_left_out(left_out: str, label: str, *, is_zip: bool, stacklevel: int) -> None:
     """``left_out`` are values that the file can't hold, ``stacklevel``, seen from here, is where the user's call is."""
     kept = "a state_dict" if is_zip else "a safetensors file"
-    lost = f"{left_out} of {label} cannot be kept in {kept} and is left out; load() gives it"
+    lost = f"{printable(left_out)} of {printable(label)} cannot be kept in {kept} and is left out; load() gives it"
     warnings.warn(lost, StateroomWarning, stacklevel=stacklevel)

@@ -10,6 +10,7 @@ from ._checkpoint import Checkpoint
 from ._errors import InvalidRequest, NoKeysMatched, PartialLoadError, StateDictMismatch
 from ._in_place import Coming
 from ._load import component_of, matched
+from ._printable import printable
 from ._query import Ref, Selection
 from ._report import Mismatch, Report, misfit
 from ._routes import Routes
@@ -107,7 +108,8 @@ class OptimizerTarget:
         want = [len(group["params"]) for group in optimizer.param_groups]
         if have != want:
             raise StateDictMismatch(
-                f"{component} of {checkpoint} has parameter groups of {have} parameters, the optimizer of {want}"
+                f"{printable(component)} of {checkpoint} has parameter groups of {have} parameters, "
+                f"the optimizer of {want}"
             )
         size = sum(each.bytes for each in checkpoint.components if each.name == component)
         self.report = Report(str(checkpoint), matched_keys=("",), bytes=size)
@@ -153,7 +155,9 @@ def warmstart(routes: Routes, net: Any, ref: Ref, selection: Selection) -> Repor
     module = unwrap(net)
     report, download = _match(routes, ref, selection, module)
     if download is None:
-        raise NoKeysMatched(f"no key of the model has its like in {report.checkpoint}, so nothing was loaded\n{report}")
+        raise NoKeysMatched(
+            f"no key of the model has its like in {printable(report.checkpoint)}, so nothing was loaded\n{report}"
+        )
     target = ModuleTarget(report, lambda: matched(routes, download, label=report.checkpoint), module, strict=False)
     try:
         target.load()

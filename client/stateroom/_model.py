@@ -16,6 +16,7 @@ from ._files import appearing, named_in
 from ._job import SaveJob
 from ._load import load_object, load_state_dict
 from ._load_into import load_into, warmstart
+from ._printable import printable
 from ._query import Format, Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._routes import Routes
@@ -245,7 +246,7 @@ class Model:
         UnknownComponent, ComponentAmbiguous.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
-        state: dict[str, Any] = load_state_dict(self._routes, ref, selection, map_location, label=f"{self.name} {ref}")
+        state: dict[str, Any] = load_state_dict(self._routes, ref, selection, map_location, label=self._label(ref))
         return state
 
     def iter_tensors(
@@ -366,6 +367,9 @@ class Model:
             self._routes.state_dict_into(file, checkpoint, selection, device)
         return path
 
+    def _label(self, ref: Ref) -> str:
+        return str(ref) if isinstance(ref, Checkpoint) else f"{self.name} {ref}"
+
     def _pinned(self, ref: Ref) -> Checkpoint:
         """What a ref means now: what is asked for in several requests must not move between them."""
         return ref if isinstance(ref, Checkpoint) else self._routes.checkpoint(ref)
@@ -384,9 +388,10 @@ def _refuse_unsafe(checkpoint: Checkpoint) -> None:
     if unsafe:
         names = [repr(each.name) for each in checkpoint.components]
         more = ", ..." if len(names) > SHOWN else ""
+        held = ", ".join(map(printable, unsafe))
         parts = f"state_dict() gives a component of it all the same: {', '.join(names[:SHOWN])}{more}. "
         raise UnsafeGlobals(
-            f"{checkpoint} holds {', '.join(unsafe)}, which weights_only=True does not load. {parts if names else ''}"
+            f"{checkpoint} holds {held}, which weights_only=True does not load. {parts if names else ''}"
             "If you trust whoever saved it, pass weights_only=False, or name them with "
             "torch.serialization.add_safe_globals",
             unsafe,

@@ -15,6 +15,7 @@ import httpx
 from ._digest import BLOCK_SIZE
 from ._errors import Conflict, DigestMismatch, NotFound, ServerUnavailable, StateroomError
 from ._http import Http, Params, json_of
+from ._printable import printable
 from ._progress import Progress
 from ._side_by_side import side_by_side
 from ._split import Split
@@ -188,6 +189,6 @@ class NegotiatedUpload:
         for number in part:
             if self._split.digest(number) != self._digests[number]:
                 raise DigestMismatch(
-                    f"{self._label} changed while it was sent: save() reads the tensors themselves, so nothing may "
-                    "write to them until it returns; save_async() takes a snapshot first"
+                    f"{printable(self._label)} changed while it was sent: save() reads the tensors themselves, so "
+                    "nothing may write to them until it returns; save_async() takes a snapshot first"
                 )

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Callable, Optional, TextIO, Union
 
+from ._printable import printable
+
 Progress = Callable[[str, int, Optional[int]], None]
 """Called as ``progress(label, done, total)``: bytes so far, and of all if that is known."""
 
@@ -37,6 +39,7 @@ class Bar:
 
 def line(label: str, done: int, total: int | None, seconds: float) -> str:
     """What is drawn: ``model.pt [=====     ] 512.0 MB of 1.0 GB, 256.0 MB/s``."""
+    label = printable(label)
     rate = f"{size_text(done / seconds)}/s" if seconds > 0 else ""
     if not total:
         return f"{label} {size_text(done)}, {rate}"

@@ -14,6 +14,7 @@ import httpx
 
 from ._errors import ServerError
 from ._http import Http, Patience
+from ._printable import printable
 from ._wire import connect, is_proxied, read_answer
 
 
@@ -101,7 +102,7 @@ def _from(body: Range, status: int, headers: Mapping[str, str], start: int, etag
     said = fields.get("Content-Range", "all of it")
     match = re.match(r"bytes (\d+)-", said)
     if status == 206 and (match is None or int(match[1]) != start):
-        raise ServerError(f"bytes from {start} on were asked for, but the server sent {said}")
+        raise ServerError(f"bytes from {start} on were asked for, but the server sent {printable(said)}")
     spare = memoryview(bytearray(min(start, 1024 * 1024)))
     left = 0 if status == 206 else start
     while left:

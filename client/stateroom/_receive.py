@@ -15,6 +15,7 @@ from ._errors import DigestMismatch, ServerUnavailable
 from ._http import Http, Patience
 from ._layout import Layout, Stored
 from ._pieces import Memory, Piece, Place, pieces_of, runs_of
+from ._printable import printable
 from ._progress import Progress
 from ._ranges import Connection, Range
 from ._wire import BROKEN
@@ -117,8 +118,9 @@ class Receiver:
             self._go_on(reading, run, connection, patience, crew, spare, again)
         for piece in again:
             if piece.damaged >= TRIES:
+                label = printable(self._tally.label)
                 raise DigestMismatch(
-                    f"bytes {piece.start} to {piece.end} of {self._tally.label} came damaged {piece.damaged} times"
+                    f"bytes {piece.start} to {piece.end} of {label} came damaged {piece.damaged} times"
                 )
             self.receive([piece], connection, crew, spare)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ._printable import printable
 from ._progress import size_text
 
 SHOWN = 5
@@ -20,7 +21,7 @@ class Mismatch:
     want: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"{self.key} ({list(self.have)} there, {list(self.want)} here)"
+        return f"{printable(self.key)} ({list(self.have)} there, {list(self.want)} here)"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Report:
     def __str__(self) -> str:
         kinds = (self.matched_keys, self.missing_keys, self.mismatched_keys, self.skipped_keys)
         wanted = sum(map(len, kinds))
-        lines = [f"{self.checkpoint}: {len(self.matched_keys)} of {wanted} keys loaded, {size_text(self.bytes)}"]
+        lines = [
+            f"{printable(self.checkpoint)}: {len(self.matched_keys)} of {wanted} keys loaded, {size_text(self.bytes)}"
+        ]
         for label, keys in (
             ("missing", self.missing_keys),
             ("unexpected", self.unexpected_keys),
@@ -56,7 +59,7 @@ class Report:
         ):
             if keys:
                 more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-                lines.append(f"  {label}: {', '.join(map(str, keys[:SHOWN]))}{more}")
+                lines.append(f"  {label}: {', '.join(map(printable, keys[:SHOWN]))}{more}")
         return "\n".join(lines)
 
 
@@ -83,7 +86,7 @@ def misfit(report: Report, *, strict: bool) -> str | None:
     if strict and report.unexpected_keys:
         reasons.append(f"Unexpected key(s) in state_dict: {_quoted(report.unexpected_keys)}.")
     reasons += [
-        f"size mismatch for {each.key}: copying a param with shape {list(each.have)} from checkpoint, "
+        f"size mismatch for {printable(each.key)}: copying a param with shape {list(each.have)} from checkpoint, "
         f"the shape in current model is {list(each.want)}."
         for each in report.mismatched_keys
     ]
@@ -91,4 +94,4 @@ def misfit(report: Report, *, strict: bool) -> str | None:
 
 
 def _quoted(keys: tuple[str, ...]) -> str:
-    return ", ".join(f'"{key}"' for key in keys)
+    return ", ".join(f'"{printable(key)}"' for key in keys)

@@ -10,6 +10,7 @@ from . import _torch
 from ._checkpoint import Checkpoint
 from ._errors import InvalidRequest, NotFound, StateroomWarning
 from ._pickled import Pickled
+from ._printable import printable
 from ._query import Params
 from ._routes import Routes
 from ._split import Split, split_file
@@ -75,5 +76,6 @@ def _in_parts(routes: Routes, split: Split, params: Params, *, original: bool, l
 
 
 def unsafe_text(unsafe: Sequence[str], modules: Sequence[str] = ()) -> str:
-    whole = f" {modules[0]} is a whole module: save its state_dict() instead." if modules else ""
-    return f"load() will need weights_only=False for this checkpoint, which holds {', '.join(unsafe)}.{whole}"
+    whole = f" {printable(modules[0])} is a whole module: save its state_dict() instead." if modules else ""
+    held = ", ".join(map(printable, unsafe))
+    return f"load() will need weights_only=False for this checkpoint, which holds {held}.{whole}"

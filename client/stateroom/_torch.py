@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from ._errors import InvalidRequest, ShardedTensor, TorchRequired, UnsafeGlobals
+from ._printable import one_line
 
 SHARDED = {"DTensor", "ShardedTensor"}
 GATHER = (
@@ -45,7 +46,7 @@ def load(file: IO[bytes], map_location: Any, *, weights_only: bool) -> Any:
     except pickle.UnpicklingError as error:
         if not weights_only:
             raise
-        raise UnsafeGlobals(f"this torch does not load it with weights_only=True: {error}") from error
+        raise UnsafeGlobals(f"this torch does not load it with weights_only=True: {one_line(error)}") from None
 
 
 def allowed_globals() -> set[str]:

@@ -15,6 +15,7 @@ import httpx
 from ._digest import Hasher
 from ._errors import DigestMismatch, InvalidRequest, ServerError, ServerUnavailable
 from ._http import Http, Params
+from ._printable import one_line, printable
 from ._progress import Progress
 
 READ_SIZE = 1024 * 1024
@@ -51,7 +52,8 @@ class FileSink:
         """Raises DigestMismatch unless these are the bytes so named."""
         if self.hasher is not None and (self.hasher.size, self.hasher.digest()) != (size, digest):
             raise DigestMismatch(
-                f"{self.hasher.size} bytes came with digest {self.hasher.digest()}; expected {size} with {digest}"
+                f"{self.hasher.size} bytes came with digest {self.hasher.digest()}; "
+                f"expected {size} with {printable(digest)}"
             )
 
 
@@ -69,7 +71,9 @@ def fetch(http: Http, path: str, params: Params, sink: Sink, *, label: str, prog
         try:
             if response.status_code == 206 and not _continues(response, received):
                 part = response.headers.get("Content-Range", "a part that it doesn't name")
-                raise ServerError(f"{label} was asked for from byte {received} on, but the server sent {part}")
+                raise ServerError(
+                    f"{printable(label)} was asked for from byte {received} on, but the server sent {printable(part)}"
+                )
             if received and response.status_code != 206:
                 sink.restart()
                 received = 0
@@ -138,7 +142,7 @@ class Body:
             for _ in self():  # the answer came before the end of the last try: an earlier one has sent it all
                 pass
         if self._verify and self.hasher.digest() != digest:
-            raise DigestMismatch(f"the server stored {digest}, but {self.hasher.digest()} was sent")
+            raise DigestMismatch(f"the server stored {printable(digest)}, but {self.hasher.digest()} was sent")
 
 
 def check_records(file: IO[bytes]) -> None:
@@ -147,12 +151,12 @@ def check_records(file: IO[bytes]) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # zipfile meets damage with whatever error it stumbles into
-        raise DigestMismatch(f"what was fetched is damaged: {error or type(error).__name__}") from error
+    except Exception as error:  # noqa: BLE001  zipfile meets damage with whatever error it stumbles into
+        raise DigestMismatch(f"what was fetched is damaged: {one_line(error) or type(error).__name__}") from None
     finally:
         file.seek(0)
     if damaged is not None:
-        raise DigestMismatch(f"what was fetched is damaged: {damaged} doesn't match its CRC-32")
+        raise DigestMismatch(f"what was fetched is damaged: {printable(damaged)} doesn't match its CRC-32")
 
 
 def check_if_zip(file: IO[bytes]) -> None:

@@ -6,6 +6,7 @@ import io
 import zipfile
 
 from ._errors import DigestMismatch
+from ._printable import one_line
 
 
 def crc32s_in(tail: bytes) -> dict[str, int]:
@@ -13,5 +14,5 @@ def crc32s_in(tail: bytes) -> dict[str, int]:
     try:
         with zipfile.ZipFile(io.BytesIO(tail)) as archive:
             return {each.filename: each.CRC for each in archive.infolist()}
-    except Exception as error:  # zipfile meets damage with whatever error it stumbles into
-        raise DigestMismatch(f"what was fetched is damaged: {error or type(error).__name__}") from error
+    except Exception as error:  # noqa: BLE001  zipfile meets damage with whatever error it stumbles into
+        raise DigestMismatch(f"what was fetched is damaged: {one_line(error) or type(error).__name__}") from None
