@@ -34,6 +34,7 @@ from ._errors import (
     Superseded,
     TorchRequired,
     Unauthorized,
+    UnexpectedAnswer,
     UnknownComponent,
     UnsafeGlobals,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "TensorInfo",
     "TorchRequired",
     "Unauthorized",
+    "UnexpectedAnswer",
     "UnknownComponent",
     "UnsafeGlobals",
     "__version__",

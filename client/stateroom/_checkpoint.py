@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Callable, Literal
+from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar
 
-from ._errors import InvalidRequest
+from ._errors import InvalidRequest, understood
 from ._printable import printable
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class Checkpoint:
         return linker(self, what, expires, map_location, fields)
 
 
+Kind = TypeVar("Kind")
+
 _LINKER = "_linker"
 """Where a checkpoint keeps its way back to the client, which is no part of its value: neither compared nor copied."""
 
@@ -140,28 +142,30 @@ class TensorInfo:
     shared_with: tuple[str, ...] = ()
 
 
+@understood("a model")
 def model_of(data: Mapping[str, Any]) -> ModelSummary:
     """From the server's JSON."""
     return ModelSummary(data["model"], data["best"], data["checkpoints"], _time(data["created_at"]))
 
 
+@understood("a checkpoint")
 def checkpoint_of(data: Mapping[str, Any], linker: Linker | None = None) -> Checkpoint:
     """From the server's JSON; fields that this client doesn't know yet are ignored. ``linker`` makes its URLs."""
     checkpoint = Checkpoint(
-        model=data["model"],
-        version=data["version"],
+        model=_kind(data["model"], str),
+        version=_kind(data["version"], int),
         run=data["run"],
         epoch=data["epoch"],
         step=data["step"],
         loss=data["loss"],
         format=data["format"],
-        bytes=data["bytes"],
-        new_bytes=data["new_bytes"],
+        bytes=_kind(data["bytes"], int),
+        new_bytes=_kind(data["new_bytes"], int),
         digest=data["digest"],
         sha256=data["sha256"],
         created_at=_time(data["created_at"]),
-        metrics=data["metrics"],
-        tags=data["tags"],
+        metrics=_kind(data["metrics"], dict),
+        tags=_kind(data["tags"], dict),
         devices=tuple(data["devices"]),
         components=tuple(Component(c["name"], c["kind"], c["keys"], c["bytes"]) for c in data["components"]),
         unsafe_globals=tuple(data["unsafe_globals"]),
@@ -172,6 +176,7 @@ def checkpoint_of(data: Mapping[str, Any], linker: Linker | None = None) -> Chec
     return checkpoint
 
 
+@understood("a tensor")
 def tensor_of(data: Mapping[str, Any]) -> TensorInfo:
     """From the server's JSON."""
     return TensorInfo(
@@ -185,6 +190,12 @@ def tensor_of(data: Mapping[str, Any]) -> TensorInfo:
         digest=data["digest"],
         shared_with=tuple(data["shared_with"]),
     )
+
+
+def _kind(value: Any, kind: type[Kind]) -> Kind:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} where {kind.__name__} is expected")
+    return value
 
 
 def _time(text: str) -> datetime:

@@ -24,14 +24,16 @@ StateroomError
 ├── TorchRequired (ImportError)
 ├── StorageFull                      the server's disk
 └── ServerError                      the server failed
-    └── ServerUnavailable            not reached, or overloaded, after all retries
+    ├── ServerUnavailable            not reached, or overloaded, after all retries
+    └── UnexpectedAnswer             an answer that no Stateroom server gives
 
 StateroomWarning (UserWarning)       saved, but not all will load as one may think; or, in the background, not saved
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -143,6 +145,10 @@ class ServerError(StateroomError): ...
 class ServerUnavailable(ServerError): ...
 
 
+class UnexpectedAnswer(ServerError):
+    """An answer that makes no sense, contradicts itself, or names an address that is not the server's own."""
+
+
 class StateroomWarning(UserWarning): ...
 
 
@@ -202,6 +208,20 @@ def error_of(response: httpx.Response) -> StateroomError:
     near = problem.get("near")
     error.near = tuple(map(printable, near)) if isinstance(near, list) else ()
     return error
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Raises UnexpectedAnswer where the block finds that an answer has other fields or values than it must have. Also a
+    decorator, for a function that reads an answer and does nothing else.
+    """
+    try:
+        yield
+    except StateroomError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        why = f"{type(error).__name__}: {printable(error)[:200]}"
+        raise UnexpectedAnswer(f"the server's answer is not {what} as this client knows it ({why})") from None
 
 
 def _text(value: object) -> str | None:

@@ -55,7 +55,7 @@ def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | No
         response.read()
     finally:
         response.close()
-    layout = layout_of(json_of(response))
+    layout = layout_of(json_of(response), http.path_of)
     left_out = response.headers.get("Stateroom-Left-Out")
     return None if layout is None else (layout, unquote(left_out) if left_out else None)
 

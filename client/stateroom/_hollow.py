@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import IO, Any, cast
 
 from ._device import Device
-from ._errors import DigestMismatch
+from ._errors import DigestMismatch, UnexpectedAnswer
 from ._layout import Layout, Stored
 from ._memory import address_of, expect
 from ._pieces import Memory, Place
@@ -124,6 +124,8 @@ class Hollow:
         number, address = asked
         if storage.data_ptr() != address:
             raise _Copied
+        if storage.nbytes() != self._layout.storages[number].size:
+            raise UnexpectedAnswer(f"the index has {self._layout.storages[number].size} bytes for storage {number}")
         device = torch.serialization.default_restore_location(torch.UntypedStorage(0), str(where)).device
         if device.type != "cpu":
             storage = torch.UntypedStorage(storage.nbytes(), device=device)

@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 
-from ._errors import InvalidRequest, ServerError, ServerUnavailable, StateroomError, error_of
+from ._address import address_of, path_of
+from ._errors import InvalidRequest, ServerUnavailable, StateroomError, UnexpectedAnswer, error_of, understood
 from ._version import __version__
 
 Params = Sequence[tuple[str, str]]
@@ -65,13 +66,13 @@ class Http:
     """
 
     def __init__(self, url: str, token: str | None, *, timeout: float, retries: int) -> None:
-        _check_url(url)
-        self.url = url.rstrip("/")
+        address = address_of(url, token)
+        self.url = address.url
         self.timeout = timeout
         self._retries = retries
         self.headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
-        if token:
-            self.headers["Authorization"] = f"Bearer {token}"
+        if address.authorization is not None:
+            self.headers["Authorization"] = address.authorization
         # By process: a child must not write into its parent's connections, nor close them under it.
         self._clients: dict[int, httpx.Client] = {os.getpid(): self._new_client()}
 
@@ -95,10 +96,18 @@ class Http:
         cursor: list[tuple[str, str]] = []
         while True:
             page, _ = self.json("GET", path, [*params, *cursor])
-            yield from page["items"]
-            if page["next"] is None:
+            with understood("a page of a listing"):
+                items, after = list(page["items"]), page["next"]
+            yield from items
+            if after is None:
                 return
-            cursor = [("cursor", page["next"])]
+            if not isinstance(after, str) or [("cursor", after)] == cursor:
+                raise UnexpectedAnswer(f"the listing at {self.url}{path} never ends")
+            cursor = [("cursor", after)]
+
+    def path_of(self, said: object) -> str:
+        """The path that an answer of this server names. Raises UnexpectedAnswer for any other place."""
+        return path_of(said, self.url)
 
     def send(
         self,
@@ -198,9 +207,9 @@ def json_of(response: httpx.Response) -> Any:
     """What it says. Raises ServerError where it is no JSON, as when something else answers at this address."""
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         url = response.request.url
-        raise ServerError(f"what answers at {url} is no Stateroom server: its answer is no JSON") from None
+        raise UnexpectedAnswer(f"what answers at {url} is no Stateroom server: its answer is no JSON") from None
 
 
 def _close_at_home(client: httpx.Client, pid: int) -> None:
@@ -209,22 +218,13 @@ def _close_at_home(client: httpx.Client, pid: int) -> None:
         client.close()
 
 
-def _check_url(url: str) -> None:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise InvalidRequest(f"{url!r} is no URL: {error}") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.query or parsed.fragment:
-        raise InvalidRequest(f"{url!r} is no address of a server: it reads http://HOST:PORT or https://HOST")
-
-
 def _retry_after(value: str | None) -> float | None:
     """Seconds, from the number or the date of RFC 9110, 10.2.3."""
     if value is None:
         return None
-    if value.isdigit():
-        return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+        return (
+            float(int(value)) if value.isdigit() else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        )
+    except (ValueError, TypeError, OverflowError):
         return None

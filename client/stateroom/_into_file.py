@@ -46,7 +46,10 @@ def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
     hasher = Hasher()
     for part in between:
         file.seek(part.start)
-        hasher.update(file.read(part.size))
+        left = part.size
+        while left and (data := file.read(min(left, BLOCK_SIZE))):
+            hasher.update(data)
+            left -= len(data)
     if hasher.digest() != layout.rest:
         raise DigestMismatch(f"what was fetched is damaged: {hasher.digest()} between its storages, not {layout.rest}")
     return all(part.blocks or not part.size for part in layout.storages)

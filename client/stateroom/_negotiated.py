@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from ._digest import BLOCK_SIZE
-from ._errors import Conflict, DigestMismatch, NotFound, ServerUnavailable, StateroomError
+from ._errors import Conflict, DigestMismatch, NotFound, ServerUnavailable, StateroomError, understood
 from ._http import Http, Params, json_of
 from ._printable import printable
 from ._progress import Progress
@@ -89,17 +89,21 @@ class NegotiatedUpload:
         }
 
     def _send_and_commit(self, upload: Any, params: Params, key: str) -> Any:
-        self._sent, self._total = 0, upload["missing_bytes"]
-        parts = list(self._parts(upload["missing"], upload["part_size"]))
-        side_by_side(lambda part: self._send(upload["url"], part), parts, self._connections)
+        with understood("an upload"):
+            url = self._http.path_of(upload["url"])
+            self._sent, self._total = 0, int(upload["missing_bytes"])
+            parts = list(self._parts(upload["missing"], int(upload["part_size"])))
+        side_by_side(lambda part: self._send(url, part), parts, self._connections)
         headers = {"Idempotency-Key": key}
-        return json_of(self._http.send("POST", f"{upload['url']}/commit", params, headers=headers, safe=True))
+        return json_of(self._http.send("POST", f"{url}/commit", params, headers=headers, safe=True))
 
     def _parts(self, missing: Iterable[tuple[int, int]], part_size: int) -> Iterator[range]:
         """Runs of blocks as large as a part may be, and small enough that little is lost with one."""
         size = min(part_size, max(BLOCK_SIZE, self._total // (4 * self._connections)))
         for first, end in missing:
             start, length = first, 0
+            if not 0 <= first < end <= len(self._digests):
+                raise IndexError(f"blocks {first} to {end}")
             for number in range(first, end):
                 more = self._split.length(number)
                 if length + more > size and number > start:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ._errors import understood
 from ._printable import printable
 from ._progress import size_text
 
@@ -63,6 +64,7 @@ class Report:
         return "\n".join(lines)
 
 
+@understood("a report")
 def report_of(checkpoint: str, answer: Mapping[str, Any]) -> Report:
     """From the warmstart route's answer."""
     return Report(

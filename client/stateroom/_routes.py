@@ -15,7 +15,7 @@ import httpx
 from ._cache import Cache
 from ._cached import receiver_of
 from ._checkpoint import Checkpoint, TensorInfo, What, checkpoint_of, tensor_of
-from ._errors import InvalidRequest
+from ._errors import InvalidRequest, understood
 from ._fetch import Fetching, find_layout, warn_of_left_out
 from ._http import Http, json_of
 from ._into_file import fetch_into, is_worthwhile
@@ -127,7 +127,8 @@ class Routes:
             raise InvalidRequest(f"map_location={map_location!r}: url() takes a device, for 'state_dict' and 'file'")
         params = [*selection.params(), *optional(device=device, expires=integer_text("expires", expires))]
         answer, _ = self._http.json("POST", f"{self._at(checkpoint)}/links/{what}", params, safe=True)
-        return f"{self._http.url}{answer['url']}"
+        with understood("a link"):
+            return self._http.url + self._http.path_of(answer["url"])
 
     def tensors(self, checkpoint: Checkpoint, component: str | None) -> Iterator[TensorInfo]:
         params = [*optional(component=component), ("limit", str(TENSORS_A_PAGE))]
@@ -137,7 +138,8 @@ class Routes:
         """An optimizer's, as it was saved."""
         params = [("component", component), ("limit", "1")]
         answer, _ = self._http.json("GET", f"{self._at(checkpoint)}/tensors", params)
-        groups: list[Mapping[str, Any]] | None = answer["components"][0]["param_groups"]
+        with understood("a component"):
+            groups: list[Mapping[str, Any]] | None = answer["components"][0]["param_groups"]
         if groups is None:
             raise InvalidRequest(f"{component} of {checkpoint} is no optimizer's state_dict")
         return groups
@@ -153,7 +155,10 @@ class Routes:
             body={**selection.body(), "device": "cpu", "target": target},
             safe=True,
         )
-        return report_of(headers["Stateroom-Checkpoint"], answer), answer["download"]
+        with understood("a report"):
+            download = answer["download"]
+            report = report_of(headers["Stateroom-Checkpoint"], answer)
+            return report, None if download is None else self._http.path_of(download)
 
     def state_dict_fetching(
         self, ref: Ref, selection: Selection, device: str | None, *, label: str, derived: bool, in_place: bool

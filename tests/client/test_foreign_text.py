@@ -3,6 +3,7 @@
 import io
 import traceback
 import warnings
+from collections.abc import Iterator
 from fractions import Fraction
 
 import httpx
@@ -17,7 +18,16 @@ from stateroom._printable import one_line, printable, with_lines
 from stateroom._progress import Bar
 from stateroom._report import Mismatch, Report, misfit
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
-from tests.server import Server
+from tests.server import Server, start_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for this module, on SQLite: the database makes no difference to what a client believes."""
+    running = start_server(tmp_path_factory.mktemp("one") / "data", env={"STATEROOM_DURABLE": "off"})
+    yield running
+    running.kill()
+
 
 NASTY = "\x1b]0;pwned\x07\x1b[2J\r\nforged: line\x9b31m\u202egnp\u2066\u2028\x7f"
 
