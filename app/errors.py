@@ -16,6 +16,7 @@ StateroomError
 ├── TooLarge                     more bytes than this server takes in
 ├── TooManyUploads               as many as this server takes in at once
 ├── Cancelled                    nobody waits for the answer any more, so the work for it was given up
+├── ServerBusy                   its memory for requests is in use
 ├── StoreError                   the store failed: never the same as "not there"
 │   ├── PackMissing              a pack that should be there is not
 │   ├── DamagedBlob              bytes that no longer match their digest
@@ -111,6 +112,10 @@ class TooManyUploads(StateroomError):
 
 class Cancelled(StateroomError):
     code = "cancelled"
+
+
+class ServerBusy(StateroomError):
+    code = "server-busy"
 
 
 class StoreError(StateroomError):

@@ -18,6 +18,7 @@ from .catalog import Catalog
 from .catalog.unused import Moment
 from .deliver.service import Deliver
 from .ingest import Ingest
+from .memory_budget import MemoryBudget
 from .settings import Settings
 from .store import LocalPackStore, Partials, Spool
 from .store.files import make_folder
@@ -68,7 +69,8 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         token = settings.server_token.get_secret_value() if settings.server_token else None
         access = Access(catalog, token)
         intake = Intake(settings.max_uploads, settings.max_upload_bytes)
-        yield Services(catalog, store, ingest, deliver, metrics, Streams(metrics.streams), access, intake)
+        streams = Streams(metrics.streams, MemoryBudget(settings.memory))
+        yield Services(catalog, store, ingest, deliver, metrics, streams, access, intake)
 
 
 def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:

@@ -15,9 +15,9 @@ class Settings(BaseSettings):
     ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``server_token`` is all-powerful.
     ``grace`` is how many seconds the bytes of what was deleted stay; every ``sweep_interval`` seconds those whose grace
     is over go (0: never). At most ``max_uploads`` are taken in at once by each worker, each of at most
-    ``max_upload_bytes``. A request's head has ``head_seconds`` to come, a body may pause for ``body_seconds``, a
-    client may take nothing of an answer for ``send_seconds``. Transfers that run when the server is told to stop have
-    ``drain_seconds`` to end.
+    ``max_upload_bytes``; ``memory`` is how many bytes each worker lets requests hold at once. A request's head has
+    ``head_seconds`` to come, a body may pause for ``body_seconds``, a client may take nothing of an answer for
+    ``send_seconds``. Transfers that run when the server is told to stop have ``drain_seconds`` to end.
     """
 
     model_config = SettingsConfigDict(
@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     sweep_interval: Annotated[float, Field(ge=0)] = 600.0
     max_uploads: Annotated[int, Field(ge=1)] = 64
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
+    memory: Annotated[ByteSize, Field(ge=64 * 1024**2)] = ByteSize(1024**3)
     head_seconds: Annotated[float, Field(gt=0)] = 10.0
     body_seconds: Annotated[float, Field(gt=0)] = 30.0
     send_seconds: Annotated[float, Field(gt=0)] = 60.0

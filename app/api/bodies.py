@@ -1,38 +1,66 @@
 """Bodies: as they arrive, or whole where they are JSON.
 
-JSON is read after the token was checked, under a limit, and parsed by the handler, off the event loop.
+JSON is read after the token was checked, under the limit of its route, and parsed by the handler, off the event loop.
 """
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ..errors import IncompleteUpload
+from .auth import Caller
 from .body_reader import read_into
 from .intake import check_size, declared_size
+from .json_reader import read_json
 from .limits import was_too_slow
+from .services import Parts, Services
 
-MAX_BYTES = 64 * 1024 * 1024
-"""A target of 400,000 keys takes some 40 MB."""
+SMALL = 1024 * 1024
+"""Bytes that JSON may have where a person could have written it."""
+
+LARGE = 64 * 1024 * 1024
+"""The same where it describes each tensor of a checkpoint: a target of 400,000 keys takes some 40 MB."""
+
+COST = 3
+"""Bytes of memory that one byte of JSON takes, with what is made of it."""
+
+PIECE = 1024 * 1024
+"""Bytes of a body that are kept together."""
+
+LEAST_RATE = 64 * 1024
+"""Bytes a second. JSON holds memory until it is whole, so it has SPARE_SECONDS and the time that this takes to come."""
+
+SPARE_SECONDS = 30
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class JsonBody:
-    data: bytes
+    pieces: list[bytearray] = field(default_factory=list)
+
+    def add(self, chunk: bytes) -> None:
+        if self.pieces and len(self.pieces[-1]) + len(chunk) <= PIECE:
+            self.pieces[-1] += chunk
+        else:
+            self.pieces.append(bytearray(chunk))
 
     def read(self, model: type[M]) -> M:
-        """Raises RequestValidationError: it is the client's mistake."""
-        try:
-            return model.model_validate_json(self.data)
-        except ValidationError as error:
-            mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-            raise RequestValidationError(mistakes) from error
+        """What the body says, which can be asked once: it is given up on the way.
+
+        Raises RequestValidationError, with the first mistake in it.
+        """
+        return read_json(self._taken(), model)
+
+    def _taken(self) -> Iterator[bytes]:
+        self.pieces.reverse()
+        while self.pieces:
+            yield bytes(self.pieces.pop())
 
 
 class RequestBody:
@@ -84,15 +112,30 @@ class RequestBody:
                 yield bytes(data)
 
 
-async def json_body(request: Request) -> JsonBody:
-    declared_size(request, MAX_BYTES)
-    data = bytearray()
-    async for chunk in RequestBody(request, MAX_BYTES).chunks():
-        data += chunk
-    return JsonBody(bytes(data))
+@asynccontextmanager
+async def json_body(request: Request, services: Services, limit: int) -> AsyncIterator[JsonBody]:
+    """The body of ``request``, with the memory for it. Raises TooLarge, ServerBusy, IncompleteUpload."""
+    size = declared_size(request, limit)
+    at_most = limit if size is None else size
+    body = JsonBody()
+    async with services.streams.memory.reserved(COST * at_most, request.state.grant.maker):
+        try:
+            async with asyncio.timeout(SPARE_SECONDS + at_most / LEAST_RATE):
+                async for chunk in RequestBody(request, limit).chunks():
+                    body.add(chunk)
+        except TimeoutError:
+            detail = f"the body came more slowly than {LEAST_RATE:,} bytes a second"
+            raise IncompleteUpload(detail, code="request-timeout") from None
+        yield body
 
 
-Body = Annotated[JsonBody, Depends(json_body)]
+async def _small_body(request: Request, services: Parts, _: Caller) -> AsyncIterator[JsonBody]:
+    async with json_body(request, services, SMALL) as body:
+        yield body
+
+
+Body = Annotated[JsonBody, Depends(_small_body)]
+"""JSON of at most SMALL bytes."""
 
 
 def documented_body(model: type[BaseModel]) -> dict[str, Any]:

@@ -80,11 +80,18 @@ class DownloadResponse(Response):
     """
 
     def __init__(
-        self, download: Download, headers: Mapping[str, str], streams: Streams, *, filename: str | None = None
+        self,
+        download: Download,
+        headers: Mapping[str, str],
+        streams: Streams,
+        *,
+        caller: str,
+        filename: str | None = None,
     ) -> None:
         super().__init__(status_code=200)
         self._download = download
         self._streams = streams
+        self._caller = caller
         self._fields = {
             **headers,
             "ETag": f'"{download.etag}"',
@@ -124,8 +131,10 @@ class DownloadResponse(Response):
             await self._start(send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
-            with self._streams.joined():
-                await self._stream(span, receive, send, client_verifies=asked.get(VERIFIES) == "client")
+            memory = self._streams.memory.reserved(self._download.held, self._caller)
+            async with memory:
+                with self._streams.joined():
+                    await self._stream(span, receive, send, client_verifies=asked.get(VERIFIES) == "client")
 
     def _unsatisfiable(self, asked: str) -> Problem:
         return Problem(
@@ -180,7 +189,8 @@ def download_answer(
     # A link carries no Authorization, without which a shared cache would go on answering when the link is dead.
     shown_to = "private, " if request.state.grant.by_link else ""
     headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": shown_to + lifetime(ref)}
-    return DownloadResponse(download, headers, streams, filename=filename)
+    caller = request.state.grant.maker
+    return DownloadResponse(download, headers, streams, caller=caller, filename=filename)
 
 
 async def _next(windows: AsyncIterator[list[memoryview]]) -> list[memoryview] | None:

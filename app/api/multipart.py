@@ -10,6 +10,8 @@ from ..errors import IncompleteUpload, InvalidRequest
 
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FIELDS = 1_000
+MAX_FORM_BYTES = 1024 * 1024
+"""Bytes of all fields, with their names."""
 
 Field: TypeAlias = tuple[str, str]
 
@@ -32,6 +34,7 @@ class Multipart:
         self._text = bytearray()
         self._arrived: list[bytes] = []
         self._files = 0
+        self._size = 0
         self._ended = False
         try:
             self._parser = MultipartParser(
@@ -89,12 +92,20 @@ class Multipart:
         elif len(self.fields) >= MAX_FIELDS:
             raise _malformed(f"it has more than {MAX_FIELDS} fields")
 
+        self._add(len(self._name))
+
+    def _add(self, count: int) -> None:
+        self._size += count
+        if self._size > MAX_FORM_BYTES:
+            raise _malformed(f"its fields have more than {MAX_FORM_BYTES:,} bytes in all")
+
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":
             self._arrived.append(data[start:end])
         elif len(self._text) + end - start > MAX_FIELD_BYTES:
             raise _malformed(f"the field {self._name!r} is longer than {MAX_FIELD_BYTES} bytes")
         else:
+            self._add(end - start)
             self._text += data[start:end]
 
     def _end(self) -> None:

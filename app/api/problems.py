@@ -44,6 +44,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.TooLarge: Kind(413, "The request is too large"),
     errors.TooManyUploads: Kind(503, "Too many uploads at once", retry_after=5),
     errors.Cancelled: Kind(503, "The request was given up", retry_after=1),
+    errors.ServerBusy: Kind(503, "The server is busy", retry_after=5),
     errors.StoreError: Kind(503, "The store failed", retry_after=5),
     errors.PackMissing: Kind(500, "Stored bytes are missing"),
     errors.DamagedBlob: Kind(500, "Stored bytes are damaged"),

@@ -5,13 +5,16 @@ from datetime import timedelta
 from typing import Annotated, Literal, cast
 
 from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..deliver.download import Download
 from ..deliver.service import Deliver
 from ..errors import InvalidRequest
 from ..select.query import StateDictQuery, parse_rename
 from ..values.checkpoint import Checkpoint
+
+MAX_PATTERNS = 500_000
+"""Of one kind: as many keys as a torch file may have can be named one by one."""
 
 
 class SelectionBody(BaseModel):
@@ -21,13 +24,13 @@ class SelectionBody(BaseModel):
 
     component: str | None = None
     strip_prefix: str | None = None
-    include: list[str] = []
-    exclude: list[str] = []
-    rename: list[tuple[str, str]] = []
+    include: list[str] = Field(default=[], max_length=MAX_PATTERNS)
+    exclude: list[str] = Field(default=[], max_length=MAX_PATTERNS)
+    rename: list[tuple[str, str]] = Field(default=[], max_length=MAX_PATTERNS)
     add_prefix: str | None = None
     device: str | None = None
     dtype: str | None = None
-    dtype_exclude: list[str] = []
+    dtype_exclude: list[str] = Field(default=[], max_length=MAX_PATTERNS)
     format: str = "pt"
 
     @property

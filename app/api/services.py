@@ -17,6 +17,7 @@ from ..catalog.checkpoints import resolve
 from ..catalog.idempotency import find
 from ..deliver.service import Deliver
 from ..ingest import Fields, Ingest, SpooledUpload
+from ..memory_budget import MemoryBudget
 from ..store.pack_store import PackStore
 from ..values.checkpoint import Checkpoint, ModelName
 from .access import Access
@@ -31,9 +32,12 @@ the catalog alone, and the health checks, find theirs free.
 
 
 class Streams:
-    """How many downloads are being sent by this process; they share the loop, so they share its patience."""
+    """How many downloads are being sent by this process; they share the loop, so they share its patience. And the
+    memory of what comes and goes.
+    """
 
-    def __init__(self, gauge: Gauge) -> None:
+    def __init__(self, gauge: Gauge, memory: MemoryBudget) -> None:
+        self.memory = memory
         self.active = 0
         self._gauge = gauge
 
@@ -70,13 +74,17 @@ class Services:
 
         It is called in a thread, and may block.
         """
+        checkpoint = await self.find(model, ref, run)
+        return await to_thread.run_sync(answer, checkpoint, limiter=self.plan_threads)
+
+    async def find(self, model: ModelName, ref: str, run: str | None) -> Checkpoint:
+        """Raises NotFound."""
 
         def resolved() -> Checkpoint:
             with self.catalog.read() as session:
                 return resolve(session, model, ref, run)
 
-        checkpoint = await run_in_threadpool(resolved)
-        return await to_thread.run_sync(answer, checkpoint, limiter=self.plan_threads)
+        return await run_in_threadpool(resolved)
 
     async def uploaded_as(self, model: ModelName, key: str) -> Checkpoint | None:
         """The checkpoint that was stored under this idempotency key."""

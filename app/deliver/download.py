@@ -9,7 +9,9 @@ from .checksums import Following
 from .plan import Plan
 from .read import BlobReader
 from .spans import BlobMap
-from .windows import cut_windows
+from .windows import GATHERED_STRIP, cut_windows
+
+CONVERTING = 2 * GATHERED_STRIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,13 @@ class Download:
     reader: BlobReader
     checksums: Following | None
     executor: Executor
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that sending it takes, beside what is mapped: what is converted lies there twice, in the
+        window that is sent and in the one that is made.
+        """
+        return CONVERTING if self.plan.file.conversions else 0
 
     async def windows(self, start: int, end: int, *, client_verifies: bool = False) -> AsyncIterator[list[memoryview]]:
         """Bytes ``[start, end)``, a window at a time, read in a thread and verified, as far as the client does not do

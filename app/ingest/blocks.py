@@ -25,6 +25,11 @@ def groups(split: Split, numbers: range) -> Iterator[range]:
     yield range(first, numbers.stop)
 
 
+def held_by(split: Split, numbers: range) -> int:
+    """Bytes of memory that it takes to receive ``numbers``."""
+    return min(2 * BLOCK_SIZE, split.length(numbers))
+
+
 def put(file: PartialFile, split: Split, numbers: range, data: memoryview) -> bytes:
     """Verify blocks and write them; their CRC32s. Blocks are written one by one, so what came before a damaged one is
     there. Raises InvalidRequest ``digest-mismatch``.

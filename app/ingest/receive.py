@@ -19,6 +19,12 @@ BATCHES = 2
 """Of each upload: as many as keep the slowest of those that write and hash busy all the time."""
 
 
+def held_by(size: int | None) -> int:
+    """Bytes of memory that an upload of ``size`` bytes takes while it arrives; None: of any size."""
+    whole = BATCHES * BATCH_SIZE
+    return whole if size is None else min(whole, size)
+
+
 @dataclass(frozen=True, slots=True)
 class SpooledUpload:
     """An upload that has arrived in full: ``size`` bytes. ``name`` is its file's, and that of the pack begun for it."""

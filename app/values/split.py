@@ -15,7 +15,8 @@ from .manifest import MIN_BLOB_SIZE
 from .span import Span
 
 MAX_FILE_SIZE = 2**62
-MAX_STORAGES = 1_000_000
+MAX_STORAGES = 500_000
+"""As many records as a torch file may have."""
 
 
 class Split:

@@ -3,22 +3,23 @@
 import re
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from ...errors import InvalidRequest, TooLarge
+from ...ingest.blocks import held_by
 from ...ingest.negotiated import MAX_PART_SIZE, Progress
 from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_DIGEST_SIZE
 from ...values.span import Span
-from ...values.split import Split
+from ...values.split import MAX_STORAGES, Split
 from ..answers import json_answer
 from ..auth import WRITE
-from ..bodies import Body, RequestBody, documented_body
+from ..bodies import LARGE, RequestBody, documented_body, json_body
 from ..fields import PARAMETERS, parse_fields
 from ..intake import IdempotencyKey, check_size, declared_size
 from ..params import Model
@@ -33,29 +34,49 @@ _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
+def _digest(text: Any) -> bytes:
+    if not isinstance(text, str) or _HEX.fullmatch(text) is None:
+        raise InvalidRequest(
+            f"the digest of a block is {2 * BLOCK_DIGEST_SIZE} digits of hex, in lower case", code="bad-split"
+        )
+    return bytes.fromhex(text)
+
+
+def _span(pair: Any) -> Span:
+    match pair:
+        case [int(start), int(end)]:
+            return Span(start, end)
+    raise ValueError("a storage is `[start, end)`, two integers")
+
+
+BlockDigest = Annotated[
+    bytes, PlainValidator(_digest), WithJsonSchema({"type": "string", "pattern": f"^{_HEX.pattern}$"})
+]
+Stretch = Annotated[
+    Span,
+    PlainValidator(_span),
+    WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}),
+]
+
+
 class Announcement(BaseModel):
     """A file, split into its storages and the rest of it, its frame. Offsets and sizes are bytes."""
 
     model_config = ConfigDict(extra="forbid")
 
     size: int = Field(description="of the file")
-    storages: list[tuple[int, int]] = Field(
-        description="`[start, end)` of every storage of more than 4096 bytes, in the order of the file"
+    storages: list[Stretch] = Field(
+        max_length=MAX_STORAGES,
+        description="`[start, end)` of every storage of more than 4096 bytes, in the order of the file",
     )
-    blocks: list[str] = Field(
+    blocks: list[BlockDigest] = Field(
         description="the BLAKE3 digests, in hex, of the frame's blocks of 16 MiB, then of each storage's"
     )
     original: bool = Field(default=True, description="false: the file itself is never asked for, and may be wrong")
 
     def split(self) -> Split:
         """Raises InvalidRequest ``bad-split``."""
-        for number, digest in enumerate(self.blocks):
-            if _HEX.fullmatch(digest) is None:
-                raise InvalidRequest(
-                    f"the digest of block {number} is {2 * BLOCK_DIGEST_SIZE} digits of hex, in lower case",
-                    code="bad-split",
-                )
-        return Split(self.size, [Span(*each) for each in self.storages], bytes.fromhex("".join(self.blocks)))
+        return Split(self.size, self.storages, b"".join(self.blocks))
 
 
 class UploadView(BaseModel):
@@ -95,7 +116,7 @@ _END = Path(ge=1, description="the number after the last block's")
     responses=refusals(*OF_A_BODY, 507),
     openapi_extra=documented_body(Announcement),
 )
-async def announce(request: Request, services: Parts, model: Model, body: Body) -> Response:
+async def announce(request: Request, services: Parts, model: Model) -> Response:
     """Say what a file consists of, and learn which of its blocks the server doesn't have."""
 
     def begin() -> Progress:
@@ -103,7 +124,8 @@ async def announce(request: Request, services: Parts, model: Model, body: Body) 
         check_size(announced.size, services.intake.max_bytes)
         return services.ingest.negotiated.begin(model, announced.split(), announced.original)
 
-    progress = await to_thread.run_sync(begin, limiter=services.plan_threads)
+    async with json_body(request, services, LARGE) as body:
+        progress = await to_thread.run_sync(begin, limiter=services.plan_threads)
     view = UploadView.of(progress)
     return json_answer(request, view, {**_NO_STORE, "Location": view.url}, status=201)
 
@@ -149,8 +171,10 @@ async def receive(
     size = declared_size(request, MAX_PART_SIZE)
     upload = await run_in_threadpool(services.ingest.negotiated.find, model, upload_id)
     numbers = _numbers(upload.split, first, end, size)
+    memory = services.streams.memory.reserved(held_by(upload.split, numbers), request.state.grant.maker)
     with services.intake.taken():
-        await services.ingest.negotiated.receive(upload, numbers, RequestBody(request, MAX_PART_SIZE))
+        async with memory:
+            await services.ingest.negotiated.receive(upload, numbers, RequestBody(request, MAX_PART_SIZE))
     return Response(status_code=204)
 
 

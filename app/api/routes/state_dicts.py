@@ -1,15 +1,16 @@
 """One component of a checkpoint, as a file; its layout; and the match with a target model."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, WithJsonSchema
 
 from ...select.warmstart import Report, TargetTensor
 from ...values.checkpoint import Checkpoint
 from ..answers import identity_headers, json_answer
 from ..auth import DOWNLOAD, READ
-from ..bodies import Body, documented_body
+from ..bodies import LARGE, documented_body, json_body
 from ..downloads import FILE_RESPONSES, download_answer
 from ..layouts import Derived, Layout, layout_answer
 from ..params import Model, Ref, Run
@@ -21,15 +22,46 @@ from ..views import FileText, checkpoint_url
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["state_dicts"])
 
 
-class Target(BaseModel):
-    shape: list[Annotated[int, Field(ge=0)]]
-    dtype: str = Field(description="torch's name", examples=["float32"])
+MAX_TARGET = 500_000
+"""Keys of a target: as many tensors as a torch file may have."""
+
+MAX_DIMS = 64
+MAX_DTYPE_LENGTH = 100
+MAX_KINDS = 100_000
+"""Different shapes and dtypes in one target. Large models have some dozens; equal ones are kept once."""
+
+
+def _same(one: TargetTensor, info: ValidationInfo) -> TargetTensor:
+    """A described tensor; equal ones of a body are kept once."""
+    if len(one.shape) > MAX_DIMS or any(size < 0 for size in one.shape) or len(one.dtype) > MAX_DTYPE_LENGTH:
+        raise ValueError(f"a shape is at most {MAX_DIMS} sizes of 0 or more, and a dtype a name of torch's")
+    known: dict[TargetTensor, TargetTensor] = {} if info.context is None else info.context
+    if len(known) > MAX_KINDS:
+        raise ValueError(f"a target has at most {MAX_KINDS:,} different shapes and dtypes")
+    one = replace(one, dtype=one.dtype.removeprefix("torch."))
+    return known.setdefault(one, one)
+
+
+Target = Annotated[
+    TargetTensor,
+    AfterValidator(_same),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "required": ["shape", "dtype"],
+            "properties": {
+                "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": MAX_DIMS},
+                "dtype": {"type": "string", "maxLength": MAX_DTYPE_LENGTH, "description": "torch's name"},
+            },
+        }
+    ),
+]
 
 
 class WarmstartRequest(SelectionBody):
     """The model to be loaded into, key by key, and what of the checkpoint is meant for it."""
 
-    target: dict[str, Target]
+    target: dict[str, Target] = Field(max_length=MAX_TARGET)
 
 
 class MismatchView(BaseModel):
@@ -120,19 +152,17 @@ async def state_dict(
     responses=refusals(*OF_A_MODEL, *OF_A_BODY, 501, 507),
     openapi_extra=documented_body(WarmstartRequest),
 )
-async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
+async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
     """What would match, what would be missing, what would not fit: known before a byte of a tensor moves."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         asked = body.read(WarmstartRequest)
-        target = {
-            key: TargetTensor(tuple(each.shape), each.dtype.removeprefix("torch."))
-            for key, each in asked.target.items()
-        }
-        report, plan = services.deliver.warmstart(checkpoint, target, asked.query)
+        report, plan = services.deliver.warmstart(checkpoint, asked.target, asked.query)
         name = f"{checkpoint.stem}-{plan[:8]}.{asked.query.format}"
         download = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
         view = WarmstartReport.of(report, download if report.matched_keys else None)
         return json_answer(request, view, {**identity_headers(request, checkpoint, ref), "Cache-Control": "no-store"})
 
-    return await services.from_inside(model, ref, run, answer)
+    await services.find(model, ref, run)  # before a long body is read for nothing
+    async with json_body(request, services, LARGE) as body:
+        return await services.from_inside(model, ref, run, answer)

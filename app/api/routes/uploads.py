@@ -9,13 +9,14 @@ from fastapi import APIRouter, Request, Response
 
 from ...errors import InvalidRequest, KeyInUse, StateroomError
 from ...ingest import Chunks
+from ...ingest.receive import held_by
 from ...values.checkpoint import Checkpoint, ModelName
 from ..answers import json_answer
 from ..auth import WRITE
 from ..bodies import RequestBody
 from ..fields import PARAMETERS, parse_fields
 from ..intake import IdempotencyKey, declared_size
-from ..multipart import Multipart, boundary_of
+from ..multipart import MAX_FORM_BYTES, Multipart, boundary_of
 from ..params import Model
 from ..problem_docs import OF_A_BODY, refusals
 from ..services import Parts, Services
@@ -84,6 +85,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
     fields = parse_fields(in_query)
     size = declared_size(request, services.intake.max_bytes)
     boundary = boundary_of(request.headers.get("Content-Type"))
+    caller = request.state.grant.maker
     if key is not None and (first := await services.uploaded_as(model, key)) is not None:
         if boundary is None and size not in {None, first.nbytes}:
             raise _reused(first)
@@ -91,7 +93,8 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
     with services.intake.taken():
         body = RequestBody(request, services.intake.max_bytes)
         if boundary is None:
-            upload = await services.ingest.receive(body, size)
+            async with services.streams.memory.reserved(held_by(size), caller):
+                upload = await services.ingest.receive(body, size)
         else:
             form = Multipart(boundary)
 
@@ -102,7 +105,8 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
                     yield chunk
                 fields = parse_fields([*in_query, *form.fields])
 
-            upload = await services.ingest.receive(Chunks(file_then_fields()), None)
+            async with services.streams.memory.reserved(held_by(None) + MAX_FORM_BYTES, caller):
+                upload = await services.ingest.receive(Chunks(file_then_fields()), None)
         try:
             return await services.commit(upload, model, replace(fields, idempotency_key=key)), False
         except KeyInUse:
