@@ -1,6 +1,7 @@
 """The server's command line: ``python -m app serve | migrate | sweep | fsck | token``."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ import typer
 
 from . import token_commands
 from .command_line import DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
+from .private import UMASK
 from .settings import Settings
 
 HOW_TO_GUARD_IT = """\
@@ -142,6 +144,7 @@ def fsck(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. 0: it did what was asked; 1: it could not; 2: it was asked wrongly."""
+    os.umask(UMASK)
     run: Callable[..., Any] = typer.main.get_command(cli)
     result = run(args=arguments, prog_name="stateroom-server", standalone_mode=True)
     return int(result or 0)

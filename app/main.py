@@ -16,12 +16,12 @@ from .api.metrics import Metrics
 from .api.services import Services, Streams
 from .catalog import Catalog
 from .catalog.unused import Moment
+from .data_dir import claim
 from .deliver.service import Deliver
 from .ingest import Ingest
 from .memory_budget import MemoryBudget
 from .settings import Settings
 from .store import LocalPackStore, Partials, Spool
-from .store.files import make_folder
 from .upkeep.fsck import Fsck
 from .upkeep.incoming import Incoming, look_for_left
 from .upkeep.leftovers import start_afresh
@@ -91,7 +91,8 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
 
 def migrate(settings: Settings) -> None:
     """Create or upgrade the catalog's tables; safe to run again."""
-    make_folder(settings.data_dir, durable=settings.durable)
+    if settings.database_url is None:
+        claim(settings.data_dir, durable=settings.durable)
     with closing(Catalog(settings.catalog_url)) as catalog:
         catalog.migrate()
 

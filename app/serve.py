@@ -3,7 +3,6 @@
 import fcntl
 import os
 import resource
-import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -15,14 +14,16 @@ import uvicorn
 
 from .api.limits import Limits
 from .api.logs import log_as_json
-from .api.metrics import Metrics, drop_live
+from .api.metrics import Metrics, drop_live, is_metrics_file
 from .api.protocol import protocol
+from .data_dir import LOCK, claim
 from .errors import StateroomError
 from .main import create_app, prepare
 from .memory import collect_seldom, keep_freed_memory
+from .private import FILE
 from .scheduling import take_short_turns
 from .settings import Settings
-from .store.files import make_folder
+from .store.files import make_folder, opened_folder, own_files
 from .workers import Supervisor, end_by
 
 KILL_SECONDS = 15
@@ -46,8 +47,8 @@ def data_dir_held(settings: Settings) -> Iterator[None]:
 
     The lock goes with the last of them, however they end.
     """
-    make_folder(settings.data_dir, durable=settings.durable)
-    fd = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    claim(settings.data_dir, durable=settings.durable)
+    fd = os.open(settings.data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,7 +168,9 @@ def _say_ready(listener: socket.socket) -> None:
 
 
 def _empty_folder(folder: Path) -> Path:
-    """What workers count lies in it, and is of no use to the next server."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Make the folder that workers count in. Their predecessors' files are of no use any more, and go."""
     make_folder(folder, durable=False)
+    with opened_folder(folder) as fd:
+        for name in own_files(fd, is_metrics_file):
+            os.unlink(name, dir_fd=fd)
     return folder

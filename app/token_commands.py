@@ -43,10 +43,10 @@ def opened_catalog(settings: Settings, *, make: bool = False) -> Iterator["Catal
     if _is_missing(settings) and not make:
         raise StateroomError(f"there is no catalog at {settings.catalog_url}: is it the data dir of the server?")
     from .catalog import Catalog  # noqa: PLC0415 - a wrong option is answered before the database's libraries are loaded
-    from .store.files import make_folder  # noqa: PLC0415 - as above
+    from .data_dir import claim  # noqa: PLC0415 - as above
 
-    if settings.on_sqlite:
-        make_folder(settings.data_dir, durable=settings.durable)
+    if settings.database_url is None:
+        claim(settings.data_dir, durable=settings.durable)
     with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
         if settings.on_sqlite:
             catalog.migrate()

@@ -5,6 +5,7 @@ place goes on with its files, so nothing that was counted is lost, and no file i
 """
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from ..catalog.totals import Totals, totals
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The buckets of request durations: metadata takes milliseconds, a transfer minutes."""
+
+_FILE = re.compile(r"(counter|gauge_[a-z]+|histogram)_[0-9]+\.db", re.ASCII)
 
 COUNTED_EVERY = 30.0
 """Seconds that the totals of the catalog are good for: counting millions of blobs takes a while."""
@@ -90,6 +93,11 @@ class _OfTheStore(Collector):
             ("stateroom_checkpoints", "Checkpoints", self._totals.checkpoints),
         ):
             yield GaugeMetricFamily(name, text, value)
+
+
+def is_metrics_file(name: str) -> bool:
+    """Whether workers count into a file of this name."""
+    return _FILE.fullmatch(name) is not None
 
 
 def drop_live(folder: Path, number: int) -> None:

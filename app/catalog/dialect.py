@@ -1,9 +1,10 @@
 """Where databases differ, and the only module that knows it: engines, pragmas, errors, a few words of SQL."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 
 from ..errors import StateroomError, StorageFull, StoreError
+from ..private import FILE, shut
 
 BUSY_TIMEOUT = 30
 """Seconds to wait for a writer before a request is told to come back later."""
@@ -110,6 +112,10 @@ def _sqlite_engine(url: URL, begin: str, pragmas: tuple[str, ...], connections: 
         json_serializer=_to_json,
     )
 
+    @event.listens_for(engine, "do_connect")
+    def before_connect(*_: object) -> None:
+        _keep_private(Path(str(url.database)))
+
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself; on_begin does
@@ -121,6 +127,18 @@ def _sqlite_engine(url: URL, begin: str, pragmas: tuple[str, ...], connections: 
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _keep_private(database: Path) -> None:
+    """Make the file, or shut others out of the one that is there; SQLite gives the files beside it the same mode.
+
+    Raises StateroomError where that cannot be done. What else keeps it from being opened is SQLite's to say.
+    """
+    with suppress(OSError):  # one that is there is not opened: closing it would end the locks that this process has
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE))
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(OSError):
+            shut(database.with_name(database.name + suffix))
 
 
 def _postgresql_engine(url: URL, connections: int, *, isolation_level: IsolationLevel, options: str) -> Engine:

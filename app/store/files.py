@@ -5,10 +5,12 @@ Everything here raises OSError; callers translate it.
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..private import FILE, FOLDER
 from ..values.span import Span
 
 Buffer = bytes | bytearray | memoryview
@@ -22,7 +24,7 @@ _CANNOT_SYNC = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL})
 @contextmanager
 def opened(path: Path, flags: int) -> Iterator[int]:
     """A file descriptor of ``path``, closed at the end."""
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o640)
+    fd = os.open(path, flags | os.O_CLOEXEC, FILE)
     try:
         yield fd
     finally:
@@ -71,7 +73,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, *, durable: bool) -> None:
-    """Make ``folder`` and those above it where they are not there, so that their names survive a crash.
+    """Make ``folder`` and those above it where they are not there, for their owner alone, so that their names survive
+    a crash.
 
     The name of one that is there is made durable too: a crash may have come between its making and its sync. Names
     are synced from the top down, so those above it are durable already.
@@ -81,7 +84,7 @@ def make_folder(folder: Path, *, durable: bool) -> None:
             _sync_name(folder)
         return
     make_folder(folder.parent, durable=durable)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(FOLDER, exist_ok=True)
     if durable:
         sync_folder(folder.parent)
 
@@ -92,3 +95,29 @@ def _sync_name(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise
+
+
+@contextmanager
+def opened_folder(folder: Path) -> Iterator[int]:
+    """A file descriptor of ``folder``, to reach what lies in it without following its path again."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def own_files(folder: int, is_own: Callable[[str], bool]) -> Iterator[str]:
+    """The names in an open ``folder`` that a server has given: regular files, its own, called as it calls them.
+
+    Operators put folders behind symlinks, on disks that others use too; so nothing else there is ever touched.
+    """
+    for name in os.listdir(folder):
+        if not is_own(name):
+            continue
+        try:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            yield name

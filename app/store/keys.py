@@ -15,11 +15,17 @@ import secrets
 PACKS = "packs"
 
 _NAME = re.compile(r"[a-z0-9]{3,64}", re.ASCII)
+_NEW_NAME = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def new_name() -> str:
     """A name nobody has used: 128 random bits in hex."""
     return secrets.token_hex(16)
+
+
+def is_new_name(name: str) -> bool:
+    """Whether ``new_name`` may have made it: what else lies beside uploads is somebody else's."""
+    return _NEW_NAME.fullmatch(name) is not None
 
 
 def checked(name: str) -> str:

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import StoreError
+from ..private import FILE, FOLDER, shut
 from ..values.span import Span
 from .failures import translated
 from .files import Buffer, copy_spans, make_folder, opened, sync_folder, write_all
@@ -20,21 +22,33 @@ class LocalPackStore:
 
     A pack is named only when its bytes are on the disk, and a name that might be lost in a crash is never relied on:
     fsync of the file, rename, fsync of the folder. ``durable=False`` leaves out every fsync.
+
+    Nobody but the server's user may read a pack. Where the group of ``root`` may write there, it is one of servers that
+    run as different users: then it may read packs, and remove them.
     """
 
     def __init__(self, root: Path, *, durable: bool, make: bool = True) -> None:
         self._root = root
         self._durable = durable
         self._folders: set[Path] = set()
+        self._group: int | None = None
         if not make:
             self.ping()
             return
+        packs = root / PACKS
         with translated("making the store's folder"):
-            make_folder(root / PACKS, durable=durable)
+            is_new = not packs.is_dir()
+            make_folder(packs, durable=durable)
+            self._group = _group_that_writes(root)
+            if is_new:
+                self._share_folder(packs)
+            if not packs.is_symlink():
+                shut(packs, keep_group=self._group is not None)
 
     def adopt(self, name: str, file: Path) -> None:
         with translated(f"storing pack {name}"):
             with opened(file, os.O_RDONLY) as fd:
+                self._share(fd)
                 self._sync(fd)
             try:
                 self._publish(file, name)
@@ -53,6 +67,7 @@ class LocalPackStore:
             self._open_folder(part.parent)
             try:
                 with opened(source, os.O_RDONLY) as read, opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as write:
+                    self._share(write)
                     copy_spans(read, write, spans)
                     self._sync(write)
                 self._publish(part, name)
@@ -66,6 +81,7 @@ class LocalPackStore:
             self._open_folder(part.parent)
             try:
                 with opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as fd:
+                    self._share(fd)
                     for buffer in buffers:
                         write_all(fd, buffer)
                     self._sync(fd)
@@ -128,11 +144,28 @@ class LocalPackStore:
         """Make a folder that survives a crash. Another process may have made it and not yet synced its parent."""
         if folder in self._folders:
             return
-        folder.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(FOLDER)
+            self._share_folder(folder)
         if self._durable:
             sync_folder(folder.parent)
         self._folders.add(folder)
 
+    def _share_folder(self, folder: Path) -> None:
+        if self._group is not None:
+            os.chown(folder, -1, self._group)
+            folder.chmod(FOLDER | stat.S_ISGID | stat.S_IRWXG)
+
+    def _share(self, fd: int) -> None:
+        if self._group is not None:
+            os.fchown(fd, -1, self._group)
+            os.fchmod(fd, FILE | stat.S_IRGRP)
+
     def _sync(self, fd: int) -> None:
         if self._durable:
             os.fsync(fd)
+
+
+def _group_that_writes(folder: Path) -> int | None:
+    status = folder.stat()
+    return status.st_gid if status.st_mode & stat.S_IWGRP else None

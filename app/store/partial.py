@@ -16,13 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import Conflict, Gone, StorageFull
+from ..private import FILE
 from ..values.span import Span
 from .failures import translated
-from .files import Buffer, copy_spans, make_folder
-from .keys import checked
+from .files import Buffer, copy_spans, make_folder, opened_folder, own_files
+from .keys import checked, is_new_name
 from .open_file import OpenFile
 
 _CANNOT_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+_SECOND = ".pack"
 
 
 class PartialFile(OpenFile):
@@ -87,7 +90,7 @@ class PartialFile(OpenFile):
         """A commit broke off after its pack was made: that keeps the file, and a copy goes on as this upload's."""
         copy = _second(self.path)
         copy.unlink(missing_ok=True)
-        fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             copy_spans(self._fd, fd, [Span(0, os.fstat(self._fd).st_size)])
@@ -116,7 +119,7 @@ class Partials:
     def create(self, name: str, size: int) -> None:
         """A file of ``size`` bytes, all of them holes; or the one that is there."""
         with translated("making an upload's file"):
-            fd = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            fd = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE)
             try:
                 if os.fstat(fd).st_size < size:
                     os.ftruncate(fd, size)
@@ -161,9 +164,12 @@ class Partials:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names of the uploads that have a file there."""
+    """The names of the uploads that have a file there. What no server has written is none."""
     with translated("looking through the partial uploads"):
-        return {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
+        if not folder.is_dir():
+            return set()
+        with opened_folder(folder) as fd:
+            return {name.removesuffix(_SECOND) for name in own_files(fd, _is_own)}
 
 
 def size_of(folder: Path, name: str) -> int:
@@ -192,4 +198,8 @@ def gone() -> Gone:
 
 
 def _second(path: Path) -> Path:
-    return path.with_suffix(".pack")
+    return path.with_suffix(_SECOND)
+
+
+def _is_own(file: str) -> bool:
+    return is_new_name(file.removesuffix(_SECOND))

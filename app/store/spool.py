@@ -13,12 +13,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import StorageFull
+from ..private import FILE
 from ..values.digest import Digest
 from .digests import Hasher
 from .failures import translated
-from .files import Buffer, make_folder, opened
+from .files import Buffer, make_folder, opened_folder, own_files
 from .in_order import InOrder
-from .keys import checked
+from .keys import checked, is_new_name
 from .open_file import OpenFile
 
 _WRITERS = 8
@@ -59,7 +60,7 @@ class SpoolFile(OpenFile):
 def _created(path: Path) -> int:
     """A new file, open and locked."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd
@@ -68,23 +69,29 @@ def _created(path: Path) -> int:
 
 def left_behind(folder: Path, *, remove: bool) -> Iterator[tuple[str, int]]:
     """Names and sizes of the files in a spool's ``folder`` whose process has ended; removed before they are told, if
-    ``remove``. Any process may ask, beside those that write there.
+    ``remove``. Any process may ask, beside those that write there. What no server has written is left alone.
     """
     with translated("looking through the spool"):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if (size := _if_left(path, remove=remove)) is not None:
-                yield path.name, size
+        if not folder.is_dir():
+            return
+        with opened_folder(folder) as fd:
+            for name in own_files(fd, is_new_name):
+                if (size := _if_left(fd, name, remove=remove)) is not None:
+                    yield name, size
 
 
-def _if_left(path: Path, *, remove: bool) -> int | None:
+def _if_left(folder: int, name: str, *, remove: bool) -> int | None:
     try:
-        with opened(path, os.O_RDWR) as fd:
+        fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size = os.fstat(fd).st_size
             if remove:
-                path.unlink(missing_ok=True)
+                os.unlink(name, dir_fd=folder)
             return size
-    except (BlockingIOError, FileNotFoundError, IsADirectoryError):
+        finally:
+            os.close(fd)
+    except (BlockingIOError, FileNotFoundError):
         return None
 
 
@@ -115,12 +122,8 @@ class Spool:
             raise StorageFull(f"there is no room left for the {size:,} bytes of the upload")
 
     def clear(self) -> int:
-        """Remove every file: what a crash left, before any upload arrives. Tells how many."""
-        with translated("clearing the spool"):
-            left = list(self._folder.iterdir())
-            for path in left:
-                path.unlink()
-        return len(left)
+        """Remove what a crash left. Tells how many files that were."""
+        return sum(1 for _ in left_behind(self._folder, remove=True))
 
     def close(self) -> None:
         self._writers.shutdown()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from app.errors import StorageFull, StoreError
 from app.store import LocalPackStore, Spool, SpoolFile
 from app.store.digests import digest_of
+from app.store.keys import new_name
 from app.store.spool import left_behind
 from app.values.span import Span
 
@@ -86,11 +88,44 @@ def test_two_uploads_never_share_a_name(spool: Spool, tmp_path: Path):
 
 
 def test_a_spool_is_cleared_of_what_a_crash_left(spool: Spool, tmp_path: Path):
-    (tmp_path / "spool/left1").write_bytes(b"x")
-    (tmp_path / "spool/left2").write_bytes(b"")
+    (tmp_path / "spool" / new_name()).write_bytes(b"x")
+    (tmp_path / "spool" / new_name()).write_bytes(b"")
     assert spool.clear() == 2
     assert list((tmp_path / "spool").iterdir()) == []
     assert spool.clear() == 0
+
+
+@pytest.mark.parametrize("behind_a_symlink", [False, True])
+def test_clearing_a_spool_leaves_alone_what_no_server_has_written(tmp_path: Path, behind_a_symlink: bool):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    if behind_a_symlink:
+        (tmp_path / "spool").symlink_to(folder)
+        folder = tmp_path / "spool"
+    elsewhere = tmp_path / "precious"
+    elsewhere.write_bytes(b"precious")
+    for name in ("thesis.txt", "abcdef", "0" * 31, "0" * 33, "A" * 32, "0" * 32 + ".bak"):
+        (folder / name).write_bytes(b"precious")
+    (folder / ("1" * 32)).symlink_to(elsewhere)
+    (folder / ("2" * 32)).mkdir()
+    os.mkfifo(folder / ("3" * 32))
+    there = sorted(folder.iterdir())
+    left = folder / new_name()
+    left.write_bytes(b"half an upload")
+    with closing(Spool(folder)) as spool:
+        assert spool.clear() == 1
+    assert sorted(folder.iterdir()) == there
+    assert elsewhere.read_bytes() == b"precious"
+
+
+def test_a_file_of_another_user_is_none_of_the_spools(spool: Spool, tmp_path: Path):
+    if os.geteuid() != 0:
+        pytest.skip("giving a file to another user needs to be root")
+    theirs = tmp_path / "spool" / new_name()
+    theirs.write_bytes(b"theirs")
+    os.chown(theirs, 65534, 65534)
+    assert spool.clear() == 0
+    assert theirs.exists()
 
 
 def test_a_full_device_is_storage_full_and_the_file_can_still_be_discarded(small_device: Path):
@@ -108,7 +143,7 @@ import sys
 from pathlib import Path
 from app.store import Spool
 
-file = Spool(Path(sys.argv[1])).create("abcdef")
+file = Spool(Path(sys.argv[1])).create("0123456789abcdef0123456789abcdef")
 file.put(bytes(1000))[0].result()
 print("ready", flush=True)
 sys.stdin.read()
@@ -126,12 +161,12 @@ def test_a_file_is_left_behind_when_its_process_has_ended_and_not_before(tmp_pat
         assert process.stdout.readline() == "ready\n"
         assert left(tmp_path, remove=True) == []
         process.kill()
-    assert left(tmp_path) == left(tmp_path, remove=True) == [("abcdef", 1000)]
+    assert left(tmp_path) == left(tmp_path, remove=True) == [("0123456789abcdef0123456789abcdef", 1000)]
     assert left(tmp_path) == list(tmp_path.iterdir()) == []
 
 
 def test_what_this_process_writes_is_in_use_until_it_is_discarded(spool: Spool, tmp_path: Path):
-    file = spool.create("abcdef")
+    file = spool.create("0123456789abcdef0123456789abcdef")
     folder = file.path.parent
     assert left(folder, remove=True) == []
     file.discard()
@@ -140,7 +175,7 @@ def test_what_this_process_writes_is_in_use_until_it_is_discarded(spool: Spool, 
 
 def test_a_file_that_is_being_made_is_never_taken_away(spool: Spool):
     """Between its making and its lock somebody may look at it."""
-    folder = spool.create("aaa").path.parent
+    folder = spool.create(new_name()).path.parent
     stop = threading.Event()
 
     def look() -> None:
@@ -151,7 +186,7 @@ def test_a_file_that_is_being_made_is_never_taken_away(spool: Spool):
     looking.start()
     try:
         for i in range(300):
-            file = spool.create(f"file{i}")
+            file = spool.create(f"{i:032x}")
             assert file.path.stat().st_ino == os.fstat(file._fd).st_ino
     finally:
         stop.set()

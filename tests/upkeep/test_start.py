@@ -9,6 +9,7 @@ from app.api.metrics import Metrics
 from app.main import migrate, open_services, prepare
 from app.serve import data_dir_held
 from app.settings import Settings
+from app.store.keys import new_name
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["database-elsewhere", "embedded"])
@@ -16,8 +17,8 @@ def test_every_start_clears_the_spool(tmp_path: Path, shared: bool):
     url = f"sqlite:///{tmp_path / 'catalog.sqlite3'}" if shared else None
     settings = Settings(data_dir=tmp_path / "data", database_url=url)
     migrate(settings)
-    left = settings.spool_folder / "abcdef"
-    left.parent.mkdir()
+    left = settings.spool_folder / new_name()
+    left.parent.mkdir(parents=True)
     left.write_bytes(b"half an upload")
     with data_dir_held(settings):
         prepare(settings)

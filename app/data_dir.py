@@ -1,0 +1,42 @@
+"""The data dir: it is made for one user alone, and a folder of anything else is never taken for one."""
+
+import re
+import shlex
+import stat
+from pathlib import Path
+
+from .errors import StateroomError
+from .private import shut
+from .store.files import make_folder
+
+LOCK = "lock"
+CATALOG = "catalog.sqlite3"
+
+_OWN = re.compile(rf"{LOCK}|reserve|server-id|spool|partial|packs|metrics|{re.escape(CATALOG)}(-[a-z]+)?|lost\+found")
+
+
+def claim(folder: Path, *, durable: bool) -> None:
+    """Make the data dir, or take the one that is there and shut others out of it.
+
+    Raises StateroomError where the folder holds other things: its mode is then not ours to change, nor is what lies in
+    it ours to clear. So too where others cannot be shut out.
+    """
+    make_folder(folder, durable=durable)
+    entries = {path.name: path for path in folder.iterdir()}
+    if not _is_data_dir(entries):
+        raise StateroomError(
+            f"{folder} is neither empty nor the data dir of a server: name an empty folder, or one that is not there "
+            f"yet, such as --data-dir {shlex.quote(str(folder / 'stateroom-data'))}"
+        )
+    shut(folder)
+    for name, path in entries.items():
+        if _OWN.fullmatch(name) and name != "lost+found" and not path.is_symlink():
+            shut(path)
+
+
+def _is_data_dir(entries: dict[str, Path]) -> bool:
+    """It holds the file of a server, or nothing that could be anybody else's."""
+    made = (entries.get(name) for name in (LOCK, CATALOG))
+    if any(path is not None and stat.S_ISREG(path.lstat().st_mode) for path in made):
+        return True
+    return all(_OWN.fullmatch(name) for name in entries)

@@ -1,0 +1,45 @@
+"""Files and folders that other users of the machine must not get at: the catalog holds the keys that sign links."""
+
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from .errors import StateroomError
+
+UMASK = 0o077
+"""What a Stateroom process leaves to nobody but its user, whatever umask it was started with."""
+
+FILE, FOLDER = 0o600, 0o700
+"""The modes of what is made; explicit, so that they hold in a process that has not set its umask."""
+
+GROUP, OTHERS = 0o070, 0o007
+
+
+def shut(path: Path, *, keep_group: bool = False) -> None:
+    """Take all access to ``path`` from users other than its owner; with ``keep_group`` its group keeps its own.
+
+    Raises StateroomError, with the command that mends it, where that cannot be done, and where root would make files
+    that the owner's server cannot use.
+    """
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    loose = mode & (OTHERS if keep_group else OTHERS | GROUP)
+    if status.st_uid == os.geteuid():
+        if loose:
+            path.chmod(mode & ~loose)
+            if path.stat().st_mode & loose:
+                raise StateroomError(
+                    f"{path} stays open to other users of this machine (mode {mode:04o}): its file system keeps no "
+                    "modes; mount it with umask=077, or use another one"
+                )
+    elif os.geteuid() == 0:
+        raise StateroomError(
+            f"{path} belongs to user {status.st_uid}, whose server could not use what root makes: run this as that "
+            f"user (sudo -u '#{status.st_uid}' ...), or give it to root: chown -R root {shlex.quote(str(path))}"
+        )
+    elif mode & OTHERS:
+        raise StateroomError(
+            f"{path} is open to other users of this machine (mode {mode:04o}) and belongs to user {status.st_uid}: let "
+            f"that user run chmod o-rwx {shlex.quote(str(path))}, or name a folder of your own"
+        )
