@@ -1,5 +1,6 @@
 """The composition root: which parts there are, and who owns them. And the commands that need no server."""
 
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
@@ -14,6 +15,7 @@ from .api.access import Access
 from .api.intake import Intake
 from .api.metrics import Metrics
 from .api.services import Services, Streams
+from .api.sites import Sites
 from .catalog import Catalog
 from .catalog.unused import Moment
 from .data_dir import claim
@@ -73,6 +75,14 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         yield Services(catalog, store, ingest, deliver, metrics, streams, access, intake)
 
 
+def sites_of(settings: Settings) -> Sites:
+    """Beyond loopback, the machine's own name and the one it listens on are names of the server too."""
+    if not settings.open_to_others:
+        return Sites(settings.allowed_hosts, settings.allowed_origins)
+    own = {settings.host.lower(), socket.gethostname().lower()}
+    return Sites(settings.allowed_hosts | own, settings.allowed_origins, any_address=True)
+
+
 def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     """The application on a database that is migrated already; its lifespan owns what it opens.
 
@@ -86,7 +96,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             app.state.services = services
             yield
 
-    return application.build(server_version(), metrics, lifespan)
+    return application.build(server_version(), metrics, lifespan, sites_of(settings))
 
 
 def migrate(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Running the server: its data dir, its socket, its workers, its end."""
 
+import asyncio
 import fcntl
 import os
 import resource
@@ -12,10 +13,11 @@ from types import FrameType
 
 import uvicorn
 
+from .api.browsers import SECURITY_HEADERS
 from .api.limits import Limits
 from .api.logs import log_as_json
 from .api.metrics import Metrics, drop_live, is_metrics_file
-from .api.protocol import protocol
+from .api.protocol import LimitedProtocol, protocol
 from .data_dir import LOCK, claim
 from .errors import StateroomError
 from .main import create_app, prepare
@@ -26,7 +28,10 @@ from .settings import Settings
 from .store.files import make_folder, opened_folder, own_files
 from .workers import Supervisor, end_by
 
-KILL_SECONDS = 15
+FINISH_SECONDS = 10
+"""How long after its transfers were cut a server that was told to stop works on requests that came whole."""
+
+KILL_SECONDS = FINISH_SECONDS + 5
 """How long after it should have cut its transfers a worker that was told to stop is killed."""
 
 SPARE_FILES = 256
@@ -119,7 +124,9 @@ def _supervise(settings: Settings, listener: socket.socket) -> None:
 
 
 def _run(settings: Settings, listener: socket.socket, metrics: Metrics | None, ready: Callable[[], None]) -> None:
-    limits = Limits(settings.head_seconds, settings.body_seconds, settings.send_seconds, _connections())
+    limits = Limits(
+        settings.head_seconds, settings.body_seconds, settings.send_seconds, settings.least_rate, _connections()
+    )
     config = uvicorn.Config(
         create_app(settings, metrics),
         loop="uvloop",
@@ -129,12 +136,13 @@ def _run(settings: Settings, listener: socket.socket, metrics: Metrics | None, r
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=list(SECURITY_HEADERS),
         proxy_headers=False,
-        timeout_graceful_shutdown=settings.drain_seconds,
+        timeout_graceful_shutdown=settings.drain_seconds + FINISH_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         backlog=BACKLOG,
     )
-    _Server(config, ready, alone=metrics is None).run(sockets=[listener])
+    _Server(config, ready, settings.drain_seconds, alone=metrics is None).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -142,8 +150,9 @@ class _Server(uvicorn.Server):
     had not been handled; a worker leaves that to its parent, and takes SIGTERM alone.
     """
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], *, alone: bool) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], drain_seconds: float, *, alone: bool) -> None:
         super().__init__(config)
+        self._drain_seconds = drain_seconds
         self._on_ready = ready
         self._alone = alone
 
@@ -151,6 +160,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._end_transfers)
+        await super().shutdown(sockets)
+
+    def _end_transfers(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, LimitedProtocol):
+                connection.end_transfers()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self._alone and sig != signal.SIGTERM:

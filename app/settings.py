@@ -1,12 +1,18 @@
 """The only reader of the environment: ``STATEROOM_HOST``, ``STATEROOM_PORT``, ..., read once and passed on."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Names = Annotated[frozenset[str], NoDecode]
+"""Several, between commas or spaces."""
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?")
 
 
 class Settings(BaseSettings):
@@ -17,7 +23,9 @@ class Settings(BaseSettings):
     is over go (0: never). At most ``max_uploads`` are taken in at once by each worker, each of at most
     ``max_upload_bytes``; ``memory`` is how many bytes each worker lets requests hold at once. A request's head has
     ``head_seconds`` to come, a body may pause for ``body_seconds``, a client may take nothing of an answer for
-    ``send_seconds``. Transfers that run when the server is told to stop have ``drain_seconds`` to end.
+    ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or less). Transfers that run when
+    the server is told to stop have ``drain_seconds`` to end. Without tokens a server answers to ``allowed_hosts``
+    alone, beside names that nobody else can give it; web pages of ``allowed_origins`` may use it.
     """
 
     model_config = SettingsConfigDict(
@@ -41,7 +49,32 @@ class Settings(BaseSettings):
     head_seconds: Annotated[float, Field(gt=0)] = 10.0
     body_seconds: Annotated[float, Field(gt=0)] = 30.0
     send_seconds: Annotated[float, Field(gt=0)] = 60.0
+    least_rate: Annotated[int, Field(ge=0)] = 1024
     drain_seconds: Annotated[int, Field(ge=0)] = 30
+    allowed_hosts: Names = frozenset()
+    allowed_origins: Names = frozenset()
+
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _between_commas(cls, given: object) -> object:
+        return given.lower().replace(",", " ").split() if isinstance(given, str) else given
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: frozenset[str]) -> frozenset[str]:
+        for host in hosts:
+            if _HOST.fullmatch(host) is None:
+                raise ValueError(f"{host!r} is not a host; write stateroom.example or stateroom.example:8765")
+        return hosts
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: frozenset[str]) -> frozenset[str]:
+        for origin in origins:
+            scheme, _, host = origin.partition("://")
+            if scheme not in {"http", "https"} or _HOST.fullmatch(host) is None:
+                raise ValueError(f"{origin!r} is not an origin; write https://app.example, without a path")
+        return origins
 
     @field_validator("store_url")
     @classmethod

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from app.workers import LONGEST_DELAY, delay_after
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.raw_http import answer_on, connected, post
+from tests.raw_http import answer_on, connected, get, post, rest_of
 from tests.server import ROOT, Server
 
 CHECKPOINTS = "/v1/models/a/b/checkpoints"
@@ -178,6 +178,40 @@ def test_a_transfer_that_does_not_end_is_cut_when_its_time_is_over(
         assert server.process.wait(30) == 0
         with pytest.raises((HTTPException, OSError)):
             answer.read()
+
+
+@ALONE_OR_NOT
+def test_an_upload_that_does_not_end_is_told_that_the_server_stops_and_leaves_nothing(
+    fresh_server: StartServer, workers: str
+) -> None:
+    server = fresh_server("--workers", workers, env={**UNSYNCED, "STATEROOM_DRAIN_SECONDS": "1"})
+    long = [f"Content-Length: {len(FILE)}", "Content-Length: 9000000"]  # through the parser, and past it
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(connected(server)) for _ in (*long, "form", "idle")]
+        *uploading, form, idle = waiting
+        for connection, length in zip(uploading, long, strict=True):
+            connection.sendall(post(CHECKPOINTS, length, body=FILE[:1000]))
+        head = b'--B\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+        fields = ("Content-Type: multipart/form-data; boundary=B", "Content-Length: 9000000")
+        form.sendall(post(CHECKPOINTS, *fields, body=head + FILE[:1000]))
+        idle.sendall(get("/healthz"))
+        assert answer_on(idle)[0] == 200
+        assert_soon(lambda: len(list((server.data_dir / "spool").iterdir())) == 3)
+        server.process.send_signal(signal.SIGTERM)
+        assert rest_of(idle) == b""
+        for connection in (*uploading, form):
+            answer = rest_of(connection).lower()
+            assert answer.startswith(b"http/1.1 503 ")
+            assert b"shutting-down" in answer
+            assert b"retry-after: " in answer
+            assert b"connection: close" in answer
+        assert server.process.wait(30) == 0
+    assert "Traceback" not in server.log
+    assert [line["status"] for line in server.requests if line["method"] == "POST"] == [503, 503, 503]
+    assert list((server.data_dir / "spool").iterdir()) == []
+    again = fresh_server(env=UNSYNCED, data_dir=server.data_dir)
+    with again.client() as http:
+        assert http.get(CHECKPOINTS).status_code == 404
 
 
 @ALONE_OR_NOT

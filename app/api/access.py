@@ -77,7 +77,14 @@ class Access:
         self._thread = CapacityLimiter(1)
         self._asked_at = float("-inf")
         self._known = Credentials()
+        self._is_guarded = False  # once there was a token, this stays so
         self._failure: StateroomError | None = None
+
+    async def is_open(self) -> bool:
+        """Whether there never was a token. Raises StateroomError where the catalog does not answer."""
+        if self._of_server is not None or self._is_guarded:
+            return False
+        return await self.of_nobody() is not None
 
     async def of_nobody(self) -> Grant | None:
         """What a caller may do that shows nothing. Raises StateroomError where the catalog does not answer."""
@@ -155,6 +162,7 @@ class Access:
         try:
             self._known = await to_thread.run_sync(self._read, limiter=self._thread)
             self._failure = None
+            self._is_guarded = self._known.guarded
         except StateroomError as error:
             self._failure = error
         self._asked_at = began

@@ -5,10 +5,12 @@ from starlette.types import Lifespan
 
 from . import problems
 from .auth import without_declaration
+from .browsers import Browsers
 from .metrics import Metrics
 from .observed import Observed
 from .problem_docs import OF_ANY, add_problem_schema, refusals
 from .routes import checkpoints, files, health, links, models, negotiated, state_dicts, tensors, uploads
+from .sites import Sites
 from .unread import Unread
 from .wire import Wire
 
@@ -22,7 +24,9 @@ def include(app: FastAPI, router: APIRouter) -> None:
     app.include_router(router, responses=refusals(*OF_ANY))
 
 
-def build(version: str, metrics: Metrics, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def build(
+    version: str, metrics: Metrics, lifespan: Lifespan[FastAPI] | None = None, sites: Sites | None = None
+) -> FastAPI:
     """Its lifespan sets ``app.state.services`` before the first request."""
     app = FastAPI(
         title="Stateroom",
@@ -34,6 +38,7 @@ def build(version: str, metrics: Metrics, lifespan: Lifespan[FastAPI] | None = N
     )
     problems.install(app)
     app.add_middleware(Wire)
+    app.add_middleware(Browsers, sites=sites or Sites())
     app.add_middleware(Unread)
     app.add_middleware(Observed, metrics=metrics)  # what is added last is outermost
     for module in (health, models, uploads, negotiated, checkpoints, tensors, state_dicts, files, links):

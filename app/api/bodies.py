@@ -17,7 +17,7 @@ from .auth import Caller
 from .body_reader import read_into
 from .intake import check_size, declared_size
 from .json_reader import read_json
-from .limits import was_too_slow
+from .limits import why_cut
 from .services import Parts, Services
 
 SMALL = 1024 * 1024
@@ -97,8 +97,9 @@ class RequestBody:
             read_into(self._request.scope, buffer)
         message = await self._request.receive()
         if message["type"] == "http.disconnect":
-            if was_too_slow(self._request.scope):
-                raise IncompleteUpload("the body stopped coming", code="request-timeout")
+            if (why := why_cut(self._request.scope)) is not None:
+                code, detail = why
+                raise IncompleteUpload(detail, code=code)
             raise IncompleteUpload("the connection ended before the body did")
         data: bytes | memoryview = message.get("body", b"")
         self._more = message.get("more_body", False)

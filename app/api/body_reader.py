@@ -93,15 +93,15 @@ class BodyReader(BufferedProtocol):
         return self._buffer[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._connection.heard = self._connection.loop.time()
+        self._connection.hear(nbytes)
         self._left = max(0, (self._left or 0) - nbytes)
         self._filled += nbytes
         if not self._left or (self._buffer is not None and self._filled == len(self._buffer)):
             self._connection.flow.pause_reading()
             self._cycle.message_event.set()
 
-    def eof_received(self) -> None:
-        self._connection.eof_received()
+    def eof_received(self) -> bool:
+        return self._connection.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)

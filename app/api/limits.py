@@ -2,23 +2,25 @@
 
 from asyncio import Transport
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-_TOO_SLOW = "stateroom.too_slow"
+_WHY_CUT = "stateroom.why_cut"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds for a whole head, without a byte of a body, and without a byte of an answer being taken; and connections
-    at once in this process (None: any number).
+    """Seconds for a whole head, without a byte of a body, and without a byte of an answer being taken; the bytes a
+    second that a body and an answer have to make in the long run; and connections at once in this process (None: any
+    number).
     """
 
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     send_seconds: float = 60.0
+    least_rate: int = 1024
     connections: int | None = None
 
     @property
@@ -26,13 +28,37 @@ class Limits:
         return min(1.0, self.head_seconds / 4, self.body_seconds / 4, self.send_seconds / 4)
 
 
-def was_too_slow(scope: Mapping[str, Any]) -> bool:
-    """Whether the connection of this request was cut because its body stopped coming."""
-    return bool(scope.get("state", {}).get(_TOO_SLOW))
+def why_cut(scope: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Code and detail of the problem with which the connection of this request was cut while its body came."""
+    found: tuple[str, str] | None = scope.get("state", {}).get(_WHY_CUT)
+    return found
 
 
-def note_too_slow(scope: Mapping[str, Any]) -> None:
-    scope["state"][_TOO_SLOW] = True
+def note_why_cut(scope: Mapping[str, Any], code: str, detail: str) -> None:
+    scope["state"][_WHY_CUT] = (code, detail)
+
+
+@dataclass(slots=True)
+class Pace:
+    """Measures a transfer against ``rate`` bytes a second (0: none is too slow).
+
+    It starts ``window`` seconds ahead, loses a second each second, gains one for ``rate`` bytes, and is never more than
+    ``window`` ahead: a transfer may pause, but not trickle for ever.
+    """
+
+    rate: int
+    window: float
+    _ahead: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ahead = self.window
+
+    def keeps_up(self, count: int, seconds: float) -> bool:
+        """Whether it is fast enough still, after ``count`` bytes in ``seconds`` more."""
+        if not self.rate:
+            return True
+        self._ahead = min(self.window, self._ahead + count / self.rate - seconds)
+        return self._ahead >= 0
 
 
 class PatientFlow(FlowControl):

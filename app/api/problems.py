@@ -53,6 +53,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     "malformed-request": Kind(400, "The request is malformed"),
     "commit-in-progress": Kind(503, "The upload is being committed", retry_after=1),
     "request-timeout": Kind(408, "The request took too long to come"),
+    "shutting-down": Kind(503, "The server is shutting down", retry_after=5),
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
     "no-original": Kind(404, "There is no uploaded file"),
 }

@@ -9,20 +9,22 @@ A connection is looked at once a tick. For a chunk, nothing is scheduled and nex
 
 import fcntl
 import os
+import re
 import socket
 import struct
 import termios
-from asyncio import BaseTransport, TimerHandle, Transport
+from asyncio import BaseTransport, CancelledError, TimerHandle, Transport
 from contextlib import suppress
 from typing import Any, NoReturn, cast
 
-from httptools import HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from ..errors import IncompleteUpload
 from .body_reader import BodyReader
-from .limits import Limits, PatientFlow, note_too_slow
-from .problems import Problem, of_status
+from .limits import Limits, Pace, PatientFlow, note_why_cut
+from .problems import KINDS, Problem, of_status
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
@@ -34,8 +36,13 @@ LINGER_SECONDS = 2.0
 the problem might be lost with it.
 """
 
+HALF_CLOSED_SECONDS = 2.0
+"""How long a request without a body is worked on for a client that has closed its own direction. It may have gone:
+that looks the same until something is sent to it, and it must not hold a thread meanwhile.
+"""
 
-_OF_A_BODY = frozenset({b"transfer-encoding", b"content-length"})
+_VERSIONS = frozenset({"1.0", "1.1"})
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 
 class _Stop(Exception):
@@ -58,8 +65,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._asked = False  # a head has begun to come: line ends between requests are none
         self._overhead = 0  # bytes since the last that were of a body
+        self._has_body = False  # the newest request
         self.body_left = 0  # bytes of the newest body that the parser has not seen, where its length is known
         self.heard = now
+        self._received = 0  # bytes since the pace of the body was looked at
+        self._paced: RequestResponseCycle | None = None  # whose body ``_body_pace`` is about
+        self._body_pace = self._send_pace = Pace(self.limits.least_rate, 0)
+        self._untaken = 0  # bytes of the answer that the client had not taken when that was looked at
+        self._looked = now
+        self._eof = False  # the client sends nothing more
         self._progress: object = None  # of the answer: it moved since it was another one
         self._moved = now
         self._deaf = False  # nothing more is taken from it
@@ -82,15 +96,59 @@ class LimitedProtocol(HttpToolsProtocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        self.heard = self.loop.time()
+        self.hear(len(data))
         if self._deaf:
             return
         if self._head_since is None and not self._in_body:
             self._head_since = self.heard
         self._overhead += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._overhead > MAX_HEAD_BYTES and not self._deaf:
             self._refuse(self._too_large() if self._head_since is not None else None)
+
+    def hear(self, count: int) -> None:
+        """Note that bytes came."""
+        self.heard = self.loop.time()
+        self._received += count
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                # An Upgrade and a CONNECT are answered like any request, and HTTP/1.1 goes on behind them. For the
+                # parser another protocol begins here, so another parser takes over.
+                data = data[upgrade.args[0] :]
+                self.parser = self._new_parser()
+            except HttpParserError:
+                self._refuse(self._problem)
+                return
+            else:
+                return
+
+    def _new_parser(self) -> HttpRequestParser:
+        parser = HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return parser
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio has it so: True keeps the connection
+        """The client sends nothing more, but may still listen: whole requests are answered."""
+        self._eof = True
+        if self._ends_at is not None or self._running is None or self._running.response_complete:
+            return False
+        if self._in_body:
+            detail = "The connection ended before the body did."
+            self._refuse(Problem(400, KINDS[IncompleteUpload].title, detail, "incomplete-upload"))
+        elif not self._has_body and not self._running.response_started:
+            self.loop.call_later(HALF_CLOSED_SECONDS, self._give_up, self._running)
+        self._deaf = True
+        return not self.transport.is_closing()
+
+    def _give_up(self, cycle: RequestResponseCycle) -> None:
+        """Take the client to be gone unless the answer has begun."""
+        if cycle is self._running and not cycle.response_started:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -112,14 +170,40 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop(self._too_large())
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(of_status(400, f"More than {MAX_PIPELINED} requests came ahead of their answers."))
-        if self.parser.should_upgrade() and any(name in _OF_A_BODY for name, _ in self.headers):
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            self._stop(of_status(400, f"HTTP/1.1 is spoken here, and HTTP/1.0; not HTTP/{version}."))
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and codings != [b"chunked"]:
+            self._stop(of_status(400, "A body may have the transfer coding chunked, and no other."))
+        self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+        has_body = bool(codings or self.body_left)
+        if has_body and self.parser.should_upgrade():
             # The parser looks for another protocol where the body is.
             self._stop(of_status(400, "A request with a body cannot ask for an Upgrade: only HTTP/1.1 is spoken here."))
+        if not has_body or version == "1.0":  # which has no 100 (Continue): RFC 9110, 10.1.1
+            self.expect_100_continue = False
+        self._make_relative(version)
         self._head_since = None
         self._asked = False
         self._overhead = 0
-        self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+        self._has_body = has_body
         super().on_headers_complete()
+
+    def _make_relative(self, version: str) -> None:
+        """Turn an absolute target into a path, and its authority into the Host: it wins (RFC 9112, 3.2.2)."""
+        absolute = _ABSOLUTE.match(self.url)
+        if absolute is None:
+            if not self.url.startswith((b"/", b"*")):
+                self._stop(of_status(400, "The target of a request is a path, or an http URL."))
+            return
+        rest = self.url[absolute.end() :]
+        self.url = rest if rest.startswith(b"/") else b"/" + rest
+        places = [place for place, (name, _) in enumerate(self.headers) if name == b"host"]
+        if len(places) == 1:
+            self.headers[places[0]] = (b"host", absolute[1])
+        elif not places and version == "1.0":
+            self.headers.append((b"host", absolute[1]))
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
@@ -135,9 +219,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def body_has_ended(self) -> None:
-        """For who took the connection, and reads bodies past the parser: take it back, for another head."""
-        self.parser = HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        """Return the connection to the HTTP parser after a body was read directly from the socket."""
+        self.parser = self._new_parser()
         self.transport.set_protocol(self)
         self.cycle.more_body = False
         self.flow.resume_reading()
@@ -156,7 +239,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         async def reading(scope: Any, _: Any, send: Any) -> None:
-            await app(scope, BodyReader(self, cycle).receive, send)
+            try:
+                await app(scope, BodyReader(self, cycle).receive, send)
+            except CancelledError:  # the server ends, and has waited for long
+                cycle.disconnected = True
+                self.transport.abort()
 
         self._running = cycle
         super()._start_asgi_task(cycle, reading)
@@ -178,13 +265,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._problem = problem
         raise _Stop
 
-    def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls for whatever comes out of the parser."""
-        self._refuse(self._problem)
-
     def _refuse(self, problem: Problem | None) -> None:
         """Take nothing more. Requests that came whole before this are answered, and then it ends."""
-        problem = problem or of_status(400, "What came is no HTTP/1.1 that can be understood.")
+        problem = problem or of_status(400, "The request is not valid HTTP/1.1.")
         self._deaf, self._problem = True, problem
         if self._running is None or self._running.response_complete:
             self._end(problem)
@@ -212,16 +295,36 @@ class LimitedProtocol(HttpToolsProtocol):
         fields = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
         head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
         self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body))
+        if self._eof:  # nothing comes any more that could reset it
+            self.transport.close()
+            return
         self.transport.write_eof()
         self.flow.resume_reading()
         self._ends_at = self.loop.time() + LINGER_SECONDS
+
+    def end_transfers(self) -> None:
+        """The server stops, and has waited long enough: end a body that is still coming, with a problem, and an answer
+        that is still being sent. A request that came whole is still worked on.
+        """
+        running = self._running
+        if running is None or running.response_complete or running.response_started:
+            if self._ends_at is None:
+                (self.transport.abort if self.transport.get_write_buffer_size() else self.transport.close)()
+        elif running is self.cycle and running.more_body:
+            kind = KINDS["shutting-down"]
+            detail = "The server is shutting down, and nothing of the upload was stored. Send it again."
+            headers = {"Retry-After": str(kind.retry_after)}
+            note_why_cut(running.scope, "shutting-down", detail)
+            self._deaf = True
+            self._cut(Problem(kind.status, kind.title, detail, "shutting-down", headers=headers))
 
     # Who is too slow
 
     def _look(self) -> None:
         now = self.loop.time()
+        seconds, self._looked = now - self._looked, now
         self._watch = self.loop.call_later(self.limits.tick, self._look)
-        if self._is_stuck(now):
+        if self._is_stuck(now, seconds):
             self._reset()
         elif self._ends_at is not None and now > self._ends_at:
             self.transport.abort()
@@ -230,10 +333,10 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._running is None or self._running.response_complete:
             if self._head_since is not None and now - self._head_since > self.limits.head_seconds:
                 self._end_late_head()
-        elif self._is_silent(self._running, now):
-            note_too_slow(self._running.scope)
+        elif (late := self._why_late(self._running, now, seconds)) is not None:
+            note_why_cut(self._running.scope, "request-timeout", late)
             self._deaf = True
-            self._cut(of_status(408, f"No byte of the body came for {self.limits.body_seconds:g} s."))
+            self._cut(of_status(408, late))
 
     def _end_late_head(self) -> None:
         if self._asked:
@@ -241,23 +344,39 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()  # nothing was asked, so there is nothing to answer
 
-    def _is_silent(self, cycle: RequestResponseCycle, now: float) -> bool:
-        """Whether more of the body is wanted, and not held back by us, but does not come."""
+    def _why_late(self, cycle: RequestResponseCycle, now: float, seconds: float) -> str | None:
+        """Why a body that is wanted, and not held back by us, comes too slowly, if it does. ``seconds`` have passed
+        since this was looked at.
+        """
         if cycle is not self.cycle or not cycle.more_body or cycle.waiting_for_100_continue or self.flow.read_paused:
-            return False
-        return now - max(self.heard, cast("PatientFlow", self.flow).wanted) > self.limits.body_seconds
+            return None
+        if now - max(self.heard, cast("PatientFlow", self.flow).wanted) > self.limits.body_seconds:
+            return f"No byte of the body came for {self.limits.body_seconds:g} s."
+        if cycle is not self._paced:
+            self._paced, self._body_pace = cycle, Pace(self.limits.least_rate, 2 * self.limits.body_seconds)
+        received, self._received = self._received, 0
+        if self._body_pace.keeps_up(received, seconds):
+            return None
+        return f"The body came at less than {self.limits.least_rate:,} bytes a second."
 
-    def _is_stuck(self, now: float) -> bool:
-        """Whether the client takes nothing of what is to be sent: not even its kernel does."""
+    def _is_stuck(self, now: float, seconds: float) -> bool:
+        """Whether the client takes nothing of what is to be sent, not even its kernel does; or next to nothing."""
         unsent = self.transport.get_write_buffer_size()
         if not unsent:
             self._progress = None
             return False
-        promised = None if self._running is None else self._running.expected_content_length
-        progress = (unsent, promised, self._unacknowledged())
+        promised = 0 if self._running is None else self._running.expected_content_length
+        in_kernel = self._unacknowledged()
+        progress = (unsent, promised, in_kernel)
+        untaken = unsent + promised + in_kernel
+        if self._progress is None:
+            self._send_pace = Pace(self.limits.least_rate, 2 * self.limits.send_seconds)
+            self._untaken = untaken
+        taken, self._untaken = max(0, self._untaken - untaken), untaken
         if progress != self._progress:
             self._progress, self._moved = progress, now
-        return now - self._moved > self.limits.send_seconds
+        keeps_up = self._send_pace.keeps_up(taken, seconds)
+        return now - self._moved > self.limits.send_seconds or not keeps_up
 
     def _reset(self) -> None:
         """End it, and drop what the kernel still holds of the answer: for a client that takes nothing it would keep

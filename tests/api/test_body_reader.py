@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.body_reader import MIN_BYTES, read_into
-from app.api.limits import Limits, was_too_slow
+from app.api.limits import Limits, why_cut
 from app.api.protocol import protocol
 from app.api.unread import Unread
 
@@ -48,7 +48,7 @@ class Reading:
                 seen["timeouts"] += 1
                 continue
             if message["type"] == "http.disconnect":
-                seen["ended"] = "too slow" if was_too_slow(scope) else "gone"
+                seen["ended"] = "too slow" if why_cut(scope) else "gone"
                 return
             body = message["body"]
             hasher.update(body)

@@ -35,7 +35,7 @@ async def served(app: FastAPI) -> AsyncIterator[tuple[httpx.AsyncClient, Service
     """``app`` in this process, so that a test can take its threads away."""
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
     ):
         yield http, app.state.services
 

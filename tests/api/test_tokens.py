@@ -315,7 +315,7 @@ def test_a_body_is_not_read_before_the_caller_is_judged(guarded: Guarded) -> Non
         token = guarded.tokens[credential]
         with socket.create_connection(("127.0.0.1", guarded.server.port), timeout=60) as connection:
             connection.sendall(
-                f"POST /v1/models/{OURS}/there/checkpoints HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+                f"POST /v1/models/{OURS}/there/checkpoints HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
                 f"Authorization: Bearer {token}\r\nExpect: 100-continue\r\n\r\n".encode()
             )
             assert connection.recv(65536).startswith(b"HTTP/1.1 403")

@@ -124,10 +124,16 @@ def _raw(server: Server, head: str, body: bytes, *, shut: bool = True) -> bytes:
 
 def test_a_body_that_ends_early_leaves_nothing_behind(server: Server, checkpoints: str) -> None:
     file = general()
-    _raw(server, f"POST {checkpoints} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(file)}", file[: len(file) // 2])
+    _raw(
+        server,
+        f"POST {checkpoints} HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: {len(file)}",
+        file[: len(file) // 2],
+    )
     assert nothing_is_left(server, checkpoints)
     chunk = b"%x\r\n%s\r\n" % (len(file), file)
-    _raw(server, f"POST {checkpoints} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked", chunk)  # no last chunk
+    _raw(
+        server, f"POST {checkpoints} HTTP/1.1\r\nHost: a.localhost\r\nTransfer-Encoding: chunked", chunk
+    )  # no last chunk
     assert nothing_is_left(server, checkpoints)
 
 
@@ -140,7 +146,7 @@ def test_a_form_that_ends_early_leaves_nothing_behind(server: Server, http: http
 
 
 def test_what_is_wrong_with_the_address_is_said_before_the_body_is_asked_for(server: Server) -> None:
-    head = "Host: x\r\nContent-Length: 1000000000\r\nExpect: 100-continue"
+    head = "Host: a.localhost\r\nContent-Length: 1000000000\r\nExpect: 100-continue"
     for path in ("/v1/models/a/b/checkpoints?epcoh=3", "/v1/models/a/-b/checkpoints", "/v1/models/a/b/nowhere"):
         answer = _raw(server, f"PUT {path} HTTP/1.1\r\n{head}", b"", shut=False)
         assert b"100 Continue" not in answer
@@ -185,7 +191,7 @@ def test_an_upload_in_flight_is_gone_after_a_crash(fresh_server: StartServer) ->
     server = fresh_server()
     file = general()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        head = f"POST /v1/models/a/b/checkpoints HTTP/1.1\r\nHost: x\r\nContent-Length: {len(file)}\r\n\r\n"
+        head = f"POST /v1/models/a/b/checkpoints HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: {len(file)}\r\n\r\n"
         connection.sendall(head.encode() + file[:-1])
         deadline = time.monotonic() + 10
         while not any((server.data_dir / "spool").iterdir()) and time.monotonic() < deadline:

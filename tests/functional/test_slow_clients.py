@@ -145,6 +145,36 @@ def test_a_body_that_takes_long_but_never_stalls_is_taken(impatient: Server) -> 
         assert http.get(f"{answer.headers['Location']}/original").content == data
 
 
+def test_a_body_that_trickles_is_a_408_and_leaves_nothing(impatient: Server) -> None:
+    """It never pauses for long, and would hold its place for days."""
+    with connected(impatient) as connection, impatient.client() as http:
+        connection.sendall(post("/v1/models/slow/trickling/checkpoints", "Content-Length: 1000000", body=b"PK\3\4"))
+        with dripping([connection]):
+            status, body = answer_on(connection)
+        assert http.get("/v1/models/slow/trickling").status_code == 404
+    assert (status, json.loads(body)["code"]) == (408, "request-timeout")
+    assert "1,024 bytes a second" in json.loads(body)["detail"]
+    assert_soon(lambda: not list((impatient.data_dir / "spool").iterdir()))
+
+
+def test_a_long_body_that_trickles_past_the_parser_is_a_408(impatient: Server) -> None:
+    with connected(impatient) as connection:
+        began = post("/v1/models/slow/past/checkpoints", "Content-Length: 9000000", body=b"PK\3\4")
+        connection.sendall(began)
+        connection.sendall(bytes(1000))
+        with dripping([connection]):
+            assert answer_on(connection)[0] == 408
+
+
+def test_a_client_that_takes_a_trickle_is_cut_off(impatient: Server, large: str) -> None:
+    with deaf(impatient, large) as connection:
+        deadline = time.monotonic() + 60
+        while not all_ended([connection]):
+            assert time.monotonic() < deadline
+            connection.recv(16)  # so that it moves, if only just
+            time.sleep(PATIENCE / 10)
+
+
 def test_a_client_that_takes_little_at_a_time_gets_it_all(impatient: Server, large: str) -> None:
     taken = 0
     with impatient.client() as http, http.stream("GET", large) as answer:

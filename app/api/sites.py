@@ -1,0 +1,101 @@
+"""Which Host a server answers to, and which web pages may write: the rules, on plain text.
+
+A browser lets any page send requests to any address, this machine's too. Two facts of a request tell a page from a
+client: its Host, which is the page's own where its name was made to resolve to us (DNS rebinding), and its Origin and
+Sec-Fetch-Site, which a page can't choose.
+"""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()*+,;=%-]+)(?::([0-9]{0,5}))?", re.ASCII)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_OWN = frozenset({"same-origin", "none"})
+"""Values of Sec-Fetch-Site: a page of this very server, or the user's own doing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The value of a Host header. ``port`` is empty where none is given."""
+
+    name: str
+    port: str
+
+    @property
+    def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """None for a name."""
+        bare = self.name.removeprefix("[").removesuffix("]")
+        try:
+            found = ipaddress.ip_address(bare)
+        except ValueError:
+            return None
+        if (found.version == 6) != self.name.startswith("["):
+            return None
+        return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it names this machine, whoever resolves it (RFC 6761 for ``localhost``)."""
+        if self.address is not None:
+            return self.address.is_loopback
+        return self.name == "localhost" or self.name.endswith(".localhost")
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.port}" if self.port else self.name
+
+
+def parse_host(given: Sequence[str], http_version: str) -> Host | None:
+    """The one Host of a request; None where HTTP/1.0 leaves it out. Raises ValueError with what is wrong."""
+    if not given and http_version == "1.0":
+        return None
+    if len(given) != 1:
+        raise ValueError(f"A request has exactly one Host; this one has {len(given) or 'none'}.")
+    match = _HOST.fullmatch(given[0].strip().lower())
+    if match is None:
+        raise ValueError("The Host is not a name or an address, with or without a port.")
+    return Host(match[1].removesuffix("."), match[2] or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """The names of this server, and the web pages it lets in.
+
+    ``hosts`` are as they were given: a name stands for every port. ``any_address``: an address as Host is as good as a
+    name, because nobody can make it resolve to another machine.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    any_address: bool = False
+
+    def answers_to(self, host: Host) -> bool:
+        """Whether a page of another site can't have this Host."""
+        if host.is_loopback or (self.any_address and host.address is not None):
+            return True
+        return host.name in self.hosts or str(host) in self.hosts
+
+    def is_foreign(self, host: Host | None, origin: str | None, fetch_site: str | None) -> bool:
+        """Whether a request comes from a web page that is neither this server's nor let in.
+
+        Either header is enough to tell. A page on another port of this machine is another site too.
+        """
+        if origin is not None and self.lets_in(origin):
+            return False
+        if fetch_site is not None and fetch_site.strip().lower() not in _OWN:
+            return True
+        return origin is not None and not _is_of(origin, host)
+
+    def lets_in(self, origin: str) -> bool:
+        return origin.lower() in self.origins
+
+
+def _is_of(origin: str, host: Host | None) -> bool:
+    """Whether a page of ``origin`` was loaded from ``host``. A proxy may speak TLS for us: any scheme will do."""
+    scheme, _, authority = origin.lower().partition("://")
+    match = _HOST.fullmatch(authority)
+    if match is None or host is None or scheme not in _DEFAULT_PORTS:
+        return False
+    default = _DEFAULT_PORTS[scheme]
+    return (match[1], match[2] or default) == (host.name, host.port or default)
