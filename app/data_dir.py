@@ -12,7 +12,9 @@ from .store.files import make_folder
 LOCK = "lock"
 CATALOG = "catalog.sqlite3"
 
-_OWN = re.compile(rf"{LOCK}|reserve|server-id|spool|partial|packs|metrics|{re.escape(CATALOG)}(-[a-z]+)?|lost\+found")
+_OWN = re.compile(
+    rf"{LOCK}|server-id|stateroom-reserve|spool|partial|packs|metrics|{re.escape(CATALOG)}(-[a-z]+)?|lost\+found"
+)
 
 
 def claim(folder: Path, *, durable: bool) -> None:

@@ -130,8 +130,18 @@ class DamagedBlob(StoreError):
     code = "damaged-blob"
 
 
+HOW_TO_FREE = (
+    "Delete checkpoints: a sweep frees their bytes when their grace is over, `stateroom-server sweep --grace 0` at once"
+)
+
+
 class StorageFull(StoreError):
+    """Its text goes on with what to do."""
+
     code = "storage-full"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(f"{detail}. {HOW_TO_FREE}.", code=code)
 
 
 class MissingBlobs(StateroomError):

@@ -23,7 +23,7 @@ from .deliver.service import Deliver
 from .ingest import Ingest
 from .memory_budget import MemoryBudget
 from .settings import Settings
-from .store import LocalPackStore, Partials, Spool
+from .store import LocalPackStore, Partials, Room, Spool
 from .upkeep.fsck import Fsck
 from .upkeep.incoming import Incoming, look_for_left
 from .upkeep.leftovers import start_afresh
@@ -44,16 +44,25 @@ def incoming_of(settings: Settings) -> Incoming:
     return Incoming(settings.spool_folder, settings.partial_folder)
 
 
+def room_of(settings: Settings) -> Room:
+    """On the devices that are there; the database's is the first, and the store's the last."""
+    reserve = settings.reserve_file
+    folders = (reserve.parent, settings.spool_folder, settings.partial_folder, settings.store_folder)
+    there = [folder for folder in folders if folder.is_dir()]
+    return Room(*there, reserve=reserve if reserve.parent.is_dir() else None, size=settings.reserve)
+
+
 @contextmanager
 def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
     """All parts of a server, on a catalog that is migrated already; closed in the reverse order."""
     with ExitStack() as stack:
         catalog = Catalog(settings.catalog_url, durable=settings.durable)
         stack.callback(catalog.close)
-        store = LocalPackStore(settings.store_folder, durable=settings.durable)
-        spool = Spool(settings.spool_folder)
+        room = room_of(settings)
+        store = LocalPackStore(settings.store_folder, durable=settings.durable, room=room)
+        spool = Spool(settings.spool_folder, room)
         stack.callback(spool.close)
-        partials = Partials(settings.partial_folder, durable=settings.durable)
+        partials = Partials(settings.partial_folder, durable=settings.durable, room=room)
         ingest = Ingest(catalog, store, spool, partials)
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store)
@@ -63,6 +72,7 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
                 catalog,
                 store,
                 incoming_of(settings),
+                room,
                 settings.grace,
                 settings.sweep_interval,
                 lambda swept: metrics.swept.inc(max(0, swept.freed_bytes)),
@@ -72,7 +82,7 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         access = Access(catalog, token)
         intake = Intake(settings.max_uploads, settings.max_upload_bytes)
         streams = Streams(metrics.streams, MemoryBudget(settings.memory))
-        yield Services(catalog, store, ingest, deliver, metrics, streams, access, intake)
+        yield Services(catalog, store, ingest, deliver, metrics, streams, access, intake, room)
 
 
 def sites_of(settings: Settings) -> Sites:
@@ -104,7 +114,7 @@ def migrate(settings: Settings) -> None:
     if settings.database_url is None:
         claim(settings.data_dir, durable=settings.durable)
     with closing(Catalog(settings.catalog_url)) as catalog:
-        catalog.migrate()
+        room_of(settings).freeing(catalog.migrate)
 
 
 def prepare(settings: Settings) -> None:
@@ -112,15 +122,23 @@ def prepare(settings: Settings) -> None:
 
     Only for a process that holds the data dir. Raises StateroomError where the database holds no catalog.
     """
+    with closing(Spool(settings.spool_folder)) as spool:
+        spool.clear()  # before anything is written: the disk may be full of it
+    Partials(settings.partial_folder, durable=settings.durable)
+    room = room_of(settings)
+    room.freeing(lambda: _prepare(settings))
+    room.make_reserve(anew=True)
+
+
+def _prepare(settings: Settings) -> None:
     with ExitStack() as stack:
         catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
         if settings.on_sqlite:
             catalog.migrate()
         catalog.ping()
         store = LocalPackStore(settings.store_folder, durable=settings.durable)
-        spool = stack.enter_context(closing(Spool(settings.spool_folder)))
         moment = Moment.at(datetime.now(UTC), settings.grace)
-        start_afresh(catalog, store, spool, moment, alone=settings.alone)
+        start_afresh(catalog, store, moment, alone=settings.alone)
         look_for_left(catalog, incoming_of(settings), moment, remove=True)
 
 
@@ -136,15 +154,19 @@ def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> 
     with _what_is_there(settings) as (catalog, store):
         if dry_run:
             return foresee(catalog, store, incoming_of(settings), settings.grace)
-        shift = Shift(catalog, lambda: False)
-        if not shift.begin():
-            on_wait()
-            while not shift.begin():
-                time.sleep(ASKED_EVERY)
-        try:
-            return sweep_once(catalog, store, incoming_of(settings), settings.grace, shift.go_on)
-        finally:
-            shift.end()
+        room, shift = room_of(settings), Shift(catalog, lambda: False)
+
+        def work() -> Swept:
+            if not shift.begin():
+                on_wait()
+                while not shift.begin():
+                    time.sleep(ASKED_EVERY)
+            try:
+                return sweep_once(catalog, store, incoming_of(settings), settings.grace, shift.go_on, room)
+            finally:
+                shift.end()
+
+        return room.freeing(work)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from .api.metrics import Metrics, drop_live, is_metrics_file
 from .api.protocol import LimitedProtocol, protocol
 from .data_dir import LOCK, claim
 from .errors import StateroomError
-from .main import create_app, prepare
+from .main import create_app, prepare, room_of
 from .memory import collect_seldom, keep_freed_memory
 from .private import FILE
 from .scheduling import take_short_turns
@@ -110,7 +110,8 @@ def _supervise(settings: Settings, listener: socket.socket) -> None:
     metrics = _empty_folder(settings.data_dir.resolve() / "metrics")
 
     def work(number: int, ready: Callable[[], None]) -> None:
-        _run(settings, listener, Metrics(metrics, number), ready)
+        counted = room_of(settings).freeing(lambda: Metrics(metrics, number))
+        _run(settings, listener, counted, ready)
 
     collect_seldom()
     Supervisor(
@@ -182,7 +183,8 @@ def _say_ready(listener: socket.socket) -> None:
     """The port is known only now when 0 was asked for."""
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
-    print(f"Stateroom is ready on http://{address}:{port}", flush=True)  # noqa: T201 - the one line it prints
+    with suppress(OSError):  # it may go to a file, on a disk that is full
+        print(f"Stateroom is ready on http://{address}:{port}", flush=True)  # noqa: T201 - the one line it prints
 
 
 def _empty_folder(folder: Path) -> Path:

@@ -21,7 +21,8 @@ class Settings(BaseSettings):
     ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``server_token`` is all-powerful.
     ``grace`` is how many seconds the bytes of what was deleted stay; every ``sweep_interval`` seconds those whose grace
     is over go (0: never). At most ``max_uploads`` are taken in at once by each worker, each of at most
-    ``max_upload_bytes``; ``memory`` is how many bytes each worker lets requests hold at once. A request's head has
+    ``max_upload_bytes``; ``memory`` is how many bytes each worker lets requests hold at once, and
+    ``reserve`` how many bytes of the disk uploads leave to what frees others (None: by its size). A request's head has
     ``head_seconds`` to come, a body may pause for ``body_seconds``, a client may take nothing of an answer for
     ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or less). Transfers that run when
     the server is told to stop have ``drain_seconds`` to end. Without tokens a server answers to ``allowed_hosts``
@@ -46,6 +47,7 @@ class Settings(BaseSettings):
     max_uploads: Annotated[int, Field(ge=1)] = 64
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
     memory: Annotated[ByteSize, Field(ge=64 * 1024**2)] = ByteSize(1024**3)
+    reserve: Annotated[ByteSize, Field(ge=0)] | None = None
     head_seconds: Annotated[float, Field(gt=0)] = 10.0
     body_seconds: Annotated[float, Field(gt=0)] = 30.0
     send_seconds: Annotated[float, Field(gt=0)] = 60.0
@@ -128,6 +130,12 @@ class Settings(BaseSettings):
     def partial_folder(self) -> Path:
         """Where uploads arrive in parts."""
         return self.data_dir.resolve() / "partial"
+
+    @property
+    def reserve_file(self) -> Path:
+        """Beside the database where that is a file, which cannot free anything on a full disk without room to write."""
+        folder = Path(self.catalog_url.removeprefix("sqlite:///")).parent if self.on_sqlite else self.data_dir.resolve()
+        return folder / "stateroom-reserve"
 
     @property
     def open_to_others(self) -> bool:

@@ -44,12 +44,15 @@ def opened_catalog(settings: Settings, *, make: bool = False) -> Iterator["Catal
         raise StateroomError(f"there is no catalog at {settings.catalog_url}: is it the data dir of the server?")
     from .catalog import Catalog  # noqa: PLC0415 - a wrong option is answered before the database's libraries are loaded
     from .data_dir import claim  # noqa: PLC0415 - as above
+    from .store import Room  # noqa: PLC0415 - as above
 
     if settings.database_url is None:
         claim(settings.data_dir, durable=settings.durable)
     with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
         if settings.on_sqlite:
-            catalog.migrate()
+            reserve = settings.reserve_file
+            # On a full disk too a token can be revoked.
+            Room(reserve.parent, reserve=reserve, size=settings.reserve).freeing(catalog.migrate)
         catalog.ping()
         yield catalog
 

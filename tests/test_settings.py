@@ -33,6 +33,9 @@ def test_everything_lies_in_the_data_dir_unless_told_otherwise(tmp_path: Path) -
     assert settings.catalog_url == f"sqlite:///{tmp_path}/catalog.sqlite3"
     assert settings.store_folder == tmp_path
     assert settings.spool_folder == tmp_path / "spool"
+    assert settings.reserve_file == tmp_path / "stateroom-reserve"
+    assert Settings(database_url="sqlite:////srv/catalog.db").reserve_file == Path("/srv/stateroom-reserve")
+    assert Settings(data_dir=tmp_path, database_url="postgresql://x/y").reserve_file == settings.reserve_file
     elsewhere = Settings(data_dir=tmp_path, store_url="file:///mnt/big%20disk")
     assert elsewhere.store_folder == Path("/mnt/big disk")
 

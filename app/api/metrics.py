@@ -17,11 +17,17 @@ from prometheus_client.registry import Collector
 
 from ..catalog import Catalog
 from ..catalog.totals import Totals, totals
+from ..private import FILE
+from ..store import Room
+from ..store.failures import translated
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The buckets of request durations: metadata takes milliseconds, a transfer minutes."""
 
 _FILE = re.compile(r"(counter|gauge_[a-z]+|histogram)_[0-9]+\.db", re.ASCII)
+_KINDS = ("counter", "gauge_livesum", "histogram")
+_FILE_SIZE = 1024 * 1024
+"""As prometheus_client begins a file, which is some thousands of figures."""
 
 COUNTED_EVERY = 30.0
 """Seconds that the totals of the catalog are good for: counting millions of blobs takes a while."""
@@ -30,12 +36,14 @@ COUNTED_EVERY = 30.0
 class Metrics:
     """The figures of one process; with a ``folder``, of worker ``number`` among those that share it.
 
-    A process makes one: with a folder, prometheus_client is told for the whole process where to count.
+    A process makes one: with a folder, prometheus_client is told for the whole process where to count. Raises
+    StorageFull.
     """
 
     def __init__(self, folder: Path | None = None, number: int = 0) -> None:
         self._folder = folder
         if folder is not None:
+            _allocate(folder, number)
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
             values.ValueClass = values.MultiProcessValue(lambda: number)
         self._registry = own = CollectorRegistry()
@@ -63,7 +71,7 @@ class Metrics:
         self._totals: Totals | None = None
         self._counted_at = 0.0
 
-    def text(self, catalog: Catalog) -> bytes:
+    def text(self, catalog: Catalog, room: Room) -> bytes:
         """All figures in the text format of Prometheus, those of the store among them. Blocks."""
         registry = CollectorRegistry()
         if self._folder is None:
@@ -71,6 +79,7 @@ class Metrics:
         else:
             MultiProcessCollector(registry, str(self._folder))
         registry.register(_OfTheStore(self._counted(catalog)))
+        registry.register(_OfTheDisks(room))
         return generate_latest(registry)
 
     def _counted(self, catalog: Catalog) -> Totals:
@@ -95,9 +104,37 @@ class _OfTheStore(Collector):
             yield GaugeMetricFamily(name, text, value)
 
 
+class _OfTheDisks(Collector):
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        free = self._room.free()
+        family = GaugeMetricFamily("stateroom_disk_free_bytes", "Bytes that are free", labels=("device",))
+        family.add_metric(["data"], free[0].nbytes)
+        family.add_metric(["store"], free[-1].nbytes)
+        yield family
+        yield GaugeMetricFamily(
+            "stateroom_reserve_bytes", "Bytes kept for deleting; 0 while the disk is full", self._room.reserve_held
+        )
+
+
 def is_metrics_file(name: str) -> bool:
     """Whether workers count into a file of this name."""
     return _FILE.fullmatch(name) is not None
+
+
+def _allocate(folder: Path, number: int) -> None:
+    """Make the files that worker ``number`` counts into, with every byte on the disk. They are mapped into memory, and
+    a page that a full disk has no room for would end the process. Raises StorageFull.
+    """
+    for kind in _KINDS:
+        with translated("making files to count in"):
+            fd = os.open(folder / f"{kind}_{number}.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE)
+            try:
+                os.posix_fallocate(fd, 0, _FILE_SIZE)
+            finally:
+                os.close(fd)
 
 
 def drop_live(folder: Path, number: int) -> None:

@@ -18,7 +18,7 @@ from ..catalog.idempotency import find
 from ..deliver.service import Deliver
 from ..ingest import Fields, Ingest, SpooledUpload
 from ..memory_budget import MemoryBudget
-from ..store.pack_store import PackStore
+from ..store import PackStore, Room
 from ..values.checkpoint import Checkpoint, ModelName
 from .access import Access
 from .intake import Intake
@@ -64,6 +64,7 @@ class Services:
     streams: Streams
     access: Access
     intake: Intake
+    room: Room
     plan_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PLAN_THREADS))
     commit_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(COMMIT_THREADS))
 

@@ -5,9 +5,11 @@ are learned while it is sent, and computed only where a range begins behind it.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ..catalog import checksums
 from ..catalog.catalog import Catalog
+from ..errors import StorageFull
 from ..store.digests import crc32
 from ..values.conversion import Conversion
 from ..values.span import Span
@@ -48,8 +50,9 @@ class Checksums:
         self._put([self._kept(self._name(one.source, one), one.source, value) for one, value in learned.items()])
 
     def _put(self, rows: Sequence[checksums.Checksum]) -> None:
+        """What cannot be kept for want of room is computed again: nothing that is downloaded depends on it."""
         for start in range(0, len(rows), AT_ONCE):
-            with self._catalog.write() as session:
+            with suppress(StorageFull), self._catalog.write() as session:
                 checksums.put(session, self._namespace, rows[start : start + AT_ONCE])
 
     def _kept(self, name: str, span: Span, value: int) -> checksums.Checksum:

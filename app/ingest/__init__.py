@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ..catalog import Catalog
@@ -47,10 +48,12 @@ class Ingest:
         NotACheckpoint (nothing came), StoreError (StorageFull), and what of our errors ``body`` raises. Then, and
         when it is cancelled, nothing of the upload is kept.
         """
-        if expected_size is not None:
-            await asyncio.to_thread(self._spool.check_room, expected_size)
+        async with self._spool.room.promised(expected_size or 0) as promise:
+            return await self._receive(body, expected_size, promise.kept)
+
+    async def _receive(self, body: Body, expected_size: int | None, on_stored: Callable[[int], None]) -> SpooledUpload:
         name = new_name()
-        arrival = Arrival(lambda: self._open(name))
+        arrival = Arrival(lambda: self._open(name), on_stored)
         try:
             file = await receive(body, arrival, expected_size)
         except BaseException:

@@ -81,15 +81,17 @@ class Negotiated:
 
     def begin(self, model: ModelName, split: Split, original: bool) -> Progress:
         """Announce an upload, or the same again; what of it is missing. Raises StorageFull where there is no room."""
+        announced = split.to_bytes()
+        self._partials.room.check(len(announced))
         with self._catalog.write() as w:
-            upload_id = uploads.begin(w, new_name(), model, split.to_bytes(), original)
+            upload_id = uploads.begin(w, new_name(), model, announced, original)
         if not self._partials.holds(upload_id):
             with self._catalog.write() as w:
                 uploads.forget_parts(w, upload_id)
             self._partials.create(upload_id, split.size)
         progress = self.progress(model, upload_id)
         try:
-            self._partials.check_room(progress.nbytes)
+            self._partials.room.check(progress.nbytes)
         except StorageFull:
             self._forget(upload_id)
             raise
@@ -116,6 +118,10 @@ class Negotiated:
 
         Raises InvalidRequest ``digest-mismatch``, IncompleteUpload, StoreError, Gone ``upload-gone``.
         """
+        async with self._partials.room.promised(upload.split.length(numbers)):
+            await self._receive(upload, numbers, body)
+
+    async def _receive(self, upload: Upload, numbers: range, body: Body) -> None:
         loop = asyncio.get_running_loop()
         file = await loop.run_in_executor(None, self._partials.open, upload.id)
         try:

@@ -43,13 +43,14 @@ class Arrival:
     nobody may touch the file before ``settle`` has returned.
 
     It comes in batches: while some are hashed and written, the next one fills. What of them nothing was read into takes
-    no memory.
+    no memory. ``on_stored`` is told how many bytes each batch had, when it is in the file.
     """
 
-    def __init__(self, open_file: Callable[[], SpoolFile]) -> None:
+    def __init__(self, open_file: Callable[[], SpoolFile], on_stored: Callable[[int], None]) -> None:
         self._batches = [memoryview(mmap(-1, BATCH_SIZE)) for _ in range(BATCHES)]
         self._opening = asyncio.get_running_loop().run_in_executor(None, open_file)
-        self._storing: deque[asyncio.Future[Any]] = deque()
+        self._on_stored = on_stored
+        self._storing: deque[tuple[int, asyncio.Future[Any]]] = deque()
 
     @property
     def batch(self) -> memoryview:
@@ -62,7 +63,7 @@ class Arrival:
         """
         file = await asyncio.shield(self._opening)
         calls = file.put(self.batch[:count])
-        self._storing.append(asyncio.gather(*map(asyncio.wrap_future, calls), return_exceptions=True))
+        self._storing.append((count, asyncio.gather(*map(asyncio.wrap_future, calls), return_exceptions=True)))
         self._batches.append(self._batches.pop(0))
         if len(self._storing) == BATCHES:
             await self._stored()
@@ -75,15 +76,18 @@ class Arrival:
 
     async def settle(self) -> SpoolFile | None:
         """Wait until no thread touches the file any more, whatever came of it. None: it was never opened."""
-        await asyncio.gather(self._opening, *self._storing, return_exceptions=True)
+        storing = (calls for _, calls in self._storing)
+        await asyncio.gather(self._opening, *storing, return_exceptions=True)
         return None if self._opening.exception() else self._opening.result()
 
     async def _stored(self) -> None:
         """Wait for the oldest batch."""
-        for error in await asyncio.shield(self._storing[0]):
+        count, calls = self._storing[0]
+        for error in await asyncio.shield(calls):
             if error is not None:
                 raise error
         self._storing.popleft()
+        self._on_stored(count)
 
 
 async def receive(body: Body, arrival: Arrival, expected_size: int | None) -> SpoolFile:

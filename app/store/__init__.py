@@ -4,6 +4,7 @@ from .local import LocalPackStore
 from .open_file import OpenFile
 from .pack_store import PackStore, StoredPack
 from .partial import PartialFile, Partials
+from .room import Room
 from .spool import Spool, SpoolFile
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "PackStore",
     "PartialFile",
     "Partials",
+    "Room",
     "Spool",
     "SpoolFile",
     "StoredPack",

@@ -14,6 +14,7 @@ from .failures import translated
 from .files import Buffer, copy_spans, make_folder, opened, sync_folder, write_all
 from .keys import PACKS, name_in, pack_key, part_key
 from .pack_store import StoredPack
+from .room import Room
 from .windows import read_window
 
 
@@ -27,9 +28,10 @@ class LocalPackStore:
     run as different users: then it may read packs, and remove them.
     """
 
-    def __init__(self, root: Path, *, durable: bool, make: bool = True) -> None:
+    def __init__(self, root: Path, *, durable: bool, make: bool = True, room: Room | None = None) -> None:
         self._root = root
         self._durable = durable
+        self._room = room or Room(root)
         self._folders: set[Path] = set()
         self._group: int | None = None
         if not make:
@@ -68,10 +70,11 @@ class LocalPackStore:
             try:
                 with opened(source, os.O_RDONLY) as read, opened(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as write:
                     self._share(write)
-                    copy_spans(read, write, spans)
+                    with self._room.growing(sum(span.length for span in spans)):
+                        copy_spans(read, write, spans)
                     self._sync(write)
                 self._publish(part, name)
-            except OSError:
+            except (OSError, StoreError):
                 part.unlink(missing_ok=True)
                 raise
 
@@ -153,13 +156,15 @@ class LocalPackStore:
 
     def _share_folder(self, folder: Path) -> None:
         if self._group is not None:
-            os.chown(folder, -1, self._group)
-            folder.chmod(FOLDER | stat.S_ISGID | stat.S_IRWXG)
+            with suppress(PermissionError):  # it is no group of this user's
+                os.chown(folder, -1, self._group)
+                folder.chmod(FOLDER | stat.S_ISGID | stat.S_IRWXG)
 
     def _share(self, fd: int) -> None:
         if self._group is not None:
-            os.fchown(fd, -1, self._group)
-            os.fchmod(fd, FILE | stat.S_IRGRP)
+            with suppress(PermissionError):
+                os.fchown(fd, -1, self._group)
+                os.fchmod(fd, FILE | stat.S_IRGRP)
 
     def _sync(self, fd: int) -> None:
         if self._durable:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..values.span import Span
 from .failures import translated
 from .files import Buffer, copy_spans, write_all
+from .room import Room
 from .windows import read_window
 
 
@@ -14,25 +15,28 @@ class OpenFile:
     """A file at ``path``, open as ``fd`` with its position at its end. Not for several threads at once, but for one
     after another.
 
-    ``size`` counts all bytes in the file.
+    ``size`` counts all bytes in the file. What is added has to find room in ``room``, or is StorageFull.
     """
 
-    def __init__(self, path: Path, fd: int, size: int) -> None:
+    def __init__(self, path: Path, fd: int, size: int, room: Room) -> None:
         self.path = path
+        self._room = room
         self.size = size
         self._fd = fd
 
     def append(self, data: Buffer) -> Span:
         """Add bytes, and tell where they lie."""
-        with translated("writing an upload"):
+        length = memoryview(data).nbytes
+        with translated("writing an upload"), self._room.growing(length):
             write_all(self._fd, data)
-        return self._grown(memoryview(data).nbytes)
+        return self._grown(length)
 
     def append_spans(self, spans: Sequence[Span]) -> Span:
         """Add copies of ``spans`` of this very file, one after another, and tell where they lie."""
-        with translated("writing an upload"):
+        length = sum(span.length for span in spans)
+        with translated("writing an upload"), self._room.growing(length):
             copy_spans(self._fd, self._fd, spans)
-        return self._grown(sum(span.length for span in spans))
+        return self._grown(length)
 
     def read(self, span: Span) -> memoryview:
         """The bytes of ``span``, as ``PackStore.read`` gives them; from several threads at once, if need be."""

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import Conflict, Gone, StorageFull
+from ..errors import Conflict, Gone
 from ..private import FILE
 from ..values.span import Span
 from .failures import translated
 from .files import Buffer, copy_spans, make_folder, opened_folder, own_files
 from .keys import checked, is_new_name
 from .open_file import OpenFile
+from .room import Room
 
 _CANNOT_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -34,7 +35,7 @@ class PartialFile(OpenFile):
     def write(self, spans: Sequence[Span], data: Buffer) -> None:
         """Put verified bytes into their places, one span after another."""
         view, start = memoryview(data), 0
-        with translated("writing an upload"):
+        with translated("writing an upload"), self._room.growing(len(view)):
             for span in spans:
                 position, end = span.start, start + span.length
                 while start < end:
@@ -93,7 +94,9 @@ class PartialFile(OpenFile):
         fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            copy_spans(self._fd, fd, [Span(0, os.fstat(self._fd).st_size)])
+            size = os.fstat(self._fd).st_size
+            with self._room.growing(size):
+                copy_spans(self._fd, fd, [Span(0, size)])
             copy.rename(self.path)
         except BaseException:
             os.close(fd)
@@ -104,9 +107,13 @@ class PartialFile(OpenFile):
 
 
 class Partials:
-    """The folder of a server's uploads that arrive in parts; it is made if it is not there."""
+    """The folder of a server's uploads that arrive in parts; it is made if it is not there.
 
-    def __init__(self, folder: Path, *, durable: bool) -> None:
+    Without ``room`` they may take all there is.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool, room: Room | None = None) -> None:
+        self.room = room or Room(folder)
         self._folder = folder
         self._durable = durable
         with translated("making the folder of partial uploads"):
@@ -126,13 +133,6 @@ class Partials:
             finally:
                 os.close(fd)
 
-    def check_room(self, size: int) -> None:
-        """Raises StorageFull if the device says now that it will not hold ``size`` more bytes."""
-        with translated("looking for room"):
-            device = os.statvfs(self._folder)
-        if size > device.f_bavail * device.f_frsize:
-            raise StorageFull(f"there is no room left for the {size:,} bytes of the upload")
-
     def holds(self, name: str) -> bool:
         with translated("looking at an upload's file"):
             return self._path(name).exists()
@@ -145,7 +145,7 @@ class Partials:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise gone() from None
-            return PartialFile(path, fd, os.fstat(fd).st_size)
+            return PartialFile(path, fd, os.fstat(fd).st_size, self.room)
 
     @contextmanager
     def opened(self, name: str) -> Iterator[PartialFile]:

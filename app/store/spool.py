@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
-from ..errors import StorageFull
 from ..private import FILE
 from ..values.digest import Digest
 from .digests import Hasher
@@ -21,6 +20,7 @@ from .files import Buffer, make_folder, opened_folder, own_files
 from .in_order import InOrder
 from .keys import checked, is_new_name
 from .open_file import OpenFile
+from .room import Room
 
 _WRITERS = 8
 """Uploads that wait for the disk at once."""
@@ -29,9 +29,9 @@ _WRITERS = 8
 class SpoolFile(OpenFile):
     """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` are of what was ``put`` there."""
 
-    def __init__(self, path: Path, writers: Executor, hashers: Executor) -> None:
+    def __init__(self, path: Path, writers: Executor, hashers: Executor, room: Room) -> None:
         with translated("making a spool file"):
-            super().__init__(path, _created(path), 0)
+            super().__init__(path, _created(path), 0, room)
         self._writing = InOrder(writers)
         self._hashing = (InOrder(hashers), InOrder(hashers))
         self._sha256 = hashlib.sha256()
@@ -99,10 +99,11 @@ class Spool:
     """The folder that uploads arrive in; it is made if it is not there. Needs ``close``.
 
     Nothing in it is made durable: an upload that is worth keeping becomes a pack, and the store sees to that. So one
-    that holds nothing new never waits for the disk.
+    that holds nothing new never waits for the disk. Without ``room`` they may take all there is.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, room: Room | None = None) -> None:
+        self.room = room or Room(folder)
         self._folder = folder
         # Pools of their own: these tasks wait for no other, and no hash waits for a disk.
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="spool-write")
@@ -112,14 +113,7 @@ class Spool:
 
     def create(self, name: str) -> SpoolFile:
         """A new empty file. Names are made of [a-z0-9]; one that is taken raises StoreError."""
-        return SpoolFile(self._folder / checked(name), self._writers, self._hashers)
-
-    def check_room(self, size: int) -> None:
-        """Raises StorageFull if the device says now that it will not hold ``size`` more bytes."""
-        with translated("looking for room"):
-            device = os.statvfs(self._folder)
-        if size > device.f_bavail * device.f_frsize:
-            raise StorageFull(f"there is no room left for the {size:,} bytes of the upload")
+        return SpoolFile(self._folder / checked(name), self._writers, self._hashers, self.room)
 
     def clear(self) -> int:
         """Remove what a crash left. Tells how many files that were."""

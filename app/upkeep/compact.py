@@ -39,13 +39,18 @@ MOVES_AT_ONCE = 2_000
 Group = tuple[PackUse, ...]
 
 
-def plan_compaction(uses: Sequence[PackUse]) -> list[Group]:
-    """Which packs become one new pack each time. Pure. Those of which nothing is live are not its business."""
+def plan_compaction(uses: Sequence[PackUse], room: int | None = None) -> list[Group]:
+    """Which packs become one new pack each time. Pure. Those of which nothing is live are not its business.
+
+    With ``room`` no new pack is larger than that many bytes: each group frees more than it takes, so the disk need only
+    hold one. What does not fit waits for a later sweep.
+    """
     groups: list[list[PackUse]] = []
     live = 0
+    most = SHARED_BYTES if room is None else min(SHARED_BYTES, room)
     for use in uses:
-        if 0 < use.live < use.size * MOSTLY_DEAD:
-            if not groups or live + use.live > SHARED_BYTES or len(groups[-1]) == SHARED_PACKS:
+        if 0 < use.live < use.size * MOSTLY_DEAD and (room is None or use.live <= room):
+            if not groups or live + use.live > most or len(groups[-1]) == SHARED_PACKS:
                 groups.append([])
                 live = 0
             groups[-1].append(use)

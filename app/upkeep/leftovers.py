@@ -12,7 +12,7 @@ from itertools import islice
 from ..catalog import Catalog, checkpoints, leases, packs
 from ..catalog.unused import GoOn, Moment
 from ..errors import StoreError
-from ..store import PackStore, Spool
+from ..store import PackStore
 from .shift import SWEEP
 
 _log = logging.getLogger("stateroom.sweep")
@@ -24,14 +24,13 @@ PACKS_AT_ONCE = 100
 """Packs whose rows go in one transaction."""
 
 
-def start_afresh(catalog: Catalog, store: PackStore, spool: Spool, moment: Moment, *, alone: bool) -> None:
-    """What a server does before any upload arrives.
+def start_afresh(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) -> None:
+    """Clean up before any upload arrives.
 
-    The spool is its own, and nobody else writes there. ``alone`` says that no other server shares the catalog: then
+    ``alone`` says that no other server shares the catalog: then
     nobody is at work on anything, so that every lease is over, and every commit. Blobs that a crashed commit has left
     are the sweep's, with those of deleted checkpoints: it knows what grace they have.
     """
-    spool.clear()
     if alone:
         with catalog.write() as w:
             packs.finish_all(w)

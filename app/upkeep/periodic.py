@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..catalog import Catalog, leases
 from ..errors import StateroomError
-from ..store import PackStore
+from ..store import PackStore, Room
 from ..store.keys import new_name
 from .incoming import Incoming
 from .shift import Shift, Stopped
@@ -36,6 +36,7 @@ class PeriodicSweeps:
         catalog: Catalog,
         store: PackStore,
         incoming: Incoming,
+        room: Room,
         grace: float,
         interval: float,
         on_swept: Callable[[Swept], None],
@@ -43,6 +44,7 @@ class PeriodicSweeps:
         self._catalog = catalog
         self._store = store
         self._incoming = incoming
+        self._room = room
         self._grace = grace
         self._interval = interval
         self._on_swept = on_swept
@@ -59,7 +61,8 @@ class PeriodicSweeps:
         while not self._stopping.wait(wait):
             wait = self._interval
             try:
-                self._sweep_if_due()
+                if self._room.freeing(self._is_due):
+                    self._sweep()
             except Stopped:
                 continue
             except StateroomError as error:
@@ -67,15 +70,22 @@ class PeriodicSweeps:
             except Exception:  # noqa: BLE001 - the log is the only one to be told; the next sweep may do better
                 _log.exception("a sweep failed")
 
-    def _sweep_if_due(self) -> None:
+    def _is_due(self) -> bool:
         with self._catalog.write() as w:
             # A little shorter than the interval, so that whoever did it last is not just too early for the next.
-            if not leases.take(w, TURN, new_name(), self._interval * 0.9):
-                return
+            return leases.take(w, TURN, new_name(), self._interval * 0.9)
+
+    def _sweep(self) -> None:
         shift = Shift(self._catalog, self._stopping.is_set)
-        if not shift.begin():
-            return
-        try:
-            self._on_swept(sweep(self._catalog, self._store, self._incoming, self._grace, shift.go_on))
-        finally:
-            shift.end()
+
+        def work() -> Swept | None:
+            if not shift.begin():
+                return None
+            try:
+                return sweep(self._catalog, self._store, self._incoming, self._grace, shift.go_on, self._room)
+            finally:
+                shift.end()
+
+        if (swept := self._room.freeing(work)) is not None:
+            self._on_swept(swept)
+            self._room.make_reserve()

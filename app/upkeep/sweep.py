@@ -15,7 +15,7 @@ from ..catalog.commit import BATCH
 from ..catalog.expired import drop_expired
 from ..catalog.unused import GoOn, Moment
 from ..errors import PackMissing, StoreError
-from ..store import PackStore
+from ..store import PackStore, Room
 from .compact import compact, plan_compaction
 from .incoming import Incoming, look_for_left
 from .leftovers import LONGEST_COMMIT, remove_abandoned
@@ -42,9 +42,11 @@ class Swept:
     damaged: tuple[str, ...] = ()
 
 
-def sweep(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float, go_on: GoOn) -> Swept:
+def sweep(
+    catalog: Catalog, store: PackStore, incoming: Incoming, grace: float, go_on: GoOn, room: Room | None = None
+) -> Swept:
     """Free what has been unused for ``grace`` seconds. ``go_on`` is called every few milliseconds of work, and what it
-    raises ends the sweep there, as does StoreError.
+    raises ends the sweep there, as does StoreError. No more is copied than there is ``room`` for (None: however much).
     """
     began = time.monotonic()
     moment = Moment.at(datetime.now(UTC), grace)
@@ -58,7 +60,8 @@ def sweep(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float, 
     removed, removed_bytes = remove_abandoned(catalog, store, moment, go_on)
 
     with catalog.read() as s:
-        groups = plan_compaction(unused.usage(s, moment))
+        uses = unused.usage(s, moment)
+    groups = plan_compaction(uses, None if room is None else room.free()[-1].nbytes // 2)
     compacted = copied = 0
     damaged: tuple[str, ...] = ()
     for group in groups:

@@ -269,7 +269,7 @@ def test_no_error_tells_what_is_none_of_the_users_business(
 def test_a_catalog_that_is_gone_is_no_404_and_no_stack_trace(fresh_server: StartServer) -> None:
     server = fresh_server()
     with server.client() as http:
-        assert http.get("/readyz").json() == {"status": "ready"}
+        assert http.get("/readyz").json()["status"] == "ready"
     for file in server.data_dir.glob("catalog*"):
         file.write_bytes(b"not a database" * 1000)
     with server.client() as http:

@@ -33,6 +33,14 @@ def test_a_plan_copies_less_than_it_frees_and_no_new_pack_grows_without_bound(us
         assert all(0 < use.live < use.size * MOSTLY_DEAD for use in group)
 
 
+@given(USES, SIZES)
+def test_no_new_pack_is_larger_than_there_is_room_for(uses: list[PackUse], room: int):
+    groups = plan_compaction(uses, room)
+    assert all(sum(use.live for use in group) <= room for group in groups)
+    if uses and room >= sum(use.live for use in uses):
+        assert groups == plan_compaction(uses)
+
+
 def test_what_is_hardly_worth_it_stays_until_several_come_together():
     small = PackUse(1, "small", 300_000, 1_000)
     assert plan_compaction([small] * 3) == []

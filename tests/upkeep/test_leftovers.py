@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,28 +29,35 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
 
 def clean_up(place: Workplace, *, alone: bool = True) -> None:
     """As a server does that has just started."""
-    spool = Spool(place.folder / "spool")
+    with closing(Spool(place.folder / "spool")) as spool:
+        spool.clear()
     moment = Moment.at(datetime.now(UTC), grace=3600)
-    start_afresh(place.catalog, LocalPackStore(place.folder, durable=True), spool, moment, alone=alone)
-    spool.close()
+    start_afresh(place.catalog, LocalPackStore(place.folder, durable=True), moment, alone=alone)
+
+
+def interrupted(place: Workplace) -> SpooledUpload:
+    """An upload that has arrived, of a process that has ended: it has let go of the file."""
+    upload = asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
+    upload.file.close()
+    return upload
 
 
 def test_an_upload_that_was_spooled_and_never_committed_is_removed(place: Workplace):
-    asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
+    interrupted(place)
     assert place.files()
     clean_up(place)
     assert place.contents() == ({}, {})
 
 
 def test_a_pack_that_was_written_and_never_committed_is_removed(place: Workplace):
-    upload = asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
+    upload = interrupted(place)
     place.store.adopt(upload.name, upload.file.path)
     clean_up(place)
     assert place.contents() == ({}, {})
 
 
 def test_a_pack_that_was_being_copied_is_removed(place: Workplace):
-    upload = asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
+    upload = interrupted(place)
     place.store.create(upload.name, upload.file.path, [Span(0, 10)])
     (pack,) = (path for path in place.folder.rglob("*.pack"))
     pack.rename(pack.with_suffix(".part"))
@@ -68,7 +76,7 @@ def test_what_was_committed_stays(place: Workplace):
     data = torch_file({"w": weights(1)})
     checkpoint = place.upload(data)
     before = place.contents()
-    asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
+    interrupted(place)
     clean_up(place)
     assert place.contents() == before
     assert place.original(checkpoint) == data
@@ -84,7 +92,7 @@ def test_cleaning_up_where_nothing_is_left_changes_nothing(place: Workplace):
 
 def sealed(place: Workplace) -> SpooledUpload:
     """An upload whose commit got as far as making its blobs known."""
-    upload = asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
+    upload = interrupted(place)
     place.store.adopt(upload.name, upload.file.path)
     blob = Blob(upload.digest, upload.name, 0, upload.size, 0, bytes(32))
     with place.catalog.write() as w:
@@ -136,7 +144,7 @@ def test_a_pack_that_a_start_gave_up_cannot_be_sealed_any_more(place: Workplace)
 
 
 def test_beside_other_servers_the_spool_is_cleared_and_what_they_may_be_at_work_on_stays(place: Workplace):
-    asyncio.run(place.ingest.receive(Chunks(chunked(bytes(100_000))), None))
+    interrupted(place)
     theirs = sealed(place)
     with place.catalog.write() as w:
         packs.begin(w, "justover", lease_seconds=-1)

@@ -103,6 +103,7 @@ def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = N
 def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
     """Evaluation comes after the save. Everything else is fixed at upload."""
     asked = body.read(CheckpointChange)
+    services.room.check(0)
     with services.catalog.write() as session:
         version = resolve(session, model, ref, run).version
         checkpoint = update(session, model, version, asked.metrics, asked.tags)
@@ -120,6 +121,10 @@ def remove(services: Parts, model: Model, ref: Ref) -> Response:
     """By its number only: what a moving ref names may be another one by now."""
     if not is_fixed(ref):
         raise InvalidRequest(f"{ref!r} may move; delete a checkpoint by its number", code="moving-ref")
-    with services.catalog.write() as session:
-        delete(session, model, resolve(session, model, ref).version)
+
+    def work() -> None:
+        with services.catalog.write() as session:
+            delete(session, model, resolve(session, model, ref).version)
+
+    services.room.freeing(work)
     return Response(status_code=204)

@@ -1,9 +1,11 @@
 """Whether the process is up, and whether it can do its work; public, for a load balancer has no token. And figures."""
 
+from typing import Literal
+
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from ...errors import StateroomError
@@ -21,6 +23,21 @@ class Health(BaseModel):
     status: str
 
 
+class FreeBytes(BaseModel):
+    """On the devices of the data dir and of the store."""
+
+    data: int
+    store: int
+
+
+class Readiness(BaseModel):
+    """``degraded``: what is stored can be read and deleted, and nothing is taken in."""
+
+    status: Literal["ready", "degraded"]
+    uploads: str = Field(description="`accepted`, or `refused: ` and why")
+    free_bytes: FreeBytes
+
+
 @router.get("/healthz", summary="Is the process up?")
 async def healthz() -> Health:
     """It is, if it answers."""
@@ -28,14 +45,20 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", summary="Do the catalog and the store answer?", responses=refusals(503))
-def readyz(services: Parts) -> Health:
-    """503 names the one that does not."""
+def readyz(services: Parts) -> Readiness:
+    """503 names the one that does not. A full disk is no 503: all but uploads go on."""
     for part, ping in (("catalog", services.catalog.ping), ("store", services.store.ping)):
         try:
             ping()
         except StateroomError as error:
             raise HTTPException(503, f"The {part} does not answer: {error.detail}", {"Retry-After": "5"}) from error
-    return Health(status="ready")
+    refusal = services.room.refusal()
+    free = services.room.free()
+    return Readiness(
+        status="degraded" if refusal else "ready",
+        uploads=f"refused: {refusal}" if refusal else "accepted",
+        free_bytes=FreeBytes(data=free[0].nbytes, store=free[-1].nbytes),
+    )
 
 
 @router.get(
@@ -47,5 +70,5 @@ def readyz(services: Parts) -> Health:
 )
 def metrics(services: Parts) -> Response:
     """Of all workers together; what the store holds is counted every half minute."""
-    text = services.metrics.text(services.catalog)
+    text = services.metrics.text(services.catalog, services.room)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -78,6 +78,7 @@ def show(request: Request, services: Parts, model: Model) -> Response:
 def change(request: Request, services: Parts, model: Model, body: Body) -> Response:
     """Set what the ref `best` means."""
     asked = body.read(ModelChange)
+    services.room.check(0)
     with services.catalog.write() as session:
         set_best(session, model, asked.best)
         view = _details(session, model)

@@ -222,5 +222,9 @@ async def commit(request: Request, services: Parts, model: Model, upload_id: Upl
 )
 async def abandon(services: Parts, model: Model, upload_id: UploadId) -> Response:
     """What has arrived of it is removed. One that is left alone goes by itself after a day."""
-    await run_in_threadpool(services.ingest.negotiated.abandon, model, upload_id)
+
+    def work() -> None:
+        services.ingest.negotiated.abandon(model, upload_id)
+
+    await run_in_threadpool(services.room.freeing, work)
     return Response(status_code=204)
