@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 from ._cache import Cache, Entry, Others
 from ._digest import digest_of_blocks
-from ._http import Http, Patience
+from ._http import Http
 from ._layout import Layout, Stored
 from ._pieces import Piece, Place, pieces_of
 from ._ranges import Connection, Range
 from ._receive import SMALL, Receiver, Tally
+from ._retries import Patience
 from ._wire import BROKEN
 
 WORTH_A_FILE = 64 * 1024

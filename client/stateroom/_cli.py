@@ -5,6 +5,7 @@ What was asked for goes to stdout; all else goes to stderr, an error as one line
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import warnings
@@ -18,6 +19,7 @@ from ._cli_commands import cli
 from ._cli_values import FAILED, INTERRUPTED, TERMINATED, exit_code
 from ._errors import StateroomError
 from ._printable import one_line
+from ._retries import LOG
 
 WrongUsage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """click's. Newer versions of typer bring a click of their own, under another name."""
@@ -26,6 +28,8 @@ WrongUsage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__nam
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     signal.signal(signal.SIGTERM, _end)
+    LOG.addHandler(_Complaints())
+    LOG.propagate = False
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: complain(str(message))
         try:
@@ -45,6 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             complain(str(error))
             return FAILED
+
+
+class _Complaints(logging.Handler):
+    """Says what the client logs, such as that it waits for a server: nothing else would until it gives up."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            complain(record.getMessage())
 
 
 def complain(problem: str) -> None:

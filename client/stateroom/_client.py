@@ -14,6 +14,7 @@ from ._errors import InvalidRequest
 from ._http import Http
 from ._model import Model
 from ._progress import ProgressOption
+from ._retries import RETRY_SECONDS
 from ._routes import Routes
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ class Client:
     """A Stateroom server.
 
     ``url`` and ``token`` default to STATEROOM_URL (else ``http://127.0.0.1:8765``, where ``serve`` listens) and
-    STATEROOM_TOKEN. ``timeout`` is in seconds, for each wait on the network rather than a whole transfer; ``retries``
-    counts the tries after the first. A large download comes over up to ``connections`` at once. ``progress`` is None
+    STATEROOM_TOKEN. ``timeout`` is in seconds, for each wait on the network rather than a whole transfer. While the
+    server is not reached, or says that it is too busy or about to stop, everything is tried again for ``retry_seconds``
+    (or STATEROOM_RETRY_SECONDS, else 60), as a warning of the logger ``stateroom`` says; ``retries`` counts the tries
+    after the first instead. A large download comes over up to ``connections`` at once. ``progress`` is None
     for a bar on a terminal, True or False for one always or never, or a function called with ``(label, done, total)``
     in bytes. ``verify`` checks what was transferred against its digests and checksums.
 
@@ -46,7 +49,8 @@ class Client:
         token: str | None = None,
         *,
         timeout: float = 60.0,
-        retries: int = 4,
+        retries: int | None = None,
+        retry_seconds: float | None = None,
         connections: int = 4,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_size: int | str | None = None,
@@ -55,7 +59,8 @@ class Client:
     ) -> None:
         url = url or os.environ.get("STATEROOM_URL") or DEFAULT_URL
         token = token or os.environ.get("STATEROOM_TOKEN") or None
-        self._http = Http(url, token, timeout=timeout, retries=retries)
+        seconds = _seconds(retry_seconds)
+        self._http = Http(url, token, timeout=timeout, retries=retries, retry_seconds=seconds)
         if connections < 1:
             raise InvalidRequest("connections is at least 1")
         self._connections = connections
@@ -117,3 +122,15 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
+
+
+def _seconds(given: float | None) -> float:
+    """For how long to try again: as a client is told, else as STATEROOM_RETRY_SECONDS says. Raises InvalidRequest."""
+    said = given if given is not None else os.environ.get("STATEROOM_RETRY_SECONDS") or RETRY_SECONDS
+    try:
+        seconds = float(said)
+        if seconds >= 0:
+            return seconds
+    except ValueError:
+        pass
+    raise InvalidRequest(f"retry_seconds={said!r} is no number of seconds")

@@ -3,73 +3,51 @@
 from __future__ import annotations
 
 import os
-import random
+import socket
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from ._address import address_of, path_of
 from ._errors import InvalidRequest, ServerUnavailable, StateroomError, UnexpectedAnswer, error_of, understood
+from ._printable import one_line
+from ._retries import RETRY_SECONDS, Limit, Notice, Patience, is_hopeless, retry_after
 from ._version import __version__
 
 Params = Sequence[tuple[str, str]]
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 NOT_TAKEN = (408, 429, 503)  # the server says that it did nothing
+SHUTTING_DOWN = "shutting-down"
 LOST_ON_THE_WAY = (502, 504)  # a proxy says so: the server may have acted all the same
-LONGEST_WAIT = 60.0
-LONGEST_QUEUE = 600.0  # a server that takes in as many uploads as it can is well, and worth waiting for
 UPLOAD_BYTES_PER_SECOND = 10e6  # a slow disk's: how long an upload may take to be stored once it is sent
-
-
-class Patience:
-    """How often something is tried again. ``failed`` waits before the next try, or raises when none is left; ``queued``
-    is for a server that is well but has too many at once, and is limited by time instead.
-    """
-
-    def __init__(self, retries: int, sleep: Callable[[float], object] = time.sleep) -> None:
-        self._retries = retries
-        self._sleep = sleep
-        self._used = 0
-        self._queued = 0.0
-
-    def succeeded(self) -> None:
-        """Something moved: what fails from now on is a failure of its own."""
-        self._used = 0
-
-    def failed(self, error: StateroomError, *, wait: float | None = None) -> None:
-        """``wait`` is how many seconds the server asked for, if it did."""
-        if self._used >= self._retries:
-            raise error
-        backoff = min(0.2 * 2**self._used, 10.0) * random.uniform(0.5, 1.0)
-        self._used += 1
-        self._sleep(backoff if wait is None else min(wait, LONGEST_WAIT))
-
-    def queued(self, error: StateroomError, wait: float) -> None:
-        """Not all who wait come back at the same moment."""
-        if not self._retries or self._queued >= LONGEST_QUEUE:
-            raise error
-        wait = max(0.05, min(wait, LONGEST_WAIT)) * random.uniform(0.75, 1.25)
-        self._queued += wait
-        self._sleep(wait)
 
 
 class Http:
     """Threads may share one; a forked process gets connections of its own.
 
-    ``timeout`` is in seconds, for each wait on the network and not for a whole transfer; ``retries`` counts the tries
-    after the first.
+    ``timeout`` is in seconds, for each wait on the network and not for a whole transfer; what fails is tried again
+    for ``retry_seconds``, or as often as ``retries`` says.
     """
 
-    def __init__(self, url: str, token: str | None, *, timeout: float, retries: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        timeout: float,
+        retries: int | None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
         address = address_of(url, token)
         self.url = address.url
         self.timeout = timeout
-        self._retries = retries
+        self._limit = Limit(retries, retry_seconds)
+        self._notice = Notice(self.url)
+        self._was_reached = False
         self.headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
         if address.authorization is not None:
             self.headers["Authorization"] = address.authorization
@@ -77,7 +55,7 @@ class Http:
         self._clients: dict[int, httpx.Client] = {os.getpid(): self._new_client()}
 
     def patience(self, sleep: Callable[[float], object] = time.sleep) -> Patience:
-        return Patience(self._retries, sleep)
+        return Patience(self._limit, self._notice, sleep)
 
     def close(self) -> None:
         client = self._clients.pop(os.getpid(), None)
@@ -127,7 +105,7 @@ class Http:
         What is not ``safe`` is tried again only if the server cannot have acted on it.
         """
         timeout = self._timeouts(storing=size / UPLOAD_BYTES_PER_SECOND)
-        patience = Patience(self._retries if replayable else 0)
+        patience = self.patience() if replayable else Patience(Limit(0), self._notice)
         while True:
             try:
                 response = self._client().request(
@@ -140,11 +118,11 @@ class Http:
                     timeout=timeout,
                 )
             except httpx.TransportError as failure:
-                error = self.unreachable(failure)
                 if not (safe or isinstance(failure, NEVER_SENT)):
-                    raise error from failure
-                patience.failed(error)
+                    raise self.unreachable(failure) from None
+                self.lost(failure, patience)
                 continue
+            self._was_reached = True
             if response.is_success:
                 return response
             self.refused(response, patience, safe=safe)
@@ -161,28 +139,41 @@ class Http:
             request = client.build_request("GET", self.url + path, params=query or None, headers=headers)
             try:
                 response = client.send(request, stream=True)
+                self._was_reached = True
                 if response.is_success:
                     return response
                 response.read()
             except httpx.TransportError as failure:
-                patience.failed(self.unreachable(failure))
+                self.lost(failure, patience)
                 continue
             self.refused(response, patience, safe=True)
 
     def refused(self, response: httpx.Response, patience: Patience, *, safe: bool) -> None:
         """Wait as the server asks if another try may help; raise what its answer means otherwise."""
         error = error_of(response)
-        wait = _retry_after(response.headers.get("Retry-After"))
+        wait = retry_after(response.headers.get("Retry-After"))
         if error.code == "too-many-uploads" and wait is not None:
             patience.queued(error, wait)
-        elif response.status_code in NOT_TAKEN or (safe and response.status_code in LOST_ON_THE_WAY):
+        elif (
+            response.status_code in NOT_TAKEN
+            or error.code == SHUTTING_DOWN
+            or (safe and response.status_code in LOST_ON_THE_WAY)
+        ):
             patience.failed(error, wait=wait)
         else:
             raise error
 
-    def unreachable(self, failure: httpx.TransportError) -> StateroomError:
-        what = str(failure) or type(failure).__name__
-        if isinstance(failure, NEVER_SENT):
+    def lost(self, failure: Exception, patience: Patience) -> None:
+        """Wait for another try after a connection failed; raise what that means where no try is left, or none would
+        help.
+        """
+        if is_hopeless(failure, was_reached=self._was_reached):
+            raise self.unreachable(failure) from None
+        patience.failed(self.unreachable(failure))
+
+    def unreachable(self, failure: Exception) -> StateroomError:
+        what = one_line(failure) or type(failure).__name__
+        if isinstance(failure, (*NEVER_SENT, ConnectionRefusedError, socket.gaierror)):
             return ServerUnavailable(f"no Stateroom server answers at {self.url} ({what}); is STATEROOM_URL right?")
         if isinstance(failure, httpx.LocalProtocolError):
             return InvalidRequest(f"the request cannot be sent: {what}")
@@ -216,15 +207,3 @@ def _close_at_home(client: httpx.Client, pid: int) -> None:
     """Close it, but not in a process that was forked from its own: the connections are the parent's."""
     if os.getpid() == pid:
         client.close()
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, from the number or the date of RFC 9110, 10.2.3."""
-    if value is None:
-        return None
-    try:
-        return (
-            float(int(value)) if value.isdigit() else max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        )
-    except (ValueError, TypeError, OverflowError):
-        return None

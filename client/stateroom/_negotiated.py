@@ -6,7 +6,7 @@ import http.client as http_client
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,6 +45,7 @@ class NegotiatedUpload:
         self._label = label
         self._progress = progress
         self._lock = Lock()
+        self._stop = Event()
         self._proxied = is_proxied(http.url)
         self._idle: list[http_client.HTTPConnection] = []
         self._digests: list[str] = []
@@ -63,6 +64,7 @@ class NegotiatedUpload:
                 if found is not None:
                     return found
         finally:
+            self._stop.set()
             for wire in self._idle:
                 wire.close()
         raise AssertionError("the last round returns or raises")
@@ -93,7 +95,8 @@ class NegotiatedUpload:
             url = self._http.path_of(upload["url"])
             self._sent, self._total = 0, int(upload["missing_bytes"])
             parts = list(self._parts(upload["missing"], int(upload["part_size"])))
-        side_by_side(lambda part: self._send(url, part), parts, self._connections)
+        self._stop.clear()
+        side_by_side(lambda part: self._send_or_stop(url, part), parts, self._connections)
         headers = {"Idempotency-Key": key}
         return json_of(self._http.send("POST", f"{url}/commit", params, headers=headers, safe=True))
 
@@ -112,11 +115,23 @@ class NegotiatedUpload:
                 length += more
             yield range(start, end)
 
+    def _send_or_stop(self, url: str, part: range) -> None:
+        """Send one part; an error, Ctrl+C too, ends the waits of all other threads."""
+        try:
+            self._send(url, part)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _wait(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise ServerUnavailable("another part of the upload failed for good")
+
     def _send(self, url: str, part: range) -> None:
         """Send one part, as often as it takes. One whose connection is lost goes on as two halves: what comes between,
         a proxy say, may end every connection before so much is through.
         """
-        patience = self._http.patience()
+        patience = self._http.patience(self._wait)
         parts = [part]
         while parts:
             part = parts[-1]
@@ -126,7 +141,7 @@ class NegotiatedUpload:
                 response = self._put(f"{url}/blocks/{part.start}-{part.stop}", self._watched(part, sent), length)
             except BROKEN as failure:
                 self._moved(-sent[0])
-                patience.failed(ServerUnavailable(f"the connection to {self._http.url} failed: {failure}"))
+                self._http.lost(failure, patience)
                 if len(part) > 1:
                     half = len(part) // 2
                     parts[-1:] = [part[half:], part[:half]]

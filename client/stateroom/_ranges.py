@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from ._errors import ServerError
-from ._http import Http, Patience
+from ._http import Http
 from ._printable import printable
+from ._retries import Patience
 from ._wire import connect, is_proxied, read_answer
 
 

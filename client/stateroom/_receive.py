@@ -11,13 +11,14 @@ from io import BytesIO
 
 from blake3 import blake3
 
-from ._errors import DigestMismatch, ServerUnavailable
-from ._http import Http, Patience
+from ._errors import DigestMismatch
+from ._http import Http
 from ._layout import Layout, Stored
 from ._pieces import Memory, Piece, Place, pieces_of, runs_of
 from ._printable import printable
 from ._progress import Progress
 from ._ranges import Connection, Range
+from ._retries import Patience
 from ._wire import BROKEN
 
 SMALL = 1024 * 1024
@@ -142,7 +143,7 @@ class Receiver:
         except BROKEN as failure:
             connection.close()
             if not crew.stopped:
-                patience.failed(ServerUnavailable(f"the connection to {self._http.url} failed: {failure!r}"))
+                self._http.lost(failure, patience)
 
     @contextmanager
     def _body(

@@ -94,7 +94,7 @@ def fetch(http: Http, path: str, params: Params, sink: Sink, *, label: str, prog
         except httpx.TransportError as failure:
             if received == total:
                 return response.headers
-            patience.failed(http.unreachable(failure))
+            http.lost(failure, patience)
         finally:
             response.close()
 

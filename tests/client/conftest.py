@@ -135,7 +135,14 @@ def scripted() -> Iterator[StartScripted]:
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of whoever runs the tests reaches the client."""
-    for name in ("STATEROOM_URL", "STATEROOM_TOKEN", "STATEROOM_RUN", "RANK"):
+    for name in (
+        "STATEROOM_URL",
+        "STATEROOM_TOKEN",
+        "STATEROOM_RUN",
+        "STATEROOM_RETRY_SECONDS",
+        "STATEROOM_SPOOL_DIR",
+        "RANK",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
 

@@ -44,7 +44,7 @@ class Cli:
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
-        self.env = {**server_environment(env), "NO_PROXY": "*"}
+        self.env = {**server_environment({"STATEROOM_RETRY_SECONDS": "0", **env}), "NO_PROXY": "*"}
 
     def __call__(self, *arguments: str | Path, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -381,6 +381,17 @@ def test_what_goes_wrong_is_one_line_and_a_code(
     if code == 3 or "--device" in arguments:
         cli.store(model_name, general)
     assert said in cli.fails(code, *(argument.format(model_name) for argument in arguments))
+
+
+def test_a_server_that_is_away_is_waited_for_in_words_and_ctrl_c_ends_the_wait(cli: Cli) -> None:
+    away = {"STATEROOM_RETRY_SECONDS": "1000", "STATEROOM_URL": "http://127.0.0.1:9"}
+    process = cli.start("ls", env=away, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert re.fullmatch(r"stateroom: no Stateroom server answers at .* Trying again for up to 1000 s\.\n", line)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LONG_ENOUGH) == 130
 
 
 def test_a_token_is_needed_where_the_server_has_one(fresh_server: StartServer, tmp_path: Path) -> None:

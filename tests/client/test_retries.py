@@ -1,16 +1,22 @@
 """Uploads over a network that loses connections: tried again, and stored once."""
 
 import io
+import itertools
+import logging
+import socket
+import ssl
+import threading
 import time
 
 import httpx
 import pytest
 import torch
 
-from stateroom import Client, ServerUnavailable
-from stateroom._http import LONGEST_QUEUE, Patience
+from stateroom import Client, InvalidRequest, ServerUnavailable
+from stateroom._retries import LONGEST_QUEUE, Limit, Notice, Patience, is_hopeless
 from tests.api.conftest import general
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
+from tests.client.faults import faulty
 from tests.conftest import StartServer
 from tests.proxy import Cut, answered, body_half_sent, body_sent, proxy_to
 from tests.server import Server
@@ -106,7 +112,7 @@ def test_a_queue_is_left_after_a_while_and_its_waits_differ() -> None:
     slept: list[float] = []
 
     def queue_for_ever() -> None:
-        patience = Patience(1, slept.append)
+        patience = Patience(Limit(1), Notice("http://host"), slept.append)
         while True:
             patience.queued(ServerUnavailable("busy"), 5.0)
 
@@ -127,3 +133,100 @@ def test_clients_that_find_too_many_uploads_are_all_served_in_the_end(fresh_serv
 
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(save, range(6))) == [1, 2, 3, 4, 5, 6]
+
+
+# A server that is away
+
+
+class Clock:
+    """Time that goes by only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def wait_for_ever(patience: Patience) -> None:
+    while True:
+        patience.failed(ServerUnavailable("no answer"), wait=None)
+
+
+def test_without_a_number_of_tries_a_server_may_be_away_for_a_minute() -> None:
+    clock = Clock()
+    patience = Patience(Limit(None), Notice("http://host"), clock.sleep, clock)
+    with pytest.raises(ServerUnavailable, match=r"no answer \(tried \d+ times in 60\.0 s\)"):
+        wait_for_ever(patience)
+    assert clock.now == 60.0
+    patience.succeeded()
+    with pytest.raises(ServerUnavailable, match=r"in 60\.0 s"):
+        wait_for_ever(patience)
+
+
+def test_no_time_and_no_tries_are_one_try() -> None:
+    for limit in (Limit(0), Limit(None, 0)):
+        with pytest.raises(ServerUnavailable, match=r"^no answer$"):
+            Patience(limit, Notice("http://host"), lambda _: pytest.fail("waits")).failed(
+                ServerUnavailable("no answer")
+            )
+
+
+def test_a_save_outlives_a_restart_of_the_server(fresh_server: StartServer) -> None:
+    server = fresh_server(env={"STATEROOM_DURABLE": "off"})
+    server.stop()
+    with faulty(lambda: server.port) as relay, Client(relay.url) as client:
+        later = threading.Timer(0.5, server.restart)
+        later.start()
+        assert client.model("a/b").save({"weight": torch.ones(2000, 1000)}).version == 1
+        later.join()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_is_about_to_stop_is_waited_for(status: int, scripted: StartScripted) -> None:
+    stopping = problem(status, "shutting-down", **{"Retry-After": "0"})
+    server = scripted(in_turn(LOST, stopping, stopping, described()))
+    Client(server.url, verify=False).model("a/b").upload(io.BytesIO(b"file"))
+    assert len({request.headers["Idempotency-Key"] for request in server.seen}) == 1
+
+
+def test_the_log_says_once_that_a_server_is_waited_for(
+    scripted: StartScripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = scripted(in_turn(*[LOST] * 4, problem(503, "busy\x1b[2J"), described()))
+    Client(server.url).model("a/b").checkpoint(1)
+    said = [each.getMessage() for each in caplog.records if each.name == "stateroom"]
+    assert len(said) == 1
+    assert said[0].startswith(f"the connection to {server.url} failed")
+    assert said[0].endswith("Trying again for up to 60 s.")
+    assert [each.levelno for each in caplog.records if each.name == "stateroom"] == [logging.WARNING]
+
+
+def chained(*errors: BaseException) -> BaseException:
+    for error, cause in itertools.pairwise(errors):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def test_a_name_that_does_not_exist_is_waited_for_only_if_it_was_there_before() -> None:
+    unknown = chained(httpx.ConnectError("x"), OSError(), socket.gaierror(socket.EAI_NONAME, "unknown"))
+    assert is_hopeless(unknown, was_reached=False)
+    assert not is_hopeless(unknown, was_reached=True)
+    assert not is_hopeless(socket.gaierror(socket.EAI_AGAIN, "try again"), was_reached=False)
+
+
+def test_what_would_fail_alike_is_not_tried_again() -> None:
+    assert is_hopeless(chained(httpx.ConnectError("x"), ssl.SSLCertVerificationError()), was_reached=True)
+    assert is_hopeless(httpx.LocalProtocolError("x"), was_reached=True)
+    assert not is_hopeless(httpx.ConnectError("refused"), was_reached=False)
+    assert not is_hopeless(ssl.SSLEOFError(), was_reached=False)
+
+
+@pytest.mark.parametrize("said", ["soon", "-1", "nan"])
+def test_what_is_no_number_of_seconds_is_refused(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATEROOM_RETRY_SECONDS", said)
+    with pytest.raises(InvalidRequest, match="no number of seconds"):
+        Client()

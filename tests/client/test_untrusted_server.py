@@ -265,7 +265,7 @@ def test_a_server_takes_a_token_as_the_password_in_the_url_however_much_is_sent(
 
 @pytest.fixture
 def token_server(fresh_server: Callable[..., Server]) -> tuple[Server, str]:
-    return fresh_server(env={"STATEROOM_TOKEN": "t0k3n-t0k3n", "STATEROOM_DURABLE": "off"}), "t0k3n-t0k3n"
+    return fresh_server(env={"STATEROOM_SERVER_TOKEN": "t0k3n-t0k3n", "STATEROOM_DURABLE": "off"}), "t0k3n-t0k3n"
 
 
 def test_a_token_goes_before_the_password_in_the_url() -> None:
