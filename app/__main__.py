@@ -118,18 +118,21 @@ def sweep(
 @cli.command()
 def fsck(
     read_data: Annotated[bool, typer.Option("--read-data", help="verify every byte, not only what is where")] = False,
+    mark: Annotated[
+        bool, typer.Option("--mark", help="with --read-data: have uploads bring again what is found damaged")
+    ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     store_url: StoreUrl = None,
 ) -> None:
-    """Check the catalog against the store. Changes nothing; ends with 1 when it found something."""
+    """Check the catalog against the store. Changes nothing without --mark; ends with 1 when it found something."""
     settings = read_settings(data_dir=data_dir, database_url=database_url, store_url=store_url)
     from .main import fsck as opened  # noqa: PLC0415 - as above
     from .upkeep.report import checked_as_json, checked_as_text, finding_as_text  # noqa: PLC0415 - as above
 
     findings = []
-    with complaining(), opened(settings, read_data=read_data) as check:
+    with complaining(), opened(settings, read_data=read_data, mark=mark) as check:
         for finding in check.findings():
             findings.append(finding)
             if not as_json:

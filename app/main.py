@@ -170,10 +170,10 @@ def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> 
 
 
 @contextmanager
-def fsck(settings: Settings, *, read_data: bool) -> Iterator[Fsck]:
+def fsck(settings: Settings, *, read_data: bool, mark: bool) -> Iterator[Fsck]:
     """A check that may be run, beside whatever servers run. Raises StateroomError where there is nothing to check."""
     with _what_is_there(settings) as (catalog, store):
-        yield Fsck(catalog, store, read_data)
+        yield Fsck(catalog, store, read_data or mark, mark)
 
 
 @contextmanager

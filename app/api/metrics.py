@@ -100,6 +100,7 @@ class _OfTheStore(Collector):
             ("stateroom_packs", "Packs", self._totals.packs),
             ("stateroom_blobs", "Blobs", self._totals.blobs),
             ("stateroom_checkpoints", "Checkpoints", self._totals.checkpoints),
+            ("stateroom_damaged_blobs", "Blobs that were found damaged or lost", self._totals.damaged_blobs),
         ):
             yield GaugeMetricFamily(name, text, value)
 

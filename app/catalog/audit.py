@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, func, or_, select
@@ -11,6 +12,7 @@ from ..values.digest import Digest
 from .catalog import Catalog
 from .commit import BATCH
 from .dialect import each_text
+from .rows import from_microseconds
 from .session import ReadSession
 from .tables import blobs, checkpoint_blobs, checkpoints, models, packs
 
@@ -25,13 +27,17 @@ class PackRow:
 
 @dataclass(frozen=True, slots=True)
 class BlobRow:
-    """A blob, and what its pack's row says of that."""
+    """A blob, and what its pack's row says of that. ``damaged_at`` is when it was marked, if it is, ``healed_at`` when
+    an upload brought it again.
+    """
 
     id: int
     namespace: str
     blob: Blob
     pack_size: int
     pack_sealed: bool
+    damaged_at: datetime | None
+    healed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ _BLOB = (
         blobs.c.namespace,
         packs.c.size,
         packs.c.state == "sealed",
+        blobs.c.damaged_at,
+        blobs.c.healed_at,
         blobs.c.digest,
         packs.c.name,
         blobs.c.offset,
@@ -167,7 +175,11 @@ def wrong_models(s: ReadSession) -> list[ModelRow]:
 
 
 def _blob(row: Any) -> BlobRow:
-    return BlobRow(row[0], row[1], Blob(*row[4:]), row[2], bool(row[3]))
+    return BlobRow(row[0], row[1], Blob(*row[6:]), row[2], bool(row[3]), _time(row[4]), _time(row[5]))
+
+
+def _time(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_microseconds(microseconds)
 
 
 def _pages(catalog: Catalog, found: Select[*tuple[Any, ...]], by: Any) -> Iterator[Any]:

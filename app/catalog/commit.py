@@ -69,19 +69,18 @@ def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pa
     KeyInUse where another checkpoint of the model has this idempotency key.
     """
     _check(new)
-    digests = sorted(set(new.blobs))
-    if len(digests) + (len(pack.blobs) if pack else 0) > BATCH:
-        return _commit_in_batches(catalog, new, digests, pack, forget_pack)
+    if len(new.blobs) + (len(pack.blobs) if pack else 0) > BATCH:
+        return _commit_in_batches(catalog, new, pack, forget_pack)
     with catalog.write() as w:
         if pack is not None:
             _store(w, new, pack, pack.blobs)
         checkpoint_id = _insert(w, new)
-        _refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, digests))
+        _refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, new.blobs))
         return _publish(w, checkpoint_id, new, pack, forget_pack)
 
 
 def _commit_in_batches(
-    catalog: Catalog, new: NewCheckpoint, digests: Sequence[Digest], pack: NewPack | None, forget_pack: str | None
+    catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None
 ) -> Checkpoint:
     if pack is not None:
         # In the order of the index, so that neighbours are written, and later read, together.
@@ -92,9 +91,10 @@ def _commit_in_batches(
         checkpoint_id = _insert(w, new)
     try:
         missing: list[Digest] = []
-        for batch in _batches(digests):
+        for batch in _batches(sorted(new.blobs)):
             with catalog.turn() as w:
-                missing += blobs.refer(w, checkpoint_id, new.model.namespace, batch)
+                lengths = {digest: new.blobs[digest] for digest in batch}
+                missing += blobs.refer(w, checkpoint_id, new.model.namespace, lengths)
         _refuse_if_missing(missing)
         with catalog.write() as w:
             return _publish(w, checkpoint_id, new, pack, forget_pack)

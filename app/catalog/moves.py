@@ -22,14 +22,19 @@ class Move:
     offset: int
 
 
-def blobs_of(catalog: Catalog, pack_id: int) -> Iterator[tuple[int, Blob]]:
-    """The blobs of a pack and their ids, in the order in which they lie there: what belongs together stays together.
+def blobs_of(catalog: Catalog, pack_id: int, namespace: str) -> Iterator[tuple[int, Blob]]:
+    """The blobs of a pack that are a namespace's, and their ids, in the order in which they lie there: what belongs
+    together stays together.
 
     No transaction is open in between. What has gone meanwhile, or has moved, is left out.
     """
     b = blobs.c
     with catalog.read() as s:
-        ids = s.select(select(b.id).where(b.pack_id == pack_id).order_by(b.offset, b.id)).scalars().all()
+        ids = (
+            s.select(select(b.id).where(b.pack_id == pack_id, b.namespace == namespace).order_by(b.offset, b.id))
+            .scalars()
+            .all()
+        )
     found = select(b.id, b.digest, packs.c.name, b.offset, b.length, b.crc32, b.blocks).join(
         packs, packs.c.id == b.pack_id
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
+from . import damage
 from .session import ReadSession
 from .tables import blobs, models, packs
 
@@ -14,6 +15,7 @@ class Totals:
     blobs: int
     packs: int
     pack_bytes: int
+    damaged_blobs: int
 
 
 def totals(s: ReadSession) -> Totals:
@@ -26,4 +28,5 @@ def totals(s: ReadSession) -> Totals:
         blobs=int(s.select(select(func.count()).select_from(blobs)).scalar_one()),
         packs=int(count),
         pack_bytes=int(size),
+        damaged_blobs=damage.count(s),
     )

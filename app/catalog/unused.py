@@ -9,7 +9,7 @@ A blob of a pack that is not finished is left alone: the commit that brought it 
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, update
@@ -50,12 +50,15 @@ MARGIN = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class PackUse:
-    """A finished pack of ``size`` bytes, of which ``live`` are those of blobs that stay."""
+    """A finished pack of ``size`` bytes, of which ``live`` are those of blobs that stay; its blobs are those of
+    ``namespaces``, sorted. There is one, but in packs that were compacted before 0004.
+    """
 
     id: int
     name: str
     size: int
     live: int
+    namespaces: tuple[str, ...]
 
 
 _is_unused = ~select(checkpoint_blobs.c.blob_id).where(checkpoint_blobs.c.blob_id == blobs.c.id).exists()
@@ -129,13 +132,20 @@ def usage(s: ReadSession, moment: Moment) -> Sequence[PackUse]:
     """
     live = func.coalesce(func.sum(case((_may_go(moment), 0), else_=blobs.c.length)), 0)
     rows = s.select(
-        select(packs_table.c.id, packs_table.c.name, packs_table.c.size, live)
+        select(packs_table.c.id, packs_table.c.name, packs_table.c.size, live, blobs.c.namespace)
         .outerjoin(blobs, blobs.c.pack_id == packs_table.c.id)
         .where(packs.finished(moment.before))
-        .group_by(packs_table.c.id, packs_table.c.name, packs_table.c.size)
-        .order_by(packs_table.c.id)
+        .group_by(packs_table.c.id, packs_table.c.name, packs_table.c.size, blobs.c.namespace)
+        .order_by(packs_table.c.id, blobs.c.namespace)
     )
-    return [PackUse(int(row[0]), row[1], int(row[2]), int(row[3])) for row in rows]
+    uses: list[PackUse] = []
+    for pack_id, name, size, nbytes, namespace in rows:
+        use = PackUse(int(pack_id), name, int(size), int(nbytes), () if namespace is None else (namespace,))
+        if uses and uses[-1].id == use.id:
+            before = uses.pop()
+            use = replace(use, live=before.live + use.live, namespaces=before.namespaces + use.namespaces)
+        uses.append(use)
+    return uses
 
 
 def _pages(catalog: Catalog, found: Select[int]) -> Iterator[Sequence[int]]:

@@ -53,7 +53,7 @@ def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) ->
     for storage in planned.storages:
         digest, blocks = digests.get(storage.source), b""
         if digest is not None:
-            blocks = reader.blob(digest).blocks
+            blocks = reader.blob(digest, storage.span.length).blocks
         elif derived or storage.source in digests:  # too small to be a blob
             digest, blocks = reader.digest_of(download.blobs, storage.source)
         storages.append(IndexedStorage(storage.span, digest, _hex_digests(blocks), storage.is_plain))
@@ -68,7 +68,7 @@ def index_of_original(download: Download, manifest: Manifest) -> LayoutIndex:
     kept = [(storage.span, storage.digest) for storage in manifest.storages if storage.digest is not None]
     reader.locate(digest for _, digest in kept)
     storages = tuple(
-        IndexedStorage(span, digest, _hex_digests(reader.blob(digest).blocks), is_plain=False)
+        IndexedStorage(span, digest, _hex_digests(reader.blob(digest, span.length).blocks), is_plain=False)
         for span, digest in sorted(kept)
     )
     return LayoutIndex(download.size, download.etag, manifest.frame, None, storages, ())

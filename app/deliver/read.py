@@ -6,9 +6,11 @@ from typing import Protocol
 
 from ..catalog import blobs
 from ..catalog.catalog import Catalog
+from ..damage import look_again
 from ..errors import DamagedBlob, PackMissing
 from ..store.digests import Hasher, crc32, verify_block
 from ..store.pack_store import PackStore
+from ..store.verified import block_span, check_blob
 from ..values.checkpoint import Blob
 from ..values.conversion import Conversion
 from ..values.digest import BLOCK_SIZE, Digest
@@ -67,12 +69,15 @@ class BlobReader:
             with self._catalog.read() as session:
                 self._blobs |= blobs.known(session, self._namespace, wanted)
 
-    def blob(self, digest: Digest) -> Blob:
+    def blob(self, digest: Digest, length: int | None = None) -> Blob:
+        """Raises DamagedBlob also where it has not the ``length`` bytes that a manifest gives it."""
         self.locate((digest,))
         try:
-            return self._blobs[digest]
+            blob = self._blobs[digest]
         except KeyError:
             raise DamagedBlob(f"the store no longer holds {digest}") from None
+        check_blob(blob, length)
+        return blob
 
     def whole(self, digest: Digest) -> bytes:
         """All bytes of a blob."""
@@ -144,8 +149,9 @@ class BlobReader:
             try:
                 fresh = self._read_fresh(missing, unverified)
                 break
-            except PackMissing:
+            except (PackMissing, DamagedBlob):
                 if not self._have_moved({block.digest for block in missing}):
+                    self._mark_damage(missing)
                     raise
         found = {block: fresh[block] if block in fresh else self._kept[block] for block in blocks}
         again = [block for block in blocks if block.digest == self._frame][-1:] + list(blocks[-1:])
@@ -153,10 +159,20 @@ class BlobReader:
         return found
 
     def _have_moved(self, digests: Collection[Digest]) -> bool:
-        """Look ``digests`` up once more; whether any lies elsewhere now, in a pack that was made of others."""
+        """Look ``digests`` up once more; whether any lies elsewhere now, in a pack that was made of others or that an
+        upload brought.
+        """
         before = [self._blobs.pop(digest, None) for digest in digests]
         self.locate(digests)
         return before != [self._blobs.get(digest) for digest in digests]
+
+    def _mark_damage(self, blocks: Iterable[Block]) -> None:
+        """Have those of ``blocks`` marked that are damaged or lost."""
+        suspects: dict[Digest, tuple[Blob, set[int]]] = {}
+        for block in blocks:
+            if (blob := self._blobs.get(block.digest)) is not None:
+                suspects.setdefault(block.digest, (blob, set()))[1].add(block.index)
+        look_again(self._catalog, self._store, self._namespace, suspects.values())
 
     def _read_fresh(self, blocks: Sequence[Block], unverified: frozenset[Block]) -> dict[Block, memoryview]:
         found: dict[Block, memoryview] = {}
@@ -172,8 +188,13 @@ class BlobReader:
 
     def _stored(self, block: Block) -> _Stored:
         blob = self.blob(block.digest)
-        start = blob.offset + block.index * BLOCK_SIZE
-        return _Stored(block, blob, Span(start, start + block.length))
+        span = block_span(blob, block.index)
+        if span.length != block.length:
+            raise DamagedBlob(
+                f"block {block.index} of {block.digest} has {span.length:,} bytes in the catalog, and {block.length:,} "
+                "in a manifest"
+            )
+        return _Stored(block, blob, span)
 
 
 def _part_of(part: BlockPart, blocks: Mapping[Block, memoryview]) -> memoryview:

@@ -28,20 +28,23 @@ class BlobMap:
     def __init__(self, manifest: Manifest) -> None:
         if manifest.frame is None:
             raise ValueError("a manifest that was never committed has no frame")
-        segments: list[tuple[Span, Digest, int]] = [
-            (storage.span, storage.digest, 0) for storage in manifest.storages if storage.digest is not None
+        segments: list[tuple[Span, Digest, int, int]] = [
+            (storage.span, storage.digest, 0, storage.span.length)
+            for storage in manifest.storages
+            if storage.digest is not None
         ]
-        in_frame = 0
-        for span in frame_spans(manifest.size, manifest.storages):
-            segments.append((span, manifest.frame, in_frame))
+        frame = frame_spans(manifest.size, manifest.storages)
+        in_frame, frame_length = 0, sum(span.length for span in frame)
+        for span in frame:
+            segments.append((span, manifest.frame, in_frame, frame_length))
             in_frame += span.length
         segments.sort(key=lambda segment: segment[0])
-        self._starts = [span.start for span, _, _ in segments]
-        self._digests = [digest for _, digest, _ in segments]
-        self._offsets = [offset for _, _, offset in segments]
+        self._starts = [span.start for span, _, _, _ in segments]
+        self._digests = [digest for _, digest, _, _ in segments]
+        self._offsets = [offset for _, _, offset, _ in segments]
+        self._lengths = [length for _, _, _, length in segments]
+        """Of the blobs, as the manifest has them: whoever reads one compares."""
         self._size = manifest.size
-        self._lengths = {storage.digest: storage.span.length for storage in manifest.storages if storage.digest}
-        self._lengths[manifest.frame] = in_frame
 
     def resolve(self, span: Span) -> Iterator[BlobSpan]:
         """The blob spans that ``span`` of the file consists of, in order."""
@@ -51,7 +54,6 @@ class BlobMap:
             segment_end = self._starts[i + 1] if i + 1 < len(self._starts) else self._size
             end = min(segment_end, span.end)
             start = self._offsets[i] + position - self._starts[i]
-            digest = self._digests[i]
-            yield BlobSpan(digest, Span(start, start + end - position), self._lengths[digest])
+            yield BlobSpan(self._digests[i], Span(start, start + end - position), self._lengths[i])
             position = end
             i += 1

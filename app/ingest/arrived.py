@@ -32,6 +32,8 @@ class Arrived:
             digest_of_blocks(split.digests(split.numbers(piece))) for piece in range(1, len(split.storages) + 1)
         ]
         """The storages', in order."""
+        self.lengths = {digest: span.length for digest, span in zip(self.digests, split.storages, strict=True)}
+        """The storages' by their digests, of which each has one length."""
 
     def missing(self, known: Container[Digest]) -> tuple[range, ...]:
         """The blocks that have to come: of each storage that is not ``known``, once where several are equal."""

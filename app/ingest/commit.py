@@ -9,8 +9,9 @@ import logging
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..catalog import Catalog, blobs, packs, unused
+from ..catalog import Catalog, packs, unused
 from ..catalog.commit import NewPack, commit
+from ..damage import at_hand
 from ..errors import MissingBlobs, StateroomError
 from ..store import OpenFile, PackStore
 from ..store.keys import new_name
@@ -99,8 +100,7 @@ class Committer:
             raise
 
     def _known(self, new: NewCheckpoint) -> Container[Digest]:
-        with self._catalog.read() as s:
-            return blobs.known(s, new.model.namespace, new.blobs)
+        return at_hand(self._catalog, self._store, new.model.namespace, new.blobs)
 
     def _write(self, plan: PackPlan | None, file: OpenFile) -> None:
         if plan is None:

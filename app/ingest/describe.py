@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from ..errors import InvalidRequest
 from ..formats.index import Index
 from ..values.checkpoint import ModelName, NewCheckpoint
 from ..values.digest import Digest
+from ..values.frame import blobs_of
 from .commit import Fields
 from .digest import Digested
 from .pack_plan import FoundBlob
@@ -22,9 +24,14 @@ class Source:
 def describe(
     model: ModelName, fields: Fields, index: Index, digested: Digested, manifest: FoundBlob, source: Source
 ) -> NewCheckpoint:
+    """Raises InvalidRequest ``bad-split`` where the manifest has one digest for blobs of two lengths."""
     facts = index.facts
-    storages = (storage.digest for storage in digested.manifest.storages)
-    blobs = [*(digest for digest in storages if digest is not None), digested.frame.digest, manifest.digest]
+    blobs = {manifest.digest: manifest.length}
+    for digest, length in blobs_of(digested.manifest):
+        if blobs.setdefault(digest, length) != length:
+            raise InvalidRequest(
+                f"{digest} is the digest of {blobs[digest]:,} bytes, and was given to {length:,}", code="bad-split"
+            )
     return NewCheckpoint(
         model=model,
         run=fields.run,
@@ -39,7 +46,7 @@ def describe(
         unsafe_globals=index.manifest.unsafe_globals,
         manifest=manifest.digest,
         frame=digested.frame.digest,
-        blobs=tuple(dict.fromkeys(blobs)),
+        blobs=blobs,
         nbytes=index.manifest.size,
         new_bytes=0,
         digest=source.digest,

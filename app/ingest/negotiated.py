@@ -6,21 +6,31 @@ what is committed is what our own reader finds in the file, and that has to be s
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ..cache import Cache
-from ..catalog import Catalog, blobs, uploads
+from ..catalog import Catalog, uploads
 from ..catalog.idempotency import find as find_by_key
-from ..errors import Gone, KeyInUse, MissingBlobs, RefusedCheckpoint, StateroomError, StorageFull
+from ..damage import at_hand, look_again
+from ..errors import (
+    DamagedBlob,
+    Gone,
+    KeyInUse,
+    MissingBlobs,
+    PackMissing,
+    RefusedCheckpoint,
+    StateroomError,
+    StorageFull,
+)
 from ..formats.manifest_json import encode
 from ..sandbox.index_file import index_file
 from ..store import PackStore, PartialFile, Partials
 from ..store.keys import new_name
 from ..store.partial import gone
-from ..store.verified import verified_blocks
+from ..store.verified import indexes_of, verified_blocks
 from ..values.checkpoint import Blob, Checkpoint, ModelName
 from ..values.digest import Digest
 from ..values.manifest import Manifest
@@ -111,7 +121,7 @@ class Negotiated:
         upload = self.find(model, upload_id)
         with self._partials.opened(upload_id), self._catalog.read() as s:
             arrived = Arrived(upload.split, uploads.parts(s, upload_id))
-            return Progress(upload, arrived.missing(blobs.known(s, model.namespace, arrived.digests)))
+        return Progress(upload, arrived.missing(self._known(upload, arrived)))
 
     async def receive(self, upload: Upload, numbers: range, body: Body) -> None:
         """Take in a part. When this returns, it is as durable as this server makes things.
@@ -163,12 +173,12 @@ class Negotiated:
     def _store_all(self, upload: Upload, file: PartialFile, fields: Fields) -> Checkpoint:
         with self._catalog.read() as s:
             arrived = Arrived(upload.split, uploads.parts(s, upload.id))
-            known = blobs.known(s, upload.model.namespace, arrived.digests)
+        known = self._known(upload, arrived)
         if absent := arrived.absent(known):
             reason = f"{len(absent)} blobs have not arrived: ask what is missing, and send it"
             raise MissingBlobs(reason, digests=absent)
         index = index_file(file.path)
-        if self._fill_in(file, index.manifest, arrived, known):
+        if self._fill_in(upload, file, index.manifest, arrived, known):
             index = index_file(file.path)
         digested = arrived.digested(file, index.manifest, known)
         encoded = encode(digested.manifest)
@@ -178,9 +188,20 @@ class Negotiated:
         self._committer.begin(name)
         return self._committer.commit(name, file, new, (*digested.storages, digested.frame, manifest))
 
-    def _fill_in(self, file: PartialFile, manifest: Manifest, arrived: Arrived, known: Mapping[Digest, Blob]) -> bool:
+    def _known(self, upload: Upload, arrived: Arrived) -> Mapping[Digest, Blob]:
+        """The storages that need not come."""
+        return at_hand(self._catalog, self._store, upload.model.namespace, arrived.lengths)
+
+    def _fill_in(
+        self,
+        upload: Upload,
+        file: PartialFile,
+        manifest: Manifest,
+        arrived: Arrived,
+        known: Mapping[Digest, Blob],
+    ) -> bool:
         """Numbers at the top level are read out of storages, and of those that were not sent the file has holes: fill
-        in such ones. Tells whether there were any.
+        in such ones. Tells whether there were any. Raises MissingBlobs for one that is damaged where it is stored.
         """
         numbers = {tensor.storage for tensor in manifest.tensors if tensor.shape == () and len(tensor.path) == 1}
         spans = {manifest.storages[number].span for number in numbers}
@@ -188,11 +209,19 @@ class Negotiated:
         twins = {blob.digest: blob.spans[0] for blob in arrived.found()}
         for span, digest in holes:
             position = span.start
-            blocks = verified_blocks(self._store, known[digest]) if digest in known else [file.read(twins[digest])]
+            blocks = self._stored(upload, known[digest]) if digest in known else [file.read(twins[digest])]
             for block in blocks:
                 file.write([Span(position, position + len(block))], block)
                 position += len(block)
         return bool(holes)
+
+    def _stored(self, upload: Upload, blob: Blob) -> Iterator[memoryview]:
+        try:
+            yield from verified_blocks(self._store, blob)
+        except (DamagedBlob, PackMissing) as error:
+            look_again(self._catalog, self._store, upload.model.namespace, [(blob, indexes_of(blob))])
+            reason = f"what was stored is damaged ({error.detail}): ask what is missing, and send it"
+            raise MissingBlobs(reason, digests=[blob.digest]) from error
 
     def _note(self, upload_id: str, part: uploads.Part) -> None:
         with self._catalog.write() as w:

@@ -1,22 +1,26 @@
 """Compaction: what is left of packs that are mostly dead is copied to fresh packs, and the old ones go.
 
+A fresh pack has the blobs of one namespace: what lies beside a blob is nobody else's.
+
 What is copied costs less than half of what is freed. The order is that of an upload: the new pack's row, its bytes,
 durable, then the catalog, in short transactions; a crash leaves an abandoned pack, or two packs that each hold some of
-the blobs. Only what matches its digest is copied: a pack with a damaged blob stays as it is, its only original.
+the blobs. Only what matches its digest is copied: a pack with a damaged blob stays as it is, its only original, and
+the blob is marked, so that the next upload that has it heals it.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 
 from ..catalog import Catalog, moves, packs
 from ..catalog.moves import Move
 from ..catalog.unused import GoOn, PackUse
+from ..damage import look_again
 from ..errors import StateroomError, StoreError
 from ..store import PackStore
 from ..store.keys import new_name
-from ..store.verified import verified_blocks
+from ..store.verified import indexes_of, verified_blocks
 from ..values.checkpoint import Blob
 
 _log = logging.getLogger("stateroom.sweep")
@@ -40,11 +44,17 @@ Group = tuple[PackUse, ...]
 
 
 def plan_compaction(uses: Sequence[PackUse], room: int | None = None) -> list[Group]:
-    """Which packs become one new pack each time. Pure. Those of which nothing is live are not its business.
+    """Which packs become one new pack each time, of packs of the same namespaces. Pure. Those of which nothing is live
+    are not its business.
 
     With ``room`` no new pack is larger than that many bytes: each group frees more than it takes, so the disk need only
     hold one. What does not fit waits for a later sweep.
     """
+    by_namespace = sorted(uses, key=lambda use: use.namespaces)
+    return [group for _, these in groupby(by_namespace, lambda use: use.namespaces) for group in _groups(these, room)]
+
+
+def _groups(uses: Iterable[PackUse], room: int | None) -> list[Group]:
     groups: list[list[PackUse]] = []
     live = 0
     most = SHARED_BYTES if room is None else min(SHARED_BYTES, room)
@@ -59,8 +69,9 @@ def plan_compaction(uses: Sequence[PackUse], room: int | None = None) -> list[Gr
 
 
 class _Unreadable(Exception):
-    def __init__(self, use: PackUse, reason: StoreError) -> None:
+    def __init__(self, use: PackUse, blob: Blob, reason: StoreError) -> None:
         self.use = use
+        self.blob = blob
         self.reason = reason
 
 
@@ -75,18 +86,21 @@ class Compacted:
 
 @dataclass(slots=True)
 class _Copy:
-    """The live blobs of ``group`` on their way into a new pack: their blocks, and where they will lie."""
+    """The live blobs that ``namespace`` has in ``group``, on their way into a new pack: their blocks, and where they
+    will lie.
+    """
 
     catalog: Catalog
     store: PackStore
     group: Sequence[PackUse]
+    namespace: str
     go_on: GoOn
     moves: list[Move] = field(default_factory=list)
     size: int = 0
 
     def blocks(self) -> Iterator[memoryview]:
         for use in self.group:
-            for blob_id, blob in moves.blobs_of(self.catalog, use.id):
+            for blob_id, blob in moves.blobs_of(self.catalog, use.id, self.namespace):
                 yield from self._blocks_of(use, blob_id, blob)
                 self.moves.append(Move(blob_id, use.id, self.size))
                 self.size += blob.length
@@ -98,36 +112,39 @@ class _Copy:
             try:
                 block = next(blocks, None)
             except StoreError as error:
-                raise _Unreadable(use, error) from error
+                raise _Unreadable(use, blob, error) from error
             if block is None:
                 return
             yield block
 
 
 def compact(catalog: Catalog, store: PackStore, group: Group, go_on: GoOn) -> Compacted:
-    """Copy what is live of ``group`` to one new pack, and make the old ones abandoned. Raises StoreError where that
-    cannot be written, and what ``go_on`` raises; then the old packs stay.
+    """Copy what is live of ``group`` to one new pack for each of its namespaces, and make the old ones abandoned.
+
+    Raises StoreError where that cannot be written, and what ``go_on`` raises; then the old packs stay.
     """
-    left, damaged = list(group), []
-    while left:
-        try:
-            copied = _copy(catalog, store, left, go_on)
-        except _Unreadable as unreadable:
-            left.remove(unreadable.use)
-            with catalog.read() as s:
-                if packs.is_sealed(s, unreadable.use.name):  # else another sweep was faster
-                    _log.error("pack %s is not compacted: %s", unreadable.use.name, unreadable.reason)
-                    damaged.append(unreadable.use.name)
-        else:
-            return Compacted(tuple(damaged), len(left), copied)
-    return Compacted(tuple(damaged), 0, 0)
+    left, damaged, copied = list(group), [], 0
+    for namespace in group[0].namespaces:
+        while left:
+            try:
+                copied += _copy(catalog, store, left, namespace, go_on)
+                break
+            except _Unreadable as unreadable:
+                left.remove(unreadable.use)
+                with catalog.read() as s:
+                    if not packs.is_sealed(s, unreadable.use.name):
+                        continue  # another sweep was faster
+                _log.error("pack %s is not compacted: %s", unreadable.use.name, unreadable.reason)
+                damaged.append(unreadable.use.name)
+                look_again(catalog, store, namespace, [(unreadable.blob, indexes_of(unreadable.blob))])
+    return Compacted(tuple(damaged), len(left), copied)
 
 
-def _copy(catalog: Catalog, store: PackStore, group: Sequence[PackUse], go_on: GoOn) -> int:
+def _copy(catalog: Catalog, store: PackStore, group: Sequence[PackUse], namespace: str, go_on: GoOn) -> int:
     name = new_name()
     with catalog.write() as w:
         packs.begin(w, name, LEASE_SECONDS)
-    copy = _Copy(catalog, store, group, go_on)
+    copy = _Copy(catalog, store, group, namespace, go_on)
     try:
         size = store.write(name, copy.blocks())
         found = iter(copy.moves)

@@ -1,4 +1,4 @@
-"""Does the catalog fit the store? Asked beside a running server, and changing nothing.
+"""Does the catalog fit the store? Asked beside a running server, and changing nothing but, if asked, marks of damage.
 
 Others write meanwhile, so whatever looks wrong is looked at once more, in an order in which a true alarm stays: a pack
 is sealed after its bytes are there and unsealed before they go; a row tells of a pack before its first byte and after
@@ -8,9 +8,8 @@ its last; what a checkpoint refers to stays for as long as its row does; a blob 
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 
-from ..catalog import Catalog, audit
+from ..catalog import Catalog, audit, damage
 from ..catalog.audit import BlobRow, CheckpointRow, PackRow
 from ..errors import PackMissing, StoreError
 from ..formats.manifest_json import decode
@@ -19,7 +18,7 @@ from ..store.digests import crc32, digest_of_blocks
 from ..store.verified import verified_blocks
 from ..values.checkpoint import Blob
 from ..values.digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE, Digest
-from ..values.frame import frame_spans
+from ..values.frame import blobs_of
 from ..values.manifest import Manifest
 
 USERS_NAMED = 5
@@ -37,21 +36,25 @@ class Finding:
 
 @dataclass(slots=True)
 class Checked:
-    """How much was looked at."""
+    """How much was looked at; ``healed`` are blobs that an upload has brought again after they had been damaged."""
 
     packs: int = 0
     blobs: int = 0
     checkpoints: int = 0
     read_bytes: int = 0
+    healed: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Fsck:
-    """One check; ``findings`` goes through everything once."""
+    """One check; ``findings`` goes through everything once. With ``mark`` the marks on blobs become what ``read_data``
+    finds.
+    """
 
     catalog: Catalog
     store: PackStore
     read_data: bool
+    mark: bool = False
     checked: Checked = field(default_factory=Checked)
 
     def findings(self) -> Iterator[Finding]:
@@ -117,14 +120,25 @@ class Fsck:
     def _of_blob(self, row: BlobRow) -> Iterator[Finding]:
         blob = row.blob
         if not row.pack_sealed or blob.offset < 0 or blob.offset + blob.length > row.pack_size:
-            yield self._blob_finding("blob-misplaced", row, f"is not inside the pack {blob.pack} that should hold it")
+            yield self._damaged("blob-misplaced", row, f"is not inside the pack {blob.pack} that should hold it")
             return
         count = max(1, -(-blob.length // BLOCK_SIZE))
         if len(blob.blocks) != count * BLOCK_DIGEST_SIZE or digest_of_blocks(blob.blocks) != blob.digest:
-            yield self._blob_finding("blob-digests", row, "is not called what the digests of its blocks make")
+            yield self._damaged("blob-digests", row, "is not called what the digests of its blocks make")
             return
-        if self.read_data and (problem := self._problem_of_bytes(row)):
-            yield self._blob_finding("blob-damaged", row, problem)
+        if row.healed_at is not None:
+            self.checked.healed.append(f"{row.namespace} {blob.digest}, {row.healed_at:%Y-%m-%d %H:%M} UTC")
+        problem = self._problem_of_bytes(row) if self.read_data else None
+        if problem:
+            yield self._damaged("blob-damaged", row, problem)
+        elif row.damaged_at is not None and not self.read_data:
+            since = f"{row.damaged_at:%Y-%m-%d %H:%M} UTC"
+            yield self._blob_finding("blob-damaged", row, f"was found damaged or lost, {since}")
+        elif row.damaged_at is not None and self.mark:
+            with self.catalog.write() as w:
+                damage.clear(w, row.namespace, blob)
+        elif row.damaged_at is not None:
+            yield self._blob_finding("blob-marked", row, "is marked as damaged and reads well; --mark takes that away")
 
     def _problem_of_bytes(self, row: BlobRow) -> str | None:
         now: BlobRow | None = row
@@ -146,6 +160,14 @@ class Fsck:
             if now is not None and now.blob == looked_at:
                 return problem
         return None
+
+    def _damaged(self, kind: str, row: BlobRow, detail: str) -> Finding:
+        """The finding; with ``mark``, of a blob that the next upload brings again."""
+        if self.mark:
+            self.store.ping()  # a store that is not there holds no blob, and has lost none
+            with self.catalog.write() as w:
+                damage.mark(w, row.namespace, row.blob)
+        return self._blob_finding(kind, row, detail)
 
     def _blob_finding(self, kind: str, row: BlobRow, detail: str) -> Finding:
         with self.catalog.read() as s:
@@ -201,15 +223,14 @@ def _problem_of_manifest(
     """Whether the manifest, the frame, the storages and what the checkpoint refers to say the same."""
     if manifest.frame != row.frame or manifest.size != row.nbytes:
         return "its manifest is of another file"
-    frame_size = sum(span.length for span in frame_spans(manifest.size, manifest.storages))
-    storages = ((storage.digest, storage.span.length) for storage in manifest.storages if storage.digest is not None)
-    needed = {(row.model.namespace, digest): size for digest, size in chain([(row.frame, frame_size)], storages)}
-    for key, size in needed.items():
+    needed = {(row.model.namespace, row.manifest)}
+    for digest, size in blobs_of(manifest):
+        key = row.model.namespace, digest
         if key not in referred:
-            return f"it does not refer to {key[1]}, which it needs"
+            return f"it does not refer to {digest}, which it needs"
         if referred[key] != size:
-            return f"{key[1]} has {referred[key]:,} bytes, where its manifest says {size:,}"
-    needed[row.model.namespace, row.manifest] = 0
+            return f"{digest} has {referred[key]:,} bytes, where its manifest says {size:,}"
+        needed.add(key)
     if row.manifest not in {digest for _, digest in referred}:
         return "it does not refer to its manifest"
     if extra := [digest for namespace, digest in referred if (namespace, digest) not in needed]:

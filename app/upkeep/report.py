@@ -54,4 +54,5 @@ def checked_as_text(checked: Checked, found: int) -> str:
     looked = f"{checked.packs:,} packs, {checked.blobs:,} blobs, {checked.checkpoints:,} checkpoints"
     if checked.read_bytes:
         looked += f", {size_as_text(checked.read_bytes)} read"
-    return f"{looked}: " + (f"{found:,} things are wrong" if found else "all is well")
+    lines = [f"blob-healed: {healed}: an upload brought it again" for healed in checked.healed]
+    return "\n".join([*lines, f"{looked}: " + (f"{found:,} things are wrong" if found else "all is well")])

@@ -31,7 +31,8 @@ class ModelName:
 class NewCheckpoint:
     """A checkpoint about to be committed: all but what the catalog itself assigns.
 
-    ``manifest`` and ``frame`` name blobs; ``blobs`` are all the blobs it refers to, those two included, each once.
+    ``manifest`` and ``frame`` name blobs; ``blobs`` are all the blobs it refers to, those two included, and the length
+    that each of them has to have.
     Sizes are in bytes; ``new_bytes`` is by how much the store grew. ``loss`` and metrics may be non-finite.
     ``digest`` and ``sha256`` are None where the server never had the file's bytes in order; without ``original``,
     there was no such file.
@@ -50,7 +51,7 @@ class NewCheckpoint:
     unsafe_globals: tuple[str, ...]
     manifest: Digest
     frame: Digest
-    blobs: tuple[Digest, ...]
+    blobs: Mapping[Digest, int]
     nbytes: int
     new_bytes: int
     digest: Digest | None

@@ -1,8 +1,9 @@
 """The frame: what of an uploaded file is in no blob of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from .manifest import MIN_BLOB_SIZE, Storage
+from .digest import Digest
+from .manifest import MIN_BLOB_SIZE, Manifest, Storage
 from .span import Span
 
 
@@ -16,3 +17,14 @@ def frame_spans(size: int, storages: Iterable[Storage]) -> tuple[Span, ...]:
     if end < size:
         spans.append(Span(end, size))
     return tuple(spans)
+
+
+def blobs_of(manifest: Manifest) -> Iterator[tuple[Digest, int]]:
+    """The blobs that a committed file consists of, its frame first: their digests, and how many bytes of the file each
+    has to be. Equal storages come once each.
+    """
+    if manifest.frame is not None:
+        yield manifest.frame, sum(span.length for span in frame_spans(manifest.size, manifest.storages))
+    for storage in manifest.storages:
+        if storage.digest is not None:
+            yield storage.digest, storage.span.length

@@ -39,6 +39,7 @@ class Split:
                 f"{len(blocks) // BLOCK_DIGEST_SIZE} were given",
                 code="bad-split",
             )
+        self._check_lengths()
 
     @property
     def count(self) -> int:
@@ -69,6 +70,20 @@ class Split:
     def length(self, numbers: range) -> int:
         """Bytes of a run of blocks."""
         return sum(span.length for number in numbers for span in self.spans(number))
+
+    def _check_lengths(self) -> None:
+        """Bytes of different lengths have different digests, so two blocks of one digest have one length."""
+        lengths: dict[bytes, int] = {}
+        for piece, length in enumerate((sum(span.length for span in self.frame), *(s.length for s in self.storages))):
+            for number in self.numbers(piece):
+                size = min(BLOCK_SIZE, length - (number - self._firsts[piece]) * BLOCK_SIZE)
+                digest = self.blocks[number * BLOCK_DIGEST_SIZE : (number + 1) * BLOCK_DIGEST_SIZE]
+                if (other := lengths.setdefault(digest, size)) != size:
+                    raise InvalidRequest(
+                        f"block {number} has {size:,} bytes and the digest of one of {other:,} bytes; blocks of "
+                        "different lengths have different digests",
+                        code="bad-split",
+                    )
 
     def to_bytes(self) -> bytes:
         numbers = array("Q", [self.size, len(self.storages)])

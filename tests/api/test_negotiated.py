@@ -2,6 +2,7 @@
 
 import os
 import threading
+import zlib
 from typing import Any
 
 import httpx
@@ -74,6 +75,36 @@ def test_equal_storages_are_sent_once(http: httpx.Client, model_name: str) -> No
     assert http.get(checkpoint["urls"]["original"]).content == file.data
 
 
+def lying(length: int, known: bytes) -> tuple[InParts, dict[str, Any]]:
+    """A file with a storage of ``length`` zeros, announced under the digest of ``known``."""
+    file = InParts(saved({"w": torch.zeros(length // 4)}).replace(crc(bytes(length)), bytes(4)))
+    announcement = file.announcement()
+    announcement["blocks"][1] = blake3(known).hexdigest()
+    return file, announcement
+
+
+def crc(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("length", [40_000, 8004, 7996, 4100])
+def test_a_known_blob_of_another_length_has_to_be_sent_and_cannot_be(
+    http: httpx.Client, model_name: str, length: int
+) -> None:
+    known = weights(11).view(-1)[:2000].clone()
+    InParts(saved({"w": known})).upload(http, model_name)
+    file, announcement = lying(length, known.numpy().tobytes())
+    upload = http.post(f"/v1/uploads/{model_name}", json=announcement).json()
+    assert missing(upload) == [0, 1]
+    file.send(http, upload, [0])
+    for body in (known.numpy().tobytes(), file.blocks[1]):
+        refusal = http.put(f"{upload['url']}/blocks/1-2", content=body)
+        assert refusal.status_code == 422
+    refusal = http.post(f"{upload['url']}/commit")
+    assert (refusal.status_code, refusal.json()["code"]) == (409, "missing-blobs")
+    assert len(http.get(f"/v1/models/{model_name}/checkpoints").json()["items"]) == 1
+
+
 def test_parts_may_come_in_any_order_and_more_than_once(http: httpx.Client, model_name: str, large: bytes) -> None:
     file = InParts(large)
     upload = file.announce(http, model_name)
@@ -133,7 +164,7 @@ def test_blocks_that_there_are_not_are_refused(http: httpx.Client, model_name: s
 def test_a_part_has_a_largest_size(http: httpx.Client, model_name: str) -> None:
     size = 16 * MIB
     storages = [[1000 + i * size, 1000 + (i + 1) * size] for i in range(5)]
-    announcement = {"size": 1000 + 5 * size, "storages": storages, "blocks": ["0" * 64] * 6}
+    announcement = {"size": 1000 + 5 * size, "storages": storages, "blocks": ["1" * 64, *["0" * 64] * 5]}
     upload = http.post(f"/v1/uploads/{model_name}", json=announcement).json()
     assert upload["part_size"] == 4 * size
     refusal = http.put(f"{upload['url']}/blocks/1-6", content=iter([b"x"]))
@@ -194,7 +225,11 @@ def test_what_is_no_checkpoint_is_refused_and_not_kept(http: httpx.Client, model
     assert http.get(upload["url"]).status_code == 410
 
 
-GOOD: dict[str, Any] = {"size": 20_000, "storages": [[100, 9000], [9000, 20_000]], "blocks": ["0" * 64] * 3}
+GOOD: dict[str, Any] = {
+    "size": 20_000,
+    "storages": [[100, 9000], [9000, 20_000]],
+    "blocks": ["0" * 64, "1" * 64, "2" * 64],
+}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +241,9 @@ GOOD: dict[str, Any] = {"size": 20_000, "storages": [[100, 9000], [9000, 20_000]
         {"storages": [[100, 4196], [9000, 20_000]]},
         {"storages": [[-5000, 0], [9000, 20_000]]},
         {"blocks": ["0" * 64] * 2},
-        {"blocks": ["0" * 64] * 4},
+        {"blocks": ["0" * 64, "1" * 64, "2" * 64, "3" * 64]},
+        {"blocks": ["0" * 64, "1" * 64, "1" * 64]},  # one digest for storages of two lengths
+        {"blocks": ["0" * 64, "0" * 64, "1" * 64]},  # or for the frame and a storage
         {"blocks": ["0" * 64, "0" * 64, "0" * 63]},
         {"blocks": ["0" * 64, "0" * 64, "G" * 64]},
         {"size": 0, "storages": [], "blocks": ["0" * 64]},

@@ -25,6 +25,7 @@ def digest(text: str) -> Digest:
 
 
 def new_checkpoint(model: ModelName = MODEL, blobs: Sequence[Digest] = (), **fields: Any) -> NewCheckpoint:
+    """It refers to ``blobs`` of 100 bytes, as ``begin_pack`` makes them."""
     values: dict[str, Any] = {
         "run": None,
         "epoch": None,
@@ -43,7 +44,7 @@ def new_checkpoint(model: ModelName = MODEL, blobs: Sequence[Digest] = (), **fie
         "digest": digest("file"),
         "sha256": "ab" * 32,
     }
-    return NewCheckpoint(model=model, blobs=tuple(blobs), **(values | fields))
+    return NewCheckpoint(model=model, blobs=dict.fromkeys(blobs, 100), **(values | fields))
 
 
 def begin_pack(catalog: Catalog, digests: Sequence[Digest], *, lease_seconds: float = 3600) -> NewPack:

@@ -87,6 +87,19 @@ def test_a_commit_may_be_tried_again_with_the_same_pack(catalog: Catalog, digest
     assert commit(catalog, new_checkpoint(blobs=(*digests, gone)), pack).version == 1
 
 
+@EITHER
+@pytest.mark.parametrize("length", [99, 101, 0])
+def test_a_blob_of_another_length_is_not_there(catalog: Catalog, digests: list, length: int):
+    commit(catalog, new_checkpoint(blobs=digests), begin_pack(catalog, digests))
+    lying = dataclasses.replace(new_checkpoint(), blobs={**dict.fromkeys(digests, 100), digests[1]: length})
+    with pytest.raises(MissingBlobs) as missing:
+        commit(catalog, lying, None)
+    assert missing.value.digests == (digests[1],)
+    assert count(catalog, "checkpoints") == 1
+    with catalog.read() as s:
+        assert set(blobs.stored(s, "vision", lying.blobs)) == {*digests} - {digests[1]}
+
+
 def test_a_checkpoint_of_known_blobs_needs_no_pack_and_forgets_the_one_it_began(catalog: Catalog):
     commit(catalog, new_checkpoint(blobs=FEW), begin_pack(catalog, FEW))
     began = begin_pack(catalog, [])

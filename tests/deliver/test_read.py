@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog import Catalog, packs
+from app.catalog import Catalog, packs, tables
 from app.catalog.blobs import insert_new
 from app.deliver.read import BlobReader
-from app.deliver.windows import Block, BlockPart, Window
+from app.deliver.spans import BlobMap
+from app.deliver.windows import Block, BlockPart, Window, cut_windows
 from app.errors import DamagedBlob
 from app.store import LocalPackStore
 from app.store.digests import crc32, digest_of
 from app.values.checkpoint import Blob
 from app.values.digest import BLOCK_SIZE
+from app.values.manifest import Manifest, Storage
 from app.values.span import Span
+from app.values.virtual_file import VirtualFile
 
 
 @pytest.fixture
@@ -85,6 +88,70 @@ def test_a_flipped_bit_is_an_error_whichever_part_of_the_block_is_read(catalog, 
     file.write_bytes(data)
     with pytest.raises(DamagedBlob, match="no longer matches"):
         BlobReader(catalog, store, "ns").load(window_of(part(blob, 0, 0, 10)))
+
+
+@pytest.mark.parametrize("verifies", [False, True], ids=["server-verifies", "client-verifies"])
+@pytest.mark.parametrize("length", [BLOCK_SIZE, 5001, 4999, 1])
+def test_no_read_goes_past_its_blob_whatever_a_manifest_says(catalog, store, tmp_path, length, verifies):
+    one, *_ = put(catalog, store, tmp_path, "one", [os.urandom(5000), b"somebody else's" * 2_000_000])
+    block = Block(one.digest, 0, length)
+    with pytest.raises(DamagedBlob, match="in a manifest"):
+        BlobReader(catalog, store, "ns").load(window_of(BlockPart(block, Span(0, length))), whole_as_they_are=verifies)
+
+
+@pytest.mark.parametrize("index", [1, 2, -1])
+def test_there_is_no_block_behind_the_last_one(catalog, store, tmp_path, index):
+    one, *_ = put(catalog, store, tmp_path, "one", [os.urandom(BLOCK_SIZE), os.urandom(3 * BLOCK_SIZE)])
+    window = window_of(BlockPart(Block(one.digest, index, BLOCK_SIZE), Span(0, BLOCK_SIZE)))
+    with pytest.raises(DamagedBlob, match=f"no block {index}"):
+        BlobReader(catalog, store, "ns").load(window, whole_as_they_are=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"offset": -5},
+        {"length": 2 * BLOCK_SIZE},
+        {"length": 50_001},
+        {"length": -1},
+        {"blocks": b""},
+        {"blocks": bytes(32)},
+        {"blocks": bytes(64)},
+    ],
+    ids=str,
+)
+def test_no_read_goes_past_its_blob_whatever_the_catalog_says(catalog, store, tmp_path, wrong):
+    (one, *_) = put(catalog, store, tmp_path, "one", [os.urandom(50_000), os.urandom(3 * BLOCK_SIZE)])
+    with catalog.write() as session:
+        session.execute(tables.blobs.update().where(tables.blobs.c.digest == one.digest).values(wrong))
+    window = window_of(BlockPart(Block(one.digest, 0, 50_000), Span(0, 50_000)))
+    with pytest.raises(DamagedBlob):
+        BlobReader(catalog, store, "ns").load(window, whole_as_they_are=True)
+
+
+@pytest.mark.parametrize("verifies", [False, True], ids=["server-verifies", "client-verifies"])
+def test_a_file_that_has_one_digest_for_two_lengths_is_read_where_it_is_right_alone(catalog, store, tmp_path, verifies):
+    content, frame = os.urandom(5000), os.urandom(100)
+    one, head, *_ = put(catalog, store, tmp_path, "one", [content, frame, os.urandom(90_000)])
+    storages = [Storage("0", "cpu", None, Span(100, 5100), 0, one.digest)]
+    storages += [Storage("1", "cpu", None, Span(5100, 45_100), 0, one.digest)]
+    file = BlobMap(Manifest("torch_zip", 45_100, Span(0, 0), tuple(storages), (), (), frame=head.digest))
+    reader = BlobReader(catalog, store, "ns", head.digest)
+    virtual = VirtualFile()
+    virtual.add_span(Span(0, 45_100))
+    good, bad = (list(cut_windows(virtual, file, *span)) for span in ((0, 5100), (5100, 45_100)))
+    assert b"".join(b"".join(reader.load(each, whole_as_they_are=verifies)) for each in good) == frame + content
+    for window in bad:
+        with pytest.raises(DamagedBlob):
+            reader.load(window, whole_as_they_are=verifies)
+
+
+def test_what_lies_between_two_blobs_is_read_and_never_given_out(catalog, store, tmp_path):
+    contents = [os.urandom(5000), b"SECRET" * 1000, os.urandom(6000)]
+    one, _, two = put(catalog, store, tmp_path, "one", contents)
+    window = window_of(part(one, 0, 0, 5000), part(two, 0, 0, 6000))
+    views = BlobReader(catalog, store, "ns").load(window, whole_as_they_are=True)
+    assert b"".join(views) == contents[0] + contents[2]
 
 
 def test_only_blocks_that_go_out_whole_are_left_to_the_client_to_verify(catalog, store, tmp_path):

@@ -98,26 +98,26 @@ class Workplace:
         with self.catalog.read() as s:
             return blobs.known(s, namespace, list(digests))
 
-    def blob(self, digest: Digest) -> bytes:
+    def blob(self, digest: Digest, namespace: str = MODEL.namespace) -> bytes:
         """A blob's bytes, checked against everything the catalog says of them."""
-        place = self.blobs([digest])[digest]
+        place = self.blobs([digest], namespace)[digest]
         data = bytes(self.store.read(place.pack, Span(place.offset, place.offset + place.length)))
         assert digest_of(data) == (digest, place.blocks)
         assert crc32(data) == place.crc32
         return data
 
     def manifest(self, checkpoint: Checkpoint) -> Manifest:
-        return decode(self.blob(checkpoint.manifest))
+        return decode(self.blob(checkpoint.manifest, checkpoint.model.namespace))
 
     def original(self, checkpoint: Checkpoint) -> bytes:
         """The uploaded file, put together again from its frame and its blobs."""
         manifest = self.manifest(checkpoint)
         data = bytearray(manifest.size)
-        frame, position = self.blob(checkpoint.frame), 0
+        frame, position = self.blob(checkpoint.frame, checkpoint.model.namespace), 0
         for span in frame_spans(manifest.size, manifest.storages):
             data[span.start : span.end] = frame[position : position + span.length]
             position += span.length
         for storage in manifest.storages:
             if storage.digest is not None:
-                data[storage.span.start : storage.span.end] = self.blob(storage.digest)
+                data[storage.span.start : storage.span.end] = self.blob(storage.digest, checkpoint.model.namespace)
         return bytes(data)

@@ -23,5 +23,5 @@ def delete(place: Workplace, *versions: int) -> None:
             checkpoints.delete(w, MODEL, version)
 
 
-def check(place: Workplace, *, read_data: bool = True) -> list[Finding]:
-    return list(Fsck(place.catalog, place.store, read_data).findings())
+def check(place: Workplace, *, read_data: bool = True, mark: bool = False) -> list[Finding]:
+    return list(Fsck(place.catalog, place.store, read_data, mark).findings())

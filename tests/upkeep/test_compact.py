@@ -2,25 +2,29 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog import Catalog, packs
-from app.catalog.unused import PackUse
+from app.catalog import Catalog, checkpoints, moves, packs, unused
+from app.catalog.unused import Moment, PackUse
 from app.deliver.service import Deliver
 from app.errors import PackMissing
 from app.store import LocalPackStore
 from app.upkeep.compact import MOSTLY_DEAD, SHARED_BYTES, SHARED_PACKS, WORTH_BYTES, plan_compaction
-from tests.ingest.workplace import MIB, Workplace, torch_file, weights
+from app.values.checkpoint import ModelName
+from app.values.span import Span
+from tests.ingest.workplace import MIB, MODEL, Workplace, torch_file, weights
 from tests.store.devices import mounted_tmpfs
 from tests.upkeep.sweeping import check, delete, foresee_now, sweep_now
 
 SIZES = st.integers(0, 2 * SHARED_BYTES)
-USES = st.lists(st.tuples(SIZES, SIZES).map(lambda pair: PackUse(0, "p", max(pair), min(pair))), max_size=50)
+USES = st.lists(
+    st.tuples(SIZES, SIZES).map(lambda pair: PackUse(0, "p", max(pair), min(pair), ("vision",))), max_size=50
+)
 
 
 @given(USES)
@@ -42,18 +46,19 @@ def test_no_new_pack_is_larger_than_there_is_room_for(uses: list[PackUse], room:
 
 
 def test_what_is_hardly_worth_it_stays_until_several_come_together():
-    small = PackUse(1, "small", 300_000, 1_000)
+    small = PackUse(1, "small", 300_000, 1_000, ("vision",))
     assert plan_compaction([small] * 3) == []
     assert plan_compaction([small] * 4) == [(small,) * 4]
 
 
-def mostly_dead(place: Workplace, seed: int) -> tuple:
+def mostly_dead(place: Workplace, seed: int, model: ModelName = MODEL) -> tuple:
     """A pack of 4 MiB of which 1 MiB is what a later checkpoint shares."""
     shared = weights(seed)
-    first = place.upload(torch_file({"shared": shared, "a": weights(seed + 1, 3)}))
+    first = place.upload(torch_file({"shared": shared, "a": weights(seed + 1, 3)}), model)
     data = torch_file({"shared": shared})
-    kept = place.upload(data)
-    delete(place, first.version)
+    kept = place.upload(data, model)
+    with place.catalog.write() as w:
+        checkpoints.delete(w, model, first.version)
     return kept, data
 
 
@@ -68,6 +73,53 @@ def test_the_live_part_of_several_packs_moves_to_one_and_the_rest_is_free(place:
         assert place.original(checkpoint) == data
     assert check(place) == []
     assert foresee_now(place).compacted_packs == 0
+
+
+OTHERS = ModelName("others", "resnet")
+
+
+def test_compaction_never_puts_two_namespaces_into_one_pack(place: Workplace):
+    kept = [mostly_dead(place, 10), mostly_dead(place, 20, OTHERS)]
+    assert sweep_now(place).compacted_packs == 2
+    assert namespaces_of_packs(place) == {(MODEL.namespace,), (OTHERS.namespace,)}
+    for checkpoint, data in kept:
+        assert place.original(checkpoint) == data
+    assert check(place) == []
+
+
+def test_a_pack_that_has_blobs_of_two_namespaces_is_taken_apart(place: Workplace):
+    """Compaction made such packs once."""
+    kept = [mostly_dead(place, 10), mostly_dead(place, 20, OTHERS)]
+    with place.catalog.write() as w:
+        packs.begin(w, "mixed", 60)
+    moved: list[moves.Move] = []
+    data = bytearray()
+    with place.catalog.read() as s:
+        old = [use for use in unused.usage(s, IN_TWO_HOURS) if use.live]
+    for use in old:
+        for blob_id, blob in moves.blobs_of(place.catalog, use.id, *use.namespaces):
+            moved.append(moves.Move(blob_id, use.id, len(data)))
+            data += place.store.read(blob.pack, Span(blob.offset, blob.offset + blob.length))
+    place.store.write("mixed", [data, bytes(3 * len(data))])
+    with place.catalog.write() as w:
+        moves.move(w, packs.seal(w, "mixed", 4 * len(data)), moved)
+        for name in ("mixed", *(use.name for use in old)):
+            packs.finish(w, name)
+    assert (MODEL.namespace, OTHERS.namespace) in {tuple(reversed(each)) for each in namespaces_of_packs(place)}
+    assert sweep_now(place).compacted_packs == 1
+    assert namespaces_of_packs(place) == {(MODEL.namespace,), (OTHERS.namespace,)}
+    assert "mixed" not in place.pack_rows()
+    for checkpoint, data_of_it in kept:
+        assert place.original(checkpoint) == data_of_it
+    assert check(place) == []
+
+
+IN_TWO_HOURS = Moment.at(datetime.now(UTC) + timedelta(hours=2), 0)
+
+
+def namespaces_of_packs(place: Workplace) -> set[tuple[str, ...]]:
+    with place.catalog.read() as s:
+        return {use.namespaces for use in unused.usage(s, IN_TWO_HOURS) if use.namespaces}
 
 
 def storage_of(place: Workplace, checkpoint) -> str:

@@ -1,4 +1,4 @@
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,8 @@ def layouts(draw: st.DrawFn) -> tuple[int, list[Span]]:
 
 def split_of(size: int, spans: list[Span]) -> Split:
     pieces = [size - sum(span.length for span in spans), *(span.length for span in spans)]
-    return Split(size, spans, bytes(32 * sum(max(1, -(-length // BLOCK_SIZE)) for length in pieces)))
+    count = sum(max(1, -(-length // BLOCK_SIZE)) for length in pieces)
+    return Split(size, spans, b"".join(number.to_bytes(32) for number in range(count)))
 
 
 @given(layouts())
@@ -51,3 +52,28 @@ def test_a_split_is_kept_as_bytes(layout: tuple[int, list[Span]]) -> None:
 def test_a_wrong_number_of_digests_names_the_right_one() -> None:
     with pytest.raises(InvalidRequest, match="has 3 blocks"):
         Split(BLOCK_SIZE + 5000, [Span(0, BLOCK_SIZE + 4999)], bytes(32 * 2))
+
+
+@pytest.mark.parametrize(
+    ("frame", "storages", "blocks"),
+    [
+        (100, [5000, 6000], b"fAA"),
+        (5000, [6000], b"AA"),
+        (100, [BLOCK_SIZE + 5000, 5000], b"fABA"),  # a storage's first block, and a whole storage
+        (100, [BLOCK_SIZE + 5000, BLOCK_SIZE + 6000], b"fABAB"),
+        (100, [2 * BLOCK_SIZE, BLOCK_SIZE + 6000], b"fABAB"),
+        (0, [5000], b"AA"),
+    ],
+)
+def test_one_digest_for_blocks_of_two_lengths_is_refused(frame: int, storages: list[int], blocks: bytes) -> None:
+    starts = list(accumulate(storages, initial=0))
+    spans = [Span(start, end) for start, end in pairwise(starts)]
+    honest = b"".join(bytes([i] * 32) for i in range(len(blocks)))
+    assert Split(starts[-1] + frame, spans, honest).count == len(blocks)
+    with pytest.raises(InvalidRequest, match="different lengths have different digests") as refused:
+        Split(starts[-1] + frame, spans, b"".join(bytes([digest] * 32) for digest in blocks))
+    assert refused.value.code == "bad-split"
+
+
+def test_equal_storages_may_have_equal_digests() -> None:
+    assert Split(10_100, [Span(0, 5000), Span(5000, 10_000)], b"f" * 32 + b"A" * 64).count == 3
