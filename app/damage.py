@@ -68,9 +68,13 @@ def at_hand(catalog: Catalog, store: PackStore, namespace: str, lengths: Mapping
         found = blobs.stored(s, namespace, lengths)
     sizes = {pack: _size(store, pack) for pack in {blob.pack for blob in found.values()}}
     lost = {digest: blob for digest, blob in found.items() if blob.offset + blob.length > sizes[blob.pack]}
-    if lost:
-        look_again(catalog, store, namespace, ((blob, indexes_of(blob)) for blob in lost.values()))
-    return {digest: blob for digest, blob in found.items() if digest not in lost}
+    if not lost:
+        return found
+    look_again(catalog, store, namespace, ((blob, indexes_of(blob)) for blob in lost.values()))
+    with catalog.read() as s:
+        now = blobs.stored(s, namespace, {digest: lengths[digest] for digest in lost})
+    moved = {digest: blob for digest, blob in now.items() if blob != lost[digest]}  # to a pack that was made of others
+    return {digest: blob for digest, blob in found.items() if digest not in lost} | moved
 
 
 def _size(store: PackStore, pack: str) -> int:

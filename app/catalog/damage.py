@@ -47,7 +47,7 @@ def clear(w: WriteSession, namespace: str, blob: Blob) -> None:
     b = blobs.c
     pack = select(packs.c.id).where(packs.c.name == blob.pack).scalar_subquery()
     there = b.namespace == namespace, b.digest == blob.digest, b.pack_id == pack, b.offset == blob.offset
-    w.execute(update(blobs).where(*there, b.damaged_at.is_not(None)).values(damaged_at=None, healed_at=_now()))
+    w.execute(update(blobs).where(*there, b.damaged_at.is_not(None)).values(damaged_at=None))
 
 
 def unmarked(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> set[Digest]:

@@ -51,7 +51,7 @@ MARGIN = timedelta(hours=1)
 @dataclass(frozen=True, slots=True)
 class PackUse:
     """A finished pack of ``size`` bytes, of which ``live`` are those of blobs that stay; its blobs are those of
-    ``namespaces``, sorted. There is one, but in packs that were compacted before 0004.
+    ``namespaces``, sorted: of one, but for packs of a compaction that did not keep them apart yet.
     """
 
     id: int

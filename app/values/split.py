@@ -73,17 +73,21 @@ class Split:
 
     def _check_lengths(self) -> None:
         """Bytes of different lengths have different digests, so two blocks of one digest have one length."""
-        lengths: dict[bytes, int] = {}
-        for piece, length in enumerate((sum(span.length for span in self.frame), *(s.length for s in self.storages))):
-            for number in self.numbers(piece):
-                size = min(BLOCK_SIZE, length - (number - self._firsts[piece]) * BLOCK_SIZE)
-                digest = self.blocks[number * BLOCK_DIGEST_SIZE : (number + 1) * BLOCK_DIGEST_SIZE]
-                if (other := lengths.setdefault(digest, size)) != size:
-                    raise InvalidRequest(
-                        f"block {number} has {size:,} bytes and the digest of one of {other:,} bytes; blocks of "
-                        "different lengths have different digests",
-                        code="bad-split",
-                    )
+        lengths: list[int] = []
+        for length in (sum(span.length for span in self.frame), *(span.length for span in self.storages)):
+            full, rest = divmod(length, BLOCK_SIZE)
+            lengths += [BLOCK_SIZE] * full
+            if rest or not full:
+                lengths.append(rest)
+        digests = [self.blocks[i : i + BLOCK_DIGEST_SIZE] for i in range(0, len(self.blocks), BLOCK_DIGEST_SIZE)]
+        last = dict(zip(digests, lengths, strict=True))
+        for number, (digest, length) in enumerate(zip(digests, lengths, strict=True)):
+            if last[digest] != length:
+                raise InvalidRequest(
+                    f"block {number} has {length:,} bytes and the digest of one of {last[digest]:,} bytes; blocks of "
+                    "different lengths have different digests",
+                    code="bad-split",
+                )
 
     def to_bytes(self) -> bytes:
         numbers = array("Q", [self.size, len(self.storages)])

@@ -284,6 +284,9 @@ def test_fsck_marks_only_if_asked_and_takes_marks_from_what_was_restored(place: 
     assert check(place, mark=True) == []
     assert marked(place) == 0
     assert place.upload(FIRST).new_bytes == 0
+    fsck = Fsck(place.catalog, place.store, read_data=False)
+    assert list(fsck.findings()) == []
+    assert fsck.checked.healed == []  # by no upload
 
 
 def test_a_reader_that_looked_a_blob_up_before_it_was_healed_reads_the_good_bytes(place: Workplace):
