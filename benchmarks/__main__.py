@@ -18,6 +18,7 @@ from benchmarks import (
     plain_upload,
     server_memory,
     warm_start,
+    worst_bodies,
 )
 from benchmarks.bench import Bench
 from benchmarks.rows import table
@@ -36,6 +37,7 @@ QUESTIONS = {
         many_clients,
         giants,
         footprint,
+        worst_bodies,
     )
 }
 UNITS = {"": 1, "MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}

@@ -51,10 +51,12 @@ def lifetime(ref: str) -> str:
 
 
 def json_answer(
-    request: Request, view: BaseModel, headers: dict[str, str] | None = None, *, status: int = 200
+    request: Request, view: BaseModel | bytes, headers: dict[str, str] | None = None, *, status: int = 200
 ) -> Response:
-    """``view`` with its ETag; 304 where a GET names it. Unless told otherwise it has to be asked for again."""
-    body = view.model_dump_json().encode()
+    """``view``, as an object or as JSON, with its ETag; 304 where a GET names it. Unless told otherwise it has to be
+    asked for again.
+    """
+    body = view if isinstance(view, bytes) else view.model_dump_json().encode()
     etag = hashlib.sha256(body).hexdigest()[:32]
     all_headers = {"Cache-Control": REVALIDATE, "ETag": f'"{etag}"', **(headers or {})}
     if request.method == "GET" and is_known(all_of(request, "If-None-Match"), etag):

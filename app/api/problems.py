@@ -73,6 +73,19 @@ STATUS_CODES: Mapping[int, tuple[str, str]] = {
 """Code and title of what HTTP itself refuses."""
 
 
+MAX_DETAIL = 2_000
+MAX_NAME = 300
+MAX_NEAR = 100
+MAX_DIGESTS = 1_000
+"""Characters of a problem's detail and of each name in its members; names and digests that it lists. It is about what a
+user sent or stored, which may be long.
+"""
+
+
+def cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length] + "..."
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One problem. ``members`` are its extension members beside ``code``."""
@@ -89,7 +102,7 @@ class Problem:
             "type": f"urn:stateroom:problem:{self.code}",
             "title": self.title,
             "status": self.status,
-            "detail": self.detail,
+            "detail": cut(self.detail, MAX_DETAIL),
             "code": self.code,
             **self.members,
         }
@@ -108,11 +121,12 @@ def problem_of(error: errors.StateroomError) -> Problem:
     members: dict[str, Any] = {}
     match error:
         case errors.RefusedCheckpoint():
-            members = {name: text for name in ("rule", "where") if (text := getattr(error, name)) is not None}
+            found = {name: getattr(error, name) for name in ("rule", "where")}
+            members = {name: cut(text, MAX_NAME) for name, text in found.items() if text is not None}
         case errors.SelectionError() if error.near:
-            members = {"near": list(error.near)}
+            members = {"near": [cut(name, MAX_NAME) for name in error.near[:MAX_NEAR]]}
         case errors.MissingBlobs():
-            members = {"digests": list(error.digests)}
+            members = {"digests": list(error.digests[:MAX_DIGESTS])}
     headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
     return Problem(kind.status, kind.title, error.detail, error.code, members, headers)
 
@@ -121,11 +135,11 @@ def invalid(mistakes: Sequence[Mapping[str, Any]]) -> Problem:
     """The problem that pydantic's ``errors()`` are; values that were sent are not sent back."""
 
     def place(loc: Iterable[Any]) -> str:
-        return ".".join(map(str, loc))
+        return cut(".".join(map(str, loc)), MAX_NAME)
 
     if any(mistake["type"] == "json_invalid" for mistake in mistakes):
         return Problem(400, KINDS["malformed-request"].title, "The body is not JSON.", "malformed-request")
-    found = [{"where": place(mistake["loc"]), "detail": mistake["msg"]} for mistake in mistakes[:20]]
+    found = [{"where": place(mistake["loc"]), "detail": cut(mistake["msg"], MAX_NAME)} for mistake in mistakes[:20]]
     detail = "; ".join(f"{one['where']}: {one['detail']}" if one["where"] else one["detail"] for one in found)
     return Problem(422, KINDS[errors.InvalidRequest].title, detail, "invalid-value", {"errors": found})
 

@@ -71,6 +71,7 @@ class CheckpointView(BaseModel):
     format: str = Field(examples=["torch_zip"])
     devices: list[FileText] = Field(examples=[["cuda:0"]], description="where its storages were when it was saved")
     components: list[ComponentView]
+    more_components: int = Field(description="how many are not listed here: `tensors` goes through all", examples=[0])
     unsafe_globals: list[FileText] = Field(
         examples=[["numpy.dtype"]], description="names in its pickle that `weights_only=True` does not load"
     )
@@ -98,6 +99,7 @@ class CheckpointView(BaseModel):
             nonfinite=[name for name, number in numbers.items() if number is not None and not math.isfinite(number)],
             format=checkpoint.format,
             devices=list(checkpoint.devices),
+            more_components=checkpoint.more_components,
             components=[_component(checkpoint, component) for component in checkpoint.components],
             unsafe_globals=list(checkpoint.unsafe_globals),
             bytes=checkpoint.nbytes,
@@ -170,7 +172,8 @@ def _component(checkpoint: Checkpoint, component: Component) -> ComponentView:
 
 def _urls(checkpoint: Checkpoint) -> CheckpointUrls:
     here = checkpoint_url(checkpoint.model, checkpoint.version)
-    has_default = not checkpoint.components or default_component(checkpoint.components) is not None
+    components = checkpoint.components
+    has_default = not checkpoint.more_components and (not components or default_component(components) is not None)
     return CheckpointUrls(
         self=here,
         tensors=f"{here}/tensors",

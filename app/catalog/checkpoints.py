@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy import delete as delete_from
@@ -17,6 +18,8 @@ from .refs import Ref, parse_best, parse_ref, version_of
 from .rows import check_fields, check_text, load_checkpoints, metric_rows, tag_rows, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import checkpoints, metrics, models, tags
+
+T = TypeVar("T")
 
 __all__ = [
     "Filter",
@@ -63,6 +66,8 @@ def update(
     check_fields(changed_metrics, changed_tags)
     checkpoint = resolve(w, name, str(version))
     key = {"model_id": get_model(w, name).id, "version": version, "run": checkpoint.run}
+    # As the checkpoint will be: what many small changes add up to is bounded too.
+    check_fields(_changed(checkpoint.metrics, changed_metrics), _changed(checkpoint.tags, changed_tags))
     new_metrics = {metric: value for metric, value in changed_metrics.items() if value is not None}
     new_tags = {tag: value for tag, value in changed_tags.items() if value is not None}
     for table, changed, rows in (
@@ -79,6 +84,11 @@ def update(
             )
             w.insert(table, rows)
     return resolve(w, name, str(version))
+
+
+def _changed(there: Mapping[str, T], changes: Mapping[str, T | None]) -> dict[str, T | None]:
+    merged: dict[str, T | None] = {**there, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def delete(w: WriteSession, name: ModelName, version: int) -> None:

@@ -28,8 +28,8 @@ from .models import DEFAULT_BEST, drop_never_used
 from .rows import (
     check_fields,
     check_integer,
-    check_text,
-    component_to_json,
+    check_run,
+    components_to_json,
     from_microseconds,
     metric_rows,
     split_number,
@@ -37,6 +37,7 @@ from .rows import (
     to_microseconds,
 )
 from .session import WriteSession
+from .shown import shown_components, shown_names
 from .tables import checkpoints, metrics, models, tags
 
 BATCH = 2000
@@ -122,8 +123,7 @@ def _check(new: NewCheckpoint) -> None:
     check_fields(new.metrics, new.tags)
     check_integer(new.epoch, "epoch")
     check_integer(new.step, "step")
-    if new.run is not None:
-        check_text(new.run, "run")
+    check_run(new.run)
 
 
 def _insert(w: WriteSession, new: NewCheckpoint) -> int:
@@ -152,9 +152,9 @@ def _insert(w: WriteSession, new: NewCheckpoint) -> int:
         "loss": loss,
         "loss_nonfinite": loss_nonfinite,
         "format": new.format,
-        "devices": list(new.devices),
-        "components": [component_to_json(component) for component in new.components],
-        "unsafe_globals": list(new.unsafe_globals),
+        "devices": list(shown_names(new.devices)),
+        "components": components_to_json(new.components),
+        "unsafe_globals": list(shown_names(new.unsafe_globals)),
         "manifest": new.manifest,
         "frame": new.frame,
         "nbytes": new.nbytes,
@@ -192,6 +192,7 @@ def _publish(
     w.insert(tags, tag_rows(key, new.tags))
     if forget_pack is not None:
         packs.forget(w, forget_pack)
+    components = shown_components(new.components)
     return Checkpoint(
         id=checkpoint_id,
         model=new.model,
@@ -203,9 +204,10 @@ def _publish(
         metrics=dict(sorted(new.metrics.items())),
         tags=dict(sorted(new.tags.items())),
         format=new.format,
-        devices=new.devices,
-        components=tuple(replace(component, param_groups=None) for component in new.components),
-        unsafe_globals=new.unsafe_globals,
+        devices=shown_names(new.devices),
+        components=tuple(replace(component, param_groups=None) for component in components),
+        more_components=len(new.components) - len(components),
+        unsafe_globals=shown_names(new.unsafe_globals),
         manifest=new.manifest,
         frame=new.frame,
         nbytes=new.nbytes,

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..values.digest import Digest
 from ..values.manifest import Component
 from .dialect import each_integer
 from .session import ReadSession
+from .shown import MAX_COMPONENTS, shown_components, shown_names
 from .tables import checkpoints, metrics, tags
 
 MAX_INTEGER = 2**63 - 1
@@ -62,14 +63,17 @@ def check_integer(number: int | None, what: str) -> int | None:
 MAX_FIELDS = 1_000
 MAX_NAME_LENGTH = 200
 MAX_TAG_LENGTH = 10_000
-"""Metrics, or tags, of one request; characters in a name and in a tag. Every listing shows them."""
+MAX_TAGS_LENGTH = 256 * 1024
+"""Metrics, or tags, of one checkpoint; characters in a name, in a tag, and in all tags. Every listing shows them."""
+
+MAX_RUN_LENGTH = 1_000
 
 
 def check_fields(metrics: Mapping[str, float | None], tags: Mapping[str, str | None]) -> None:
     """Raises InvalidRequest for metrics and tags that could not be kept or asked for."""
     for kind, names in (("metric", metrics), ("tag", tags)):
         if len(names) > MAX_FIELDS:
-            raise InvalidRequest(f"{len(names):,} {kind}s; at most {MAX_FIELDS:,} at once", code=f"bad-{kind}")
+            raise InvalidRequest(f"{len(names):,} {kind}s; a checkpoint has at most {MAX_FIELDS:,}", code=f"bad-{kind}")
         for name in names:
             if not 0 < len(check_text(name, f"the name of a {kind}")) <= MAX_NAME_LENGTH:
                 detail = f"a {kind} needs a name of at most {MAX_NAME_LENGTH} characters"
@@ -82,6 +86,19 @@ def check_fields(metrics: Mapping[str, float | None], tags: Mapping[str, str | N
         if text is not None and len(check_text(text, f"the tag {name}")) > MAX_TAG_LENGTH:
             detail = f"the tag {name} has {len(text):,} characters; at most {MAX_TAG_LENGTH:,}"
             raise InvalidRequest(detail, code="bad-tag")
+
+    length = sum(len(name) + len(text or "") for name, text in tags.items())
+    if length > MAX_TAGS_LENGTH:
+        raise InvalidRequest(
+            f"the tags have {length:,} characters; those of a checkpoint have at most {MAX_TAGS_LENGTH:,} in all",
+            code="bad-tag",
+        )
+
+
+def check_run(run: str | None) -> None:
+    """Raises InvalidRequest, code ``bad-text``."""
+    if run is not None and len(check_text(run, "run")) > MAX_RUN_LENGTH:
+        raise InvalidRequest(f"run has {len(run):,} characters; at most {MAX_RUN_LENGTH:,}", code="bad-text")
 
 
 def metric_rows(key: Mapping[str, Any], metrics: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -98,7 +115,20 @@ def tag_rows(key: Mapping[str, Any], tags: Mapping[str, str]) -> list[dict[str, 
     return [{**key, "name": name, "value": value} for name, value in tags.items()]
 
 
-def component_to_json(component: Component) -> dict[str, Any]:
+def components_to_json(components: Sequence[Component]) -> Any:
+    """Those that are shown, and how many there are if that is not all."""
+    shown = [_component_to_json(component) for component in shown_components(components)]
+    return shown if len(shown) == len(components) else {"shown": shown, "count": len(components)}
+
+
+def components_from_json(data: Any) -> tuple[tuple[Component, ...], int]:
+    """The components that are shown, and how many more there are. Older catalogs hold all of them."""
+    listed, count = (data["shown"], data["count"]) if isinstance(data, dict) else (data, len(data))
+    shown = shown_components([_component_from_json(each) for each in listed[:MAX_COMPONENTS]])
+    return shown, count - len(shown)
+
+
+def _component_to_json(component: Component) -> dict[str, Any]:
     return {
         "path": list(component.path),
         "kind": component.kind,
@@ -107,7 +137,7 @@ def component_to_json(component: Component) -> dict[str, Any]:
     }
 
 
-def component_from_json(data: Mapping[str, Any]) -> Component:
+def _component_from_json(data: Mapping[str, Any]) -> Component:
     return Component(path=tuple(data["path"]), kind=data["kind"], keys=data["keys"], nbytes=data["nbytes"])
 
 
@@ -139,6 +169,7 @@ def load_checkpoints(s: ReadSession, name: ModelName, model_id: int, versions: l
 def _checkpoint(
     model: ModelName, row: Row[*tuple[Any, ...]], metrics: Mapping[str, float], tags: Mapping[str, str]
 ) -> Checkpoint:
+    components, more_components = components_from_json(row.components)
     return Checkpoint(
         id=row.id,
         model=model,
@@ -150,9 +181,10 @@ def _checkpoint(
         metrics=dict(sorted(metrics.items())),
         tags=dict(sorted(tags.items())),
         format=row.format,
-        devices=tuple(row.devices),
-        components=tuple(map(component_from_json, row.components)),
-        unsafe_globals=tuple(row.unsafe_globals),
+        devices=shown_names(row.devices),
+        components=components,
+        more_components=more_components,
+        unsafe_globals=shown_names(row.unsafe_globals),
         manifest=Digest(row.manifest),
         frame=Digest(row.frame),
         nbytes=row.nbytes,

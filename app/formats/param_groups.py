@@ -11,8 +11,12 @@ from .tree import MAX_INT_BITS, name_of, numpy_scalar, pairs_of, path_element
 MAX_DEPTH = 8
 """Real param_groups nest two deep."""
 
-MAX_VALUES = 1_000_000
-"""Values shown; 400,000 tensors have as many ids."""
+MAX_VALUES = 500_000
+"""Values shown; 400,000 tensors have as many ids. A text counts as one for every CHARACTERS of it."""
+
+CHARACTERS = 16
+MAX_TEXT = 1_000
+"""Characters of one text or name; of longer ones the beginning is shown."""
 
 
 def param_groups_json(optimizer: Node) -> str:
@@ -34,19 +38,22 @@ class _Shown:
             node = scalar
         if isinstance(node, float):
             return node if math.isfinite(node) else None
-        if (
-            node is None
-            or isinstance(node, (bool, str))
-            or (isinstance(node, int) and node.bit_length() <= MAX_INT_BITS)
-        ):
+        if isinstance(node, str):
+            return self._text(node)
+        if node is None or isinstance(node, bool) or (isinstance(node, int) and node.bit_length() <= MAX_INT_BITS):
             return node
         if depth and isinstance(node, (list, tuple)):
             return [self.show(item, depth - 1) for item in node[: MAX_VALUES - self.values]]
         if depth and (pairs := pairs_of(node)) is not None:
             self.values += len(pairs)
             shown = pairs[: MAX_VALUES - self.values]
-            return {str(path_element(key)): self.show(value, depth - 1) for key, value in shown}
+            return {self._text(str(path_element(key))): self.show(value, depth - 1) for key, value in shown}
         return f"<{_kind(node)}>"
+
+    def _text(self, text: str) -> str:
+        shown = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+        self.values += len(shown) // CHARACTERS
+        return shown
 
 
 def _kind(node: Node) -> str:

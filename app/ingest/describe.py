@@ -1,8 +1,11 @@
 """What is committed of an upload: what the request says, and where it says nothing, what the file says."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from ..errors import InvalidRequest
+from ..formats.facts import MAX_METRICS
 from ..formats.index import Index
 from ..values.checkpoint import ModelName, NewCheckpoint
 from ..values.digest import Digest
@@ -38,7 +41,7 @@ def describe(
         epoch=facts.epoch if fields.epoch is None else fields.epoch,
         step=facts.step if fields.step is None else fields.step,
         loss=facts.loss if fields.loss is None else fields.loss,
-        metrics={**facts.metrics, **fields.metrics},
+        metrics=_metrics(facts.metrics, fields.metrics),
         tags=fields.tags,
         format=index.manifest.format,
         devices=facts.devices,
@@ -54,3 +57,10 @@ def describe(
         original=source.original,
         idempotency_key=fields.idempotency_key,
     )
+
+
+def _metrics(of_file: Mapping[str, float], given: Mapping[str, float]) -> dict[str, float]:
+    """What is given, and as many of the file's own as a checkpoint may have beside it."""
+    room = max(0, MAX_METRICS - len(given))
+    own = islice(((name, number) for name, number in of_file.items() if name not in given), room)
+    return {**dict(own), **given}

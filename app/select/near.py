@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from itertools import islice
 
 LIMIT = 3
-MAX_LENGTH = 300
+MAX_LENGTH = 150
 CONSIDERED = 2_000
-"""Names looked at: an error message is not worth comparing with 400,000 keys."""
+"""Names and prefixes that are compared: an error message is not worth comparing with 400,000 keys."""
 
 
 def near(wanted: str, names: Iterable[str], limit: int = LIMIT) -> tuple[str, ...]:
@@ -19,7 +19,7 @@ def near(wanted: str, names: Iterable[str], limit: int = LIMIT) -> tuple[str, ..
     for name in islice((name for name in names if len(name) <= MAX_LENGTH), CONSIDERED):
         text = name.casefold()
         by_text.setdefault(text, name)
-        while "." in text:
+        while "." in text and len(by_text) < CONSIDERED:
             text = text.rpartition(".")[0]
             by_text.setdefault(text, name)
     close = get_close_matches(wanted[:MAX_LENGTH].casefold().rstrip("."), by_text, n=4 * limit)

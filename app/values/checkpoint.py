@@ -64,7 +64,8 @@ class NewCheckpoint:
 class Checkpoint:
     """A named immutable upload. ``id`` is the catalog's own; users see ``model`` and ``version``.
 
-    ``components`` here carry no ``param_groups``.
+    ``components`` here carry no ``param_groups``; of a file with very many they are the first, and ``more_components``
+    says how many follow. ``devices`` and ``unsafe_globals`` end in ``...`` where they are not all.
     """
 
     id: int
@@ -88,6 +89,7 @@ class Checkpoint:
     sha256: str | None
     original: bool
     created_at: datetime
+    more_components: int = 0
 
     @property
     def stem(self) -> str:

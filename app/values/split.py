@@ -7,7 +7,7 @@ the file. A block is at most 16 MiB of one piece; it is named by its digest, rec
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from ..errors import InvalidRequest
 from .digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE
@@ -29,9 +29,11 @@ class Split:
         self.storages = tuple(storages)
         self.blocks = blocks
         self.frame = tuple(_between(size, self.storages))
+        self._places = array("Q", accumulate((span.length for span in self.frame), initial=0))
+        """How many bytes of the frame come before each of its spans, and at the end how many there are."""
         self._firsts = array("Q", [0])
         """The number of each piece's first block, and at the end how many blocks there are."""
-        for length in (sum(span.length for span in self.frame), *(span.length for span in self.storages)):
+        for length in (self._places[-1], *(span.length for span in self.storages)):
             self._firsts.append(self._firsts[-1] + max(1, -(-length // BLOCK_SIZE)))
         if len(blocks) != self.count * BLOCK_DIGEST_SIZE:
             raise InvalidRequest(
@@ -63,13 +65,31 @@ class Split:
         piece = self.piece(number)
         start = (number - self._firsts[piece]) * BLOCK_SIZE
         if piece == 0:
-            return tuple(_cut(self.frame, start, start + BLOCK_SIZE))
+            return tuple(self._of_frame(start, start + BLOCK_SIZE))
         storage = self.storages[piece - 1]
         return (Span(storage.start + start, min(storage.start + start + BLOCK_SIZE, storage.end)),)
 
     def length(self, numbers: range) -> int:
         """Bytes of a run of blocks."""
-        return sum(span.length for number in numbers for span in self.spans(number))
+        pieces = range(self.piece(numbers.start), self.piece(numbers.stop - 1) + 1) if numbers else ()
+        return sum(self._length(piece, numbers) for piece in pieces)
+
+    def _length(self, piece: int, numbers: range) -> int:
+        """Bytes of those blocks of a piece that are among ``numbers``."""
+        first = self._firsts[piece]
+        nbytes = self.storages[piece - 1].length if piece else self._places[-1]
+        start, end = (min(nbytes, BLOCK_SIZE * (number - first)) for number in (numbers.start, numbers.stop))
+        return end - max(0, start)
+
+    def _of_frame(self, start: int, end: int) -> Iterator[Span]:
+        """Bytes ``[start, end)`` of the frame."""
+        for i in range(bisect_right(self._places, start) - 1, len(self.frame)):
+            place, span = self._places[i], self.frame[i]
+            if place >= end:
+                return
+            low, high = max(start, place), min(end, place + span.length)
+            if low < high:
+                yield Span(span.start + low - place, span.start + high - place)
 
     def _check_lengths(self) -> None:
         """Bytes of different lengths have different digests, so two blocks of one digest have one length."""
@@ -118,15 +138,3 @@ def _between(size: int, storages: Sequence[Span]) -> Iterator[Span]:
             yield Span(before.end, span.start)
     if (end := storages[-1].end if storages else 0) < size:
         yield Span(end, size)
-
-
-def _cut(spans: Sequence[Span], start: int, end: int) -> Iterator[Span]:
-    """Bytes ``[start, end)`` of ``spans`` joined."""
-    position = 0
-    for span in spans:
-        first, last = max(start, position), min(end, position + span.length)
-        if first < last:
-            yield Span(span.start + first - position, span.start + last - position)
-        position += span.length
-        if position >= end:
-            return

@@ -8,7 +8,7 @@ from tests.api.conftest import Upload, general, problem, saved, state_dict
 
 FIELDS = [
     "model", "version", "run", "epoch", "step", "loss", "metrics", "tags", "nonfinite", "format", "devices",
-    "components", "unsafe_globals", "bytes", "new_bytes", "digest", "sha256", "created_at", "urls",
+    "components", "more_components", "unsafe_globals", "bytes", "new_bytes", "digest", "sha256", "created_at", "urls",
 ]  # fmt: skip
 
 
@@ -205,6 +205,7 @@ def test_tensors_are_listed_with_what_they_share(http: httpx.Client, checkpoints
         "bytes": 64 * 64 * 4,
         "digest": tied["digest"],
         "shared_with": ["tied.weight"],
+        "shared_count": 1,
     }
     assert weight["digest"].startswith("blake3:")
     assert (bias["digest"], bias["shared_with"]) == (None, [])

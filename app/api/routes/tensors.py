@@ -1,17 +1,19 @@
 """What is inside a checkpoint, key by key."""
 
-import json
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ...errors import InvalidRequest
+from ...scheduling import read_json
 from ...select.components import choose_component
 from ...values.checkpoint import Checkpoint
-from ...values.manifest import ComponentKind, Manifest, Tensor
+from ...values.manifest import Component, ComponentKind, Manifest, Tensor
 from ..answers import identity_headers, json_answer
 from ..auth import READ
 from ..params import Cursor, Model, Ref, Run
@@ -19,9 +21,19 @@ from ..problem_docs import KNOWN, OF_A_MODEL, refusals
 from ..services import Parts
 from ..views import FileText, printable
 
+T = TypeVar("T")
+
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["checkpoints"])
 
 MOST_SHARED = 100
+SHARED_TEXT = 4096
+"""Characters of the other keys of one storage that are shown with each of them."""
+
+PAGE_TEXT = 1024 * 1024
+"""Characters, about, after which a page ends; and as many of components, and of metadata, come with it."""
+
+GROUPS_TEXT = 64 * 1024
+"""Characters of param_groups that are shown to who has not asked for just that component."""
 
 
 def _printable(value: Any) -> Any:
@@ -47,7 +59,10 @@ class TensorView(BaseModel):
     device: FileText
     bytes: int
     digest: str | None = Field(description="null where the storage is too small to be kept by itself")
-    shared_with: list[FileText] = Field(description=f"other keys that use its storage, at most {MOST_SHARED}")
+    shared_with: list[FileText] = Field(
+        description=f"other keys that use its storage: at most {MOST_SHARED}, and {SHARED_TEXT:,} characters"
+    )
+    shared_count: int = Field(description="how many other keys use its storage")
 
 
 class ComponentDetails(BaseModel):
@@ -56,15 +71,17 @@ class ComponentDetails(BaseModel):
     keys: int
     bytes: int
     param_groups: Annotated[Any, BeforeValidator(_printable)] = Field(
-        description="an optimizer's, null for a state_dict"
+        description="an optimizer's, null for a state_dict; long ones are on the first page for `component=` alone"
     )
 
 
 class TensorPage(BaseModel):
     components: list[ComponentDetails]
+    more_components: int = Field(description="how many are not listed here; `component=` asks for one")
     items: list[TensorView]
     next: str | None = Field(description="the cursor of the next page")
     metadata: dict[str, str] = Field(description="a safetensors file's `__metadata__`, on the first page")
+    more_metadata: int = Field(description="how many of its texts are too long to be shown; the upload has them")
 
 
 @router.get(
@@ -84,7 +101,7 @@ async def tensors(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     cursor: Cursor = None,
 ) -> Response:
-    """In the file's order, with each component's shape of things beside them."""
+    """In the file's order, with each component's shape of things beside them. A page of long keys has fewer of them."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         view = _page(services.deliver.manifest(checkpoint), component, limit, _position(cursor))
@@ -109,29 +126,71 @@ def _page(manifest: Manifest, component: str | None, limit: int, start: int) -> 
         chosen = choose_component(manifest, component)
         tensors = [tensor for tensor in tensors if tensor.component == chosen]
         shown = range(0) if chosen is None else range(chosen, chosen + 1)
-    page = tensors[start : start + limit]
-    sharers = _sharers(manifest, {tensor.storage for tensor in page})
-    end = start + len(page)
+    asked = tensors[start : start + limit]
+    groups = _groups(manifest, {tensor.storage for tensor in asked})
+    items = list(_up_to(PAGE_TEXT, (_tensor(manifest, tensor, groups[tensor.storage]) for tensor in asked), _length))
+    end = start + len(items)
+    whole = component is not None and start == 0
+    listed = list(_up_to(PAGE_TEXT, shown, lambda number: _length_of_component(manifest.components[number])))
+    components = [_component(manifest, number, whole=whole) for number in listed]
+    metadata = dict(_up_to(PAGE_TEXT, manifest.metadata.items() if start == 0 else (), _length_of_pair))
     return TensorPage(
-        components=[_component(manifest, i) for i in shown],
-        items=[_tensor(manifest, tensor, sharers[tensor.storage]) for tensor in page],
+        components=components,
+        more_components=len(shown) - len(components),
+        items=items,
         next=str(end) if end < len(tensors) else None,
-        metadata=dict(manifest.metadata) if start == 0 else {},
+        metadata=metadata,
+        more_metadata=len(manifest.metadata) - len(metadata) if start == 0 else 0,
     )
 
 
-def _sharers(manifest: Manifest, storages: set[int]) -> dict[int, list[Tensor]]:
-    """Of each storage, the first tensors that use it, one more than are shown."""
-    sharers: dict[int, list[Tensor]] = defaultdict(list)
+def _up_to(most: int, items: Iterable[T], length: Callable[[T], int]) -> Iterator[T]:
+    """The first items, up to the one with which they have ``most`` characters."""
+    total = 0
+    for item in items:
+        yield item
+        total += length(item)
+        if total >= most:
+            return
+
+
+def _length(view: TensorView) -> int:
+    """About how many characters of JSON a tensor is."""
+    texts = (view.component or "", view.key, view.device, *view.shared_with)
+    return 250 + sum(len(text) + 4 for text in texts) + 20 * len(view.shape)
+
+
+def _length_of_component(component: Component) -> int:
+    return 100 + len(component.name) + min(GROUPS_TEXT, len(component.param_groups or ""))
+
+
+def _length_of_pair(pair: tuple[str, str]) -> int:
+    return len(pair[0]) + len(pair[1]) + 8
+
+
+@dataclass(slots=True)
+class _Group:
+    """The tensors that use one storage: the first of them, one more than are shown, and how many there are."""
+
+    first: list[Tensor] = field(default_factory=list)
+    count: int = 0
+
+
+def _groups(manifest: Manifest, storages: set[int]) -> dict[int, _Group]:
+    groups: dict[int, _Group] = defaultdict(_Group)
     for tensor in manifest.tensors:
-        if tensor.storage in storages and len(sharers[tensor.storage]) <= MOST_SHARED:
-            sharers[tensor.storage].append(tensor)
-    return sharers
+        if tensor.storage in storages:
+            group = groups[tensor.storage]
+            group.count += 1
+            if len(group.first) <= MOST_SHARED:
+                group.first.append(tensor)
+    return groups
 
 
-def _component(manifest: Manifest, number: int) -> ComponentDetails:
+def _component(manifest: Manifest, number: int, *, whole: bool) -> ComponentDetails:
     component = manifest.components[number]
-    groups = None if component.param_groups is None else json.loads(component.param_groups)
+    text = component.param_groups
+    groups = None if text is None or (len(text) > GROUPS_TEXT and not whole) else read_json(text.encode())
     return ComponentDetails(
         name=component.name, kind=component.kind, keys=component.keys, bytes=component.nbytes, param_groups=groups
     )
@@ -141,8 +200,10 @@ def _name(manifest: Manifest, tensor: Tensor) -> str | None:
     return None if tensor.component is None else manifest.components[tensor.component].name
 
 
-def _tensor(manifest: Manifest, tensor: Tensor, sharers: Sequence[Tensor]) -> TensorView:
+def _tensor(manifest: Manifest, tensor: Tensor, group: _Group) -> TensorView:
     storage = manifest.storages[tensor.storage]
+    others = (_seen_from(manifest, tensor, other) for other in group.first if other is not tensor)
+    shared = list(_up_to(SHARED_TEXT, islice(others, MOST_SHARED), len))
     return TensorView(
         component=_name(manifest, tensor),
         key=tensor.key,
@@ -152,7 +213,8 @@ def _tensor(manifest: Manifest, tensor: Tensor, sharers: Sequence[Tensor]) -> Te
         device=storage.location,
         bytes=tensor.nbytes,
         digest=storage.digest,
-        shared_with=[_seen_from(manifest, tensor, other) for other in sharers if other is not tensor][:MOST_SHARED],
+        shared_with=shared,
+        shared_count=group.count - 1,
     )
 
 

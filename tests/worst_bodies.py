@@ -1,0 +1,193 @@
+"""For every route the worst requests we know of, as files are in the hostile corpus: what is asked, in which body."""
+
+import io
+import json
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import torch
+
+MODEL = "/v1/models/worst/model"
+UPLOADS = "/v1/uploads/worst/model"
+BLOCK = 16 * 1024 * 1024
+JSON = {"Content-Type": "application/json"}
+
+Route = tuple[str, str]
+Body = Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Worst:
+    """One request to ``route`` (method and template). ``path`` is below the route's own, with its values filled in."""
+
+    route: Route
+    what: str
+    path: str
+    body: Body = bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a server was filled with: version 1 is a torch file, version 2 safetensors; and an announced upload."""
+
+    wide: int
+    texts: int
+    upload_id: str
+
+
+def fill(http: httpx.Client, scale: int) -> Place:
+    """``scale`` is about how many keys each thing has."""
+    upload_id = http.post(UPLOADS, content=announcement(scale), headers=JSON).raise_for_status().json()["id"]
+    files = (wide_file(scale), file_of_texts(scale))
+    versions = [http.post(f"{MODEL}/checkpoints", content=file).raise_for_status().json()["version"] for file in files]
+    return Place(*versions, upload_id)
+
+
+def wide_file(scale: int) -> bytes:
+    """Many keys on one storage, many components, an optimizer with many ids."""
+    tensor = torch.zeros(4)
+    nets = {f"{number:05d}" + "\udcff" * 50: {"w": tensor} for number in range(scale // 20)}
+    tied = {f"{number:06d}." + "k" * 100: tensor for number in range(scale // 2)}
+    optimizer = {"state": {0: {"m": tensor}}, "param_groups": [{"params": list(range(scale * 4)), "lr": 0.1}]}
+    buffer = io.BytesIO()
+    torch.save({"model_state_dict": tied, "optimizer": optimizer, **nets}, buffer)
+    return buffer.getvalue()
+
+
+def file_of_texts(scale: int) -> bytes:
+    """A safetensors file with much of its own metadata."""
+    texts = {f"{number}": "\\" * 1000 for number in range(scale // 4)}
+    header = json.dumps({"__metadata__": texts, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(4)
+
+
+def announcement(count: int) -> bytes:
+    """Storages with gaps between them, and a frame of several blocks."""
+    storages = [[start, start + 5000] for start in range(100, 100 + count * 10_000, 10_000)]
+    size = count * 10_000 + 4 * BLOCK
+    frame = size - 5000 * count
+    blocks = ["0" * 64] * (-(-frame // BLOCK)) + [f"{number:064x}" for number in range(count)]
+    return json.dumps({"size": size, "storages": storages, "blocks": blocks}).encode()
+
+
+def target(count: int, **more: object) -> bytes:
+    keys = {f"{number:06d}." + "k" * 20: {"shape": [number, 1000, 1], "dtype": "float32"} for number in range(count)}
+    return json.dumps({"target": keys, **more}).encode()
+
+
+def form(count: int, size: int) -> bytes:
+    fields = (
+        f'--x\r\nContent-Disposition: form-data; name="tag.{number}"\r\n\r\n{"v" * size}\r\n' for number in range(count)
+    )
+    return ("".join(fields) + '--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nPK\r\n--x--\r\n').encode()
+
+
+def many(item: str, count: int) -> str:
+    return ",".join([item] * count)
+
+
+def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
+    """The requests, those that delete last."""
+    one = f"{MODEL}/checkpoints/{place.wide}"
+    texts = f"{MODEL}/checkpoints/{place.texts}"
+    mistakes = 20 * scale
+    patterns = "&".join(f"include=*{number}*{'k' * 20}" for number in range(1200))
+    near = "include=" + "k." * 150
+    for path in ("/healthz", "/readyz", "/metrics"):
+        yield Worst(("GET", path), "a long head", path, headers={f"X-{number}": "v" * 600 for number in range(90)})
+    models = ("GET", "/v1/models")
+    yield Worst(models, "a long cursor", f"/v1/models?limit=1000&cursor={'A' * 30_000}")
+    model = "/v1/models/{namespace}/{name}"
+    yield Worst(("GET", model), "wide checkpoints", MODEL)
+    yield Worst(("PATCH", model), "mistakes", MODEL, f'{{"best":[{many("1", 400_000)}]}}'.encode, JSON)
+    yield Worst(("PATCH", model), "nested", MODEL, lambda: b'{"best":' + b"[" * 60_000, JSON)
+    yield Worst(("PATCH", model), "blanks", MODEL, lambda: b" " * 1_000_000, JSON)
+
+    listing = f"{model}/checkpoints"
+    filters = "&".join(f"metric.{number}.ge=1" for number in range(50))
+    yield Worst(("GET", listing), "wide items", f"{MODEL}/checkpoints?limit=1000")
+    yield Worst(("GET", listing), "filters", f"{MODEL}/checkpoints?limit=1000&order=metric.x&{filters}")
+    multipart = {"Content-Type": "multipart/form-data; boundary=x"}
+    yield Worst(("POST", listing), "fields", f"{MODEL}/checkpoints", lambda: form(1000, 60_000), multipart)
+    yield Worst(("POST", listing), "nothing", f"{MODEL}/checkpoints", lambda: bytes(32 << 20))
+    yield Worst(("PUT", listing), "zips", f"{MODEL}/checkpoints", lambda: b"PK\5\6" * (2 << 20))
+
+    checkpoint = f"{listing}/{{ref}}"
+    yield Worst(("GET", checkpoint), "wide", one)
+    yield Worst(("GET", checkpoint), "a long ref", f"{MODEL}/checkpoints/min:{'a' * 30_000}")
+    metrics = json.dumps({"metrics": {f"{number:x}": "" for number in range(80_000)}}).encode()
+    tags = json.dumps({"tags": {f"{number}": "\1" * 250 for number in range(600)}}).encode()
+    yield Worst(("PATCH", checkpoint), "mistakes", one, lambda: metrics, JSON)
+    yield Worst(("PATCH", checkpoint), "tags", one, lambda: tags, JSON)
+    yield Worst(("PATCH", checkpoint), "too long", one, lambda: b" " * (32 << 20), JSON)
+    yield Worst(("GET", f"{checkpoint}/tensors"), "tied keys", f"{one}/tensors?limit=10000")
+    yield Worst(("GET", f"{checkpoint}/tensors"), "ids", f"{one}/tensors?component=optimizer&limit=1")
+    yield Worst(("GET", f"{checkpoint}/tensors"), "metadata", f"{texts}/tensors")
+    yield Worst(("GET", f"{checkpoint}/tensors"), "a name near none", f"{one}/tensors?component={'net.' * 5000}")
+
+    for route, path in (("/state_dict", ""), ("/state_dict/{filename}", "/x.pt"), ("/state_dict/index", "/index")):
+        for what, query in (("all", ""), ("patterns", patterns), ("near nothing", near), ("other dtype", "dtype=fp16")):
+            yield Worst(("GET", checkpoint + route), what, f"{one}/state_dict{path}?{query}")
+    for name, query in (("file", "device=cpu&weights_only=false"), ("original", "")):
+        for route, path in (
+            (f"/{name}", ""),
+            (f"/{name}/{{filename}}", "/" + "x" * 3000),
+            (f"/{name}/index", "/index"),
+        ):
+            yield Worst(("GET", checkpoint + route), "wide", f"{one}/{name}{path}?{query}")
+        yield Worst(("POST", f"{checkpoint}/links/{name}"), "wide", f"{one}/links/{name}?{query}")
+    yield Worst(("POST", f"{checkpoint}/links/state_dict"), "patterns", f"{one}/links/state_dict?{patterns}")
+
+    warm = ("POST", f"{checkpoint}/warmstart")
+    yield Worst(warm, "a right target", f"{one}/warmstart", lambda: target(scale), JSON)
+    yield Worst(warm, "a target of other shapes", f"{one}/warmstart", lambda: target(scale, include=["*9"]), JSON)
+    for what, text in (
+        ("mistakes in include", f'{{"target":{{}},"include":[{many("1", mistakes)}]}}'),
+        ("mistakes in a shape", f'{{"target":{{"a":{{"shape":[{many("1", mistakes)}],"dtype":""}}}}}}'),
+        ("mistakes in rename", f'{{"target":{{}},"rename":[{many("[]", mistakes)}]}}'),
+        ("patterns", f'{{"target":{{}},"include":[{many(json.dumps("k" * 4000), scale // 20)}]}}'),
+        ("one long text", f'{{"target":{{}},"component":"{"a" * mistakes}"}}'),
+        ("not an object", f"[{many('{}', mistakes)}]"),
+    ):
+        yield Worst(warm, what, f"{one}/warmstart", lambda text=text: text.encode(), JSON)
+
+    announced = "/v1/uploads/{namespace}/{name}"
+    yield Worst(("POST", announced), "a right one", UPLOADS, lambda: announcement(scale), JSON)
+    for what, text in (
+        ("mistakes in storages", f'{{"size":4,"blocks":[],"storages":[{many("1", mistakes)}]}}'),
+        ("mistakes in blocks", f'{{"size":4,"storages":[],"blocks":[{many("1", mistakes)}]}}'),
+        ("too many blocks", json.dumps({"size": 2**62, "storages": [], "blocks": ["0" * 64] * scale})),
+    ):
+        yield Worst(("POST", announced), what, UPLOADS, lambda text=text: text.encode(), JSON)
+    upload = f"{announced}/{{upload_id}}"
+    here = f"{UPLOADS}/{place.upload_id}"
+    yield Worst(("GET", upload), "a long one", here)
+    yield Worst(
+        ("PUT", f"{upload}/blocks/{{first}}-{{end}}"), "wrong bytes", f"{here}/blocks/0-1", lambda: bytes(BLOCK)
+    )
+    yield Worst(("POST", f"{upload}/commit"), "all missing", f"{here}/commit")
+    yield Worst(("DELETE", upload), "a long one", here)
+    yield Worst(("DELETE", checkpoint), "a long ref", f"{MODEL}/checkpoints/min:{'a' * 30_000}")
+    yield Worst(("DELETE", checkpoint), "wide", one)
+
+
+def reset_peak(pid: int) -> int:
+    """Forget how much memory a process had at most; how many bytes it has now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return _memory(pid, "VmRSS")
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process had since ``reset_peak``, in bytes."""
+    return _memory(pid, "VmHWM")
+
+
+def _memory(pid: int, name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
