@@ -45,6 +45,8 @@ def fill(http: httpx.Client, scale: int) -> Place:
     upload_id = http.post(UPLOADS, content=announcement(scale), headers=JSON).raise_for_status().json()["id"]
     files = (wide_file(scale), file_of_texts(scale))
     versions = [http.post(f"{MODEL}/checkpoints", content=file).raise_for_status().json()["version"] for file in files]
+    # The first cast imports torch, which is once in a server's life, and no body's doing.
+    http.get(f"{MODEL}/checkpoints/{versions[0]}/state_dict?dtype=fp16").raise_for_status()
     return Place(*versions, upload_id)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Select, bindparam, func, select
 
 from ..errors import InvalidRequest
-from .rows import MAX_INTEGER, check_text
+from .rows import MAX_INTEGER, MAX_NAME_LENGTH, check_text
 from .session import ReadSession
 from .tables import checkpoints, metrics
 
@@ -60,8 +60,9 @@ def _number(digits: str) -> int:
 def parse_best(text: str) -> Ref:
     """What ``best`` may mean. Raises InvalidRequest, code ``bad-best``."""
     match = _RANK.fullmatch(text)
-    if match is None:
-        raise InvalidRequest(f"best is min:NAME or max:NAME (loss or a metric), not {text!r}", code="bad-best")
+    if match is None or len(match[2]) > MAX_NAME_LENGTH:
+        detail = f"best is min:NAME or max:NAME, where NAME is loss or a metric's, not {text[:MAX_NAME_LENGTH]!r}"
+        raise InvalidRequest(detail, code="bad-best")
     return parse_ref(text)
 
 

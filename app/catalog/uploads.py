@@ -22,11 +22,10 @@ KEPT = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedUpload:
-    """``split`` is a values.split.Split as bytes; ``original`` says that the file itself may be asked for later."""
+    """``original`` says that the file itself may be asked for later."""
 
     id: str
     model: ModelName
-    split: bytes
     original: bool
     kept_until: datetime
 
@@ -67,13 +66,17 @@ def begin(w: WriteSession, upload_id: str, model: ModelName, split: bytes, origi
 def find(s: ReadSession, model: ModelName, upload_id: str) -> AnnouncedUpload | None:
     u = uploads.c
     row = s.select(
-        select(u.split, u.original, u.kept_until).where(
-            u.id == upload_id, u.namespace == model.namespace, u.name == model.name
-        )
+        select(u.original, u.kept_until).where(u.id == upload_id, u.namespace == model.namespace, u.name == model.name)
     ).first()
     if row is None:
         return None
-    return AnnouncedUpload(upload_id, model, row.split, row.original, from_microseconds(row.kept_until))
+    return AnnouncedUpload(upload_id, model, row.original, from_microseconds(row.kept_until))
+
+
+def split_of(s: ReadSession, upload_id: str) -> bytes | None:
+    """Its values.split.Split as bytes, which may be many; None if there is no such upload any more."""
+    split: bytes | None = s.select(select(uploads.c.split).where(uploads.c.id == upload_id)).scalar()
+    return split
 
 
 def add_part(w: WriteSession, upload_id: str, part: Part) -> bool:

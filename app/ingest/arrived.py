@@ -1,6 +1,6 @@
 """What of a split file has arrived, what is stored anyhow, and what both make of its manifest."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..catalog.uploads import Part
@@ -17,10 +17,18 @@ from .digest import Digested, check_declared, digest_frame
 from .pack_plan import FoundBlob
 
 
-class Arrived:
-    """The blocks of ``split`` that ``parts`` have brought. The frame always has to come: it is what is parsed."""
+def storage_digests(split: Split) -> Sequence[Digest]:
+    """The storages', in order."""
+    return [digest_of_blocks(split.digests(split.numbers(piece))) for piece in range(1, len(split.storages) + 1)]
 
-    def __init__(self, split: Split, parts: Iterable[Part]) -> None:
+
+class Arrived:
+    """The blocks of ``split`` that ``parts`` have brought. The frame always has to come: it is what is parsed.
+
+    ``digests`` are the storages', in order.
+    """
+
+    def __init__(self, split: Split, parts: Iterable[Part], digests: Sequence[Digest]) -> None:
         self._split = split
         self._here = bytearray(split.count)
         self._checksums = bytearray(4 * split.count)
@@ -28,11 +36,8 @@ class Arrived:
             numbers = part.numbers
             self._here[numbers.start : numbers.stop] = b"\1" * len(numbers)
             self._checksums[4 * numbers.start : 4 * numbers.stop] = part.checksums
-        self.digests = [
-            digest_of_blocks(split.digests(split.numbers(piece))) for piece in range(1, len(split.storages) + 1)
-        ]
-        """The storages', in order."""
-        self.lengths = {digest: span.length for digest, span in zip(self.digests, split.storages, strict=True)}
+        self.digests = digests
+        self.lengths = {digest: span.length for digest, span in zip(digests, split.storages, strict=True)}
         """The storages' by their digests, of which each has one length."""
 
     def missing(self, known: Container[Digest]) -> tuple[range, ...]:

@@ -6,7 +6,7 @@ what is committed is what our own reader finds in the file, and that has to be s
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -36,7 +36,7 @@ from ..values.digest import Digest
 from ..values.manifest import Manifest
 from ..values.span import Span
 from ..values.split import Split
-from .arrived import Arrived
+from .arrived import Arrived, storage_digests
 from .blocks import receive_blocks
 from .body import Body
 from .commit import Committer, Fields
@@ -88,6 +88,7 @@ class Negotiated:
         self._committer = committer
         self._threads = threads
         self._splits: Cache[Split] = Cache(CACHED_SPLITS, lambda split: 200 * len(split.storages) + len(split.blocks))
+        self._digests: Cache[Sequence[Digest]] = Cache(CACHED_SPLITS, lambda digests: 150 * len(digests))
 
     def begin(self, model: ModelName, split: Split, original: bool) -> Progress:
         """Announce an upload, or the same again; what of it is missing. Raises StorageFull where there is no room."""
@@ -113,15 +114,25 @@ class Negotiated:
             found = uploads.find(s, model, upload_id)
         if found is None:
             raise gone()
-        split = self._splits.get(upload_id, lambda: Split.from_bytes(found.split))
+        split = self._splits.get(upload_id, lambda: self._split(upload_id))
         return Upload(upload_id, model, split, found.original, found.kept_until)
+
+    def _split(self, upload_id: str) -> Split:
+        with self._catalog.read() as s:
+            data = uploads.split_of(s, upload_id)
+        if data is None:
+            raise gone()
+        return Split.from_bytes(data)
 
     def progress(self, model: ModelName, upload_id: str) -> Progress:
         """Where an upload stands. Raises Gone ``upload-gone``."""
         upload = self.find(model, upload_id)
         with self._partials.opened(upload_id), self._catalog.read() as s:
-            arrived = Arrived(upload.split, uploads.parts(s, upload_id))
+            arrived = Arrived(upload.split, uploads.parts(s, upload_id), self._digests_of(upload))
         return Progress(upload, arrived.missing(self._known(upload, arrived)))
+
+    def _digests_of(self, upload: Upload) -> Sequence[Digest]:
+        return self._digests.get(upload.id, lambda: storage_digests(upload.split))
 
     async def receive(self, upload: Upload, numbers: range, body: Body) -> None:
         """Take in a part. When this returns, it is as durable as this server makes things.
@@ -172,7 +183,7 @@ class Negotiated:
 
     def _store_all(self, upload: Upload, file: PartialFile, fields: Fields) -> Checkpoint:
         with self._catalog.read() as s:
-            arrived = Arrived(upload.split, uploads.parts(s, upload.id))
+            arrived = Arrived(upload.split, uploads.parts(s, upload.id), self._digests_of(upload))
         known = self._known(upload, arrived)
         if absent := arrived.absent(known):
             reason = f"{len(absent)} blobs have not arrived: ask what is missing, and send it"
