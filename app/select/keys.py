@@ -79,6 +79,6 @@ def _asked(query: StateDictQuery) -> str:
 
 def _near(keys: Sequence[str], query: StateDictQuery) -> tuple[str, ...]:
     """Keys that come close to the text of the include patterns, else the first ones there are."""
-    texts = [re.sub(r"[^\w.]+", "", pattern.removeprefix(REGEX)) for pattern in query.include[:5]]
+    texts = {re.sub(r"[^\w.]+", "", pattern.removeprefix(REGEX)): None for pattern in query.include[:5]}
     close = dict.fromkeys(key for text in texts for key in near(text, keys))
     return tuple(close)[:3] or tuple(keys[:3])

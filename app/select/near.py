@@ -1,13 +1,18 @@
 """Near misses: the names a user may have meant."""
 
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
+from heapq import nlargest
 from itertools import islice
 
 LIMIT = 3
 MAX_LENGTH = 150
 CONSIDERED = 2_000
-"""Names and prefixes that are compared: an error message is not worth comparing with 400,000 keys."""
+"""Names and prefixes that are looked at: an error message is not worth comparing with 400,000 keys."""
+
+COMPARED = 30
+"""Of those, the ones with the most letters in common, which alone are compared in order: that can take 5 ms each."""
 
 
 def near(wanted: str, names: Iterable[str], limit: int = LIMIT) -> tuple[str, ...]:
@@ -22,5 +27,10 @@ def near(wanted: str, names: Iterable[str], limit: int = LIMIT) -> tuple[str, ..
         while "." in text and len(by_text) < CONSIDERED:
             text = text.rpartition(".")[0]
             by_text.setdefault(text, name)
-    close = get_close_matches(wanted[:MAX_LENGTH].casefold().rstrip("."), by_text, n=4 * limit)
+    text = wanted[:MAX_LENGTH].casefold().rstrip(".")
+    letters = Counter(text)
+    likely = nlargest(
+        COMPARED, by_text, lambda other: (letters & Counter(other)).total() / (len(text) + len(other) + 1)
+    )
+    close = get_close_matches(text, likely, n=4 * limit)
     return tuple(dict.fromkeys(by_text[text] for text in close))[:limit]
