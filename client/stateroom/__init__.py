@@ -7,7 +7,7 @@ model.save({"epoch": 3, "model_state_dict": net.state_dict()}, loss=0.12)
 net.load_state_dict(model.state_dict("best", map_location="cpu"))
 """
 
-from ._checkpoint import Checkpoint, Component, ModelSummary, TensorInfo
+from ._checkpoint import Checkpoint, Component, ModelSummary, SpooledCheckpoint, TensorInfo
 from ._client import Client
 from ._errors import (
     CheckpointNotFound,
@@ -69,6 +69,7 @@ __all__ = [
     "ServerError",
     "ServerUnavailable",
     "ShardedTensor",
+    "SpooledCheckpoint",
     "StateDictMismatch",
     "StateroomError",
     "StateroomWarning",

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._checkpoint import Checkpoint
+from ._checkpoint import Checkpoint, SpooledCheckpoint
 from ._errors import StateroomWarning, Superseded
 from ._job import SaveJob
+from ._outbox import spooled_text
 from ._pickled import Pickled
 from ._printable import one_line, printable
 from ._query import Params
@@ -160,6 +161,8 @@ def _news_of(save: _Save, outcome: Checkpoint | BaseException) -> list[_News]:
         why = one_line(outcome) or type(outcome).__name__
         text = f"a save of {printable(save.routes.model)} in the background failed: {why}"
         return [_News(text, save.job, outcome if save.options.raise_errors else None)]
+    if isinstance(outcome, SpooledCheckpoint):
+        return [_News(spooled_text(outcome), save.job)]
     if outcome.unsafe_globals and not save.is_judged:
         return [_News(unsafe_text(outcome.unsafe_globals), save.job)]
     return []

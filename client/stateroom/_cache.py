@@ -18,6 +18,8 @@ from pathlib import Path
 from threading import Lock
 
 from ._errors import InvalidRequest, StateroomWarning
+from ._printable import printable
+from ._private import check_private, private_folder, private_opener
 
 PART = ".part"
 CLAIM = ".claim"
@@ -80,7 +82,8 @@ class Cache:
         with self._lock:
             warned, self._warned = self._warned, True
         if not warned:
-            text = f"the cache {self.folder} cannot be written to ({error}): what is fetched now is not kept"
+            why = f"cannot be written to ({printable(error)})"
+            text = f"the cache {printable(self.folder)} {why}: what is fetched now is not kept"
             warnings.warn(text, StateroomWarning, stacklevel=2)
 
     def _make_room(self, size: int, now: float) -> None:
@@ -118,8 +121,8 @@ class Fetch:
         self._entries: list[Entry] = []
         self.error: OSError | None = None
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._alive.touch()
+            private_folder(folder)
+            self._alive.touch(0o600)
             self.began = self._alive.stat().st_mtime
         except OSError as error:
             self.error = error
@@ -128,7 +131,7 @@ class Fetch:
         """What a storage is to be written to; None where somebody else writes it."""
         if self.error is None:
             try:
-                with (self._folder / (_name(digest) + CLAIM)).open("x") as claim:
+                with open(self._folder / (_name(digest) + CLAIM), "x", opener=private_opener) as claim:
                     claim.write(self._id)
             except FileExistsError:
                 return None
@@ -196,7 +199,7 @@ class Entry:
     def _opened(self) -> int:
         with self._lock:
             if self._file is None:
-                self._file = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                self._file = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             return self._file
 
     def _close(self) -> None:
@@ -241,7 +244,11 @@ def cache_of(folder: str | os.PathLike[str] | None, size: int | str | None) -> C
     folder = folder if folder is not None else os.environ.get("STATEROOM_CACHE_DIR")
     size = size if size is not None else os.environ.get("STATEROOM_CACHE_SIZE") or "20 GB"
     limit = _bytes_of(size)
-    return Cache(Path(folder).expanduser(), limit) if folder and hasattr(os, "pwrite") else None
+    if not folder or not hasattr(os, "pwrite"):
+        return None
+    path = Path(folder).expanduser()
+    check_private(path)
+    return Cache(path, limit)
 
 
 def _bytes_of(size: int | str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar
 
 from ._errors import InvalidRequest, understood
@@ -99,6 +100,8 @@ class Checkpoint:
         checkpoint; or ``original``, the uploaded file. ``map_location`` is a device, for the first two. Raises what
         that download would raise. A copy of a checkpoint, or one that was pickled, makes no URLs.
         """
+        if isinstance(self, SpooledCheckpoint):
+            raise InvalidRequest(f"{self} has no URL yet")
         linker: Linker | None = vars(self).get(_LINKER)
         if linker is None:
             raise InvalidRequest(
@@ -116,6 +119,20 @@ class Checkpoint:
             "format": format,
         }
         return linker(self, what, expires, map_location, fields)
+
+
+@dataclass(frozen=True, eq=False)
+class SpooledCheckpoint(Checkpoint):
+    """What ``save`` returns where the server was away and the client has a ``spool_dir``: its ``version`` is None, its
+    numbers are those that were given, and ``path`` is the file that waits, which ``torch.load`` reads. ``why`` says
+    what went wrong. It is no ref: it is stored only when the server is back.
+    """
+
+    path: Path = field(default_factory=Path)
+    why: str = ""
+
+    def __str__(self) -> str:
+        return printable(f"{self.model} (waits in {self.path})")
 
 
 Kind = TypeVar("Kind")

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from ._async import SaveQueue
 from ._cache import cache_of
-from ._checkpoint import ModelSummary, model_of
+from ._checkpoint import Checkpoint, ModelSummary, model_of
 from ._errors import InvalidRequest
 from ._http import Http
 from ._model import Model
+from ._outbox import Outbox
 from ._progress import ProgressOption
 from ._retries import RETRY_SECONDS
 from ._routes import Routes
+from ._save import upload_file
+from ._spool import Waiting, spool_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,6 +43,9 @@ class Client:
     bytes, or a text (``"20 GB"``, which is the default). What is loaded in place, and all with ``verify=False``, goes
     past it.
 
+    ``spool_dir``, or STATEROOM_SPOOL_DIR, is a folder for saves that fail because the server is away: they wait there,
+    and are sent before the next save that reaches it.
+
     Threads may share a client, and a forked process may go on using it.
     """
 
@@ -56,6 +62,7 @@ class Client:
         cache_size: int | str | None = None,
         progress: ProgressOption = None,
         verify: bool = True,
+        spool_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         url = url or os.environ.get("STATEROOM_URL") or DEFAULT_URL
         token = token or os.environ.get("STATEROOM_TOKEN") or None
@@ -67,6 +74,8 @@ class Client:
         self._cache = cache_of(cache_dir, cache_size)
         self._progress = progress
         self._verify = verify
+        spool = spool_of(spool_dir)
+        self._outbox = None if spool is None else Outbox(spool, self._http, self._post)
         self._saves: dict[int, SaveQueue] = {}
 
     @property
@@ -79,20 +88,22 @@ class Client:
         ``run`` marks what is saved and narrows what is found; it defaults to STATEROOM_RUN, and ``""`` is none.
         """
         run = os.environ.get("STATEROOM_RUN") if run is None else run
-        routes = Routes(
-            self._http,
-            name,
-            run or None,
-            progress=self._progress,
-            verify=self._verify,
-            connections=self._connections,
-            cache=self._cache,
-        )
-        return Model(routes, self._save_queue)
+        return Model(self._routes(name, run or None), self._save_queue)
 
     def models(self) -> Iterator[ModelSummary]:
         """All models by name, page by page as they are taken."""
         return map(model_of, self._http.pages("/v1/models", []))
+
+    def send_spooled(self) -> list[Checkpoint]:
+        """Send the saves that wait in ``spool_dir``, the oldest first, to this server, whichever they were meant for;
+        the checkpoints they have become.
+
+        Raises ServerUnavailable while the server is away. A save that it refuses for good is warned of
+        (StateroomWarning) and kept aside.
+        """
+        if self._outbox is None:
+            raise InvalidRequest("this client has no spool_dir, where saves could wait")
+        return self._outbox.send_all()
 
     def close(self) -> None:
         """Wait for saves in the background, then close its connections; a later call would open new ones.
@@ -114,6 +125,25 @@ class Client:
         queue.drain()
         self._http.close()
         queue.tell(stacklevel=3, may_raise=may_raise)
+
+    def _routes(self, model: str, run: str | None) -> Routes:
+        return Routes(
+            self._http,
+            model,
+            run,
+            progress=self._progress,
+            verify=self._verify,
+            connections=self._connections,
+            cache=self._cache,
+            outbox=self._outbox,
+        )
+
+    def _post(self, waiting: Waiting) -> Checkpoint:
+        """Send a save that waited: as it would have been sent, and under its key."""
+        label = waiting.label
+        with waiting.file.open("rb") as file:
+            routes, params = self._routes(label.model, None).in_background(), list(label.fields.items())
+            return upload_file(routes, file, params, label=label.model, key=label.idempotency_key, original=False)
 
     def _save_queue(self) -> SaveQueue:
         """The one of this process: a forked one begins with none."""

@@ -127,6 +127,13 @@ class Http:
                 return response
             self.refused(response, patience, safe=safe)
 
+    def is_ready(self) -> bool:
+        """Whether the server answers, and is neither about to stop nor without its database or store. One try."""
+        try:
+            return self._client().get(f"{self.url}/readyz", timeout=self._timeouts()).status_code < 500
+        except httpx.TransportError:
+            return False
+
     def put(self, path: str, headers: Mapping[str, str], content: Iterable[bytes]) -> httpx.Response:
         """The answer, read, whatever it says; one try. Raises httpx.TransportError."""
         return self._client().put(self.url + path, headers=headers, content=content, timeout=self._timeouts())

@@ -20,7 +20,7 @@ from ._printable import printable
 from ._query import Format, Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._routes import Routes
-from ._save import save_object, upload_file
+from ._save import new_key, save_object, upload_file
 
 if TYPE_CHECKING:
     import torch
@@ -68,14 +68,14 @@ class Model:
         """
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
         if not isinstance(file, (str, os.PathLike)):
-            return self._routes.upload(file, params, label=self.name)
+            return self._routes.upload(file, params, label=self.name, key=new_key())
         path = Path(file)
         if path.is_dir():
             raise NotACheckpoint(
                 f"{path} is a folder; torch.distributed.checkpoint.format_utils.dcp_to_torch_save makes one file of it"
             )
         with path.open("rb") as opened:
-            return upload_file(self._routes, opened, params, label=path.name)
+            return upload_file(self._routes, opened, params, label=path.name, key=new_key())
 
     @overload
     def save(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client as http_client
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from threading import Event, Lock
@@ -52,11 +51,10 @@ class NegotiatedUpload:
         self._sent = 0
         self._total = 0
 
-    def run(self, params: Params, *, original: bool) -> Any:
+    def run(self, params: Params, *, original: bool, key: str) -> Any:
         """The checkpoint's JSON. Raises what the server says, and DigestMismatch where the bytes changed while they
-        were sent.
+        were sent. ``key`` is the commit's: one whose answer is lost is asked for again, and is one.
         """
-        key = uuid.uuid4().hex  # a commit whose answer is lost is asked for again, and is one
         announcement = self._announcement(original)
         try:
             for left in reversed(range(ROUNDS)):

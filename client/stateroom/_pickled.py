@@ -76,8 +76,12 @@ class Pickled:
 
     def file(self, memory: Sequence[memoryview]) -> io.BytesIO:
         """The file, written down."""
+        return io.BytesIO(b"".join(self.pieces(memory)))
+
+    def pieces(self, memory: Sequence[memoryview]) -> list[memoryview]:
+        """The file, piece by piece, with checksums."""
         (pieces, _), _ = self._zipped(memory, [zlib.crc32(view) for view in memory])
-        return io.BytesIO(b"".join(pieces))
+        return pieces
 
     def _zipped(
         self, memory: Sequence[memoryview], checksums: Sequence[int]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Union
 from urllib.parse import quote
 
-from ._checkpoint import Checkpoint
+from ._checkpoint import Checkpoint, SpooledCheckpoint
 from ._errors import InvalidRequest
 
 Ref = Union[Checkpoint, int, str]
@@ -80,6 +80,8 @@ def model_path(name: str) -> str:
 def ref_text(ref: Ref, model: str) -> str:
     """A ref as a segment of a path. A Checkpoint is its number, and must be one of this model's."""
     if isinstance(ref, Checkpoint):
+        if isinstance(ref, SpooledCheckpoint):
+            raise InvalidRequest(f"{ref} has no version yet: client.send_spooled() sends what waits")
         if ref.model != model:
             raise InvalidRequest(f"{ref} is no checkpoint of {model}")
         ref = ref.version
@@ -141,6 +143,18 @@ def upload_params(
         *((f"metric.{name}", number_text(name, value)) for name, value in (metrics or {}).items()),
         *((f"tag.{name}", str(value)) for name, value in (tags or {}).items()),
     ]
+
+
+def link_params(what: str, expires: int, map_location: Any, fields: Mapping[str, Any]) -> Params:
+    """What a link is asked for with; ``fields`` are those of a Selection."""
+    selection, device = Selection(**fields), device_tag(map_location)
+    if what not in {"state_dict", "file", "original"}:
+        raise InvalidRequest(f"a URL is for 'state_dict', 'file' or 'original', not for {what!r}")
+    if what != "state_dict" and selection.params():
+        raise InvalidRequest(f"{what!r} is all there is: a selection is for 'state_dict'")
+    if map_location is not None and (device is None or what == "original"):
+        raise InvalidRequest(f"map_location={map_location!r}: url() takes a device, for 'state_dict' and 'file'")
+    return [*selection.params(), *optional(device=device, expires=integer_text("expires", expires))]
 
 
 def changes(metrics: Mapping[str, Any] | None, tags: Mapping[str, str | None] | None) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
@@ -21,11 +20,14 @@ from ._http import Http, json_of
 from ._into_file import fetch_into, is_worthwhile
 from ._negotiated import NegotiatedUpload
 from ._progress import ProgressOption, progress_of
-from ._query import Params, Ref, Selection, device_tag, integer_text, model_path, optional, ref_text
+from ._query import Params, Ref, Selection, link_params, model_path, optional, ref_text
 from ._receive import Tally
 from ._report import Report, report_of
 from ._split import Split
 from ._transfer import Body, FileSink, check_if_zip, check_records, fetch
+
+if TYPE_CHECKING:
+    from ._outbox import Outbox
 
 TENSORS_A_PAGE = 10_000
 
@@ -43,12 +45,14 @@ class Routes:
         verify: bool,
         connections: int = 4,
         cache: Cache | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self._http = http
         self._path = model_path(model)
         self._progress = progress
         self._connections = connections
         self._cache = cache
+        self.outbox = outbox
         self.model = model
         self.run = run
         self.verify = verify
@@ -69,13 +73,13 @@ class Routes:
         pages = self._http.pages(f"{self._path}/checkpoints", [*optional(run=self.run), *params])
         return (checkpoint_of(item, self.link) for item in pages)
 
-    def upload(self, file: IO[bytes], params: Params, *, label: str) -> Checkpoint:
+    def upload(self, file: IO[bytes], params: Params, *, label: str, key: str) -> Checkpoint:
         """Raises DigestMismatch if the server stored other bytes than were sent.
 
-        Its key makes it safe to send again, whatever became of the first try: it is stored once.
+        ``key`` makes it safe to send again, whatever became of the first try: it is stored once.
         """
         body = Body(file, label=label, progress=progress_of(self._progress), verify=self.verify)
-        headers = {"Content-Type": "application/octet-stream", "Idempotency-Key": uuid.uuid4().hex}
+        headers = {"Content-Type": "application/octet-stream", "Idempotency-Key": key}
         if body.size is not None:
             headers["Content-Length"] = str(body.size)
         response = self._http.send(
@@ -93,7 +97,7 @@ class Routes:
             body.check(checkpoint.digest)
         return checkpoint
 
-    def upload_split(self, split: Split, params: Params, *, original: bool, label: str) -> Checkpoint:
+    def upload_split(self, split: Split, params: Params, *, original: bool, label: str, key: str) -> Checkpoint:
         """In parts, and of those only what the server doesn't have. ``original``: it is a file, to be kept as it is."""
         upload = NegotiatedUpload(
             self._http,
@@ -103,7 +107,7 @@ class Routes:
             label=label,
             progress=progress_of(self._progress),
         )
-        return checkpoint_of(upload.run(params, original=original), self.link)
+        return checkpoint_of(upload.run(params, original=original, key=key), self.link)
 
     def update(self, ref: Ref, changes: Mapping[str, Any]) -> Checkpoint:
         answer, _ = self._http.json("PATCH", self._at(ref), self._scope(ref), body=changes, safe=True)
@@ -118,14 +122,7 @@ class Routes:
         self, checkpoint: Checkpoint, what: What, expires: int, map_location: Any, fields: Mapping[str, Any]
     ) -> str:
         """An absolute URL that needs no token; ``fields`` are those of a Selection."""
-        selection, device = Selection(**fields), device_tag(map_location)
-        if what not in {"state_dict", "file", "original"}:
-            raise InvalidRequest(f"a URL is for 'state_dict', 'file' or 'original', not for {what!r}")
-        if what != "state_dict" and selection.params():
-            raise InvalidRequest(f"{what!r} is all there is: a selection is for 'state_dict'")
-        if map_location is not None and (device is None or what == "original"):
-            raise InvalidRequest(f"map_location={map_location!r}: url() takes a device, for 'state_dict' and 'file'")
-        params = [*selection.params(), *optional(device=device, expires=integer_text("expires", expires))]
+        params = link_params(what, expires, map_location, fields)
         answer, _ = self._http.json("POST", f"{self._at(checkpoint)}/links/{what}", params, safe=True)
         with understood("a link"):
             return self._http.url + self._http.path_of(answer["url"])

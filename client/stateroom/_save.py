@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Sequence
 from typing import IO, Any
 
 from . import _torch
-from ._checkpoint import Checkpoint
+from ._checkpoint import Checkpoint, SpooledCheckpoint
 from ._errors import InvalidRequest, NotFound, StateroomWarning
+from ._outbox import spooled_text
 from ._pickled import Pickled
 from ._printable import printable
 from ._query import Params
@@ -23,6 +25,8 @@ def save_object(routes: Routes, obj: Any, params: Params) -> Checkpoint:
     """As Model.save says."""
     pickled, is_judged = pickled_of(obj)
     checkpoint = send(routes, pickled, pickled.memory(), params)
+    if isinstance(checkpoint, SpooledCheckpoint):
+        warnings.warn(spooled_text(checkpoint), StateroomWarning, stacklevel=3)
     if not is_judged and checkpoint.unsafe_globals:
         modules = _torch.whole_modules(obj)
         warnings.warn(unsafe_text(checkpoint.unsafe_globals, modules), StateroomWarning, stacklevel=3)
@@ -48,27 +52,45 @@ def refuse(obj: Any) -> None:
 
 
 def send(routes: Routes, pickled: Pickled, memory: Sequence[memoryview], params: Params) -> Checkpoint:
-    """``memory`` are the storages' bytes."""
-    checkpoint = _in_parts(routes, pickled.split(memory), params, original=False, label=routes.model)
-    return checkpoint or routes.upload(pickled.file(memory), params, label=routes.model)
+    """``memory`` are the storages' bytes. A SpooledCheckpoint where the server is away and there is a spool."""
+    key = new_key()
+
+    def directly() -> Checkpoint:
+        checkpoint = _in_parts(routes, pickled.split(memory), params, original=False, label=routes.model, key=key)
+        return checkpoint or routes.upload(pickled.file(memory), params, label=routes.model, key=key)
+
+    if routes.outbox is None:
+        return directly()
+    return routes.outbox.send(routes.model, params, key, directly, lambda: pickled.pieces(memory))
 
 
-def upload_file(routes: Routes, file: IO[bytes], params: Params, *, label: str) -> Checkpoint:
-    """Store an open file, from its beginning."""
+def upload_file(
+    routes: Routes, file: IO[bytes], params: Params, *, label: str, key: str, original: bool = True
+) -> Checkpoint:
+    """Store an open file, from its beginning. Without ``original`` it is stored as a save is."""
     split = split_file(file)
-    checkpoint = None if split is None else _in_parts(routes, split, params, original=True, label=label)
+    checkpoint = None
+    if split is not None:
+        checkpoint = _in_parts(routes, split, params, original=original, label=label, key=key)
     if checkpoint is None:
         file.seek(0)
-        checkpoint = routes.upload(file, params, label=label)
+        checkpoint = routes.upload(file, params, label=label, key=key)
     return checkpoint
 
 
-def _in_parts(routes: Routes, split: Split, params: Params, *, original: bool, label: str) -> Checkpoint | None:
+def new_key() -> str:
+    """An idempotency key, for one upload and all its tries."""
+    return uuid.uuid4().hex
+
+
+def _in_parts(
+    routes: Routes, split: Split, params: Params, *, original: bool, label: str, key: str
+) -> Checkpoint | None:
     """None where it has to go in one piece: it is small, or the server would have it so."""
     if split.size < IN_PARTS_FROM:
         return None
     try:
-        return routes.upload_split(split, params, original=original, label=label)
+        return routes.upload_split(split, params, original=original, label=label, key=key)
     except (NotFound, InvalidRequest) as error:
         if error.code not in {"no-such-route", "split-mismatch"}:
             raise

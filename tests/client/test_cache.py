@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -281,3 +282,49 @@ def test_threads_may_share_it(server: Server, name: str, folder: Path) -> None:
         assert all(same(obj, epoch(1 + number % 2)) for number, obj in enumerate(loaded))
         assert fetched(relay) < 56_000_000 + 16 * SMALL
     assert sum(kept(folder).values()) == 4 * 13_999_999
+
+
+def modes(folder: Path) -> set[int]:
+    return {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+def test_the_cache_is_its_owners_alone_whatever_the_umask(server: Server, name: str, tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        with Client(server.base_url, cache_dir=tmp_path / "new") as client:
+            client.model(name).state_dict("latest")
+        written = client.model(name).download("latest", tmp_path / "out.pt", "cpu")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert modes(tmp_path / "new") == {0o600}
+    assert stat.S_IMODE(written.stat().st_mode) == 0o666  # what a user asks for, where a user asks for it
+
+
+def test_a_cache_that_others_may_read_is_tightened(server: Server, name: str, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with Client(server.base_url, cache_dir=tmp_path / "open") as client:
+        client.model(name).state_dict("latest")
+    assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o700
+
+
+def test_a_symbolic_link_is_no_cache_whenever_it_comes(server: Server, name: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    early, late = tmp_path / "early", tmp_path / "late"
+    early.symlink_to("elsewhere")
+    with pytest.raises(InvalidRequest, match="symbolic link"):
+        Client(server.base_url, cache_dir=early)
+    with Client(server.base_url, cache_dir=late) as client:
+        late.symlink_to("elsewhere")
+        with pytest.raises(InvalidRequest, match="symbolic link"):
+            client.model(name).state_dict("latest")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_another_users_folder_is_no_cache(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 12345, 12345)
+    with pytest.raises(InvalidRequest, match="belongs to another user"):
+        Client(server.base_url, cache_dir=tmp_path / "theirs")

@@ -181,7 +181,10 @@ def test_a_server_that_is_restarted_meanwhile_is_come_back_to(fresh_server: Star
             server.restart()
         return data
 
-    with faulty(lambda: server.port, breaks_after(10**9), restart) as relay, impatient(relay, retries=None) as client:
+    with (
+        faulty(lambda: server.port, breaks_after(10**9), restart) as relay,
+        impatient(relay, retries=None, retry_seconds=600) as client,
+    ):
         assert same(dict(client.model("a/b").state_dict("latest")), STATE)
 
 

@@ -178,7 +178,7 @@ def test_no_time_and_no_tries_are_one_try() -> None:
 def test_a_save_outlives_a_restart_of_the_server(fresh_server: StartServer) -> None:
     server = fresh_server(env={"STATEROOM_DURABLE": "off"})
     server.stop()
-    with faulty(lambda: server.port) as relay, Client(relay.url) as client:
+    with faulty(lambda: server.port) as relay, Client(relay.url, retry_seconds=600) as client:
         later = threading.Timer(0.5, server.restart)
         later.start()
         assert client.model("a/b").save({"weight": torch.ones(2000, 1000)}).version == 1

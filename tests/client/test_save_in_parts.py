@@ -201,7 +201,7 @@ def test_a_server_that_is_killed_while_it_commits_has_it_once(fresh_server: Star
     killer.start()
     with (
         faulty(lambda: server.port) as relay,
-        Client(relay.url, progress=watch) as client,
+        Client(relay.url, progress=watch, retry_seconds=600) as client,
     ):
         checkpoint = client.model("a/b").save(obj, epoch=3)
         killer.join()

@@ -1,0 +1,50 @@
+"""Folders and files that nobody but their owner may read, whatever the umask: they hold other people's weights."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from ._errors import InvalidRequest
+
+
+def private_folder(path: Path) -> None:
+    """Make the folder for its owner alone, if it is not there, and take the rights of others away, if it is.
+
+    Raises InvalidRequest for what ``check_private`` refuses, and OSError where the system does.
+    """
+    for parent in reversed([each for each in path.parents if not each.exists()]):
+        parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        check_private(path)
+    if hasattr(os, "getuid"):
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if stat.S_IMODE(os.fstat(folder).st_mode) != 0o700:
+                os.fchmod(folder, 0o700)
+        finally:
+            os.close(folder)
+
+
+def check_private(path: Path) -> None:
+    """Raises InvalidRequest for a folder that somebody else may have put there: one that another user owns, who could
+    change what is in it, or a symbolic link. What is not there is fine.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return
+    if stat.S_ISLNK(found.st_mode):
+        raise InvalidRequest(f"{str(path)!r} is a symbolic link, which others may have put there: name its target")
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        command = f"sudo chown -R {os.getuid()} {shlex.quote(str(path))}"
+        raise InvalidRequest(f"{str(path)!r} belongs to another user: name a folder of your own, or run {command}")
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For ``open(opener=...)``."""
+    return os.open(path, flags, 0o600)
