@@ -10,6 +10,7 @@ StateroomError
 ├── SelectionError               a selection that cannot be served; ``code`` says which rule
 ├── NotFound                     no such model, checkpoint, component or key
 ├── Gone                         it was here for a limited time, which is over
+│   └── Elsewhere                another server that shares the catalog has it
 ├── Conflict                     the request contradicts what is stored
 │   └── KeyInUse                 another upload with the same idempotency key was stored first
 ├── IncompleteUpload             the body ended early, stopped coming, or is longer than it said
@@ -88,6 +89,14 @@ class NotFound(StateroomError):
 
 class Gone(StateroomError):
     code = "gone"
+
+
+class Elsewhere(Gone):
+    """Its code is that of an upload that is gone: whoever knows no more than that announces it again, which is right
+    here too.
+    """
+
+    code = "upload-gone"
 
 
 class Conflict(StateroomError):

@@ -23,7 +23,10 @@ from .deliver.service import Deliver
 from .ingest import Ingest
 from .memory_budget import MemoryBudget
 from .settings import Settings
-from .store import LocalPackStore, Partials, Room, Spool
+from .store import Holder, LocalPackStore, Partials, Room, Spool
+from .store.files import make_folder
+from .store.holder import holder_id, known_holder_id
+from .store.keys import new_name
 from .upkeep.fsck import Fsck
 from .upkeep.incoming import Incoming, look_for_left
 from .upkeep.leftovers import start_afresh
@@ -41,7 +44,7 @@ def server_version() -> str:
 
 
 def incoming_of(settings: Settings) -> Incoming:
-    return Incoming(settings.spool_folder, settings.partial_folder)
+    return Incoming(settings.spool_folder, settings.partial_folder, known_holder_id(settings.data_dir))
 
 
 def room_of(settings: Settings) -> Room:
@@ -53,8 +56,11 @@ def room_of(settings: Settings) -> Room:
 
 
 @contextmanager
-def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
-    """All parts of a server, on a catalog that is migrated already; closed in the reverse order."""
+def open_services(settings: Settings, metrics: Metrics, run: str | None = None) -> Iterator[Services]:
+    """All parts of a server, on a catalog that is migrated already; closed in the reverse order.
+
+    ``run`` names this run of the server, and is that of all its workers.
+    """
     with ExitStack() as stack:
         catalog = Catalog(settings.catalog_url, durable=settings.durable)
         stack.callback(catalog.close)
@@ -62,7 +68,8 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         store = LocalPackStore(settings.store_folder, durable=settings.durable, room=room)
         spool = Spool(settings.spool_folder, room)
         stack.callback(spool.close)
-        partials = Partials(settings.partial_folder, durable=settings.durable, room=room)
+        holder = Holder(holder_id(settings.data_dir, durable=settings.durable), run or new_name())
+        partials = Partials(settings.partial_folder, holder, durable=settings.durable, room=room)
         ingest = Ingest(catalog, store, spool, partials)
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store)
@@ -93,16 +100,16 @@ def sites_of(settings: Settings) -> Sites:
     return Sites(settings.allowed_hosts | own, settings.allowed_origins, any_address=True)
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def create_app(settings: Settings, metrics: Metrics | None = None, run: str | None = None) -> FastAPI:
     """The application on a database that is migrated already; its lifespan owns what it opens.
 
-    ``metrics`` are those of a worker among others; without them it counts for itself.
+    ``metrics`` are those of a worker among others, which have a ``run`` in common; without them it counts for itself.
     """
     metrics = metrics or Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with open_services(settings, metrics) as services:
+        with open_services(settings, metrics, run) as services:
             app.state.services = services
             yield
 
@@ -124,7 +131,7 @@ def prepare(settings: Settings) -> None:
     """
     with closing(Spool(settings.spool_folder)) as spool:
         spool.clear()  # before anything is written: the disk may be full of it
-    Partials(settings.partial_folder, durable=settings.durable)
+    make_folder(settings.partial_folder, durable=settings.durable)
     room = room_of(settings)
     room.freeing(lambda: _prepare(settings))
     room.make_reserve(anew=True)
@@ -139,6 +146,7 @@ def _prepare(settings: Settings) -> None:
         store = LocalPackStore(settings.store_folder, durable=settings.durable)
         moment = Moment.at(datetime.now(UTC), settings.grace)
         start_afresh(catalog, store, moment, alone=settings.alone)
+        holder_id(settings.data_dir, durable=settings.durable)  # made once, before there are workers
         look_for_left(catalog, incoming_of(settings), moment, remove=True)
 
 

@@ -26,6 +26,7 @@ from .private import FILE
 from .scheduling import take_short_turns
 from .settings import Settings
 from .store.files import make_folder, opened_folder, own_files
+from .store.keys import new_name
 from .workers import Supervisor, end_by
 
 FINISH_SECONDS = 10
@@ -98,20 +99,21 @@ def serve(settings: Settings) -> None:
     with data_dir_held(settings):
         listener = listen(settings.host, settings.port)
         prepare(settings)
+        run = new_name()
         if settings.workers == 1:
             collect_seldom()
-            _run(settings, listener, None, lambda: _say_ready(listener))
+            _run(settings, listener, run, None, lambda: _say_ready(listener))
         else:
-            _supervise(settings, listener)
+            _supervise(settings, listener, run)
 
 
-def _supervise(settings: Settings, listener: socket.socket) -> None:
+def _supervise(settings: Settings, listener: socket.socket, run: str) -> None:
     """All workers accept from one socket: no connection is lost with the worker that would have taken it."""
     metrics = _empty_folder(settings.data_dir.resolve() / "metrics")
 
     def work(number: int, ready: Callable[[], None]) -> None:
         counted = room_of(settings).freeing(lambda: Metrics(metrics, number))
-        _run(settings, listener, counted, ready)
+        _run(settings, listener, run, counted, ready)
 
     collect_seldom()
     Supervisor(
@@ -124,12 +126,14 @@ def _supervise(settings: Settings, listener: socket.socket) -> None:
     ).run()
 
 
-def _run(settings: Settings, listener: socket.socket, metrics: Metrics | None, ready: Callable[[], None]) -> None:
+def _run(
+    settings: Settings, listener: socket.socket, run: str, metrics: Metrics | None, ready: Callable[[], None]
+) -> None:
     limits = Limits(
         settings.head_seconds, settings.body_seconds, settings.send_seconds, settings.least_rate, _connections()
     )
     config = uvicorn.Config(
-        create_app(settings, metrics),
+        create_app(settings, metrics, run),
         loop="uvloop",
         http=protocol(limits),
         ws="none",

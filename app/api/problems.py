@@ -38,6 +38,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.SelectionError: Kind(422, "The selection cannot be served"),
     errors.NotFound: Kind(404, "There is no such thing"),
     errors.Gone: Kind(410, "It is no longer kept"),
+    errors.Elsewhere: Kind(410, "Another server has it"),
     errors.Conflict: Kind(409, "The request contradicts what is stored"),
     errors.KeyInUse: Kind(409, "The Idempotency-Key was used meanwhile"),
     errors.IncompleteUpload: Kind(400, "The upload is incomplete"),
@@ -116,7 +117,7 @@ def kind_of(error: errors.StateroomError) -> Kind:
 
 
 def problem_of(error: errors.StateroomError) -> Problem:
-    """The problem an error of ours is; ``rule``, ``where``, ``near`` and ``digests`` where it has them."""
+    """The problem an error of ours is, with the members that its class has."""
     kind = kind_of(error)
     members: dict[str, Any] = {}
     match error:
@@ -127,6 +128,8 @@ def problem_of(error: errors.StateroomError) -> Problem:
             members = {"near": [cut(name, MAX_NAME) for name in error.near[:MAX_NEAR]]}
         case errors.MissingBlobs():
             members = {"digests": list(error.digests[:MAX_DIGESTS])}
+        case errors.Elsewhere():
+            members = {"elsewhere": True}
     headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
     return Problem(kind.status, kind.title, error.detail, error.code, members, headers)
 

@@ -42,7 +42,7 @@ class Catalog:
             raise StoreError("there is no database; a server makes it, or migrate", code="catalog-failed")
         try:
             with self.read() as session:
-                session.select(select(tables.tokens.c.id).limit(1)).all()  # a table of the newest revision
+                session.select(select(tables.uploads.c.holder).limit(1)).all()  # a column of the newest revision
         except DBAPIError as error:
             raise StoreError("the database holds no catalog: migrate it first", code="catalog-failed") from error
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from sqlalchemy import delete, insert, select, update
 
-from ..errors import MissingBlobs, StateroomError
+from ..errors import MissingBlobs, StateroomError, StoreError
 from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
 from ..values.digest import Digest
 from . import blobs, idempotency, packs
@@ -182,11 +182,13 @@ def _publish(
     if new.idempotency_key is not None:
         idempotency.remember(w, model_id, new.idempotency_key, checkpoint_id)
     created_at = to_microseconds(datetime.now(UTC))
-    w.execute(
+    published = w.execute(
         update(checkpoints)
         .where(checkpoints.c.id == checkpoint_id)
         .values(version=version, created_at=created_at, new_bytes=new.new_bytes)
     )
+    if published.rowcount != 1:  # a server that thinks that it is alone has cleaned up after a crash that was none
+        raise StoreError("the commit was taken for one that had broken off; send the upload again")
     key = {"model_id": model_id, "version": version, "run": new.run}
     w.insert(metrics, metric_rows(key, new.metrics))
     w.insert(tags, tag_rows(key, new.tags))

@@ -6,7 +6,8 @@ that ranking by one is a look-up in an index; ``run`` is repeated there for the 
 
 A blob is ``unused_since`` a sweep found no checkpoint that refers to it. It is ``damaged_at`` the time when its bytes
 were found not to be what its digest names, until an upload brings them again: then it is ``healed_at`` that time, and
-damaged no more. A sealed pack whose lease is still running is one whose commit has not ended. A revoked token stays, so
+damaged no more. A sealed pack whose lease is still running is one whose commit has not ended. An upload in parts is in
+the data dir of its ``holder`` alone. A revoked token stays, so
 that a server that was ever guarded is never open.
 
 Numbers that are not finite are null where numbers are ranked, and text ("nan", "inf", "-inf") beside it. Times are
@@ -217,10 +218,11 @@ uploads = Table(
     Column("namespace", _Text, nullable=False),
     Column("name", _Text, nullable=False),
     Column("digest", _Text, nullable=False),
+    Column("holder", _Text, nullable=False),
     Column("split", LargeBinary, nullable=False),
     Column("original", Boolean, nullable=False),
     Column("kept_until", BigInteger, nullable=False, index=True),
-    UniqueConstraint("namespace", "name", "digest"),
+    UniqueConstraint("namespace", "name", "digest", "holder"),
 )
 
 upload_parts = Table(
@@ -230,6 +232,7 @@ upload_parts = Table(
     Column("first", BigInteger, primary_key=True),
     Column("end", BigInteger, primary_key=True),
     Column("checksums", LargeBinary, nullable=False),
+    Column("stamp", _Text, nullable=False),
 )
 
 tokens = Table(

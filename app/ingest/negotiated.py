@@ -2,6 +2,9 @@
 
 Nothing that the client says is believed. A block is written only when it has the digest that was announced for it,
 what is committed is what our own reader finds in the file, and that has to be split just as it was announced.
+
+An upload lies in the data dir of the server that it was announced to; others that share the catalog refuse its parts
+(Elsewhere) before they read them.
 """
 
 import asyncio
@@ -29,7 +32,7 @@ from ..formats.manifest_json import encode
 from ..sandbox.index_file import index_file
 from ..store import PackStore, PartialFile, Partials
 from ..store.keys import new_name
-from ..store.partial import gone
+from ..store.partial import elsewhere, gone
 from ..store.verified import indexes_of, verified_blocks
 from ..values.checkpoint import Blob, Checkpoint, ModelName
 from ..values.digest import Digest
@@ -42,6 +45,7 @@ from .body import Body
 from .commit import Committer, Fields
 from .describe import Source, describe
 from .digest import digest_bytes
+from .recheck import lost
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +99,7 @@ class Negotiated:
         announced = split.to_bytes()
         self._partials.room.check(len(announced))
         with self._catalog.write() as w:
-            upload_id = uploads.begin(w, new_name(), model, announced, original)
+            upload_id = uploads.begin(w, new_name(), self._partials.holder.id, model, announced, original)
         if not self._partials.holds(upload_id):
             with self._catalog.write() as w:
                 uploads.forget_parts(w, upload_id)
@@ -109,11 +113,13 @@ class Negotiated:
         return progress
 
     def find(self, model: ModelName, upload_id: str) -> Upload:
-        """Raises Gone ``upload-gone``."""
+        """Raises Gone ``upload-gone``, which is Elsewhere where another server has it."""
         with self._catalog.read() as s:
             found = uploads.find(s, model, upload_id)
         if found is None:
             raise gone()
+        if found.holder != self._partials.holder.id:
+            raise elsewhere()
         split = self._splits.get(upload_id, lambda: self._split(upload_id))
         return Upload(upload_id, model, split, found.original, found.kept_until)
 
@@ -125,7 +131,7 @@ class Negotiated:
         return Split.from_bytes(data)
 
     def progress(self, model: ModelName, upload_id: str) -> Progress:
-        """Where an upload stands. Raises Gone ``upload-gone``."""
+        """Where an upload stands. Raises Gone, Elsewhere."""
         upload = self.find(model, upload_id)
         with self._partials.opened(upload_id), self._catalog.read() as s:
             arrived = Arrived(upload.split, uploads.parts(s, upload_id), self._digests_of(upload))
@@ -149,15 +155,16 @@ class Negotiated:
             checksums = await receive_blocks(body, file, upload.split, numbers, self._threads)
             if self._partials.durable:
                 await asyncio.shield(loop.run_in_executor(None, file.sync))
+            stamp = file.stamp
         finally:
             file.close()
-        await loop.run_in_executor(None, self._note, upload.id, uploads.Part(numbers.start, checksums))
+        await loop.run_in_executor(None, self._note, upload.id, uploads.Part(numbers.start, checksums, stamp))
 
     def commit(self, model: ModelName, upload_id: str, fields: Fields) -> tuple[Checkpoint, bool]:
         """Make it the next version of ``model``; and whether an earlier try, with the same idempotency key, did
 
-        Raises MissingBlobs where something has to be sent first, InvalidRequest ``split-mismatch``, Gone, Conflict
-        (``commit-in-progress``), and what ``Ingest.commit`` raises. A file that is refused is given up.
+        Raises MissingBlobs where something has to be sent first, InvalidRequest ``split-mismatch``, Gone, Elsewhere,
+        Conflict (``commit-in-progress``), and what ``Ingest.commit`` raises. A file that is refused is given up.
         """
         key = fields.idempotency_key or f"upload {upload_id}"  # which no user's key can be: theirs have no blanks
         try:
@@ -168,7 +175,7 @@ class Negotiated:
                 except RefusedCheckpoint:
                     self._forget(upload_id)
                     raise
-                self._forget(upload_id)  # while it is held: the file is a pack's from now on
+                self._forget(upload_id, committed=True)  # while it is held: the file is a pack's from now on
                 return checkpoint, False
         except (Gone, KeyInUse):
             with self._catalog.read() as s:
@@ -178,12 +185,14 @@ class Negotiated:
             return first, True
 
     def abandon(self, model: ModelName, upload_id: str) -> None:
-        """Give it up. Raises Gone ``upload-gone``."""
-        self._forget(self.find(model, upload_id).id)
+        """Give it up, whichever server has it: its file goes when that one looks for what is left. Raises Gone."""
+        with self._catalog.write() as w:
+            if uploads.find(w, model, upload_id) is None or not uploads.forget(w, upload_id):
+                raise gone()
+        self._partials.remove(upload_id)
 
     def _store_all(self, upload: Upload, file: PartialFile, fields: Fields) -> Checkpoint:
-        with self._catalog.read() as s:
-            arrived = Arrived(upload.split, uploads.parts(s, upload.id), self._digests_of(upload))
+        arrived = Arrived(upload.split, self._recheck(upload, file), self._digests_of(upload))
         known = self._known(upload, arrived)
         if absent := arrived.absent(known):
             reason = f"{len(absent)} blobs have not arrived: ask what is missing, and send it"
@@ -198,6 +207,17 @@ class Negotiated:
         name = new_name()
         self._committer.begin(name)
         return self._committer.commit(name, file, new, (*digested.storages, digested.frame, manifest))
+
+    def _recheck(self, upload: Upload, file: PartialFile) -> list[uploads.Part]:
+        """The parts that have arrived, and are there; what is not there has to be sent again."""
+        with self._catalog.read() as s:
+            parts = uploads.parts(s, upload.id)
+        gone_parts = lost(file, upload.split, parts, self._threads)
+        if gone_parts:
+            _log.error("upload %s: %d of its parts arrived and are not in its file", upload.id, len(gone_parts))
+            with self._catalog.write() as w:
+                uploads.forget_lost(w, upload.id, gone_parts)
+        return [part for part in parts if part not in gone_parts]
 
     def _known(self, upload: Upload, arrived: Arrived) -> Mapping[Digest, Blob]:
         """The storages that need not come."""
@@ -239,12 +259,15 @@ class Negotiated:
             if not uploads.add_part(w, upload_id, part):
                 raise gone()
 
-    def _forget(self, upload_id: str) -> None:
+    def _forget(self, upload_id: str, *, committed: bool = False) -> None:
         """Its file, then its row."""
         try:
             self._partials.remove(upload_id)
             with self._catalog.write() as w:
-                uploads.forget(w, upload_id)
+                if committed:
+                    uploads.finish(w, upload_id)
+                else:
+                    uploads.forget(w, upload_id)
         except StateroomError:
             # The checkpoint is committed or refused either way; the sweep removes the rest.
             _log.exception("upload %s could not be removed", upload_id)

@@ -1,5 +1,6 @@
 """All byte storage: packs behind one interface, the files that uploads arrive in, and the hashing of both."""
 
+from .holder import Holder
 from .local import LocalPackStore
 from .open_file import OpenFile
 from .pack_store import PackStore, StoredPack
@@ -8,6 +9,7 @@ from .room import Room
 from .spool import Spool, SpoolFile
 
 __all__ = [
+    "Holder",
     "LocalPackStore",
     "OpenFile",
     "PackStore",

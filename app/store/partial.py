@@ -1,28 +1,32 @@
 """Uploads that arrive in parts, block by block and in any order, and outlive the connections and the servers they
 arrive through.
 
-<data-dir>/partial/<name>        a file of the upload's full size, with holes where nothing has arrived
+<data-dir>/partial/<name>        a file of the upload's full size, with holes where nothing has arrived, and its mark
 <data-dir>/partial/<name>.pack   the same file under a second name, for as long as it takes to make a pack of it
 
 Only bytes that match their digest are written, each to the one place where it belongs. So whatever writes twice
 writes the same, and nobody has to know who is late.
+
+The mark is random and goes with the file: one that somebody made anew, or wrote over, has another mark or none.
 """
 
 import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import Conflict, Gone
+from ..errors import Conflict, Elsewhere, Gone
 from ..private import FILE
 from ..values.span import Span
 from .failures import translated
-from .files import Buffer, copy_spans, make_folder, opened_folder, own_files
+from .files import Buffer, copy_spans, make_folder, opened, opened_folder, own_files
+from .holder import Holder
 from .keys import checked, is_new_name
 from .open_file import OpenFile
 from .room import Room
+from .sparse import holes_in, mark, mark_of, tells_holes
 
 _CANNOT_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -31,6 +35,26 @@ _SECOND = ".pack"
 
 class PartialFile(OpenFile):
     """One of them, open. ``write`` may be called from several threads at once."""
+
+    def __init__(self, path: Path, fd: int, size: int, room: Room, run: str, *, tells_holes: bool) -> None:
+        super().__init__(path, fd, size, room)
+        self._tells_holes = tells_holes
+        self.stamp = f"{run}-{mark_of(fd, size)}"
+        """What is noted with the blocks that are written: by which run of a server, and into which file. Blocks that
+        have another stamp may be in an older file of this name, or in another server's.
+        """
+
+    def holes(self) -> list[Span]:
+        """Where nothing has been written, or nothing but zeros; all of it where the file system cannot tell.
+
+        For whoever holds it: it moves the file's position, and puts it back to the end.
+        """
+        if not self._tells_holes:
+            return [Span(0, self.size)]
+        with translated("looking for holes in an upload"):
+            holes = holes_in(self._fd, self.size)
+            os.lseek(self._fd, self.size, os.SEEK_SET)
+        return holes
 
     def write(self, spans: Sequence[Span], data: Buffer) -> None:
         """Put verified bytes into their places, one span after another."""
@@ -71,20 +95,28 @@ class PartialFile(OpenFile):
                 os.ftruncate(self._fd, size)  # what an earlier attempt appended
                 os.lseek(self._fd, size, os.SEEK_SET)
                 self.size = size
-            yield
+            try:
+                yield
+            except BaseException:
+                with suppress(OSError):  # without a mark, everything is looked at the next time
+                    if os.fstat(self._fd).st_nlink == 1:
+                        os.ftruncate(self._fd, size)
+                        mark(self._fd, size)
+                raise
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def given_away(self) -> Path:
         """A second name, so that the first one stays until the pack's commit has ended."""
         path = _second(self.path)
-        path.unlink(missing_ok=True)
-        try:
-            os.link(self.path, path)
-        except OSError as error:
-            if error.errno not in _CANNOT_LINK:
-                raise
-            return self.path
+        with translated("preparing an upload"):
+            path.unlink(missing_ok=True)
+            try:
+                os.link(self.path, path)
+            except OSError as error:
+                if error.errno not in _CANNOT_LINK:
+                    raise
+                return self.path
         return path
 
     def _part_company(self) -> None:
@@ -107,31 +139,34 @@ class PartialFile(OpenFile):
 
 
 class Partials:
-    """The folder of a server's uploads that arrive in parts; it is made if it is not there.
+    """The folder of a server's uploads that arrive in parts; it is made if it is not there. They are ``holder``'s.
 
     Without ``room`` they may take all there is.
     """
 
-    def __init__(self, folder: Path, *, durable: bool, room: Room | None = None) -> None:
+    def __init__(self, folder: Path, holder: Holder, *, durable: bool, room: Room | None = None) -> None:
+        self.holder = holder
         self.room = room or Room(folder)
         self._folder = folder
         self._durable = durable
         with translated("making the folder of partial uploads"):
             make_folder(folder, durable=durable)
+            self._tells_holes = tells_holes(folder)
 
     @property
     def durable(self) -> bool:
         return self._durable
 
     def create(self, name: str, size: int) -> None:
-        """A file of ``size`` bytes, all of them holes; or the one that is there."""
-        with translated("making an upload's file"):
-            fd = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE)
-            try:
-                if os.fstat(fd).st_size < size:
-                    os.ftruncate(fd, size)
-            finally:
-                os.close(fd)
+        """A file of ``size`` bytes, all of them holes, and its mark; or the one that is there."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        with (
+            translated("making an upload's file"),
+            suppress(FileExistsError),
+            opened(self._path(name), flags) as fd,
+        ):
+            os.ftruncate(fd, size)
+            mark(fd, size)
 
     def holds(self, name: str) -> bool:
         with translated("looking at an upload's file"):
@@ -145,7 +180,8 @@ class Partials:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
                 raise gone() from None
-            return PartialFile(path, fd, os.fstat(fd).st_size, self.room)
+            size = os.fstat(fd).st_size
+            return PartialFile(path, fd, size, self.room, self.holder.run, tells_holes=self._tells_holes)
 
     @contextmanager
     def opened(self, name: str) -> Iterator[PartialFile]:
@@ -173,13 +209,26 @@ def names_in(folder: Path) -> set[str]:
 
 
 def size_of(folder: Path, name: str) -> int:
-    """Bytes of the disk that would be free without it."""
+    """Bytes of the disk that would be free without it; 0 where it is not there."""
     with translated("looking at an upload's file"):
         try:
             status = (folder / checked(name)).stat()
         except FileNotFoundError:
             return 0
     return status.st_blocks * 512 if status.st_nlink == 1 else 0
+
+
+def is_held(folder: Path, name: str) -> bool:
+    """Whether somebody makes a pack of it now."""
+    with translated("looking at an upload's file"):
+        try:
+            with opened(folder / checked(name), os.O_RDWR) as fd:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+    return False
 
 
 def remove(folder: Path, name: str) -> None:
@@ -194,6 +243,13 @@ def gone() -> Gone:
     return Gone(
         "this upload is not here: it was committed or given up, or waited too long; begin a new one",
         code="upload-gone",
+    )
+
+
+def elsewhere() -> Elsewhere:
+    return Elsewhere(
+        "another server that shares this catalog takes this upload in, and has what arrived of it: send this again, "
+        "where a balancer may choose that one, or announce the upload again, to begin it here"
     )
 
 

@@ -3,12 +3,15 @@
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
 
 from ..catalog import Catalog, leases
+from ..catalog.unused import Moment
 from ..errors import StateroomError
 from ..store import PackStore, Room
 from ..store.keys import new_name
-from .incoming import Incoming
+from .incoming import Incoming, look_for_left
 from .shift import Shift, Stopped
 from .sweep import Swept, sweep
 
@@ -25,8 +28,8 @@ TURN = "periodic sweep"
 
 
 class PeriodicSweeps:
-    """A thread that sweeps every ``interval`` seconds, unless another process that shares the catalog has. Needs
-    ``close``.
+    """A thread that sweeps every ``interval`` seconds, unless another process that shares the catalog has. What uploads
+    have left in this server's own data dir it removes either way: no other server can. Needs ``close``.
 
     ``on_swept`` is told, in that thread, what each sweep freed.
     """
@@ -63,6 +66,8 @@ class PeriodicSweeps:
             try:
                 if self._room.freeing(self._is_due):
                     self._sweep()
+                else:
+                    self._room.freeing(self._clear_own)
             except Stopped:
                 continue
             except StateroomError as error:
@@ -89,3 +94,10 @@ class PeriodicSweeps:
         if (swept := self._room.freeing(work)) is not None:
             self._on_swept(swept)
             self._room.make_reserve()
+
+    def _clear_own(self) -> None:
+        left = look_for_left(self._catalog, self._incoming, Moment.at(datetime.now(UTC), self._grace), remove=True)
+        if left.spooled or left.partial:
+            swept = Swept(left.nbytes, spooled_uploads=len(left.spooled), partial_uploads=len(left.partial))
+            _log.info("uploads that were left have been removed", extra={"fields": asdict(swept)})
+            self._on_swept(swept)

@@ -46,7 +46,8 @@ class StateroomError(Exception):
 
     ``detail`` is for people. ``code`` (stable, machine-readable) and ``status`` are the server's, None for what the
     client found itself. ``rule`` and ``where`` say which rule a refused checkpoint broke, and where in the file;
-    ``near`` are names that come close to one that does not exist.
+    ``near`` are names that come close to one that does not exist. ``elsewhere``: another server behind the same address
+    would have taken the request.
     """
 
     code: str | None = None
@@ -54,6 +55,7 @@ class StateroomError(Exception):
     rule: str | None = None
     where: str | None = None
     near: tuple[str, ...] = ()
+    elsewhere: bool = False
 
     def __init__(self, detail: str) -> None:
         detail = with_lines(detail)
@@ -206,6 +208,7 @@ def error_of(response: httpx.Response) -> StateroomError:
     error.rule = _text(problem.get("rule"))
     error.where = _text(problem.get("where"))
     near = problem.get("near")
+    error.elsewhere = problem.get("elsewhere") is True
     error.near = tuple(map(printable, near)) if isinstance(near, list) else ()
     return error
 

@@ -1,4 +1,8 @@
-"""Uploads in parts: say what there is, send what the server doesn't have, commit. Whatever breaks off goes on later."""
+"""Uploads in parts: say what there is, send what the server doesn't have, commit. Whatever breaks off goes on later.
+
+Behind one address there may be several servers, of which only the one that it was announced to takes an upload's parts.
+The others refuse them before they read them, so a part is sent again until it reaches the right one; but not for ever.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from ._printable import printable
 from ._progress import Progress
 from ._side_by_side import side_by_side
 from ._split import Split
-from ._wire import BROKEN, connect, is_proxied, read_answer
+from ._wire import BROKEN, connect, is_answered, is_proxied, read_answer
 
 SEND_SIZE = 1024 * 1024
 
@@ -26,6 +30,34 @@ ROUNDS = 100
 """How often an upload begins anew: each time, another client has committed the same bytes, or what the server had has
 gone. All but the first send little.
 """
+
+ROUNDS_IN_VAIN = 3
+"""Rounds that had most of the file to send, and came to nothing."""
+
+MISSES = 32
+MISSES_FOR_A_HIT = 4
+"""How often in a round another server than the right one may be met, and how often more for each time that the right
+one was. With five servers and a balancer that takes them in turn, four of five requests miss.
+"""
+
+
+class Luck:
+    """How often requests have met the server that they were for. For several threads."""
+
+    def __init__(self) -> None:
+        self._left = MISSES
+        self._lock = Lock()
+
+    def hit(self) -> None:
+        with self._lock:
+            self._left += MISSES_FOR_A_HIT
+
+    def missed(self, error: StateroomError) -> None:
+        """Raises ``error`` unless it says that another server was meant, and a further try may help."""
+        with self._lock:
+            self._left -= 1
+            if not error.elsewhere or self._left < 0:
+                raise error
 
 
 class NegotiatedUpload:
@@ -48,36 +80,37 @@ class NegotiatedUpload:
         self._proxied = is_proxied(http.url)
         self._idle: list[http_client.HTTPConnection] = []
         self._digests: list[str] = []
+        self._luck = Luck()
+        self._failure: BaseException | None = None
         self._sent = 0
         self._total = 0
 
     def run(self, params: Params, *, original: bool, key: str) -> Any:
-        """The checkpoint's JSON. Raises what the server says, and DigestMismatch where the bytes changed while they
-        were sent. ``key`` is the commit's: one whose answer is lost is asked for again, and is one.
+        """The checkpoint's JSON; None where parts do not find their server: then the file has to go in one piece, with
+        the same ``key``, which makes one checkpoint of all tries. Raises what the server says, and DigestMismatch where
+        the bytes changed while they were sent.
         """
         announcement = self._announcement(original)
+        in_vain = 0
         try:
             for left in reversed(range(ROUNDS)):
-                found = self._round(announcement, params, key, is_last=not left)
-                if found is not None:
-                    return found
+                upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
+                try:
+                    return self._send_and_commit(upload, params, key)
+                except (NotFound, Conflict) as error:
+                    # Another client has committed the same bytes, or what the server had has gone: there is news.
+                    if error.code not in {"upload-gone", "missing-blobs"} or not left:
+                        raise
+                    in_vain += error.elsewhere or 2 * self._total > self._split.size
+                if in_vain == ROUNDS_IN_VAIN:
+                    with suppress(StateroomError):  # nobody goes on with it; what is left of it goes after a day
+                        self._http.json("DELETE", self._http.path_of(upload["url"]))
+                    return None
         finally:
             self._stop.set()
             for wire in self._idle:
                 wire.close()
         raise AssertionError("the last round returns or raises")
-
-    def _round(self, announcement: Any, params: Params, key: str, *, is_last: bool) -> Any:
-        """None where another client has committed the same bytes, or what the server had has gone: then there is news
-        to hear.
-        """
-        try:
-            upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
-            return self._send_and_commit(upload, params, key)
-        except (NotFound, Conflict) as error:
-            if error.code not in {"upload-gone", "missing-blobs"} or is_last:
-                raise
-            return None
 
     def _announcement(self, original: bool) -> dict[str, Any]:
         self._digests = side_by_side(self._split.digest, range(len(self._split.blocks)), self._connections)
@@ -93,10 +126,21 @@ class NegotiatedUpload:
             url = self._http.path_of(upload["url"])
             self._sent, self._total = 0, int(upload["missing_bytes"])
             parts = list(self._parts(upload["missing"], int(upload["part_size"])))
+        self._failure = None
         self._stop.clear()
+        self._luck = Luck()
         side_by_side(lambda part: self._send_or_stop(url, part), parts, self._connections)
-        headers = {"Idempotency-Key": key}
-        return json_of(self._http.send("POST", f"{url}/commit", params, headers=headers, safe=True))
+        while (response := self._commit(f"{url}/commit", params, key)) is None:
+            pass
+        return json_of(response)
+
+    def _commit(self, url: str, params: Params, key: str) -> httpx.Response | None:
+        """None where it has to be tried again."""
+        try:
+            return self._http.send("POST", url, params, headers={"Idempotency-Key": key}, safe=True)
+        except NotFound as error:
+            self._luck.missed(error)
+            return None
 
     def _parts(self, missing: Iterable[tuple[int, int]], part_size: int) -> Iterator[range]:
         """Runs of blocks as large as a part may be, and small enough that little is lost with one."""
@@ -117,13 +161,15 @@ class NegotiatedUpload:
         """Send one part; an error, Ctrl+C too, ends the waits of all other threads."""
         try:
             self._send(url, part)
-        except BaseException:
+        except BaseException as error:
+            with self._lock:
+                self._failure = self._failure or error
             self._stop.set()
             raise
 
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds):
-            raise ServerUnavailable("another part of the upload failed for good")
+            raise self._failure or ServerUnavailable("the upload has ended")  # whatever ended the other part
 
     def _send(self, url: str, part: range) -> None:
         """Send one part, as often as it takes. One whose connection is lost goes on as two halves: what comes between,
@@ -146,6 +192,7 @@ class NegotiatedUpload:
                 continue
             if response.is_success:
                 self._moved(length - sent[0])
+                self._luck.hit()
                 patience.succeeded()
                 parts.pop()
                 continue
@@ -154,7 +201,8 @@ class NegotiatedUpload:
                 self._http.refused(response, patience, safe=True)
             except StateroomError as error:
                 if error.code != "digest-mismatch":
-                    raise
+                    self._luck.missed(error)
+                    continue
                 self._check_unchanged(part)
                 patience.failed(error)
 
@@ -175,6 +223,8 @@ class NegotiatedUpload:
             with suppress(BrokenPipeError, ConnectionResetError):  # the server may have said why
                 for view in body:
                     wire.send(view)
+                    if is_answered(wire):  # a refusal, of what would be sent in vain
+                        break
             response = read_answer(self._http, "PUT", path, wire.getresponse())
         except BaseException:
             wire.close()

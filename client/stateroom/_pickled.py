@@ -74,9 +74,9 @@ class Pickled:
         spans = [(place, place + len(view)) for place, view in zip(places[heads:], memory)]
         return MemorySplit(pieces, [(start, end) for start, end in spans if end - start > MIN_STORAGE])
 
-    def file(self, memory: Sequence[memoryview]) -> io.BytesIO:
-        """The file, written down."""
-        return io.BytesIO(b"".join(self.pieces(memory)))
+    def file(self, memory: Sequence[memoryview]) -> io.BufferedReader:
+        """The file, to be read: nothing of the storages is copied."""
+        return io.BufferedReader(MemoryFile(MemorySplit(self.pieces(memory), [])))
 
     def pieces(self, memory: Sequence[memoryview]) -> list[memoryview]:
         """The file, piece by piece, with checksums."""
@@ -101,6 +101,35 @@ class Pickled:
             ("byteorder", sys.byteorder.encode()),
             ("version", b"3\n"),
         ]
+
+
+class MemoryFile(io.RawIOBase):
+    """Pieces of memory, read as a file."""
+
+    def __init__(self, pieces: MemorySplit) -> None:
+        self._pieces = pieces
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self._pieces.size)[whence]
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what can be written to
+        room, done = memoryview(buffer).cast("B"), 0
+        for view in self._pieces.read(self._position, min(self._position + len(room), self._pieces.size)):
+            room[done : done + len(view)] = view
+            done += len(view)
+        self._position += done
+        return done
 
 
 class _Pickler(pickle.Pickler):

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 TENSORS_A_PAGE = 10_000
 
 
+def new_key() -> str:
+    """An Idempotency-Key: all tries of one upload share it."""
+    return uuid.uuid4().hex
+
+
 class Routes:
     """``run`` scopes every ref but a Checkpoint, which is one already."""
 
@@ -97,8 +102,13 @@ class Routes:
             body.check(checkpoint.digest)
         return checkpoint
 
-    def upload_split(self, split: Split, params: Params, *, original: bool, label: str, key: str) -> Checkpoint:
-        """In parts, and of those only what the server doesn't have. ``original``: it is a file, to be kept as it is."""
+    def upload_split(
+        self, split: Split, params: Params, *, original: bool, label: str, key: str
+    ) -> Checkpoint | None:
+        """In parts, and of those only what the server doesn't have. ``original``: it is a file, to be kept as it is.
+
+        None where it has to be uploaded in one piece, under the same key.
+        """
         upload = NegotiatedUpload(
             self._http,
             self._path.replace("/v1/models/", "/v1/uploads/", 1),
@@ -107,7 +117,8 @@ class Routes:
             label=label,
             progress=progress_of(self._progress),
         )
-        return checkpoint_of(upload.run(params, original=original, key=key), self.link)
+        found = upload.run(params, original=original, key=key)
+        return None if found is None else checkpoint_of(found, self.link)
 
     def update(self, ref: Ref, changes: Mapping[str, Any]) -> Checkpoint:
         answer, _ = self._http.json("PATCH", self._at(ref), self._scope(ref), body=changes, safe=True)

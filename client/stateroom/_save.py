@@ -14,7 +14,7 @@ from ._outbox import spooled_text
 from ._pickled import Pickled
 from ._printable import printable
 from ._query import Params
-from ._routes import Routes
+from ._routes import Routes, new_key
 from ._split import Split, split_file
 
 IN_PARTS_FROM = 4 * 1024 * 1024
@@ -86,7 +86,7 @@ def new_key() -> str:
 def _in_parts(
     routes: Routes, split: Split, params: Params, *, original: bool, label: str, key: str
 ) -> Checkpoint | None:
-    """None where it has to go in one piece: it is small, or the server would have it so."""
+    """None where it has to go in one piece: it is small, or the server or what is before it would have it so."""
     if split.size < IN_PARTS_FROM:
         return None
     try:

@@ -5,6 +5,8 @@ through proxies.
 from __future__ import annotations
 
 import http.client
+import selectors
+import ssl
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -28,6 +30,17 @@ def connect(server: Http) -> http.client.HTTPConnection:
     wire.connect()
     wire.sock.settimeout(server.timeout)
     return wire
+
+
+def is_answered(wire: http.client.HTTPConnection) -> bool:
+    """Whether an answer has begun to come, or the connection has ended, before all was sent. Of TLS nobody can tell:
+    what comes may be its own.
+    """
+    if isinstance(wire.sock, ssl.SSLSocket):
+        return False
+    with selectors.DefaultSelector() as selector:
+        selector.register(wire.sock, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def is_proxied(url: str) -> bool:

@@ -1,5 +1,6 @@
 """A retry with the key of an upload that was stored is answered as that was."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -7,6 +8,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import general, problem
+from tests.negotiating import InParts
 from tests.server import Server
 
 FILE, OTHER = general(seed=1), general(seed=2, size=65)
@@ -99,3 +101,28 @@ def test_retries_at_once_are_one_checkpoint(server: Server, checkpoints: str) ->
 )
 def test_a_key_that_is_none_is_refused(http: httpx.Client, checkpoints: str, headers: list[tuple[str, str]]) -> None:
     assert problem(http.post(checkpoints, content=FILE, headers=headers)) == (422, "bad-idempotency-key")
+
+
+def test_a_file_that_came_in_parts_meanwhile_is_the_same_upload(http: httpx.Client, checkpoints: str) -> None:
+    """A client that lost the answer to its commit sends the file in one piece, under the same key."""
+    model = checkpoints.removeprefix("/v1/models/").removesuffix("/checkpoints")
+    file, other = InParts(general(seed=3)), general(seed=4, size=65)
+
+    def then_commit(data: bytes, key: str) -> Iterator[bytes]:
+        upload = file.announce(http, model)
+        file.send(http, upload)
+        yield data[:1000]
+        http.post(f"{upload['url']}/commit", headers=keyed(key)).raise_for_status()
+        yield data[1000:]
+
+    with http_to(http) as sender:
+        first = sender.post(checkpoints, content=then_commit(file.data, "one"), headers=keyed("one"))
+        assert (first.status_code, first.json()["version"]) == (201, 1)
+        refused = sender.post(checkpoints, content=then_commit(other, "two"), headers=keyed("two"))
+        assert problem(refused) == (422, "idempotency-key-reused")
+    assert versions(http, checkpoints) == [1, 2]
+
+
+def http_to(http: httpx.Client) -> httpx.Client:
+    """Another client of the same server."""
+    return httpx.Client(base_url=http.base_url, timeout=60, trust_env=False)

@@ -14,7 +14,7 @@ from app.catalog import Catalog, blobs
 from app.catalog.tables import packs
 from app.formats.manifest_json import decode
 from app.ingest import Chunks, Fields, Ingest
-from app.store import LocalPackStore, Partials, Spool
+from app.store import Holder, LocalPackStore, Partials, Spool
 from app.store.digests import crc32, digest_of
 from app.values.checkpoint import Blob, Checkpoint, ModelName
 from app.values.digest import Digest
@@ -23,6 +23,7 @@ from app.values.manifest import Manifest
 from app.values.span import Span
 
 MODEL = ModelName("vision", "resnet")
+HOLDER = "workplace"
 MIB = 1024 * 1024
 
 
@@ -57,10 +58,13 @@ class Workplace:
         return cls.of(folder, catalog, durable=durable)
 
     @classmethod
-    def of(cls, folder: Path, catalog: Catalog, *, durable: bool = True) -> "Workplace":
-        store, spool = LocalPackStore(folder, durable=durable), Spool(folder / "spool")
-        partials = Partials(folder / "partial", durable=durable)
-        return cls(folder, catalog, store, spool, Ingest(catalog, store, spool, partials))
+    def of(
+        cls, folder: Path, catalog: Catalog, *, durable: bool = True, holder: str = HOLDER, store: Path | None = None
+    ) -> "Workplace":
+        """``holder`` is the name of the data dir ``folder``; the store lies in it unless it is said where."""
+        packs_in, spool = LocalPackStore(store or folder, durable=durable), Spool(folder / "spool")
+        partials = Partials(folder / "partial", Holder(holder), durable=durable)
+        return cls(folder, catalog, packs_in, spool, Ingest(catalog, packs_in, spool, partials))
 
     def close(self) -> None:
         self.ingest.close()

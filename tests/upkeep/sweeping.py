@@ -1,20 +1,30 @@
 """What tests of the sweep do again and again."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from app.catalog import checkpoints
+from app.catalog.unused import Moment
 from app.upkeep.fsck import Finding, Fsck
 from app.upkeep.incoming import Incoming
 from app.upkeep.sweep import Swept, foresee, sweep
-from tests.ingest.workplace import MODEL, Workplace
+from tests.ingest.workplace import HOLDER, MODEL, Workplace
+
+
+def incoming(place: Workplace) -> Incoming:
+    return Incoming(place.folder / "spool", place.folder / "partial", HOLDER)
+
+
+def moment_now() -> Moment:
+    return Moment.at(datetime.now(UTC), 0)
 
 
 def sweep_now(place: Workplace, grace: float = 0, go_on: Callable[[], None] = lambda: None) -> Swept:
-    return sweep(place.catalog, place.store, Incoming(place.folder / "spool", place.folder / "partial"), grace, go_on)
+    return sweep(place.catalog, place.store, incoming(place), grace, go_on)
 
 
 def foresee_now(place: Workplace, grace: float = 0) -> Swept:
-    return foresee(place.catalog, place.store, Incoming(place.folder / "spool", place.folder / "partial"), grace)
+    return foresee(place.catalog, place.store, incoming(place), grace)
 
 
 def delete(place: Workplace, *versions: int) -> None:

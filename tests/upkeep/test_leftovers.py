@@ -5,19 +5,23 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
-from app.catalog import blobs, checkpoints, packs, unused
+from app.catalog import blobs, checkpoints, leases, packs, unused
 from app.catalog.unused import Moment
 from app.errors import StoreError
 from app.ingest import Chunks, SpooledUpload
-from app.store import LocalPackStore, Spool
+from app.store import LocalPackStore, Room, Spool
+from app.store.keys import new_name
 from app.upkeep.leftovers import start_afresh
+from app.upkeep.periodic import TURN, PeriodicSweeps
+from app.upkeep.sweep import Swept
 from app.values.checkpoint import Blob
 from app.values.span import Span
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
-from tests.upkeep.sweeping import sweep_now
+from tests.upkeep.sweeping import incoming, sweep_now
 
 
 @pytest.fixture
@@ -155,3 +159,16 @@ def test_beside_other_servers_the_spool_is_cleared_and_what_they_may_be_at_work_
     assert files == {name: size for name, size in before[0].items() if name.startswith("packs/")}
     assert set(before[1]) - set(rows) == {"longover"}
     assert set(place.blobs([theirs.digest])) == {theirs.digest}
+
+
+def test_a_server_that_another_sweeps_for_clears_its_own_data_dir(place: Workplace):
+    (place.folder / "partial" / new_name()).write_bytes(b"left")
+    with place.catalog.write() as w:
+        leases.take(w, TURN, "another", 3600)
+    cleared: SimpleQueue[Swept] = SimpleQueue()
+    sweeps = PeriodicSweeps(place.catalog, place.store, incoming(place), Room(place.folder), 0, 0.05, cleared.put)
+    try:
+        assert cleared.get(timeout=60).partial_uploads == 1
+    finally:
+        sweeps.close()
+    assert list((place.folder / "partial").iterdir()) == []
