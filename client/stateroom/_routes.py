@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 TENSORS_A_PAGE = 10_000
 
 
-def new_key() -> str:
-    """An Idempotency-Key: all tries of one upload share it."""
-    return uuid.uuid4().hex
-
-
 class Routes:
     """``run`` scopes every ref but a Checkpoint, which is one already."""
 
@@ -102,9 +97,7 @@ class Routes:
             body.check(checkpoint.digest)
         return checkpoint
 
-    def upload_split(
-        self, split: Split, params: Params, *, original: bool, label: str, key: str
-    ) -> Checkpoint | None:
+    def upload_split(self, split: Split, params: Params, *, original: bool, label: str, key: str) -> Checkpoint | None:
         """In parts, and of those only what the server doesn't have. ``original``: it is a file, to be kept as it is.
 
         None where it has to be uploaded in one piece, under the same key.

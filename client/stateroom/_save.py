@@ -14,7 +14,7 @@ from ._outbox import spooled_text
 from ._pickled import Pickled
 from ._printable import printable
 from ._query import Params
-from ._routes import Routes, new_key
+from ._routes import Routes
 from ._split import Split, split_file
 
 IN_PARTS_FROM = 4 * 1024 * 1024
