@@ -73,7 +73,7 @@ def announcement(count: int) -> bytes:
     storages = [[start, start + 5000] for start in range(100, 100 + count * 10_000, 10_000)]
     size = count * 10_000 + 4 * BLOCK
     frame = size - 5000 * count
-    blocks = ["0" * 64] * (-(-frame // BLOCK)) + [f"{number:064x}" for number in range(count)]
+    blocks = [f"{number:064x}" for number in range(-(-frame // BLOCK) + count)]
     return json.dumps({"size": size, "storages": storages, "blocks": blocks}).encode()
 
 
