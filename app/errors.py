@@ -13,6 +13,7 @@ StateroomError
 │   └── Elsewhere                another server that shares the catalog has it
 ├── Conflict                     the request contradicts what is stored
 │   └── KeyInUse                 another upload with the same idempotency key was stored first
+├── PreconditionFailed           the request was for another state than there is now
 ├── IncompleteUpload             the body ended early, stopped coming, or is longer than it said
 ├── TooLarge                     more bytes than this server takes in
 ├── TooManyUploads               as many as this server takes in at once
@@ -105,6 +106,16 @@ class Conflict(StateroomError):
 
 class KeyInUse(Conflict):
     code = "idempotency-key-in-use"
+
+
+class PreconditionFailed(StateroomError):
+    """``etag`` is that of what there is now, None for nothing."""
+
+    code = "precondition-failed"
+
+    def __init__(self, detail: str, *, etag: str | None) -> None:
+        super().__init__(detail)
+        self.etag = etag
 
 
 class IncompleteUpload(StateroomError):

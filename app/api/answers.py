@@ -2,18 +2,23 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from urllib.parse import quote, urlencode
 
 from fastapi import Request, Response
 from pydantic import BaseModel
+from starlette.datastructures import Headers
 
+from ..errors import PreconditionFailed
 from ..values.checkpoint import Checkpoint
-from .conditional import is_known
+from .access import OPEN
+from .conditional import is_known, is_unchanged
 from .views import checkpoint_url
 from .wire import path_segment, path_value
 
 FOREVER = "max-age=31536000, immutable"
 REVALIDATE = "no-cache"
+NO_STORE = "no-store"
 
 _FIXED_REF = re.compile(r"v?[0-9]+", re.ASCII)
 
@@ -50,20 +55,67 @@ def lifetime(ref: str) -> str:
     return FOREVER if is_fixed(ref) else REVALIDATE
 
 
+def shown_to(request: Request) -> str:
+    """The beginning of Cache-Control: what a token was needed for is no shared cache's to keep. A link carries no
+    Authorization, and a cache that looks at none would go on answering when the link or the token is dead.
+    """
+    return "" if getattr(request.state, "grant", OPEN) == OPEN else "private, "
+
+
+def etag_of(view: BaseModel) -> str:
+    return _etag(view.model_dump_json().encode())
+
+
+def _etag(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]
+
+
 def json_answer(
     request: Request, view: BaseModel | bytes, headers: dict[str, str] | None = None, *, status: int = 200
 ) -> Response:
     """``view``, as an object or as JSON, with its ETag; 304 where a GET names it. Unless told otherwise it has to be
     asked for again.
+
+    Raises PreconditionFailed where a GET's If-Match does not name it.
     """
     body = view if isinstance(view, bytes) else view.model_dump_json().encode()
-    etag = hashlib.sha256(body).hexdigest()[:32]
+    etag = _etag(body)
     all_headers = {"Cache-Control": REVALIDATE, "ETag": f'"{etag}"', **(headers or {})}
-    if request.method == "GET" and is_known(all_of(request, "If-None-Match"), etag):
-        return Response(status_code=304, headers=all_headers)
+    if all_headers["Cache-Control"] != NO_STORE:
+        all_headers["Cache-Control"] = shown_to(request) + all_headers["Cache-Control"]
+    if request.method == "GET":
+        check_if_match(request.headers, etag)
+        if is_known(all_of(request.headers, "If-None-Match"), etag):
+            return Response(status_code=304, headers=all_headers)
     return Response(body, status, all_headers, media_type="application/json")
 
 
-def all_of(request: Request, name: str) -> str | None:
+def check_if_match(headers: Headers, etag: str | None) -> None:
+    """Raises PreconditionFailed where If-Match does not hold of what has this ETag now (None: there is nothing)."""
+    if not is_unchanged(all_of(headers, "If-Match"), etag):
+        now = "there is nothing that it could name" if etag is None else "this has another ETag now"
+        raise PreconditionFailed(f"If-Match does not hold: {now}. Look again, and decide again.", etag=etag)
+
+
+def check_write(request: Request, current: Callable[[], str | None]) -> None:
+    """Hold a write back unless its If-Match and If-None-Match hold. Raises PreconditionFailed.
+
+    ``current`` is asked only where there is a condition, for the ETag that a GET of the same address has now, None
+    where there is no answer to one. Call it where nobody else can write before this write does.
+    """
+    if "If-Match" not in request.headers and "If-None-Match" not in request.headers:
+        return
+    etag = current()
+    check_if_match(request.headers, etag)
+    if etag is not None and is_known(all_of(request.headers, "If-None-Match"), etag):
+        raise PreconditionFailed("If-None-Match does not hold: it is there already.", etag=etag)
+
+
+def nothing() -> None:
+    """The ETag of an address that only does something, for ``check_write``."""
+
+
+def all_of(headers: Headers, name: str) -> str | None:
     """A list header, however many lines it came in."""
-    return ", ".join(request.headers.getlist(name)) or None
+    lines = headers.getlist(name)
+    return ", ".join(lines) if lines else None

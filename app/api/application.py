@@ -6,6 +6,7 @@ from starlette.types import Lifespan
 from . import problems
 from .auth import without_declaration
 from .browsers import Browsers
+from .docs_page import docs_page
 from .metrics import Metrics
 from .observed import Observed
 from .problem_docs import OF_ANY, add_problem_schema, refusals
@@ -34,6 +35,7 @@ def build(
         version=version,
         lifespan=lifespan,
         redirect_slashes=False,  # a redirected upload would be sent twice
+        docs_url=None,
         redoc_url=None,
     )
     problems.install(app)
@@ -43,5 +45,7 @@ def build(
     app.add_middleware(Observed, metrics=metrics)  # what is added last is outermost
     for module in (health, models, uploads, negotiated, checkpoints, tensors, state_dicts, files, links):
         include(app, module.router)
-    add_problem_schema(app.openapi())  # made now, for every request asks it what there is
+    document = app.openapi()  # made now, for every request asks it what there is
+    add_problem_schema(document)
+    app.add_route("/docs", docs_page(document), include_in_schema=False)
     return app

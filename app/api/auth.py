@@ -24,7 +24,7 @@ from ..values.token import Scope
 from .access import Grant
 from .links import Resource
 from .params import known_parameters
-from .services import Parts
+from .services import Parts, Services
 
 CHALLENGE = 'Bearer realm="stateroom", Basic realm="stateroom", charset="UTF-8"'
 SIGNATURE = "signature"
@@ -75,7 +75,7 @@ class Allowed:
         else:
             grant = await _shown(request, services)
         self._check(grant, request.path_params.get("namespace"))
-        request.state.grant = grant
+        request.state.grant, request.state.allowed = grant, self
 
     def _check(self, grant: Grant, namespace: str | None) -> None:
         if grant.namespace is not None:
@@ -85,6 +85,14 @@ class Allowed:
                 raise HTTPException(403, f"This token is good in the namespace {grant.namespace} alone.")
         if not grant.scope.covers(self.scope):
             raise HTTPException(403, f"This needs a token of scope {self.scope}; this one has {grant.scope}.")
+
+
+async def judge_again(request: Request, services: Services) -> None:
+    """Refuse a request whose caller was let in and would not be now: it took long, and its token was revoked or is
+    over. Call it right before something is stored.
+    """
+    allowed: Allowed = request.state.allowed
+    await allowed(request, services)
 
 
 async def _shown(request: Request, services: Parts) -> Grant:

@@ -1,4 +1,4 @@
-"""Conditional requests (RFC 9110, 13): does the client hold these bytes already?
+"""Conditional requests (RFC 9110, 13): is this still, or already, the representation that the client holds?
 
 ETags here are opaque text without quotes, always strong.
 """
@@ -15,6 +15,17 @@ def is_known(if_none_match: str | None, etag: str) -> bool:
     if if_none_match.strip() == "*":
         return True
     return any(match[2] == etag for match in _ENTITY_TAG.finditer(if_none_match))
+
+
+def is_unchanged(if_match: str | None, etag: str | None) -> bool:
+    """Whether If-Match lets a request be performed on what has this ETag now (strong comparison; None: there is
+    nothing).
+    """
+    if if_match is None:
+        return True
+    if if_match.strip() == "*":
+        return etag is not None
+    return any(not match[1] and match[2] == etag for match in _ENTITY_TAG.finditer(if_match))
 
 
 def range_applies(if_range: str | None, etag: str) -> bool:

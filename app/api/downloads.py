@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ..deliver.download import Download
 from ..values.checkpoint import Checkpoint
 from ..values.span import Span
-from .answers import identity_headers, lifetime
+from .answers import all_of, check_if_match, identity_headers, lifetime, shown_to
 from .conditional import is_known, range_applies
 from .problem_docs import KNOWN, OF_A_DOWNLOAD, refusals
 from .problems import Problem
@@ -108,7 +108,8 @@ class DownloadResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Headers(scope=scope)
         size = self._download.size
-        if is_known(", ".join(asked.getlist("if-none-match")) or None, self._download.etag):
+        check_if_match(asked, self._download.etag)
+        if is_known(all_of(asked, "If-None-Match"), self._download.etag):
             kept = ("ETag", "Cache-Control", "Content-Location", "Stateroom-Checkpoint")
             headers = {name: value for name, value in self._fields.items() if name in kept}
             await Response(status_code=304, headers=headers)(scope, receive, send)
@@ -186,9 +187,7 @@ def download_answer(
     request: Request, streams: Streams, checkpoint: Checkpoint, ref: str, download: Download, filename: str | None
 ) -> DownloadResponse:
     """``download`` of the checkpoint that ``ref`` picked, under ``filename`` if the request gave one."""
-    # A link carries no Authorization, without which a shared cache would go on answering when the link is dead.
-    shown_to = "private, " if request.state.grant.by_link else ""
-    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": shown_to + lifetime(ref)}
+    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": shown_to(request) + lifetime(ref)}
     caller = request.state.grant.maker
     return DownloadResponse(download, headers, streams, caller=caller, filename=filename)
 

@@ -24,6 +24,11 @@ MEANINGS: dict[int, tuple[str, str, str]] = {
         "vision/resnet50@12 holds objects that torch.load(weights_only=True) refuses: numpy.dtype",
     ),
     410: ("It was kept for a limited time", "plan-expired", "this plan is not kept any more; ask warmstart again"),
+    412: (
+        "If-Match or If-None-Match does not hold; ETag is that of what there is now",
+        "precondition-failed",
+        "If-Match names another ETag than this has now; look at it again, and decide again.",
+    ),
     413: ("The body is too large", "too-large", "A JSON body is at most 67,108,864 bytes."),
     416: (
         "The range is outside the file",
@@ -42,7 +47,7 @@ MEANINGS: dict[int, tuple[str, str, str]] = {
     507: ("No room is left", "storage-full", "no room left for the upload"),
 }
 
-OF_ANY = (400, 401, 403, 422, 500, 503)
+OF_ANY = (400, 401, 403, 412, 422, 500, 503)
 OF_A_MODEL = (404,)
 OF_A_BODY = (408, 413)
 OF_A_DOWNLOAD = (404, 409, 410, 501)

@@ -41,6 +41,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.Elsewhere: Kind(410, "Another server has it"),
     errors.Conflict: Kind(409, "The request contradicts what is stored"),
     errors.KeyInUse: Kind(409, "The Idempotency-Key was used meanwhile"),
+    errors.PreconditionFailed: Kind(412, "It has changed, or is not as the request wants it"),
     errors.IncompleteUpload: Kind(400, "The upload is incomplete"),
     errors.TooLarge: Kind(413, "The request is too large"),
     errors.TooManyUploads: Kind(503, "Too many uploads at once", retry_after=5),
@@ -131,6 +132,8 @@ def problem_of(error: errors.StateroomError) -> Problem:
         case errors.Elsewhere():
             members = {"elsewhere": True}
     headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
+    if isinstance(error, errors.PreconditionFailed) and error.etag is not None:
+        headers["ETag"] = f'"{error.etag}"'
     return Problem(kind.status, kind.title, error.detail, error.code, members, headers)
 
 

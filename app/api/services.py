@@ -1,13 +1,13 @@
 """What a handler works with: the parts that the composition root made, reached by one dependency."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Annotated
+from typing import Annotated, Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
 from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import Gauge
@@ -96,14 +96,23 @@ class Services:
 
         return await run_in_threadpool(found)
 
-    async def commit(self, upload: SpooledUpload, model: ModelName, fields: Fields) -> Checkpoint:
-        """``Ingest.commit`` in a thread. An upload whose commit never begins, for want of a thread or because the
-        request is cancelled, is discarded.
+    async def commit(
+        self, upload: SpooledUpload, model: ModelName, fields: Fields, judge: Callable[[], Coroutine[Any, Any, None]]
+    ) -> Checkpoint:
+        """``Ingest.commit`` in a thread, unless ``judge`` raises first. An upload whose commit never begins, for
+        want of a thread or because the request is cancelled, is discarded.
         """
         taken = Lock()  # by the commit or by the discard, whichever comes first
 
         def commit() -> Checkpoint | None:
-            return self.ingest.commit(upload, model, fields) if taken.acquire(blocking=False) else None
+            if not taken.acquire(blocking=False):
+                return None
+            try:
+                from_thread.run(judge)
+            except BaseException:
+                self.ingest.discard(upload)
+                raise
+            return self.ingest.commit(upload, model, fields)
 
         try:
             checkpoint = await to_thread.run_sync(commit, limiter=self.commit_threads)

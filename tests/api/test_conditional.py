@@ -1,6 +1,6 @@
 import pytest
 
-from app.api.conditional import is_known, range_applies
+from app.api.conditional import is_known, is_unchanged, range_applies
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,28 @@ def test_a_list_that_names_it_knows_it(header: str) -> None:
 @pytest.mark.parametrize("header", [None, "", '"ab"', "abc", '"x", "y"', '"x,abc"', '"abc', 'w/"abd"'])
 def test_any_other_does_not(header: str | None) -> None:
     assert not is_known(header, "abc")
+
+
+@pytest.mark.parametrize(
+    ("header", "etag", "holds"),
+    [
+        (None, "abc", True),
+        (None, None, True),
+        ('"abc"', "abc", True),
+        ('"x", "abc"', "abc", True),
+        ("*", "abc", True),
+        ("*", None, False),
+        ('"abc"', None, False),
+        ('W/"abc"', "abc", False),
+        ('"abd"', "abc", False),
+        ("abc", "abc", False),
+        ('"x,abc"', "abc", False),
+        ("", "abc", False),
+        ('"*"', "abc", False),
+    ],
+)
+def test_if_match_compares_strongly(header: str | None, etag: str | None, holds: bool) -> None:
+    assert is_unchanged(header, etag) is holds
 
 
 @pytest.mark.parametrize(

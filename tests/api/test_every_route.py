@@ -129,6 +129,15 @@ def test_the_description_is_public_and_names_every_way_in(guarded: Server) -> No
             assert ways == (set() if path in PUBLIC else {"HTTPBearer", "HTTPBasic"} | by_link), (method, path)
 
 
+def test_the_page_for_people_runs_no_script_and_loads_nothing(http: httpx.Client) -> None:
+    page = http.get("/docs")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert not re.search(r"<(script|link|img|iframe|object|embed)|\bon\w+=|src=|https?://|url\(", page.text)
+    for method, path in OPERATIONS:
+        assert f"<b>{method}</b> {path}" in page.text
+
+
 @pytest.mark.parametrize(
     "header",
     [

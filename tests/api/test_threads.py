@@ -46,6 +46,10 @@ async def until(happened: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def nobody_objects() -> None:
+    pass
+
+
 class AllTaken:
     """While entered, all of a limiter's threads are somebody else's."""
 
@@ -119,7 +123,7 @@ def test_an_upload_that_is_cancelled_before_its_commit_begins_is_discarded(app: 
         async with served(app) as (http, services):
             arrived = await _arrived(services)
             async with AllTaken(services.commit_threads):
-                commit = asyncio.create_task(services.commit(arrived, ModelName("a", "b"), Fields()))
+                commit = asyncio.create_task(services.commit(arrived, ModelName("a", "b"), Fields(), nobody_objects))
                 await until(lambda: services.commit_threads.statistics().tasks_waiting == 1)
                 assert not _is_empty(tmp_path)
                 commit.cancel()
@@ -143,7 +147,7 @@ def test_an_upload_whose_commit_gets_no_thread_is_discarded(
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", no_more)
                 with pytest.raises(RuntimeError, match="new thread"):
-                    await services.commit(arrived, ModelName("a", "b"), Fields())
+                    await services.commit(arrived, ModelName("a", "b"), Fields(), nobody_objects)
             await until(lambda: _is_empty(tmp_path))
 
     asyncio.run(main())

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from ...catalog.checkpoints import delete, list_checkpoints, resolve, update
 from ...catalog.listing import Filter, Listing
 from ...errors import InvalidRequest
-from ..answers import REVALIDATE, identity_headers, is_fixed, json_answer
+from ..answers import REVALIDATE, check_write, etag_of, identity_headers, is_fixed, json_answer
 from ..auth import ADMIN, READ, WRITE
 from ..bodies import Body, documented_body
 from ..params import Cursor, Model, Ref, Run, dynamic_parameters
@@ -105,8 +105,9 @@ def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body
     asked = body.read(CheckpointChange)
     services.room.check(0)
     with services.catalog.write() as session:
-        version = resolve(session, model, ref, run).version
-        checkpoint = update(session, model, version, asked.metrics, asked.tags)
+        before = resolve(session, model, ref, run)
+        check_write(request, lambda: etag_of(CheckpointView.of(before)))
+        checkpoint = update(session, model, before.version, asked.metrics, asked.tags)
     return json_answer(request, CheckpointView.of(checkpoint), identity_headers(request, checkpoint, ref))
 
 
@@ -117,14 +118,16 @@ def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body
     status_code=204,
     responses=refusals(*OF_A_MODEL, 507),
 )
-def remove(services: Parts, model: Model, ref: Ref) -> Response:
+def remove(request: Request, services: Parts, model: Model, ref: Ref) -> Response:
     """By its number only: what a moving ref names may be another one by now."""
     if not is_fixed(ref):
         raise InvalidRequest(f"{ref!r} may move; delete a checkpoint by its number", code="moving-ref")
 
     def work() -> None:
         with services.catalog.write() as session:
-            delete(session, model, resolve(session, model, ref).version)
+            checkpoint = resolve(session, model, ref)
+            check_write(request, lambda: etag_of(CheckpointView.of(checkpoint)))
+            delete(session, model, checkpoint.version)
 
     services.room.freeing(work)
     return Response(status_code=204)

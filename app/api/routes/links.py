@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from ...deliver.download import Download
 from ...select.query import parse_device
 from ...values.checkpoint import Checkpoint, ModelName
-from ..answers import identity_headers, json_answer
+from ..answers import check_write, identity_headers, json_answer, nothing
 from ..auth import READ, SIGNATURE, Caller
 from ..links import LONGEST, Resource
 from ..params import Model, Ref, Run
@@ -52,6 +52,7 @@ class Asked:
         query = [pair for pair in self.request.query_params.multi_items() if pair[0] not in _NOT_SIGNED]
 
         def answer(checkpoint: Checkpoint) -> Response:
+            check_write(self.request, nothing)
             path = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{planned(checkpoint).filename}"
             signature, expires_at = signer.sign(Resource(path, query), self.lifetime)
             url = f"{path}?{urlencode([*query, (SIGNATURE, str(signature))], quote_via=quote)}"

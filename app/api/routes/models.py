@@ -10,7 +10,7 @@ from ...catalog.models import get_model, list_models, set_best
 from ...catalog.session import ReadSession
 from ...errors import NotFound
 from ...values.checkpoint import Checkpoint, ModelName
-from ..answers import json_answer
+from ..answers import check_write, etag_of, json_answer
 from ..auth import READ, WRITE, Caller
 from ..bodies import Body, documented_body
 from ..params import Cursor, Model
@@ -80,6 +80,7 @@ def change(request: Request, services: Parts, model: Model, body: Body) -> Respo
     asked = body.read(ModelChange)
     services.room.check(0)
     with services.catalog.write() as session:
+        check_write(request, lambda: etag_of(_details(session, model)))
         set_best(session, model, asked.best)
         view = _details(session, model)
     return json_answer(request, view)

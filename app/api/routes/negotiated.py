@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
-from anyio import to_thread
+from anyio import from_thread, to_thread
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -17,8 +17,8 @@ from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_DIGEST_SIZE
 from ...values.span import Span
 from ...values.split import MAX_STORAGES, Split
-from ..answers import json_answer
-from ..auth import WRITE
+from ..answers import check_write, etag_of, json_answer, nothing
+from ..auth import WRITE, judge_again
 from ..bodies import LARGE, RequestBody, documented_body, json_body
 from ..fields import PARAMETERS, parse_fields
 from ..intake import IdempotencyKey, check_size, declared_size
@@ -124,6 +124,7 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
         check_size(announced.size, services.intake.max_bytes)
         return services.ingest.negotiated.begin(model, announced.split(), announced.original)
 
+    check_write(request, nothing)
     async with json_body(request, services, LARGE) as body:
         progress = await to_thread.run_sync(begin, limiter=services.plan_threads)
     view = UploadView.of(progress)
@@ -171,10 +172,12 @@ async def receive(
     size = declared_size(request, MAX_PART_SIZE)
     upload = await run_in_threadpool(services.ingest.negotiated.find, model, upload_id)
     numbers = _numbers(upload.split, first, end, size)
+    check_write(request, nothing)
     memory = services.streams.memory.reserved(held_by(upload.split, numbers), request.state.grant.maker)
     with services.intake.taken():
         async with memory:
             await services.ingest.negotiated.receive(upload, numbers, RequestBody(request, MAX_PART_SIZE))
+    await judge_again(request, services)
     return Response(status_code=204)
 
 
@@ -204,8 +207,10 @@ def _numbers(split: Split, first: int, end: int, size: int | None) -> range:
 async def commit(request: Request, services: Parts, model: Model, upload_id: UploadId, key: IdempotencyKey) -> Response:
     """Make it a checkpoint. What went missing meanwhile is a 409: ask what, send it, and commit again."""
     fields = replace(parse_fields(request.query_params.multi_items()), idempotency_key=key)
+    check_write(request, nothing)
 
     def work() -> tuple[Checkpoint, bool]:
+        from_thread.run(judge_again, request, services)  # it may have waited long for this thread
         return services.ingest.negotiated.commit(model, upload_id, fields)
 
     checkpoint, replayed = await to_thread.run_sync(work, limiter=services.commit_threads)
@@ -220,11 +225,13 @@ async def commit(request: Request, services: Parts, model: Model, upload_id: Upl
     response_class=Response,
     responses=refusals(410, 422, 503),
 )
-async def abandon(services: Parts, model: Model, upload_id: UploadId) -> Response:
+async def abandon(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
     """What has arrived of it is removed. One that is left alone goes by itself after a day."""
+    negotiated = services.ingest.negotiated
 
     def work() -> None:
-        services.ingest.negotiated.abandon(model, upload_id)
+        check_write(request, lambda: etag_of(UploadView.of(negotiated.progress(model, upload_id))))
+        negotiated.abandon(model, upload_id)
 
     await run_in_threadpool(services.room.freeing, work)
     return Response(status_code=204)

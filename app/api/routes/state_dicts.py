@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, WithJsonS
 
 from ...select.warmstart import Report, TargetTensor
 from ...values.checkpoint import Checkpoint
-from ..answers import identity_headers, json_answer
+from ..answers import check_write, identity_headers, json_answer, nothing
 from ..auth import DOWNLOAD, READ
 from ..bodies import LARGE, documented_body, json_body
 from ..downloads import FILE_RESPONSES, download_answer
@@ -163,6 +163,7 @@ async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, r
         view = WarmstartReport.of(report, download if report.matched_keys else None)
         return json_answer(request, view, {**identity_headers(request, checkpoint, ref), "Cache-Control": "no-store"})
 
+    check_write(request, nothing)
     await services.find(model, ref, run)  # before a long body is read for nothing
     async with json_body(request, services, LARGE) as body:
         return await services.from_inside(model, ref, run, answer)

@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
-from ...errors import InvalidRequest, KeyInUse, StateroomError
+from ...catalog.checkpoints import list_checkpoints
+from ...catalog.listing import Listing
+from ...errors import InvalidRequest, KeyInUse, NotFound, StateroomError
 from ...ingest import Chunks
 from ...ingest.receive import held_by
 from ...values.checkpoint import Checkpoint, ModelName
-from ..answers import json_answer
-from ..auth import WRITE
+from ..answers import check_write, etag_of, json_answer
+from ..auth import WRITE, judge_again
 from ..bodies import RequestBody
 from ..fields import PARAMETERS, parse_fields
 from ..intake import IdempotencyKey, declared_size
@@ -20,7 +24,7 @@ from ..multipart import MAX_FORM_BYTES, Multipart, boundary_of
 from ..params import Model
 from ..problem_docs import OF_A_BODY, refusals
 from ..services import Parts, Services
-from ..views import CheckpointView, checkpoint_url
+from ..views import CheckpointPage, CheckpointView, checkpoint_url
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
 
@@ -59,6 +63,9 @@ async def upload(request: Request, services: Parts, model: Model, key: Idempoten
     except StateroomError as error:
         outcome = error.code
         raise
+    except HTTPException:
+        outcome = "forbidden"
+        raise
     except asyncio.CancelledError:
         outcome = "cancelled"
         raise
@@ -90,6 +97,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
         if boundary is None and size not in {None, first.nbytes}:
             raise _reused(first)
         return first, True
+    await run_in_threadpool(check_write, request, partial(_listed, services, model))
     with services.intake.taken():
         body = RequestBody(request, services.intake.max_bytes)
         if boundary is None:
@@ -108,7 +116,8 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             async with services.streams.memory.reserved(held_by(None) + MAX_FORM_BYTES, caller):
                 upload = await services.ingest.receive(Chunks(file_then_fields()), None)
         try:
-            return await services.commit(upload, model, replace(fields, idempotency_key=key)), False
+            named = replace(fields, idempotency_key=key)
+            return await services.commit(upload, model, named, partial(judge_again, request, services)), False
         except KeyInUse:
             first = None if key is None else await services.uploaded_as(model, key)
             if first is None:  # and deleted since
@@ -117,6 +126,16 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             if first.nbytes != upload.size or first.digest not in {None, upload.digest}:
                 raise _reused(first) from None
             return first, True
+
+
+def _listed(services: Services, model: ModelName) -> str | None:
+    """The ETag of the list of a model's checkpoints, None where there is no such model."""
+    try:
+        with services.catalog.read() as session:
+            page = list_checkpoints(session, model, Listing())
+    except NotFound:
+        return None
+    return etag_of(CheckpointPage.of(page.items, page.next))
 
 
 def _reused(first: Checkpoint) -> InvalidRequest:

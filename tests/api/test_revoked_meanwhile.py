@@ -1,0 +1,82 @@
+"""A token that was revoked, or is over, while its upload comes: nothing of that is stored."""
+
+import json
+import time
+
+import pytest
+
+from app.api.access import KEPT
+from tests.api.conftest import general
+from tests.conftest import StartServer
+from tests.functional.audited import assert_soon
+from tests.raw_http import answer_on, connected, post
+from tests.server import Server
+from tests.tokens import bearer, catalog_url, make_token, revoke_token
+
+FILE = general(size=300)
+URL = "/v1/models/a/b/checkpoints"
+
+
+def bodies(token: str) -> list[tuple[bytes, bytes]]:
+    """Uploads, cut in two: as a body, in chunks, and as a form."""
+    allowed, half = f"Authorization: Bearer {token}", len(FILE) // 2
+    form = b'--B\r\nContent-Disposition: form-data; name="file"\r\n\r\n' + FILE[:half], FILE[half:] + b"\r\n--B--\r\n"
+    length = sum(map(len, form))
+    fields = (allowed, "Content-Type: multipart/form-data; boundary=B", f"Content-Length: {length}")
+    return [
+        (post(URL, allowed, f"Content-Length: {len(FILE)}", body=FILE[:half]), FILE[half:]),
+        (
+            post(URL, allowed, "Transfer-Encoding: chunked", body=b"%x\r\n" % len(FILE) + FILE[:half]),
+            FILE[half:] + b"\r\n0\r\n\r\n",
+        ),
+        (post(URL, *fields, body=form[0]), form[1]),
+    ]
+
+
+@pytest.fixture
+def guarded(fresh_server: StartServer) -> Server:
+    server = fresh_server(env={"STATEROOM_DURABLE": "off"})
+    make_token(catalog_url(server), "root", "admin")
+    return server
+
+
+def test_an_upload_whose_token_ends_meanwhile_is_not_stored(guarded: Server) -> None:
+    url = catalog_url(guarded)
+    revoked = make_token(url, "revoked", "write")
+    over = make_token(url, "over", "write", seconds=3)
+    for token, end in ((revoked, lambda: revoke_token(url, "revoked")), (over, lambda: None)):
+        begun = bodies(token)
+        connections = [connected(guarded) for _ in begun]
+        for connection, (first, _) in zip(connections, begun, strict=True):
+            connection.sendall(first)
+        assert_soon(lambda: len(list((guarded.data_dir / "spool").iterdir())) == 3)
+        end()
+        with guarded.client() as http:
+            assert_soon(lambda token=token, http=http: http.get("/v1/models", headers=bearer(token)).status_code == 401)
+        time.sleep(KEPT)  # for which what the catalog said is good
+        for connection, (_, rest) in zip(connections, begun, strict=True):
+            with connection:
+                connection.sendall(rest)
+                status, body = answer_on(connection)
+            assert (status, json.loads(body)["code"]) == (401, "unauthorized")
+        assert_soon(lambda: not list((guarded.data_dir / "spool").iterdir()))
+    root = make_token(url, "another", "admin")
+    with guarded.client() as http:
+        assert http.get("/v1/models/a/b", headers=bearer(root)).status_code == 404
+
+
+def test_what_a_token_was_needed_for_is_no_shared_caches_to_keep(guarded: Server) -> None:
+    token = bearer(make_token(catalog_url(guarded), "writer", "write"))
+    with guarded.client() as http:
+        assert http.post(URL, content=FILE, headers=token).headers["Cache-Control"].startswith("private")
+        for path in ("", "/1", "/latest", "/1/file", "/latest/original", "/1/file/index", "/1/tensors"):
+            answer = http.get(URL + path, headers=token)
+            assert answer.status_code == 200
+            again = http.get(URL + path, headers={**token, "If-None-Match": answer.headers["ETag"]})
+            part = http.get(URL + path, headers={**token, "Range": "bytes=0-9"})
+            assert again.status_code == 304
+            for each in (answer, again, part, http.head(URL + path, headers=token)):
+                assert each.headers["Cache-Control"].startswith("private, ")
+        for path in ("/1/nothing", "/9"):
+            assert http.get(URL + path, headers=token).headers["Cache-Control"] == "no-store"
+        assert http.get("/v1/models").headers["Cache-Control"] == "no-store"
