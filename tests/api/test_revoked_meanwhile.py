@@ -43,16 +43,18 @@ def guarded(fresh_server: StartServer) -> Server:
 def test_an_upload_whose_token_ends_meanwhile_is_not_stored(guarded: Server) -> None:
     url = catalog_url(guarded)
     revoked = make_token(url, "revoked", "write")
-    over = make_token(url, "over", "write", seconds=3)
+    over = make_token(url, "over", "write", seconds=10)
     for token, end in ((revoked, lambda: revoke_token(url, "revoked")), (over, lambda: None)):
         begun = bodies(token)
         connections = [connected(guarded) for _ in begun]
         for connection, (first, _) in zip(connections, begun, strict=True):
             connection.sendall(first)
-        assert_soon(lambda: len(list((guarded.data_dir / "spool").iterdir())) == 3)
+        assert_soon(lambda: len(list((guarded.data_dir / "spool").iterdir())) == 3, 30)
         end()
         with guarded.client() as http:
-            assert_soon(lambda token=token, http=http: http.get("/v1/models", headers=bearer(token)).status_code == 401)
+            assert_soon(
+                lambda token=token, http=http: http.get("/v1/models", headers=bearer(token)).status_code == 401, 30
+            )
         time.sleep(KEPT)  # for which what the catalog said is good
         for connection, (_, rest) in zip(connections, begun, strict=True):
             with connection:
