@@ -1,5 +1,6 @@
 """The composition root: which parts there are, and who owns them. And the commands that need no server."""
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,12 +15,14 @@ from .api import application
 from .api.access import Access
 from .api.intake import Intake
 from .api.metrics import Metrics
-from .api.services import Services, Streams
+from .api.services import THREADS, Services, Streams
 from .api.sites import Sites
+from .api.threads import FairThreads
 from .catalog import Catalog
 from .catalog.unused import Moment
 from .data_dir import claim
 from .deliver.service import Deliver
+from .fair_pool import FairPool
 from .ingest import Ingest
 from .memory_budget import MemoryBudget
 from .settings import Settings
@@ -34,6 +37,9 @@ from .upkeep.periodic import PeriodicSweeps
 from .upkeep.shift import Shift
 from .upkeep.sweep import Swept, foresee
 from .upkeep.sweep import sweep as sweep_once
+
+SHORT_CALLS = 16
+"""Threads, for one owner, of what an upload has to wait for: its row, its file, its fsync."""
 
 
 def server_version() -> str:
@@ -89,7 +95,13 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
         access = Access(catalog, token)
         intake = Intake(settings.max_uploads, settings.max_upload_bytes)
         streams = Streams(metrics.streams, MemoryBudget(settings.memory))
-        yield Services(catalog, store, ingest, deliver, metrics, streams, access, intake, room)
+        asks, plans, long_plans, commits = (
+            FairThreads(count, metrics.running.labels(kind), metrics.waiting.labels(kind))
+            for kind, count in THREADS.items()
+        )
+        yield Services(
+            catalog, store, ingest, deliver, metrics, streams, access, intake, room, asks, plans, long_plans, commits
+        )
 
 
 def sites_of(settings: Settings) -> Sites:
@@ -109,6 +121,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None, run: str | No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(FairPool(SHORT_CALLS, "call"))
         with open_services(settings, metrics, run) as services:
             app.state.services = services
             yield

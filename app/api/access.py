@@ -35,6 +35,13 @@ class Grant:
     expires_at: datetime | None = None
     by_link: bool = False
 
+    def account(self, address: str) -> str:
+        """Whose share of this server the caller takes: a token's own, that of all links of a token, and where nobody
+        needs a token that of the ``address``.
+        """
+        of = f"{self.maker} {address}" if self.maker == OPEN.maker else self.maker
+        return f"links of {of}" if self.by_link else of
+
 
 def _of_token(token: Token) -> Grant:
     return Grant(token.name, token.id, token.secret_hash, token.scope, token.namespace, token.expires_at)

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from ..values.token import Scope
+from ..work import Work, begin
 from .access import Grant
 from .links import Resource
 from .params import known_parameters
@@ -59,7 +60,7 @@ class Allowed:
     """A dependency that lets only those through who may do what takes ``scope`` in the namespace of the path.
 
     ``link``: or who shows a link for this very request. ``everywhere``: no namespace may limit them. It leaves the
-    Grant as ``request.state.grant``.
+    Grant as ``request.state.grant``, and from here on the request's work is done on the caller's account.
     """
 
     scope: Scope
@@ -67,6 +68,12 @@ class Allowed:
     everywhere: bool = False
 
     async def __call__(self, request: Request, services: Parts) -> None:
+        grant = await self.judge(request, services)
+        request.state.grant, request.state.allowed = grant, self
+        begin(Work(grant.account(request.client.host if request.client else "")))
+
+    async def judge(self, request: Request, services: Services) -> Grant:
+        """The caller's grant. Raises HTTPException (401, 403) unless it is enough."""
         link = link_in(request) if self.link else None
         if link is not None:
             grant = await services.access.of_link(*link)
@@ -75,7 +82,7 @@ class Allowed:
         else:
             grant = await _shown(request, services)
         self._check(grant, request.path_params.get("namespace"))
-        request.state.grant, request.state.allowed = grant, self
+        return grant
 
     def _check(self, grant: Grant, namespace: str | None) -> None:
         if grant.namespace is not None:
@@ -92,7 +99,7 @@ async def judge_again(request: Request, services: Services) -> None:
     over. Call it right before something is stored.
     """
     allowed: Allowed = request.state.allowed
-    await allowed(request, services)
+    await allowed.judge(request, services)
 
 
 async def _shown(request: Request, services: Parts) -> Grant:

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from ..errors import IncompleteUpload
+from ..work import current
 from .auth import Caller
 from .body_reader import read_into
 from .intake import check_size, declared_size
@@ -119,7 +120,7 @@ async def json_body(request: Request, services: Services, limit: int) -> AsyncIt
     size = declared_size(request, limit)
     at_most = limit if size is None else size
     body = JsonBody()
-    async with services.streams.memory.reserved(COST * at_most, request.state.grant.maker):
+    async with services.streams.memory.reserved(COST * at_most, current().owner):
         try:
             async with asyncio.timeout(SPARE_SECONDS + at_most / LEAST_RATE):
                 async for chunk in RequestBody(request, limit).chunks():

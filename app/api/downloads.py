@@ -15,12 +15,14 @@ from starlette.types import Receive, Scope, Send
 from ..deliver.download import Download
 from ..values.checkpoint import Checkpoint
 from ..values.span import Span
+from ..work import current
 from .answers import all_of, check_if_match, identity_headers, lifetime, shown_to
 from .conditional import is_known, range_applies
 from .problem_docs import KNOWN, OF_A_DOWNLOAD, refusals
 from .problems import Problem
 from .ranges import UnsatisfiableRange, content_range, requested_span
 from .services import Streams
+from .threads import disconnected
 from .wire import is_head, path_value
 
 SMALLEST_SLICE = 128 * 1024
@@ -150,22 +152,25 @@ class DownloadResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
 
     async def _stream(self, span: Span, receive: Receive, send: Send, *, client_verifies: bool) -> None:
-        """Send ``span`` while the next window is read; stop between windows when the client is gone."""
-        gone = asyncio.create_task(_disconnect(receive))
+        """Send ``span`` while the next window is read; stop when the client is gone."""
+        gone = asyncio.create_task(disconnected(receive))
         windows = self._download.windows(span.start, span.end, client_verifies=client_verifies)
         ahead = asyncio.create_task(_next(windows))
         try:
+            if not await _comes_first(ahead, gone):
+                return
             window = await ahead
             await self._start(send)
             while window is not None:
                 ahead = asyncio.create_task(_next(windows))
                 for view in window:
                     await self._send_view(view, send)
-                if gone.done():
+                if not await _comes_first(ahead, gone):
                     return
                 window = await ahead
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            current().give_up()  # for a thread that may be at work on a window that nobody waits for
             for task in (gone, ahead):
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):  # what it failed with has been raised, or is moot
@@ -188,7 +193,7 @@ def download_answer(
 ) -> DownloadResponse:
     """``download`` of the checkpoint that ``ref`` picked, under ``filename`` if the request gave one."""
     headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": shown_to(request) + lifetime(ref)}
-    caller = request.state.grant.maker
+    caller = current().owner
     return DownloadResponse(download, headers, streams, caller=caller, filename=filename)
 
 
@@ -196,6 +201,7 @@ async def _next(windows: AsyncIterator[list[memoryview]]) -> list[memoryview] | 
     return await anext(windows, None)
 
 
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _comes_first(task: asyncio.Task[Any], other: asyncio.Task[Any]) -> bool:
+    """Wait for either; whether ``task`` has ended, and ``other`` has not."""
+    await asyncio.wait((task, other), return_when=asyncio.FIRST_COMPLETED)
+    return not other.done()

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from ..admission import FairPlaces
 from ..errors import InvalidRequest, TooLarge, TooManyUploads
+from ..work import current
 
 KEY_LENGTH = 255
 
@@ -15,23 +17,32 @@ _KEY = re.compile(rf"[!-~]{{1,{KEY_LENGTH}}}", re.ASCII)
 
 
 class Intake:
-    """At most ``at_once`` uploads at a time in this process, each of at most ``max_bytes`` (None: of any size)."""
+    """At most ``at_once`` uploads at a time in this process, each of at most ``max_bytes`` (None: of any size).
+
+    They are given out as FairPlaces has it, but nobody waits: one caller alone may send half of them.
+    """
 
     def __init__(self, at_once: int, max_bytes: int | None) -> None:
         self.max_bytes = max_bytes
-        self._at_once = at_once
-        self._active = 0
+        self._places = FairPlaces(at_once)
+
+    @property
+    def active(self) -> int:
+        return self._places.taken
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """For as long as an upload takes. Raises TooManyUploads."""
-        if self._active >= self._at_once:
-            raise TooManyUploads(f"{self._active} uploads are on their way already; come back in a while")
-        self._active += 1
+        """For as long as an upload takes, on the account of the current work. Raises TooManyUploads."""
+        place = self._places.take(current().owner)
+        if place is None:
+            raise TooManyUploads(
+                f"{self.active} uploads are on their way already, of {self._places.capacity} at most, of which those "
+                "that are left are for others; come back in a while"
+            )
         try:
             yield
         finally:
-            self._active -= 1
+            place.leave()
 
 
 def declared_size(request: Request, limit: int | None) -> int | None:

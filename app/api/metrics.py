@@ -67,6 +67,13 @@ class Metrics:
         self.streams = Gauge(
             "stateroom_open_streams", "Downloads being sent", registry=own, multiprocess_mode="livesum"
         )
+        self.running, self.waiting = (
+            Gauge(f"stateroom_{state}_calls", text, ("kind",), registry=own, multiprocess_mode="livesum")
+            for state, text in (
+                ("running", "Calls that have a thread, by kind: ask, plan, long plan, commit"),
+                ("waiting", "Calls that wait for a thread, by kind"),
+            )
+        )
 
         self._totals: Totals | None = None
         self._counted_at = 0.0

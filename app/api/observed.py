@@ -17,6 +17,8 @@ _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _KEY = "stateroom.request_id"
 NO_ROUTE = "none"
+NOT_ANSWERED = 0
+"""The status of a request whose client went away first."""
 
 
 def request_id(scope: Scope) -> str:
@@ -43,7 +45,7 @@ class Observed:
         scope = dict(scope)  # the layers inside change it; the server outside looks at its own once more
         scope[_KEY] = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         method, began = scope["method"], time.monotonic()
-        status = received = sent = 0
+        status, received, sent = NOT_ANSWERED, 0, 0
         checkpoint = None
 
         async def watched_receive() -> Message:
@@ -65,7 +67,7 @@ class Observed:
         complete = False
         try:
             await self.app(scope, watched_receive, watched_send)
-            complete = True
+            complete = status != NOT_ANSWERED
         finally:
             seconds = time.monotonic() - began
             route = getattr(scope.get("route"), "path_format", NO_ROUTE)

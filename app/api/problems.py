@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from .. import errors
 from .documented import methods_at
@@ -179,10 +180,19 @@ def _by_link(request: Request) -> bool:
     return grant is not None and grant.by_link
 
 
+class NoAnswer(Response):
+    """Nothing, for a client that has gone: it was not answered, and that is no failure of the server."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+
 async def _answer(request: Request, error: Exception) -> Response:
     match error:
         case errors.NotFound() if _by_link(request):
             return problem_of(errors.NotFound("What this link was for is no longer there.")).response()
+        case errors.Cancelled():
+            return NoAnswer()
         case errors.StateroomError():
             return problem_of(error).response()
         case RequestValidationError():

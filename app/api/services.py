@@ -1,15 +1,15 @@
 """What a handler works with: the parts that the composition root made, reached by one dependency."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial, wraps
 from threading import Lock
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import from_thread
 from fastapi import Depends, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from prometheus_client import Gauge
 
 from ..catalog import Catalog
@@ -20,14 +20,18 @@ from ..ingest import Fields, Ingest, SpooledUpload
 from ..memory_budget import MemoryBudget
 from ..store import PackStore, Room
 from ..values.checkpoint import Checkpoint, ModelName
+from ..work import TakesLong, current
 from .access import Access
 from .intake import Intake
 from .metrics import Metrics
+from .threads import FairThreads, unless_gone
 
-PLAN_THREADS = 8
-COMMIT_THREADS = 4
-"""What may take seconds has threads of its own. Whoever waits for one of them holds none, so that what is asked of
-the catalog alone, and the health checks, find theirs free.
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS = {"ask": 32, "plan": 8, "long plan": 4, "commit": 8}
+"""Threads by kind of call: what asks the catalog alone, what plans a download, what has to make or hash many bytes for
+that, and what commits an upload. Whoever waits for one of a kind holds none. One caller gets half of each.
 """
 
 
@@ -65,18 +69,20 @@ class Services:
     access: Access
     intake: Intake
     room: Room
-    plan_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PLAN_THREADS))
-    commit_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(COMMIT_THREADS))
+    asks: FairThreads
+    plans: FairThreads
+    long_plans: FairThreads
+    commits: FairThreads
 
     async def from_inside(
-        self, model: ModelName, ref: str, run: str | None, answer: Callable[[Checkpoint], Response]
+        self, request: Request, model: ModelName, ref: str, run: str | None, answer: Callable[[Checkpoint], Response]
     ) -> Response:
         """What ``answer`` makes of the checkpoint that ``ref`` names: anything that needs its manifest or a plan.
 
-        It is called in a thread, and may block.
+        It is called in a thread, and may block. Raises Cancelled when the client goes away meanwhile.
         """
         checkpoint = await self.find(model, ref, run)
-        return await to_thread.run_sync(answer, checkpoint, limiter=self.plan_threads)
+        return await unless_gone(request, self._planned(partial(answer, checkpoint)))
 
     async def find(self, model: ModelName, ref: str, run: str | None) -> Checkpoint:
         """Raises NotFound."""
@@ -85,7 +91,16 @@ class Services:
             with self.catalog.read() as session:
                 return resolve(session, model, ref, run)
 
-        return await run_in_threadpool(resolved)
+        return await self.asks.run(resolved)
+
+    async def _planned(self, answer: Callable[[], Response]) -> Response:
+        work = current()
+        work.may_take_long = False
+        try:
+            return await self.plans.run(answer)
+        except TakesLong:
+            work.may_take_long = True
+            return await self.long_plans.run(answer)
 
     async def uploaded_as(self, model: ModelName, key: str) -> Checkpoint | None:
         """The checkpoint that was stored under this idempotency key."""
@@ -94,13 +109,18 @@ class Services:
             with self.catalog.read() as session:
                 return find(session, model, key)
 
-        return await run_in_threadpool(found)
+        return await self.asks.run(found)
 
     async def commit(
-        self, upload: SpooledUpload, model: ModelName, fields: Fields, judge: Callable[[], Coroutine[Any, Any, None]]
+        self,
+        request: Request,
+        upload: SpooledUpload,
+        model: ModelName,
+        fields: Fields,
+        judge: Callable[[], Coroutine[Any, Any, None]],
     ) -> Checkpoint:
         """``Ingest.commit`` in a thread, unless ``judge`` raises first. An upload whose commit never begins, for
-        want of a thread or because the request is cancelled, is discarded.
+        want of a thread or because the request is cancelled or its client goes away, is discarded.
         """
         taken = Lock()  # by the commit or by the discard, whichever comes first
 
@@ -115,7 +135,7 @@ class Services:
             return self.ingest.commit(upload, model, fields)
 
         try:
-            checkpoint = await to_thread.run_sync(commit, limiter=self.commit_threads)
+            checkpoint = await unless_gone(request, self.commits.run(commit))
         except BaseException:
             if taken.acquire(blocking=False):
                 # Submitted at once and shielded: a cancelled task is not let wait for it.
@@ -131,3 +151,15 @@ async def services_of(request: Request) -> Services:
 
 
 Parts = Annotated[Services, Depends(services_of)]
+
+
+def in_turn(handler: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """Run a handler that takes ``services`` and may block in a thread, when it is its caller's turn."""
+
+    @wraps(handler)
+    async def waiting(*args: P.args, **kwargs: P.kwargs) -> T:
+        services = kwargs["services"]
+        assert isinstance(services, Services)  # noqa: S101 - as FastAPI calls it: by its parameters' names
+        return await services.asks.run(partial(handler, *args, **kwargs))
+
+    return waiting

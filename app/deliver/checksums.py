@@ -4,7 +4,7 @@ Each is computed once and kept in the catalog. Those of parts are needed before 
 are learned while it is sent, and computed only where a range begins behind it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from ..catalog import checksums
@@ -14,6 +14,7 @@ from ..store.digests import crc32
 from ..values.conversion import Conversion
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
+from ..work import expect
 from .read import BlobReader
 from .spans import BlobMap
 from .windows import Strip
@@ -40,7 +41,9 @@ class Checksums:
             return {}
         with self._catalog.read() as session:
             known = checksums.get(session, self._namespace, [*parts.values(), *cast.values()])
-        fresh = {span: reader.crc32_of(self._blobs, span) for span, name in parts.items() if name not in known}
+        unknown = [span for span, name in parts.items() if name not in known]
+        expect(sum(span.length for span in unknown))
+        fresh = {span: reader.crc32_of(self._blobs, span) for span in unknown}
         self._put([self._kept(parts[span], span, value) for span, value in fresh.items()])
         for offset, span in file.checksums:
             file.fill(offset, fresh[span] if span in fresh else known[parts[span]])
@@ -92,10 +95,17 @@ class Following:
         if self._done == conversion.size:
             self._known[conversion] = self._fresh[conversion] = self._value
 
-    def of(self, conversion: Conversion) -> int:
+    def find_out(self, conversion: Conversion) -> Iterator[None]:
+        """Learn a checksum that was not learned by following, a strip at a time."""
         if conversion not in self._known:
-            value = self._reader.crc32_of_converted(self._blobs, conversion)
+            value = 0
+            for data in self._reader.converted(self._blobs, conversion):
+                value = crc32(data, value)
+                yield
             self._known[conversion] = self._fresh[conversion] = value
+
+    def of(self, conversion: Conversion) -> int:
+        """One that was learned."""
         return self._known[conversion]
 
     def keep(self) -> None:

@@ -1,9 +1,11 @@
 """A download that is about to be streamed: everything known about it but its bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
 
 from .checksums import Following
 from .plan import Plan
@@ -41,20 +43,26 @@ class Download:
 
     async def windows(self, start: int, end: int, *, client_verifies: bool = False) -> AsyncIterator[list[memoryview]]:
         """Bytes ``[start, end)``, a window at a time, read in a thread and verified, as far as the client does not do
-        that itself. Raises StoreError.
+        that itself. Raises StoreError, and Cancelled once the current work is given up.
 
         What is yielded may be sent as it is. It lives in the page cache, mapped: let go of it once it is sent.
         """
         loop = asyncio.get_running_loop()
-        windows = cut_windows(self.plan.file, self.blobs, start, end)
+        slices = self._slices(start, end, client_verifies=client_verifies)
+        while (views := await loop.run_in_executor(self.executor, next, slices, _END)) is not _END:
+            if views is not None:
+                yield views
 
-        def load_next() -> list[memoryview] | None:
-            window = next(windows, None)
-            if window is None:
-                if self.checksums is not None:
-                    self.checksums.keep()
-                return None
-            return self.reader.load(window, self.checksums, whole_as_they_are=client_verifies)
+    def _slices(self, start: int, end: int, *, client_verifies: bool) -> Iterator[list[memoryview] | None]:
+        """The windows, and None wherever others may have a turn before the next one. Blocks."""
+        for window in cut_windows(self.plan.file, self.blobs, start, end):
+            yield (yield from self.reader.load(window, self.checksums, whole_as_they_are=client_verifies))
+        if self.checksums is not None:
+            self.checksums.keep()
 
-        while (views := await loop.run_in_executor(self.executor, load_next)) is not None:
-            yield views
+
+class _End(Enum):
+    END = auto()
+
+
+_END: Final = _End.END

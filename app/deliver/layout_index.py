@@ -9,6 +9,7 @@ from ..values.digest import BLOCK_DIGEST_SIZE, Digest
 from ..values.manifest import Manifest, Storage
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
+from ..work import expect
 from .download import Download
 from .plan import Plan
 
@@ -49,6 +50,7 @@ def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) ->
     reader, planned = download.reader, download.plan
     digests: dict[Span | Conversion, Digest | None] = {storage.span: storage.digest for storage in stored}
     reader.locate(digest for each in planned.storages if (digest := digests.get(each.source)) is not None)
+    expect(sum(_size(each.source) for each in planned.storages if derived and digests.get(each.source) is None))
     storages = []
     for storage in planned.storages:
         digest, blocks = digests.get(storage.source), b""
@@ -72,6 +74,10 @@ def index_of_original(download: Download, manifest: Manifest) -> LayoutIndex:
         for span, digest in sorted(kept)
     )
     return LayoutIndex(download.size, download.etag, manifest.frame, None, storages, ())
+
+
+def _size(source: Span | Conversion) -> int:
+    return source.length if isinstance(source, Span) else source.size
 
 
 def _pickle(planned: Plan) -> IndexedStorage | None:

@@ -1,6 +1,6 @@
 """Reading blobs: find their packs, read neighbouring blocks together, verify every block before a byte of it leaves."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,9 +15,11 @@ from ..values.checkpoint import Blob
 from ..values.conversion import Conversion
 from ..values.digest import BLOCK_SIZE, Digest
 from ..values.span import Span
+from ..values.virtual_file import ChecksumOf
+from ..work import check
 from .convert import convert
 from .spans import BlobMap, BlobSpan
-from .windows import Block, BlockPart, Part, Strip, Window, blocks_in, blocks_of, strips_of
+from .windows import Block, BlockPart, Strip, Window, blocks_in, blocks_of, strips_of
 
 MAX_GAP = 64 * 1024
 """Bytes read and thrown away rather than read twice."""
@@ -42,6 +44,8 @@ class Followed(Protocol):
 
     def follow(self, strip: Strip, data: memoryview) -> None: ...
 
+    def find_out(self, conversion: Conversion) -> Iterator[None]: ...
+
     def of(self, conversion: Conversion) -> int: ...
 
 
@@ -51,7 +55,7 @@ class BlobReader:
     ``frame`` is the blob that small pieces come from, if there is one: its last block is kept at hand.
 
     Raises DamagedBlob where bytes do not match their digest or a blob is not in the catalog, StoreError where the
-    store fails.
+    store fails, Cancelled where nobody waits for the bytes any more.
     """
 
     def __init__(self, catalog: Catalog, store: PackStore, namespace: str, frame: Digest | None = None) -> None:
@@ -93,24 +97,23 @@ class BlobReader:
         """The CRC32 of bytes ``span`` of the uploaded file."""
         return _crc32(self._views(blocks_of(file, span)))
 
-    def crc32_of_converted(self, file: BlobMap, conversion: Conversion) -> int:
-        """The CRC32 of all that a conversion makes."""
-        return _crc32(self._converted(file, conversion))
+    def converted(self, file: BlobMap, conversion: Conversion) -> Iterator[memoryview]:
+        """All that a conversion makes, a strip at a time."""
+        for strip in strips_of(file, conversion, Span(0, conversion.size)):
+            check()
+            yield convert(strip, self._one_by_one(strip))
 
     def digest_of(self, file: BlobMap, what: Span | Conversion) -> tuple[Digest, bytes]:
         """The digest of bytes of the uploaded file, or of what is made of them; and its raw block digests, joined."""
         hasher = Hasher()
-        for view in self._views(blocks_of(file, what)) if isinstance(what, Span) else self._converted(file, what):
+        for view in self._views(blocks_of(file, what)) if isinstance(what, Span) else self.converted(file, what):
             hasher.update(view)
         return hasher.digest, hasher.blocks
 
     def _views(self, parts: Iterable[BlockPart]) -> Iterator[memoryview]:
         for part in parts:
+            check()
             yield self._read([part.block])[part.block][part.span.start : part.span.end]
-
-    def _converted(self, file: BlobMap, conversion: Conversion) -> Iterator[memoryview]:
-        for strip in strips_of(file, conversion, Span(0, conversion.size)):
-            yield convert(strip, self._one_by_one(strip))
 
     def _one_by_one(self, strip: Strip) -> Iterator[tuple[int, memoryview]]:
         views = self._views(part for _, part in strip.sources)
@@ -118,28 +121,37 @@ class BlobReader:
 
     def load(
         self, window: Window, checksums: Followed | None = None, *, whole_as_they_are: bool = False
-    ) -> list[memoryview]:
-        """A window's bytes in order, verified, in pieces that are worth a send each. ``whole_as_they_are``: blocks that
-        go out whole and unchanged are verified by whoever gets them.
+    ) -> Generator[None, None, list[memoryview]]:
+        """A window's bytes in order, verified, in pieces that are worth a send each. It yields now and then where a
+        checksum has to be found out, which may take minutes.
+
+        ``whole_as_they_are``: blocks that go out whole and unchanged are verified by whoever gets them.
         """
         unverified = window.whole_blocks() if whole_as_they_are else frozenset()
         blocks = self._read(list(window.blocks), unverified)
-        return _joined(self._bytes_of(part, blocks, checksums) for part in window.parts)
+        views = []
+        for part in window.parts:
+            if isinstance(part, ChecksumOf):
+                if checksums is None:
+                    raise TypeError("a window with checksums is loaded by who knows them")
+                yield from checksums.find_out(part.conversion)
+                views.append(part.of(checksums.of(part.conversion)))
+            else:
+                views.append(self._bytes_of(part, blocks, checksums))
+        return _joined(views)
 
-    def _bytes_of(self, part: Part, blocks: Mapping[Block, memoryview], checksums: Followed | None) -> memoryview:
+    def _bytes_of(
+        self, part: BlockPart | memoryview | Strip, blocks: Mapping[Block, memoryview], checksums: Followed | None
+    ) -> memoryview:
         if isinstance(part, BlockPart):
             return _part_of(part, blocks)
         if isinstance(part, memoryview):
             return part
-        if isinstance(part, Strip):
-            at_hand = ((position, _part_of(source, blocks)) for position, source in part.sources)
-            data = convert(part, self._one_by_one(part) if part.is_wide else at_hand)
-            if checksums is not None:
-                checksums.follow(part, data)
-            return data
-        if checksums is None:
-            raise TypeError("a window with checksums is loaded by who knows them")
-        return part.of(checksums.of(part.conversion))
+        at_hand = ((position, _part_of(source, blocks)) for position, source in part.sources)
+        data = convert(part, self._one_by_one(part) if part.is_wide else at_hand)
+        if checksums is not None:
+            checksums.follow(part, data)
+        return data
 
     def _read(self, blocks: Sequence[Block], unverified: frozenset[Block] = frozenset()) -> dict[Block, memoryview]:
         """Blocks, verified but for those said, those at hand among them."""

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,6 +11,7 @@ from ..cache import Cache
 from ..catalog import plans
 from ..catalog.catalog import Catalog
 from ..errors import Conflict, Gone, NotFound, SelectionError
+from ..fair_pool import FairPool
 from ..formats.manifest_json import decode
 from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from ..formats.torch_zip.write import WRITER_REVISION
@@ -24,6 +24,7 @@ from ..select.warmstart import Report, TargetTensor, match
 from ..store.pack_store import PackStore
 from ..values.checkpoint import Checkpoint
 from ..values.manifest import Manifest
+from ..work import current
 from .cast import require_torch
 from .checksums import Checksums, Following
 from .download import Download
@@ -38,6 +39,7 @@ MAX_SKELETON_IN_THREAD = 1_000_000
 
 CACHED_TENSORS = 1_000_000
 CACHED_PLAN_BYTES = 64 * 1024 * 1024
+CACHED_DRAFT_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,10 @@ class Deliver:
         self._store = store
         self._contents: Cache[_Contents] = Cache(CACHED_TENSORS, _Contents.weight)
         self._plans: Cache[Plan] = Cache(CACHED_PLAN_BYTES, Plan.weight)
+        self._drafts: Cache[Plan] = Cache(CACHED_DRAFT_BYTES, Plan.weight)
         # No more threads than can hash at once: with 6 on 2 cores, metadata waited 170 ms (p99) beside 16 downloads
         # that were no faster for it; with 2 that give way, 37 ms.
-        self._executor = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="window", initializer=give_way)
+        self._executor = FairPool(os.cpu_count() or 1, "window", give_way)
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -157,23 +160,26 @@ class Deliver:
     def _planned(self, checkpoint: Checkpoint, wanted: Wanted) -> Download:
         _require_cast(wanted.query)
         text = wanted.to_json()
+        key = f"{checkpoint.model.namespace} {checkpoint.manifest} {text}"
         planned = self._plans.get(
-            f"{checkpoint.model.namespace} {checkpoint.manifest} {text}", lambda: self._plan(checkpoint, wanted)
+            key, lambda: self._filled(checkpoint, self._drafts.get(key, lambda: self._draft(checkpoint, wanted)))
         )
         kind = "plan" if planned.format == "pt" else f"safetensors {SAFETENSORS_REVISION}"
         return self._download(checkpoint, planned, _etag(kind, checkpoint, text), None)
 
-    def _plan(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:
+    def _draft(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:
+        """A plan whose checksums are yet to be filled in."""
         contents = self._contents_of(checkpoint)
         reader = self._reader(checkpoint)
         skeleton = reader.bytes_of(contents.blobs, contents.manifest.skeleton)
         if len(skeleton) > MAX_SKELETON_IN_THREAD:
-            planned = plan_in_child(reader.whole(checkpoint.manifest), skeleton, wanted)
-        else:
-            planned = plan(contents.manifest, skeleton, wanted)
-        checksums = Checksums(self._catalog, checkpoint.model.namespace, contents.blobs)
-        planned.crc32s.update(checksums.fill(planned.file, reader))
-        return planned
+            return plan_in_child(reader.whole(checkpoint.manifest), skeleton, wanted, current().is_given_up)
+        return plan(contents.manifest, skeleton, wanted)
+
+    def _filled(self, checkpoint: Checkpoint, draft: Plan) -> Plan:
+        checksums = Checksums(self._catalog, checkpoint.model.namespace, self._contents_of(checkpoint).blobs)
+        draft.crc32s.update(checksums.fill(draft.file, self._reader(checkpoint)))
+        return draft
 
     def _download(self, checkpoint: Checkpoint, planned: Plan, etag: str, sha256: str | None) -> Download:
         blobs, reader = self._contents_of(checkpoint).blobs, self._reader(checkpoint)

@@ -4,16 +4,17 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from ..catalog import Catalog
 from ..errors import StoreError
+from ..fair_pool import FairPool
 from ..formats.manifest_json import encode
 from ..sandbox.index_file import index_file
 from ..scheduling import give_way
 from ..store import PackStore, Partials, Spool, SpoolFile
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, ModelName
+from ..work import current
 from .body import Body, Chunks
 from .commit import Committer, Fields
 from .describe import Source, describe
@@ -35,9 +36,7 @@ class Ingest:
     def __init__(self, catalog: Catalog, store: PackStore, spool: Spool, partials: Partials) -> None:
         self._committer = Committer(catalog, store)
         self._spool = spool
-        self._threads = ThreadPoolExecutor(
-            min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="digest", initializer=give_way
-        )
+        self._threads = FairPool(min(_MAX_THREADS, os.cpu_count() or 1), "digest", give_way)
         self.negotiated = Negotiated(catalog, store, partials, self._committer, self._threads)
         self._cleaning: set[asyncio.Task[None]] = set()
 
@@ -72,7 +71,7 @@ class Ingest:
         ``fields`` has been used meanwhile); then nothing of the upload is kept.
         """
         try:
-            index = index_file(upload.file.path)
+            index = index_file(upload.file.path, current().is_given_up)
             digested = digest_upload(upload.file, index.manifest, self._threads)
             encoded = encode(digested.manifest)
             manifest = digest_bytes(encoded, upload.file.append(encoded))

@@ -39,6 +39,7 @@ from ..values.digest import Digest
 from ..values.manifest import Manifest
 from ..values.span import Span
 from ..values.split import Split
+from ..work import current
 from .arrived import Arrived, storage_digests
 from .blocks import receive_blocks
 from .body import Body
@@ -197,9 +198,9 @@ class Negotiated:
         if absent := arrived.absent(known):
             reason = f"{len(absent)} blobs have not arrived: ask what is missing, and send it"
             raise MissingBlobs(reason, digests=absent)
-        index = index_file(file.path)
+        index = index_file(file.path, current().is_given_up)
         if self._fill_in(upload, file, index.manifest, arrived, known):
-            index = index_file(file.path)
+            index = index_file(file.path, current().is_given_up)
         digested = arrived.digested(file, index.manifest, known)
         encoded = encode(digested.manifest)
         manifest = digest_bytes(encoded, file.append(encoded))

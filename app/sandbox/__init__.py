@@ -11,9 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from threading import BoundedSemaphore, Event, Thread
+from threading import Event, Thread
 
+from ..admission import FairPlaces
 from ..errors import Cancelled, HostileCheckpoint, StateroomError, StoreError
+from ..work import LOOK_SECONDS, current
 from .wire import error_from_bytes, join_parts, split_parts
 
 PureFunction = Callable[..., Sequence[bytes]]
@@ -26,11 +28,8 @@ MEMORY = 2 * 1024**3
 
 WALL_SECONDS = 300
 
-LOOK_SECONDS = 0.1
-"""How often whoever waits for a child looks whether anybody still wants its answer."""
-
-_places = BoundedSemaphore(os.cpu_count() or 1)
-"""As many children at once as can run at once: more would only take memory."""
+_places = FairPlaces(1 + (os.cpu_count() or 1))
+"""As many children at once as can run at once, and one more for who has none: more would only take memory."""
 
 
 def _never() -> bool:
@@ -52,12 +51,8 @@ def run(
     Raises what ``function`` raised, and HostileCheckpoint (rule ``time`` or ``memory``) where it took more CPU time or
     memory than it may; StoreError (``parser-busy``) where the machine has neither; Cancelled.
     """
-    while not _places.acquire(timeout=LOOK_SECONDS):
-        _check(cancelled)
-    try:
+    with _places.turn_in_thread(current().owner, cancelled):
         return _run([function.__module__, function.__name__, str(seconds), str(memory)], join_parts(parts), cancelled)
-    finally:
-        _places.release()
 
 
 def _run(arguments: Sequence[str], call: bytes, cancelled: Callable[[], bool]) -> list[bytes]:

@@ -9,9 +9,10 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
+from ..fair_pool import FairPool
 from ..private import FILE
 from ..values.digest import Digest
 from .digests import Hasher
@@ -23,7 +24,7 @@ from .open_file import OpenFile
 from .room import Room
 
 _WRITERS = 8
-"""Uploads that wait for the disk at once."""
+"""Uploads of one owner that wait for the disk at once."""
 
 
 class SpoolFile(OpenFile):
@@ -106,8 +107,8 @@ class Spool:
         self.room = room or Room(folder)
         self._folder = folder
         # Pools of their own: these tasks wait for no other, and no hash waits for a disk.
-        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="spool-write")
-        self._hashers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="spool-hash")
+        self._writers = FairPool(_WRITERS, "spool-write")
+        self._hashers = FairPool(os.cpu_count() or 1, "spool-hash")
         with translated("making the spool"):
             make_folder(folder, durable=False)
 

@@ -2,20 +2,25 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI
+from anyio import to_thread
+from fastapi import FastAPI, Request
+from starlette.types import Message
 
 from app.api.services import Services
+from app.api.threads import FairThreads, unless_gone
+from app.errors import Cancelled
 from app.ingest import Chunks, Fields, SpooledUpload
 from app.main import create_app, migrate
 from app.settings import Settings
 from app.values.checkpoint import ModelName
+from app.work import Work, begin, check
 from tests.api.conftest import general
 
 HERE = "/v1/models/a/b/checkpoints"
@@ -25,7 +30,7 @@ MANY = 45  # more requests than the pool that all others share has threads
 
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
-    settings = Settings(data_dir=tmp_path, durable=False)
+    settings = Settings(data_dir=tmp_path, durable=False, max_uploads=2 * MANY)  # half of them for one caller
     migrate(settings)
     return create_app(settings)
 
@@ -51,19 +56,25 @@ async def nobody_objects() -> None:
 
 
 class AllTaken:
-    """While entered, all of a limiter's threads are somebody else's."""
+    """While entered, all of these threads are other callers'."""
 
-    def __init__(self, limiter: CapacityLimiter) -> None:
-        self._limiter = limiter
-        self._borrowers = [object() for _ in range(int(limiter.total_tokens))]
+    def __init__(self, threads: FairThreads) -> None:
+        self._places = threads.places
 
     async def __aenter__(self) -> None:
-        for borrower in self._borrowers:
-            await self._limiter.acquire_on_behalf_of(borrower)
+        self._taken = [await self._places.turn(f"other {i}") for i in range(self._places.capacity)]
 
     async def __aexit__(self, *_: object) -> None:
-        for borrower in self._borrowers:
-            self._limiter.release_on_behalf_of(borrower)
+        for place in self._taken:
+            place.leave()
+
+
+async def _nothing_more() -> Message:
+    return await asyncio.get_running_loop().create_future()
+
+
+STAYING = Request({"type": "http", "method": "POST", "headers": []}, _nothing_more)
+"""From a client that waits for its answer."""
 
 
 def upload(http: httpx.AsyncClient) -> Awaitable[httpx.Response]:
@@ -81,11 +92,11 @@ def getting(route: str) -> Callable[[httpx.AsyncClient], Awaitable[httpx.Respons
 @pytest.mark.parametrize(
     ("ask", "threads"),
     [
-        (upload, "commit_threads"),
-        (warmstart, "plan_threads"),
-        *((getting(route), "plan_threads") for route in ("state_dict", "state_dict/index", "file", "tensors")),
-        (getting("original"), "plan_threads"),
-        (getting(f"state_dict?plan={'0' * 64}"), "plan_threads"),
+        (upload, "commits"),
+        (warmstart, "plans"),
+        *((getting(route), "plans") for route in ("state_dict", "state_dict/index", "file", "tensors")),
+        (getting("original"), "plans"),
+        (getting(f"state_dict?plan={'0' * 64}"), "plans"),
     ],
 )
 def test_requests_that_wait_for_a_plan_or_a_commit_hold_up_no_other(
@@ -94,15 +105,33 @@ def test_requests_that_wait_for_a_plan_or_a_commit_hold_up_no_other(
     async def main() -> None:
         async with served(app) as (http, services):
             assert (await upload(http)).status_code == 201
-            limiter = getattr(services, threads)
-            async with AllTaken(limiter):
+            fair: FairThreads = getattr(services, threads)
+            async with AllTaken(fair):
                 waiting = [asyncio.ensure_future(ask(http)) for _ in range(MANY)]
-                await until(lambda: limiter.statistics().tasks_waiting == MANY)
+                await until(lambda: fair.places.waiting == MANY)
                 assert to_thread.current_default_thread_limiter().borrowed_tokens == 0
                 for path in ("/readyz", HERE, f"{HERE}/1", "/v1/models"):
                     assert (await asyncio.wait_for(http.get(path), PATIENCE)).status_code == 200
                 assert not any(task.done() for task in waiting)
             assert {answer.status_code for answer in await asyncio.gather(*waiting)} <= {200, 201, 410}
+
+    asyncio.run(main())
+
+
+def test_one_caller_whose_questions_take_long_leaves_threads_to_those_of_another(app: FastAPI) -> None:
+    async def main() -> None:
+        async with served(app) as (http, services):
+            assert (await upload(http)).status_code == 201
+            begin(Work("greedy"))
+            greedy = [asyncio.create_task(services.asks.run(works_until_it_is_given_up)) for _ in range(2 * MANY)]
+            await until(lambda: services.asks.places.waiting + services.asks.places.taken == 2 * MANY)
+            change = {"tags": {"x": "y"}}
+            for answer in (http.get(HERE), http.get(f"{HERE}/1"), http.patch(f"{HERE}/1", json=change)):
+                assert (await asyncio.wait_for(answer, PATIENCE)).status_code == 200
+            for task in greedy:
+                task.cancel()
+            await asyncio.wait(greedy)
+            await until(lambda: services.asks.places.taken == 0)
 
     asyncio.run(main())
 
@@ -114,6 +143,55 @@ async def _arrived(services: Services) -> SpooledUpload:
     return await services.ingest.receive(Chunks(body()), None)
 
 
+class Leaving:
+    """What is received from a client that goes away once ``go`` is set."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+
+    async def __call__(self) -> Message:
+        await self.go.wait()
+        return {"type": "http.disconnect"}
+
+
+def works_until_it_is_given_up() -> None:
+    while True:
+        check()
+        time.sleep(0.001)
+
+
+def test_a_call_whose_client_goes_away_is_given_up_and_its_thread_is_free_again(app: FastAPI) -> None:
+    async def main() -> None:
+        async with served(app) as (_, services):
+            begin(Work("a"))
+            receive, places = Leaving(), services.plans.places
+            request = Request({"type": "http", "method": "GET", "headers": []}, receive)
+            answer = asyncio.create_task(unless_gone(request, services.plans.run(works_until_it_is_given_up)))
+            await until(lambda: places.taken == 1)
+            receive.go.set()
+            with pytest.raises(Cancelled):
+                await answer
+            await until(lambda: places.taken == 0)
+
+    asyncio.run(main())
+
+
+def test_one_caller_that_takes_all_it_can_get_leaves_threads_to_another(app: FastAPI) -> None:
+    async def main() -> None:
+        async with served(app) as (_, services):
+            begin(Work("greedy"))
+            greedy = [asyncio.create_task(services.plans.run(works_until_it_is_given_up)) for _ in range(MANY)]
+            await until(lambda: services.plans.places.waiting + services.plans.places.taken == MANY)
+            begin(Work("other"))
+            assert await asyncio.wait_for(services.plans.run(lambda: "done"), PATIENCE) == "done"
+            for task in greedy:
+                task.cancel()
+            await asyncio.wait(greedy)
+            await until(lambda: services.plans.places.taken == 0)
+
+    asyncio.run(main())
+
+
 def _is_empty(data_dir: Path) -> bool:
     return not any((data_dir / "spool").iterdir())
 
@@ -122,9 +200,10 @@ def test_an_upload_that_is_cancelled_before_its_commit_begins_is_discarded(app: 
     async def main() -> None:
         async with served(app) as (http, services):
             arrived = await _arrived(services)
-            async with AllTaken(services.commit_threads):
-                commit = asyncio.create_task(services.commit(arrived, ModelName("a", "b"), Fields(), nobody_objects))
-                await until(lambda: services.commit_threads.statistics().tasks_waiting == 1)
+            async with AllTaken(services.commits):
+                call = services.commit(STAYING, arrived, ModelName("a", "b"), Fields(), nobody_objects)
+                commit = asyncio.create_task(call)
+                await until(lambda: services.commits.places.waiting == 1)
                 assert not _is_empty(tmp_path)
                 commit.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -147,7 +226,7 @@ def test_an_upload_whose_commit_gets_no_thread_is_discarded(
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", no_more)
                 with pytest.raises(RuntimeError, match="new thread"):
-                    await services.commit(arrived, ModelName("a", "b"), Fields(), nobody_objects)
+                    await services.commit(STAYING, arrived, ModelName("a", "b"), Fields(), nobody_objects)
             await until(lambda: _is_empty(tmp_path))
 
     asyncio.run(main())

@@ -15,7 +15,7 @@ from ..auth import ADMIN, READ, WRITE
 from ..bodies import Body, documented_body
 from ..params import Cursor, Model, Ref, Run, dynamic_parameters
 from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
-from ..services import Parts
+from ..services import Parts, in_turn
 from ..views import CheckpointPage, CheckpointView
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
@@ -60,6 +60,7 @@ class CheckpointChange(BaseModel):
         },
     ),
 )
+@in_turn
 def index(
     request: Request,
     services: Parts,
@@ -83,6 +84,7 @@ def index(
     response_model=CheckpointView,
     responses=KNOWN | refusals(*OF_A_MODEL),
 )
+@in_turn
 def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
     """The answer names the version that the ref picked: `Stateroom-Checkpoint: vision/resnet50@12`."""
     with services.catalog.read() as session:
@@ -100,6 +102,7 @@ def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = N
     responses=refusals(*OF_A_MODEL, *OF_A_BODY, 507),
     openapi_extra=documented_body(CheckpointChange),
 )
+@in_turn
 def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
     """Evaluation comes after the save. Everything else is fixed at upload."""
     asked = body.read(CheckpointChange)
@@ -118,6 +121,7 @@ def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body
     status_code=204,
     responses=refusals(*OF_A_MODEL, 507),
 )
+@in_turn
 def remove(request: Request, services: Parts, model: Model, ref: Ref) -> Response:
     """By its number only: what a moving ref names may be another one by now."""
     if not is_fixed(ref):

@@ -45,7 +45,7 @@ async def layout(
         index = services.deliver.index(checkpoint, download, derived=derived)
         return layout_answer(request, checkpoint, ref, index, "/file")
 
-    return await services.from_inside(model, ref, run, answer)
+    return await services.from_inside(request, model, ref, run, answer)
 
 
 @router.get(
@@ -75,7 +75,7 @@ async def file(
         download = services.deliver.file(checkpoint, location, weights_only=weights_only)
         return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
-    return await services.from_inside(model, ref, run, answer)
+    return await services.from_inside(request, model, ref, run, answer)
 
 
 @router.get(
@@ -91,7 +91,7 @@ async def original_layout(request: Request, services: Parts, model: Model, ref: 
     def answer(checkpoint: Checkpoint) -> Response:
         return layout_answer(request, checkpoint, ref, services.deliver.index_of_original(checkpoint), "/original")
 
-    return await services.from_inside(model, ref, run, answer)
+    return await services.from_inside(request, model, ref, run, answer)
 
 
 @router.get(
@@ -113,4 +113,4 @@ async def original(
         download = services.deliver.original(checkpoint)
         return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
-    return await services.from_inside(model, ref, run, answer)
+    return await services.from_inside(request, model, ref, run, answer)

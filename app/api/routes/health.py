@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from ...errors import StateroomError
 from ..auth import EVERYWHERE
 from ..problem_docs import refusals
-from ..services import Parts
+from ..services import Parts, in_turn
 
 router = APIRouter(tags=["health"])
 
@@ -68,6 +68,7 @@ def readyz(services: Parts) -> Readiness:
     response_class=PlainTextResponse,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
+@in_turn
 def metrics(services: Parts) -> Response:
     """Of all workers together; what the store holds is counted every half minute."""
     text = services.metrics.text(services.catalog, services.room)

@@ -59,7 +59,7 @@ class Asked:
             headers = {**identity_headers(self.request, checkpoint, self.ref), "Cache-Control": "no-store"}
             return json_answer(self.request, LinkView(url=url, expires_at=expires_at), headers)
 
-        return await self.services.from_inside(self.model, self.ref, self.run, answer)
+        return await self.services.from_inside(self.request, self.model, self.ref, self.run, answer)
 
 
 async def asked(

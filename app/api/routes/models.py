@@ -15,7 +15,7 @@ from ..auth import READ, WRITE, Caller
 from ..bodies import Body, documented_body
 from ..params import Cursor, Model
 from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
-from ..services import Parts
+from ..services import Parts, in_turn
 from ..views import ModelDetails, ModelPage, ModelView
 
 router = APIRouter(tags=["models"])
@@ -40,6 +40,7 @@ def _details(session: ReadSession, name: ModelName) -> ModelDetails:
 
 
 @router.get("/v1/models", summary="List the models", dependencies=READ, response_model=ModelPage, responses=KNOWN)
+@in_turn
 def index(
     request: Request,
     services: Parts,
@@ -60,6 +61,7 @@ def index(
     response_model=ModelDetails,
     responses=KNOWN | refusals(*OF_A_MODEL),
 )
+@in_turn
 def show(request: Request, services: Parts, model: Model) -> Response:
     """With its latest and its best checkpoint."""
     with services.catalog.read() as session:
@@ -75,6 +77,7 @@ def show(request: Request, services: Parts, model: Model) -> Response:
     responses=refusals(*OF_A_MODEL, *OF_A_BODY, 507),
     openapi_extra=documented_body(ModelChange),
 )
+@in_turn
 def change(request: Request, services: Parts, model: Model, body: Body) -> Response:
     """Set what the ref `best` means."""
     asked = body.read(ModelChange)

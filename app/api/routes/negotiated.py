@@ -3,11 +3,11 @@
 import re
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
-from anyio import from_thread, to_thread
+from anyio import from_thread
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from ...errors import InvalidRequest, TooLarge
@@ -17,6 +17,7 @@ from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_DIGEST_SIZE
 from ...values.span import Span
 from ...values.split import MAX_STORAGES, Split
+from ...work import current
 from ..answers import check_write, etag_of, json_answer, nothing
 from ..auth import WRITE, judge_again
 from ..bodies import LARGE, RequestBody, documented_body, json_body
@@ -25,6 +26,7 @@ from ..intake import IdempotencyKey, check_size, declared_size
 from ..params import Model
 from ..problem_docs import OF_A_BODY, refusals
 from ..services import Parts
+from ..threads import unless_gone
 from ..views import CheckpointView
 from .uploads import stored_answer
 
@@ -126,7 +128,7 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
 
     check_write(request, nothing)
     async with json_body(request, services, LARGE) as body:
-        progress = await to_thread.run_sync(begin, limiter=services.plan_threads)
+        progress = await unless_gone(request, services.plans.run(begin))
     view = UploadView.of(progress)
     return json_answer(request, view, {**_NO_STORE, "Location": view.url}, status=201)
 
@@ -140,8 +142,8 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
 )
 async def progress(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
     """To go on with one that broke off."""
-    found = await to_thread.run_sync(
-        services.ingest.negotiated.progress, model, upload_id, limiter=services.plan_threads
+    found = await unless_gone(
+        request, services.plans.run(partial(services.ingest.negotiated.progress, model, upload_id))
     )
     return json_answer(request, UploadView.of(found), _NO_STORE)
 
@@ -170,10 +172,10 @@ async def receive(
 ) -> Response:
     """The blocks `[first, end)`, one after another. Sending a part again does no harm."""
     size = declared_size(request, MAX_PART_SIZE)
-    upload = await run_in_threadpool(services.ingest.negotiated.find, model, upload_id)
+    upload = await services.asks.run(partial(services.ingest.negotiated.find, model, upload_id))
     numbers = _numbers(upload.split, first, end, size)
     check_write(request, nothing)
-    memory = services.streams.memory.reserved(held_by(upload.split, numbers), request.state.grant.maker)
+    memory = services.streams.memory.reserved(held_by(upload.split, numbers), current().owner)
     with services.intake.taken():
         async with memory:
             await services.ingest.negotiated.receive(upload, numbers, RequestBody(request, MAX_PART_SIZE))
@@ -213,7 +215,7 @@ async def commit(request: Request, services: Parts, model: Model, upload_id: Upl
         from_thread.run(judge_again, request, services)  # it may have waited long for this thread
         return services.ingest.negotiated.commit(model, upload_id, fields)
 
-    checkpoint, replayed = await to_thread.run_sync(work, limiter=services.commit_threads)
+    checkpoint, replayed = await unless_gone(request, services.commits.run(work))
     return stored_answer(request, services, checkpoint, replayed=replayed)
 
 
@@ -233,5 +235,5 @@ async def abandon(request: Request, services: Parts, model: Model, upload_id: Up
         check_write(request, lambda: etag_of(UploadView.of(negotiated.progress(model, upload_id))))
         negotiated.abandon(model, upload_id)
 
-    await run_in_threadpool(services.room.freeing, work)
+    await services.asks.run(partial(services.room.freeing, work))
     return Response(status_code=204)

@@ -113,7 +113,7 @@ async def layout(
         index = services.deliver.index(checkpoint, part.of(checkpoint, services.deliver), derived=derived)
         return layout_answer(request, checkpoint, ref, index, "/state_dict")
 
-    return await services.from_inside(model, ref, run, answer)
+    return await services.from_inside(request, model, ref, run, answer)
 
 
 @router.get(
@@ -141,7 +141,7 @@ async def state_dict(
         download = part.of(checkpoint, services.deliver)
         return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
-    return await services.from_inside(model, ref, run, answer)
+    return await services.from_inside(request, model, ref, run, answer)
 
 
 @router.post(
@@ -166,4 +166,4 @@ async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, r
     check_write(request, nothing)
     await services.find(model, ref, run)  # before a long body is read for nothing
     async with json_body(request, services, LARGE) as body:
-        return await services.from_inside(model, ref, run, answer)
+        return await services.from_inside(request, model, ref, run, answer)

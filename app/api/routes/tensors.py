@@ -107,7 +107,7 @@ async def tensors(
         view = _page(services.deliver.manifest(checkpoint), component, limit, _position(cursor))
         return json_answer(request, view, identity_headers(request, checkpoint, ref))
 
-    return await services.from_inside(model, ref, run, answer)
+    return await services.from_inside(request, model, ref, run, answer)
 
 
 def _position(cursor: str | None) -> int:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.concurrency import run_in_threadpool
 
 from ...catalog.checkpoints import list_checkpoints
 from ...catalog.listing import Listing
@@ -15,6 +14,7 @@ from ...errors import InvalidRequest, KeyInUse, NotFound, StateroomError
 from ...ingest import Chunks
 from ...ingest.receive import held_by
 from ...values.checkpoint import Checkpoint, ModelName
+from ...work import current
 from ..answers import check_write, etag_of, json_answer
 from ..auth import WRITE, judge_again
 from ..bodies import RequestBody
@@ -92,12 +92,12 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
     fields = parse_fields(in_query)
     size = declared_size(request, services.intake.max_bytes)
     boundary = boundary_of(request.headers.get("Content-Type"))
-    caller = request.state.grant.maker
+    caller = current().owner
     if key is not None and (first := await services.uploaded_as(model, key)) is not None:
         if boundary is None and size not in {None, first.nbytes}:
             raise _reused(first)
         return first, True
-    await run_in_threadpool(check_write, request, partial(_listed, services, model))
+    await services.asks.run(partial(check_write, request, partial(_listed, services, model)))
     with services.intake.taken():
         body = RequestBody(request, services.intake.max_bytes)
         if boundary is None:
@@ -117,7 +117,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
                 upload = await services.ingest.receive(Chunks(file_then_fields()), None)
         try:
             named = replace(fields, idempotency_key=key)
-            return await services.commit(upload, model, named, partial(judge_again, request, services)), False
+            return await services.commit(request, upload, model, named, partial(judge_again, request, services)), False
         except KeyInUse:
             first = None if key is None else await services.uploaded_as(model, key)
             if first is None:  # and deleted since
