@@ -59,10 +59,9 @@ class Routes:
 
     def in_background(self) -> Routes:
         """The same, for a thread that draws no bar into what others print unless it was asked for."""
-        if self._progress is not None:
-            return self
         other = copy(self)
-        other._progress = False  # noqa: SLF001  it is one of these
+        if self._progress is None:
+            other._progress = False  # noqa: SLF001  it is one of these
         return other
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
@@ -99,7 +98,6 @@ class Routes:
 
     def upload_split(self, split: Split, params: Params, *, original: bool, label: str, key: str) -> Checkpoint | None:
         """In parts, and of those only what the server doesn't have. ``original``: it is a file, to be kept as it is.
-
         None where it has to be uploaded in one piece, under the same key.
         """
         upload = NegotiatedUpload(
