@@ -11,6 +11,7 @@ from ..errors import SelectionError
 from ..formats.safetensors.write import Content
 from ..values.conversion import Conversion
 from ..values.manifest import MIN_BLOB_SIZE, Manifest
+from ..values.work import Work
 from .windows import blocks_touched, strip_length
 
 MAX_GROWTH = 8
@@ -25,7 +26,7 @@ MAX_SHORT_LINES = 500_000
 """Elements, and how many lines of fewer than that are copied one by one: views of many dimensions have no others."""
 
 
-def check_cost(tensors: Iterable[Content], manifest: Manifest) -> None:
+def check_cost(tensors: Iterable[Content], manifest: Manifest, work: Work) -> None:
     """Raises SelectionError ``too-expanded`` or ``too-strided``."""
     tensors = list(tensors)
     size, most = sum(tensor.size for tensor in tensors), MAX_GROWTH * manifest.size + ROOM_TO_GROW
@@ -40,10 +41,10 @@ def check_cost(tensors: Iterable[Content], manifest: Manifest) -> None:
     starts = sorted(storage.span.start for storage in manifest.storages if storage.span.length > MIN_BLOB_SIZE)
     for tensor in tensors:
         if isinstance(tensor.source, Conversion) and not tensor.source.is_contiguous:
-            _check_reads(tensor.name, tensor.source, starts)
+            _check_reads(tensor.name, tensor.source, starts, work)
 
 
-def _check_reads(name: str, conversion: Conversion, starts: list[int]) -> None:
+def _check_reads(name: str, conversion: Conversion, starts: list[int], work: Work) -> None:
     """``starts`` are where in the file the storages of some size begin, in order."""
     longest = max(size for size, _ in conversion.dims)
     if longest < SHORT_LINE and conversion.count // longest > MAX_SHORT_LINES:
@@ -57,7 +58,9 @@ def _check_reads(name: str, conversion: Conversion, starts: list[int]) -> None:
     reads, length = 0, strip_length(conversion)
     for first in range(0, conversion.count, length):
         last = min(first + length, conversion.count)
-        reads += len(blocks_touched(conversion, first, last, origin))
+        touched = len(blocks_touched(conversion, first, last, origin))
+        work.spend(16 * len(conversion.dims) + 4 * touched)
+        reads += touched
         if reads > MAX_BLOCK_READS:
             raise SelectionError(
                 f"the elements of {name[:200]!r} lie so far apart that putting them in order takes more than "

@@ -8,9 +8,8 @@ from ..formats.casts import Caster
 from ..formats.contents import find_components
 from ..formats.modules import is_module, state_dict_pairs
 from ..formats.pickle.nodes import Call, Dict, Global, Node
-from ..formats.readers import MAX_STEPS
-from ..formats.tree import Budget, pairs_of, walk
-from ..formats.weights_only import Keeper, is_leaf, metadata_of
+from ..formats.tree import pairs_of, walk
+from ..formats.weights_only import Keeper, is_leaf
 from ..select.components import choose_component
 from ..select.keys import select_keys, select_leaves
 from ..select.modules import select_modules
@@ -18,6 +17,7 @@ from ..select.patterns import PatternSet
 from ..select.query import StateDictQuery
 from ..values.dtype import DTYPES, DType
 from ..values.manifest import Manifest, Path, dotted
+from ..values.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +37,33 @@ class Picked:
         """The new dtypes of tensors that are cast, by the ids of their TensorRefs."""
         return {} if self.caster is None else self.caster.targets
 
-    def leaves(self) -> Iterator[tuple[str, Node]]:
+    def leaves(self, work: Work) -> Iterator[tuple[str, Node]]:
         """Its values under their keys, or dotted paths."""
         if self.is_flat:
             return iter(self.tree.pairs)
-        return ((dotted(path), node) for path, node in walk(self.tree, is_leaf, Budget(MAX_STEPS)))
+        return ((_name(path, work), node) for path, node in walk(self.tree, is_leaf, work))
 
 
-def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[str] | None) -> Picked:
+def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[str] | None, work: Work) -> Picked:
     """The component a query means; of a state_dict those of the new keys ``only``, if they are given.
 
     Raises SelectionError.
     """
     number = choose_component(manifest, query.component)
-    found = find_components(root, Budget(MAX_STEPS))  # in the order in which the manifest lists them
+    found = find_components(root, work)  # in the order in which the manifest lists them
     if number is None:
-        return _pick_leaves(root, query, frozenset(id(node) for _, _, node in found), keeps_steps=False)
+        return _pick_leaves(root, query, frozenset(id(node) for _, _, node in found), work, keeps_steps=False)
     _, kind, node = next(islice(found, number, None))
     if kind == "optimizer":
-        return _pick_leaves(node, query, frozenset(), keeps_steps=True)
-    return _pick_keys(node, query, None if only is None else frozenset(only))
+        return _pick_leaves(node, query, frozenset(), work, keeps_steps=True)
+    return _pick_keys(node, query, None if only is None else frozenset(only), work)
+
+
+def _name(path: Path, work: Work) -> str:
+    """A path as text, which is as long as the path makes it, whoever else has the same names above."""
+    text = dotted(path)
+    work.spend(len(text) // 8)
+    return text
 
 
 def _caster(query: StateDictQuery) -> Caster | None:
@@ -66,12 +73,12 @@ def _caster(query: StateDictQuery) -> Caster | None:
     return Caster(DTYPES[query.dtype], lambda name: excluded is None or not excluded.matches(name))
 
 
-def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | None) -> Picked:
+def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | None, work: Work) -> Picked:
     """A state_dict as an OrderedDict of the keys picked, under their new names; its ``_metadata`` is renamed along."""
-    pairs = state_dict_pairs(state_dict, Budget(MAX_STEPS))
+    pairs = state_dict_pairs(state_dict, work)
     keys = [key for key, _ in pairs]
-    selected = select_keys(keys, query)
-    keeper, caster = Keeper(meta=query.device == "meta"), _caster(query)
+    selected = select_keys(keys, query, work)
+    keeper, caster = Keeper(meta=query.device == "meta", work=work), _caster(query)
     picked = Call(Global("collections", "OrderedDict"), ())
     kept_pairs: list[tuple[Node, Node]] = []
     for i, new in selected:
@@ -80,7 +87,7 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
             if kept:
                 kept_pairs.append((new, value if caster is None else caster.cast(new, value)))
     picked.pairs = kept_pairs
-    modules = [] if is_module(state_dict) else pairs_of(metadata_of(state_dict)) or []
+    modules = [] if is_module(state_dict) else pairs_of(keeper.metadata_of(state_dict)) or []
     names = [module for module, _ in modules]
     if modules and all(type(name) is str for name in names):
         metadata = Call(Global("collections", "OrderedDict"), ())
@@ -89,16 +96,18 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
     return Picked(picked, tuple(map(dotted, keeper.left_out)), caster, is_flat=True)
 
 
-def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int], *, keeps_steps: bool) -> Picked:
+def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int], work: Work, *, keeps_steps: bool) -> Picked:
     """A tree with the leaves picked, without the nodes whose ids are in ``skip``.
 
     Of a container, nothing is left when none of its leaves is. An optimizer counts its steps in float32, and in no
     other dtype: 16 bits are full after some hundred.
     """
-    leaves = walk(tree, lambda node: is_leaf(node) or id(node) in skip, Budget(MAX_STEPS))
+    leaves = walk(tree, lambda node: is_leaf(node) or id(node) in skip, work)
     paths = [path for path, node in leaves if id(node) not in skip]
-    names = [dotted(path) for path in paths]
-    wanted = {names[i] for i in select_leaves(names, query)}  # text: a file may choose integers whose hashes collide
+    names = [_name(path, work) for path in paths]
+    wanted = {
+        names[i] for i in select_leaves(names, query, work)
+    }  # text: a file may choose integers whose hashes collide
     caster = _caster(query)
 
     def changed(path: Path, node: Node) -> Node:
@@ -106,6 +115,6 @@ def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int], *, kee
             return node
         return caster.cast(dotted(path), node)
 
-    keeper = Keeper(lambda path: dotted(path) in wanted, skip, query.device == "meta", changed)
+    keeper = Keeper(lambda path: dotted(path) in wanted, skip, query.device == "meta", changed, work)
     kept = keeper.keep(tree)
     return Picked(kept, tuple(map(dotted, keeper.left_out)), caster, is_flat=False)

@@ -22,6 +22,7 @@ from ..values.conversion import Conversion
 from ..values.manifest import Manifest, Storage
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
+from ..values.work import Work
 from .cost import check_cost
 from .pick import Picked, pick
 
@@ -97,21 +98,22 @@ def plan_original(manifest: Manifest) -> Plan:
     return Plan(file)
 
 
-def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan:
-    """Lay out what is wanted. Raises SelectionError."""
-    root = tree_of(manifest, skeleton)
+def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None = None) -> Plan:
+    """Lay out what is wanted. Raises SelectionError, and HostileCheckpoint where that takes too much work."""
+    work = work or Work()
+    root = tree_of(manifest, skeleton, work)
     storages = {storage.key: storage for storage in manifest.storages}
     if wanted.query is None:
-        return _torch_file(root, whole(storages, wanted.device), manifest, ())
-    picked = pick(root, manifest, wanted.query, wanted.only)
+        return _torch_file(root, whole(storages, wanted.device), manifest, (), work)
+    picked = pick(root, manifest, wanted.query, wanted.only, work)
     if wanted.query.format == "safetensors":
-        return _safetensors_file(picked, storages, manifest)
+        return _safetensors_file(picked, storages, manifest, work)
     layout = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets)
-    return _torch_file(picked.tree, layout, manifest, picked.left_out)
+    return _torch_file(picked.tree, layout, manifest, picked.left_out, work)
 
 
-def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[str, ...]) -> Plan:
-    pickle = emit(root, layout.replace)
+def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[str, ...], work: Work) -> Plan:
+    pickle = emit(root, layout.replace, work)
     records = [
         Record(cut.source(manifest.byteorder), cut.storage.crc32 if cut.is_whole and cut.cast is None else None)
         for cut in layout.cuts
@@ -125,9 +127,9 @@ def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[
     return Plan(file, left_out, tuple(planned), pickle=Span(PICKLE_START, PICKLE_START + len(pickle)))
 
 
-def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest: Manifest) -> Plan:
-    contents = contents_of(picked.leaves(), storages, picked.targets, manifest.byteorder)
-    check_cost(contents.tensors, manifest)
+def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest: Manifest, work: Work) -> Plan:
+    contents = contents_of(picked.leaves(work), storages, picked.targets, manifest.byteorder)
+    check_cost(contents.tensors, manifest, work)
     metadata = {"format": "pt", **manifest.metadata, **contents.notes}
     file, places = write_safetensors(contents.tensors, metadata)
     left_out = (*picked.left_out, *contents.left_out)

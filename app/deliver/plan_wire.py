@@ -1,18 +1,32 @@
-"""Planning in a child process: for skeletons so large that parsing them would hold up everybody else."""
+"""Planning here or in a child process: what takes more than a moment would hold up everybody else."""
 
 import json
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import HostileCheckpoint
 from ..formats.manifest_json import decode
 from ..sandbox import run
 from ..scheduling import read_json
 from ..values.conversion import Conversion
 from ..values.dtype import DTYPES
+from ..values.manifest import Manifest
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
+from ..values.work import RULE as TOO_MUCH_WORK
+from ..values.work import Work
 from .plan import Plan, PlannedStorage, Wanted, plan
+
+
+def plan_here(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan | None:
+    """``plan``; None where it takes more work than may be done in a thread of the server."""
+    try:
+        return plan(manifest, skeleton, wanted, Work.here())
+    except HostileCheckpoint as error:
+        if error.rule != TOO_MUCH_WORK:
+            raise
+    return None
 
 
 def plan_in_child(

@@ -29,13 +29,13 @@ from .cast import require_torch
 from .checksums import Checksums, Following
 from .download import Download
 from .layout_index import LayoutIndex, index_of, index_of_original
-from .plan import Plan, Wanted, plan, plan_original
-from .plan_wire import plan_in_child
+from .plan import Plan, Wanted, plan_original
+from .plan_wire import plan_here, plan_in_child
 from .read import BlobReader
 from .spans import BlobMap
 
-MAX_SKELETON_IN_THREAD = 1_000_000
-"""Bytes of pickle; a longer one is planned in a child process."""
+MAX_SKELETON_IN_THREAD = 300_000
+"""Bytes of pickle; a longer one is planned in a child process, and so is what takes more work for its bytes."""
 
 CACHED_TENSORS = 1_000_000
 CACHED_PLAN_BYTES = 64 * 1024 * 1024
@@ -172,9 +172,11 @@ class Deliver:
         contents = self._contents_of(checkpoint)
         reader = self._reader(checkpoint)
         skeleton = reader.bytes_of(contents.blobs, contents.manifest.skeleton)
-        if len(skeleton) > MAX_SKELETON_IN_THREAD:
-            return plan_in_child(reader.whole(checkpoint.manifest), skeleton, wanted, current().is_given_up)
-        return plan(contents.manifest, skeleton, wanted)
+        if len(skeleton) <= MAX_SKELETON_IN_THREAD:
+            planned = plan_here(contents.manifest, skeleton, wanted)
+            if planned is not None:
+                return planned
+        return plan_in_child(reader.whole(checkpoint.manifest), skeleton, wanted, current().is_given_up)
 
     def _filled(self, checkpoint: Checkpoint, draft: Plan) -> Plan:
         checksums = Checksums(self._catalog, checkpoint.model.namespace, self._contents_of(checkpoint).blobs)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..values.manifest import Facts, Storage
 from ..values.span import Span
+from .pickle.names import is_unicode
 from .pickle.nodes import Node, TensorRef
 from .torch_tensors import tensor_of
 from .tree import numpy_scalar
@@ -68,7 +69,7 @@ def _is_name(key: Node) -> bool:
     """Whether a key can name a metric: text that any database keeps and a URL can ask for."""
     if type(key) is not str or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
         return False
-    return not any("\ud800" <= character <= "\udfff" for character in key)
+    return is_unicode(key)
 
 
 def _take_count(numbers: dict[str, int | float], keys: tuple[str, ...]) -> int | None:

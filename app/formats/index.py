@@ -7,11 +7,12 @@ from ..errors import HostileCheckpoint, NoTensors
 from ..values.manifest import Component, Facts, Manifest, Storage
 from ..values.source import ByteSource
 from ..values.span import Span
+from ..values.work import Work
 from .contents import list_contents
 from .document import Document
 from .facts import lift_facts
 from .readers import read
-from .tree import Budget, pairs_of
+from .tree import pairs_of
 
 MAX_LISTED = 10_000
 MAX_LISTED_TEXT = 1_000_000
@@ -26,11 +27,12 @@ class Index:
     facts: Facts
 
 
-def index(data: ByteSource) -> Index:
+def index(data: ByteSource, work: Work | None = None) -> Index:
     """Index a checkpoint file. Raises RefusedCheckpoint: what is wrong, and where."""
-    document = read(data)
+    work = work or Work()
+    document = read(data, work)
     storages, numbers = storages_of(document)
-    components, tensors = list_contents(document.root, storages, numbers, Budget(document.skeleton.length))
+    components, tensors = list_contents(document.root, storages, numbers, work)
     if not tensors and not storages:
         raise NoTensors("the file is a checkpoint, but there is no tensor in it: a checkpoint holds at least one")
     _check_listing(document, components)

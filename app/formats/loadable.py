@@ -9,12 +9,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
+from ..values.work import Work
 from .pickle.hashing import is_hashable
-from .pickle.nodes import Call, Dict, Global, Node, Set, StorageRef, TensorRef
+from .pickle.nodes import FROM_TYPE, Call, Dict, Global, Node, Set, StorageRef, TensorRef
+from .tensor_arguments import MAX_DIMS
 from .torch_tensors import PARAMETERS, is_tensor, tensor_of
 from .tree import name_of, pairs_of
 
 Args = tuple[Node, ...]
+
+MAX_BITS = 8
+"""Pairs in a tensor's metadata: torch has two."""
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|npu|mtia|xla|meta|maia|privateuseone)(:(0|[1-9][0-9]{0,2}))?")
 _ENCODINGS = frozenset({"latin1", "latin-1", "utf-8", "utf8", "ascii"})
@@ -24,6 +29,7 @@ _PER_CHANNEL = frozenset({"torch.per_channel_affine", "torch.per_channel_affine_
 _TENSOR_CLASSES = frozenset({"torch.Tensor", "torch.nn.parameter.Parameter"})
 _BITS = {"torch.bits8": 1, "torch.bits16": 2, "torch.bits1x8": 1, "torch.bits2x4": 1, "torch.bits4x2": 1}
 """Bytes of an element."""
+_HASHES = frozenset({"builtins.set", "collections.OrderedDict"})
 _CLASSES = frozenset(
     {"collections.OrderedDict", "collections.Counter", "builtins.set", "builtins.bytearray", "builtins.complex",
      "torch.Size", "torch.device", "torch.nn.parameter.Parameter"}
@@ -31,8 +37,9 @@ _CLASSES = frozenset(
 """What NEWOBJ makes as well."""
 
 
-def can_be_called(node: Call) -> bool:
+def can_be_called(node: Call, work: Work) -> bool:
     """Whether torch makes an object of a call. What its arguments hold further down is looked at by the caller."""
+    work.spend(4)
     name, args = name_of(node), node.args
     if name is None or not isinstance(args, tuple) or node.items:
         return False
@@ -42,7 +49,25 @@ def can_be_called(node: Call) -> bool:
         is_mapping = name in {"collections.OrderedDict", "collections.Counter"}
         if not is_mapping or not all(type(state) is Dict for state in node.states):
             return False
-    return name in _WORKS and _WORKS[name](args)
+    if name not in _WORKS:
+        return False
+    work.spend(_size_of(args))
+    if name in _HASHES and not all(is_hashable(item, work) for item in _hashed(name, args)):
+        return False
+    return _WORKS[name](args)
+
+
+def _size_of(args: Args) -> int:
+    """How much there is to be looked at in arguments that many calls may share: items, text, and items of items."""
+    inside = [part for arg in args if isinstance(arg, tuple) for part in arg[:MAX_BITS]]
+    parts = [part.pairs if isinstance(part, Dict) else part for part in (*args, *inside)]
+    return sum(len(part) for part in parts if isinstance(part, (list, tuple, str, bytes, bytearray)))
+
+
+def _hashed(name: str, args: Args) -> Sequence[Node]:
+    """What a set, or an OrderedDict of pairs, is made of and hashes."""
+    items = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else ()
+    return items if name == "builtins.set" else [pair[0] for pair in items if isinstance(pair, (list, tuple)) and pair]
 
 
 def has_right_metadata(tensor: TensorRef) -> bool:
@@ -51,6 +76,8 @@ def has_right_metadata(tensor: TensorRef) -> bool:
     metadata = tensor.rest[place] if place < len(tensor.rest) else None
     if type(metadata) is not Dict and name_of(metadata) != "collections.OrderedDict":
         return not metadata
+    if _pair_count(metadata) > MAX_BITS:
+        return False
     for key, value in pairs_of(metadata) or ():
         if type(key) is not str or type(value) is not bool:
             return False
@@ -59,11 +86,18 @@ def has_right_metadata(tensor: TensorRef) -> bool:
     return True
 
 
+def _pair_count(mapping: Node) -> int:
+    """At least how many pairs a Dict, or an OrderedDict, was given."""
+    first = mapping.args[0] if type(mapping) is Call and type(mapping.args) is tuple and mapping.args else ()
+    initial = first.pairs if type(first) is Dict else first
+    return len(mapping.pairs) + (len(initial) if isinstance(initial, (list, tuple)) else 0)
+
+
 def _ordered_dict(args: Args) -> bool:
     if len(args) != 1 or type(args[0]) is Dict:
         return len(args) < 2
     return isinstance(args[0], (list, tuple)) and all(
-        isinstance(pair, (list, tuple)) and len(pair) == 2 and is_hashable(pair[0]) for pair in args[0]
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in args[0]
     )
 
 
@@ -73,7 +107,7 @@ def _counter(args: Args) -> bool:
 
 def _set(args: Args) -> bool:
     if len(args) == 1 and isinstance(args[0], (list, tuple)):
-        return all(map(is_hashable, args[0]))
+        return True
     return args == () or (len(args) == 1 and type(args[0]) is Set)
 
 
@@ -108,7 +142,9 @@ def _sizes(node: Node) -> Sequence[int] | None:
     """A tensor's sizes or strides, or None if the node is nothing that can be."""
     if name_of(node) == "torch.Size" and isinstance(node.args, tuple):
         node = node.args[0] if node.args else ()
-    if not isinstance(node, (list, tuple)) or not all(type(size) is int and 0 <= size < 2**63 for size in node):
+    if not isinstance(node, (list, tuple)) or len(node) > MAX_DIMS:
+        return None
+    if not all(type(size) is int and 0 <= size < 2**63 for size in node):
         return None
     return node if prod(map(float, node)) < 2**60 else None
 
@@ -138,9 +174,12 @@ def _parameter(args: Args) -> bool:
 
 
 def _state(node: Node) -> bool:
-    """What is set on a tensor as attributes: whatever it has already may not be settable."""
-    if isinstance(node, tuple) and len(node) == 2:
-        return all(map(_state, node))
+    """What is set on a tensor as attributes, by itself or beside its slots."""
+    return all(map(_attributes, node)) if isinstance(node, tuple) and len(node) == 2 else _attributes(node)
+
+
+def _attributes(node: Node) -> bool:
+    """Whatever a tensor has already may not be settable."""
     return node is None or (type(node) is Dict and all(type(key) is str for key, _ in node.pairs))
 
 
@@ -149,12 +188,19 @@ def _from_type(args: Args) -> bool:
         return False
     if not _state(args[3]) or not isinstance(args[0], Global):
         return False
-    return type(args[2]) is TensorRef or can_be_called(Call(args[0], args[2]))
+    if type(args[2]) is TensorRef:
+        return True
+    wrapped = args[0].full_name
+    return wrapped not in FROM_TYPE and isinstance(args[2], tuple) and wrapped in _WORKS and _WORKS[wrapped](args[2])
 
 
 def _sparse(layout: Node, data: Node) -> bool:
     """Of parts that are there; whether their numbers fit each other is torch's to say."""
-    if name_of(layout) != "torch.serialization._get_layout" or not isinstance(data, tuple) or not can_be_called(layout):
+    if name_of(layout) != "torch.serialization._get_layout" or not isinstance(data, tuple):
+        return False
+    if layout.how != "reduce" or layout.items or layout.pairs or layout.states or not isinstance(layout.args, tuple):
+        return False
+    if not _layout(layout.args):
         return False
     if layout.args[0] == "torch.sparse_coo":
         tensors, rest = data[:2], data[2:]
@@ -181,8 +227,9 @@ def _quantized(args: Args) -> bool:
     if type(axis) is not int or not 0 <= axis < len(shape):
         return False
     if isinstance(numbers[0], list) and isinstance(numbers[1], list):  # as torch 1.4 and earlier wrote them
-        whole = all(type(number) in {float, int} for number in numbers[0] + numbers[1])
-        return whole and len(numbers[0]) == len(numbers[1]) == shape[axis]
+        if not len(numbers[0]) == len(numbers[1]) == shape[axis]:
+            return False
+        return all(type(number) in {float, int} for number in numbers[0] + numbers[1])
     scales, points = tensor_of(numbers[0]), tensor_of(numbers[1])
     return scales is not None and points is not None and scales.shape == points.shape == (shape[axis],)
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import HostileCheckpoint
+from ..values.work import Work
 from .pickle.nodes import Call, Node, Set, TensorRef
 from .torch_tensors import data_of, is_tensor
-from .tree import Budget, attributes_of, name_of, pairs_of
+from .tree import attribute_count, attributes_of, name_of, pairs_of
 
 MAX_KEY_LENGTH = 4_096
 """Characters in the names along a path, as many as the patterns that pick keys may have."""
@@ -35,40 +36,45 @@ def is_module(node: Node) -> bool:
     return _state_of(node) is not None
 
 
-def has_keys(module: Node, budget: Budget) -> bool:
+def has_keys(module: Node, work: Work) -> bool:
     """Whether a module's state_dict has a tensor in it."""
-    return any(is_tensor(value) for _, value in _walk(module, "", budget, frozenset()))
+    return any(is_tensor(value) for _, value in _walk(module, "", work, frozenset()))
 
 
-def state_dict_pairs(node: Node, budget: Budget) -> Pairs:
+def state_dict_pairs(node: Node, work: Work) -> Pairs:
     """The keys and values of a state_dict, or of the one that a module would give: detached, without gradients.
 
     Raises HostileCheckpoint for modules that share each other endlessly, or under endless names.
     """
     if not is_module(node):
         return pairs_of(node) or []
-    return list({key: detached(value) for key, value in _walk(node, "", budget, frozenset())}.items())
+    return list({key: detached(value) for key, value in _walk(node, "", work, frozenset())}.items())
 
 
-def _walk(module: Node, prefix: str, budget: Budget, above: frozenset[int]) -> Iterator[tuple[str, Node]]:
+def _walk(module: Node, prefix: str, work: Work, above: frozenset[int]) -> Iterator[tuple[str, Node]]:
     """``above`` are the ids of the modules that this one lies in. The pickle's nesting bounds the recursion."""
-    state = _state_of(module)
-    if state is None or id(module) in above:
+    if type(module) is not Call or id(module) in above:
         return
-    budget.visit(module, len(above))
+    work.spend(4 + 2 * attribute_count(module))
+    state = _state_of(module)
+    if state is None:
+        return
+    work.spend(4 * (len(state.parameters) + len(state.buffers) + len(state.modules)) + len(state.non_persistent))
     if len(prefix) > MAX_KEY_LENGTH:
         detail = f"a key of {len(prefix):,} characters and more; at most {MAX_KEY_LENGTH:,}"
         raise HostileCheckpoint(detail, rule="key-length")
     for name, value in state.parameters:
         if type(name) is str and value is not None:
+            work.spend(4 + len(above) + (len(prefix) + len(name)) // 8)
             yield prefix + name, value
     for name, value in state.buffers:
         if type(name) is str and value is not None and name not in state.non_persistent:
+            work.spend(4 + len(above) + (len(prefix) + len(name)) // 8)
             yield prefix + name, value
     above |= {id(module)}
     for name, value in state.modules:
         if type(name) is str:
-            yield from _walk(value, f"{prefix}{name}.", budget, above)
+            yield from _walk(value, f"{prefix}{name}.", work, above)
 
 
 def _state_of(node: Node) -> _State | None:

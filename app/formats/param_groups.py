@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+from ..values.work import Work
 from .pickle.nodes import Call, Global, Node
 from .torch_tensors import is_tensor
 from .tree import MAX_INT_BITS, name_of, numpy_scalar, pairs_of, path_element
@@ -19,18 +20,19 @@ MAX_TEXT = 1_000
 """Characters of one text or name; of longer ones the beginning is shown."""
 
 
-def param_groups_json(optimizer: Node) -> str:
+def param_groups_json(optimizer: Node, work: Work) -> str:
     """JSON text; what JSON has no word for is named in angle brackets, a non-finite number is null."""
     groups: Node = next((value for key, value in pairs_of(optimizer) or () if key == "param_groups"), [])
-    return json.dumps(_Shown().show(groups, MAX_DEPTH), separators=(",", ":"))
+    return json.dumps(_Shown(work).show(groups, MAX_DEPTH), separators=(",", ":"))
 
 
 class _Shown:
-    def __init__(self) -> None:
+    def __init__(self, work: Work) -> None:
+        self.work = work
         self.values = 0
 
     def show(self, node: Node, depth: int) -> Any:
-        self.values += 1
+        self._count(1)
         if self.values > MAX_VALUES:
             return "<and more>"
         scalar = numpy_scalar(node)
@@ -43,17 +45,21 @@ class _Shown:
         if node is None or isinstance(node, bool) or (isinstance(node, int) and node.bit_length() <= MAX_INT_BITS):
             return node
         if depth and isinstance(node, (list, tuple)):
-            return [self.show(item, depth - 1) for item in node[: MAX_VALUES - self.values]]
+            return [self.show(item, depth - 1) for item in node[: max(0, MAX_VALUES - self.values)]]
         if depth and (pairs := pairs_of(node)) is not None:
-            self.values += len(pairs)
-            shown = pairs[: MAX_VALUES - self.values]
+            self._count(len(pairs))
+            shown = pairs[: max(0, MAX_VALUES - self.values)]
             return {self._text(str(path_element(key))): self.show(value, depth - 1) for key, value in shown}
         return f"<{_kind(node)}>"
 
     def _text(self, text: str) -> str:
         shown = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
-        self.values += len(shown) // CHARACTERS
+        self._count(len(shown) // CHARACTERS)
         return shown
+
+    def _count(self, values: int) -> None:
+        self.values += values
+        self.work.spend(4 * values)
 
 
 def _kind(node: Node) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from ..errors import NotACheckpoint
 from ..values.manifest import Manifest
 from ..values.source import ByteSource
+from ..values.work import Work
 from .document import Document
 from .pickle.nodes import Node
 from .safetensors import read as safetensors
@@ -14,34 +15,34 @@ from .torch_zip import read as torch_zip
 from .torch_zip.archive import read_archive
 from .torch_zip.directory import find_directory
 from .torchscript import read as torchscript
+from .torchscript.code import code_size
 
-_TREES: Mapping[str, Callable[[bytes], Node]] = {
+_TREES: Mapping[str, Callable[[bytes, Work], Node]] = {
     torch_zip.FORMAT: torch_zip.tree_of,
     torch_legacy.FORMAT: torch_legacy.tree_of,
     safetensors.FORMAT: safetensors.tree_of,
 }
 
-MAX_STEPS = 50_000_000
-"""Path elements: more than any file has that was accepted."""
 
-
-def tree_of(manifest: Manifest, skeleton: bytes) -> Node:
+def tree_of(manifest: Manifest, skeleton: bytes, work: Work | None = None) -> Node:
     """What a skeleton describes, as the nodes that its reader made of it when it came."""
+    work = work or Work()
     if manifest.format == torchscript.FORMAT:
-        return torchscript.tree_of(skeleton, manifest.keys, MAX_STEPS)
-    return _TREES[manifest.format](skeleton)
+        return torchscript.tree_of(skeleton, manifest.keys, work)
+    return _TREES[manifest.format](skeleton, work)
 
 
-def read(data: ByteSource) -> Document:
+def read(data: ByteSource, work: Work | None = None) -> Document:
     """Read a checkpoint of any format. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
+    work = work or Work()
     if _is_zip(data):
         archive = read_archive(data)
-        document = torch_zip.read(data, archive)
-        return torchscript.read(document, data, archive) if archive.is_torchscript else document
+        document = torch_zip.read(data, archive, work)
+        return torchscript.read(document, data, archive, work) if archive.is_torchscript else document
     if torch_legacy.is_legacy(data) and not is_tar(data):
-        return torch_legacy.read(data)
+        return torch_legacy.read(data, work)
     if safetensors.header_length(data) is not None:
-        return safetensors.read(data)
+        return safetensors.read(data, work)
     detail = (
         "the file is none that torch.save or safetensors writes: those start with the bytes PK 3 4, with torch's magic "
         "number, or with the length of a header"
@@ -69,7 +70,9 @@ def parsing_cost(data: ByteSource, enough: int) -> int:
     size = directory.end - directory.start
     if size >= enough:
         return size
-    return size + read_archive(data).records["data.pkl"].span.length
+    archive = read_archive(data)
+    code = code_size(archive) if archive.is_torchscript else 0
+    return size + code + archive.records["data.pkl"].span.length
 
 
 def _is_zip(data: ByteSource) -> bool:

@@ -8,9 +8,18 @@ from collections.abc import Mapping
 
 from ..errors import HostileCheckpoint, NotACheckpoint, ShardedTensor
 from ..values.dtype import DTYPE_OF_STORAGE_CLASS, DTYPES, DType
+from ..values.work import Work
 from .pickle.machine import Builder
 from .pickle.nodes import FROM_TYPE, Call, Global, Node, StorageRef, StorageView, TensorRef
-from .tensor_arguments import MAX_BYTES, broken, check_extent, check_metadata, check_requires_grad, integers_of
+from .tensor_arguments import (
+    MAX_BYTES,
+    MAX_DIMS,
+    broken,
+    check_extent,
+    check_metadata,
+    check_requires_grad,
+    integers_of,
+)
 from .torch_names import is_allowed, is_sharded
 
 __all__ = ["TorchHooks", "data_of", "is_allowed", "is_tensor", "quantized_of", "tensor_of"]
@@ -45,15 +54,24 @@ _OTHER_TENSORS = frozenset(
         "_rebuild_xla_tensor",
     )
 )
+FEW_DIMS = 6
+"""More dimensions than this cost work of their own."""
+
 _QUANTIZED = "torch._utils._rebuild_qtensor"
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 """Elements in a byte, where that is more than one."""
 _TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | _OTHER_TENSORS
 
 
+MAX_WRAPPED = 10
+"""Parameters of Parameters, of which torch has one."""
+
+
 def data_of(node: Node) -> Node:
-    """What a Parameter, or a Tensor subclass, is made of; any other node as it is."""
-    while type(node) is Call:
+    """What a Parameter, or a Tensor subclass, is made of; any other node as it is, and what is wrapped endlessly."""
+    for _ in range(MAX_WRAPPED):
+        if type(node) is not Call:
+            break
         name = node.function.full_name if type(node.function) is Global else ""
         args = node.args
         if name in PARAMETERS and type(args) is tuple and args:
@@ -89,16 +107,32 @@ class TorchHooks:
     names outside of torch's weights_only list, in order of appearance.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, work: Work | None = None) -> None:
+        self._work = work or Work()
         self.storages: dict[str, StorageRef] = {}
         self.unsafe_globals: list[str] = []
         self._known: dict[tuple[str, Global], tuple[Node, Node, StorageRef]] = {}
         self.builders: Mapping[str, Builder] = {
-            **dict.fromkeys(_DENSE, build_tensor),
-            **dict.fromkeys(FROM_TYPE, build_from_type),
+            **dict.fromkeys(_DENSE, self._tensor),
+            **dict.fromkeys(FROM_TYPE, self._from_type),
             **dict.fromkeys(PARAMETERS, build_parameter),
-            _QUANTIZED: build_quantized,
+            _QUANTIZED: self._quantized,
         }
+
+    def _tensor(self, function: Global, args: Node) -> Node:
+        """``build_tensor``. Two opcodes call it again with sizes and strides that it was called with before."""
+        built = build_tensor(function, args)
+        if type(built) is TensorRef and len(built.shape) > FEW_DIMS:
+            self._work.spend(4 * len(built.shape))
+        return built
+
+    def _from_type(self, function: Global, args: Node) -> Node:
+        self._work.spend(MAX_DIMS)
+        return build_from_type(function, args)
+
+    def _quantized(self, function: Global, args: Node) -> Node:
+        self._work.spend(MAX_DIMS)
+        return build_quantized(function, args)
 
     def named(self, name: Global, near: str | None) -> None:
         if is_sharded(name):

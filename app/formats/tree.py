@@ -3,8 +3,8 @@
 import struct
 from collections.abc import Callable, Iterator
 
-from ..errors import HostileCheckpoint
 from ..values.manifest import Path
+from ..values.work import Work
 from .pickle.nesting import parts
 from .pickle.nodes import Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
 
@@ -17,17 +17,11 @@ CONTAINERS = (Dict, list, tuple, Call, Set)
 
 _LOOKS_AT_NOTHING = PLAIN_MAPPINGS | {"torch._utils._rebuild_parameter"}
 
-MIN_BUDGET = 1_000_000
-"""What the smallest file may be charged; a larger one, as much as its pickle has bytes."""
-
-FREE_VISITS = 2
-"""One to find the components, one to list what is in or beside them."""
-
-FREE_DEPTH = 16
-
 MAX_INT_BITS = 64
 """Of an integer in a path; a larger one names no parameter, and costs seconds to be written in decimal."""
 
+_MAX_SCALAR = 16
+"""Bytes of a numpy scalar."""
 _NUMPY_SCALAR = frozenset({"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"})
 _STRUCT_OF_NUMPY = {
     "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
@@ -74,6 +68,12 @@ def _initial_pairs(node: Call) -> list[tuple[Node, Node]]:
     return []
 
 
+def attribute_count(node: Call) -> int:
+    """How many pairs ``attributes_of`` gives."""
+    parts = (part for state in node.states for part in (state if type(state) is tuple else (state,))[:2])
+    return sum(len(part.pairs) for part in parts if type(part) is Dict)
+
+
 def attributes_of(node: Node) -> list[tuple[Node, Node]]:
     """What BUILD put into an object's ``__dict__`` and slots, as pairs."""
     if not isinstance(node, Call):
@@ -104,29 +104,7 @@ def children(node: Node) -> Iterator[tuple[str | int, Node]]:
                 yield from enumerate(node.args)
 
 
-class Budget:
-    """How much of one file its walks may see again, and how deep.
-
-    To visit each container once or twice costs as much as the file is large, and is free. What is charged is what a
-    small file can make endless: containers that are referred to again and again, and long paths.
-    """
-
-    def __init__(self, skeleton_size: int) -> None:
-        self._left = max(MIN_BUDGET, skeleton_size)
-        self._visits: dict[int, int] = {}
-
-    def visit(self, node: Node, depth: int) -> None:
-        """Raises HostileCheckpoint when nothing is left."""
-        visits = self._visits[id(node)] = self._visits.get(id(node), 0) + 1
-        children = _child_count(node)
-        if visits > FREE_VISITS:
-            self._left -= children + 1
-        self._left -= children * max(0, depth - FREE_DEPTH)
-        if self._left < 0:
-            raise HostileCheckpoint("its containers share each other until no walk would end", rule="paths")
-
-
-def walk(root: Node, is_leaf: Callable[[Node], bool], budget: Budget) -> Iterator[tuple[Path, Node]]:
+def walk(root: Node, is_leaf: Callable[[Node], bool], work: Work) -> Iterator[tuple[Path, Node]]:
     """Every leaf below ``root`` in order, with its path: what ``is_leaf`` says and what has nothing below it.
 
     A container inside itself is not entered again.
@@ -144,28 +122,15 @@ def walk(root: Node, is_leaf: Callable[[Node], bool], budget: Budget) -> Iterato
             continue
         if id(node) in ancestors:
             continue
-        budget.visit(node, len(path))
+        work.spend(4)
         if is_leaf(node):
             yield path, node
         else:
             ancestors.add(id(node))
             stack.append(id(node))
-            stack += reversed([((*path, element), child) for element, child in children(node)])
-
-
-def _child_count(node: Node) -> int:
-    """How many nodes lie one step below, a dict's repeated keys counted each time."""
-    if isinstance(node, (list, tuple)):
-        return len(node)
-    if isinstance(node, Set):
-        return len(node.items)
-    if isinstance(node, Dict):
-        return len(node.pairs)
-    args = node.args
-    inside = (
-        sum(_child_count(part) for part in args if isinstance(part, (list, Dict))) if isinstance(args, tuple) else 0
-    )
-    return len(node.pairs) + len(node.items) + inside + len(attributes_of(node))
+            below = list(children(node))
+            work.spend(len(below) * (4 + len(path) // 2))  # each has a path of its own
+            stack += reversed([((*path, element), child) for element, child in below])
 
 
 def refs_in(root: Node) -> list[StorageRef | TensorRef]:
@@ -215,7 +180,7 @@ def numpy_scalar(node: Node) -> bool | int | float | None:
     """The value of a pickled numpy scalar, or None if the node is none, or none that Python has."""
     if name_of(node) not in _NUMPY_SCALAR or not isinstance(node.args, tuple) or len(node.args) != 2:
         return None
-    dtype, data = node.args[0], bytes_of(node.args[1])
+    dtype, data = node.args[0], _bytes_of(node.args[1])
     if name_of(dtype) != "numpy.dtype" or not isinstance(dtype.args, tuple) or not dtype.args or data is None:
         return None
     code = _STRUCT_OF_NUMPY.get(dtype.args[0]) if isinstance(dtype.args[0], str) else None
@@ -225,8 +190,8 @@ def numpy_scalar(node: Node) -> bool | int | float | None:
     return struct.unpack((">" if big else "<") + code, data)[0]  # type: ignore[no-any-return]  # struct gives Any
 
 
-def bytes_of(node: Node) -> bytes | None:
-    """Bytes, also as protocol 2 writes them: ``_codecs.encode(text, "latin1")``."""
+def _bytes_of(node: Node) -> bytes | None:
+    """A scalar's bytes, also as protocol 2 writes them: ``_codecs.encode(text, "latin1")``."""
     if isinstance(node, bytes):
         return node
     if (
@@ -234,6 +199,7 @@ def bytes_of(node: Node) -> bytes | None:
         and isinstance(node.args, tuple)
         and node.args
         and isinstance(node.args[0], str)
+        and len(node.args[0]) <= _MAX_SCALAR
     ):
         try:
             return node.args[0].encode("latin1")

@@ -4,10 +4,11 @@ Plain values, containers and tensors are kept. A numpy scalar becomes the Python
 other kind (a custom class, a numpy array, a path) is left out, and its path is reported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..values.manifest import Path
+from ..values.work import Work
 from .loadable import can_be_called, has_right_metadata
 from .modules import detached
 from .pickle.hashing import is_hashable
@@ -50,9 +51,11 @@ class Keeper:
     skip: frozenset[int] = frozenset()
     meta: bool = False
     change: Callable[[Path, Node], Node] = lambda path, node: node
+    work: Work = field(default_factory=Work)
     left_out: list[Path] = field(default_factory=list)
     _ancestors: set[int] = field(default_factory=set)
     _leaves: dict[int, Node] = field(default_factory=dict)
+    _allowed: set[int] = field(default_factory=set)
 
     def keep(self, node: Node) -> Node:
         """The copy, or an empty dict if nothing of it is wanted."""
@@ -65,6 +68,7 @@ class Keeper:
         return kept, kept is not _LEFT_OUT
 
     def _keep(self, node: Node, path: Path, depth: int) -> Node:
+        self.work.spend(4 + depth)
         if id(node) in self.skip:
             return _LEFT_OUT
         if depth <= MAX_DEPTH and id(node) not in self._ancestors:
@@ -88,7 +92,7 @@ class Keeper:
             copy = self._keep(value, below, depth + 1)
             if copy is _LEFT_OUT:
                 continue
-            if _can_be_a_key(key):
+            if type(key) is str or self._can_be_a_key(key):
                 kept.append((key, copy))
             else:
                 self.left_out.append(below)
@@ -101,7 +105,7 @@ class Keeper:
             return Dict(kept)
         ordered = Call(Global("collections", "OrderedDict"), ())
         ordered.pairs = kept
-        metadata = metadata_of(node)
+        metadata = self.metadata_of(node)
         if metadata is not None:
             ordered.states = [Dict([("_metadata", metadata)])]
         return ordered
@@ -121,8 +125,56 @@ class Keeper:
             return _plain(node)
         if id(node) not in self._leaves:
             no_meta = self.meta and is_tensor(node) and tensor_of(node) is None and name_of(node) != META_TENSOR
-            self._leaves[id(node)] = _LEFT_OUT if no_meta else _object(node)
+            self._leaves[id(node)] = _LEFT_OUT if no_meta else self._object(node)
         return self._leaves[id(node)]
+
+    def _can_be_a_key(self, node: Node) -> bool:
+        """Plain values that Python hashes, and tuples of such. A mapping of one's own may have had others."""
+        if not is_hashable(node, self.work):
+            return False
+        return _plain(node) is not _LEFT_OUT or (isinstance(node, tuple) and self._is_allowed_throughout(node))
+
+    def _object(self, node: Call | TensorRef | Global | Set) -> Node:
+        """A number, tensor or other allowed object as it may be written; a tensor in disguise as the tensor itself."""
+        scalar = numpy_scalar(node)
+        if scalar is not None:
+            return scalar
+        if type(node) is TensorRef and node.function.name == "_rebuild_tensor_v3":
+            node = detached(node)  # torch writes requires_grad=True there, and cannot load it
+        if self._is_allowed_throughout(node):
+            return node
+        tensor = tensor_of(node)
+        if tensor is None or not has_right_metadata(tensor):
+            return _LEFT_OUT
+        rest = tuple(part if self._is_allowed_throughout(part) else None for part in tensor.rest)
+        return TensorRef(
+            tensor.function, tensor.storage, tensor.offset, tensor.shape, tensor.stride, rest, tensor.dtype
+        )
+
+    def metadata_of(self, state_dict: Node) -> Node | None:
+        """A state_dict's ``_metadata`` (its modules' versions, which a strict load goes by), if it is plain."""
+        attributes = attributes_of(state_dict)
+        self.work.spend(len(attributes))
+        metadata = next((value for key, value in attributes if key == "_metadata"), None)
+        return metadata if metadata is not None and self._is_allowed_throughout(metadata) else None
+
+    def _is_allowed_throughout(self, root: Node) -> bool:
+        """Whether a node, and all inside it, is something that torch's restricted unpickler accepts."""
+        seen: set[int] = set()
+        stack: list[Node] = [root]
+        while stack:
+            node = stack.pop()
+            if id(node) in seen or id(node) in self._allowed:
+                continue
+            if isinstance(node, (Call, TensorRef, Dict, Set, list, tuple)):
+                seen.add(id(node))
+            inside = _inside_of_allowed(node, self.work)
+            if inside is None:
+                return False
+            self.work.spend(4 + len(inside))
+            stack += inside
+        self._allowed |= seen
+        return True
 
 
 def _plain(node: Node) -> Node:
@@ -135,61 +187,21 @@ def _plain(node: Node) -> Node:
     return _LEFT_OUT
 
 
-def _can_be_a_key(node: Node) -> bool:
-    """Plain values that Python hashes, and tuples of such. A mapping of one's own may have had others."""
-    is_allowed_as_it_is = _plain(node) is not _LEFT_OUT or (isinstance(node, tuple) and _is_allowed_throughout(node))
-    return is_allowed_as_it_is and is_hashable(node)
-
-
-def _object(node: Call | TensorRef | Global | Set) -> Node:
-    """A number, tensor or other allowed object as it may be written; a tensor in disguise as the tensor itself."""
-    scalar = numpy_scalar(node)
-    if scalar is not None:
-        return scalar
-    if type(node) is TensorRef and node.function.name == "_rebuild_tensor_v3":
-        node = detached(node)  # torch writes requires_grad=True there, and cannot load it
-    if _is_allowed_throughout(node):
+def _inside_of_allowed(node: Node, work: Work) -> Sequence[Node] | None:
+    """What has to be allowed for a node to be; None if that is not by itself."""
+    if isinstance(node, Global):
+        return () if is_allowed(node) else None
+    if isinstance(node, Call):
+        if not can_be_called(node, work):
+            return None
+        pairs = [part for pair in node.pairs for part in pair]
+        return [node.function, node.args, *node.items, *node.states, *pairs]
+    if isinstance(node, Dict):
+        return [part for pair in node.pairs for part in pair]
+    if isinstance(node, Set) and not node.frozen:
+        return node.items
+    if isinstance(node, (list, tuple)):
         return node
-    tensor = tensor_of(node)
-    if tensor is None or not has_right_metadata(tensor):
-        return _LEFT_OUT
-    rest = tuple(part if _is_allowed_throughout(part) else None for part in tensor.rest)
-    return TensorRef(tensor.function, tensor.storage, tensor.offset, tensor.shape, tensor.stride, rest, tensor.dtype)
-
-
-def _is_allowed_throughout(root: Node) -> bool:
-    """Whether a node, and all inside it, is something that torch's restricted unpickler accepts."""
-    seen: set[int] = set()
-    stack: list[Node] = [root]
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, Global):
-            if not is_allowed(node):
-                return False
-        elif isinstance(node, Call):
-            if not can_be_called(node):
-                return False
-            stack += (node.function, node.args, *node.items, *node.states)
-            stack += (part for pair in node.pairs for part in pair)
-        elif isinstance(node, Dict):
-            stack += (part for pair in node.pairs for part in pair)
-        elif isinstance(node, Set) and not node.frozen:
-            stack += node.items
-        elif isinstance(node, (list, tuple)):
-            stack += node
-        elif isinstance(node, TensorRef):
-            if not has_right_metadata(node):
-                return False
-            stack += node.rest
-        elif _plain(node) is _LEFT_OUT:
-            return False
-    return True
-
-
-def metadata_of(state_dict: Node) -> Node | None:
-    """A state_dict's ``_metadata`` (module versions, without which a strict load changes meaning), if it is plain."""
-    metadata = next((value for key, value in attributes_of(state_dict) if key == "_metadata"), None)
-    return metadata if metadata is not None and _is_allowed_throughout(metadata) else None
+    if isinstance(node, TensorRef):
+        return node.rest if has_right_metadata(node) else None
+    return None if _plain(node) is _LEFT_OUT else ()

@@ -1,4 +1,4 @@
-"""Indexing an uploaded file: here if that takes a moment, in a child process if it could take seconds."""
+"""Indexing an uploaded file: here if that takes a moment, in a child process if it takes longer."""
 
 import json
 import os
@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..errors import StoreError
+from ..errors import HostileCheckpoint, StoreError
 from ..formats.index import Index, index
 from ..formats.manifest_json import decode, encode
 from ..formats.readers import parsing_cost
 from ..values.manifest import Facts
+from ..values.work import RULE as TOO_MUCH_WORK
+from ..values.work import Work
 from . import CPU_SECONDS, run
 
 MAX_BYTES_HERE = 300_000
 """Bytes of pickle and directory; parsing more holds up every other request of this process.
 
-An honest checkpoint takes 0.4 s a MB; a pickle of nothing but empty lists, 6 s.
+An honest checkpoint takes 0.4 s a MB. What takes more work for its bytes is given up here, and left to the child.
 """
 
 MIN_SECONDS = 10
@@ -66,7 +68,11 @@ def index_file(path: Path, cancelled: Callable[[], bool] = lambda: False) -> Ind
     with path.open("rb") as file:
         data = FileBytes(file.fileno())
         if parsing_cost(data, MAX_BYTES_HERE) < MAX_BYTES_HERE:
-            return index(data)
+            try:
+                return index(data, Work.here())
+            except HostileCheckpoint as error:
+                if error.rule != TOO_MUCH_WORK:
+                    raise
         seconds = min(CPU_SECONDS, MIN_SECONDS + int(SECONDS_PER_MB * len(data) / 1e6))
     manifest, facts = run(index_in_child, str(path).encode(), seconds=seconds, cancelled=cancelled)
     fields = json.loads(facts)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from ..errors import SelectionError
+from ..values.work import Work
 from .names import Names
 from .near import near
 from .patterns import REGEX, PatternSet
@@ -13,23 +14,28 @@ from .query import StateDictQuery
 MAX_KEY_LENGTH = 4_096
 """Characters in a new name: no reader of ours takes longer ones."""
 
+MAX_COST = 40_000_000
+"""Steps (app/values/work.py) that one list of patterns, or of renames, may take: ten seconds."""
+
 Selected: TypeAlias = tuple[tuple[int, str], ...]
 """Positions in what was given, ascending, each with its new name."""
 
 
-def select_keys(keys: Sequence[str], query: StateDictQuery) -> Selected:
+def select_keys(keys: Sequence[str], query: StateDictQuery, work: Work | None = None) -> Selected:
     """The picked keys of a state_dict.
 
-    Raises SelectionError ``no-keys-matched``, ``duplicate-key``, ``key-too-long``, ``bad-pattern`` or ``bad-rename``.
+    Raises SelectionError ``no-keys-matched``, ``duplicate-key``, ``key-too-long``, ``bad-pattern``, ``bad-rename`` or
+    ``too-much-work``; HostileCheckpoint where it takes more than what is left of ``work``.
     """
     names = Names(query)
+    _spend(names, keys, work)
     stripped = [names.strip(key) for key in keys]
-    selected = tuple((i, names.rename(stripped[i])) for i in _filter(stripped, query))
+    selected = tuple((i, names.rename(stripped[i])) for i in _filter(stripped, query, work))
     _check(keys, selected)
     return selected
 
 
-def select_leaves(keys: Sequence[str], query: StateDictQuery) -> tuple[int, ...]:
+def select_leaves(keys: Sequence[str], query: StateDictQuery, work: Work | None = None) -> tuple[int, ...]:
     """The picked leaves of a tree (an optimizer, the root's rest), by position; ``keys`` are their joined paths.
 
     Raises SelectionError ``no-keys-matched``, ``bad-pattern``, or ``not-a-state-dict`` where the query renames.
@@ -39,16 +45,30 @@ def select_leaves(keys: Sequence[str], query: StateDictQuery) -> tuple[int, ...]
             "strip_prefix, rename and add_prefix work on the keys of a state_dict; this component is a tree of values",
             code="not-a-state-dict",
         )
-    return tuple(_filter(keys, query))
+    return tuple(_filter(keys, query, work))
 
 
-def _filter(keys: Sequence[str], query: StateDictQuery) -> Sequence[int]:
+def _spend(patterns: PatternSet | Names, keys: Sequence[str], work: Work | None) -> None:
+    cost = patterns.cost(len(keys), sum(map(len, keys)))
+    if cost > MAX_COST:
+        raise SelectionError(
+            f"so many patterns, or renames, for {len(keys):,} keys take too long: ask with fewer, or for fewer keys at "
+            "a time",
+            code="too-much-work",
+        )
+    if work is not None:
+        work.spend_asked(cost)
+
+
+def _filter(keys: Sequence[str], query: StateDictQuery, work: Work | None) -> Sequence[int]:
     picked: Sequence[int] = range(len(keys))
     if query.include:
         include = PatternSet(query.include)
+        _spend(include, keys, work)
         picked = [i for i in picked if include.matches(keys[i])]
     if query.exclude:
         exclude = PatternSet(query.exclude)
+        _spend(exclude, keys, work)
         picked = [i for i in picked if not exclude.matches(keys[i])]
     if not picked and (keys or query.include):
         raise SelectionError(

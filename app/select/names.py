@@ -1,7 +1,7 @@
 """How a key's name changes: strip_prefix, rename, add_prefix."""
 
 from ..errors import SelectionError
-from .patterns import REGEX, Rewrite, check_program_size
+from .patterns import INSTRUCTIONS_PER_STEP, REGEX, Rewrite, check_program_size
 from .query import StateDictQuery
 
 MAX_RENAMES = 1_000
@@ -25,6 +25,13 @@ class Names:
                 self._rules.append((old, rewrite))
             else:
                 self._rules.append((old, new))
+        self._program_size = size
+
+    def cost(self, keys: int, characters: int) -> int:
+        """Steps that ``final`` takes for so many keys of so many characters; a new name is as long as it is."""
+        longest = len(self._add) + max((len(rule) for _, rule in self._rules if isinstance(rule, str)), default=0)
+        each = 4 + len(self._rules) // 2 + longest // 8
+        return keys * each + characters * self._program_size // INSTRUCTIONS_PER_STEP
 
     def strip(self, key: str) -> str:
         """A key without the prefix passes."""

@@ -20,6 +20,9 @@ MAX_PATTERN_LENGTH = 4_096
 MAX_PROGRAM_SIZE = 4_000
 """RE2 instructions of all the patterns matched together; ``*.attn.*.weight`` takes about 30."""
 
+INSTRUCTIONS_PER_STEP = 50
+"""RE2 may look at each of its instructions for each character."""
+
 MAX_PREFIXES = 1_000
 """Patterns such as ``layer1.*``: each is compared with each key."""
 
@@ -40,6 +43,7 @@ class PatternSet:
     def __init__(self, patterns: Iterable[str]) -> None:
         keys, prefixes, expressions = [], [], []
         for pattern in dict.fromkeys(patterns):
+            _check_length(pattern)
             if pattern.startswith(REGEX):
                 expressions.append((pattern, pattern.removeprefix(REGEX)))
             elif not _MAGIC.intersection(pattern):
@@ -54,7 +58,11 @@ class PatternSet:
             )
         self._keys = frozenset(keys)
         self._prefixes = tuple(prefixes)
-        self._set = _compile_set(expressions) if expressions else None
+        self._set, self._program_size = _compile_set(expressions)
+
+    def cost(self, keys: int, characters: int) -> int:
+        """Steps that ``matches`` takes for so many keys of so many characters."""
+        return keys * (4 + len(self._prefixes) // 20) + characters * self._program_size // INSTRUCTIONS_PER_STEP
 
     def matches(self, key: str) -> bool:
         return (
@@ -137,10 +145,14 @@ def _template(pattern: str, template: str, groups: int) -> Iterator[str | int]:
             raise _bad(pattern, f"its replacement {template} has \\{escape[:1]}, but it has {groups} groups")
 
 
-def _compile(pattern: str, expression: str) -> Any:
-    """``expression`` compiled; ``pattern`` is what the user wrote, for the message."""
+def _check_length(pattern: str) -> None:
     if len(pattern) > MAX_PATTERN_LENGTH:
         raise _bad(pattern[:100] + "...", f"longer than {MAX_PATTERN_LENGTH:,} characters")
+
+
+def _compile(pattern: str, expression: str) -> Any:
+    """``expression`` compiled; ``pattern`` is what the user wrote, for the message."""
+    _check_length(pattern)
     try:
         compiled = re2.compile(encode(expression), _options())
     except re2.error as error:
@@ -150,8 +162,10 @@ def _compile(pattern: str, expression: str) -> Any:
     return compiled
 
 
-def _compile_set(expressions: Sequence[tuple[str, str]]) -> Any:
-    """A set of whole-key expressions, as one automaton."""
+def _compile_set(expressions: Sequence[tuple[str, str]]) -> tuple[Any, int]:
+    """A set of whole-key expressions, as one automaton (None of none), and how many instructions it has."""
+    if not expressions:
+        return None, 0
     result = re2.Set.FullMatchSet(_options())
     size = 0
     for pattern, expression in expressions:
@@ -159,7 +173,7 @@ def _compile_set(expressions: Sequence[tuple[str, str]]) -> Any:
         check_program_size(pattern, size)
         result.Add(encode(expression))
     result.Compile()
-    return result
+    return result, size
 
 
 def _options() -> Any:

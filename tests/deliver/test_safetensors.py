@@ -21,6 +21,7 @@ from app.select.query import StateDictQuery
 from app.values.conversion import Conversion, merged
 from app.values.dtype import DTYPES
 from app.values.span import Span
+from app.values.work import Work
 from tests.deliver.planning import big_endian, materialise, planned, save, served_state_dict
 
 HELD = [
@@ -209,13 +210,13 @@ def test_a_view_that_takes_too_many_reads_is_refused():
         conversion = Conversion(Span(0, size), f32, f32, merged(shape, stride))
         return Content("x", f32, shape, conversion)
 
-    check_cost([content((rows, rows - 1), (rows, 1))], whole)  # each strip lies in one block or two
+    check_cost([content((rows, rows - 1), (rows, 1))], whole, Work())  # each strip lies in one block or two
     with pytest.raises(SelectionError) as refused:
-        check_cost([content((rows, rows), (1, rows))], whole)
+        check_cost([content((rows, rows), (1, rows))], whole, Work())
     assert refused.value.code == "too-strided"
-    check_cost([content((64,) * 4, tuple(64**i for i in range(4)))], whole)
+    check_cost([content((64,) * 4, tuple(64**i for i in range(4)))], whole, Work())
     with pytest.raises(SelectionError, match="in no direction") as refused:
-        check_cost([content((2,) * 24, tuple(2**i for i in range(24)))], whole)
+        check_cost([content((2,) * 24, tuple(2**i for i in range(24)))], whole, Work())
     assert refused.value.code == "too-strided"
 
 

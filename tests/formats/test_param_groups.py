@@ -5,10 +5,11 @@ import json
 from app.formats import param_groups
 from app.formats.param_groups import param_groups_json
 from app.formats.pickle.nodes import Call, Dict, Global
+from app.values.work import Work
 
 
 def shown(groups: object) -> object:
-    return json.loads(param_groups_json(Dict([("state", Dict()), ("param_groups", groups)])))
+    return json.loads(param_groups_json(Dict([("state", Dict()), ("param_groups", groups)]), Work()))
 
 
 def test_plain_values_are_shown_as_they_are():

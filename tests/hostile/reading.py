@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from app.formats.readers import parsing_cost, tree_of
 from app.ingest.digest import digest_upload
 from app.sandbox.index_file import MAX_BYTES_HERE, FileBytes
 from app.store import Spool, SpoolFile
+from app.values.work import Work
 from tests.hostile.corpus import CLASSES
 from tests.hostile.corpus.base import HONEST
 
@@ -37,6 +38,9 @@ ENDLESS = 30
 
 SLOWEST = 3
 """How many times slower a machine may be that tests this."""
+
+SLOWEST_HERE = 3.0
+"""CPU seconds in a thread of the server: ten times what its budget of work takes."""
 
 EXPECTED_EVENTS = {"builtins.id", "mmap.__new__", "ctypes.cdata", "ctypes.cdata/buffer", "ctypes.addressof"}
 """What reading any file is heard doing: ids are taken, and the file itself is mapped to be hashed."""
@@ -74,9 +78,21 @@ def read_upload(spooled: SpoolFile, data: FileBytes, threads: ThreadPoolExecutor
     """All that is done with a file before it is stored, and its tree written again, as it is when it is served."""
     if parsing_cost(data, MAX_BYTES_HERE) >= MAX_BYTES_HERE:
         gc.disable()  # as in the child process that then reads it
+    else:
+        index_here(data)
     manifest = index(data).manifest
     digest_upload(spooled, manifest, threads)
     emit(tree_of(manifest, data[manifest.skeleton.start : manifest.skeleton.end]))
+
+
+def index_here(data: FileBytes) -> None:
+    """What a thread of the server does first; what takes more work than that is read again, as a child reads it."""
+    start = time.process_time()
+    with suppress(RefusedCheckpoint):
+        index(data, Work.here())
+    seconds = time.process_time() - start
+    if seconds > SLOWEST_HERE:
+        raise TimeoutError(f"{seconds:.1f} s in a thread of the server")
 
 
 def rule_of(read: Callable[[], None]) -> str:

@@ -14,6 +14,9 @@ from app.formats.index import index
 from app.sandbox import index_file as indexing
 from app.sandbox import run, wire
 from app.sandbox.index_file import index_file, index_in_child
+from app.values.work import Work
+from tests.hostile.corpus.base import zipped
+from tests.hostile.make import integer, text
 
 
 def save(obj: object) -> bytes:
@@ -37,6 +40,26 @@ def test_a_large_pickle_is_indexed_in_a_child_to_the_same_end(tmp_path):
     found = index_file(path)
     assert len(found.manifest.tensors) == 12_000
     assert found == index(memoryview(path.read_bytes()))
+
+
+def test_a_small_file_of_much_work_is_indexed_in_a_child(tmp_path):
+    """An object's state of 2,000 values, under 400 objects: too much for a thread, and not for a child."""
+    state = {f"k{n}": n for n in range(2_000)}
+    kept = b"}(" + b"".join(text(key) + integer(value) for key, value in state.items()) + b"uq\x010"
+    path = tmp_path / "model.pt"
+    path.write_bytes(zipped(b"(" + kept + b"cf\ng\n)Rh\x01b" * 400 + b"l"))
+    with pytest.raises(HostileCheckpoint) as too_much:
+        index(memoryview(path.read_bytes()), Work.here())
+    assert too_much.value.rule == "too-much-work"
+    assert index_file(path) == index(memoryview(path.read_bytes()))
+
+
+def test_what_is_too_much_for_the_child_is_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(zipped(b")" + b"q\x01h\x01\x86" * 60))
+    with pytest.raises(HostileCheckpoint) as refused:
+        index_file(path)
+    assert refused.value.rule == "too-much-work"
 
 
 def test_a_refusal_in_the_child_is_the_same_refusal_here(tmp_path):

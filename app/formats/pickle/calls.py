@@ -11,6 +11,9 @@ from .nodes import Call, Dict, Global, Node, Set
 
 Stack = list[Node]
 
+MAX_STATES = 10
+"""BUILDs of one object, of which pickling writes one. Whoever looks for an attribute goes through all of them."""
+
 
 def called(function: Node, args: Node, how: str = "reduce", kwargs: Node = None) -> Call:
     """A call, written down. Only something that has a name or was built can be called, with a tuple."""
@@ -71,6 +74,8 @@ def _build(stack: Stack) -> None:
         raise Broken("build", f"it sets the state of a {type(target).__name__}")
     if not isinstance(target.states, list):
         target.states = []
+    if len(target.states) == MAX_STATES:
+        raise Broken("build", f"it sets the state of an object more than {MAX_STATES} times")
     target.states.append(state)
 
 

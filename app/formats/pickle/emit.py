@@ -16,6 +16,7 @@ from itertools import repeat
 from struct import Struct
 
 from ...errors import HostileCheckpoint
+from ...values.work import Work
 from . import opcodes as op
 from .names import python3_name
 from .nodes import FROM_TYPE, Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
@@ -24,6 +25,12 @@ from .work import BUILD, MARK, Arguments, Built, Op, appends, setitems
 
 _STEPS_PER_REFERENCE = 16
 """A tree takes three or four. Tuples that lead back into themselves take more, and could take their square."""
+
+_STRIDE = 1_000
+"""Steps between two looks at how much work is left."""
+
+_BYTES_PER_STEP = 16
+"""What is written costs work too: a number is written each time that it is named."""
 
 MIN_PROTOCOL = 2
 LATE_PROTOCOL = 4
@@ -39,18 +46,19 @@ def unchanged(ref: StorageRef | TensorRef) -> Node:
     return ref
 
 
-def emit(root: Node, replace: Replace = unchanged) -> bytes:
+def emit(root: Node, replace: Replace = unchanged, work: Work | None = None) -> bytes:
     """The pickle that unpickles to what ``root`` stands for.
 
     ``replace`` is asked once for every TensorRef, and for every StorageRef, what to write instead. A tensor that it
     gives back unchanged has its storage replaced; a new tensor is written as it is, with the storage it has.
     Raises TypeError for what is no node, HostileCheckpoint for cycles that would be written over and over.
     """
-    survey = Survey(root, replace)
+    work = work or Work()
+    survey = Survey(root, replace, work)
     try:
-        return _Writer(survey, memoizes_all=False).run(root)
+        return _Writer(survey, memoizes_all=False).run(root, work)
     except _CycleWithoutMemo:
-        return _Writer(survey, memoizes_all=True).run(root)
+        return _Writer(survey, memoizes_all=True).run(root, work)
 
 
 class _CycleWithoutMemo(Exception):
@@ -94,23 +102,26 @@ class _Writer:
             Arguments: lambda node: self.write_arguments(node.tensor, None, b"t", b"1"),
         }
 
-    def run(self, root: Node) -> bytes:
+    def run(self, root: Node, work: Work) -> bytes:
         self.work.append(root)
-        for _ in repeat(None, _STEPS_PER_REFERENCE * self.survey.references):
-            if not self.work:
-                return bytes([op.PROTO, self.protocol]) + self.out + b"."
-            node = self.work.pop()
-            kind = type(node)
-            if kind is StorageRef or kind is TensorRef:
-                node = self.survey.final(node)
+        for _ in repeat(None, 1 + _STEPS_PER_REFERENCE * self.survey.references // _STRIDE):
+            written = len(self.out)
+            for _ in repeat(None, _STRIDE):
+                if not self.work:
+                    return bytes([op.PROTO, self.protocol]) + self.out + b"."
+                node = self.work.pop()
                 kind = type(node)
-            slot = self.memo.get(id(node))
-            if slot is not None:
-                self.write_get(slot)
-            elif kind in self.writers:
-                self.writers[kind](node)
-            else:
-                raise TypeError(f"a {kind.__name__} is no node")
+                if kind is StorageRef or kind is TensorRef:
+                    node = self.survey.final(node)
+                    kind = type(node)
+                slot = self.memo.get(id(node))
+                if slot is not None:
+                    self.write_get(slot)
+                elif kind in self.writers:
+                    self.writers[kind](node)
+                else:
+                    raise TypeError(f"a {kind.__name__} is no node")
+            work.spend(4 * _STRIDE + (len(self.out) - written) // _BYTES_PER_STEP)
         raise HostileCheckpoint("its values contain each other in more ways than can be written", rule="cycles")
 
     # What each kind of node is written as. Parts are put on the work list, last first.

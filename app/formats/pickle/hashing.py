@@ -5,11 +5,9 @@ Nothing is hashed here; what is looked at is which kinds of nodes Python refuses
 
 from collections.abc import Sequence
 
+from ...values.work import Work
 from .broken import Broken
 from .nodes import Call, Dict, Global, Node, Set
-
-MIN_LOOKS = 1_000_000
-"""Keys, and parts of keys, that may be looked at in the smallest pickle; in a larger one, two for each of its bytes."""
 
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 _MAPPINGS = frozenset({"collections.OrderedDict", "collections.Counter", "collections.defaultdict", "builtins.dict"})
@@ -23,14 +21,14 @@ HASHING = _MAPPINGS | _SETS
 
 
 class Hashing:
-    """Looks at all that one pickle of ``size`` bytes has hashed."""
+    """Looks at all that one pickle has hashed: a step for each key, and for each part of one."""
 
-    def __init__(self, size: int) -> None:
-        self._left = max(MIN_LOOKS, 2 * size)
+    def __init__(self, work: Work) -> None:
+        self._work = work
 
     def check(self, items: Sequence[Node], of: str) -> None:
         """Raise Broken unless Python hashes each of ``items``, which are keys or items ``of`` something."""
-        self._left -= len(items)
+        self._work.spend(len(items))
         for item in items:
             if type(item) not in _PLAIN:
                 self._look(item, of)
@@ -57,10 +55,8 @@ class Hashing:
         waiting = [item]
         while waiting:
             node = waiting.pop()
-            self._left -= 1
-            if self._left < 0:
-                raise Broken("paths", "tuples in its keys share each other until no hash would end")
             if type(node) is tuple:
+                self._work.spend(len(node))
                 waiting += node
             elif (kind := _unhashable(node)) is not None:
                 inside = "" if node is item else " in a tuple"
@@ -71,10 +67,10 @@ class Hashing:
                 )
 
 
-def is_hashable(node: Node) -> bool:
+def is_hashable(node: Node, work: Work) -> bool:
     """Whether Python hashes a node, as far as anyone can tell who does not build it."""
     try:
-        Hashing(0).check((node,), "")
+        Hashing(work).check((node,), "")
     except Broken:
         return False
     return True

@@ -26,8 +26,14 @@ read_f64 = Struct(">d").unpack_from
 _LENGTHS = {1: Struct("<B").unpack_from, 4: read_u32, 8: read_u64}
 
 
-_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
-_FLOAT = re.compile(rb"-?(?:[0-9]+\.?[0-9]*(?:e[-+]?[0-9]+)?|inf|nan)")
+MAX_DIGITS = 4_300
+"""Characters of a number in decimal: as many digits as Python reads. What ``repr`` writes of a float takes 24."""
+
+MAX_INTEGER = 4_096
+"""Bytes of an integer. torch's restricted unpickler reads 255."""
+
+_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*+)")
+_FLOAT = re.compile(rb"-?(?:[0-9]++(?:\.[0-9]*+)?(?:e[-+]?[0-9]++)?|inf|nan)")
 """As every Python has written them. Its unpicklers do not agree on what else is a number: 010, 0x10, 1_000."""
 
 
@@ -95,14 +101,22 @@ def _bytearray(data: bytes, pos: int) -> tuple[bytearray, int]:
 def _long(width: int) -> Reader:
     def read(data: bytes, pos: int) -> tuple[int, int]:
         raw, pos = counted(data, pos, width)
+        if len(raw) > MAX_INTEGER:
+            raise ValueError(f"an integer of {len(raw):,} bytes; at most {MAX_INTEGER:,} are read")
         return int.from_bytes(raw, "little", signed=True), pos
 
     return read
 
 
-def decimal(raw: bytes) -> int:
-    if not _INTEGER.fullmatch(raw):
+def _check_number(raw: bytes, form: re.Pattern[bytes]) -> None:
+    if len(raw) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(raw):,} characters; at most {MAX_DIGITS:,} are read")
+    if not form.fullmatch(raw):
         raise ValueError("a number that is no plain decimal")
+
+
+def decimal(raw: bytes) -> int:
+    _check_number(raw, _INTEGER)
     return int(raw)
 
 
@@ -120,8 +134,7 @@ def _decimal_long(data: bytes, pos: int) -> tuple[int, int]:
 
 def _decimal_float(data: bytes, pos: int) -> tuple[float, int]:
     raw, pos = line(data, pos)
-    if not _FLOAT.fullmatch(raw):
-        raise ValueError("a number that is no plain decimal")
+    _check_number(raw, _FLOAT)
     return float(raw), pos
 
 

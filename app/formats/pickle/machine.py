@@ -13,6 +13,7 @@ from struct import error as struct_error
 from typing import Protocol
 
 from ...errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint
+from ...values.work import Work
 from . import opcodes as op
 from .broken import Broken
 from .calls import GATHERERS, OPERATIONS, called, paired, pairs_of
@@ -20,7 +21,7 @@ from .hashing import HASHING, Hashing
 from .limits import LIMITS, Limits
 from .literals import READERS, beyond_the_end, decimal, line, read_i32, read_u16, read_u32, read_u64
 from .memo import Memo
-from .names import python3_name
+from .names import is_unicode, python3_name
 from .nesting import check_nesting
 from .nodes import Dict, Global, Node, Persistent, Set
 
@@ -31,8 +32,8 @@ LOOK_BACK = 8
 MAX_NAME_LENGTH = 4096
 """Characters in a module's or a function's name."""
 
-_STRIDE = 50_000
-"""Opcodes between two looks at how much the stack holds."""
+_STRIDE = 10_000
+"""Opcodes between two looks at how much the stack holds, and how much work is left."""
 
 _MARKS_PER_LEVEL = 10
 
@@ -67,7 +68,12 @@ class InertHooks:
 
 
 def parse(
-    data: bytes | memoryview, hooks: Hooks | None = None, *, record: str = "data.pkl", limits: Limits = LIMITS
+    data: bytes | memoryview,
+    hooks: Hooks | None = None,
+    *,
+    record: str = "data.pkl",
+    limits: Limits = LIMITS,
+    work: Work | None = None,
 ) -> Node:
     """The root node of ``data``, which is exactly one pickle. ``record`` is what errors call it.
 
@@ -76,7 +82,7 @@ def parse(
     if len(data) > limits.nbytes:
         detail = f"the pickle has {len(data)} bytes; at most {limits.nbytes} are read"
         raise HostileCheckpoint(detail, rule="pickle-size", where=record)
-    root, end = parse_first(data, hooks, record=record, limits=limits)
+    root, end = parse_first(data, hooks, record=record, limits=limits, work=work)
     if end != len(data):
         detail = f"the pickle is damaged or forged: {len(data) - end} bytes follow its end"
         raise HostileCheckpoint(detail, rule="trailing-bytes", where=f"{record}, byte {end}")
@@ -84,25 +90,33 @@ def parse(
 
 
 def parse_first(
-    data: bytes | memoryview, hooks: Hooks | None = None, *, record: str = "data.pkl", limits: Limits = LIMITS
+    data: bytes | memoryview,
+    hooks: Hooks | None = None,
+    *,
+    record: str = "data.pkl",
+    limits: Limits = LIMITS,
+    work: Work | None = None,
 ) -> tuple[Node, int]:
     """The root node of the pickle that ``data`` starts with, and where that pickle ends. Raises as ``parse`` does."""
-    root, end = _Machine(bytes(data), hooks or InertHooks(), record, limits).run()
-    check_nesting(root, limits.nesting, record)
+    work = work or Work()
+    work.allow(len(data))
+    root, end = _Machine(bytes(data), hooks or InertHooks(), record, limits, work).run()
+    check_nesting(root, limits.nesting, record, work)
     return root, end
 
 
 class _Machine:
-    def __init__(self, data: bytes, hooks: Hooks, record: str, limits: Limits) -> None:
+    def __init__(self, data: bytes, hooks: Hooks, record: str, limits: Limits, work: Work) -> None:
         self.data = data
         self.hooks = hooks
         self.record = record
         self.limits = limits
+        self.work = work
         self.protocol = 0
         self.memo = Memo(limits.memo_slots)
         self.globals: dict[tuple[str, str], Global] = {}
         self.builders: dict[Global, Builder] = {}
-        self.hashing = Hashing(len(data))
+        self.hashing = Hashing(work)
 
     def run(self) -> tuple[Node, int]:
         """Run to STOP; what it leaves, and the position behind it.
@@ -118,6 +132,7 @@ class _Machine:
         try:
             for _ in repeat(None, self.limits.opcodes // stride):
                 self._check_stack(stack, outer)
+                self.work.spend(stride)
                 for _ in repeat(None, stride):
                     code = data[pos]
                     pos += 1
@@ -336,7 +351,7 @@ def _result(stack: list[Node], outer: list[list[Node]]) -> Node:
 
 
 def _is_line(text: str) -> bool:
-    return len(text) <= MAX_NAME_LENGTH and "\n" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
+    return len(text) <= MAX_NAME_LENGTH and "\n" not in text and is_unicode(text)
 
 
 def _last_text(stack: list[Node], outer: list[list[Node]]) -> str | None:

@@ -1,4 +1,4 @@
-"""Names that Python 2 wrote, in Python 3's words: the renames that unpickling applies to protocols below 3."""
+"""Names in a pickle: which text can be one, and the renames that unpickling applies to protocols below 3."""
 
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 
@@ -6,3 +6,12 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 def python3_name(module: str, name: str) -> tuple[str, str]:
     """What Python 3 calls ``module.name``; a name that it does not rename comes back as it is."""
     return NAME_MAPPING.get((module, name)) or (IMPORT_MAPPING.get(module, module), name)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text is free of half characters (lone surrogates), which a pickle may hold and no encoding has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

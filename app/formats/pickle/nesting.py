@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from ...errors import HostileCheckpoint
+from ...values.work import Work
 from .nodes import Call, Dict, Global, Node, Persistent, Set, TensorRef
 
 
-def check_nesting(root: Node, limit: int, record: str) -> None:
+def check_nesting(root: Node, limit: int, record: str, work: Work) -> None:
     """Raise HostileCheckpoint if ``root`` holds containers more than ``limit`` deep. Never recurses itself."""
     heights: dict[int, int] = {}  # 0 while what lies inside is being measured: a way back there is a cycle
     stack: list[tuple[Node, list[Node] | None]] = [(root, None)]
@@ -16,7 +17,9 @@ def check_nesting(root: Node, limit: int, record: str) -> None:
         if inside is None:
             if id(node) in heights:
                 continue
-            inside = [part for part in parts(node) if _may_hold_containers(part)]
+            directly = parts(node)
+            work.spend(4 + 2 * len(directly))
+            inside = [part for part in directly if _may_hold_containers(part)]
             heights[id(node)] = 0
             depth += 1
             stack.append((node, inside))

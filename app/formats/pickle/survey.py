@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ...values.work import Work
 from .nesting import parts
 from .nodes import Global, Node, StorageRef, TensorRef
 
@@ -19,8 +20,9 @@ class Survey:
     All nodes live as long as their root, so an id is one node's.
     """
 
-    def __init__(self, root: Node, replace: Replace) -> None:
+    def __init__(self, root: Node, replace: Replace, work: Work) -> None:
         self.references = 1
+        self._work = work
         self._replace = replace
         self._uses: dict[int, int] = {}
         self._final: dict[int, Node] = {}
@@ -62,6 +64,7 @@ class Survey:
             if not seen and kind is not str:
                 inside = parts(node)
                 self.references += len(inside)
+                self._work.spend(4 + 2 * len(inside))
                 stack += [part for part in reversed(inside) if type(part) not in _NEVER_SHARED]
                 if kind is TensorRef:
                     storage = id(self.storage_of(node))

@@ -9,6 +9,7 @@ from struct import Struct
 from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
 from ...values.span import Span
+from ...values.work import Work
 from ..document import Document
 from ..pickle.nodes import Call, Dict, Global, Node, StorageRef, TensorRef
 from ..tensor_arguments import check_extent
@@ -31,13 +32,13 @@ def header_length(data: ByteSource) -> int | None:
     return length if length <= MAX_HEADER else None
 
 
-def read(data: ByteSource) -> Document:
+def read(data: ByteSource, work: Work) -> Document:
     """Read a checkpoint. Raises NotACheckpoint or HostileCheckpoint."""
     length = header_length(data) or 0
     skeleton = Span(_LENGTH.size, _LENGTH.size + length)
     if skeleton.end > len(data):
         raise NotACheckpoint("the file is cut off: it ends within its header", rule="truncated", where="header")
-    header = parse_header(bytes(data[skeleton.start : skeleton.end]))
+    header = _header(bytes(data[skeleton.start : skeleton.end]), work)
     size = skeleton.end + header.data_size
     if size > len(data):
         raise NotACheckpoint("the file is cut off: it ends within its tensors", rule="truncated", where="tensors")
@@ -62,9 +63,15 @@ def read(data: ByteSource) -> Document:
     )
 
 
-def tree_of(skeleton: bytes) -> Node:
+def tree_of(skeleton: bytes, work: Work) -> Node:
     """What a header describes, as nodes."""
-    return _tree(parse_header(skeleton))[0]
+    return _tree(_header(skeleton, work))[0]
+
+
+def _header(text: bytes, work: Work) -> Header:
+    work.allow(len(text))
+    work.spend(len(text))
+    return parse_header(text)
 
 
 def _tree(header: Header) -> tuple[Dict, dict[str, StorageRef]]:

@@ -4,6 +4,7 @@ Reference: ``_legacy_load`` and ``_legacy_save`` in torch/serialization.py.
 """
 
 from ...errors import HostileCheckpoint
+from ...values.work import Work
 from ..pickle.machine import InertHooks
 from ..pickle.nodes import Global, Node, StorageRef, StorageView
 from ..torch_tensors import TorchHooks
@@ -24,8 +25,8 @@ class PlainHooks(InertHooks):
 class LegacyHooks(TorchHooks):
     """``views`` are by their own keys the parts of storages that the pickle names."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, work: Work | None = None) -> None:
+        super().__init__(work)
         self.views: dict[str, StorageView] = {}
 
     def persistent(self, pid: Node) -> Node:

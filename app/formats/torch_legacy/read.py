@@ -15,6 +15,7 @@ from typing import TypeVar
 from ...errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint
 from ...values.source import ByteSource
 from ...values.span import Span
+from ...values.work import Work
 from ..document import Document
 from ..pickle.limits import LIMITS, Limits
 from ..pickle.machine import Hooks, parse, parse_first
@@ -35,6 +36,7 @@ GROWTH = 4
 """How much longer each piece is than the one before: in all, a pickle is read and parsed at most 1.34 times."""
 
 HEAD_LIMITS = Limits(nbytes=FIRST_PIECE, opcodes=1_000, memo_slots=1_000, stack=1_000, nesting=10)
+HEAD_STEPS = 100_000
 """For the three pickles before the object, of which torch writes 250 bytes."""
 
 _COUNT = Struct("<q")
@@ -47,13 +49,13 @@ def is_legacy(data: ByteSource) -> bool:
     return _MAGIC_AS_BYTES in start or start.startswith(_MAGIC_AS_TEXT)
 
 
-def read(data: ByteSource) -> Document:
+def read(data: ByteSource, work: Work) -> Document:
     """Read a checkpoint. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
     start = _read_head(data)
-    root, hooks, end = _parse_at(data, start, LegacyHooks, "object", LIMITS)
+    root, hooks, end = _parse_at(data, start, lambda: LegacyHooks(work), "object", LIMITS, work)
     if hooks.views:
         _check_views(root, hooks)
-    keys, _, storages_at = _parse_at(data, end, PlainHooks, "storage keys", LIMITS)
+    keys, _, storages_at = _parse_at(data, end, PlainHooks, "storage keys", LIMITS, work)
     _check_keys(keys, hooks)
     return Document(
         root=root,
@@ -67,16 +69,21 @@ def read(data: ByteSource) -> Document:
     )
 
 
-def tree_of(skeleton: bytes) -> Node:
+def tree_of(skeleton: bytes, work: Work) -> Node:
     """The object's pickle, by itself, as nodes."""
-    return parse(skeleton, LegacyHooks(), record="object")
+    return parse(skeleton, LegacyHooks(work), record="object", work=work)
 
 
 AnyHooks = TypeVar("AnyHooks", bound=Hooks)
 
 
 def _parse_at(
-    data: ByteSource, start: int, make_hooks: Callable[[], AnyHooks], record: str, limits: Limits
+    data: ByteSource,
+    start: int,
+    make_hooks: Callable[[], AnyHooks],
+    record: str,
+    limits: Limits,
+    work: Work,
 ) -> tuple[Node, AnyHooks, int]:
     """The pickle at ``start``: its root, what the hooks know of it, and where it ends."""
     size = FIRST_PIECE
@@ -84,7 +91,7 @@ def _parse_at(
         piece = data[start : min(start + min(size, limits.nbytes), len(data))]
         hooks = make_hooks()
         try:
-            root, length = parse_first(piece, hooks, record=record, limits=limits)
+            root, length = parse_first(piece, hooks, record=record, limits=limits, work=work)
         except RefusedCheckpoint as error:
             if error.rule not in _CUT_OFF or start + len(piece) == len(data):
                 raise
@@ -98,13 +105,14 @@ def _parse_at(
 
 def _read_head(data: ByteSource) -> int:
     """Check the three pickles before the object; where that starts."""
-    magic, _, end = _parse_at(data, 0, PlainHooks, "magic number", HEAD_LIMITS)
+    work = Work(HEAD_STEPS, per_byte=0)
+    magic, _, end = _parse_at(data, 0, PlainHooks, "magic number", HEAD_LIMITS, work)
     if type(magic) is not int or magic != MAGIC:
         raise NotACheckpoint("the file does not start with torch's magic number", rule="magic", where="byte 0")
-    version, _, end = _parse_at(data, end, PlainHooks, "version", HEAD_LIMITS)
+    version, _, end = _parse_at(data, end, PlainHooks, "version", HEAD_LIMITS, work)
     if type(version) is not int or version != VERSION:
         raise NotACheckpoint(f"the file's format version is not {VERSION}", rule="version", where="version")
-    facts, _, end = _parse_at(data, end, PlainHooks, "sys_info", HEAD_LIMITS)
+    facts, _, end = _parse_at(data, end, PlainHooks, "sys_info", HEAD_LIMITS, work)
     if type(facts) is not Dict:
         raise _refused("sys-info", "the facts about the machine that wrote it are no dict", "sys_info")
     return end

@@ -13,6 +13,9 @@ from ...errors import HostileCheckpoint
 ZIP64 = 0x0001
 _FORBIDDEN = {0x0017: "encrypts it", 0x6375: "comments on it", 0x7075: "renames it", 0x9901: "encrypts it"}
 
+MAX_FIELDS = 16
+"""Of one header. torch writes one or two; a header has room for 16,000 empty ones."""
+
 _HEAD = Struct("<HH")
 _U64 = Struct("<Q")
 _U32_MAX = 0xFFFFFFFF
@@ -34,6 +37,8 @@ def read_extra(extra: bytes, refused: Refused) -> bytes | None:
             raise refused("zip-extra", "has an extra field that is cut off")
         if tag in _FORBIDDEN:
             raise refused("zip-extra", f"has an extra field that {_FORBIDDEN[tag]}")
+        if len(fields) == MAX_FIELDS:
+            raise refused("zip-extra", f"has more than {MAX_FIELDS} extra fields")
         if tag in fields:
             raise refused("zip-extra", f"has the extra field {tag:#06x} twice")
         fields[tag] = extra[pos - length : pos]

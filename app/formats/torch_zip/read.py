@@ -5,6 +5,7 @@ from typing import Literal
 
 from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
+from ...values.work import Work
 from ..document import Document
 from ..pickle.limits import LIMITS
 from ..pickle.machine import parse
@@ -19,7 +20,7 @@ MAX_WORD = 16
 """Bytes of the records that hold a version or a byte order."""
 
 
-def read(data: ByteSource, archive: Archive) -> Document:
+def read(data: ByteSource, archive: Archive, work: Work) -> Document:
     """Read a checkpoint. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
     _check_version(data, archive)
     skeleton = archive.records["data.pkl"]
@@ -28,8 +29,8 @@ def read(data: ByteSource, archive: Archive) -> Document:
         raise HostileCheckpoint(detail, rule="pickle-size", where="data.pkl")
     pickle = data[skeleton.start : skeleton.end]
     _check_crc32(pickle, skeleton, "data.pkl")
-    hooks = TorchHooks()
-    root = parse(pickle, hooks)
+    hooks = TorchHooks(work)
+    root = parse(pickle, hooks, work=work)
     found = {key: _record_of(storage, archive) for key, storage in hooks.storages.items()}
     return Document(
         root=root,
@@ -43,9 +44,9 @@ def read(data: ByteSource, archive: Archive) -> Document:
     )
 
 
-def tree_of(skeleton: bytes) -> Node:
+def tree_of(skeleton: bytes, work: Work) -> Node:
     """The pickle by itself, as nodes."""
-    return parse(skeleton, TorchHooks())
+    return parse(skeleton, TorchHooks(work), work=work)
 
 
 def _check_version(data: ByteSource, archive: Archive) -> None:

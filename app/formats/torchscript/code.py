@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ...errors import HostileCheckpoint
 from ...values.source import ByteSource
+from ...values.work import Work
 from ..torch_zip.archive import Archive, Record
 
 MAX_CODE = 16 * 1024 * 1024
@@ -33,12 +34,15 @@ class ModuleClass:
     buffers: frozenset[str] | None
 
 
-def module_classes(data: ByteSource, archive: Archive) -> Mapping[str, ModuleClass]:
+def code_size(archive: Archive) -> int:
+    """Bytes of a program's text, inflated."""
+    return sum(map(_size, _texts(archive).values()))
+
+
+def module_classes(data: ByteSource, archive: Archive, work: Work) -> Mapping[str, ModuleClass]:
     """The classes of modules by their full names. Raises HostileCheckpoint for text that is damaged or too long."""
-    texts = {
-        name: record for name, record in archive.records.items() if name.startswith(_CODE) and name.endswith(_PYTHON)
-    }
-    size = sum(_size(record) for record in texts.values())
+    texts, size = _texts(archive), code_size(archive)
+    work.spend(size // 16)
     if size > MAX_CODE:
         raise _refused("code-size", f"its code has {size} bytes; at most {MAX_CODE} are read", "code")
     classes: dict[str, ModuleClass] = {}
@@ -47,12 +51,19 @@ def module_classes(data: ByteSource, archive: Archive) -> Mapping[str, ModuleCla
         for match in _CLASS.finditer(_text(data, record, name)):
             class_name, parameters, buffers = match.groups()
             full_name = f"{module}.{class_name}"
+            work.spend((len(parameters) + len(buffers or "")) // 2)  # a name takes five characters or more
             if full_name in classes:
                 raise _refused("torchscript-names", f"its code has the class {full_name[:200]!r} twice", name)
             classes[full_name] = ModuleClass(
                 frozenset(_NAME.findall(parameters)), None if buffers is None else frozenset(_NAME.findall(buffers))
             )
     return classes
+
+
+def _texts(archive: Archive) -> Mapping[str, Record]:
+    return {
+        name: record for name, record in archive.records.items() if name.startswith(_CODE) and name.endswith(_PYTHON)
+    }
 
 
 def _size(record: Record) -> int:

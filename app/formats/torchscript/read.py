@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from ...errors import HostileCheckpoint
 from ...values.source import ByteSource
+from ...values.work import Work
 from ..document import Document
 from ..modules import MAX_KEY_LENGTH, detached
 from ..pickle.machine import parse
 from ..pickle.nodes import Call, Dict, Node
 from ..torch_tensors import TorchHooks, is_tensor
 from ..torch_zip.archive import Archive
-from ..tree import Budget, attributes_of, name_of
+from ..tree import attribute_count, attributes_of, name_of
 from .code import ModuleClass, module_classes
 
 FORMAT = "torchscript"
@@ -30,18 +31,17 @@ Keep = Callable[[str | None, str], int | None]
 """Of a class's name and an attribute's: the place among its tensors (parameters 0, buffers 1), None for neither."""
 
 
-def read(document: Document, data: ByteSource, archive: Archive) -> Document:
+def read(document: Document, data: ByteSource, archive: Archive, work: Work) -> Document:
     """``document`` is what the archive is as any other of torch's zip files. Raises HostileCheckpoint."""
-    keep = _told_by(module_classes(data, archive))
-    budget = Budget(document.skeleton.length)
-    pairs = {key: detached(value) for key, value in _walk(document.root, "", keep, budget, frozenset())}
+    keep = _told_by(module_classes(data, archive, work))
+    pairs = {key: detached(value) for key, value in _walk(document.root, "", keep, work, frozenset())}
     return replace(document, format=FORMAT, root=Dict(list(pairs.items())), keys=tuple(pairs))
 
 
-def tree_of(skeleton: bytes, keys: Iterable[str], max_steps: int) -> Node:
+def tree_of(skeleton: bytes, keys: Iterable[str], work: Work) -> Node:
     """The state_dict of ``keys``, found again in the pickle by itself."""
-    root = parse(skeleton, TorchHooks())
-    found = dict(_walk(root, "", lambda _, __: 0, Budget(max_steps), frozenset()))
+    root = parse(skeleton, TorchHooks(work), work=work)
+    found = dict(_walk(root, "", lambda _, __: 0, work, frozenset()))
     return Dict([(key, detached(found[key])) for key in keys])
 
 
@@ -57,12 +57,12 @@ def _told_by(classes: Mapping[str, ModuleClass]) -> Keep:
     return keep
 
 
-def _walk(module: Node, prefix: str, keep: Keep, budget: Budget, above: frozenset[int]) -> Iterator[tuple[str, Node]]:
+def _walk(module: Node, prefix: str, keep: Keep, work: Work, above: frozenset[int]) -> Iterator[tuple[str, Node]]:
     """The tensors that are kept, by their keys: a module's parameters, its buffers, then those of its submodules."""
     name = name_of(module)
     if name is None or not name.startswith(_PROGRAM) or id(module) in above:
         return
-    budget.visit(module, len(above))
+    work.spend(4 + 4 * attribute_count(module))
     if len(prefix) > MAX_KEY_LENGTH:
         raise HostileCheckpoint(f"a key of more than {MAX_KEY_LENGTH:,} characters", rule="key-length")
     tensors: tuple[list[tuple[str, Node]], ...] = ([], [])
@@ -73,6 +73,7 @@ def _walk(module: Node, prefix: str, keep: Keep, budget: Budget, above: frozense
         if is_tensor(value):
             place = keep(name, key)
             if place is not None:
+                work.spend(4 + len(above) + (len(prefix) + len(key)) // 8)
                 tensors[place].append((prefix + key, value))
         elif type(value) is Call:
             submodules.append((key, value))
@@ -80,7 +81,7 @@ def _walk(module: Node, prefix: str, keep: Keep, budget: Budget, above: frozense
         yield from kind
     above |= {id(module)}
     for key, value in submodules:
-        yield from _walk(value, f"{prefix}{key}.", keep, budget, above)
+        yield from _walk(value, f"{prefix}{key}.", keep, work, above)
 
 
 def _check_names(names: Sequence[Node]) -> None:

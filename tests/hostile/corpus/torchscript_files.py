@@ -134,4 +134,4 @@ def modules() -> Files:
     for level in range(12):
         names = b"".join(text(f"m{n}") + b"h" + bytes([level]) + b"s" for n in range(8))
         laughs += b"c__torch__\nNet\n)\x81}" + names + b"b" + b"q" + bytes([level + 1]) + b"0"
-    yield refused("modules that share modules", program(b"\x80\x02" + laughs + b"h\x0c."), "paths")
+    yield refused("modules that share modules", program(b"\x80\x02" + laughs + b"h\x0c."), "too-much-work")
