@@ -100,7 +100,7 @@ def plan_original(manifest: Manifest) -> Plan:
 
 def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None = None) -> Plan:
     """Lay out what is wanted. Raises SelectionError, and HostileCheckpoint where that takes too much work."""
-    work = work or Work()
+    work = work or Work.for_plan()
     root = tree_of(manifest, skeleton, work)
     storages = {storage.key: storage for storage in manifest.storages}
     if wanted.query is None:
