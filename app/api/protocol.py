@@ -7,42 +7,30 @@ and ends the connection. Fields after a chunked body are dropped: uvicorn would 
 A connection is looked at once a tick. For a chunk, nothing is scheduled and next to nothing done.
 """
 
-import fcntl
-import os
-import re
-import socket
-import struct
-import termios
 from asyncio import BaseTransport, CancelledError, TimerHandle, Transport
-from contextlib import suppress
 from typing import Any, NoReturn, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ..errors import IncompleteUpload
 from .body_reader import BodyReader
-from .limits import Limits, Pace, PatientFlow, note_why_cut
-from .problems import KINDS, Problem, of_status
+from .head import MAX_HEAD_BYTES, MAX_HEADERS, BadHead, judged
+from .limits import Limits, PatientFlow, note_why_cut
+from .problems import Problem, of_status
+from .refusals import ENDED_EARLY, SHUTTING_DOWN, last_answer, too_large, too_many_connections
+from .transfers import Transfers
 
-MAX_HEAD_BYTES = 64 * 1024
-MAX_HEADERS = 100
 MAX_PIPELINED = 16
 """Requests that wait behind the one that is being answered."""
 
 LINGER_SECONDS = 2.0
-"""How long a connection that ended with a problem is still listened to: closed on unread bytes, it would be reset, and
-the problem might be lost with it.
+"""How long a connection that ended with a problem is listened to: closed on unread bytes, it would be reset, and the
+problem might be lost.
 """
 
 HALF_CLOSED_SECONDS = 2.0
-"""How long a request without a body is worked on for a client that has closed its own direction. It may have gone:
-that looks the same until something is sent to it, and it must not hold a thread meanwhile.
-"""
-
-_VERSIONS = frozenset({"1.0", "1.1"})
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+"""How long a request without a body is worked on for a client that sends no more: it may have gone, too."""
 
 
 class _Stop(Exception):
@@ -58,7 +46,9 @@ class LimitedProtocol(HttpToolsProtocol):
         transport = cast("Transport", transport)
         super().connection_made(transport)
         now = self.loop.time()
-        self.flow: FlowControl = PatientFlow(transport, self.loop.time)
+        flow = PatientFlow(transport, self.loop.time)
+        self.flow: FlowControl = flow
+        self._transfers = Transfers(self.limits, transport, flow, now)
         self.url = b""
         self._running: RequestResponseCycle | None = None  # the newest is ``cycle``
         self._head_since: float | None = now  # None: between requests, or in a body
@@ -67,23 +57,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self._overhead = 0  # bytes since the last that were of a body
         self._has_body = False  # the newest request
         self.body_left = 0  # bytes of the newest body that the parser has not seen, where its length is known
-        self.heard = now
-        self._received = 0  # bytes since the pace of the body was looked at
-        self._paced: RequestResponseCycle | None = None  # whose body ``_body_pace`` is about
-        self._body_pace = self._send_pace = Pace(self.limits.least_rate, 0)
-        self._untaken = 0  # bytes of the answer that the client had not taken when that was looked at
         self._looked = now
         self._eof = False  # the client sends nothing more
-        self._progress: object = None  # of the answer: it moved since it was another one
-        self._moved = now
         self._deaf = False  # nothing more is taken from it
         self._ends_at: float | None = None
         self._problem: Problem | None = None
         self._watch: TimerHandle = self.loop.call_later(self.limits.tick, self._look)
         if self.limits.connections is not None and len(self.connections) > self.limits.connections:
-            detail = f"there are {self.limits.connections:,} connections already; come back in a while"
-            title, headers = "Too many connections at once", {"Retry-After": "5"}
-            self._end(Problem(503, title, detail, code="too-many-connections", headers=headers))
+            self._end(too_many_connections(self.limits.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch.cancel()
@@ -96,21 +77,22 @@ class LimitedProtocol(HttpToolsProtocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        self.hear(len(data))
+        now = self.hear(len(data))
         if self._deaf:
             return
         if self._head_since is None and not self._in_body:
-            self._head_since = self.heard
+            self._head_since = now
         self._overhead += len(data)
         self._unset_keepalive_if_required()
         self._feed(data)
         if self._overhead > MAX_HEAD_BYTES and not self._deaf:
-            self._refuse(self._too_large() if self._head_since is not None else None)
+            self._refuse(too_large(self.url) if self._head_since is not None else None)
 
-    def hear(self, count: int) -> None:
-        """Note that bytes came."""
-        self.heard = self.loop.time()
-        self._received += count
+    def hear(self, count: int) -> float:
+        """Note that bytes came; the time."""
+        now = self.loop.time()
+        self._transfers.hear(count, now)
+        return now
 
     def _feed(self, data: bytes) -> None:
         while data:
@@ -138,8 +120,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._ends_at is not None or self._running is None or self._running.response_complete:
             return False
         if self._in_body:
-            detail = "The connection ended before the body did."
-            self._refuse(Problem(400, KINDS[IncompleteUpload].title, detail, "incomplete-upload"))
+            self._refuse(ENDED_EARLY)
         elif not self._has_body and not self._running.response_started:
             self.loop.call_later(HALF_CLOSED_SECONDS, self._give_up, self._running)
         self._deaf = True
@@ -162,48 +143,27 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._head_size += len(name) + len(value)
         if len(self.headers) >= MAX_HEADERS:
-            self._stop(self._too_large())
+            self._stop(too_large(self.url))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._head_size + len(self.url) > MAX_HEAD_BYTES:
-            self._stop(self._too_large())
+            self._stop(too_large(self.url))
         if len(self.pipeline) >= MAX_PIPELINED:
             self._stop(of_status(400, f"More than {MAX_PIPELINED} requests came ahead of their answers."))
         version = self.parser.get_http_version()
-        if version not in _VERSIONS:
-            self._stop(of_status(400, f"HTTP/1.1 is spoken here, and HTTP/1.0; not HTTP/{version}."))
-        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and codings != [b"chunked"]:
-            self._stop(of_status(400, "A body may have the transfer coding chunked, and no other."))
-        self.body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
-        has_body = bool(codings or self.body_left)
-        if has_body and self.parser.should_upgrade():
-            # The parser looks for another protocol where the body is.
-            self._stop(of_status(400, "A request with a body cannot ask for an Upgrade: only HTTP/1.1 is spoken here."))
-        if not has_body or version == "1.0":  # which has no 100 (Continue): RFC 9110, 10.1.1
+        try:
+            head = judged(version, self.url, self.headers, upgrade=self.parser.should_upgrade())
+        except BadHead as error:
+            self._stop(of_status(400, str(error)))
+        self.url, self.headers[:] = head.target, head.fields
+        self.body_left, self._has_body = head.length, head.has_body
+        if not head.has_body or version == "1.0":  # which has no 100 (Continue): RFC 9110, 10.1.1
             self.expect_100_continue = False
-        self._make_relative(version)
         self._head_since = None
         self._asked = False
         self._overhead = 0
-        self._has_body = has_body
         super().on_headers_complete()
-
-    def _make_relative(self, version: str) -> None:
-        """Turn an absolute target into a path, and its authority into the Host: it wins (RFC 9112, 3.2.2)."""
-        absolute = _ABSOLUTE.match(self.url)
-        if absolute is None:
-            if not self.url.startswith((b"/", b"*")):
-                self._stop(of_status(400, "The target of a request is a path, or an http URL."))
-            return
-        rest = self.url[absolute.end() :]
-        self.url = rest if rest.startswith(b"/") else b"/" + rest
-        places = [place for place, (name, _) in enumerate(self.headers) if name == b"host"]
-        if len(places) == 1:
-            self.headers[places[0]] = (b"host", absolute[1])
-        elif not places and version == "1.0":
-            self.headers.append((b"host", absolute[1]))
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
@@ -228,12 +188,6 @@ class LimitedProtocol(HttpToolsProtocol):
     @property
     def _in_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body
-
-    def _too_large(self) -> Problem:
-        if len(self.url) > MAX_HEAD_BYTES // 2:
-            return of_status(414, f"A request has at most {MAX_HEAD_BYTES:,} bytes before its body.")
-        limits = f"{MAX_HEAD_BYTES:,} bytes and {MAX_HEADERS} fields"
-        return of_status(431, f"A request has at most {limits} before its body.")
 
     # What is answered
 
@@ -291,10 +245,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        response = problem.response()
-        fields = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
-        self.transport.write(STATUS_LINE[response.status_code] + head + b"\r\n" + bytes(response.body))
+        self.transport.write(last_answer(problem, self.server_state.default_headers))
         if self._eof:  # nothing comes any more that could reset it
             self.transport.close()
             return
@@ -307,16 +258,15 @@ class LimitedProtocol(HttpToolsProtocol):
         that is still being sent. A request that came whole is still worked on.
         """
         running = self._running
-        if running is None or running.response_complete or running.response_started:
-            if self._ends_at is None:
-                (self.transport.abort if self.transport.get_write_buffer_size() else self.transport.close)()
-        elif running is self.cycle and running.more_body:
-            kind = KINDS["shutting-down"]
-            detail = "The server is shutting down, and nothing of the upload was stored. Send it again."
-            headers = {"Retry-After": str(kind.retry_after)}
-            note_why_cut(running.scope, "shutting-down", detail)
-            self._deaf = True
-            self._cut(Problem(kind.status, kind.title, detail, "shutting-down", headers=headers))
+        if running is None or running.response_started:
+            (self.transport.abort if self.transport.get_write_buffer_size() else self.transport.close)()
+        elif running is self.cycle and running.more_body and self._ends_at is None:
+            self._end_body(running, SHUTTING_DOWN)
+
+    def _end_body(self, running: RequestResponseCycle, problem: Problem) -> None:
+        note_why_cut(running.scope, problem.code, problem.detail)
+        self._deaf = True
+        self._cut(problem)
 
     # Who is too slow
 
@@ -324,8 +274,8 @@ class LimitedProtocol(HttpToolsProtocol):
         now = self.loop.time()
         seconds, self._looked = now - self._looked, now
         self._watch = self.loop.call_later(self.limits.tick, self._look)
-        if self._is_stuck(now, seconds):
-            self._reset()
+        if self._transfers.is_stuck(self._running, now, seconds):
+            self._transfers.reset()
         elif self._ends_at is not None and now > self._ends_at:
             self.transport.abort()
         elif self._deaf:
@@ -333,67 +283,14 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._running is None or self._running.response_complete:
             if self._head_since is not None and now - self._head_since > self.limits.head_seconds:
                 self._end_late_head()
-        elif (late := self._why_late(self._running, now, seconds)) is not None:
-            note_why_cut(self._running.scope, "request-timeout", late)
-            self._deaf = True
-            self._cut(of_status(408, late))
+        elif self._running is self.cycle and (late := self._transfers.why_late(self.cycle, now, seconds)):
+            self._end_body(self._running, of_status(408, late))
 
     def _end_late_head(self) -> None:
         if self._asked:
             self._end(of_status(408, f"The head of a request has to come within {self.limits.head_seconds:g} s."))
         else:
             self.transport.close()  # nothing was asked, so there is nothing to answer
-
-    def _why_late(self, cycle: RequestResponseCycle, now: float, seconds: float) -> str | None:
-        """Why a body that is wanted, and not held back by us, comes too slowly, if it does. ``seconds`` have passed
-        since this was looked at.
-        """
-        if cycle is not self.cycle or not cycle.more_body or cycle.waiting_for_100_continue or self.flow.read_paused:
-            return None
-        if now - max(self.heard, cast("PatientFlow", self.flow).wanted) > self.limits.body_seconds:
-            return f"No byte of the body came for {self.limits.body_seconds:g} s."
-        if cycle is not self._paced:
-            self._paced, self._body_pace = cycle, Pace(self.limits.least_rate, 2 * self.limits.body_seconds)
-        received, self._received = self._received, 0
-        if self._body_pace.keeps_up(received, seconds):
-            return None
-        return f"The body came at less than {self.limits.least_rate:,} bytes a second."
-
-    def _is_stuck(self, now: float, seconds: float) -> bool:
-        """Whether the client takes nothing of what is to be sent, not even its kernel does; or next to nothing."""
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent:
-            self._progress = None
-            return False
-        promised = 0 if self._running is None else self._running.expected_content_length
-        in_kernel = self._unacknowledged()
-        progress = (unsent, promised, in_kernel)
-        untaken = unsent + promised + in_kernel
-        if self._progress is None:
-            self._send_pace = Pace(self.limits.least_rate, 2 * self.limits.send_seconds)
-            self._untaken = untaken
-        taken, self._untaken = max(0, self._untaken - untaken), untaken
-        if progress != self._progress:
-            self._progress, self._moved = progress, now
-        keeps_up = self._send_pace.keeps_up(taken, seconds)
-        return now - self._moved > self.limits.send_seconds or not keeps_up
-
-    def _reset(self) -> None:
-        """End it, and drop what the kernel still holds of the answer: for a client that takes nothing it would keep
-        that for a quarter of an hour, long after our own end is closed.
-        """
-        with suppress(OSError), socket.socket(fileno=os.dup(self._fileno())) as same:
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
-    def _unacknowledged(self) -> int:
-        """Bytes in the kernel that the client's has not taken (SIOCOUTQ), which has the number of TIOCOUTQ."""
-        with suppress(OSError):
-            return int(struct.unpack("i", fcntl.ioctl(self._fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
-        return 0
-
-    def _fileno(self) -> int:
-        return int(self.transport.get_extra_info("socket").fileno())
 
 
 def protocol(given: Limits) -> type[LimitedProtocol]:
