@@ -87,7 +87,7 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
             if kept:
                 kept_pairs.append((new, value if caster is None else caster.cast(new, value)))
     picked.pairs = kept_pairs
-    modules = [] if is_module(state_dict) else pairs_of(keeper.metadata_of(state_dict)) or []
+    modules = [] if is_module(state_dict, work) else pairs_of(keeper.metadata_of(state_dict)) or []
     names = [module for module, _ in modules]
     if modules and all(type(name) is str for name in names):
         metadata = Call(Global("collections", "OrderedDict"), ())

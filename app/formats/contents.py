@@ -8,9 +8,9 @@ from ..values.manifest import Component, ComponentKind, Path, Storage, Tensor
 from ..values.work import Work
 from .modules import MAX_KEY_LENGTH, has_keys, is_module, state_dict_pairs
 from .param_groups import param_groups_json
-from .pickle.nodes import Call, Node
+from .pickle.nodes import Node
 from .torch_tensors import is_tensor, quantized_of, tensor_of
-from .tree import attribute_count, pairs_of, walk
+from .tree import pairs_of, size_of, walk
 
 
 def component_kind(node: Node, work: Work) -> ComponentKind | None:
@@ -19,14 +19,12 @@ def component_kind(node: Node, work: Work) -> ComponentKind | None:
     A state_dict is a mapping with str keys whose values are all tensors, ``*_extra_state`` aside, at least one of
     them; or a whole module, which stands for its own.
     """
-    if type(node) is Call:
-        work.spend(attribute_count(node))
-    if is_module(node):
+    work.spend(size_of(node))
+    if is_module(node, work):
         return "state_dict" if has_keys(node, work) else None
     pairs = pairs_of(node)
     if not pairs:
         return None
-    work.spend(2 * len(pairs))
     keys = [key for key, _ in pairs]
     if "state" in keys and "param_groups" in keys:
         return "optimizer"
@@ -92,7 +90,7 @@ def list_contents(
     for path, kind, node in find_components(root, work):
         before = len(tensors)
         pairs = state_dict_pairs(node, work) if kind == "state_dict" else []
-        leaves = (((key,), value) for key, value in pairs) if is_module(node) else walk(node, is_tensor, work)
+        leaves = (((key,), value) for key, value in pairs) if is_module(node, work) else walk(node, is_tensor, work)
         tensors += _tensors(leaves, len(components), index_of, work)
         work.spend(8 + len(path) + text_length(path) // 8)
         used = {tensor.storage for tensor in tensors[before:]}

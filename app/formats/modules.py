@@ -15,12 +15,14 @@ from ..errors import HostileCheckpoint
 from ..values.work import Work
 from .pickle.nodes import Call, Node, Set, TensorRef
 from .torch_tensors import data_of, is_tensor
-from .tree import attribute_count, attributes_of, name_of, pairs_of
+from .tree import attribute_count, attributes_of, name_of, pairs_of, size_of
 
 MAX_KEY_LENGTH = 4_096
 """Characters in the names along a path, as many as the patterns that pick keys may have."""
 
 Pairs = list[tuple[Node, Node]]
+
+_MAPPINGS = ("_parameters", "_buffers", "_modules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,9 @@ class _State:
     non_persistent: frozenset[str]
 
 
-def is_module(node: Node) -> bool:
+def is_module(node: Node, work: Work) -> bool:
     """Whether a node is a pickled ``nn.Module``, as its state shows."""
-    return _state_of(node) is not None
+    return _state_of(node, work) is not None
 
 
 def has_keys(module: Node, work: Work) -> bool:
@@ -46,7 +48,7 @@ def state_dict_pairs(node: Node, work: Work) -> Pairs:
 
     Raises HostileCheckpoint for modules that share each other endlessly, or under endless names.
     """
-    if not is_module(node):
+    if not is_module(node, work):
         return pairs_of(node) or []
     return list({key: detached(value) for key, value in _walk(node, "", work, frozenset())}.items())
 
@@ -55,11 +57,9 @@ def _walk(module: Node, prefix: str, work: Work, above: frozenset[int]) -> Itera
     """``above`` are the ids of the modules that this one lies in. The pickle's nesting bounds the recursion."""
     if type(module) is not Call or id(module) in above:
         return
-    work.spend(4 + 2 * attribute_count(module))
-    state = _state_of(module)
+    state = _state_of(module, work)
     if state is None:
         return
-    work.spend(4 * (len(state.parameters) + len(state.buffers) + len(state.modules)) + len(state.non_persistent))
     if len(prefix) > MAX_KEY_LENGTH:
         detail = f"a key of {len(prefix):,} characters and more; at most {MAX_KEY_LENGTH:,}"
         raise HostileCheckpoint(detail, rule="key-length")
@@ -77,16 +77,20 @@ def _walk(module: Node, prefix: str, work: Work, above: frozenset[int]) -> Itera
             yield from _walk(value, f"{prefix}{name}.", work, above)
 
 
-def _state_of(node: Node) -> _State | None:
+def _state_of(node: Node, work: Work) -> _State | None:
     if type(node) is not Call or not node.states:
         return None
+    work.spend(4 + 2 * attribute_count(node))
     attributes = {key: value for key, value in attributes_of(node) if type(key) is str}
+    work.spend(4 * sum(size_of(attributes.get(name)) for name in _MAPPINGS))
     parameters, buffers, modules = (
-        pairs_of(attributes.get(name)) for name in ("_parameters", "_buffers", "_modules")
+        pairs_of(attributes.get(name)) for name in _MAPPINGS
     )  # fmt: skip
     if parameters is None or buffers is None or modules is None:
         return None
-    return _State(parameters, buffers, modules, _texts(attributes.get("_non_persistent_buffers_set")))
+    non_persistent = _texts(attributes.get("_non_persistent_buffers_set"))
+    work.spend(len(non_persistent))
+    return _State(parameters, buffers, modules, non_persistent)
 
 
 def _texts(node: Node) -> frozenset[str]:

@@ -68,6 +68,22 @@ def _initial_pairs(node: Call) -> list[tuple[Node, Node]]:
     return []
 
 
+def size_of(node: Node) -> int:
+    """How many parts one look at a container goes through, keys that come again and parts of its arguments included."""
+    if isinstance(node, (list, tuple)):
+        return len(node)
+    if isinstance(node, Set):
+        return len(node.items)
+    if isinstance(node, Dict):
+        return len(node.pairs)
+    if not isinstance(node, Call):
+        return 0
+    args = node.args if isinstance(node.args, tuple) else ()
+    first = args[0] if len(args) == 1 else ()
+    initial = first.pairs if isinstance(first, Dict) else first if isinstance(first, list) else ()
+    return len(node.pairs) + len(node.items) + len(args) + len(initial) + attribute_count(node)
+
+
 def attribute_count(node: Call) -> int:
     """How many pairs ``attributes_of`` gives."""
     parts = (part for state in node.states for part in (state if type(state) is tuple else (state,))[:2])
@@ -122,14 +138,14 @@ def walk(root: Node, is_leaf: Callable[[Node], bool], work: Work) -> Iterator[tu
             continue
         if id(node) in ancestors:
             continue
-        work.spend(4)
+        work.spend(2 + size_of(node))
         if is_leaf(node):
             yield path, node
         else:
             ancestors.add(id(node))
             stack.append(id(node))
             below = list(children(node))
-            work.spend(len(below) * (4 + len(path) // 2))  # each has a path of its own
+            work.spend(len(below) * (3 + len(path) // 2))  # each has a path of its own
             stack += reversed([((*path, element), child) for element, child in below])
 
 

@@ -14,7 +14,7 @@ from .modules import detached
 from .pickle.hashing import is_hashable
 from .pickle.nodes import Call, Dict, Global, Node, Set, StorageRef, TensorRef
 from .torch_tensors import is_allowed, is_tensor, tensor_of
-from .tree import attributes_of, name_of, numpy_scalar, pairs_of, path_element
+from .tree import attributes_of, name_of, numpy_scalar, pairs_of, path_element, size_of
 
 MAX_DEPTH = 100
 """Containers nested deeper than this inside one component are left out; a real optimizer nests four deep."""
@@ -68,7 +68,7 @@ class Keeper:
         return kept, kept is not _LEFT_OUT
 
     def _keep(self, node: Node, path: Path, depth: int) -> Node:
-        self.work.spend(4 + depth)
+        self.work.spend(4 + depth + size_of(node))
         if id(node) in self.skip:
             return _LEFT_OUT
         if depth <= MAX_DEPTH and id(node) not in self._ancestors:

@@ -14,10 +14,10 @@ STEPS_HERE = 500_000
 that is read in a thread, an honest one takes half of it.
 """
 
-MIN_STEPS = 2_000_000
-STEPS_PER_BYTE = 12
+MIN_STEPS = 1_000_000
+STEPS_PER_BYTE = 20
 """What may be spent in a child process: on any file, and besides on each byte of its pickle or header. A checkpoint's
-tensors take about one a byte; a list of truth values, of a byte each, eleven.
+tensors take about one a byte; a list of truth values, of a byte each, eleven, and one of empty lists sixteen.
 """
 
 

@@ -2,14 +2,17 @@
 
 import json
 
+import pytest
+
+from app.errors import HostileCheckpoint
 from app.formats import param_groups
 from app.formats.param_groups import param_groups_json
 from app.formats.pickle.nodes import Call, Dict, Global
 from app.values.work import Work
 
 
-def shown(groups: object) -> object:
-    return json.loads(param_groups_json(Dict([("state", Dict()), ("param_groups", groups)]), Work()))
+def shown(groups: object, work: Work | None = None) -> object:
+    return json.loads(param_groups_json(Dict([("state", Dict()), ("param_groups", groups)]), work or Work()))
 
 
 def test_plain_values_are_shown_as_they_are():
@@ -28,4 +31,7 @@ def test_lists_that_share_each_other_end_all_the_same():
     bomb: list[object] = [1] * 1000
     for _ in range(7):
         bomb = [bomb] * 1000
-    assert len(json.dumps(shown(bomb))) < 20 * param_groups.MAX_VALUES
+    assert len(json.dumps(shown(bomb, Work(10**9)))) < 20 * param_groups.MAX_VALUES
+    with pytest.raises(HostileCheckpoint) as refused:
+        shown(bomb)
+    assert refused.value.rule == "too-much-work"

@@ -18,7 +18,7 @@ def check_nesting(root: Node, limit: int, record: str, work: Work) -> None:
             if id(node) in heights:
                 continue
             directly = parts(node)
-            work.spend(4 + 2 * len(directly))
+            work.spend(2 + len(directly))
             inside = [part for part in directly if _may_hold_containers(part)]
             heights[id(node)] = 0
             depth += 1

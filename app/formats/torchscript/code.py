@@ -42,9 +42,9 @@ def code_size(archive: Archive) -> int:
 def module_classes(data: ByteSource, archive: Archive, work: Work) -> Mapping[str, ModuleClass]:
     """The classes of modules by their full names. Raises HostileCheckpoint for text that is damaged or too long."""
     texts, size = _texts(archive), code_size(archive)
-    work.spend(size // 16)
     if size > MAX_CODE:
         raise _refused("code-size", f"its code has {size} bytes; at most {MAX_CODE} are read", "code")
+    work.spend(size // 32)
     classes: dict[str, ModuleClass] = {}
     for name, record in texts.items():
         module = name.removeprefix(_CODE).removesuffix(_PYTHON).replace("/", ".")
