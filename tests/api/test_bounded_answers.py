@@ -102,7 +102,7 @@ def test_a_problem_never_repeats_a_long_text(http: httpx.Client, checkpoints: st
 
 def test_a_long_body_is_not_read_for_a_checkpoint_that_is_not_there(server: Server, checkpoints: str) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
-        head = f"POST {checkpoints}/1/warmstart HTTP/1.1\r\nHost: x\r\nContent-Length: 60000000\r\n"
+        head = f"POST {checkpoints}/1/warmstart HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n"
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert connection.recv(65536).startswith(b"HTTP/1.1 404")
 
