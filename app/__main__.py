@@ -49,7 +49,7 @@ def serve(
     database_url: DatabaseUrl = None,
     store_url: StoreUrl = None,
     workers: Annotated[int | None, typer.Option(help="processes that share the port (1)")] = None,
-    max_uploads: Annotated[int | None, typer.Option(help="uploads at once in each worker (64)")] = None,
+    max_uploads: Annotated[int | None, typer.Option(help="uploads at once in each worker (128)")] = None,
     max_upload_bytes: Annotated[
         str | None, typer.Option(help="of one upload, 20000000000 or 20GB (no limit)", metavar="SIZE")
     ] = None,

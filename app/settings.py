@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     grace: Annotated[float, Field(ge=0)] = 3600.0
     sweep_interval: Annotated[float, Field(ge=0)] = 600.0
-    max_uploads: Annotated[int, Field(ge=1)] = 64
+    max_uploads: Annotated[int, Field(ge=1)] = 128
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
     memory: Annotated[ByteSize, Field(ge=64 * 1024**2)] = ByteSize(1024**3)
     reserve: Annotated[ByteSize, Field(ge=0)] | None = None

@@ -96,7 +96,9 @@ def test_parts_that_reach_another_server_are_refused_before_they_are_read(server
         upload = file.announce(holder, "shared/net")
         part = f"{upload['url']}/blocks/0-1"
         with socket.create_connection(("127.0.0.1", servers[1].port), timeout=60) as wire:
-            wire.sendall(f"PUT {part} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(file.blocks[0])}\r\n\r\n".encode())
+            wire.sendall(
+                f"PUT {part} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(file.blocks[0])}\r\n\r\n".encode()
+            )
             assert wire.recv(65536).startswith(b"HTTP/1.1 410 ")
         refused = (
             other.get(upload["url"]),
