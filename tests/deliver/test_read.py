@@ -105,7 +105,9 @@ def test_no_read_goes_past_its_blob_whatever_a_manifest_says(catalog, store, tmp
     one, *_ = put(catalog, store, tmp_path, "one", [os.urandom(5000), b"somebody else's" * 2_000_000])
     block = Block(one.digest, 0, length)
     with pytest.raises(DamagedBlob, match="in a manifest"):
-        BlobReader(catalog, store, "ns").load(window_of(BlockPart(block, Span(0, length))), whole_as_they_are=verifies)
+        loaded(
+            BlobReader(catalog, store, "ns"), window_of(BlockPart(block, Span(0, length))), whole_as_they_are=verifies
+        )
 
 
 @pytest.mark.parametrize("index", [1, 2, -1])
@@ -113,7 +115,7 @@ def test_there_is_no_block_behind_the_last_one(catalog, store, tmp_path, index):
     one, *_ = put(catalog, store, tmp_path, "one", [os.urandom(BLOCK_SIZE), os.urandom(3 * BLOCK_SIZE)])
     window = window_of(BlockPart(Block(one.digest, index, BLOCK_SIZE), Span(0, BLOCK_SIZE)))
     with pytest.raises(DamagedBlob, match=f"no block {index}"):
-        BlobReader(catalog, store, "ns").load(window, whole_as_they_are=True)
+        loaded(BlobReader(catalog, store, "ns"), window, whole_as_they_are=True)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_no_read_goes_past_its_blob_whatever_the_catalog_says(catalog, store, tm
         session.execute(tables.blobs.update().where(tables.blobs.c.digest == one.digest).values(wrong))
     window = window_of(BlockPart(Block(one.digest, 0, 50_000), Span(0, 50_000)))
     with pytest.raises(DamagedBlob):
-        BlobReader(catalog, store, "ns").load(window, whole_as_they_are=True)
+        loaded(BlobReader(catalog, store, "ns"), window, whole_as_they_are=True)
 
 
 @pytest.mark.parametrize("verifies", [False, True], ids=["server-verifies", "client-verifies"])
@@ -149,17 +151,17 @@ def test_a_file_that_has_one_digest_for_two_lengths_is_read_where_it_is_right_al
     virtual = VirtualFile()
     virtual.add_span(Span(0, 45_100))
     good, bad = (list(cut_windows(virtual, file, *span)) for span in ((0, 5100), (5100, 45_100)))
-    assert b"".join(b"".join(reader.load(each, whole_as_they_are=verifies)) for each in good) == frame + content
+    assert b"".join(b"".join(loaded(reader, each, whole_as_they_are=verifies)) for each in good) == frame + content
     for window in bad:
         with pytest.raises(DamagedBlob):
-            reader.load(window, whole_as_they_are=verifies)
+            loaded(reader, window, whole_as_they_are=verifies)
 
 
 def test_what_lies_between_two_blobs_is_read_and_never_given_out(catalog, store, tmp_path):
     contents = [os.urandom(5000), b"SECRET" * 1000, os.urandom(6000)]
     one, _, two = put(catalog, store, tmp_path, "one", contents)
     window = window_of(part(one, 0, 0, 5000), part(two, 0, 0, 6000))
-    views = BlobReader(catalog, store, "ns").load(window, whole_as_they_are=True)
+    views = loaded(BlobReader(catalog, store, "ns"), window, whole_as_they_are=True)
     assert b"".join(views) == contents[0] + contents[2]
 
 
