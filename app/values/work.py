@@ -31,6 +31,11 @@ class Work:
         self._per_byte = per_byte
 
     @classmethod
+    def without_end(cls) -> "Work":
+        """For a tree that nobody sent."""
+        return cls(1 << 62)
+
+    @classmethod
     def for_plan(cls) -> "Work":
         """Twice what reading may take: whatever was stored can be served."""
         return cls(2 * MIN_STEPS, 2 * STEPS_PER_BYTE)

@@ -82,7 +82,8 @@ def read_upload(spooled: SpoolFile, data: FileBytes, threads: ThreadPoolExecutor
         index_here(data)
     manifest = index(data).manifest
     digest_upload(spooled, manifest, threads)
-    emit(tree_of(manifest, data[manifest.skeleton.start : manifest.skeleton.end]))
+    work = Work.for_plan()
+    emit(tree_of(manifest, data[manifest.skeleton.start : manifest.skeleton.end], work), work=work)
 
 
 def index_here(data: FileBytes) -> None:

@@ -53,7 +53,7 @@ def emit(root: Node, replace: Replace = unchanged, work: Work | None = None) -> 
     gives back unchanged has its storage replaced; a new tensor is written as it is, with the storage it has.
     Raises TypeError for what is no node, HostileCheckpoint for cycles that would be written over and over.
     """
-    work = work or Work()
+    work = work or Work.without_end()
     survey = Survey(root, replace, work)
     try:
         return _Writer(survey, memoizes_all=False).run(root, work)
