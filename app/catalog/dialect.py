@@ -189,6 +189,8 @@ def translated_errors() -> Iterator[None]:
 def _sqlite_failure(error: DBAPIError) -> StoreError | None:
     # The lower byte of an extended result code is its family: https://www.sqlite.org/rescode.html
     code = getattr(error.orig, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the index of its log finds no room
+        return StorageFull("no room left for the catalog")
     match None if code is None else code & 0xFF:
         case sqlite3.SQLITE_FULL:
             return StorageFull("no room left for the catalog")

@@ -127,9 +127,13 @@ def test_commands_work_on_a_disk_without_a_free_byte(disk: Path) -> None:
             assert http.delete(f"{MODEL}/checkpoints/1").status_code == 401
     finally:
         server.kill()
-    fill(disk)
+    others = fill(disk)
     assert command(server, "token", "revoke", "ci").returncode == 0
-    fill(disk)
+    fill(disk)  # with all that the reserve was, too
+    swept = command(server, "sweep", "--grace", "0")
+    assert swept.returncode == 1
+    assert "no room left for the catalog" in swept.stderr
+    others.unlink()
     swept = command(server, "sweep", "--grace", "0")
     assert (swept.returncode, swept.stderr) == (0, "")
     assert command(server, "fsck").returncode == 0
