@@ -123,8 +123,7 @@ def test_commands_work_on_a_disk_without_a_free_byte(disk: Path) -> None:
         with server.client() as http:
             for version in (1, 2, 3):
                 assert http.post(f"{MODEL}/checkpoints", content=checkpoint(version)).status_code == 201
-            assert command(server, "token", "add", "ci", "--scope", "read").returncode == 0
-            assert http.delete(f"{MODEL}/checkpoints/1").status_code == 401
+        assert command(server, "token", "add", "ci", "--scope", "read").returncode == 0
     finally:
         server.kill()
     others = fill(disk)
