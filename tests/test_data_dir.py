@@ -12,7 +12,7 @@ import pytest
 from app.catalog import Catalog
 from app.data_dir import claim
 from app.errors import StateroomError, StoreError
-from app.store import LocalPackStore, Partials, Spool
+from app.store import Holder, LocalPackStore, Partials, Spool
 from app.store.keys import new_name
 from app.values.span import Span
 from tests.functional.classifier import make_net
@@ -80,7 +80,7 @@ def test_as_a_library_its_files_are_private_too(tmp_path: Path) -> None:
         store = LocalPackStore(tmp_path / "store", durable=True)
         store.write(new_name(), [b"pack"])
         spool.create(new_name())
-        Partials(tmp_path / "partial", durable=True).create(new_name(), 10)
+        Partials(tmp_path / "partial", Holder(new_name()), durable=True).create(new_name(), 10)
         for made in ("catalog.db", "store", "s", "partial"):
             assert open_to_others(tmp_path / made) == {}
 
