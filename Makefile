@@ -15,8 +15,8 @@ serve: .venv/serve
 	@echo "  curl -T checkpoint.tar http://127.0.0.1:$${STATEROOM_PORT:-8765}/v1/models/vision/classifier/checkpoints"
 	$(BIN)/python -m app serve
 
-test: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+test: .venv/dev  # hundreds of processes: each would compile all that it imports, where bytecode is not kept
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 check: .venv/dev
 	$(BIN)/ruff check
