@@ -232,7 +232,7 @@ def test_a_shift_that_was_told_to_stop_or_lost_its_lease_goes_on_no_more(place: 
 
 def test_what_a_worker_that_died_left_in_the_spool_goes_and_what_another_writes_there_stays(place: Workplace):
     live = place.spool.create("abcdef")
-    (place.folder / "spool" / "dead").write_bytes(bytes(1000))
+    (place.folder / "spool" / ("d" * 32)).write_bytes(bytes(1000))
     assert foresee_now(place).freed_bytes == 1000
     swept = sweep_now(place)
     assert (swept.spooled_uploads, swept.freed_bytes) == (1, 1000)
