@@ -53,7 +53,7 @@ def fill(http: httpx.Client, scale: int) -> Place:
 def wide_file(scale: int) -> bytes:
     """Many keys on one storage, many components, an optimizer with many ids."""
     tensor = torch.zeros(4)
-    nets = {f"{number:05d}" + "\udcff" * 50: {"w": tensor} for number in range(scale // 20)}
+    nets = {f"{number:05d}" + "\udcff" * 50: {"w": tensor} for number in range(min(scale // 20, 9_000))}
     tied = {f"{number:06d}." + "k" * 100: tensor for number in range(scale // 2)}
     optimizer = {"state": {0: {"m": tensor}}, "param_groups": [{"params": list(range(scale * 4)), "lr": 0.1}]}
     buffer = io.BytesIO()
@@ -63,7 +63,7 @@ def wide_file(scale: int) -> bytes:
 
 def file_of_texts(scale: int) -> bytes:
     """A safetensors file with much of its own metadata."""
-    texts = {f"{number}": "\\" * 1000 for number in range(scale // 4)}
+    texts = {f"{number}": "\\" * 1000 for number in range(min(scale // 4, 3_900))}
     header = json.dumps({"__metadata__": texts, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     return struct.pack("<Q", len(header)) + header + bytes(4)
 
