@@ -87,7 +87,7 @@ class FairPool(ThreadPoolExecutor):
             return go_on
 
     def _withdraw(self, owner: str, entry: tuple[Future[Any], Callable[[], None]]) -> bool:
-        """Whether it was still there."""
+        """Tell whether it was still there."""
         with self._fair_lock:
             queue = self._queues.get(owner, deque())
             if entry not in queue:

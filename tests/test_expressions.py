@@ -10,8 +10,8 @@ import pkgutil
 import re
 import time
 from collections.abc import Iterator
-from re import _constants as sre  # type: ignore[attr-defined]
-from re import _parser  # type: ignore[attr-defined]
+from re import _constants as sre  # type: ignore[attr-defined]  # private: typeshed leaves it out
+from re import _parser  # type: ignore[attr-defined]  # as above
 from typing import Any
 
 import pytest

@@ -88,7 +88,7 @@ class Access:
         self._failure: StateroomError | None = None
 
     async def is_open(self) -> bool:
-        """Whether there never was a token. Raises StateroomError where the catalog does not answer."""
+        """Tell whether there never was a token. Raises StateroomError where the catalog does not answer."""
         if self._of_server is not None or self._is_guarded:
             return False
         return await self.of_nobody() is not None

@@ -9,7 +9,7 @@ _ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 
 def is_known(if_none_match: str | None, etag: str) -> bool:
-    """Whether If-None-Match names this representation (weak comparison), so that 304 is the answer."""
+    """Tell whether If-None-Match names this representation (weak comparison), so that 304 is the answer."""
     if if_none_match is None:
         return False
     if if_none_match.strip() == "*":
@@ -18,7 +18,7 @@ def is_known(if_none_match: str | None, etag: str) -> bool:
 
 
 def is_unchanged(if_match: str | None, etag: str | None) -> bool:
-    """Whether If-Match lets a request be performed on what has this ETag now (strong comparison; None: there is
+    """Tell whether If-Match lets a request be performed on what has this ETag now (strong comparison; None: there is
     nothing).
     """
     if if_match is None:
@@ -29,7 +29,7 @@ def is_unchanged(if_match: str | None, etag: str | None) -> bool:
 
 
 def range_applies(if_range: str | None, etag: str) -> bool:
-    """Whether a Range is to be honoured: no If-Range, or one with this very ETag (strong comparison).
+    """Tell whether a Range is to be honoured: no If-Range, or one with this very ETag (strong comparison).
 
     A date never applies: nothing here has a Last-Modified.
     """

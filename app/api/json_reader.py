@@ -18,6 +18,8 @@ from annotated_types import MaxLen
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from ..formats.pickle.names import is_unicode
+
 M = TypeVar("M", bound=BaseModel)
 
 MAX_VALUE = 64 * 1024
@@ -227,14 +229,6 @@ def _field(annotation: Any, metadata: list[Any]) -> _Value | _Long:
 def _string(text: str, at: int) -> tuple[str, int]:
     found: tuple[str, int] = scanstring(text, at + 1, True)
     return found
-
-
-def is_unicode(text: str) -> bool:
-    """Whether it is free of half characters, which JSON's escapes can spell and no database keeps."""
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def _malformed() -> NoReturn:

@@ -54,7 +54,7 @@ class Pace:
         self._ahead = self.window
 
     def keeps_up(self, count: int, seconds: float) -> bool:
-        """Whether it is fast enough still, after ``count`` bytes in ``seconds`` more."""
+        """Tell whether it is fast enough still, after ``count`` bytes in ``seconds`` more."""
         if not self.rate:
             return True
         self._ahead = min(self.window, self._ahead + count / self.rate - seconds)

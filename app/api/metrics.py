@@ -128,7 +128,7 @@ class _OfTheDisks(Collector):
 
 
 def is_metrics_file(name: str) -> bool:
-    """Whether workers count into a file of this name."""
+    """Tell whether workers count into a file of this name."""
     return _FILE.fullmatch(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a connection is told that ends before the application has seen a request."""
+"""Problems that end a connection before the application has seen a request."""
 
 from collections.abc import Iterable
 

@@ -37,7 +37,7 @@ class Host:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it names this machine, whoever resolves it (RFC 6761 for ``localhost``)."""
+        """Tell whether it names this machine, whoever resolves it (RFC 6761 for ``localhost``)."""
         if self.address is not None:
             return self.address.is_loopback
         return self.name == "localhost" or self.name.endswith(".localhost")
@@ -71,13 +71,13 @@ class Sites:
     any_address: bool = False
 
     def answers_to(self, host: Host) -> bool:
-        """Whether a page of another site can't have this Host."""
+        """Tell whether a page of another site can't have this Host."""
         if host.is_loopback or (self.any_address and host.address is not None):
             return True
         return host.name in self.hosts or str(host) in self.hosts
 
     def is_foreign(self, host: Host | None, origin: str | None, fetch_site: str | None) -> bool:
-        """Whether a request comes from a web page that is neither this server's nor let in.
+        """Tell whether a request comes from a web page that is neither this server's nor let in.
 
         Either header is enough to tell. A page on another port of this machine is another site too.
         """
@@ -92,7 +92,7 @@ class Sites:
 
 
 def _is_of(origin: str, host: Host | None) -> bool:
-    """Whether a page of ``origin`` was loaded from ``host``. A proxy may speak TLS for us: any scheme will do."""
+    """Tell whether a page of ``origin`` was loaded from ``host``. A proxy may speak TLS for us: any scheme will do."""
     scheme, _, authority = origin.lower().partition("://")
     match = _HOST.fullmatch(authority)
     if match is None or host is None or scheme not in _DEFAULT_PORTS:

@@ -49,7 +49,7 @@ class Transfers:
         return f"The body came at less than {self._limits.least_rate:,} bytes a second."
 
     def is_stuck(self, cycle: RequestResponseCycle | None, now: float, seconds: float) -> bool:
-        """Whether the client takes nothing of what is to be sent, not even its kernel does; or next to nothing."""
+        """Tell whether the client takes nothing of what is to be sent, not even its kernel does; or next to nothing."""
         unsent = self._transport.get_write_buffer_size()
         if not unsent:
             self._progress = None

@@ -219,7 +219,7 @@ def size_of(folder: Path, name: str) -> int:
 
 
 def is_held(folder: Path, name: str) -> bool:
-    """Whether somebody makes a pack of it now."""
+    """Tell whether somebody makes a pack of it now."""
     with translated("looking at an upload's file"):
         try:
             with opened(folder / checked(name), os.O_RDWR) as fd:

@@ -70,7 +70,7 @@ def path_of(said: object, url: str) -> str:
 
 
 def _stays(path: str) -> bool:
-    """Whether no segment of the path, however often it is decoded, is empty, leads upwards, or divides."""
+    """Tell whether no segment of the path, however often it is decoded, is empty, leads upwards, or divides."""
     segments = path.partition("?")[0].split("/")[1:]
     return all(map(_is_name, segments))
 

@@ -121,7 +121,7 @@ class Patience:
 
 
 def is_hopeless(failure: BaseException, *, was_reached: bool) -> bool:
-    """Whether another try would fail alike: a request that cannot be sent, a certificate that is not trusted, and,
+    """Tell whether another try would fail alike: a request that cannot be sent, a certificate that is not trusted, and,
     where the server was never reached, a name that does not exist (somebody mistyped it; but names of servers that were
     there go and come back while they are restarted).
     """

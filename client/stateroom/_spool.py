@@ -28,7 +28,7 @@ from ._private import check_private, private_folder, private_opener
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # typeshed knows the module alone
 
 PART, SENT, REFUSED = ".part", ".sent", ".refused"
 FILE, FIELDS, REASON = "checkpoint.pt", "fields.json", "reason.json"

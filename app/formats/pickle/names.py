@@ -9,7 +9,7 @@ def python3_name(module: str, name: str) -> tuple[str, str]:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text is free of half characters (lone surrogates), which a pickle may hold and no encoding has."""
+    """Tell whether a text is free of half characters (lone surrogates), which a pickle may hold and no encoding has."""
     try:
         text.encode()
     except UnicodeEncodeError:
