@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -56,6 +57,9 @@ MAX_PART_SIZE = 64 * 1024 * 1024
 CACHED_SPLITS = 64 * 1024 * 1024
 """Bytes."""
 
+BEGINS = 100
+"""How often an upload is begun anew because others, who announced the same, have committed it meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:
@@ -99,6 +103,13 @@ class Negotiated:
         """Announce an upload, or the same again; what of it is missing. Raises StorageFull where there is no room."""
         announced = split.to_bytes()
         self._partials.room.check(len(announced))
+        for _ in range(BEGINS - 1):
+            with suppress(Gone):
+                return self._begin(model, split, original, announced)
+        return self._begin(model, split, original, announced)
+
+    def _begin(self, model: ModelName, split: Split, original: bool, announced: bytes) -> Progress:
+        """Raises Gone where others commit or give up the same upload meanwhile."""
         with self._catalog.write() as w:
             upload_id = uploads.begin(w, new_name(), self._partials.holder.id, model, announced, original)
         if not self._partials.holds(upload_id):

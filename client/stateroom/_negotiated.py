@@ -94,8 +94,9 @@ class NegotiatedUpload:
         in_vain = 0
         try:
             for left in reversed(range(ROUNDS)):
-                upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
+                self._total = 0
                 try:
+                    upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
                     return self._send_and_commit(upload, params, key)
                 except (NotFound, Conflict) as error:
                     # Another client has committed the same bytes, or what the server had has gone: there is news.

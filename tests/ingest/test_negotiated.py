@@ -162,6 +162,28 @@ def test_two_clients_with_the_same_bytes_make_two_checkpoints_and_store_them_onc
     assert commit(place, again, "other") == second
 
 
+def test_one_that_is_committed_while_the_same_is_announced_begins_anew(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = file_of(1)
+    one = announce(place, file)
+    send(place, file, one)
+    holds = place.ingest.negotiated._partials.holds
+
+    def commit_and_look(name: str) -> bool:
+        monkeypatch.undo()
+        commit(place, one)
+        return holds(name)
+
+    monkeypatch.setattr(place.ingest.negotiated._partials, "holds", commit_and_look)
+    other = announce(place, file)
+    assert other.upload.id != one.upload.id
+    assert [tuple(run) for run in other.missing] == [(0,)]
+    send(place, file, other)
+    assert commit(place, other).version == 2
+    assert check(place) == []
+
+
 def test_a_file_that_was_lost_is_asked_for_anew(place: Workplace) -> None:
     file = file_of(1)
     progress = announce(place, file)
