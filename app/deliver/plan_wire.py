@@ -9,6 +9,8 @@ from ..errors import HostileCheckpoint
 from ..formats.manifest_json import decode
 from ..sandbox import run
 from ..scheduling import read_json
+from ..select.keys import Selected, select_keys
+from ..select.query import StateDictQuery
 from ..values.conversion import Conversion
 from ..values.dtype import DTYPES
 from ..values.manifest import Manifest
@@ -39,6 +41,25 @@ def plan_in_child(
 def planned_parts(manifest: bytes, skeleton: bytes, wanted: bytes) -> Sequence[bytes]:
     """What the child does: plan, and give the plan as byte strings."""
     return _encode_plan(plan(decode(manifest), skeleton, Wanted.from_json(wanted.decode())))
+
+
+def select(keys: Sequence[str], query: StateDictQuery, cancelled: Callable[[], bool] = lambda: False) -> Selected:
+    """``select_keys``, here or elsewhere. Raises SelectionError, and Cancelled once ``cancelled`` says so."""
+    try:
+        return select_keys(keys, query, Work.here())
+    except HostileCheckpoint as error:
+        if error.rule != TOO_MUCH_WORK:
+            raise
+    text = json.dumps(keys).encode()
+    positions, names = run(selected_parts, text, Wanted(query=query).to_json().encode(), cancelled=cancelled)
+    return tuple(zip(array("q", positions), read_json(names), strict=True))
+
+
+def selected_parts(keys: bytes, wanted: bytes) -> Sequence[bytes]:
+    """Select keys in the child process. Give their positions and new names as byte strings."""
+    query = Wanted.from_json(wanted.decode()).query
+    selected = select_keys(json.loads(keys), query or StateDictQuery())
+    return array("q", [i for i, _ in selected]).tobytes(), json.dumps([new for _, new in selected]).encode()
 
 
 def _encode_plan(planned: Plan) -> list[bytes]:

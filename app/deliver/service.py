@@ -18,7 +18,6 @@ from ..formats.torch_zip.write import WRITER_REVISION
 from ..formats.torchscript.read import FORMAT as TORCHSCRIPT
 from ..scheduling import give_way
 from ..select.components import choose_component
-from ..select.keys import select_keys
 from ..select.query import StateDictQuery
 from ..select.warmstart import Report, TargetTensor, match
 from ..store.pack_store import PackStore
@@ -30,7 +29,7 @@ from .checksums import Checksums, Following
 from .download import Download
 from .layout_index import LayoutIndex, index_of, index_of_original
 from .plan import Plan, Wanted, plan_original
-from .plan_wire import plan_here, plan_in_child
+from .plan_wire import plan_here, plan_in_child, select
 from .read import BlobReader
 from .spans import BlobMap
 
@@ -117,7 +116,7 @@ class Deliver:
         if number is None or manifest.components[number].kind != "state_dict":
             raise SelectionError("a warm start needs a state_dict, and this component is none", code="not-a-state-dict")
         tensors = [tensor for tensor in manifest.tensors if tensor.component == number]
-        selected = select_keys([tensor.key for tensor in tensors], query)
+        selected = select([tensor.key for tensor in tensors], query, current().is_given_up)
         report = match(((new, tensors[i]) for i, new in selected), target)
         document = Wanted(query=query, only=report.matched_keys).to_json()
         digest = hashlib.sha256(document.encode()).hexdigest()

@@ -109,7 +109,7 @@ class Arrived:
 def check_split(split: Split, manifest: Manifest) -> None:
     """Raises InvalidRequest ``split-mismatch``."""
     read = sorted(storage.span for storage in manifest.storages if storage.span.length > MIN_BLOB_SIZE)
-    if tuple(read) != split.storages:
+    if read != list(split.storages):
         differing = set(read) ^ set(split.storages)
         first = min(differing)
         raise InvalidRequest(

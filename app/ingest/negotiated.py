@@ -96,7 +96,7 @@ class Negotiated:
         self._partials = partials
         self._committer = committer
         self._threads = threads
-        self._splits: Cache[Split] = Cache(CACHED_SPLITS, lambda split: 200 * len(split.storages) + len(split.blocks))
+        self._splits: Cache[Split] = Cache(CACHED_SPLITS, Split.weight)
         self._digests: Cache[Sequence[Digest]] = Cache(CACHED_SPLITS, lambda digests: 150 * len(digests))
 
     def begin(self, model: ModelName, split: Split, original: bool) -> Progress:

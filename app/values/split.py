@@ -6,13 +6,13 @@ the file. A block is at most 16 MiB of one piece; it is named by its digest, rec
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 from ..errors import InvalidRequest
 from .digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE
 from .manifest import MIN_BLOB_SIZE
-from .span import Span
+from .span import Span, Spans
 
 MAX_FILE_SIZE = 2**62
 MAX_STORAGES = 500_000
@@ -20,20 +20,21 @@ MAX_STORAGES = 500_000
 
 
 class Split:
-    """``storages`` are spans of a file of ``size`` bytes, in order; ``blocks`` are the raw digests of all blocks,
-    joined. Raises InvalidRequest ``bad-split`` for what cannot be one.
+    """``storages`` are spans of a file of ``size`` bytes, in order, and ``frame`` is what lies between them;
+    ``blocks`` are the raw digests of all blocks, joined. Raises InvalidRequest ``bad-split`` for what cannot be one.
     """
 
-    def __init__(self, size: int, storages: Sequence[Span], blocks: bytes) -> None:
+    def __init__(self, size: int, storages: Iterable[Span], blocks: bytes) -> None:
         self.size = size
-        self.storages = tuple(storages)
         self.blocks = blocks
-        self.frame = tuple(_between(size, self.storages))
+        self.storages, self.frame = _divided(size, storages)
         self._places = array("Q", accumulate((span.length for span in self.frame), initial=0))
         """How many bytes of the frame come before each of its spans, and at the end how many there are."""
         self._firsts = array("Q", [0])
         """The number of each piece's first block, and at the end how many blocks there are."""
-        for length in (self._places[-1], *(span.length for span in self.storages)):
+        self._starts = array("Q", accumulate(self._lengths(), initial=0))
+        """How many bytes come before each piece, where all follow each other; and at the end how many there are."""
+        for length in self._lengths():
             self._firsts.append(self._firsts[-1] + max(1, -(-length // BLOCK_SIZE)))
         if len(blocks) != self.count * BLOCK_DIGEST_SIZE:
             raise InvalidRequest(
@@ -71,15 +72,20 @@ class Split:
 
     def length(self, numbers: range) -> int:
         """Bytes of a run of blocks."""
-        pieces = range(self.piece(numbers.start), self.piece(numbers.stop - 1) + 1) if numbers else ()
-        return sum(self._length(piece, numbers) for piece in pieces)
+        return self._before(numbers.stop) - self._before(numbers.start) if numbers else 0
 
-    def _length(self, piece: int, numbers: range) -> int:
-        """Bytes of those blocks of a piece that are among ``numbers``."""
-        first = self._firsts[piece]
-        nbytes = self.storages[piece - 1].length if piece else self._places[-1]
-        start, end = (min(nbytes, BLOCK_SIZE * (number - first)) for number in (numbers.start, numbers.stop))
-        return end - max(0, start)
+    def _before(self, number: int) -> int:
+        """Bytes of all blocks before the one of this number."""
+        if number == self.count:
+            return self._starts[-1]
+        piece = self.piece(number)
+        return self._starts[piece] + (number - self._firsts[piece]) * BLOCK_SIZE
+
+    def _lengths(self) -> Iterator[int]:
+        """Bytes of each piece."""
+        yield self._places[-1]
+        for storage in self.storages:
+            yield storage.length
 
     def _of_frame(self, start: int, end: int) -> Iterator[Span]:
         """Bytes ``[start, end)`` of the frame."""
@@ -93,48 +99,51 @@ class Split:
 
     def _check_lengths(self) -> None:
         """Bytes of different lengths have different digests, so two blocks of one digest have one length."""
-        lengths: list[int] = []
-        for length in (sum(span.length for span in self.frame), *(span.length for span in self.storages)):
-            full, rest = divmod(length, BLOCK_SIZE)
-            lengths += [BLOCK_SIZE] * full
-            if rest or not full:
-                lengths.append(rest)
-        digests = [self.blocks[i : i + BLOCK_DIGEST_SIZE] for i in range(0, len(self.blocks), BLOCK_DIGEST_SIZE)]
-        last = dict(zip(digests, lengths, strict=True))
-        for number, (digest, length) in enumerate(zip(digests, lengths, strict=True)):
-            if last[digest] != length:
-                raise InvalidRequest(
-                    f"block {number} has {length:,} bytes and the digest of one of {last[digest]:,} bytes; blocks of "
-                    "different lengths have different digests",
-                    code="bad-split",
-                )
+        known: dict[bytes, int] = {}
+        for piece, nbytes in enumerate(self._lengths()):
+            for number in self.numbers(piece):
+                length = min(BLOCK_SIZE, nbytes - (number - self._firsts[piece]) * BLOCK_SIZE)
+                other = known.setdefault(self.digests(range(number, number + 1)), length)
+                if other != length:
+                    raise InvalidRequest(
+                        f"block {number} has {length:,} bytes and the digest of one of {other:,} bytes; blocks of "
+                        "different lengths have different digests",
+                        code="bad-split",
+                    )
+
+    def weight(self) -> int:
+        """Roughly the bytes it takes in memory."""
+        return 72 * len(self.storages) + len(self.blocks)
 
     def to_bytes(self) -> bytes:
-        numbers = array("Q", [self.size, len(self.storages)])
-        for span in self.storages:
-            numbers.extend((span.start, span.end))
-        return numbers.tobytes() + self.blocks
+        return array("Q", [self.size, len(self.storages)]).tobytes() + self.storages.to_bytes() + self.blocks
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Split":
-        """What ``to_bytes`` made."""
+        """The split that ``to_bytes`` wrote."""
         size, count = array("Q", data[:16])
-        bounds = array("Q", data[16 : 16 + 16 * count])
-        return cls(size, [Span(*bounds[i : i + 2]) for i in range(0, len(bounds), 2)], data[16 + 16 * count :])
+        end = 16 + 16 * count
+        return cls(size, Spans.from_bytes(data[16:end]), data[end:])
 
 
-def _between(size: int, storages: Sequence[Span]) -> Iterator[Span]:
-    """The frame: what of the file lies in no storage."""
-    if not 0 < size <= MAX_FILE_SIZE or len(storages) > MAX_STORAGES:
-        raise InvalidRequest(f"a file has 1 to {MAX_FILE_SIZE} bytes and {MAX_STORAGES} storages", code="bad-split")
-    for number, (before, span) in enumerate(pairwise((Span(0, 0), *storages))):
-        if not before.end <= span.start or span.end > size or span.length <= MIN_BLOB_SIZE:
+def _divided(size: int, storages: Iterable[Span]) -> tuple[Spans, Spans]:
+    """The storages, and the frame: what of the file lies in none of them."""
+    if not 0 < size <= MAX_FILE_SIZE:
+        raise InvalidRequest(f"a file has 1 to {MAX_FILE_SIZE} bytes", code="bad-split")
+    inside, between, end = Spans(), Spans(), 0
+    for number, span in enumerate(storages):
+        if number == MAX_STORAGES:
+            raise InvalidRequest(f"a file has at most {MAX_STORAGES:,} storages", code="bad-split")
+        if not end <= span.start or span.end > size or span.length <= MIN_BLOB_SIZE:
             raise InvalidRequest(
                 f"storage {number}, [{span.start}, {span.end}), must follow the one before, lie in the file of {size} "
                 f"bytes, and have more than {MIN_BLOB_SIZE} bytes: smaller ones belong to the frame",
                 code="bad-split",
             )
-        if before.end < span.start:
-            yield Span(before.end, span.start)
-    if (end := storages[-1].end if storages else 0) < size:
-        yield Span(end, size)
+        if end < span.start:
+            between.append(end, span.start)
+        inside.append(span.start, span.end)
+        end = span.end
+    if end < size:
+        between.append(end, size)
+    return inside, between

@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from app.deliver.plan import Wanted, plan
-from app.deliver.plan_wire import plan_in_child
-from app.errors import SelectionError
+from app.deliver.plan_wire import plan_in_child, select
+from app.errors import HostileCheckpoint, SelectionError
 from app.formats.index import index
 from app.formats.manifest_json import encode
+from app.select.keys import select_keys
 from app.select.query import StateDictQuery
+from app.values.work import Work
 from tests.deliver.planning import load, materialise, planned, save, served_file, served_state_dict
 
 
@@ -305,6 +307,19 @@ def test_a_plan_made_in_a_child_is_the_plan_made_here():
         here, there = plan(manifest, skeleton, wanted), plan_in_child(encode(manifest), skeleton, wanted)
         assert materialise(there, data) == materialise(here, data)
         assert (there.left_out, there.storages) == (here.left_out, here.storages)
+
+
+def test_keys_selected_in_a_child_are_those_selected_here():
+    keys = [f"layer{i}.weight" for i in range(40_000)] + ["half \ud800"]
+    query = StateDictQuery(include=("re:layer[0-9]+9.*", "half*"), rename=(("layer", "block"),), add_prefix="model.")
+    with pytest.raises(HostileCheckpoint):
+        select_keys(keys, query, Work.here())  # which shows that a child has to do it
+    selected = select(keys, query)
+    assert selected == select_keys(keys, query)
+    assert selected[-1] == (40_000, "model.half \ud800")
+    with pytest.raises(SelectionError, match="none of the") as refused:
+        select(keys, StateDictQuery(include=("re:layer[0-9]+x",), rename=(("layer", "block"),)))
+    assert refused.value.code == "no-keys-matched"
 
 
 def test_what_is_wanted_survives_its_text():

@@ -45,6 +45,7 @@ def test_the_blocks_of_a_split_are_the_file_each_byte_once(layout: tuple[int, li
 @given(layouts())
 def test_a_split_is_kept_as_bytes(layout: tuple[int, list[Span]]) -> None:
     split = split_of(*layout)
+    assert list(split.storages) == layout[1]
     again = Split.from_bytes(split.to_bytes())
     assert (again.size, again.storages, again.blocks) == (split.size, split.storages, split.blocks)
 

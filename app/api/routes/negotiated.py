@@ -103,6 +103,12 @@ class UploadView(BaseModel):
             url=f"/v1/uploads/{upload.model}/{upload.id}",
         )
 
+    @classmethod
+    def answer(cls, progress: Progress) -> tuple[str, bytes]:
+        """The upload's URL and its JSON. For a thread: there may be as many runs as blocks."""
+        view = cls.of(progress)
+        return view.url, view.model_dump_json().encode()
+
 
 UploadId = Annotated[str, Path(pattern="^[a-z0-9]{3,64}$")]
 _FIRST = Path(ge=0, description="the first block's number")
@@ -121,16 +127,15 @@ _END = Path(ge=1, description="the number after the last block's")
 async def announce(request: Request, services: Parts, model: Model) -> Response:
     """Say what a file consists of, and learn which of its blocks the server doesn't have."""
 
-    def begin() -> Progress:
+    def begin() -> tuple[str, bytes]:
         announced = body.read(Announcement)
         check_size(announced.size, services.intake.max_bytes)
-        return services.ingest.negotiated.begin(model, announced.split(), announced.original)
+        return UploadView.answer(services.ingest.negotiated.begin(model, announced.split(), announced.original))
 
     check_write(request, nothing)
     async with json_body(request, services, LARGE) as body:
-        progress = await unless_gone(request, services.plans.run(begin))
-    view = UploadView.of(progress)
-    return json_answer(request, view, {**_NO_STORE, "Location": view.url}, status=201)
+        url, view = await unless_gone(request, services.plans.run(begin))
+    return json_answer(request, view, {**_NO_STORE, "Location": url}, status=201)
 
 
 @router.get(
@@ -142,10 +147,11 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
 )
 async def progress(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
     """To go on with one that broke off."""
-    found = await unless_gone(
-        request, services.plans.run(partial(services.ingest.negotiated.progress, model, upload_id))
-    )
-    return json_answer(request, UploadView.of(found), _NO_STORE)
+
+    def find() -> bytes:
+        return UploadView.answer(services.ingest.negotiated.progress(model, upload_id))[1]
+
+    return json_answer(request, await unless_gone(request, services.plans.run(find)), _NO_STORE)
 
 
 @router.put(
