@@ -7,6 +7,7 @@ from ..values.manifest import Manifest
 from ..values.source import ByteSource
 from ..values.work import Work
 from .document import Document
+from .foreign import foreign_file
 from .pickle.nodes import Node
 from .safetensors import read as safetensors
 from .torch_legacy import read as torch_legacy
@@ -43,6 +44,9 @@ def read(data: ByteSource, work: Work | None = None) -> Document:
         return torch_legacy.read(data, work)
     if safetensors.header_length(data) is not None:
         return safetensors.read(data, work)
+    detail = foreign_file(data)
+    if detail is not None:
+        raise NotACheckpoint(f"the file is {detail}", rule="magic", where="byte 0")
     detail = (
         "the file is none that torch.save or safetensors writes: those start with the bytes PK 3 4, with torch's magic "
         "number, or with the length of a header"

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
 from ...values.span import Span
+from ..foreign import foreign_zip
 from .directory import find_directory
 from .extra import read_extra, widened
 
@@ -84,7 +85,7 @@ def read_archive(data: ByteSource) -> Archive:
     directory = find_directory(data)
     entries = bytes(data[directory.start : directory.end])
     if b"/data.pkl" not in entries:
-        raise _no_pickle()  # before the strict rules for torch's own zips call any other zip forged
+        raise _no_pickle(entries)  # before the strict rules for torch's own zips call any other zip forged
     records: dict[str, Record] = {}
     folded: set[str] = set()
     root = ""
@@ -107,7 +108,7 @@ def read_archive(data: ByteSource) -> Archive:
     if end_of_last != directory.start:
         raise _refused("zip-gap", "bytes of no record lie before the directory", end_of_last)
     if "data.pkl" not in records:
-        raise _no_pickle()
+        raise _no_pickle(entries)
     archive = Archive(root[:-1], records)
     _check_stored(archive)
     return archive
@@ -137,9 +138,8 @@ class _Entry(NamedTuple):
         return _refused(rule, f"record {shown!r} {what}", self.header)
 
 
-def _no_pickle() -> NotACheckpoint:
-    detail = "the file is a zip file, but none that torch.save wrote: it has no record data.pkl"
-    return NotACheckpoint(detail, rule="no-pickle")
+def _no_pickle(entries: bytes) -> NotACheckpoint:
+    return NotACheckpoint(f"the file is {foreign_zip(entries)}", rule="no-pickle")
 
 
 def _refused(rule: str, detail: str, pos: int) -> HostileCheckpoint:

@@ -5,6 +5,7 @@ from struct import Struct
 
 from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
+from ..foreign import shifted_zip
 
 MAX_RECORDS = 500_000
 MAX_DIRECTORY = 160 * 1024 * 1024
@@ -48,6 +49,9 @@ def find_directory(data: ByteSource) -> Directory:
         )
         if (count, size, start) != narrow:
             raise _refused("zip-end", "the two end records contradict each other", end_at)
+    found = end - (directory.end - directory.start)
+    if directory.start < found and bytes(data[found : found + 4]) == b"PK\1\2":
+        raise _refused("zip-directory", shifted_zip(), end)
     if directory.end != end:
         raise _refused("zip-directory", "the directory does not end where the end records start", end)
     if directory.count > MAX_RECORDS:
@@ -63,7 +67,10 @@ def find_directory(data: ByteSource) -> Directory:
 def _read_end64(data: ByteSource, locator_at: int) -> tuple[Directory, int]:
     """What the zip64 end record says, and where it starts: just before its locator."""
     _, disk, end, disks = _LOCATOR64.unpack(data[locator_at : locator_at + _LOCATOR64.size])
-    if end != locator_at - _END64.size or end < 0 or disk or disks > 1:
+    found = locator_at - _END64.size
+    if end < found and bytes(data[found : found + 4]) == b"PK\6\6":
+        raise _refused("zip-end", shifted_zip(), locator_at)
+    if end != found or end < 0 or disk or disks > 1:
         raise _refused("zip-end", "the zip64 end record is not where its locator says", locator_at)
     signature, length, _, _, disk, first_disk, count_here, count, size, start = _END64.unpack(
         data[end : end + _END64.size]
