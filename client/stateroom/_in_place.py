@@ -7,9 +7,16 @@ from typing import Any
 
 from ._hollow import Hollow
 from ._memory import memory_at
-from ._torch import require_torch
+from ._torch import require_torch, walk
 
-_OWN_METHODS = ("load_state_dict", "state_dict", "_load_from_state_dict", "_save_to_state_dict")
+_OWN_METHODS = (
+    "load_state_dict",
+    "state_dict",
+    "_load_from_state_dict",
+    "_save_to_state_dict",
+    "get_extra_state",
+    "set_extra_state",
+)
 _HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
@@ -83,41 +90,87 @@ def _is_of_torch(kind: type, name: str) -> bool:
 
 
 def _aimed(state: Mapping[str, Any], own: Mapping[str, Any], storages: Mapping[int, Any]) -> dict[int, list[str]]:
-    """The storages that can be received in a module's own tensors, with the keys that these have: all that a storage
-    has, where several share it.
+    """The storages that can be received in a module's own tensors, with the keys that these have.
+
+    load_state_dict copies one tensor after another: where the module's tensors share memory, the last copy stays. What
+    is received comes before all copies, so it must not lie where another copy writes, and the storage must have no
+    other reader in the state_dict. There are none where that cannot be told.
     """
-    torch = require_torch("loading into a model")
-    number_at = {storage.data_ptr(): number for number, storage in storages.items()}
-    keys_of: dict[int, list[str]] = {}
-    for key, tensor in state.items():
-        if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type == "cpu":
-            number = number_at.get(tensor.untyped_storage().data_ptr())
-            if number is not None:
-                keys_of.setdefault(number, []).append(key)
-    fitting = {
+    keys_of = _keys_of(state, storages)
+    written = {key: own[key] for key in state if key in own}
+    if keys_of is None or not all(map(is_plain, written.values())):
+        return {}
+    together = _overlapping(written)
+    return {
         number: keys
         for number, keys in keys_of.items()
         if all(_fits(state[key], own.get(key), storages[number].nbytes()) for key in keys)
+        and set(keys) == together[keys[0]]
         and len({own[key].data_ptr() for key in keys}) == 1
     }
-    spans = sorted((own[keys[0]].data_ptr(), number) for number, keys in fitting.items())
-    for (start, number), (after, other) in zip(spans, spans[1:]):
-        if start + storages[number].nbytes() > after:  # the model has as one what the checkpoint has as two
-            fitting.pop(number, None)
-            fitting.pop(other, None)
-    return fitting
+
+
+def _keys_of(state: Mapping[str, Any], storages: Mapping[int, Any]) -> dict[int, list[str]] | None:
+    """The keys of each storage that is read under keys of the state_dict alone; None if it holds something that may
+    read any of them.
+    """
+    torch = require_torch("loading into a model")
+    number_at = {each.data_ptr(): number for number, each in storages.items() if each.nbytes()}
+    readers: dict[int, int] = {}
+    for _, value in walk([state, vars(state) if hasattr(state, "__dict__") else {}]):
+        if is_plain(value) and not getattr(value, "__dict__", None):
+            number = number_at.get(value.untyped_storage().data_ptr(), -1)
+            readers[number] = readers.get(number, 0) + 1
+        elif not isinstance(value, (str, bytes, int, float, complex, type(None), torch.dtype, torch.device)):
+            return None
+    keys_of: dict[int, list[str]] = {}
+    for key, value in state.items():
+        if is_plain(value):
+            keys_of.setdefault(number_at.get(value.untyped_storage().data_ptr(), -1), []).append(key)
+    return {number: keys for number, keys in keys_of.items() if number != -1 and len(keys) == readers[number]}
+
+
+def _overlapping(tensors: Mapping[str, Any]) -> dict[str, set[str]]:
+    """For each key those whose tensors lie between the first and the last byte of its own, or across; itself too."""
+    spans = []
+    for key, tensor in tensors.items():
+        if tensor.numel():
+            reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+            start = tensor.data_ptr()
+            spans.append((start, start + (reach + 1) * tensor.element_size(), key))
+    together: dict[str, set[str]] = {key: {key} for key in tensors}
+    last: set[str] = set()
+    farthest = 0
+    for start, end, key in sorted(spans):
+        if start >= farthest:
+            last = set()
+        last.add(key)
+        together[key] = last
+        farthest = max(farthest, end)
+    return together
+
+
+def is_plain(value: Any) -> bool:
+    """Whether it is a tensor of torch's own kind, whose elements lie in its storage and are all that it is."""
+    torch = require_torch("loading into a model")
+    return (
+        type(value) in {torch.Tensor, torch.nn.Parameter}
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_nested
+    )
 
 
 def _fits(tensor: Any, own: Any, size: int) -> bool:
     """Whether the bytes of the tensor, which are ``size``, are also those of ``own``."""
-    torch = require_torch("loading into a model")
     return (
-        type(own) in {torch.Tensor, torch.nn.Parameter}
+        own is not None
         and own.device.type == "cpu"
-        and own.layout == torch.strided
+        and tensor.device.type == "cpu"
         and (own.dtype, own.shape) == (tensor.dtype, tensor.shape)
         and own.is_contiguous()
         and tensor.is_contiguous()
         and tensor.numel() * tensor.element_size() == size
+        and not own.is_inference()
         and not any((each.is_conj() or each.is_neg()) for each in (own, tensor))
     )
