@@ -2,128 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from ._checkpoint import Checkpoint
-from ._errors import InvalidRequest, NoKeysMatched, PartialLoadError, StateDictMismatch
-from ._in_place import Coming
-from ._load import component_of, matched
+from ._errors import InvalidRequest, NoKeysMatched, PartialLoadError
+from ._load import matched
+from ._match import match
 from ._printable import printable
 from ._query import Ref, Selection
-from ._report import Mismatch, Report, misfit
+from ._report import Mismatch, Report
 from ._routes import Routes
-from ._torch import is_dense, target_tensors, unwrap
-
-
-class Target(Protocol):
-    """Something that a component is loaded into.
-
-    ``touched`` says whether it may have changed by now, ``in_place`` which keys are known to be loaded.
-    """
-
-    report: Report
-    touched: bool
-    in_place: tuple[str, ...]
-
-    def fetch(self) -> Any:
-        """The state, complete and checked; the target is not touched."""
-
-    def put(self, state: Any) -> None: ...
-
-    def load(self) -> None:
-        """``fetch`` and ``put`` in one, with less memory if that can be."""
-
-
-class ModuleTarget:
-    """A module, and what is to be loaded into it. ``strict`` is load_state_dict's."""
-
-    def __init__(self, report: Report, coming: Callable[[], Coming], module: Any, *, strict: bool) -> None:
-        self.report = report
-        self.touched = False
-        self.in_place: tuple[str, ...] = ()
-        self._coming = coming
-        self._module = module
-        self._strict = strict
-
-    def fetch(self) -> Any:
-        return self._coming().complete()
-
-    def put(self, state: Any) -> None:
-        self.touched = True
-        self._module.load_state_dict(state, strict=self._strict)
-
-    def load(self) -> None:
-        coming = self._coming()
-        try:
-            state = coming.into(self._module)
-        except Exception:
-            self.touched, self.in_place = coming.touched, coming.in_place
-            raise
-        self.put(state)
-
-
-def module_target(
-    routes: Routes, checkpoint: Checkpoint, component: str | None, module: Any, *, strict: bool
-) -> ModuleTarget:
-    """Asks the server what fits, and raises StateDictMismatch if torch would not load it.
-
-    When all keys must be there, the component is fetched as it is, extra state and all; else only what fits.
-    """
-    selection = Selection(component=component)
-    report, download = _match(routes, checkpoint, selection, module)
-    _refuse(misfit(report, strict=strict), checkpoint, module)
-    label = str(checkpoint)
-    if not strict:
-        return ModuleTarget(report, lambda: matched(routes, download, label=label), module, strict=False)
-    # Sparse tensors and such are fetched with all the rest, and torch says whether they fit.
-    report = replace(report, matched_keys=(*report.matched_keys, *report.skipped_keys), skipped_keys=())
-
-    def coming() -> Coming:
-        state = component_of(routes, checkpoint, selection, label=label)
-        keys = module.state_dict().keys()
-        found = Report(
-            label,
-            missing_keys=tuple(key for key in keys if key not in state.value),
-            unexpected_keys=tuple(key for key in state.value if key not in keys),
-        )
-        _refuse(misfit(found, strict=True), checkpoint, module)
-        return state
-
-    return ModuleTarget(report, coming, module, strict=True)
-
-
-class OptimizerTarget:
-    """An optimizer, by its own load_state_dict, all or nothing: its one key is ``""``."""
-
-    def __init__(self, routes: Routes, checkpoint: Checkpoint, component: str, optimizer: Any) -> None:
-        self._routes = routes
-        self._checkpoint = checkpoint
-        self._component = component
-        self._optimizer = optimizer
-        self.touched = False
-        self.in_place: tuple[str, ...] = ()
-        have = [len(group["params"]) for group in routes.param_groups(checkpoint, component)]
-        want = [len(group["params"]) for group in optimizer.param_groups]
-        if have != want:
-            raise StateDictMismatch(
-                f"{printable(component)} of {checkpoint} has parameter groups of {have} parameters, "
-                f"the optimizer of {want}"
-            )
-        size = sum(each.bytes for each in checkpoint.components if each.name == component)
-        self.report = Report(str(checkpoint), matched_keys=("",), bytes=size)
-
-    def fetch(self) -> Any:
-        selection = Selection(component=self._component)
-        return component_of(self._routes, self._checkpoint, selection, label=str(self._checkpoint)).complete()
-
-    def put(self, state: Any) -> None:
-        self.touched = True
-        self._optimizer.load_state_dict(state)
-
-    def load(self) -> None:
-        self.put(self.fetch())
+from ._targets import ModuleTarget, OptimizerTarget, Target, module_target
+from ._torch import unwrap
 
 
 def load_into(routes: Routes, target: Any, ref: Ref, *, strict: bool, staged: bool) -> Report:
@@ -147,13 +39,13 @@ def load_into(routes: Routes, target: Any, ref: Ref, *, strict: bool, staged: bo
             raise
         loaded = (*_matched(reports[:done]), *_long(failed.in_place, name))
         raise _partial(checkpoint, loaded, _matched(reports[done:]), error) from error
-    return _merged(str(checkpoint), reports)
+    return _merged(str(checkpoint), [_prefixed(each.report, name) for each, name in zip(targets, named)])
 
 
 def warmstart(routes: Routes, net: Any, ref: Ref, selection: Selection) -> Report:
     """As Model.warmstart says."""
     module = unwrap(net)
-    report, download = _match(routes, ref, selection, module)
+    report, download = match(routes, ref, selection, module)
     if download is None:
         raise NoKeysMatched(
             f"no key of the model has its like in {printable(report.checkpoint)}, so nothing was loaded\n{report}"
@@ -179,26 +71,6 @@ def _partial(checkpoint: object, loaded: Sequence[str], keys: Sequence[str], err
     )
 
 
-def _match(routes: Routes, ref: Ref, selection: Selection, module: Any) -> tuple[Report, str | None]:
-    """Routes.match of the module's tensors. The server lists dense ones only, so it isn't asked about the others:
-    whatever it holds of them, they are skipped.
-    """
-    tensors = target_tensors(module)
-    dense = {key: tensor for key, tensor in tensors.items() if is_dense(tensor)}
-    report, download = routes.match(ref, selection, described(dense))
-    skipped = tuple(key for key in tensors if key not in dense)
-    unexpected = tuple(key for key in report.unexpected_keys if key not in tensors)
-    return replace(report, skipped_keys=skipped, unexpected_keys=unexpected), download
-
-
-def described(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys, shapes and dtypes as the warmstart route reads them."""
-    return {
-        key: {"shape": list(tensor.shape), "dtype": str(tensor.dtype).partition(".")[2]}
-        for key, tensor in tensors.items()
-    }
-
-
 def _target_of(routes: Routes, checkpoint: Checkpoint, name: str | None, target: Any, *, strict: bool) -> Target:
     if hasattr(target, "named_parameters"):
         return module_target(routes, checkpoint, name, target, strict=strict)
@@ -206,12 +78,6 @@ def _target_of(routes: Routes, checkpoint: Checkpoint, name: str | None, target:
         return OptimizerTarget(routes, checkpoint, name, target)
     hint = "an optimizer goes in a dict, under its component's name" if name is None else "load() gives all else"
     raise InvalidRequest(f"a checkpoint is loaded into modules and optimizers, not a {type(target).__name__}; {hint}")
-
-
-def _refuse(reason: str | None, checkpoint: Checkpoint, module: Any) -> None:
-    if reason is not None:
-        name = type(module).__name__
-        raise StateDictMismatch(f"Error(s) in loading state_dict for {name} from {checkpoint}:\n\t{reason}")
 
 
 def _prefixed(report: Report, name: str | None) -> Report:

@@ -144,7 +144,7 @@ def target_tensors(module: Any) -> dict[str, Any]:
     torch = require_torch("loading into a model")
     tensors = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
     refuse_shards(tensors, "cannot be loaded into")
-    lazy = [key for key, tensor in tensors.items() if torch.nn.parameter.is_lazy(tensor)]
+    lazy = [key for key, tensor in tensors.items() if is_uninitialized(tensor)]
     if lazy:
         raise InvalidRequest(
             f"{lazy[0]} is not initialized and has no shape yet; run one batch through the lazy module first"
@@ -153,6 +153,15 @@ def target_tensors(module: Any) -> dict[str, Any]:
     if unmade:
         raise InvalidRequest(f"{unmade[0]} is on the meta device and has no memory; net.to_empty(device=...) makes it")
     return tensors
+
+
+def is_lazy(module: Any) -> bool:
+    """Whether it has parameters that take their shapes from what they are given first, a checkpoint too."""
+    return any(is_uninitialized(tensor) for _, tensor in _parameters(module))
+
+
+def is_uninitialized(value: Any) -> bool:
+    return bool(require_torch("loading into a model").nn.parameter.is_lazy(value))
 
 
 def is_dense(tensor: Any) -> bool:
