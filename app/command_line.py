@@ -1,5 +1,6 @@
 """What the commands share: options, settings read from them, and how they complain."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from .errors import StateroomError
-from .settings import Settings
+from .settings import Settings, unknown_variables
 
 # Options left out are None, so that the environment decides.
 DataDir = Annotated[Path | None, typer.Option(help="everything it keeps (./stateroom-data)", metavar="DIR")]
@@ -21,7 +22,9 @@ StoreUrl = Annotated[str | None, typer.Option(help="file:///PATH (a folder in th
 
 
 def read_settings(**options: Any) -> Settings:
-    """Exits with 2 and a line for each mistake."""
+    """Exits with 2 and a line for each mistake. Environment variables that look like settings are warned of."""
+    for warning in unknown_variables(os.environ):
+        complain(f"warning: {warning}")
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:

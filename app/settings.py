@@ -1,7 +1,9 @@
 """The only reader of the environment: ``STATEROOM_HOST``, ``STATEROOM_PORT``, ..., read once and passed on."""
 
+import difflib
 import ipaddress
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
@@ -11,6 +13,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Names = Annotated[frozenset[str], NoDecode]
 """Several, between commas or spaces."""
+
+PREFIX = "STATEROOM_"
+
+CLIENT_VARIABLES = frozenset({"URL", "TOKEN", "RUN", "CACHE_DIR", "CACHE_SIZE", "SPOOL_DIR", "RETRY_SECONDS"})
+"""Variables that the Python client reads, without the prefix: they may be set where a server runs."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?")
 
@@ -30,7 +37,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="STATEROOM_", env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
     )
 
     host: str = "127.0.0.1"
@@ -144,3 +151,13 @@ class Settings(BaseSettings):
             return not ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host != "localhost"
+
+
+def unknown_variables(names: Iterable[str]) -> Iterator[str]:
+    """Say of each environment variable that begins like a setting and is none what it may be meant to be."""
+    known = {name.upper() for name in Settings.model_fields}
+    for name in sorted(names):
+        setting = name.upper().removeprefix(PREFIX)
+        if name.upper().startswith(PREFIX) and setting not in known | CLIENT_VARIABLES:
+            near = difflib.get_close_matches(setting[:100], sorted(known), n=1)
+            yield f"{name} is set but is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "")

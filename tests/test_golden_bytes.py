@@ -11,7 +11,7 @@ from tests.docs import ROOT
 
 UPLOAD = (ROOT / "tests/golden/general.tar").read_bytes()
 REVISION = 1
-SAFETENSORS = 1
+SAFETENSORS = 2
 
 SERVED = {
     "the whole": (lambda: served_file(UPLOAD), "b8e3013081fb8cd883ca4f67f47724f7"),

@@ -1,9 +1,13 @@
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings
+from app.settings import CLIENT_VARIABLES, Settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +66,28 @@ def test_a_folder_that_reads_as_a_host_is_refused_by_name() -> None:
 )  # fmt: skip
 def test_only_loopback_is_closed_to_others(host: str, is_open: bool) -> None:
     assert Settings(host=host).open_to_others is is_open
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_one_it_may_be_meant_to_be() -> None:
+    names = ["STATEROOM_MAX_UPLOAD", "STATEROOM_PORT", "stateroom_port", "STATEROOM_URL", "PATH", "STATEROOM_ZZZ"]
+    assert list(unknown_variables(names)) == [
+        "STATEROOM_MAX_UPLOAD is set but is not a setting; did you mean STATEROOM_MAX_UPLOADS?",
+        "STATEROOM_ZZZ is set but is not a setting",
+    ]
+
+
+def test_the_clients_variables_are_known_to_the_server() -> None:
+    source = "".join(path.read_text() for path in Path("client/stateroom").glob("**/*.py"))
+    assert set(re.findall(r"STATEROOM_([A-Z_]*[A-Z])", source)) == CLIENT_VARIABLES
+
+
+def test_every_command_warns_of_a_variable_that_is_no_setting(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "app", "migrate", "--data-dir", tmp_path / "data"],
+        env={**os.environ, "STATEROOM_DATADIR": "elsewhere"},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "STATEROOM_DATADIR is set but is not a setting; did you mean STATEROOM_DATA_DIR?" in ran.stderr

@@ -69,11 +69,11 @@ class Allowed:
 
     async def __call__(self, request: Request, services: Parts) -> None:
         grant = await self.judge(request, services)
-        request.state.grant, request.state.allowed = grant, self
+        request.state.allowed = self
         begin(Work(grant.account(request.client.host if request.client else "")))
 
     async def judge(self, request: Request, services: Services) -> Grant:
-        """The caller's grant. Raises HTTPException (401, 403) unless it is enough."""
+        """The caller's grant. Raises HTTPException (401, 403) unless it is enough. The log names its token either way."""
         link = link_in(request) if self.link else None
         if link is not None:
             grant = await services.access.of_link(*link)
@@ -81,6 +81,7 @@ class Allowed:
                 raise HTTPException(403, "This link is not good, or no longer.")
         else:
             grant = await _shown(request, services)
+        request.state.grant = grant
         self._check(grant, request.path_params.get("namespace"))
         return grant
 

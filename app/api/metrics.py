@@ -55,7 +55,10 @@ class Metrics:
         )
         self.swept = Counter("stateroom_swept_bytes", "Bytes that sweeps freed", registry=own)
         self.uploads = Counter(
-            "stateroom_uploads", "Uploads, by their outcome: stored, or an error's code", ("outcome",), registry=own
+            "stateroom_uploads",
+            "Uploads, whole or committed in parts, by their outcome: stored, or an error's code",
+            ("outcome",),
+            registry=own,
         )
         self.requests = Histogram(
             "stateroom_request_seconds",

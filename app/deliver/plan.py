@@ -130,7 +130,7 @@ def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[
 def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest: Manifest, work: Work) -> Plan:
     contents = contents_of(picked.leaves(work), storages, picked.targets, manifest.byteorder)
     check_cost(contents.tensors, manifest, work)
-    metadata = {"format": "pt", **manifest.metadata, **contents.notes}
+    metadata = {"format": "pt", **manifest.metadata, **contents.notes} | {"format": "pt"}  # whatever the upload's was
     file, places = write_safetensors(contents.tensors, metadata)
     left_out = (*picked.left_out, *contents.left_out)
     return Plan(file, left_out, tuple(PlannedStorage(*place) for place in places), format="safetensors")

@@ -267,6 +267,22 @@ def test_what_was_saved_from_memory_is_no_file_to_ask_for(http: httpx.Client, mo
     assert (refusal.status_code, refusal.json()["code"]) == (404, "no-original")
 
 
+def test_an_upload_in_parts_is_counted_when_it_is_committed(fresh_server: StartServer) -> None:
+    with fresh_server().client() as http:
+        file = InParts(saved({"w": torch.ones(2000)}))
+        upload = file.announce(http, "a/b")
+        assert http.post(f"{upload['url']}/commit").status_code == 409
+        file.send(http, upload)
+        for _ in range(2):
+            answer = http.post(f"{upload['url']}/commit", headers={"Idempotency-Key": "one"})
+            assert answer.status_code == 201
+        lines = http.get("/metrics").text.splitlines()
+    counted = {line for line in lines if line.startswith("stateroom_uploads_total")}
+    assert counted == {
+        f'stateroom_uploads_total{{outcome="{outcome}"}} 1.0' for outcome in ("missing-blobs", "stored", "replayed")
+    }
+
+
 def test_parts_survive_a_server_that_is_killed(fresh_server: StartServer, large: bytes) -> None:
     server = fresh_server()
     file = InParts(large)

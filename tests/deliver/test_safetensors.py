@@ -124,6 +124,8 @@ def test_a_safetensors_file_keeps_its_own_texts_and_comes_back_as_it_was():
     tensors = {"a": torch.randn(5, 3), "b": torch.randn(2)}
     data = safetensors.torch.save(tensors, {"format": "pt"})
     assert served_state_dict(data, format="safetensors") == data
+    of_numpy = served_state_dict(safetensors.torch.save(tensors, {"format": "np"}), format="safetensors")
+    assert metadata_of(of_numpy) == {"format": "pt"}  # what reads it now is torch
     named = safetensors.torch.save(tensors, {"epoch": "4", "author": "me"})
     assert metadata_of(served_state_dict(named, format="safetensors")) == {"epoch": "4", "author": "me", "format": "pt"}
 

@@ -268,13 +268,21 @@ def test_the_log_says_whose_token_or_link_it_was(guarded: Guarded, http: httpx.C
     http.get(url, headers={"X-Request-Id": "used"})
     http.get("/v1/models", headers={**bearer(SERVER_TOKEN), "X-Request-Id": "server"})
     http.get("/v1/models", headers={"X-Request-Id": "nobody"})
-    name, wanted = f"token-{guarded.made}", ("made", "used", "server", "nobody")
+    refused = http.get("/v1/models/others/net", headers={**bearer(token), "X-Request-Id": "refused"})
+    assert refused.status_code == 403
+    name, wanted = f"token-{guarded.made}", ("made", "used", "server", "nobody", "refused")
 
     def logged() -> dict[str, str | None]:
         return {line["request_id"]: line["token"] for line in guarded.server.requests if line["request_id"] in wanted}
 
     assert_soon(lambda: len(logged()) == len(wanted))
-    assert logged() == {"made": name, "used": f"link by {name}", "server": "STATEROOM_SERVER_TOKEN", "nobody": None}
+    assert logged() == {
+        "made": name,
+        "used": f"link by {name}",
+        "server": "STATEROOM_SERVER_TOKEN",
+        "nobody": None,
+        "refused": name,
+    }
 
 
 def test_the_log_has_no_signature(guarded: Guarded, http: httpx.Client, link: Link) -> None:

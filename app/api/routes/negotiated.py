@@ -28,7 +28,7 @@ from ..problem_docs import OF_A_BODY, refusals
 from ..services import Parts
 from ..threads import unless_gone
 from ..views import CheckpointView
-from .uploads import stored_answer
+from .uploads import counted, stored_answer
 
 router = APIRouter(prefix="/v1/uploads/{namespace}/{name}", tags=["negotiated uploads"])
 
@@ -221,7 +221,7 @@ async def commit(request: Request, services: Parts, model: Model, upload_id: Upl
         from_thread.run(judge_again, request, services)  # it may have waited long for this thread
         return services.ingest.negotiated.commit(model, upload_id, fields)
 
-    checkpoint, replayed = await unless_gone(request, services.commits.run(work))
+    checkpoint, replayed = await counted(services, unless_gone(request, services.commits.run(work)))
     return stored_answer(request, services, checkpoint, replayed=replayed)
 
 

@@ -1,7 +1,7 @@
 """A checkpoint arrives: as the raw body, or as the part ``file`` of a form."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -56,9 +56,15 @@ _ROUTE: dict[str, Any] = {
 @router.put("", summary="Upload (curl -T)", **_ROUTE)
 async def upload(request: Request, services: Parts, model: Model, key: IdempotencyKey) -> Response:
     """The body is the file, whatever its Content-Type, or a form with a part `file` and the same fields."""
+    checkpoint, replayed = await counted(services, _take_in(request, services, model, key))
+    return stored_answer(request, services, checkpoint, replayed=replayed)
+
+
+async def counted(services: Services, storing: Awaitable[tuple[Checkpoint, bool]]) -> tuple[Checkpoint, bool]:
+    """Await ``storing``, which gives a checkpoint and whether an earlier try made it, and count how it ends."""
     outcome = "internal-error"
     try:
-        checkpoint, replayed = await _take_in(request, services, model, key)
+        checkpoint, replayed = await storing
         outcome = "replayed" if replayed else "stored"
     except StateroomError as error:
         outcome = error.code
@@ -71,7 +77,7 @@ async def upload(request: Request, services: Parts, model: Model, key: Idempoten
         raise
     finally:
         services.metrics.uploads.labels(outcome).inc()
-    return stored_answer(request, services, checkpoint, replayed=replayed)
+    return checkpoint, replayed
 
 
 def stored_answer(request: Request, services: Services, checkpoint: Checkpoint, *, replayed: bool) -> Response:

@@ -19,7 +19,7 @@ from ...values.virtual_file import VirtualFile
 from .header import METADATA, NAMES, Field
 from .read import MAX_HEADER
 
-WRITER_REVISION = 1
+WRITER_REVISION = 2
 """Goes up whenever the bytes written for the same input change, so that no ETag ever names two byte strings."""
 
 _ALIGNMENT = 8
