@@ -73,7 +73,7 @@ class Allowed:
         begin(Work(grant.account(request.client.host if request.client else "")))
 
     async def judge(self, request: Request, services: Services) -> Grant:
-        """The caller's grant. Raises HTTPException (401, 403) unless it is enough. The log names its token either way."""
+        """Return the caller's grant, and note it for the log. Raises HTTPException (401, 403) unless it is enough."""
         link = link_in(request) if self.link else None
         if link is not None:
             grant = await services.access.of_link(*link)
