@@ -45,7 +45,8 @@ def build(
     app.add_middleware(Observed, metrics=metrics)  # what is added last is outermost
     for module in (health, models, uploads, negotiated, checkpoints, tensors, state_dicts, files, links):
         include(app, module.router)
-    document = app.openapi()  # made now, for every request asks it what there is
+    document = app.openapi()
     add_problem_schema(document)
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's way to extend it; each request asks it
     app.add_route("/docs", docs_page(document), include_in_schema=False)
     return app

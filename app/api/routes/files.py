@@ -66,14 +66,14 @@ async def file(
     run: Run = None,
     device: Device = None,
     weights_only: WeightsOnly = True,
-    filename: str | None = None,
+    filename: str = "",
 ) -> Response:
     """Every field as it was saved."""
     location = None if device is None else parse_device(device)
 
     def answer(checkpoint: Checkpoint) -> Response:
         download = services.deliver.file(checkpoint, location, weights_only=weights_only)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename or None)
 
     return await services.from_inside(request, model, ref, run, answer)
 
@@ -105,12 +105,12 @@ async def original_layout(request: Request, services: Parts, model: Model, ref: 
     responses=FILE_RESPONSES,
 )
 async def original(
-    request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: str | None = None
+    request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: str = ""
 ) -> Response:
     """Byte for byte."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         download = services.deliver.original(checkpoint)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename or None)
 
     return await services.from_inside(request, model, ref, run, answer)

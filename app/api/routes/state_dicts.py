@@ -133,13 +133,13 @@ async def state_dict(
     ref: Ref,
     part: Part,
     run: Run = None,
-    filename: str | None = None,
+    filename: str = "",
 ) -> Response:
     """A torch file that always loads with `weights_only=True`, or a safetensors file."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         download = part.of(checkpoint, services.deliver)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename or None)
 
     return await services.from_inside(request, model, ref, run, answer)
 
