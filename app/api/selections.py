@@ -16,6 +16,15 @@ from ..values.checkpoint import Checkpoint
 MAX_PATTERNS = 500_000
 """Of one kind: as many keys as a torch file may have can be named one by one."""
 
+MAX_PREFIXES = 100
+"""Of one key: wrappers around wrappers."""
+
+
+def _prefixes(given: str | list[str] | None) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
 
 class SelectionBody(BaseModel):
     """The fields of a selection, as a JSON body has them; `rename` is pairs."""
@@ -23,7 +32,7 @@ class SelectionBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     component: str | None = None
-    strip_prefix: str | None = None
+    strip_prefix: str | Annotated[list[str], Field(max_length=MAX_PREFIXES)] | None = None
     include: list[str] = Field(default=[], max_length=MAX_PATTERNS)
     exclude: list[str] = Field(default=[], max_length=MAX_PATTERNS)
     rename: list[tuple[str, str]] = Field(default=[], max_length=MAX_PATTERNS)
@@ -38,7 +47,7 @@ class SelectionBody(BaseModel):
         """Raises SelectionError for an unknown device, dtype or format."""
         return StateDictQuery(
             component=self.component,
-            strip_prefix=self.strip_prefix,
+            strip_prefix=_prefixes(self.strip_prefix),
             include=tuple(self.include),
             exclude=tuple(self.exclude),
             rename=tuple(self.rename),
@@ -54,7 +63,9 @@ async def selection_in_query(
     component: Annotated[
         str | None, Query(description="dotted path; `''` is a flat file; left out: the model's state_dict")
     ] = None,
-    strip_prefix: Annotated[str | None, Query(description="keys without it pass")] = None,
+    strip_prefix: Annotated[
+        list[str], Query(description="each in turn is taken off the keys that have it by then", max_length=MAX_PREFIXES)
+    ] = [],  # noqa: B006 - as below
     include: Annotated[list[str], Query(description="globs in which `*` crosses dots, or `re:` + an expression")] = [],  # noqa: B006 - FastAPI reads it as a default, and nobody changes it
     exclude: Annotated[list[str], Query(description="as `include`")] = [],  # noqa: B006 - as above
     rename: Annotated[list[str], Query(description="`OLD=>NEW`, prefix to prefix; or `re:OLD=>NEW` with `\\1`")] = [],  # noqa: B006 - as above

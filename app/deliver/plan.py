@@ -51,7 +51,9 @@ class Wanted:
         if fields["query"] is None:
             return cls(device=fields["device"])
         query: dict[str, Any] = fields["query"]
-        for name in ("include", "exclude", "rename", "dtype_exclude"):
+        if isinstance(query.get("strip_prefix"), str):
+            query["strip_prefix"] = [query["strip_prefix"]]
+        for name in ("strip_prefix", "include", "exclude", "rename", "dtype_exclude"):
             query[name] = tuple(tuple(v) if isinstance(v, list) else v for v in query.get(name, ()))
         return cls(StateDictQuery(**query), only)
 

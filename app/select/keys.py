@@ -17,6 +17,9 @@ MAX_KEY_LENGTH = 4_096
 MAX_COST = 40_000_000
 """Steps (app/values/work.py) that one list of patterns, or of renames, may take: ten seconds."""
 
+MAX_PREFIX_PARTS = 4
+"""Names before a key that are looked through for a prefix in its way."""
+
 Selected: TypeAlias = tuple[tuple[int, str], ...]
 """Positions in what was given, ascending, each with its new name."""
 
@@ -71,12 +74,31 @@ def _filter(keys: Sequence[str], query: StateDictQuery, work: Work | None) -> Se
         _spend(exclude, keys, work)
         picked = [i for i in picked if not exclude.matches(keys[i])]
     if not picked and (keys or query.include):
+        prefix = _prefix_in_the_way(keys, query, work)
+        hint = f"; with strip_prefix={prefix} some would be" if prefix else ""
         raise SelectionError(
-            f"none of the {len(keys):,} keys is picked by {_asked(query)}",
+            f"none of the {len(keys):,} keys is picked by {_asked(query)}{hint}",
             code="no-keys-matched",
-            near=_near(keys, query),
+            near=((f"strip_prefix={prefix}",) if prefix else ()) + _near(keys, query),
         )
     return picked
+
+
+def _prefix_in_the_way(keys: Sequence[str], query: StateDictQuery, work: Work | None) -> str | None:
+    """The shortest prefix of the first key that most keys have, and without which ``include`` would pick some."""
+    if not query.include or any(query.strip_prefix):
+        return None
+    include = PatternSet(query.include)
+    prefix = ""
+    for part in keys[0].split(".", MAX_PREFIX_PARTS)[:-1] if keys else ():
+        prefix += f"{part}."
+        having = [key for key in keys if key.startswith(prefix)]
+        if 2 * len(having) <= len(keys):
+            return None
+        _spend(include, having, work)
+        if any(include.matches(key.removeprefix(prefix)) for key in having):
+            return prefix
+    return None
 
 
 def _check(keys: Sequence[str], selected: Selected) -> None:

@@ -13,7 +13,7 @@ class Names:
     def __init__(self, query: StateDictQuery) -> None:
         if len(query.rename) > MAX_RENAMES:
             raise SelectionError(f"{len(query.rename):,} renames; at most {MAX_RENAMES:,}", code="bad-rename")
-        self._strip = query.strip_prefix or ""
+        self._strip = tuple(filter(None, query.strip_prefix))
         self._add = query.add_prefix or ""
         self._rules: list[tuple[str, str | Rewrite]] = []
         size = 0
@@ -30,12 +30,14 @@ class Names:
     def cost(self, keys: int, characters: int) -> int:
         """Steps that ``final`` takes for so many keys of so many characters; a new name is as long as it is."""
         longest = len(self._add) + max((len(rule) for _, rule in self._rules if isinstance(rule, str)), default=0)
-        each = 4 + len(self._rules) // 2 + longest // 8
+        each = 4 + len(self._strip) // 4 + len(self._rules) // 2 + longest // 8
         return keys * each + characters * self._program_size // INSTRUCTIONS_PER_STEP
 
     def strip(self, key: str) -> str:
-        """A key without the prefix passes."""
-        return key.removeprefix(self._strip)
+        """A key without the prefixes, each taken off in its turn where the key has it by then."""
+        for prefix in self._strip:
+            key = key.removeprefix(prefix)
+        return key
 
     def rename(self, key: str) -> str:
         """A stripped key under its final name; the first rename that matches wins."""

@@ -29,12 +29,13 @@ MAX_DEVICE_INDEX = 127
 class StateDictQuery:
     """What is picked and how it is written. The defaults ask for the default component, as it was saved.
 
-    ``rename`` is pairs of old and new; ``device`` is a location as torch writes it, None for as saved; ``dtype`` is
-    torch's name of what floating tensors become, whose new names match none of ``dtype_exclude``.
+    ``strip_prefix`` are taken off in turn; ``rename`` is pairs of old and new; ``device`` is a location as torch writes
+    it, None for as saved; ``dtype`` is torch's name of what floating tensors become, whose new names match none of
+    ``dtype_exclude``.
     """
 
     component: str | None = None
-    strip_prefix: str | None = None
+    strip_prefix: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
@@ -64,11 +65,13 @@ class StateDictQuery:
     @property
     def renames(self) -> bool:
         """Whether keys may come out under other names."""
-        return bool(self.strip_prefix or self.rename or self.add_prefix)
+        return bool(any(self.strip_prefix) or self.rename or self.add_prefix)
 
     def normalised(self) -> str:
         """Canonical text: equal for queries that differ only in what cannot change the answer."""
         fields = asdict(self)
+        prefixes = [prefix for prefix in self.strip_prefix if prefix]
+        fields["strip_prefix"] = prefixes[0] if len(prefixes) == 1 else prefixes  # plans that are kept know one as text
         fields["include"] = sorted(set(self.include))
         fields["exclude"] = sorted(set(self.exclude))
         fields["dtype_exclude"] = sorted(set(self.dtype_exclude))

@@ -129,9 +129,9 @@ def test_models_inside_a_checkpoint_are_components_by_their_paths(options: dict[
 @pytest.mark.filterwarnings("ignore")
 def test_its_keys_are_picked_and_renamed_like_any_others() -> None:
     model = nn.DataParallel(Odd())
-    served = load(served_state_dict(saved(model), strip_prefix="module.", include=("list.*",), device="meta"))
+    served = load(served_state_dict(saved(model), strip_prefix=("module.",), include=("list.*",), device="meta"))
     assert list(served) == [key for key in model.module.state_dict() if key.startswith("list.")]
-    model.module.load_state_dict(load(served_state_dict(saved(model), strip_prefix="module.")), strict=True)
+    model.module.load_state_dict(load(served_state_dict(saved(model), strip_prefix=("module.",))), strict=True)
 
 
 @pytest.mark.filterwarnings("ignore")

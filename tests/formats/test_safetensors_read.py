@@ -233,7 +233,7 @@ def test_what_is_no_plain_number_is_no_fact(text: str) -> None:
 
 def test_devices_and_keys_are_asked_for_as_of_any_file() -> None:
     file = save({"module.a": torch.arange(3.0), "module.b": torch.ones(2)})
-    served = load(served_state_dict(file, strip_prefix="module.", include=("a",), device="meta"))
+    served = load(served_state_dict(file, strip_prefix=("module.",), include=("a",), device="meta"))
     assert {key: (tensor.shape, tensor.device.type) for key, tensor in served.items()} == {"a": ((3,), "meta")}
 
 

@@ -33,14 +33,37 @@ def test_include_picks_and_exclude_takes_out_of_that() -> None:
 
 
 def test_keys_without_the_stripped_prefix_pass() -> None:
-    assert names(["module.a", "b", "module.module.c"], strip_prefix="module.") == ["a", "b", "module.c"]
+    assert names(["module.a", "b", "module.module.c"], strip_prefix=("module.",)) == ["a", "b", "module.c"]
+
+
+def test_prefixes_are_taken_off_in_turn() -> None:
+    keys = ["module._orig_mod.a", "_orig_mod.b", "_orig_mod.module.c", "d"]
+    assert names(keys, strip_prefix=("module.", "_orig_mod.")) == ["a", "b", "module.c", "d"]
+    assert names(keys, strip_prefix=("module.", "_orig_mod.", "module.")) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "include"), [("module.", "conv1.*"), ("model.net.", "re:fc.*"), ("_orig_mod.", "fc1.weight")]
+)
+def test_nothing_matched_names_the_prefix_that_is_in_the_way(prefix: str, include: str) -> None:
+    error = refusal(select_keys, [prefix + key for key in CLASSIFIER], include=(include,))
+    assert error.near[0] == f"strip_prefix={prefix}"
+    assert f"strip_prefix={prefix}" in error.detail
+    assert names([prefix + key for key in CLASSIFIER], include=(include,), strip_prefix=(prefix,))
+
+
+def test_no_prefix_is_named_that_does_not_help() -> None:
+    keys = [f"module.{key}" for key in CLASSIFIER]
+    assert not refusal(select_keys, keys, include=("conv9.*",)).near[0].startswith("strip_prefix")
+    few = [*CLASSIFIER, "module.head.weight"]
+    assert not refusal(select_keys, few, include=("head.*",)).near[0].startswith("strip_prefix")
 
 
 def test_filters_see_stripped_names_and_renames_see_them_too() -> None:
     keys = ["module.conv.weight", "module.fc.weight"]
-    assert names(keys, strip_prefix="module.", include=("conv*",), rename=(("conv", "body"),), add_prefix="net.") == [
-        "net.body.weight"
-    ]
+    assert names(
+        keys, strip_prefix=("module.",), include=("conv*",), rename=(("conv", "body"),), add_prefix="net."
+    ) == ["net.body.weight"]
 
 
 def test_the_first_rename_that_matches_wins() -> None:
@@ -97,7 +120,7 @@ def test_leaves_of_a_tree_are_filtered_on_joined_paths() -> None:
     assert refusal(select_leaves, leaves, include=("momentum*",)).code == "no-keys-matched"
 
 
-@pytest.mark.parametrize("fields", [{"strip_prefix": "state."}, {"rename": (("a", "b"),)}, {"add_prefix": "x."}])
+@pytest.mark.parametrize("fields", [{"strip_prefix": ("state.",)}, {"rename": (("a", "b"),)}, {"add_prefix": "x."}])
 def test_leaves_of_a_tree_keep_their_names(fields: dict[str, object]) -> None:
     assert refusal(select_leaves, ["state.0.exp_avg"], **fields).code == "not-a-state-dict"
 
@@ -123,7 +146,9 @@ def oracle(all_keys: list[str], query: StateDictQuery) -> list[tuple[int, str]]:
     """The contract, in plain words."""
     answer = []
     for i, key in enumerate(all_keys):
-        name = key.removeprefix(query.strip_prefix or "")
+        name = key
+        for prefix in query.strip_prefix:
+            name = name.removeprefix(prefix)
         if query.include and not any(fnmatchcase(name, glob) for glob in query.include):
             continue
         if any(fnmatchcase(name, glob) for glob in query.exclude):
@@ -150,7 +175,7 @@ def oracle(all_keys: list[str], query: StateDictQuery) -> list[tuple[int, str]]:
     st.lists(keys, max_size=12, unique=True),
     st.builds(
         StateDictQuery,
-        strip_prefix=prefixes,
+        strip_prefix=st.lists(st.sampled_from(["a.", "module.", "a", ""]), max_size=3).map(tuple),
         include=st.lists(globs, max_size=2).map(tuple),
         exclude=st.lists(globs, max_size=2).map(tuple),
         rename=st.lists(renames, max_size=3).map(tuple),

@@ -55,14 +55,14 @@ def versions(state_dict: Any) -> dict[str, int]:
 
 
 RENAMINGS = [
-    pytest.param(lambda: Wrapped(Net()), Net, {"strip_prefix": "module."}, id="strip"),
+    pytest.param(lambda: Wrapped(Net()), Net, {"strip_prefix": ("module.",)}, id="strip"),
     pytest.param(Net, lambda: Wrapped(Net()), {"add_prefix": "module."}, id="add"),
     pytest.param(Net, Renamed, {"rename": (("stem.", "body."), ("layers.", "blocks."))}, id="rename"),
     pytest.param(
         lambda: Wrapped(Net()),
         lambda: Wrapped(Renamed()),
         {
-            "strip_prefix": "module.",
+            "strip_prefix": ("module.",),
             "rename": (("stem", "body"), (r"re:layers\.(\d)\.(.*)", r"blocks.\1.\2")),
             "add_prefix": "module.",
         },
@@ -122,10 +122,10 @@ def test_without_a_renaming_the_metadata_is_as_it_was() -> None:
 def test_the_wrappers_root_gives_way_to_what_it_wrapped() -> None:
     state_dict = Wrapped(nn.BatchNorm1d(3)).state_dict()
     assert versions(state_dict) == {"": 1, "module": 2}
-    assert versions(apply(state_dict, strip_prefix="module.")) == {"": 2}
+    assert versions(apply(state_dict, strip_prefix=("module.",))) == {"": 2}
     inner = Wrapped(nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3))).state_dict()
     inner._metadata["module"]["version"] = 7
-    assert versions(apply(inner, strip_prefix="module.")) == {"": 7, "0": 1, "1": 2}
+    assert versions(apply(inner, strip_prefix=("module.",))) == {"": 7, "0": 1, "1": 2}
 
 
 def test_of_two_modules_that_come_to_one_name_the_picked_one_gives_the_version() -> None:

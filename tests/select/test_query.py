@@ -59,7 +59,7 @@ texts = st.text(max_size=4)
 queries = st.builds(
     StateDictQuery,
     component=st.none() | texts,
-    strip_prefix=st.none() | texts,
+    strip_prefix=st.lists(texts, max_size=2).map(tuple),
     include=st.lists(texts, max_size=3).map(tuple),
     exclude=st.lists(texts, max_size=3).map(tuple),
     rename=st.lists(st.tuples(texts, texts), max_size=3).map(tuple),
@@ -71,7 +71,7 @@ queries = st.builds(
 def meaning(query: StateDictQuery) -> tuple[object, ...]:
     return (
         query.component,
-        query.strip_prefix or None,
+        tuple(filter(None, query.strip_prefix)),
         frozenset(query.include),
         frozenset(query.exclude),
         query.rename,
