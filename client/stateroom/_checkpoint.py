@@ -12,7 +12,7 @@ from ._errors import InvalidRequest, understood
 from ._printable import printable
 
 if TYPE_CHECKING:
-    from ._query import Format, Patterns, Rename
+    from ._query import Format, Patterns, Prefixes, Rename
 
 What = Literal["state_dict", "file", "original"]
 Linker = Callable[["Checkpoint", What, int, Any, "dict[str, Any]"], str]
@@ -86,7 +86,7 @@ class Checkpoint:
         component: str | None = None,
         include: Patterns = (),
         exclude: Patterns = (),
-        strip_prefix: str | None = None,
+        strip_prefix: Prefixes = None,
         add_prefix: str | None = None,
         rename: Rename = (),
         dtype: Any = None,

@@ -135,7 +135,7 @@ def pull(
     include: Annotated[Texts, typer.Option(metavar="GLOB", help="only these of its keys; may be repeated")] = None,
     exclude: Annotated[Texts, typer.Option(metavar="GLOB", help="not these; may be repeated")] = None,
     strip_prefix: Annotated[
-        Optional[str], typer.Option(help="taken off the keys that have it, before all else")
+        Texts, typer.Option(metavar="PREFIX", help="taken off the keys that have it, before all else; may be repeated")
     ] = None,
     rename: Annotated[Texts, typer.Option(metavar="OLD=>NEW", help="another prefix; may be repeated")] = None,
     add_prefix: Annotated[Optional[str], typer.Option(help="put before every key, after all else")] = None,
@@ -150,7 +150,7 @@ def pull(
     another dtype or format.
     """
     wanted, renames = target_of(target), renames_of(rename)
-    keys = (component, include or None, exclude or None, strip_prefix, rename or None, add_prefix)
+    keys = (component, include or None, exclude or None, strip_prefix or None, rename or None, add_prefix)
     selects = (*keys, dtype, dtype_exclude or None, format)
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
@@ -165,7 +165,7 @@ def pull(
                 map_location=device,
                 include=include or (),
                 exclude=exclude or (),
-                strip_prefix=strip_prefix,
+                strip_prefix=strip_prefix or None,
                 rename=renames,
                 add_prefix=add_prefix,
                 dtype=dtype,

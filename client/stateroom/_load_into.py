@@ -45,11 +45,14 @@ def load_into(routes: Routes, target: Any, ref: Ref, *, strict: bool, staged: bo
 def warmstart(routes: Routes, net: Any, ref: Ref, selection: Selection) -> Report:
     """As Model.warmstart says."""
     module = unwrap(net)
-    report, download = match(routes, ref, selection, module)
+    fit = match(routes, ref, selection, module)
+    report, download = fit.report, fit.download
     if download is None:
-        raise NoKeysMatched(
+        error = NoKeysMatched(
             f"no key of the model has its like in {printable(report.checkpoint)}, so nothing was loaded\n{report}"
         )
+        error.near = report.near
+        raise error
     target = ModuleTarget(report, lambda: matched(routes, download, label=report.checkpoint), module, strict=False)
     try:
         target.load()
@@ -109,6 +112,8 @@ def _merged(checkpoint: str, reports: Sequence[Report]) -> Report:
         cast_keys=tuple(key for each in reports for key in each.cast_keys),
         skipped_keys=tuple(key for each in reports for key in each.skipped_keys),
         bytes=sum(each.bytes for each in reports),
+        prefix=", ".join(dict.fromkeys(each.prefix for each in reports if each.prefix)) or None,
+        near=tuple(dict.fromkeys(hint for each in reports for hint in each.near)),
     )
 
 

@@ -17,7 +17,7 @@ from ._job import SaveJob
 from ._load import load_object, load_state_dict
 from ._load_into import load_into, warmstart
 from ._printable import printable
-from ._query import Format, Patterns, Ref, Rename, Selection, changes, device_tag, upload_params
+from ._query import Format, Patterns, Prefixes, Ref, Rename, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._routes import Routes
 from ._save import new_key, save_object, upload_file
@@ -231,7 +231,7 @@ class Model:
         map_location: Any = None,
         include: Patterns = (),
         exclude: Patterns = (),
-        strip_prefix: str | None = None,
+        strip_prefix: Prefixes = None,
         add_prefix: str | None = None,
         rename: Rename = (),
         dtype: Any = None,
@@ -239,11 +239,11 @@ class Model:
     ) -> dict[str, Any]:
         """One component, its keys to tensors; only what is selected travels. An optimizer's keeps its nesting.
 
-        Applied in this order: ``strip_prefix`` (keys without it pass), ``include`` and ``exclude`` (globs in which
-        ``*`` crosses dots, or ``re:`` and an expression for the whole key), ``rename`` (prefix to prefix),
-        ``add_prefix``, ``dtype`` (float32, float16 or bfloat16: the server casts floating tensors, but for the new keys
-        that ``dtype_exclude`` matches). ``map_location`` is what torch.load takes. Raises NoKeysMatched,
-        UnknownComponent, ComponentAmbiguous.
+        Applied in this order: ``strip_prefix`` (keys without it pass; of several, each in turn), ``include`` and
+        ``exclude`` (globs in which ``*`` crosses dots, or ``re:`` and an expression for the whole key), ``rename``
+        (prefix to prefix), ``add_prefix``, ``dtype`` (float32, float16 or bfloat16: the server casts floating tensors,
+        but for the new keys that ``dtype_exclude`` matches). ``map_location`` is what torch.load takes. Raises
+        NoKeysMatched, UnknownComponent, ComponentAmbiguous.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
         state: dict[str, Any] = load_state_dict(self._routes, ref, selection, map_location, label=self._label(ref))
@@ -257,7 +257,7 @@ class Model:
         map_location: Any = None,
         include: Patterns = (),
         exclude: Patterns = (),
-        strip_prefix: str | None = None,
+        strip_prefix: Prefixes = None,
         add_prefix: str | None = None,
         rename: Rename = (),
         dtype: Any = None,
@@ -289,7 +289,7 @@ class Model:
         component: str | None = None,
         include: Patterns = (),
         exclude: Patterns = (),
-        strip_prefix: str | None = None,
+        strip_prefix: Prefixes = None,
         add_prefix: str | None = None,
         rename: Rename = (),
     ) -> Report:
@@ -346,7 +346,7 @@ class Model:
         map_location: Any = None,
         include: Patterns = (),
         exclude: Patterns = (),
-        strip_prefix: str | None = None,
+        strip_prefix: Prefixes = None,
         add_prefix: str | None = None,
         rename: Rename = (),
         dtype: Any = None,

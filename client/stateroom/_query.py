@@ -13,6 +13,7 @@ from ._errors import InvalidRequest
 
 Ref = Union[Checkpoint, int, str]
 Patterns = Union[str, Sequence[str]]
+Prefixes = Union[str, Sequence[str], None]
 Rename = Union[Mapping[str, str], Sequence["tuple[str, str]"]]
 Params = list[tuple[str, str]]
 Format = Literal["pt", "safetensors"]
@@ -28,7 +29,7 @@ class Selection:
     """
 
     component: str | None = None
-    strip_prefix: str | None = None
+    strip_prefix: Prefixes = None
     include: Patterns = ()
     exclude: Patterns = ()
     rename: Rename = ()
@@ -39,12 +40,13 @@ class Selection:
 
     def params(self) -> Params:
         return [
-            *optional(component=self.component, strip_prefix=self.strip_prefix),
-            *(("include", pattern) for pattern in _listed(self.include)),
-            *(("exclude", pattern) for pattern in _listed(self.exclude)),
+            *optional(component=self.component),
+            *(("strip_prefix", prefix) for prefix in self.prefixes),
+            *(("include", pattern) for pattern in listed(self.include)),
+            *(("exclude", pattern) for pattern in listed(self.exclude)),
             *(("rename", f"{_old(old)}=>{new}") for old, new in self._renames()),
             *optional(add_prefix=self.add_prefix, dtype=_dtype_name(self.dtype)),
-            *(("dtype_exclude", pattern) for pattern in _listed(self.dtype_exclude)),
+            *(("dtype_exclude", pattern) for pattern in listed(self.dtype_exclude)),
             *optional(format=None if self.format == "pt" else self.format),
         ]
 
@@ -52,18 +54,28 @@ class Selection:
         """The same for a JSON body."""
         texts = optional(
             component=self.component,
-            strip_prefix=self.strip_prefix,
             add_prefix=self.add_prefix,
             dtype=_dtype_name(self.dtype),
         )
+        prefixes = self.prefixes
         return {
             **dict(texts),
-            "include": _listed(self.include),
-            "exclude": _listed(self.exclude),
+            **({"strip_prefix": prefixes if len(prefixes) > 1 else prefixes[0]} if prefixes else {}),
+            "include": listed(self.include),
+            "exclude": listed(self.exclude),
             "rename": [[old, new] for old, new in self._renames()],
-            "dtype_exclude": _listed(self.dtype_exclude),
+            "dtype_exclude": listed(self.dtype_exclude),
             "format": self.format,
         }
+
+    @property
+    def prefixes(self) -> list[str]:
+        return [] if self.strip_prefix is None else listed(self.strip_prefix)
+
+    @property
+    def renames(self) -> bool:
+        """Whether keys may come out under other names."""
+        return bool(self.prefixes or self.add_prefix or self.rename)
 
     def _renames(self) -> Iterable[tuple[str, str]]:
         return self.rename.items() if isinstance(self.rename, Mapping) else self.rename
@@ -175,7 +187,7 @@ def optional(**fields: str | None) -> Params:
     return [(name, value) for name, value in fields.items() if value is not None]
 
 
-def _listed(patterns: Patterns) -> list[str]:
+def listed(patterns: Patterns) -> list[str]:
     return [patterns] if isinstance(patterns, str) else list(patterns)
 
 

@@ -33,7 +33,9 @@ class Report:
     only; ``mismatched_keys`` have another shape. ``cast_keys`` are those matched that were converted to the target's
     dtype. ``skipped_keys`` are sparse and quantized tensors of the target, which are loaded only when all must be
     there (``load_into`` with ``strict``). ``bytes`` is what the matched tensors hold in the checkpoint, as far as they
-    are dense. ``str()`` of it is for people.
+    are dense. ``prefix`` are the wrappers (``module.``, ``_orig_mod.``) that the keys of the checkpoint have, or else
+    the target's, and that were taken off or put before the checkpoint's; ``near`` is what would make most keys match
+    (``strip_prefix=model.``). ``str()`` of it is for people.
     """
 
     checkpoint: str
@@ -44,6 +46,8 @@ class Report:
     cast_keys: tuple[str, ...] = ()
     skipped_keys: tuple[str, ...] = ()
     bytes: int = 0
+    prefix: str | None = None
+    near: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         kinds = (self.matched_keys, self.missing_keys, self.mismatched_keys, self.skipped_keys)
@@ -61,6 +65,9 @@ class Report:
             if keys:
                 more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
                 lines.append(f"  {label}: {', '.join(map(printable, keys[:SHOWN]))}{more}")
+        if self.prefix:
+            lines.append(f"  prefix: {printable(self.prefix)}, which one side's keys have and the other's have not")
+        lines += [f"  near: {printable(hint)}" for hint in self.near]
         return "\n".join(lines)
 
 

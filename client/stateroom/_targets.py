@@ -81,7 +81,7 @@ class AskedTarget(ModuleTarget):
                 with undone_on_error(self._module):
                     found = self._module.load_state_dict(state, strict=self._strict)
             except RuntimeError as error:
-                raise _mismatch(error, self.report.checkpoint) from error
+                raise _mismatch(error, self.report) from error
             self.touched = True
         missing = tuple(getattr(found, "missing_keys", ()))
         self.report = replace(
@@ -91,6 +91,7 @@ class AskedTarget(ModuleTarget):
             unexpected_keys=tuple(getattr(found, "unexpected_keys", ())),
             mismatched_keys=(),
             skipped_keys=(),
+            near=(),
         )
 
     def load(self) -> None:
@@ -107,33 +108,34 @@ def module_target(
     """
     selection, label = Selection(component=component), str(checkpoint)
 
-    def whole() -> Coming:
-        return component_of(routes, checkpoint, selection, label=label)
+    lazy = is_lazy(module)
+    fit = match(routes, checkpoint, selection, module, lazy=lazy)
+    report = fit.report
 
-    if is_lazy(module):
-        return AskedTarget(Report(label), whole, module, strict=strict)
-    report, download = match(routes, checkpoint, selection, module)
-    if not is_unobserved(module) and (strict or _differs(report)):
+    def whole() -> Coming:
+        return component_of(routes, checkpoint, fit.selection, label=label)
+
+    if lazy or (not is_unobserved(module) and (strict or _differs(report))):
         return AskedTarget(report, whole, module, strict=strict)
     if not strict:
-        _refuse(misfit(report, strict=False), checkpoint, module)
-        return ModuleTarget(report, lambda: matched(routes, download, label=label), module, strict=False)
+        _refuse(report, module, strict=False)
+        return ModuleTarget(report, lambda: matched(routes, fit.download, label=label), module, strict=False)
     names = (key for key in module.state_dict() if key not in report.missing_keys)
     report = _judged(report, module, [*names, *report.unexpected_keys], None)
-    _refuse(misfit(report, strict=True), checkpoint, module)
+    _refuse(report, module, strict=True)
     # Sparse tensors and such are fetched with all the rest, and torch says whether they fit.
     report = replace(report, matched_keys=(*report.matched_keys, *report.skipped_keys), skipped_keys=())
 
     def coming() -> Coming:
         state = whole()
         keys = module.state_dict().keys()
-        found = Report(
-            label,
+        found = replace(
+            report,
             missing_keys=tuple(key for key in keys if key not in state.value),
             unexpected_keys=tuple(key for key in state.value if key not in keys),
         )
         metadata = getattr(state.value, "_metadata", None)
-        _refuse(misfit(_judged(found, module, state.value, metadata), strict=True), checkpoint, module)
+        _refuse(_judged(found, module, state.value, metadata), module, strict=True)
         return state
 
     return ModuleTarget(report, coming, module, strict=True)
@@ -154,7 +156,7 @@ def _judged(report: Report, module: Any, keys: Iterable[str], metadata: Mapping[
     try:
         missing, unexpected = missing_and_unexpected(module, keys, metadata)
     except RuntimeError as error:
-        raise _mismatch(error, report.checkpoint) from error
+        raise _mismatch(error, report) from error
     return replace(report, missing_keys=missing, unexpected_keys=unexpected)
 
 
@@ -190,12 +192,14 @@ class OptimizerTarget:
         self.put(self.fetch())
 
 
-def _refuse(reason: str | None, checkpoint: Checkpoint, module: Any) -> None:
+def _refuse(report: Report, module: Any, *, strict: bool) -> None:
+    reason = misfit(report, strict=strict)
     if reason is not None:
-        name = type(module).__name__
-        raise StateDictMismatch(f"Error(s) in loading state_dict for {name} from {checkpoint}:\n\t{reason}")
+        raise _mismatch(f"Error(s) in loading state_dict for {type(module).__name__}:\n\t{reason}", report)
 
 
-def _mismatch(error: RuntimeError, checkpoint: str) -> StateDictMismatch:
-    """With the reason that load_state_dict gave."""
-    return StateDictMismatch(f"{printable(checkpoint)} is not loaded: {error}")
+def _mismatch(reason: object, report: Report) -> StateDictMismatch:
+    near = "".join(f"\n\tnear: {printable(each)}" for each in report.near)
+    error = StateDictMismatch(f"{printable(report.checkpoint)} is not loaded: {reason}{near}")
+    error.near = report.near
+    return error

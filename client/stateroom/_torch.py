@@ -139,15 +139,17 @@ def unwrap(target: Any) -> Any:
             return target
 
 
-def target_tensors(module: Any) -> dict[str, Any]:
-    """The tensors of a module's state_dict, which are its own memory. Raises where they cannot be written to."""
+def target_tensors(module: Any, *, lazy: bool = False) -> dict[str, Any]:
+    """The tensors of a module's state_dict, which are its own memory. Raises where they cannot be written to; with
+    ``lazy`` some may have no shape yet.
+    """
     torch = require_torch("loading into a model")
     tensors = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
     refuse_shards(tensors, "cannot be loaded into")
-    lazy = [key for key, tensor in tensors.items() if is_uninitialized(tensor)]
-    if lazy:
+    unshaped = [key for key, tensor in tensors.items() if is_uninitialized(tensor)]
+    if unshaped and not lazy:
         raise InvalidRequest(
-            f"{lazy[0]} is not initialized and has no shape yet; run one batch through the lazy module first"
+            f"{unshaped[0]} is not initialized and has no shape yet; run one batch through the lazy module first"
         )
     unmade = [key for key, tensor in tensors.items() if tensor.is_meta]
     if unmade:

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.select.query import StateDictQuery, parse_rename
+from app.api.selections import SelectionBody
+from app.select.query import parse_rename
 from stateroom import Checkpoint, InvalidRequest
 from stateroom._query import Selection, changes, device_tag, model_path, ref_text, upload_params
 
@@ -86,25 +87,27 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 @given(
     include=st.lists(names, max_size=3),
     rename=st.dictionaries(names.filter(lambda old: "=>" not in old), names, max_size=3),
-    prefix=st.none() | names,
+    prefix=st.none() | names | st.lists(names, max_size=3),
 )
-def test_the_server_reads_what_was_asked(include: list[str], rename: dict[str, str], prefix: str | None) -> None:
+def test_the_server_reads_what_was_asked(
+    include: list[str], rename: dict[str, str], prefix: str | list[str] | None
+) -> None:
     params = Selection(component="", include=include, rename=rename, strip_prefix=prefix).params()
     assert [value for name, value in params if name == "include"] == include
     assert dict(parse_rename(value) for name, value in params if name == "rename") == rename
+    assert [value for name, value in params if name == "strip_prefix"] == prefixes_of(prefix)
     body = Selection(component="", include=include, rename=rename, strip_prefix=prefix).body()
-    query = StateDictQuery(
-        component=body["component"],
-        include=tuple(body["include"]),
-        rename=tuple((old, new) for old, new in body["rename"]),
-        strip_prefix=body.get("strip_prefix"),
-    )
-    assert (query.component, list(query.include), dict(query.rename), query.strip_prefix) == (
+    query = SelectionBody(**body).query
+    assert (query.component, list(query.include), dict(query.rename), list(query.strip_prefix)) == (
         "",
         include,
         rename,
-        prefix,
+        prefixes_of(prefix),
     )
+
+
+def prefixes_of(given: str | list[str] | None) -> list[str]:
+    return [] if given is None else [given] if isinstance(given, str) else given
 
 
 def test_a_lone_pattern_is_one_pattern() -> None:
