@@ -51,8 +51,8 @@ class Wanted:
         if fields["query"] is None:
             return cls(device=fields["device"])
         query: dict[str, Any] = fields["query"]
-        if isinstance(query.get("strip_prefix"), str):
-            query["strip_prefix"] = [query["strip_prefix"]]
+        prefix = query.get("strip_prefix")
+        query["strip_prefix"] = [prefix] if isinstance(prefix, str) else prefix or []
         for name in ("strip_prefix", "include", "exclude", "rename", "dtype_exclude"):
             query[name] = tuple(tuple(v) if isinstance(v, list) else v for v in query.get(name, ()))
         return cls(StateDictQuery(**query), only)

@@ -71,7 +71,8 @@ class StateDictQuery:
         """Canonical text: equal for queries that differ only in what cannot change the answer."""
         fields = asdict(self)
         prefixes = [prefix for prefix in self.strip_prefix if prefix]
-        fields["strip_prefix"] = prefixes[0] if len(prefixes) == 1 else prefixes  # plans that are kept know one as text
+        # None, or one as text, as in plans that were kept before there could be several
+        fields["strip_prefix"] = prefixes if len(prefixes) > 1 else (prefixes or (None,))[0]
         fields["include"] = sorted(set(self.include))
         fields["exclude"] = sorted(set(self.exclude))
         fields["dtype_exclude"] = sorted(set(self.dtype_exclude))

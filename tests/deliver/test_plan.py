@@ -3,6 +3,7 @@
 import argparse
 import collections
 import io
+import json
 import pathlib
 import random
 import warnings
@@ -320,6 +321,19 @@ def test_keys_selected_in_a_child_are_those_selected_here():
     with pytest.raises(SelectionError, match="none of the") as refused:
         select(keys, StateDictQuery(include=("re:layer[0-9]+x",), rename=(("layer", "block"),)))
     assert refused.value.code == "no-keys-matched"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "text"),
+    [((), "{}"), (("module.",), '{"strip_prefix":"module."}'), (("a.", "b."), '{"strip_prefix":["a.","b."]}')],
+)
+def test_plans_that_were_kept_before_there_were_several_prefixes_are_still_read(prefix: tuple[str, ...], text: str):
+    wanted = Wanted(query=StateDictQuery(strip_prefix=prefix))
+    query = json.loads(wanted.to_json())["query"]
+    assert (
+        json.dumps({key: value for key, value in query.items() if key == "strip_prefix"}, separators=(",", ":")) == text
+    )
+    assert Wanted.from_json(wanted.to_json()) == wanted
 
 
 def test_what_is_wanted_survives_its_text():
