@@ -21,7 +21,7 @@ from ._pickled import Pickled
 from ._printable import one_line, printable
 from ._query import Params
 from ._routes import Routes
-from ._save import pickled_of, refuse, send, unsafe_text
+from ._save import pickled_of, send, unsafe_text
 from ._snapshot import Buffer, Buffers, is_pinned, size_of, snapshot
 
 SNAPSHOTS = 2
@@ -83,7 +83,6 @@ class SaveQueue:
 
     def save(self, routes: Routes, obj: Any, params: Params, options: Options) -> SaveJob:
         """Returns when the snapshot is taken, which waits for its turn. Raises as ``save`` does before it sends."""
-        refuse(obj)
         self._make_room((routes.model, routes.run))
         buffer = None
         try:

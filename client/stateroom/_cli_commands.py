@@ -20,16 +20,19 @@ from . import _cli_text as text
 from ._cli_values import (
     FAILED,
     WRONG_USAGE,
+    check_name,
     model_of,
     numbers_of,
     pairs_of,
     renames_of,
+    says_safetensors,
     target_of,
     version_of,
 )
 from ._client import Client
 from ._errors import StateroomError
 from ._progress import size_text
+from ._query import Format
 from ._version import __version__
 
 cli = typer.Typer(
@@ -141,7 +144,7 @@ def pull(
     add_prefix: Annotated[Optional[str], typer.Option(help="put before every key, after all else")] = None,
     dtype: Annotated[Optional[str], typer.Option(help="what floats become: float32, float16 or bfloat16")] = None,
     dtype_exclude: Annotated[Texts, typer.Option(metavar="GLOB", help="new keys that stay; may be repeated")] = None,
-    format: Annotated[Optional[FileFormat], typer.Option(help="of a state_dict (pt); implies --state-dict")] = None,  # noqa: A002  its name on the command line
+    format: Annotated[Optional[FileFormat], typer.Option(help="of a state_dict (by PATH, else pt); implies it")] = None,  # noqa: A002  its name on the command line
     url: Url = None,
     token: Token = None,
     json: Json = False,
@@ -158,6 +161,9 @@ def pull(
         model = at.client.model(wanted.model, run)
         checkpoint = model.checkpoint(wanted.ref)
         if state_dict or any(option is not None for option in selects):
+            named: Format = "safetensors" if says_safetensors(output) else "pt"
+            kind: Format = named if format is None else format.value
+            check_name(output, kind)
             path = model.download_state_dict(
                 checkpoint,
                 output,
@@ -170,9 +176,10 @@ def pull(
                 add_prefix=add_prefix,
                 dtype=dtype,
                 dtype_exclude=dtype_exclude or (),
-                format="pt" if format is None else format.value,
+                format=kind,
             )
         else:
+            check_name(output, checkpoint.format if device is None else "pt")
             path = model.download(checkpoint, output, device)
         size = path.stat().st_size
         if at.json:

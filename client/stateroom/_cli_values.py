@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import typer
 
@@ -19,6 +20,7 @@ from ._errors import (
 )
 
 FAILED, WRONG_USAGE, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE = 1, 2, 3, 4, 5
+TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".tar", ".bin"}
 INTERRUPTED = 130  # as shells have it for what Ctrl+C ended
 TERMINATED = 143
 
@@ -91,6 +93,26 @@ def numbers_of(texts: Iterable[str] | None, option: str) -> dict[str, float]:
         return {name: float(value) for name, value in pairs_of(texts, option).items()}
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def says_safetensors(path: Path) -> bool:
+    return path.suffix.lower() == ".safetensors"
+
+
+def check_name(path: Path, kind: str) -> None:
+    """Raises BadParameter for a name that says another format than that of the file."""
+    if says_safetensors(path) and kind != "safetensors":
+        raise typer.BadParameter(
+            f"{path.name} says safetensors, and this is a torch file: end the name in .pt, or ask for a state_dict as "
+            "such a file, with --format safetensors",
+            param_hint="--output",
+        )
+    if kind == "safetensors" and path.suffix.lower() in TORCH_SUFFIXES:
+        raise typer.BadParameter(
+            f"{path.name} says a torch file, and this is a safetensors file: end the name in .safetensors, or ask for "
+            "a torch file, with --device cpu or --format pt",
+            param_hint="--output",
+        )
 
 
 def renames_of(texts: Iterable[str] | None) -> list[tuple[str, str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 from ._checkpoint import Checkpoint
+from ._errors import NotFound
 from ._fetch import Fetching
 from ._in_place import Coming
 from ._query import Ref, Selection, device_tag
@@ -36,6 +37,19 @@ def load_object(routes: Routes, checkpoint: Checkpoint, map_location: Any, *, we
         return hollow.value
     with routes.file(checkpoint, device) as file:
         return load(file, map_location, weights_only=weights_only)
+
+
+def write_file(routes: Routes, file: IO[bytes], checkpoint: Checkpoint, device: str | None) -> None:
+    """As Model.download says."""
+    if device is None:
+        try:
+            routes.original_into(file, checkpoint)
+        except NotFound as error:
+            if error.code != "no-original":
+                raise
+        else:
+            return
+    routes.file_into(file, checkpoint, device)
 
 
 def component_of(routes: Routes, checkpoint: Checkpoint, selection: Selection, *, label: str) -> Coming:

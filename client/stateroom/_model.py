@@ -14,13 +14,13 @@ from ._checkpoint import Checkpoint, TensorInfo
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, UnsafeGlobals
 from ._files import appearing, named_in
 from ._job import SaveJob
-from ._load import load_object, load_state_dict
+from ._load import load_object, load_state_dict, write_file
 from ._load_into import load_into, warmstart
 from ._printable import printable
 from ._query import Format, Patterns, Prefixes, Ref, Rename, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._routes import Routes
-from ._save import new_key, save_object, upload_file
+from ._save import new_key, refuse, save_object, upload_file
 
 if TYPE_CHECKING:
     import torch
@@ -117,10 +117,12 @@ class Model:
         """Store anything that torch.save takes.
 
         In a distributed job, ranks other than 0 do nothing and get None, unless ``rank_zero_only`` is False. Raises
-        ShardedTensor before anything is sent if the object holds one rank's part of a tensor. Warns
+        ShardedTensor, on every rank that calls, before anything is sent, if the object holds one rank's part of a
+        tensor. Warns
         (StateroomWarning) of what ``weights_only=True`` will not load. Of a large object only those storages travel
         that the server does not hold, straight from the tensors' memory: nothing may write to them meanwhile.
         """
+        refuse(obj)
         if rank_zero_only and _torch.rank() != 0:
             return None
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
@@ -149,6 +151,7 @@ class Model:
         """
         queue = self._save_queue()
         queue.tell(stacklevel=2)
+        refuse(obj)
         if rank_zero_only and _torch.rank() != 0:
             job = SaveJob()
             job.end(None)
@@ -324,17 +327,17 @@ class Model:
     def download(self, ref: Ref, path: str | os.PathLike[str], map_location: Any = None) -> Path:
         """Write a checkpoint to a file, which appears under its name only when it is complete and checked.
 
-        Without ``map_location`` it is the uploaded file, byte for byte; with a device (a str or a torch.device), the
-        same checkpoint with its tensors there. A folder as the path gets a file ``NAME-vVERSION.pt``.
+        Without ``map_location`` it is the uploaded file, byte for byte, or where ``save`` sent the tensors alone, the
+        file that torch.save would have written; with a device (a str or a torch.device), the same checkpoint with its
+        tensors there. A folder as the path gets a file ``NAME-vVERSION.pt``, or ``.safetensors`` for such an upload.
         """
         device = _device(map_location)
         checkpoint = self._routes.checkpoint(ref)
-        path = named_in(Path(path), self.name, checkpoint.version, ".pt")
+        is_safetensors = device is None and checkpoint.format == "safetensors"
+        suffix = ".safetensors" if is_safetensors else ".pt"
+        path = named_in(Path(path), self.name, checkpoint.version, suffix)
         with appearing(path) as file:
-            if device is None:
-                self._routes.original_into(file, checkpoint)
-            else:
-                self._routes.file_into(file, checkpoint, device)
+            write_file(self._routes, file, checkpoint, device)
         return path
 
     def download_state_dict(

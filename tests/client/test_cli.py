@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from stateroom import Client
@@ -176,6 +177,28 @@ def test_pull_takes_one_state_dict_or_a_part_of_it(cli: Cli, general: Path, mode
     assert list(torch.load(cli.folder / "part.pt")) == ["x.weight", "x.bias", "x.b.weight", "x.b.bias"]
     cli.ok("pull", model_name, "--component", "optimizer_state_dict", "--device", "cpu", "-o", "optimizer.pt")
     assert torch.load(cli.folder / "optimizer.pt")["param_groups"] == whole["optimizer_state_dict"]["param_groups"]
+
+
+@pytest.mark.parametrize("size", [1_000, 2_000_000])
+def test_pull_brings_what_save_sent_as_a_file(size: int, cli: Cli, model_name: str) -> None:
+    weight = torch.rand(size)
+    with Client(cli.env["STATEROOM_URL"]) as client:
+        client.model(model_name).save({"weight": weight})
+    cli.ok("pull", model_name, "-o", "x.pt")
+    assert torch.equal(torch.load(cli.folder / "x.pt")["weight"], weight)
+
+
+def test_pull_writes_no_format_under_the_name_of_another(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general)
+    assert "says safetensors" in cli.fails(2, "pull", model_name, "-o", "x.safetensors")
+    assert "says a torch file" in cli.fails(2, "pull", model_name, "-o", "x.pt", "--format", "safetensors")
+    assert "says safetensors" in cli.fails(2, "pull", model_name, "-o", "x.safetensors", "--format", "pt")
+    cli.ok("pull", model_name, "-o", "x.safetensors", "--state-dict")
+    assert set(load_file(cli.folder / "x.safetensors")) == set(torch.load(general)["model_state_dict"])
+    cli.store(model_name, "x.safetensors")
+    assert "says a torch file" in cli.fails(2, "pull", model_name, "-o", "y.pth")
+    cli.ok("pull", model_name, "-o", "y.pth", "--device", "cpu")
+    assert cli.json("pull", model_name)["path"].endswith(".safetensors")
 
 
 def test_a_pull_that_fails_leaves_what_was_there(cli: Cli, general: Path, model_name: str) -> None:

@@ -13,18 +13,27 @@ from tests.docs import ROOT, blocks
 DOCUMENT = "docs/client.md"
 
 
+@pytest.mark.parametrize("width", [16, 300_000], ids=["small", "in-parts"])
 def test_the_tour_runs_and_prints_what_it_shows(
-    fresh_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    width: int,
+    fresh_server: StartServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Also with a network that is sent in parts, as what has more than 4 MiB is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("no_proxy", "*")  # for torch.hub
     torch.manual_seed(0)
     url = fresh_server().base_url
     shown = [block.text for block in blocks(DOCUMENT) if block.language == "text"]
     code = "".join(block.text for block in blocks(DOCUMENT) if block.language == "python")
-    exec(compile(code.replace("http://127.0.0.1:8765", url), DOCUMENT, "exec"), {})
+    code = code.replace("4, 16)", f"4, {width})").replace("(16, c", f"({width}, c")
+    code = code.replace("http://127.0.0.1:8765", url)
+    exec(compile(code, DOCUMENT, "exec"), {})
     assert "['stem.weight', 'stem.bias']" in (printed := capsys.readouterr().out)
-    assert [text.partition("\n")[2] for text in shown if text.partition("\n")[2] not in printed] == []
+    if width == 16:
+        assert [text.partition("\n")[2] for text in shown if text.partition("\n")[2] not in printed] == []
     assert {path.name for path in tmp_path.iterdir()} >= {"classifier.pt", "classifier-gpu.pt"}
 
 

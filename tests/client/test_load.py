@@ -7,6 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -221,6 +222,31 @@ def test_what_a_state_dict_cannot_keep_is_named_in_a_warning(model: Model) -> No
         found = model.state_dict("latest", component="optimizer_state_dict")
     assert seen[0].filename == __file__
     assert found["param_groups"][0]["lr"] == 0.01
+
+
+class Extra:
+    """Something that only weights_only=False loads."""
+
+
+@pytest.mark.parametrize("size", [1_000, 2_000_000, 12_000_000], ids=["one-request", "parts", "connections"])
+@pytest.mark.parametrize("extra", [None, Extra()], ids=["plain", "unsafe"])
+@pytest.mark.filterwarnings("ignore:load.. will need weights_only=False")
+def test_a_download_of_what_save_sent_is_the_file_as_saved(
+    size: int, extra: object, model: Model, tmp_path: Path
+) -> None:
+    obj = {"model": {"weight": torch.rand(size)}, "epoch": 3, "extra": extra}
+    model.save(obj)
+    found = torch.load(model.download("latest", tmp_path / "out.pt"), weights_only=extra is None)
+    assert torch.equal(found["model"]["weight"], obj["model"]["weight"])
+    assert (found["epoch"], type(found["extra"])) == (3, type(extra))
+
+
+def test_a_download_into_a_folder_is_named_for_its_format(model: Model, tmp_path: Path) -> None:
+    model.upload(io.BytesIO(safetensors.torch.save({"w": torch.ones(3)})))
+    assert model.download("latest", tmp_path).suffix == ".safetensors"
+    as_torch = model.download("latest", tmp_path, "cpu")
+    assert as_torch.suffix == ".pt"
+    assert torch.equal(torch.load(as_torch)["w"], torch.ones(3))
 
 
 def test_a_download_is_the_uploaded_file_byte_for_byte(model: Model, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from stateroom import (
     ModelNotFound,
     NotACheckpoint,
     NoTensors,
+    ShardedTensor,
     StateroomWarning,
     Unauthorized,
 )
@@ -93,6 +94,16 @@ def test_only_rank_zero_saves(model: Model, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ModelNotFound):
         model.checkpoint("latest")
     assert model.save(general_checkpoint(), rank_zero_only=False).version == 1
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("way", ["save", "save_async"])
+def test_a_shard_is_refused_on_every_rank(rank: str, way: str, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that went on alone would wait for ever in its next collective."""
+    monkeypatch.setenv("RANK", rank)
+    shard = type("DTensor", (torch.Tensor,), {"__module__": "torch.distributed.tensor"})
+    with pytest.raises(ShardedTensor, match=r"model\.weight is a DTensor"):
+        getattr(model, way)({"model": {"weight": torch.zeros(3).as_subclass(shard)}})
 
 
 def test_saving_a_whole_module_warns_at_once_and_names_it(model: Model) -> None:
