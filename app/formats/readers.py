@@ -44,13 +44,6 @@ def read(data: ByteSource, work: Work | None = None) -> Document:
         return torch_legacy.read(data, work)
     if safetensors.header_length(data) is not None:
         return safetensors.read(data, work)
-    detail = foreign_file(data)
-    if detail is not None:
-        raise NotACheckpoint(f"the file is {detail}", rule="magic", where="byte 0")
-    detail = (
-        "the file is none that torch.save or safetensors writes: those start with the bytes PK 3 4, with torch's magic "
-        "number, or with the length of a header"
-    )
     rule = "magic"
     if not len(data):
         detail = "the file is empty"
@@ -59,6 +52,13 @@ def read(data: ByteSource, work: Work | None = None) -> Document:
         detail = (
             "the file is a tar archive: checkpoints inside one are uploaded one by one; torch's oldest format, which "
             "is one too, has to be read with torch.load(weights_only=False) and written again with torch.save"
+        )
+    elif foreign := foreign_file(data):
+        detail = f"the file is {foreign}"
+    else:
+        detail = (
+            "the file is none that torch.save or safetensors writes: those start with the bytes PK 3 4, with torch's "
+            "magic number, or with the length of a header"
         )
     raise NotACheckpoint(detail, rule=rule, where="byte 0")
 
