@@ -78,7 +78,7 @@ def announcement(count: int) -> bytes:
 
 
 def target(count: int, **more: object) -> bytes:
-    keys = {f"{number:06d}." + "k" * 20: {"shape": [number, 1000, 1], "dtype": "float32"} for number in range(count)}
+    keys = {f"{number:06d}." + "k" * 20: {"shape": [number % 1000, 1000, 1], "dtype": "float32"} for number in range(count)}
     return json.dumps({"target": keys, **more}).encode()
 
 
