@@ -46,13 +46,18 @@ class Hollow:
         receiver.expects(sum(each.size for each in (layout.pickle, *layout.storages)))
         pickle = bytearray(layout.pickle.size)
         receiver.fill([(layout.pickle, Memory(memoryview(pickle)))])
-        file = VirtualZip(bytes(pickle), [each.size for each in layout.storages], self._ask)
+        file = cast("IO[bytes]", VirtualZip(bytes(pickle), [each.size for each in layout.storages], self._ask))
+        if str(map_location) == "meta" or callable(map_location):
+            self.value = load(file, map_location, weights_only=weights_only)
+            return
         try:
-            self.value = self._load(file, weights_only=weights_only)
-        except _Copied:
+            self.value = load(file, self._restore, weights_only=weights_only)
+        except (_Copied, RuntimeError):
+            # Tensors that wrap others, and some of other devices', refuse any function as map_location: then every
+            # storage has its bytes when torch asks for it.
             self._asked, self.storages = None, {}
             self._layout = layout.looked_at()
-            self.value = self._load(file, weights_only=weights_only)
+            self.value = load(file, map_location, weights_only=weights_only)
 
     @property
     def has_begun(self) -> bool:
@@ -84,12 +89,6 @@ class Hollow:
                 if self.storages[number].device.type != "cpu":
                     Device(self.storages[number]).put(0, place.view)
         self._check_crc32s()
-
-    def _load(self, file: VirtualZip, *, weights_only: bool) -> Any:
-        where = self._map_location
-        if str(where) != "meta" and not callable(where):
-            where = self._restore
-        return load(cast("IO[bytes]", file), where, weights_only=weights_only)
 
     def _ask(self, number: int, at: int, view: memoryview) -> None:
         stored = self._layout.storages[number]
