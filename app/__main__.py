@@ -34,6 +34,23 @@ Grace = Annotated[float | None, typer.Option(help="seconds that deleted bytes st
 AsJson = Annotated[bool, typer.Option("--json", help="answer for machines")]
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from .main import server_version  # noqa: PLC0415 - as below
+
+        typer.echo(f"stateroom-server {server_version()}")
+        raise typer.Exit
+
+
+@cli.callback()
+def stateroom_server(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
 def refusal(settings: Settings) -> str | None:
     """Why a server must not be started like this, if so. Raises StoreError where that cannot be known."""
     if not settings.open_to_others or settings.server_token or settings.insecure:

@@ -52,6 +52,12 @@ def test_a_wrong_command_is_one_short_complaint(tmp_path: Path, arguments: tuple
     assert "Traceback" not in wrong.stderr
 
 
+def test_it_says_its_version() -> None:
+    said = run("--version")
+    assert (said.returncode, said.stdout.split()[0], said.stderr) == (0, "stateroom-server", "")
+    assert said.stdout.split()[1][0].isdigit()
+
+
 def test_a_taken_port_is_one_short_complaint(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

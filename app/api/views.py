@@ -184,8 +184,8 @@ def _urls(checkpoint: Checkpoint) -> CheckpointUrls:
 
 
 def _original_url(checkpoint: Checkpoint) -> str:
-    unique = checkpoint.sha256[:8] if checkpoint.sha256 else _unique("original", None, checkpoint)
-    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/original/{checkpoint.stem}-{unique}.pt"
+    name = checkpoint.file_name(_unique("original", None, checkpoint), "pt", checkpoint.sha256)
+    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/original/{name}"
 
 
 def _unique(route: str, component: str | None, checkpoint: Checkpoint) -> str:
@@ -195,6 +195,6 @@ def _unique(route: str, component: str | None, checkpoint: Checkpoint) -> str:
 
 
 def _download_url(checkpoint: Checkpoint, route: str, component: str | None = None) -> str:
-    unique = _unique(route, component, checkpoint)
+    name = checkpoint.file_name(_unique(route, component, checkpoint), "pt", None)
     query = "" if component is None else "?" + urlencode({"component": printable(component)}, quote_via=quote)
-    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{checkpoint.stem}-{unique}.pt{query}"
+    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{name}{query}"

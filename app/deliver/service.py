@@ -188,7 +188,7 @@ class Deliver:
         return Download(
             size=planned.file.size,
             etag=etag,
-            filename=f"{checkpoint.stem}-{etag[:8]}.{planned.format}",
+            filename=checkpoint.file_name(etag[:8], planned.format, sha256),
             left_out=planned.left_out,
             sha256=sha256,
             plan=planned,

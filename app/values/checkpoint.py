@@ -8,6 +8,7 @@ from datetime import datetime
 from .digest import Digest
 from .manifest import Component
 
+_HASH_TO_TORCH_HUB = re.compile(r"-([a-f0-9]*)\.")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
@@ -93,8 +94,14 @@ class Checkpoint:
 
     @property
     def stem(self) -> str:
-        """``resnet50-v12``: what files made of it are called."""
-        return f"{self.model.name}-v{self.version}"
+        """``resnet50-v12``: what files made of it are called. torch.hub finds no hash in it."""
+        return _HASH_TO_TORCH_HUB.sub(r"-\1_", f"{self.model.name}-v{self.version}")
+
+    def file_name(self, unique: str, kind: str, sha256: str | None) -> str:
+        """The name of a file made of it, another for every file, because torch.hub caches by name. torch.hub takes
+        ``-HEX.`` for the beginning of the file's SHA-256, so that it stands there only where that is known.
+        """
+        return f"{self.stem}_{unique}.{kind}" if sha256 is None else f"{self.stem}-{sha256[:8]}.{kind}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def test_a_download_has_all_that_http_asks_of_it(
     assert headers["Cache-Control"] == "max-age=31536000, immutable"
     assert "Content-Location" not in headers
     name = model_name.split("/")[1]
-    assert headers["Content-Disposition"].startswith(f'attachment; filename="{name}-v1-')
+    assert headers["Content-Disposition"].startswith(f'attachment; filename="{name}-v1')
     assert headers["Content-Disposition"].endswith('.pt"')
     if route == "original":
         sha256 = base64.b64encode(bytes.fromhex(checkpoint["sha256"])).decode()
@@ -72,7 +72,7 @@ def test_a_name_in_the_address_leads_to_no_other_folder(
         answer = exactly(server, "GET", f"{checkpoints}/1/{route}/{asked}")
         disposition = answer.headers["Content-Disposition"]
         if name is None:
-            assert disposition.startswith(f'attachment; filename="{model_name.split("/")[1]}-v1-')
+            assert disposition.startswith(f'attachment; filename="{model_name.split("/")[1]}-v1')
         else:
             assert disposition == f'attachment; filename="{name}"'
 

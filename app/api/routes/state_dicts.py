@@ -158,7 +158,7 @@ async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, r
     def answer(checkpoint: Checkpoint) -> Response:
         asked = body.read(WarmstartRequest)
         report, plan = services.deliver.warmstart(checkpoint, asked.target, asked.query)
-        name = f"{checkpoint.stem}-{plan[:8]}.{asked.query.format}"
+        name = checkpoint.file_name(plan[:8], asked.query.format, None)
         download = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
         view = WarmstartReport.of(report, download if report.matched_keys else None)
         return json_answer(request, view, {**identity_headers(request, checkpoint, ref), "Cache-Control": "no-store"})
