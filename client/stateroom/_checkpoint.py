@@ -92,13 +92,15 @@ class Checkpoint:
         dtype: Any = None,
         dtype_exclude: Patterns = (),
         format: Format = "pt",  # noqa: A002  the server's word for it
+        weights_only: bool = True,
     ) -> str:
         """An absolute URL that downloads it without a token, for tools that send none: torch.hub, curl, a browser.
 
         It is good for ``expires`` seconds, at most 7 days, and no longer than the token that made it. ``what`` is
         ``state_dict``, one component with the selection of ``Model.download_state_dict``; ``file``, the whole
-        checkpoint; or ``original``, the uploaded file. ``map_location`` is a device, for the first two. Raises what
-        that download would raise. A copy of a checkpoint, or one that was pickled, makes no URLs.
+        checkpoint (with ``weights_only=False`` also one that only an unsafe load reads); or ``original``, the uploaded
+        file. ``map_location`` is a device, for the first two. Raises what that download would raise. A copy of a
+        checkpoint, or one that was pickled, makes no URLs.
         """
         if isinstance(self, SpooledCheckpoint):
             raise InvalidRequest(f"{self} has no URL yet")
@@ -117,6 +119,7 @@ class Checkpoint:
             "dtype": dtype,
             "dtype_exclude": dtype_exclude,
             "format": format,
+            "weights_only": weights_only,
         }
         return linker(self, what, expires, map_location, fields)
 

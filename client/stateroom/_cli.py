@@ -1,4 +1,4 @@
-"""The command line: ``stateroom push | pull | ls | show | rm | serve``.
+"""The command line: ``stateroom push | pull | ls | show | best | rm | serve``.
 
 What was asked for goes to stdout; all else goes to stderr, an error as one line. docs/client.md lists the exit codes.
 """

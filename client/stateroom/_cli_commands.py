@@ -1,6 +1,4 @@
-"""The commands. Each prints what was asked for to stdout, as text or (``--json``) as one JSON document, and raises
-what goes wrong.
-"""
+"""The commands. Each prints what was asked for, as text or (``--json``) as one JSON document, or raises an error."""
 
 # No ``from __future__ import annotations``: typer reads them while it runs, and Python 3.9 has no ``str | None``.
 import os
@@ -242,6 +240,21 @@ def show(
         else:
             text.checkpoint_table(checkpoint)
             text.tensors_tables(inside, groups)
+
+
+@cli.command()
+def best(
+    context: typer.Context,
+    model: ModelName,
+    by: Annotated[str, typer.Argument(metavar="min:NAME|max:NAME", help="loss, or a metric")],
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """Set which checkpoint of a model the ref best means."""
+    with session(context, url, token, json=json) as at:
+        changed = at.client.model(model_of(model)).set_best(by)
+        text.say_json(asdict(changed)) if at.json else text.say(f"{changed.name}: best is {changed.best}")
 
 
 @cli.command()

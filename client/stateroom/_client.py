@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._async import SaveQueue
 from ._cache import cache_of
@@ -46,7 +47,8 @@ class Client:
     ``spool_dir``, or STATEROOM_SPOOL_DIR, is a folder for saves that fail because the server is away: they wait there,
     and are sent before the next save that reaches it.
 
-    Threads may share a client, and a forked process may go on using it.
+    Threads may share a client, and a forked process may go on using it. A pickled one, and a deep copy, is a client of
+    its own, made with the same arguments: the token is among them, if it was given here.
     """
 
     def __init__(
@@ -64,6 +66,23 @@ class Client:
         verify: bool = True,
         spool_dir: str | os.PathLike[str] | None = None,
     ) -> None:
+        given = url, token
+
+        def secrets() -> tuple[str | None, str | None]:  # whose repr, unlike theirs, shows none
+            return given
+
+        self._secrets = secrets
+        self._options: dict[str, Any] = {
+            "timeout": timeout,
+            "retries": retries,
+            "retry_seconds": retry_seconds,
+            "connections": connections,
+            "cache_dir": cache_dir,
+            "cache_size": cache_size,
+            "progress": progress,
+            "verify": verify,
+            "spool_dir": spool_dir,
+        }
         url = url or os.environ.get("STATEROOM_URL") or DEFAULT_URL
         token = token or os.environ.get("STATEROOM_TOKEN") or None
         seconds = _seconds(retry_seconds)
@@ -88,7 +107,7 @@ class Client:
         ``run`` marks what is saved and narrows what is found; it defaults to STATEROOM_RUN, and ``""`` is none.
         """
         run = os.environ.get("STATEROOM_RUN") if run is None else run
-        return Model(self._routes(name, run or None), self._save_queue)
+        return Model(self._routes(name, run or None), self._save_queue, self.model)
 
     def models(self) -> Iterator[ModelSummary]:
         """All models by name, page by page as they are taken."""
@@ -149,6 +168,10 @@ class Client:
         """The one of this process: a forked one begins with none."""
         queue = self._saves.get(os.getpid())
         return queue if queue is not None else self._saves.setdefault(os.getpid(), SaveQueue())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made as this one was, and reads the environment of its own process."""
+        return partial(type(self), *self._secrets(), **self._options), ()
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, 
 
 from . import _torch
 from ._async import Options, SaveQueue
-from ._checkpoint import Checkpoint, TensorInfo
+from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, UnsafeGlobals
 from ._files import appearing, named_in
 from ._job import SaveJob
@@ -34,9 +34,10 @@ class Model:
     Unauthorized, ServerUnavailable and so on. ``Client.model`` makes one.
     """
 
-    def __init__(self, routes: Routes, save_queue: Callable[[], SaveQueue]) -> None:
+    def __init__(self, routes: Routes, save_queue: Callable[[], SaveQueue], again: Callable[[str, str], Model]) -> None:
         self._routes = routes
         self._save_queue = save_queue
+        self._again = again
 
     @property
     def name(self) -> str:
@@ -48,6 +49,10 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.name!r})" if self.run is None else f"Model({self.name!r}, run={self.run!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A deep copy is of the same client, a pickled one brings a client of its own."""
+        return self._again, (self.name, self.run or "")
 
     # Putting checkpoints in
 
@@ -172,6 +177,10 @@ class Model:
     def delete(self, ref: Ref) -> None:
         """Delete one checkpoint, named by its number: a moving ref is refused."""
         self._routes.delete(ref)
+
+    def set_best(self, by: str) -> ModelSummary:
+        """Set what the ref ``best`` means: ``min:NAME`` or ``max:NAME``, of ``loss`` or a metric."""
+        return self._routes.set_best(by)
 
     # Finding them
 

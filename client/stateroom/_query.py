@@ -158,15 +158,23 @@ def upload_params(
 
 
 def link_params(what: str, expires: int, map_location: Any, fields: Mapping[str, Any]) -> Params:
-    """What a link is asked for with; ``fields`` are those of a Selection."""
-    selection, device = Selection(**fields), device_tag(map_location)
+    """What a link is asked for with; ``fields`` are those of a Selection, and ``weights_only``."""
+    unsafe = not fields["weights_only"]
+    selection = Selection(**{name: value for name, value in fields.items() if name != "weights_only"})
+    device = device_tag(map_location)
     if what not in {"state_dict", "file", "original"}:
         raise InvalidRequest(f"a URL is for 'state_dict', 'file' or 'original', not for {what!r}")
     if what != "state_dict" and selection.params():
         raise InvalidRequest(f"{what!r} is all there is: a selection is for 'state_dict'")
     if map_location is not None and (device is None or what == "original"):
         raise InvalidRequest(f"map_location={map_location!r}: url() takes a device, for 'state_dict' and 'file'")
-    return [*selection.params(), *optional(device=device, expires=integer_text("expires", expires))]
+    if unsafe and what != "file":
+        raise InvalidRequest(f"weights_only=False is for 'file': {what!r} is never refused")
+    unsafe_text = "false" if unsafe else None
+    return [
+        *selection.params(),
+        *optional(device=device, weights_only=unsafe_text, expires=integer_text("expires", expires)),
+    ]
 
 
 def changes(metrics: Mapping[str, Any] | None, tags: Mapping[str, str | None] | None) -> dict[str, Any]:

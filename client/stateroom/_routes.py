@@ -13,7 +13,7 @@ import httpx
 
 from ._cache import Cache
 from ._cached import receiver_of
-from ._checkpoint import Checkpoint, TensorInfo, What, checkpoint_of, tensor_of
+from ._checkpoint import Checkpoint, ModelSummary, TensorInfo, What, checkpoint_of, model_of, tensor_of
 from ._errors import InvalidRequest, understood
 from ._fetch import Fetching, find_layout, warn_of_left_out
 from ._http import Http, json_of
@@ -58,29 +58,26 @@ class Routes:
         self.verify = verify
 
     def in_background(self) -> Routes:
-        """The same, for a thread that draws no bar into what others print unless it was asked for."""
+        """For a thread, which draws no bar into what others print unless it was asked for."""
         other = copy(self)
         if self._progress is None:
             other._progress = False  # noqa: SLF001  it is one of these
         return other
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
-        answer, _ = self._http.json("GET", self._at(ref), self._scope(ref))
-        return checkpoint_of(answer, self.link)
+        return checkpoint_of(self._http.json("GET", self._at(ref), self._scope(ref))[0], self.link)
 
     def checkpoints(self, params: Params) -> Iterator[Checkpoint]:
         pages = self._http.pages(f"{self._path}/checkpoints", [*optional(run=self.run), *params])
         return (checkpoint_of(item, self.link) for item in pages)
 
     def upload(self, file: IO[bytes], params: Params, *, label: str, key: str) -> Checkpoint:
-        """Raises DigestMismatch if the server stored other bytes than were sent.
-
-        ``key`` makes it safe to send again, whatever became of the first try: it is stored once.
+        """Raises DigestMismatch if the server stored other bytes than were sent. ``key`` makes it safe to send again,
+        whatever became of the first try: it is stored once.
         """
         body = Body(file, label=label, progress=progress_of(self._progress), verify=self.verify)
-        headers = {"Content-Type": "application/octet-stream", "Idempotency-Key": key}
-        if body.size is not None:
-            headers["Content-Length"] = str(body.size)
+        length = optional(**{"Content-Length": None if body.size is None else str(body.size)})
+        headers = {"Content-Type": "application/octet-stream", "Idempotency-Key": key, **dict(length)}
         response = self._http.send(
             "POST",
             f"{self._path}/checkpoints",
@@ -115,6 +112,9 @@ class Routes:
         answer, _ = self._http.json("PATCH", self._at(ref), self._scope(ref), body=changes, safe=True)
         return checkpoint_of(answer, self.link)
 
+    def set_best(self, by: str) -> ModelSummary:
+        return model_of(self._http.json("PATCH", self._path, [], body={"best": by}, safe=True)[0])
+
     def delete(self, ref: Ref) -> None:
         if self._scope(ref):
             self.checkpoint(ref)  # raises for another run's: DELETE takes a number, and no run
@@ -135,8 +135,8 @@ class Routes:
 
     def param_groups(self, checkpoint: Checkpoint, component: str) -> list[Mapping[str, Any]]:
         """An optimizer's, as it was saved."""
-        params = [("component", component), ("limit", "1")]
-        answer, _ = self._http.json("GET", f"{self._at(checkpoint)}/tensors", params)
+        one = [("component", component), ("limit", "1")]
+        answer, _ = self._http.json("GET", f"{self._at(checkpoint)}/tensors", one)
         with understood("a component"):
             groups: list[Mapping[str, Any]] | None = answer["components"][0]["param_groups"]
         if groups is None:
@@ -162,9 +162,7 @@ class Routes:
     def state_dict_fetching(
         self, ref: Ref, selection: Selection, device: str | None, *, label: str, derived: bool, in_place: bool
     ) -> Fetching | None:
-        """One component, to be fetched in parallel; None where the server has no index of it. ``in_place``: the cache
-        has nothing to do with it.
-        """
+        """One component, to be fetched in parallel; None without an index of it. ``in_place`` goes past the cache."""
         params = [*self._scope(ref), *selection.params(), *optional(device=device)]
         path = f"{self._at(ref)}/state_dict"
         fetching = self._fetching(path, params, label=label, derived=derived, in_place=in_place)
@@ -173,10 +171,11 @@ class Routes:
         return fetching
 
     def matched_fetching(self, download: str, *, label: str) -> Fetching | None:
-        """The same of what a match said to download."""
+        """A download that a match named, to be fetched in parallel."""
         address = urlsplit(download)
-        path = address.path.rpartition("/")[0]
-        return self._fetching(path, parse_qsl(address.query), label=label, derived=False, in_place=True)
+        return self._fetching(
+            address.path.rpartition("/")[0], parse_qsl(address.query), label=label, derived=False, in_place=True
+        )
 
     def file_fetching(self, checkpoint: Checkpoint, device: str | None, *, derived: bool) -> Fetching | None:
         """The whole checkpoint."""
@@ -237,7 +236,7 @@ class Routes:
 
     @contextmanager
     def file(self, checkpoint: Checkpoint, device: str | None) -> Iterator[IO[bytes]]:
-        """The whole checkpoint, every field as saved."""
+        """The whole checkpoint."""
         with tempfile.TemporaryFile(prefix="stateroom-") as file:
             self.file_into(file, checkpoint, device)
             yield file

@@ -141,6 +141,17 @@ def test_push_ends_with_the_first_refused_file_and_has_told_of_those_before(
     assert len(cli.json("ls", model_name)) == 1
 
 
+def test_best_is_set_and_then_picked(cli: Cli, general: Path, model_name: str) -> None:
+    cli.ok("push", general, model_name, "--metric", "acc=0.5")
+    cli.ok("push", general, model_name, "--metric", "acc=0.25")
+    assert cli.ok("best", model_name, "max:acc") == f"{model_name}: best is max:acc\n"
+    assert cli.json("show", f"{model_name}@best")["version"] == 1
+    assert cli.json("best", model_name, "min:acc")["best"] == "min:acc"
+    assert cli.json("show", f"{model_name}@best")["version"] == 2
+    cli.fails(2, "best", model_name, "acc")
+    cli.fails(3, "best", "tests/there-is-none", "min:loss")
+
+
 # pull
 
 

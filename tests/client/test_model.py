@@ -1,8 +1,10 @@
 """Putting checkpoints in, and finding them, through a real server."""
 
+import copy
 import io
 import math
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,35 @@ def test_what_is_saved_is_loaded_as_it_was(model: Model) -> None:
     assert checkpoint is not None
     assert (checkpoint.epoch, checkpoint.step) == (3, 40)
     assert model.load(checkpoint)["epoch"] == 3
+
+
+def test_best_means_what_it_was_set_to(model: Model) -> None:
+    for value in (1.0, 3.0, 2.0):
+        model.save(general_checkpoint(loss=value), metrics={"acc": value})
+    assert model.checkpoint("best").version == 1
+    assert model.set_best("max:acc").best == "max:acc"
+    assert model.checkpoint("best").version == 2
+    with pytest.raises(InvalidRequest, match="min:NAME"):
+        model.set_best("acc")
+
+
+def test_a_rename_may_be_an_expression(model: Model) -> None:
+    model.save({"model": {f"block.{i}.w": torch.ones(1) for i in range(2)}})
+    assert list(model.state_dict("latest", rename={r"re:block\.(\d)\.w": r"b\1.w"})) == ["b0.w", "b1.w"]
+
+
+@pytest.mark.parametrize("run", [None, "nightly"])
+def test_a_model_and_a_client_survive_pickling_and_copying(run: str | None, client: Client, model_name: str) -> None:
+    model = client.model(model_name, run)
+    model.save(general_checkpoint())
+    copies = [pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)]
+    for again in (pickle.loads(pickle.dumps(client)), copy.deepcopy(client)):
+        assert again.url == client.url
+        copies.append(again.model(model_name, run))
+    for version, other in enumerate(copies, 2):
+        assert (other.name, other.run) == (model_name, run)
+        assert other.load("latest")["epoch"] == 3
+        assert other.save(general_checkpoint()).version == version
 
 
 def test_only_rank_zero_saves(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,33 @@ def test_torch_hub_takes_it(saved: Checkpoint, tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in tmp_path.iterdir()] == [url.partition("?")[0].rpartition("/")[2]]
 
 
+@pytest.mark.parametrize("name", ["net", "yolo-5.1", "a-b-c.d", "v-.x-9"])
+def test_torch_hub_checks_the_hash_where_there_is_one(
+    name: str, client: Client, model_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes ``-HEX.`` in a file's name for the beginning of its SHA-256, and refuses the file where it is not."""
+    monkeypatch.setenv("no_proxy", "*")
+    model = client.model(f"{model_name}-{name}"[-120:].replace("/", "-").replace("tests-", "tests/", 1))
+    net = torch.nn.Linear(3, 2)
+    checkpoint = model.save({"epoch": 3, "model_state_dict": net.state_dict()})
+    urls = [checkpoint.url(what) for what in ("state_dict", "file", "original")]
+    urls += [checkpoint.url(include="w*"), checkpoint.url("file", map_location="cpu")]
+    for number, url in enumerate(urls):
+        folder = str(tmp_path / str(number))
+        found = torch.hub.load_state_dict_from_url(url, model_dir=folder, progress=False, check_hash=True)
+        assert torch.equal(found.get("model_state_dict", found)["weight"], net.weight)
+    assert f"-{checkpoint.sha256[:8]}.pt" in urls[2]
+
+
+def test_a_checkpoint_that_only_an_unsafe_load_reads_has_a_url_when_asked_so(model: Model, fetch: Fetch) -> None:
+    with pytest.warns(match="weights_only"):
+        unsafe = model.save({"a": torch.ones(2), "b": timedelta(1)})
+    url = unsafe.url("file", weights_only=False, map_location="cpu")
+    assert torch.load(io.BytesIO(fetch(url)), weights_only=False)["b"] == timedelta(1)
+    with pytest.raises(InvalidRequest, match="for 'file'"):
+        unsafe.url(weights_only=False)
+
+
 def test_what_cannot_be_downloaded_has_no_url(model: Model, saved: Checkpoint) -> None:
     with pytest.raises(NoKeysMatched):
         saved.url(include="nothing")
