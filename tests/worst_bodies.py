@@ -78,7 +78,10 @@ def announcement(count: int) -> bytes:
 
 
 def target(count: int, **more: object) -> bytes:
-    keys = {f"{number:06d}." + "k" * 20: {"shape": [number % 1000, 1000, 1], "dtype": "float32"} for number in range(count)}
+    """Keys of a thousand shapes, which is fewer than a target may have."""
+    keys = {
+        f"{number:06d}." + "k" * 20: {"shape": [number % 1000, 1000, 1], "dtype": "float32"} for number in range(count)
+    }
     return json.dumps({"target": keys, **more}).encode()
 
 
