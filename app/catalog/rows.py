@@ -134,11 +134,18 @@ def _component_to_json(component: Component) -> dict[str, Any]:
         "kind": component.kind,
         "keys": component.keys,
         "nbytes": component.nbytes,
+        **({"named_only": True} if component.named_only else {}),
     }
 
 
 def _component_from_json(data: Mapping[str, Any]) -> Component:
-    return Component(path=tuple(data["path"]), kind=data["kind"], keys=data["keys"], nbytes=data["nbytes"])
+    return Component(
+        path=tuple(data["path"]),
+        kind=data["kind"],
+        keys=data["keys"],
+        nbytes=data["nbytes"],
+        named_only=data.get("named_only", False),
+    )
 
 
 def _of_versions(table: Table, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:

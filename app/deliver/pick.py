@@ -1,13 +1,14 @@
 """From a checkpoint's tree and a query to the tree that is to be written. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
+from ..errors import SelectionError
 from ..formats.casts import Caster
-from ..formats.contents import find_components
+from ..formats.components import nodes_of
 from ..formats.modules import is_module, state_dict_pairs
 from ..formats.pickle.nodes import Call, Dict, Global, Node
+from ..formats.torch_tensors import is_tensor, kind_of
 from ..formats.tree import pairs_of, walk
 from ..formats.weights_only import Keeper, is_leaf
 from ..select.components import choose_component
@@ -18,6 +19,9 @@ from ..select.query import StateDictQuery
 from ..values.dtype import DTYPES, DType
 from ..values.manifest import Manifest, Path, dotted
 from ..values.work import Work
+
+LEFT_OUT_REVISION = 2
+"""Raised when the rules change by which values are left out: the ETags of files that lack some go by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,25 @@ def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[s
     Raises SelectionError.
     """
     number = choose_component(manifest, query.component)
-    found = find_components(root, work)  # in the order in which the manifest lists them
     if number is None:
-        return _pick_leaves(root, query, frozenset(id(node) for _, _, node in found), work, keeps_steps=False)
-    _, kind, node = next(islice(found, number, None))
-    if kind == "optimizer":
+        skip = frozenset(map(id, nodes_of(root, manifest.components, work)))
+        picked = _pick_leaves(root, query, skip, work, keeps_steps=False)
+        if picked.left_out and not any(is_tensor(node) for _, node in walk(picked.tree, is_leaf, work)):
+            raise _nothing_to_serve(map(repr, picked.left_out[:3]), query)
+        return picked
+    node = nodes_of(root, manifest.components, work)[number]
+    if manifest.components[number].kind == "optimizer":
         return _pick_leaves(node, query, frozenset(), work, keeps_steps=True)
     return _pick_keys(node, query, None if only is None else frozenset(only), work)
+
+
+def _nothing_to_serve(what: Iterable[str], query: StateDictQuery) -> SelectionError:
+    without = "without their bytes" if query.device == "meta" else "by torch.load(weights_only=True)"
+    return SelectionError(
+        f"there is nothing to serve: no tensor in it can be made {without} ({', '.join(what)}, for example). The whole "
+        "checkpoint is served by file?weights_only=false, and the upload by original",
+        code="component-empty",
+    )
 
 
 def _name(path: Path, work: Work) -> str:
@@ -93,6 +109,11 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
         metadata = Call(Global("collections", "OrderedDict"), ())
         metadata.pairs = [(new, modules[i][1]) for i, new in select_modules(names, keys, selected, query)]
         picked.states = [Dict([("_metadata", metadata)])]
+    if keeper.left_out:
+        chosen = [pairs[i] for i, new in selected if only is None or new in only]
+        had = any(is_tensor(value) for _, value in chosen)
+        if not kept_pairs or (had and not any(is_tensor(value) for _, value in kept_pairs)):
+            raise _nothing_to_serve([f"{key!r} is a {kind_of(value)}" for key, value in chosen[:3]], query)
     return Picked(picked, tuple(map(dotted, keeper.left_out)), caster, is_flat=True)
 
 

@@ -28,6 +28,7 @@ from .cast import require_torch
 from .checksums import Checksums, Following
 from .download import Download
 from .layout_index import LayoutIndex, index_of, index_of_original
+from .pick import LEFT_OUT_REVISION
 from .plan import Plan, Wanted, plan_original
 from .plan_wire import plan_here, plan_in_child, select
 from .read import BlobReader
@@ -115,7 +116,7 @@ class Deliver:
         number = choose_component(manifest, query.component)
         if number is None or manifest.components[number].kind != "state_dict":
             raise SelectionError("a warm start needs a state_dict, and this component is none", code="not-a-state-dict")
-        tensors = [tensor for tensor in manifest.tensors if tensor.component == number]
+        tensors = [tensor for tensor in manifest.tensors if tensor.component == number and len(tensor.path) == 1]
         selected = select([tensor.key for tensor in tensors], query, current().is_given_up)
         report = match(((new, tensors[i]) for i, new in selected), target)
         document = Wanted(query=query, only=report.matched_keys).to_json()
@@ -164,6 +165,8 @@ class Deliver:
             key, lambda: self._filled(checkpoint, self._drafts.get(key, lambda: self._draft(checkpoint, wanted)))
         )
         kind = "plan" if planned.format == "pt" else f"safetensors {SAFETENSORS_REVISION}"
+        if planned.left_out:
+            kind += f" without {LEFT_OUT_REVISION}"
         return self._download(checkpoint, planned, _etag(kind, checkpoint, text), None)
 
     def _draft(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:

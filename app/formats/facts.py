@@ -13,7 +13,7 @@ from .torch_tensors import tensor_of
 from .tree import numpy_scalar
 
 STEP_KEYS = ("step", "global_step", "iteration", "iter")
-_FACTS = frozenset({"epoch", "loss", *STEP_KEYS})
+FACTS = frozenset({"epoch", "loss", *STEP_KEYS})
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
 MAX_INTEGER = 2**63 - 1
 MAX_METRICS = 1000
@@ -35,14 +35,15 @@ def lift_facts(
     byteorder: str,
     metadata: Mapping[str, str],
 ) -> Facts:
-    """Facts of a checkpoint: ``top`` are the pairs of its top level, unless that is itself a state_dict.
+    """Facts of a checkpoint: ``top`` are the pairs of its top level; where that is itself a state_dict, plain numbers
+    that are called one of FACTS.
 
     Numbers, numpy scalars and 0-dim tensors count; truth values do not. A number that cannot be an epoch or a step
     (a fraction, say) is a metric. Of a safetensors file's ``metadata``, epoch, step and loss count where they are
     plain decimals.
     """
     devices = tuple(sorted({storage.location for storage in storages}))
-    numbers = {key: _decimal(text) for key, text in metadata.items() if key in _FACTS and _DECIMAL.fullmatch(text)}
+    numbers = {key: _decimal(text) for key, text in metadata.items() if key in FACTS and _DECIMAL.fullmatch(text)}
     for key, value in top:
         if not _is_name(key) or len(numbers) >= MAX_METRICS:
             continue

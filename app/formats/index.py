@@ -10,7 +10,7 @@ from ..values.span import Span
 from ..values.work import Work
 from .contents import list_contents
 from .document import Document
-from .facts import lift_facts
+from .facts import FACTS, lift_facts
 from .readers import read
 from .tree import pairs_of
 
@@ -33,7 +33,7 @@ def index(data: ByteSource, work: Work | None = None) -> Index:
     document = read(data, work)
     storages, numbers = storages_of(document)
     components, tensors = list_contents(document.root, storages, numbers, work)
-    if not tensors and not storages:
+    if not components and not tensors and not storages:
         raise NoTensors("the file is a checkpoint, but there is no tensor in it: a checkpoint holds at least one")
     _check_listing(document, components)
 
@@ -41,8 +41,9 @@ def index(data: ByteSource, work: Work | None = None) -> Index:
         start = document.records[key].start
         return data[start + span.start : start + span.end]
 
-    is_flat = any(not component.path for component in components)
-    top = () if is_flat else pairs_of(document.root) or ()
+    top = pairs_of(document.root) or ()
+    if any(not component.path for component in components):
+        top = [(key, value) for key, value in top if type(key) is str and key in FACTS and type(value) in {int, float}]
     facts = lift_facts(top, storages, read_storage, document.byteorder, document.metadata)
     return Index(
         Manifest(

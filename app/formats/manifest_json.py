@@ -26,7 +26,10 @@ def encode(manifest: Manifest) -> bytes:
         "byteorder": manifest.byteorder,
         "frame": manifest.frame,
         "unsafe_globals": manifest.unsafe_globals,
-        "components": [[c.path, c.kind, c.keys, c.nbytes, c.param_groups] for c in manifest.components],
+        "components": [
+            [c.path, c.kind, c.keys, c.nbytes, c.param_groups, *([True] if c.named_only else [])]
+            for c in manifest.components
+        ],
         "storages": [
             (s.key for s in storages),
             (s.location for s in storages),
@@ -73,8 +76,8 @@ def decode(data: bytes | memoryview) -> Manifest:
             for component, path, dtype, shape, stride, offset, storage in zip(*document.pop("tensors"), strict=True)
         ),
         components=tuple(
-            Component(tuple(path), kind, keys, nbytes, param_groups)
-            for path, kind, keys, nbytes, param_groups in document["components"]
+            Component(tuple(path), kind, keys, nbytes, param_groups, *named_only)
+            for path, kind, keys, nbytes, param_groups, *named_only in document["components"]
         ),
         unsafe_globals=tuple(document["unsafe_globals"]),
         byteorder=document["byteorder"],

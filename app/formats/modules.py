@@ -1,9 +1,12 @@
 """Whole models that were pickled: the state_dict of an ``nn.Module``, whatever its class is and without asking for it.
 
-A module's state is its ``__dict__``: ``_parameters``, ``_buffers`` and ``_modules`` are mappings in the order in which
-``state_dict()`` lists them, ``_non_persistent_buffers_set`` holds the names that it leaves out. What a class adds in
-code of its own (``get_extra_state``, hooks on ``state_dict``) is not in the file. Neither are the modules' versions, so
-there is no ``_metadata``: a strict load then takes all keys as they are.
+A module's state is its ``__dict__``, which BUILD gives it, or the ``__reduce__`` of its class (``fx.GraphModule``):
+``_parameters``, ``_buffers`` and ``_modules`` are mappings in the order in which ``state_dict()`` lists them,
+``_non_persistent_buffers_set`` holds the names that it leaves out. A compiled module stands for the one inside. What a
+class adds in code of its own (``get_extra_state``, hooks on ``state_dict``) is not in the file. Neither are the
+versions of the modules, so there is no ``_metadata``: a strict load then takes all keys as they are. A quantized module
+packs its weights into a ``torch.ScriptObject``, or pickles itself as a tuple; such a thing stands in the state_dict as
+it is, so that whoever writes one names it.
 
 Reference: ``Module.state_dict`` and ``Module._save_to_state_dict`` in torch/nn/modules/module.py.
 """
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 
 from ..errors import HostileCheckpoint
 from ..values.work import Work
-from .pickle.nodes import Call, Node, Set, TensorRef
+from .pickle.nodes import Call, Dict, Node, Set, TensorRef
 from .torch_tensors import data_of, is_tensor
 from .tree import attribute_count, attributes_of, name_of, pairs_of, size_of
 
@@ -24,6 +27,9 @@ Pairs = list[tuple[Node, Node]]
 
 _MAPPINGS = ("_parameters", "_buffers", "_modules")
 
+_COMPILED = "torch._dynamo.eval_frame.OptimizedModule"
+_SCRIPT_OBJECT = "torch.ScriptObject"
+
 
 @dataclass(frozen=True, slots=True)
 class _State:
@@ -31,16 +37,18 @@ class _State:
     buffers: Pairs
     modules: Pairs
     non_persistent: frozenset[str]
+    packed: Pairs
+    """Attributes that are no tensors, but hold some: what a quantized module keeps."""
 
 
 def is_module(node: Node, work: Work) -> bool:
     """Whether a node is a pickled ``nn.Module``, as its state shows."""
-    return _state_of(node, work) is not None
+    return _state_of(_compiled_from(node), work) is not None
 
 
 def has_keys(module: Node, work: Work) -> bool:
-    """Whether a module's state_dict has a tensor in it."""
-    return any(is_tensor(value) for _, value in _walk(module, "", work, frozenset()))
+    """Whether a module's state_dict has a tensor in it, packed or not."""
+    return any(is_tensor(value) or _is_packed(value) for _, value in _pairs(module, work))
 
 
 def state_dict_pairs(node: Node, work: Work) -> Pairs:
@@ -50,19 +58,47 @@ def state_dict_pairs(node: Node, work: Work) -> Pairs:
     """
     if not is_module(node, work):
         return pairs_of(node) or []
-    return list({key: detached(value) for key, value in _walk(node, "", work, frozenset())}.items())
+    return list({key: detached(value) for key, value in _pairs(node, work)}.items())
+
+
+def _pairs(module: Node, work: Work) -> Iterator[tuple[str, Node]]:
+    return _walk(_compiled_from(module), "", work, frozenset())
+
+
+def _compiled_from(node: Node) -> Node:
+    """The module that ``torch.compile`` was given; any other node as it is."""
+    while (inner := _inside_of_compiled(node)) is not None:
+        node = inner
+    return node
+
+
+def _inside_of_compiled(node: Node) -> Node:
+    if name_of(node) != _COMPILED:
+        return None
+    if node.states:  # as torch 2.1 writes it
+        modules = next((value for key, value in attributes_of(node) if key == "_modules"), None)
+        return next((value for key, value in pairs_of(modules) or () if key == "_orig_mod"), None)
+    return node.args[0] if type(node.args) is tuple and node.args else None
+
+
+def _is_packed(node: Node) -> bool:
+    return name_of(node) == _SCRIPT_OBJECT
 
 
 def _walk(module: Node, prefix: str, work: Work, above: frozenset[int]) -> Iterator[tuple[str, Node]]:
     """``above`` are the ids of the modules that this one lies in. The pickle's nesting bounds the recursion."""
     if type(module) is not Call or id(module) in above:
         return
-    state = _state_of(module, work)
-    if state is None:
+    if (inner := _inside_of_compiled(module)) is not None and not module.states:
+        yield from _walk(inner, prefix + "_orig_mod.", work, above | {id(module)})
         return
     if len(prefix) > MAX_KEY_LENGTH:
         detail = f"a key of {len(prefix):,} characters and more; at most {MAX_KEY_LENGTH:,}"
         raise HostileCheckpoint(detail, rule="key-length")
+    state = _state_of(module, work)
+    if state is None:
+        yield prefix.removesuffix("."), module
+        return
     for name, value in state.parameters:
         if type(name) is str and value is not None:
             work.spend(4 + len(above) + (len(prefix) + len(name)) // 8)
@@ -71,6 +107,9 @@ def _walk(module: Node, prefix: str, work: Work, above: frozenset[int]) -> Itera
         if type(name) is str and value is not None and name not in state.non_persistent:
             work.spend(4 + len(above) + (len(prefix) + len(name)) // 8)
             yield prefix + name, value
+    for name, value in state.packed:
+        work.spend(4 + len(above) + (len(prefix) + len(name)) // 8)
+        yield prefix + name, value
     above |= {id(module)}
     for name, value in state.modules:
         if type(name) is str:
@@ -78,10 +117,14 @@ def _walk(module: Node, prefix: str, work: Work, above: frozenset[int]) -> Itera
 
 
 def _state_of(node: Node, work: Work) -> _State | None:
-    if type(node) is not Call or not node.states:
+    if type(node) is not Call or is_tensor(node):
         return None
     work.spend(4 + 2 * attribute_count(node))
-    attributes = {key: value for key, value in attributes_of(node) if type(key) is str}
+    pairs = attributes_of(node) if node.states else _body_of(node)
+    if not pairs:
+        return None
+    work.spend(0 if node.states else 2 * len(pairs))
+    attributes = {key: value for key, value in pairs if type(key) is str}
     work.spend(4 * sum(size_of(attributes.get(name)) for name in _MAPPINGS))
     parameters, buffers, modules = (
         pairs_of(attributes.get(name)) for name in _MAPPINGS
@@ -90,7 +133,14 @@ def _state_of(node: Node, work: Work) -> _State | None:
         return None
     non_persistent = _texts(attributes.get("_non_persistent_buffers_set"))
     work.spend(len(non_persistent))
-    return _State(parameters, buffers, modules, non_persistent)
+    packed = [(name, value) for name, value in attributes.items() if _is_packed(value)]
+    return _State(parameters, buffers, modules, non_persistent, packed)
+
+
+def _body_of(node: Call) -> Pairs:
+    """The ``__dict__`` that is an argument of what rebuilds a module."""
+    args = node.args if type(node.args) is tuple else ()
+    return next((arg.pairs for arg in args[:2] if type(arg) is Dict), [])
 
 
 def _texts(node: Node) -> frozenset[str]:

@@ -53,7 +53,7 @@ _OTHER_TENSORS = frozenset(
         "_rebuild_device_tensor_from_cpu_tensor",
         "_rebuild_xla_tensor",
     )
-)
+) | {"torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer"}
 FEW_DIMS = 6
 """More dimensions than this cost work of their own."""
 
@@ -98,6 +98,15 @@ def is_tensor(node: Node) -> bool:
     if type(node) is TensorRef:
         return True
     return type(node) is Call and type(node.function) is Global and node.function.full_name in _TENSOR_CALLS
+
+
+def kind_of(node: Node) -> str:
+    """The class of an object, or the function that makes it, as the pickle names it."""
+    if type(node) is not Call:
+        return type(node).__name__
+    if type(node.function) is Global and node.function.full_name in FROM_TYPE and type(node.args) is tuple:
+        return next((arg.full_name for arg in node.args[1:2] if type(arg) is Global), "torch.Tensor")
+    return node.function.full_name if type(node.function) is Global else "call"
 
 
 class TorchHooks:

@@ -111,10 +111,21 @@ class Keeper:
         return ordered
 
     def _keep_sequence(self, node: list[Node] | tuple[Node, ...], path: Path, depth: int) -> Node:
+        """Without the items that are not wanted. A sequence with an item that cannot be kept is left out itself: the
+        others would move up into its place.
+        """
         self._ancestors.add(id(node))
-        kept = [self._keep(item, (*path, number), depth + 1) for number, item in enumerate(node)]
+        before, kept = len(self.left_out), []
+        for number, item in enumerate(node):
+            so_far = len(self.left_out)
+            copy = self._keep(item, (*path, number), depth + 1)
+            if copy is not _LEFT_OUT:
+                kept.append(copy)
+            elif len(self.left_out) > so_far:
+                self.left_out[before:] = [path]
+                kept.clear()
+                break
         self._ancestors.discard(id(node))
-        kept = [item for item in kept if item is not _LEFT_OUT]
         if node and not kept:
             return _LEFT_OUT
         return kept if isinstance(node, list) else tuple(kept)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from ..errors import SelectionError
 from ..values.manifest import Component, Manifest
+from ..values.usual import MODELS, is_support
 from .near import near
 
-PREFERRED = ("model_state_dict", "state_dict", "model", "net", "module", "weights", "params")
-"""What people call the model's state_dict, the most telling name first."""
+_USUAL = tuple((name,) for name in MODELS)
 
 
 def choose_component(manifest: Manifest, wanted: str | None) -> int | None:
@@ -20,28 +20,36 @@ def choose_component(manifest: Manifest, wanted: str | None) -> int | None:
 
 
 def default_component(components: Sequence[Component]) -> int | None:
-    """The index of the component meant when none is named: the only one, else the first of PREFERRED, else the only
-    state_dict; else None.
+    """The index of the component meant when none is named: the only state_dict, else the first of MODELS; where there
+    is none but optimizers', the only one of those. None where it would be a guess.
+
+    Schedulers and the like do not count beside others. A model that is called so and is an optimizer's is no model
+    that could be read, and nothing else is served in its place.
     """
     if len(components) == 1:
-        return 0
-    paths = [component.path for component in components]
-    preferred = next((paths.index((name,)) for name in PREFERRED if (name,) in paths), None)
-    if preferred is not None:
-        return preferred
-    state_dicts = [i for i, component in enumerate(components) if component.kind == "state_dict"]
-    return state_dicts[0] if len(state_dicts) == 1 else None
+        return None if components[0].named_only else 0
+    candidates = [i for i, component in enumerate(components) if not component.named_only]
+    models = [i for i in candidates if components[i].kind == "state_dict" and not is_support(components[i].path)]
+    if not models:
+        optimizers = [i for i in candidates if components[i].kind == "optimizer"]
+        return optimizers[0] if len(optimizers) == 1 else None
+    if any(components[i].kind == "optimizer" and components[i].path in _USUAL for i in candidates):
+        return None
+    if len(models) == 1:
+        return models[0]
+    paths = {components[i].path: i for i in reversed(models)}
+    return next((paths[path] for path in _USUAL if path in paths), None)
 
 
 def _default(manifest: Manifest) -> int | None:
     number = default_component(manifest.components)
     if number is not None or not manifest.components:
         return number
-    names = _names(manifest)
     raise SelectionError(
-        f"the checkpoint has {len(manifest.components)} components; name one of {_listed(names)}",
+        f"the checkpoint has {len(manifest.components)} components, and none of them is clearly the one meant; name "
+        f"one, as in component={manifest.components[0].name!r}: {_listed(_sized(manifest))}",
         code="component-ambiguous",
-        near=names,
+        near=_names(manifest),
     )
 
 
@@ -59,7 +67,7 @@ def _named(manifest: Manifest, wanted: str) -> int | None:
     names = _names(manifest)
     text = "has no tensor outside its components" if not wanted else f"has no component {wanted!r}"
     raise SelectionError(
-        f"the checkpoint {text}; it has {_listed(names)}",
+        f"the checkpoint {text}; it has {_listed(list(map(repr, names)))}",
         code="unknown-component",
         near=near(wanted, names) or names[:3],
     )
@@ -69,6 +77,13 @@ def _names(manifest: Manifest) -> tuple[str, ...]:
     return tuple(dict.fromkeys(component.name for component in manifest.components))
 
 
-def _listed(names: tuple[str, ...], limit: int = 20) -> str:
+def _sized(manifest: Manifest) -> Sequence[str]:
+    return [
+        f"{each.name!r} ({'an optimizer, ' if each.kind == 'optimizer' else ''}{each.nbytes:,} bytes)"
+        for each in manifest.components
+    ]
+
+
+def _listed(names: Sequence[str], limit: int = 20) -> str:
     rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(map(repr, names[:limit])) or "none") + rest
+    return (", ".join(names[:limit]) or "none") + rest

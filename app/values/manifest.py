@@ -76,7 +76,8 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Component:
     """A state_dict inside a checkpoint. ``keys`` counts its keys (an optimizer: its tensors); ``nbytes`` counts
-    each storage it uses once; ``param_groups`` is an optimizer's, as JSON text.
+    each storage it uses once; ``param_groups`` is an optimizer's, as JSON text. ``named_only``: a request that names no
+    component does not mean it, because there is something else that may be the model.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class Component:
     keys: int
     nbytes: int
     param_groups: str | None = None
+    named_only: bool = False
 
     @property
     def name(self) -> str:

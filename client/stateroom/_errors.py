@@ -165,6 +165,7 @@ ERROR_OF_CODE: dict[str, type[StateroomError]] = {
     "no-keys-matched": NoKeysMatched,
     "component-ambiguous": ComponentAmbiguous,
     "unknown-component": UnknownComponent,
+    "component-empty": SelectionError,
     "unsafe-globals": UnsafeGlobals,
     "storage-full": StorageFull,
     "unauthorized": Unauthorized,

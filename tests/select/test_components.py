@@ -1,12 +1,14 @@
 from collections.abc import Container
+from dataclasses import replace
 
 import pytest
 
 from app.errors import SelectionError
-from app.select.components import PREFERRED, choose_component
+from app.select.components import choose_component
 from app.values.dtype import DTYPES
 from app.values.manifest import Component, Manifest, Path, Storage, Tensor
 from app.values.span import Span
+from app.values.usual import MODELS
 
 
 def manifest(*paths: Path, root: bool = False, optimizers: Container[Path] = ()) -> Manifest:
@@ -24,6 +26,11 @@ def manifest(*paths: Path, root: bool = False, optimizers: Container[Path] = ())
     )
 
 
+def named_only(checkpoint: Manifest, *numbers: int) -> Manifest:
+    components = [replace(each, named_only=number in numbers) for number, each in enumerate(checkpoint.components)]
+    return replace(checkpoint, components=tuple(components))
+
+
 def refusal(checkpoint: Manifest, wanted: str | None) -> SelectionError:
     with pytest.raises(SelectionError) as refused:
         choose_component(checkpoint, wanted)
@@ -36,23 +43,43 @@ def test_the_only_component_is_the_default_whatever_its_name() -> None:
     assert choose_component(manifest(("optimizer_state_dict",), root=True), None) == 0
 
 
-@pytest.mark.parametrize("name", PREFERRED)
+@pytest.mark.parametrize("name", MODELS)
 def test_of_several_the_one_that_is_called_like_a_model_is_the_default(name: str) -> None:
     assert choose_component(manifest(("optimizer_state_dict",), ("ema",), (name,)), None) == 2
 
 
 def test_the_more_telling_name_wins_wherever_it_stands() -> None:
-    assert choose_component(manifest(*((name,) for name in reversed(PREFERRED))), None) == len(PREFERRED) - 1
+    assert choose_component(manifest(*((name,) for name in reversed(MODELS))), None) == len(MODELS) - 1
 
 
 def test_the_only_state_dict_is_the_default_where_no_name_is_telling() -> None:
     found = (("optimizer",), ("model", "state_dict"), ("scheduler",))
     assert choose_component(manifest(*found, optimizers={("optimizer",), ("scheduler",)}), None) == 1
-    assert refusal(manifest(*found, optimizers={("optimizer",)}), None).code == "component-ambiguous"
+    assert refusal(manifest(*found, ("ema",), optimizers={("optimizer",)}), None).code == "component-ambiguous"
 
 
-def test_a_telling_name_comes_before_the_only_state_dict() -> None:
-    assert choose_component(manifest(("ema",), ("model",), optimizers={("model",)}), None) == 1
+def test_what_is_called_like_a_model_and_is_an_optimizers_leaves_nothing_to_be_guessed() -> None:
+    assert refusal(manifest(("ema",), ("model",), optimizers={("model",)}), None).code == "component-ambiguous"
+
+
+def test_an_optimizer_is_the_default_where_nothing_else_is() -> None:
+    found = manifest(("optimizer",), ("lr_scheduler",), optimizers={("optimizer",)})
+    assert choose_component(found, None) == 0
+    two = manifest(("optimizer_g",), ("optimizer_d",), optimizers={("optimizer_g",), ("optimizer_d",)})
+    assert refusal(two, None).code == "component-ambiguous"
+    assert refusal(named_only(manifest(("optimizer",), optimizers={("optimizer",)}), 0), None).near == ("optimizer",)
+
+
+@pytest.mark.parametrize("name", ["lr_scheduler", "scaler", "optimizer_g", "grad_scaler_state_dict"])
+def test_what_only_trains_a_model_does_not_stand_beside_it(name: str) -> None:
+    assert choose_component(manifest((name,), ("generator",)), None) == 1
+
+
+def test_what_is_only_meant_by_name_is_no_default() -> None:
+    found = manifest(("callbacks", "best"), ("generator",))
+    assert choose_component(named_only(found, 0), None) == 1
+    assert refusal(named_only(found, 0, 1), None).code == "component-ambiguous"
+    assert choose_component(named_only(found, 0, 1), "callbacks.best") == 0
 
 
 def test_a_name_deeper_down_is_no_default() -> None:
@@ -64,7 +91,7 @@ def test_several_without_a_telling_name_are_ambiguous_and_named() -> None:
     error = refusal(manifest(("modelA_state_dict",), ("modelB_state_dict",)), None)
     assert error.code == "component-ambiguous"
     assert error.near == ("modelA_state_dict", "modelB_state_dict")
-    assert "'modelA_state_dict', 'modelB_state_dict'" in error.detail
+    assert "'modelA_state_dict' (4 bytes), 'modelB_state_dict' (4 bytes)" in error.detail
 
 
 def test_a_dotted_path_names_a_component_inside_others() -> None:

@@ -1,0 +1,137 @@
+"""Which nodes of a checkpoint are components: state_dicts, optimizers' state_dicts, whole modules."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from ..values.manifest import Component, ComponentKind, Path
+from ..values.work import Work
+from .modules import has_keys, is_module
+from .pickle.nodes import Call, Dict, Global, Node, TensorRef
+from .torch_tensors import is_tensor, tensor_of
+from .tree import children, pairs_of, size_of, walk
+
+
+def component_kind(node: Node, work: Work, *, is_root: bool = False) -> ComponentKind | None:
+    """Whether a node is a state_dict, an optimizer's state_dict, or neither.
+
+    A state_dict is a mapping with str keys and at least one tensor as a value of its own, whatever stands beside it;
+    or a whole module, which stands for its own. The root of a general checkpoint is none: see ``_is_mostly_tensors``.
+    """
+    work.spend(size_of(node))
+    if is_module(node, work):
+        return "state_dict" if has_keys(node, work) else None
+    pairs = pairs_of(node)
+    if not pairs:
+        return None
+    if _is_optimizer(pairs):
+        return "optimizer"
+    if not all(type(key) is str for key, _ in pairs) or not any(is_tensor(value) for _, value in pairs):
+        return None
+    others = [(key, value) for key, value in pairs if type(value) is not TensorRef]
+    if is_root or any(_is_part_of_a_checkpoint(value, work) for key, value in others if not is_extra_state(key)):
+        return "state_dict" if _is_mostly_tensors(pairs, work) else None
+    return "state_dict"
+
+
+def _is_optimizer(pairs: Sequence[tuple[Node, Node]]) -> bool:
+    keys = [key for key, _ in pairs]
+    if "state" not in keys or "param_groups" not in keys:
+        return False
+    return not any(is_tensor(value) for key, value in pairs if key in {"state", "param_groups"})
+
+
+def _is_part_of_a_checkpoint(value: Node, work: Work) -> bool:
+    """Whether a value is an optimizer's state_dict or a whole module: no state_dict holds such a thing."""
+    if not isinstance(value, (Dict, Call)) or is_tensor(value):
+        return False
+    work.spend(size_of(value))
+    return is_module(value, work) or _is_optimizer(pairs_of(value) or ())
+
+
+def _is_mostly_tensors(pairs: Sequence[tuple[Node, Node]], work: Work) -> bool:
+    """Whether what may be a general checkpoint is a state_dict all the same: most of its values are tensors.
+
+    What quantized modules put beside theirs does not count against it: lists of tensors, dtypes, None. Beside models or
+    optimizers, numbers are a checkpoint's own (its loss), and there have to be more tensors than the models hold.
+    """
+    rest = [value for key, value in pairs if not (value is None or type(value) is Global or is_extra_state(key))]
+    own = [value for value in rest if is_tensor(value)]
+    others = [value for value in rest if isinstance(value, (Dict, Call)) and not is_tensor(value)]
+    inside = _count_tensors(others, len(own), work)
+    if inside or any(_is_part_of_a_checkpoint(value, work) for value in others):
+        counted = sum(not _is_number(value) for value in own)
+    else:
+        counted = len(own) + sum(isinstance(value, (list, tuple)) and any(map(is_tensor, value)) for value in rest)
+    return 2 * counted > len(rest) and counted > inside
+
+
+def _count_tensors(nodes: Iterable[Node], enough: int, work: Work) -> int:
+    """How many tensors are in some nodes, or ``enough``; those of an optimizer are not counted."""
+
+    def is_leaf(node: Node) -> bool:
+        return is_tensor(node) or _is_optimizer(pairs_of(node) or ())
+
+    leaves = (node for each in nodes for _, node in walk(each, is_leaf, work) if is_tensor(node))
+    return sum(1 for _ in islice(leaves, enough))
+
+
+def _is_number(node: Node) -> bool:
+    tensor = tensor_of(node)
+    return tensor is not None and tensor.shape == ()
+
+
+def is_extra_state(key: Node) -> bool:
+    """Whether a key is one under which a module saves what ``get_extra_state`` gives."""
+    return type(key) is str and key.endswith("_extra_state")
+
+
+def find_components(root: Node, work: Work) -> Iterator[tuple[Path, ComponentKind, Node]]:
+    """Every component in the file's order; none lies inside another."""
+    kinds = Kinds(root, work)
+    for path, node in walk(root, kinds.is_leaf, work):
+        kind = kinds.of(node)
+        if kind is not None:
+            yield path, kind, node
+
+
+class Kinds:
+    """``component_kind``, found out once for each node, however often it is met."""
+
+    def __init__(self, root: Node, work: Work) -> None:
+        self._root = root
+        self._work = work
+        self._kinds: dict[int, ComponentKind | None] = {}
+
+    def of(self, node: Node) -> ComponentKind | None:
+        if id(node) not in self._kinds:
+            is_root = node is self._root
+            self._kinds[id(node)] = None if is_tensor(node) else component_kind(node, self._work, is_root=is_root)
+        return self._kinds[id(node)]
+
+    def is_leaf(self, node: Node) -> bool:
+        return is_tensor(node) or self.of(node) is not None
+
+
+def nodes_of(root: Node, components: Sequence[Component], work: Work) -> list[Node]:
+    """The nodes of the components that a manifest lists, found by their paths: the rules may have been others when it
+    was made.
+    """
+    tree: dict[str, Any] = {}
+    for number, component in enumerate(components):
+        place = tree
+        for element in component.path:
+            place = place.setdefault(repr(element), {})
+        place.setdefault("", []).append(number)
+    found: dict[int, Node] = {}
+    stack: list[tuple[Node, dict[str, Any]]] = [(root, tree)]
+    while stack:
+        node, place = stack.pop()
+        numbers = place.get("", ())
+        if numbers and component_kind(node, work) is not None:
+            found[numbers.pop(0)] = node
+        elif len(place) > ("" in place):
+            work.spend(2 + size_of(node))
+            below = ((child, place.get(repr(element))) for element, child in children(node))
+            stack += reversed([(child, where) for child, where in below if where is not None])
+    return [found[number] for number in range(len(components))]
