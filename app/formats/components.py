@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from ..values.manifest import Component, ComponentKind, Path
+from ..values.manifest import Component, ComponentKind, Path, is_one_element
 from ..values.work import Work
 from .modules import has_keys, is_module
 from .pickle.nodes import Call, Dict, Global, Node, TensorRef
@@ -78,7 +78,7 @@ def _count_tensors(nodes: Iterable[Node], enough: int, work: Work) -> int:
 
 def _is_number(node: Node) -> bool:
     tensor = tensor_of(node)
-    return tensor is not None and tensor.shape == ()
+    return tensor is not None and is_one_element(tensor.shape)
 
 
 def is_extra_state(key: Node) -> bool:

@@ -5,7 +5,7 @@ import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
 
-from ..values.manifest import Facts, Storage
+from ..values.manifest import Facts, Storage, is_one_element
 from ..values.span import Span
 from .pickle.names import is_unicode
 from .pickle.nodes import Node, TensorRef
@@ -38,8 +38,8 @@ def lift_facts(
     """Facts of a checkpoint: ``top`` are the pairs of its top level; where that is itself a state_dict, plain numbers
     that are called one of FACTS.
 
-    Numbers, numpy scalars and 0-dim tensors count; truth values do not. A number that cannot be an epoch or a step
-    (a fraction, say) is a metric. Of a safetensors file's ``metadata``, epoch, step and loss count where they are
+    Numbers, numpy scalars and tensors of one element count; truth values do not. A number that cannot be an epoch or a
+    step (a fraction, say) is a metric. Of a safetensors file's ``metadata``, epoch, step and loss count where they are
     plain decimals.
     """
     devices = tuple(sorted({storage.location for storage in storages}))
@@ -76,7 +76,7 @@ def _is_name(key: Node) -> bool:
 def _take_count(numbers: dict[str, int | float], keys: tuple[str, ...]) -> int | None:
     for key in keys:
         number = numbers.get(key)
-        if number is not None and math.isfinite(number) and number == int(number) and 0 <= number <= MAX_INTEGER:
+        if number is not None and math.isfinite(number) and number == int(number) and abs(number) <= MAX_INTEGER:
             return int(numbers.pop(key))
     return None
 
@@ -94,8 +94,8 @@ def _number(node: Node, read: ReadStorage, byteorder: str) -> int | float | None
 
 
 def _item(tensor: TensorRef, read: ReadStorage, byteorder: str) -> int | float | None:
-    """The value of a 0-dim tensor, None for any other."""
-    if tensor.shape != ():
+    """The value of a tensor of one element, None for any other."""
+    if not is_one_element(tensor.shape):
         return None
     size = tensor.dtype.itemsize
     data = bytes(read(tensor.storage.key, Span(tensor.offset * size, (tensor.offset + 1) * size)))

@@ -37,7 +37,7 @@ from ..store.partial import elsewhere, gone
 from ..store.verified import indexes_of, verified_blocks
 from ..values.checkpoint import Blob, Checkpoint, ModelName
 from ..values.digest import Digest
-from ..values.manifest import Manifest
+from ..values.manifest import Manifest, is_one_element
 from ..values.span import Span
 from ..values.split import Split
 from ..work import current
@@ -246,7 +246,9 @@ class Negotiated:
         """Numbers at the top level are read out of storages, and of those that were not sent the file has holes: fill
         in such ones. Tells whether there were any. Raises MissingBlobs for one that is damaged where it is stored.
         """
-        numbers = {tensor.storage for tensor in manifest.tensors if tensor.shape == () and len(tensor.path) == 1}
+        numbers = {
+            tensor.storage for tensor in manifest.tensors if len(tensor.path) == 1 and is_one_element(tensor.shape)
+        }
         spans = {manifest.storages[number].span for number in numbers}
         holes = [(span, digest) for span, digest in arrived.holes() if span in spans]
         twins = {blob.digest: blob.spans[0] for blob in arrived.found()}

@@ -21,6 +21,11 @@ def dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
+def is_one_element(shape: tuple[int, ...]) -> bool:
+    """Tell whether a tensor of this shape is a number, as ``Tensor.item()`` has it."""
+    return all(size == 1 for size in shape)
+
+
 ComponentKind = Literal["state_dict", "optimizer"]
 
 MIN_BLOB_SIZE = 4096

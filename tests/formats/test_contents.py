@@ -111,9 +111,13 @@ def test_a_list_that_holds_itself_is_walked_once():
         (np.float32(3), 3),
         ("3", None),
         (True, None),
-        (-1, None),
+        (-1, -1),  # as YOLO marks a finished training
         (3.5, None),
-        (torch.tensor([3]), None),
+        (torch.tensor([3]), 3),
+        (torch.tensor([[3.0]]), 3),
+        (torch.tensor([3, 4]), None),
+        (torch.tensor([]), None),
+        (-(2**70), None),
         (2**70, None),
         (float("nan"), None),
     ],
@@ -135,6 +139,11 @@ def test_facts_are_epoch_step_loss_and_the_other_numbers():
         }
     ).facts
     assert (facts.epoch, facts.step, facts.loss, facts.metrics) == (2, 70, 0.5, {"best_acc": 0.75, "lr": 1.0})
+
+
+def test_a_tensor_of_one_element_is_a_number_as_its_item_is():
+    found = index_of({"loss": torch.tensor([0.5]), "acc": torch.ones(3)[1:2], "model": {"w": W}}).facts
+    assert (found.loss, found.metrics) == (0.5, {"acc": 1.0})
 
 
 def test_the_first_of_the_names_for_a_step_wins_and_the_others_are_metrics():
