@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._errors import InvalidRequest, NoKeysMatched
+from ._in_place import is_unobserved
 from ._prefixes import RUNS, has_wrappers, prefix_hint, renames_between, wrappers_in
 from ._query import Patterns, Ref, Selection, listed
 from ._report import Report
@@ -53,7 +54,9 @@ def match(routes: Routes, ref: Ref, selection: Selection, module: Any, *, lazy: 
     if not exact.report.missing_keys and not exact.report.unexpected_keys:
         return exact
     other = None if selection.renames else _without_wrappers(routes, ref, selection, tensors, exact)
-    return _with_hint(exact if other is None or other.known <= exact.known else other, tensors)
+    if other is not None and (other.known > exact.known or not (exact.known or is_unobserved(module))):
+        return _with_hint(other, tensors)
+    return _with_hint(exact, tensors)
 
 
 def _without_wrappers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from itertools import takewhile
 
 WRAPPERS = ("module", "_orig_mod")
 """Names under which DataParallel, DistributedDataParallel and torch.compile keep the module inside."""
@@ -25,7 +26,8 @@ def renames_between(have: Collection[str], want: Collection[str]) -> Renames:
     """Renames, prefix to prefix, that give a checkpoint's keys the names that a model has for them, where only wrappers
     make the difference, on either side and at any depth. There are none for no such keys, or too many places.
 
-    Of several that a key begins with, the longest is meant, and stands first.
+    Of several that a key begins with, the longest is meant, and stands first. Where no key has its like, as in a
+    checkpoint for a module that takes other names than its own, wrappers around all of it are taken off.
     """
     wanted = _by_bare_name(want)
     moves: dict[str, str] = {}
@@ -33,6 +35,9 @@ def renames_between(have: Collection[str], want: Collection[str]) -> Renames:
         if bare in wanted and key not in want:
             old, new = _differing(key, wanted[bare])
             moves.setdefault(old, new)
+    if not moves and not any(key in want for key in have):
+        run = _common_run(have)
+        return [(run, "")] if run and not any(key.startswith(run) for key in want) else []
     moves.update({key: key for key in have if key in want and _renamed(key, moves) != key})
     length = sum(len(old) + len(new) for old, new in moves.items())
     if len(moves) > MAX_RENAMES or length > MAX_RENAMES_LENGTH or any("=>" in old for old in moves):
@@ -93,6 +98,12 @@ def _differing(key: str, other: str) -> tuple[str, str]:
         names.pop()
         others.pop()
     return "".join(f"{name}." for name in names), "".join(f"{name}." for name in others)
+
+
+def _common_run(keys: Iterable[str]) -> str:
+    """The wrappers that all keys begin with."""
+    runs = {"".join(f"{name}." for name in takewhile(WRAPPERS.__contains__, key.split(".")[:-1])) for key in keys}
+    return runs.pop() if len(runs) == 1 else ""
 
 
 def _run(prefix: str) -> str:

@@ -213,6 +213,17 @@ def test_tensors_are_iterated_with_dotted_keys(model: Model) -> None:
     assert equal(found["state.1.exp_avg"], opt.state_dict()["state"][1]["exp_avg"])
 
 
+def test_a_warning_names_the_model_once(model: Model) -> None:
+    net, opt = trained(torch.optim.SGD)
+    opt.param_groups[0]["where"] = Path("here")
+    with pytest.warns(StateroomWarning):
+        checkpoint = model.save({"model_state_dict": net.state_dict(), "optimizer_state_dict": opt.state_dict()})
+    for ref in (checkpoint, "latest", 1):
+        with pytest.warns(StateroomWarning, match="left out") as seen:
+            model.state_dict(ref, component="optimizer_state_dict")
+        assert [str(each.message).count(model.name) for each in seen] == [1]
+
+
 def test_what_a_state_dict_cannot_keep_is_named_in_a_warning(model: Model) -> None:
     net, opt = trained(torch.optim.SGD)
     opt.param_groups[0]["where"] = Path("here")

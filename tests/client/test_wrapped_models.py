@@ -157,6 +157,24 @@ def test_versions_of_modules_follow_their_names(model: Model) -> None:
     assert model.load_into(network(), "latest").missing_keys == ()
 
 
+class Fused(nn.Module):
+    """It makes one weight of three that have other names, in its own load_state_dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Parameter(torch.zeros(9, 3))
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **options: Any) -> Any:
+        return super().load_state_dict({"qkv": torch.cat([state_dict[key] for key in "qkv"])}, *args, **options)
+
+
+def test_a_module_that_takes_other_names_gets_them_without_wrappers(model: Model) -> None:
+    model.save({"model": {f"module._orig_mod.{key}": torch.full((3, 3), 2.0) for key in "qkv"}})
+    net = Fused()
+    assert model.load_into({"model": net}, "latest").prefix == "module._orig_mod."
+    assert values(net) == {2.0}
+
+
 def test_each_target_of_several_has_its_own_wrappers(model: Model) -> None:
     model.save({"a": nn.DataParallel(network(1.0)).state_dict(), "b": compiled(network(2.0)).state_dict()})
     targets = {"a": network(0.0), "b": network(0.0)}
