@@ -117,6 +117,8 @@ class Http:
                     content=content() if content else None,
                     timeout=timeout,
                 )
+            except httpx.InvalidURL as failure:
+                raise InvalidRequest(f"the request cannot be sent: {failure}; ask for less at a time") from None
             except httpx.TransportError as failure:
                 if not (safe or isinstance(failure, NEVER_SENT)):
                     raise self.unreachable(failure) from None
@@ -143,13 +145,15 @@ class Http:
         while True:
             client = self._client()
             query = httpx.QueryParams(list(params))
-            request = client.build_request("GET", self.url + path, params=query or None, headers=headers)
             try:
+                request = client.build_request("GET", self.url + path, params=query or None, headers=headers)
                 response = client.send(request, stream=True)
                 self._was_reached = True
                 if response.is_success:
                     return response
                 response.read()
+            except httpx.InvalidURL as failure:
+                raise InvalidRequest(f"the request cannot be sent: {failure}; ask for less at a time") from None
             except httpx.TransportError as failure:
                 self.lost(failure, patience)
                 continue

@@ -18,6 +18,9 @@ Rename = Union[Mapping[str, str], Sequence["tuple[str, str]"]]
 Params = list[tuple[str, str]]
 Format = Literal["pt", "safetensors"]
 
+MAX_QUERY = 60_000
+"""Characters of metrics and tags in a URL: httpx sends a query of 65,536 at most."""
+
 PLAIN_DEVICE = re.compile(r"(cpu|meta|mps|(cuda|xpu)(:\d+)?)\Z")
 
 
@@ -144,8 +147,8 @@ def upload_params(
     metrics: Mapping[str, Any] | None,
     tags: Mapping[str, str] | None,
 ) -> Params:
-    """The fields beside the file."""
-    return [
+    """The fields beside the file. Raises InvalidRequest for more than one request can carry."""
+    params = [
         *optional(
             run=run,
             epoch=None if epoch is None else integer_text("epoch", epoch),
@@ -155,6 +158,14 @@ def upload_params(
         *((f"metric.{name}", number_text(name, value)) for name, value in (metrics or {}).items()),
         *((f"tag.{name}", str(value)) for name, value in (tags or {}).items()),
     ]
+    length = sum(len(quote(name)) + len(quote(value)) + 2 for name, value in params)
+    if length > MAX_QUERY:
+        raise InvalidRequest(
+            f"{len(metrics or {}):,} metrics and {len(tags or {}):,} tags are {length:,} characters of a URL, and it "
+            f"carries {MAX_QUERY:,}: save with the most telling ones, and set others with update(ref, metrics=..., "
+            "tags=...); a checkpoint has at most 1,000 metrics and 1,000 tags"
+        )
+    return params
 
 
 def link_params(what: str, expires: int, map_location: Any, fields: Mapping[str, Any]) -> Params:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.api.selections import SelectionBody
 from app.select.query import parse_rename
-from stateroom import Checkpoint, InvalidRequest
+from stateroom import Checkpoint, Client, InvalidRequest
 from stateroom._query import Selection, changes, device_tag, model_path, ref_text, upload_params
 
 
@@ -139,3 +139,18 @@ def test_what_is_no_number_is_refused_by_name(field: dict[str, object]) -> None:
     given = {"run": None, "epoch": None, "step": None, "loss": None, "metrics": None, "tags": None, **field}
     with pytest.raises(InvalidRequest, match=next(iter(field))):
         upload_params(**given)  # type: ignore[arg-type]  # that is the point
+
+
+def test_more_metrics_than_a_url_carries_are_refused_before_anything_is_sent(client: Client, model_name: str) -> None:
+    model = client.model(model_name)
+    with pytest.raises(InvalidRequest, match=r"5,000 metrics and 0 tags .* update\("):
+        model.save({"w": torch.ones(3)}, metrics={f"metric-{i}": i for i in range(5_000)})
+    saved = model.save({"w": torch.ones(3)}, metrics={f"metric-{i}": i for i in range(1_000)})
+    assert (saved.version, len(saved.metrics)) == (1, 1_000)
+
+
+def test_a_selection_that_no_url_carries_is_refused(client: Client, model_name: str) -> None:
+    model = client.model(model_name)
+    model.save({"w": torch.ones(3)})
+    with pytest.raises(InvalidRequest, match="ask for less at a time"):
+        model.state_dict("latest", include=[f"layer{i}.weight" for i in range(5_000)])
