@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import takewhile
+from urllib.parse import quote
 
 WRAPPERS = ("module", "_orig_mod")
 """Names under which DataParallel, DistributedDataParallel and torch.compile keep the module inside."""
 
 RUNS = ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
 
-MAX_RENAMES = 200
-MAX_RENAMES_LENGTH = 8_000
-"""Characters: they travel in an address."""
+MAX_RENAMES_LENGTH = 7_000
+"""Characters in an address, with a rename's 16 around its names: proxies let pass 8 KiB."""
 
 Renames = list[tuple[str, str]]
 
@@ -39,8 +39,8 @@ def renames_between(have: Collection[str], want: Collection[str]) -> Renames:
         run = _common_run(have)
         return [(run, "")] if run and not any(key.startswith(run) for key in want) else []
     moves.update({key: key for key in have if key in want and _renamed(key, moves) != key})
-    length = sum(len(old) + len(new) for old, new in moves.items())
-    if len(moves) > MAX_RENAMES or length > MAX_RENAMES_LENGTH or any("=>" in old for old in moves):
+    length = sum(len(quote(old + new)) + 16 for old, new in moves.items())
+    if length > MAX_RENAMES_LENGTH or any("=>" in old for old in moves):
         return []
     return sorted(moves.items(), key=lambda move: len(move[0]), reverse=True)
 

@@ -145,6 +145,21 @@ def test_two_keys_that_would_get_one_name_stay_as_they_are(model: Model) -> None
     assert set(report.matched_keys) >= {"weight"}
 
 
+@pytest.mark.parametrize("saver", ["bare", "compiled"])
+def test_every_block_of_a_deep_model_may_be_compiled(saver: str, model: Model) -> None:
+    def deep(value: float, *, is_compiled: bool) -> nn.Module:
+        blocks = [nn.Linear(2, 2) for _ in range(100)]
+        net = nn.ModuleDict({"layers": nn.ModuleList(map(compiled, blocks) if is_compiled else blocks)})
+        for parameter in net.parameters():
+            nn.init.constant_(parameter, value)
+        return net
+
+    model.save({"model": deep(1.0, is_compiled=saver == "compiled").state_dict()})
+    net = deep(0.0, is_compiled=saver == "bare")
+    assert model.load_into({"model": net}, "latest").prefix == "_orig_mod."
+    assert values(net) == {1.0}
+
+
 def test_versions_of_modules_follow_their_names(model: Model) -> None:
     """A counter that is missing is torch's business by the module's version, which the wrapper's state_dict holds."""
     state = nn.DataParallel(network(1.0)).state_dict()
