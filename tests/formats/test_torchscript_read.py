@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.ao.quantization import default_qconfig
+from torch.ao.quantization.quantize_jit import quantize_jit
 
 from app.errors import NotACheckpoint, NoTensors, RefusedCheckpoint
 from app.formats.index import index
@@ -54,7 +56,22 @@ class Recurrent(nn.Module):
         return self.lstm(self.embedding(x))[0]
 
 
+class Quantized(nn.Module):
+    """A float head on a body that was quantized in graph mode, whose packed weights have a name with a dot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        images = torch.randn(1, 3, 8, 8)
+        body = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3)).eval())
+        self.body = quantize_jit(body, {"": default_qconfig}, lambda module, data: module(data), [images])
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
 PROGRAMS = {
+    "quantized in graph mode": lambda: torch.jit.script(Quantized().eval()),
     "scripted": lambda: torch.jit.script(Block().eval()),
     "traced": lambda: torch.jit.trace(Block().eval(), torch.ones(2, 3)),
     "scripted LSTM": lambda: torch.jit.script(Recurrent()),
@@ -205,8 +222,10 @@ def test_names_under_which_two_tensors_could_be_found_are_refused() -> None:
     dotted = pickle.replace(b"X\x04\x00\x00\x00bias", b"X\x04\x00\x00\x00b.as")
     twice = pickle.replace(b"X\x04\x00\x00\x00bias", b"X\x06\x00\x00\x00weight")
     assert pickle not in {dotted, twice}
-    for forged in (dotted, twice):
-        assert refusal(remade(file, **{"data.pkl": forged})).rule == "torchscript-names"
+    code = code_of(file, "linear")
+    text = records(file)[code]
+    for forged, program_text in ((dotted, text.replace(b'"bias"', b'"b.as"')), (twice, text)):
+        assert refusal(remade(file, **{"data.pkl": forged, code: program_text})).rule == "torchscript-names"
 
 
 def test_classes_that_the_code_does_not_have_give_no_keys() -> None:

@@ -41,7 +41,7 @@ def read(document: Document, data: ByteSource, archive: Archive, work: Work) -> 
 def tree_of(skeleton: bytes, keys: Iterable[str], work: Work) -> Node:
     """The state_dict of ``keys``, found again in the pickle by itself."""
     root = parse(skeleton, TorchHooks(work), work=work)
-    found = dict(_walk(root, "", lambda _, __: 0, work, frozenset()))
+    found = dict(_walk(root, "", None, work, frozenset()))
     return Dict([(key, detached(found[key])) for key in keys])
 
 
@@ -57,8 +57,15 @@ def _told_by(classes: Mapping[str, ModuleClass]) -> Keep:
     return keep
 
 
-def _walk(module: Node, prefix: str, keep: Keep, work: Work, above: frozenset[int]) -> Iterator[tuple[str, Node]]:
-    """The tensors that are kept, by their keys: a module's parameters, its buffers, then those of its submodules."""
+def _walk(
+    module: Node, prefix: str, keep: Keep | None, work: Work, above: frozenset[int]
+) -> Iterator[tuple[str, Node]]:
+    """The tensors that are kept, by their keys: a module's parameters, its buffers, then those of its submodules.
+
+    Without ``keep``, every tensor that may be one of them. No key leads through an attribute with a dot in its name
+    (graph-mode quantization makes such, for packed weights), so that no two ways lead to one key. Raises
+    HostileCheckpoint where one would.
+    """
     name = name_of(module)
     if name is None or not name.startswith(_PROGRAM) or id(module) in above:
         return
@@ -70,8 +77,11 @@ def _walk(module: Node, prefix: str, keep: Keep, work: Work, above: frozenset[in
     attributes = attributes_of(module)
     _check_names([key for key, _ in attributes])
     for key, value in attributes:
-        if is_tensor(value):
-            place = keep(name, key)
+        if "." in key:
+            if keep is not None:
+                _check_hidden(name, key, value, keep, work, above | {id(module)})
+        elif is_tensor(value):
+            place = 0 if keep is None else keep(name, key)
             if place is not None:
                 work.spend(4 + len(above) + (len(prefix) + len(key)) // 8)
                 tensors[place].append((prefix + key, value))
@@ -85,7 +95,17 @@ def _walk(module: Node, prefix: str, keep: Keep, work: Work, above: frozenset[in
 
 
 def _check_names(names: Sequence[Node]) -> None:
-    """No two ways may lead to one key."""
-    if not all(type(name) is str and "." not in name for name in names) or len(set(names)) != len(names):
-        detail = "the archive is damaged or forged: a module's attributes are no distinct names without dots"
-        raise HostileCheckpoint(detail, rule="torchscript-names", where="data.pkl")
+    if not all(type(name) is str for name in names) or len(set(names)) != len(names):
+        raise _refused("a module's attributes have no distinct names")
+
+
+def _check_hidden(class_name: str, key: str, value: Node, keep: Keep, work: Work, above: frozenset[int]) -> None:
+    """Refuse a parameter or buffer of that name, and a submodule that holds one."""
+    kept = keep(class_name, key) is not None if is_tensor(value) else any(_walk(value, "", keep, work, above))
+    if kept:
+        raise _refused(f"the name {key[:200]!r} of a module's attribute has a dot")
+
+
+def _refused(what: str) -> HostileCheckpoint:
+    detail = f"the archive is damaged or forged: {what}"
+    return HostileCheckpoint(detail, rule="torchscript-names", where="data.pkl")

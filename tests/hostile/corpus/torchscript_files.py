@@ -111,13 +111,16 @@ def codes() -> Files:
 
 def modules() -> Files:
     weight = tensor(storage())
+    inner = module(("weight", weight))[2:-1]
+    parameter = Entry(b"r/code/__torch__.py", CODE.replace(b'"weight"', b'"a.b"'))
+    yield refused("a dotted parameter", program(module(("a.b", weight)), parameter), "torchscript-names")
+    yield inert("a dotted name that is no parameter's", program(module(("weight", weight), ("a.b", weight))))
     for what, pickle in {
-        "a dotted name": module(("a.b", weight)),
+        "a dotted module": module(("weight", weight), ("a.b", inner)),
         "a name twice": module(("weight", weight), ("weight", weight)),
         "a name that is none": b"\x80\x02c__torch__\nNet\n)\x81}N" + weight + b"sb.",
     }.items():
         yield refused(what, program(pickle), "torchscript-names")
-    inner = module(("weight", weight))[2:-1]
     for depth in (10, 200):
         deep = inner
         for _ in range(depth):
