@@ -103,11 +103,10 @@ def module_target(
 ) -> ModuleTarget:
     """Asks the server what fits, and raises StateDictMismatch if torch would not load it.
 
-    When all keys must be there, the component is fetched as it is, extra state and all; else only what fits. Where
-    names or shapes don't fit and the module has a say in that, only the module knows.
+    When all keys must be there, the component is fetched as it is, extra state and all; else only what fits. A module
+    that has a say in what it loads is given all of it: only that module knows.
     """
     selection, label = Selection(component=component), str(checkpoint)
-
     lazy = is_lazy(module)
     fit = match(routes, checkpoint, selection, module, lazy=lazy)
     report = fit.report
@@ -115,7 +114,7 @@ def module_target(
     def whole() -> Coming:
         return component_of(routes, checkpoint, fit.selection, label=label)
 
-    if lazy or (not is_unobserved(module) and (strict or _differs(report))):
+    if lazy or not is_unobserved(module):
         return AskedTarget(report, whole, module, strict=strict)
     if not strict:
         _refuse(report, module, strict=False)
@@ -143,10 +142,6 @@ def module_target(
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if is_uninitialized(value) else getattr(value, "shape", None) for key, value in state.items()}
-
-
-def _differs(report: Report) -> bool:
-    return bool(report.missing_keys or report.unexpected_keys or report.mismatched_keys)
 
 
 def _judged(report: Report, module: Any, keys: Iterable[str], metadata: Mapping[str, Any] | None) -> Report:
