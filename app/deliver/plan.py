@@ -15,6 +15,7 @@ from ..formats.pickle.nodes import Node
 from ..formats.readers import tree_of
 from ..formats.safetensors.contents import contents_of
 from ..formats.safetensors.write import write_safetensors
+from ..formats.torch_tensors import names_devices, put_on
 from ..formats.torch_zip.write import PICKLE_START, Record, write_torch_zip
 from ..formats.tree import refs_in, refs_in_objects
 from ..select.query import StateDictQuery
@@ -106,10 +107,14 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None 
     root = tree_of(manifest, skeleton, work)
     storages = {storage.key: storage for storage in manifest.storages}
     if wanted.query is None:
+        if wanted.device is not None and names_devices(skeleton):
+            put_on(wanted.device, root, work)
         return _torch_file(root, whole(storages, wanted.device), manifest, (), work)
     picked = pick(root, manifest, wanted.query, wanted.only, work)
     if wanted.query.format == "safetensors":
         return _safetensors_file(picked, storages, manifest, work)
+    if wanted.query.device is not None and names_devices(skeleton):
+        put_on(wanted.query.device, picked.tree, work)
     layout = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets)
     return _torch_file(picked.tree, layout, manifest, picked.left_out, work)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ..values.dtype import DTYPES, DType
 from .pickle.nodes import FROM_TYPE, Call, Global, Node, TensorRef
+from .torch_tensors import ON_DEVICE
 from .tree import name_of
 
 _PARAMETERS = frozenset({"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"})
@@ -51,6 +52,9 @@ class Caster:
             return _called_with(node, (self._cast(args[0]), *args[1:]))
         if name in FROM_TYPE and len(args) == 4 and (isinstance(args[2], TensorRef) or _rebuilds(args[0])):
             return _called_with(node, (*args[:2], self._cast(args[2]), args[3]))
+        if name in ON_DEVICE and len(args) == 4 and isinstance(args[0], (TensorRef, Call)):
+            data = self._cast(args[0])
+            return node if data is args[0] else _called_with(node, (data, Global("torch", self.dtype.name), *args[2:]))
         if name in _MADE_OF_TENSORS:
             return _called_with(node, self._cast(args))
         if name == _META and args and isinstance(args[0], Global):

@@ -10,7 +10,8 @@ from ..errors import HostileCheckpoint, NotACheckpoint, ShardedTensor
 from ..values.dtype import DTYPE_OF_STORAGE_CLASS, DTYPES, DType
 from ..values.work import Work
 from .pickle.machine import Builder
-from .pickle.nodes import FROM_TYPE, Call, Global, Node, StorageRef, StorageView, TensorRef
+from .pickle.nesting import parts
+from .pickle.nodes import FROM_TYPE, Call, Dict, Global, Node, StorageRef, StorageView, TensorRef
 from .tensor_arguments import (
     MAX_BYTES,
     MAX_DIMS,
@@ -49,18 +50,24 @@ _OTHER_TENSORS = frozenset(
         "_rebuild_nested_tensor",
         "_rebuild_meta_tensor_no_storage",
         "_rebuild_wrapper_subclass",
-        "_rebuild_device_tensor_from_numpy",
-        "_rebuild_device_tensor_from_cpu_tensor",
-        "_rebuild_xla_tensor",
     )
 ) | {"torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer"}
+ON_DEVICE = frozenset(
+    {
+        "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+        "torch._utils._rebuild_device_tensor_from_numpy",
+        "torch._utils._rebuild_xla_tensor",
+    }
+)
+"""Functions called with ``(data, dtype, device, requires_grad)``, for devices that have no storages: xla, maia."""
+
 FEW_DIMS = 6
 """More dimensions than this cost work of their own."""
 
 _QUANTIZED = "torch._utils._rebuild_qtensor"
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 """Elements in a byte, where that is more than one."""
-_TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | _OTHER_TENSORS
+_TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | ON_DEVICE | _OTHER_TENSORS
 
 
 MAX_WRAPPED = 10
@@ -88,9 +95,47 @@ def data_of(node: Node) -> Node:
 
 
 def tensor_of(node: Node) -> TensorRef | None:
-    """The dense tensor that a node is: itself, or what a Parameter or a Tensor subclass is made of."""
+    """The dense tensor that a node is: itself, or what a Parameter, a Tensor subclass or the like of it on a device
+    without storages is made of.
+    """
     data = data_of(node)
+    if type(data) is Call and type(data.args) is tuple and len(data.args) == 4 and _is_on_device(data):
+        inner, dtype = data_of(data.args[0]), data.args[1]
+        data = inner if type(inner) is TensorRef and type(dtype) is Global and dtype.name == inner.dtype.name else None
     return data if type(data) is TensorRef else None
+
+
+def _is_on_device(node: Call) -> bool:
+    return type(node.function) is Global and node.function.full_name in ON_DEVICE
+
+
+def names_devices(skeleton: bytes) -> bool:
+    """Whether a pickle has the name of one of ON_DEVICE in it: much cheaper than to look at all that it makes."""
+    return any(name.rpartition(".")[2].encode() in skeleton for name in ON_DEVICE)
+
+
+def put_on(device: str, root: Node, work: Work) -> None:
+    """Make every tensor in a tree whose device is an argument of the call that makes it one on ``device``."""
+    seen: set[int] = set()
+    stack: list[Node] = [root]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen or not isinstance(node, (list, tuple, Dict, Call)):
+            continue
+        seen.add(id(node))
+        inside = parts(node)
+        work.spend(2 + len(inside))
+        stack += inside
+        if type(node) is Call and type(node.args) is tuple and len(node.args) == 4:
+            args = node.args
+            if _is_on_device(node):
+                node.args = _with_device(args, device)
+            elif type(args[0]) is Global and args[0].full_name in ON_DEVICE and type(args[2]) is tuple:
+                node.args = (*args[:2], _with_device(args[2], device), args[3])
+
+
+def _with_device(args: tuple[Node, ...], device: str) -> tuple[Node, ...]:
+    return (*args[:2], device, *args[3:]) if len(args) == 4 and type(args[2]) is str else args
 
 
 def is_tensor(node: Node) -> bool:
