@@ -11,7 +11,7 @@ from .meant import named_only
 from .modules import MAX_KEY_LENGTH, is_module, state_dict_pairs
 from .param_groups import param_groups_json
 from .pickle.nodes import Node
-from .torch_tensors import is_tensor, quantized_of, tensor_of
+from .torch_tensors import is_tensor, quantized_of, tensor_of, without_bytes
 from .tree import walk
 
 
@@ -44,7 +44,7 @@ def list_contents(
         leaves = (((key,), value) for key, value in pairs) if is_module(node, work) else walk(node, is_tensor, work)
         tensors += _tensors(leaves, len(components), index_of, work)
         work.spend(8 + len(path) + text_length(path) // 8)
-        used = {tensor.storage for tensor in tensors[before:]}
+        used = {tensor.storage for tensor in tensors[before:] if tensor.storage is not None}
         component = Component(
             path=path,
             kind=kind,
@@ -66,8 +66,16 @@ def _tensors(
     for path, node in leaves:
         tensor = tensor_of(node) or quantized_of(node)
         if tensor is not None:
-            text = check_key(path)
-            work.spend(16 + len(path) + 4 * len(tensor.shape) + text // 8)  # its row in the manifest
+            _spend_for_row(path, tensor.shape, work)
             yield Tensor(
                 component, path, tensor.dtype, tensor.shape, tensor.stride, tensor.offset, index_of[tensor.storage.key]
             )
+        elif (found := without_bytes(node)) is not None:
+            dtype, shape, stride = found
+            _spend_for_row(path, stride, work)
+            yield Tensor(component, path, dtype, shape, stride, 0, None)
+
+
+def _spend_for_row(path: Path, shape: tuple[int, ...], work: Work) -> None:
+    text = check_key(path)
+    work.spend(16 + len(path) + 4 * len(shape) + text // 8)  # its row in the manifest

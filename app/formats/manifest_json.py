@@ -72,7 +72,15 @@ def decode(data: bytes | memoryview) -> Manifest:
             for key, location, dtype, start, end, crc32, digest in zip(*document.pop("storages"), strict=True)
         ),
         tensors=tuple(
-            Tensor(component, tuple(path), DTYPES[dtype], tuple(shape), tuple(stride), offset, storage)
+            Tensor(
+                component,
+                tuple(path),
+                DTYPES[dtype],
+                None if shape is None else tuple(shape),
+                tuple(stride),
+                offset,
+                storage,
+            )
             for component, path, dtype, shape, stride, offset, storage in zip(*document.pop("tensors"), strict=True)
         ),
         components=tuple(

@@ -19,7 +19,7 @@ def named_only(root: Node, components: Sequence[Component], tensors: Sequence[Te
     every = frozenset(range(len(components)))
     if _holds_an_unread_model(root, components, work):
         return every
-    others = any(tensor.component is None and (tensor.shape or len(tensor.path) > 1) for tensor in tensors)
+    others = any(tensor.component is None and (tensor.shape != () or len(tensor.path) > 1) for tensor in tensors)
     return frozenset(
         number
         for number in every

@@ -51,7 +51,9 @@ _OTHER_TENSORS = frozenset(
         "_rebuild_meta_tensor_no_storage",
         "_rebuild_wrapper_subclass",
     )
-) | {"torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer"}
+)
+_LAZY = frozenset({"torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer"})
+_META = "torch._utils._rebuild_meta_tensor_no_storage"
 ON_DEVICE = frozenset(
     {
         "torch._utils._rebuild_device_tensor_from_cpu_tensor",
@@ -67,7 +69,7 @@ FEW_DIMS = 6
 _QUANTIZED = "torch._utils._rebuild_qtensor"
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 """Elements in a byte, where that is more than one."""
-_TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | ON_DEVICE | _OTHER_TENSORS
+_TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | ON_DEVICE | _OTHER_TENSORS | _LAZY
 
 
 MAX_WRAPPED = 10
@@ -325,6 +327,24 @@ def quantized_of(node: Node) -> TensorRef | None:
     storage, offset, shape, stride, *_ = data.args
     dtype = storage.dtype or DTYPES["uint8"]
     return TensorRef(data.function, storage, offset, integers_of(shape), integers_of(stride), (), dtype)
+
+
+def without_bytes(node: Node) -> tuple[DType, tuple[int, ...] | None, tuple[int, ...]] | None:
+    """Dtype, shape and stride of a tensor that has no storage: on the meta device, or lazy and without a shape yet."""
+    data = data_of(node)
+    if type(data) is not Call or type(data.function) is not Global or data.how != "reduce":
+        return None
+    if data.function.full_name in _LAZY:
+        return DTYPES["float32"], None, ()
+    args = data.args
+    if data.function.full_name != _META or type(args) is not tuple or len(args) != 4 or type(args[0]) is not Global:
+        return None
+    sizes = [numbers for numbers in args[1:3] if type(numbers) is tuple and len(numbers) <= MAX_DIMS]
+    if args[0].name not in DTYPES or len(sizes) != 2 or len(sizes[0]) != len(sizes[1]):
+        return None
+    if not all(type(number) is int and 0 <= number <= MAX_BYTES for numbers in sizes for number in numbers):
+        return None
+    return DTYPES[args[0].name], sizes[0], sizes[1]
 
 
 def _dtype_of(storage_class: Global) -> DType | None:

@@ -247,9 +247,11 @@ class Negotiated:
         in such ones. Tells whether there were any. Raises MissingBlobs for one that is damaged where it is stored.
         """
         numbers = {
-            tensor.storage for tensor in manifest.tensors if len(tensor.path) == 1 and is_one_element(tensor.shape)
+            tensor.storage
+            for tensor in manifest.tensors
+            if len(tensor.path) == 1 and tensor.shape is not None and is_one_element(tensor.shape)
         }
-        spans = {manifest.storages[number].span for number in numbers}
+        spans = {manifest.storages[number].span for number in numbers if number is not None}
         holes = [(span, digest) for span, digest in arrived.holes() if span in spans]
         twins = {blob.digest: blob.spans[0] for blob in arrived.found()}
         for span, digest in holes:

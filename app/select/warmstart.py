@@ -42,7 +42,9 @@ class Report:
 
 
 def match(selection: Iterable[tuple[str, Tensor]], target: Mapping[str, TargetTensor]) -> Report:
-    """Compare the selected tensors, under their new names, with ``target``. Linear in both."""
+    """Compare the selected tensors, under their new names, with ``target``. Linear in both. A tensor without bytes
+    counts as one that is not here.
+    """
     matched: list[str] = []
     unexpected: list[str] = []
     mismatched: list[Mismatch] = []
@@ -50,6 +52,8 @@ def match(selection: Iterable[tuple[str, Tensor]], target: Mapping[str, TargetTe
     seen: set[str] = set()
     sizes: dict[tuple[object, ...], int] = {}
     for key, tensor in selection:
+        if tensor.shape is None or tensor.storage is None:
+            continue
         seen.add(key)
         want = target.get(key)
         if want is None:

@@ -53,16 +53,17 @@ class Tensor:
     """A view of a storage. ``offset`` and ``stride`` count elements; ``storage`` indexes ``Manifest.storages``.
 
     ``component`` indexes ``Manifest.components``, or is None for a tensor that belongs to the root;
-    ``path`` starts below its component.
+    ``path`` starts below its component. A tensor on the meta device has no storage; a lazy one that has seen no batch
+    has no shape either, and the dtype that it will have by default.
     """
 
     component: int | None
     path: Path
     dtype: DType
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     stride: tuple[int, ...]
     offset: int
-    storage: int
+    storage: int | None
 
     @property
     def key(self) -> str:
@@ -71,7 +72,9 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor's elements, as if contiguous."""
+        """Bytes of the tensor's elements, as if contiguous; none without a storage."""
+        if self.shape is None or self.storage is None:
+            return 0
         count = self.dtype.itemsize
         for size in self.shape:
             count *= size

@@ -148,13 +148,14 @@ _LINKER = "_linker"
 class TensorInfo:
     """What is known of a tensor without fetching it. ``stride`` counts elements and ``bytes`` are its elements';
     ``digest`` is its storage's, None for one too small to be kept by itself, and ``shared_with`` are other keys that
-    use that storage. ``component`` is None for a tensor outside every component.
+    use that storage. ``component`` is None for a tensor outside every component, ``shape`` for a lazy parameter that
+    has seen no batch yet.
     """
 
     component: str | None
     key: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
     stride: tuple[int, ...]
     device: str
     bytes: int
@@ -203,7 +204,7 @@ def tensor_of(data: Mapping[str, Any]) -> TensorInfo:
         component=data["component"],
         key=data["key"],
         dtype=data["dtype"],
-        shape=tuple(data["shape"]),
+        shape=None if data["shape"] is None else tuple(data["shape"]),
         stride=tuple(data["stride"]),
         device=data["device"],
         bytes=data["bytes"],

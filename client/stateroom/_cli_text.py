@@ -95,7 +95,7 @@ def _component(title: str, tensors: Sequence[TensorInfo], groups: Sequence[Mappi
     rows = [
         [
             tensor.key,
-            " x ".join(map(str, tensor.shape)) or "scalar",
+            "none yet" if tensor.shape is None else " x ".join(map(str, tensor.shape)) or "scalar",
             tensor.dtype,
             tensor.device,
             size_text(tensor.bytes),

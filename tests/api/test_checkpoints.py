@@ -280,3 +280,39 @@ def test_models_are_listed_by_name(http: httpx.Client, model_name: str, upload: 
             break
     assert model_name in names
     assert names == sorted(names)
+
+
+def test_tensors_without_bytes_are_listed_and_share_nothing(
+    http: httpx.Client, checkpoints: str, upload: Upload
+) -> None:
+    tensors = {"a": torch.empty(2, 3, device="meta"), "b": torch.empty((), device="meta")}
+    upload(saved({"model": {**tensors, "lazy": torch.nn.UninitializedParameter()}}))
+    items = http.get(f"{checkpoints}/1/tensors").json()["items"]
+    assert [(each["key"], each["shape"], each["device"], each["bytes"], each["digest"]) for each in items] == [
+        ("a", [2, 3], "meta", 0, None), ("b", [], "meta", 0, None), ("lazy", None, "cpu", 0, None),
+    ]  # fmt: skip
+    assert [each["shared_count"] for each in items] == [0, 0, 0]
+
+
+def test_where_the_model_could_not_be_read_nothing_is_served_in_its_place(
+    http: httpx.Client, checkpoints: str, upload: Upload
+) -> None:
+    answer = upload(saved({"model": {0: torch.ones(2)}, "ema": state_dict(), "epoch": 3}))
+    assert answer["urls"]["state_dict"] is None
+    assert http.get(f"{checkpoints}/1").json() == answer
+    refusal = http.get(f"{checkpoints}/1/state_dict")
+    assert problem(refusal) == (422, "component-ambiguous")
+    assert refusal.json()["near"] == ["ema"]
+    assert http.get(f"{checkpoints}/1/state_dict?component=ema").status_code == 200
+
+
+def test_what_is_left_out_is_named_and_nothing_at_all_is_refused(
+    http: httpx.Client, checkpoints: str, upload: Upload
+) -> None:
+    upload(saved({"model": {**state_dict(), "odd": slice(1), "note": "row"}, "ema": state_dict()}))
+    answer = http.get(f"{checkpoints}/1/state_dict")
+    assert answer.headers["Stateroom-Left-Out"] == "odd"
+    upload(saved({"model": {"w": torch.nn.UninitializedParameter(), "note": "row"}}))
+    refusal = http.get(f"{checkpoints}/2/state_dict")
+    assert problem(refusal) == (422, "component-empty")
+    assert "UninitializedParameter" in refusal.json()["detail"]

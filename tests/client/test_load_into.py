@@ -379,3 +379,41 @@ def test_a_bare_optimizer_is_told_where_it_goes(model: Model) -> None:
     saved_pair(model)
     with pytest.raises(InvalidRequest, match="in a dict, under its component's name"):
         model.load_into(torch.optim.SGD(filled(0.0, 3, 4).parameters()), "latest")  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own: of quantization
+def test_a_quantized_model_takes_its_packed_weights_back(model: Model) -> None:
+    def network() -> nn.Module:
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)), {nn.Linear})
+
+    net, batch = network(), torch.ones(1, 8)
+    model.save({"epoch": 3, "model_state_dict": net.state_dict(), "ema": {"note": "x", "w": torch.ones(1)}})
+    for into in (lambda other: {"model_state_dict": other}, lambda other: other):
+        other = network()
+        model.load_into(into(other), "latest")
+        assert torch.equal(other(batch), net(batch))
+
+
+class WithNotes(nn.Linear):
+    """Saves a dict beside its tensors, and takes it back."""
+
+    notes: object = None
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "notes"] = self.notes
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: object) -> None:
+        self.notes = state_dict.pop(prefix + "notes", None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+@pytest.mark.parametrize("notes", [{"heads": 3}, "row", [1, 2], {"amax": torch.ones(2)}, None], ids=repr)
+def test_what_a_module_saves_beside_its_tensors_goes_back_into_it(model: Model, notes: object) -> None:
+    net = WithNotes(2, 2)
+    net.notes = notes
+    model.save({"model": net.state_dict(), "ema": nn.Linear(2, 2).state_dict()})
+    other = WithNotes(2, 2)
+    model.load_into({"model": other}, "latest")
+    assert torch.equal(other.weight, net.weight)
+    assert str(other.notes) == str(notes)

@@ -10,6 +10,7 @@ import torch
 from app.deliver.plan import Wanted
 from app.errors import HostileCheckpoint
 from app.formats.index import index
+from app.formats.manifest_json import decode, encode
 from app.select.query import StateDictQuery
 from tests.deliver.planning import load, materialise, planned, save, served_file, served_state_dict
 from tests.formats.torch_files import records, torch_zip
@@ -48,6 +49,8 @@ LISTED: dict[str, Make] = {
     "qint32": lambda: torch.quantize_per_tensor(torch.randn(4, 5), 0.1, 0, torch.qint32),
     "per channel": lambda: per_channel(torch.qint8),
     "quint4x2": lambda: per_channel(torch.quint4x2),
+    "meta": lambda: torch.empty(2, 3, device="meta"),
+    "meta parameter": lambda: torch.nn.Parameter(torch.empty(2, 3, device="meta", dtype=torch.float16)),
 }
 NOT_LISTED: dict[str, Make] = {
     "sparse": lambda: torch.sparse_coo_tensor([[0, 0], [1, 1]], [1.0, 2.0], (2, 2)),
@@ -57,7 +60,6 @@ NOT_LISTED: dict[str, Make] = {
     "bsc": lambda: torch.eye(4).to_sparse_bsc((2, 2)),
     "sparse parameter": lambda: torch.nn.Parameter(torch.eye(3).to_sparse()),
     "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.zeros(3)]),
-    "meta": lambda: torch.empty(2, 3, device="meta"),
     "bits8": lambda: torch.arange(4, dtype=torch.uint8).view(torch.bits8),
 }
 
@@ -109,6 +111,29 @@ def test_a_jagged_tensor_is_a_class_outside_of_weights_only_and_so_is_left_out_a
     assert index(memoryview(file)).manifest.unsafe_globals
     again = torch.load(io.BytesIO(served_file(file)), weights_only=False)["x"]
     assert [part.tolist() for part in again.unbind()] == [part.tolist() for part in jagged.unbind()]
+
+
+@pytest.mark.parametrize("obj", [{"model": {"x": torch.empty(2, 3, device="meta")}}, [torch.empty(2, device="meta")]])
+def test_a_checkpoint_of_meta_tensors_alone_is_one(obj: Any) -> None:
+    file = save(obj)
+    (tensor,) = index(memoryview(file)).manifest.tensors
+    assert (tensor.storage, tensor.nbytes) == (None, 0)
+    assert str(load(served_file(file))) == str(obj)
+    if isinstance(obj, dict):
+        again = served_state_dict(save({"model": {"x": torch.ones(2, 3)}}), device="meta")
+        assert [tensor.shape for tensor in index(memoryview(again)).manifest.tensors] == [(2, 3)]
+
+
+def test_a_lazy_parameter_is_listed_without_a_shape() -> None:
+    file = save(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.LazyLinear(2)).state_dict())
+    manifest = index(memoryview(file)).manifest
+    assert [(tensor.key, tensor.shape) for tensor in manifest.tensors] == [
+        ("0.weight", (1, 1)), ("0.bias", (1,)), ("1.weight", None), ("1.bias", None),
+    ]  # fmt: skip
+    assert decode(encode(manifest)) == manifest
+    made = planned(file, Wanted(query=StateDictQuery()))
+    assert list(load(materialise(made, file))) == ["0.weight", "0.bias"]
+    assert made.left_out == ("1.weight", "1.bias")
 
 
 def test_half_bytes_that_reach_beyond_their_storage_are_refused() -> None:

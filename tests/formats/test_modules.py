@@ -220,3 +220,68 @@ def test_an_optimizer_object_is_no_state_dict() -> None:
     file = saved({"t": torch.ones(1), "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)})
     with pytest.raises(SelectionError):
         served_state_dict(file, component="optimizer")
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.scale = nn.Conv2d(1, 2, 3), nn.Parameter(torch.ones(1))
+        self.register_buffer("offset", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) * self.scale + self.offset
+
+
+REBUILT = {
+    "traced": lambda: torch.fx.symbolic_trace(Scaled()),
+    "traced inside": lambda: nn.Sequential(torch.fx.symbolic_trace(Scaled()), nn.Linear(2, 2)),
+    "traced in parallel": lambda: nn.DataParallel(torch.fx.symbolic_trace(Scaled())),
+    "compiled inside": lambda: nn.Sequential(torch.compile(nn.Linear(2, 2)), nn.Linear(2, 2)),
+    "compiled in parallel": lambda: nn.DataParallel(torch.compile(nn.Linear(2, 2))),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", REBUILT.values(), ids=REBUILT)
+def test_a_module_that_is_rebuilt_by_a_function_has_its_keys(make: Any) -> None:
+    net = make()
+    for obj, name in ((net, ""), ({"model": net, "ema": nn.Linear(1, 1), "epoch": 1}, "model")):
+        file = saved(obj)
+        assert index(memoryview(file)).manifest.components[0].name == name
+        assert_same(load(served_state_dict(file)), net.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_module_stands_for_the_one_inside() -> None:
+    for net in (torch.compile(nn.Linear(2, 2)), torch.compile(torch.fx.symbolic_trace(Scaled()))):
+        file = saved({"model": net, "ema": nn.Linear(1, 1), "epoch": 1})
+        assert [each.name for each in index(memoryview(file)).manifest.components] == ["model", "ema"]
+        assert_same(load(served_state_dict(file)), net._orig_mod.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_quantized_module_packs_is_named_and_refused_where_nothing_else_is_there() -> None:
+    def dynamic() -> nn.Module:
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4)), {nn.Linear})
+
+    for obj in (dynamic(), {"model": dynamic(), "ema": nn.Linear(1, 1), "epoch": 1}):
+        with pytest.raises(SelectionError) as refused:
+            served_state_dict(saved(obj))
+        assert refused.value.code == "component-empty"
+        assert "ScriptObject" in refused.value.detail
+    file = saved({"model": nn.Sequential(dynamic(), nn.Linear(2, 2))})
+    made = planned(file, Wanted(query=StateDictQuery()))
+    assert made.left_out == ("0.0._packed_params._packed_params",)
+    assert list(load(materialise(made, file))) == ["1.weight", "1.bias"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_that_pickles_itself_as_a_tuple_is_named() -> None:
+    net = nn.Sequential(torch.ao.quantization.QuantStub(), nn.Conv2d(1, 2, 3), torch.ao.quantization.DeQuantStub())
+    net.eval().qconfig = torch.ao.quantization.get_default_qconfig("fbgemm")
+    torch.ao.quantization.prepare(net, inplace=True)
+    net(torch.ones(1, 1, 4, 4))
+    file = saved(torch.ao.quantization.convert(net, inplace=True))
+    made = planned(file, Wanted(query=StateDictQuery()))
+    assert made.left_out == ("1",)
+    assert list(load(materialise(made, file))) == ["0.scale", "0.zero_point"]

@@ -1,7 +1,7 @@
 """What is inside a checkpoint, key by key."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Any, TypeVar
@@ -13,7 +13,7 @@ from ...errors import InvalidRequest
 from ...scheduling import read_json
 from ...select.components import choose_component
 from ...values.checkpoint import Checkpoint
-from ...values.manifest import Component, ComponentKind, Manifest, Tensor
+from ...values.manifest import Component, ComponentKind, Manifest, Storage, Tensor
 from ..answers import identity_headers, json_answer
 from ..auth import READ
 from ..params import Cursor, Model, Ref, Run
@@ -49,12 +49,14 @@ def _printable(value: Any) -> Any:
 
 
 class TensorView(BaseModel):
-    """A tensor. `stride` counts elements; `bytes` are its elements', `digest` its storage's."""
+    """A tensor. `stride` counts elements; `bytes` are its elements', `digest` its storage's. One on the meta device has
+    neither.
+    """
 
     component: FileText | None = Field(description="null for a tensor outside every component")
     key: FileText
     dtype: str
-    shape: list[int]
+    shape: list[int] | None = Field(description="null for a lazy parameter that has seen no batch yet")
     stride: list[int]
     device: FileText
     bytes: int
@@ -127,8 +129,8 @@ def _page(manifest: Manifest, component: str | None, limit: int, start: int) -> 
         tensors = [tensor for tensor in tensors if tensor.component == chosen]
         shown = range(0) if chosen is None else range(chosen, chosen + 1)
     asked = tensors[start : start + limit]
-    groups = _groups(manifest, {tensor.storage for tensor in asked})
-    items = list(_up_to(PAGE_TEXT, (_tensor(manifest, tensor, groups[tensor.storage]) for tensor in asked), _length))
+    groups = _groups(manifest, {tensor.storage for tensor in asked if tensor.storage is not None})
+    items = list(_up_to(PAGE_TEXT, (_tensor(manifest, tensor, groups) for tensor in asked), _length))
     end = start + len(items)
     whole = component is not None and start == 0
     listed = list(_up_to(PAGE_TEXT, shown, lambda number: _length_of_component(manifest.components[number])))
@@ -157,7 +159,7 @@ def _up_to(most: int, items: Iterable[T], length: Callable[[T], int]) -> Iterato
 def _length(view: TensorView) -> int:
     """About how many characters of JSON a tensor is."""
     texts = (view.component or "", view.key, view.device, *view.shared_with)
-    return 250 + sum(len(text) + 4 for text in texts) + 20 * len(view.shape)
+    return 250 + sum(len(text) + 4 for text in texts) + 20 * len(view.shape or ())
 
 
 def _length_of_component(component: Component) -> int:
@@ -179,7 +181,7 @@ class _Group:
 def _groups(manifest: Manifest, storages: set[int]) -> dict[int, _Group]:
     groups: dict[int, _Group] = defaultdict(_Group)
     for tensor in manifest.tensors:
-        if tensor.storage in storages:
+        if tensor.storage is not None and tensor.storage in storages:
             group = groups[tensor.storage]
             group.count += 1
             if len(group.first) <= MOST_SHARED:
@@ -200,22 +202,29 @@ def _name(manifest: Manifest, tensor: Tensor) -> str | None:
     return None if tensor.component is None else manifest.components[tensor.component].name
 
 
-def _tensor(manifest: Manifest, tensor: Tensor, group: _Group) -> TensorView:
-    storage = manifest.storages[tensor.storage]
+def _tensor(manifest: Manifest, tensor: Tensor, groups: Mapping[int, _Group]) -> TensorView:
+    storage = None if tensor.storage is None else manifest.storages[tensor.storage]
+    group = _Group(count=1) if tensor.storage is None else groups[tensor.storage]
     others = (_seen_from(manifest, tensor, other) for other in group.first if other is not tensor)
     shared = list(_up_to(SHARED_TEXT, islice(others, MOST_SHARED), len))
     return TensorView(
         component=_name(manifest, tensor),
         key=tensor.key,
         dtype=tensor.dtype.name,
-        shape=list(tensor.shape),
+        shape=None if tensor.shape is None else list(tensor.shape),
         stride=list(tensor.stride),
-        device=storage.location,
+        device=_device(tensor, storage),
         bytes=tensor.nbytes,
-        digest=storage.digest,
+        digest=None if storage is None else storage.digest,
         shared_with=shared,
         shared_count=group.count - 1,
     )
+
+
+def _device(tensor: Tensor, storage: Storage | None) -> str:
+    if storage is not None:
+        return storage.location
+    return "cpu" if tensor.shape is None else "meta"
 
 
 def _seen_from(manifest: Manifest, tensor: Tensor, other: Tensor) -> str:
