@@ -8,7 +8,8 @@ from ..formats.casts import Caster
 from ..formats.components import nodes_of
 from ..formats.modules import is_module, state_dict_pairs
 from ..formats.pickle.nodes import Call, Dict, Global, Node
-from ..formats.torch_tensors import is_tensor, kind_of
+from ..formats.tensor_kinds import kind_of
+from ..formats.torch_tensors import is_tensor
 from ..formats.tree import pairs_of, walk
 from ..formats.weights_only import Keeper, is_leaf
 from ..select.components import choose_component

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..formats.devices import names_devices, put_on
 from ..formats.layout import Layout, trimmed, whole
 from ..formats.pickle.emit import emit
 from ..formats.pickle.nodes import Node
 from ..formats.readers import tree_of
 from ..formats.safetensors.contents import contents_of
 from ..formats.safetensors.write import write_safetensors
-from ..formats.torch_tensors import names_devices, put_on
 from ..formats.torch_zip.write import PICKLE_START, Record, write_torch_zip
 from ..formats.tree import refs_in, refs_in_objects
 from ..select.query import StateDictQuery

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..values.dtype import DTYPES, DType
+from .devices import ON_DEVICE
 from .pickle.nodes import FROM_TYPE, Call, Global, Node, TensorRef
-from .torch_tensors import ON_DEVICE
 from .tree import name_of
 
 _PARAMETERS = frozenset({"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"})

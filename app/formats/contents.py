@@ -11,7 +11,8 @@ from .meant import named_only
 from .modules import MAX_KEY_LENGTH, is_module, state_dict_pairs
 from .param_groups import param_groups_json
 from .pickle.nodes import Node
-from .torch_tensors import is_tensor, quantized_of, tensor_of, without_bytes
+from .tensor_kinds import without_bytes
+from .torch_tensors import is_tensor, quantized_of, tensor_of
 from .tree import walk
 
 

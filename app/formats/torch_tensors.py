@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from ..errors import HostileCheckpoint, NotACheckpoint, ShardedTensor
 from ..values.dtype import DTYPE_OF_STORAGE_CLASS, DTYPES, DType
 from ..values.work import Work
+from .devices import ON_DEVICE, is_on_device
 from .pickle.machine import Builder
-from .pickle.nesting import parts
-from .pickle.nodes import FROM_TYPE, Call, Dict, Global, Node, StorageRef, StorageView, TensorRef
+from .pickle.nodes import FROM_TYPE, Call, Global, Node, StorageRef, StorageView, TensorRef
 from .tensor_arguments import (
     MAX_BYTES,
     MAX_DIMS,
@@ -52,24 +52,14 @@ _OTHER_TENSORS = frozenset(
         "_rebuild_wrapper_subclass",
     )
 )
-_LAZY = frozenset({"torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer"})
-_META = "torch._utils._rebuild_meta_tensor_no_storage"
-ON_DEVICE = frozenset(
-    {
-        "torch._utils._rebuild_device_tensor_from_cpu_tensor",
-        "torch._utils._rebuild_device_tensor_from_numpy",
-        "torch._utils._rebuild_xla_tensor",
-    }
-)
-"""Functions called with ``(data, dtype, device, requires_grad)``, for devices that have no storages: xla, maia."""
-
+LAZY = frozenset({"torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer"})
 FEW_DIMS = 6
 """More dimensions than this cost work of their own."""
 
 _QUANTIZED = "torch._utils._rebuild_qtensor"
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 """Elements in a byte, where that is more than one."""
-_TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | ON_DEVICE | _OTHER_TENSORS | _LAZY
+_TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | ON_DEVICE | _OTHER_TENSORS | LAZY
 
 
 MAX_WRAPPED = 10
@@ -101,43 +91,10 @@ def tensor_of(node: Node) -> TensorRef | None:
     without storages is made of.
     """
     data = data_of(node)
-    if type(data) is Call and type(data.args) is tuple and len(data.args) == 4 and _is_on_device(data):
+    if type(data) is Call and type(data.args) is tuple and len(data.args) == 4 and is_on_device(data):
         inner, dtype = data_of(data.args[0]), data.args[1]
         data = inner if type(inner) is TensorRef and type(dtype) is Global and dtype.name == inner.dtype.name else None
     return data if type(data) is TensorRef else None
-
-
-def _is_on_device(node: Call) -> bool:
-    return type(node.function) is Global and node.function.full_name in ON_DEVICE
-
-
-def names_devices(skeleton: bytes) -> bool:
-    """Whether a pickle has the name of one of ON_DEVICE in it: much cheaper than to look at all that it makes."""
-    return any(name.rpartition(".")[2].encode() in skeleton for name in ON_DEVICE)
-
-
-def put_on(device: str, root: Node, work: Work) -> None:
-    """Make every tensor in a tree whose device is an argument of the call that makes it one on ``device``."""
-    seen: set[int] = set()
-    stack: list[Node] = [root]
-    while stack:
-        node = stack.pop()
-        if id(node) in seen or not isinstance(node, (list, tuple, Dict, Call)):
-            continue
-        seen.add(id(node))
-        inside = parts(node)
-        work.spend(2 + len(inside))
-        stack += inside
-        if type(node) is Call and type(node.args) is tuple and len(node.args) == 4:
-            args = node.args
-            if _is_on_device(node):
-                node.args = _with_device(args, device)
-            elif type(args[0]) is Global and args[0].full_name in ON_DEVICE and type(args[2]) is tuple:
-                node.args = (*args[:2], _with_device(args[2], device), args[3])
-
-
-def _with_device(args: tuple[Node, ...], device: str) -> tuple[Node, ...]:
-    return (*args[:2], device, *args[3:]) if len(args) == 4 and type(args[2]) is str else args
 
 
 def is_tensor(node: Node) -> bool:
@@ -145,15 +102,6 @@ def is_tensor(node: Node) -> bool:
     if type(node) is TensorRef:
         return True
     return type(node) is Call and type(node.function) is Global and node.function.full_name in _TENSOR_CALLS
-
-
-def kind_of(node: Node) -> str:
-    """The class of an object, or the function that makes it, as the pickle names it."""
-    if type(node) is not Call:
-        return type(node).__name__
-    if type(node.function) is Global and node.function.full_name in FROM_TYPE and type(node.args) is tuple:
-        return next((arg.full_name for arg in node.args[1:2] if type(arg) is Global), "torch.Tensor")
-    return node.function.full_name if type(node.function) is Global else "call"
 
 
 class TorchHooks:
@@ -327,24 +275,6 @@ def quantized_of(node: Node) -> TensorRef | None:
     storage, offset, shape, stride, *_ = data.args
     dtype = storage.dtype or DTYPES["uint8"]
     return TensorRef(data.function, storage, offset, integers_of(shape), integers_of(stride), (), dtype)
-
-
-def without_bytes(node: Node) -> tuple[DType, tuple[int, ...] | None, tuple[int, ...]] | None:
-    """Dtype, shape and stride of a tensor that has no storage: on the meta device, or lazy and without a shape yet."""
-    data = data_of(node)
-    if type(data) is not Call or type(data.function) is not Global or data.how != "reduce":
-        return None
-    if data.function.full_name in _LAZY:
-        return DTYPES["float32"], None, ()
-    args = data.args
-    if data.function.full_name != _META or type(args) is not tuple or len(args) != 4 or type(args[0]) is not Global:
-        return None
-    sizes = [numbers for numbers in args[1:3] if type(numbers) is tuple and len(numbers) <= MAX_DIMS]
-    if args[0].name not in DTYPES or len(sizes) != 2 or len(sizes[0]) != len(sizes[1]):
-        return None
-    if not all(type(number) is int and 0 <= number <= MAX_BYTES for numbers in sizes for number in numbers):
-        return None
-    return DTYPES[args[0].name], sizes[0], sizes[1]
 
 
 def _dtype_of(storage_class: Global) -> DType | None:
