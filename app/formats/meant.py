@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..values.manifest import Component, Tensor
+from ..values.manifest import Component, Tensor, is_one_element
 from ..values.usual import MODELS, is_callback, is_support
 from ..values.work import Work
 from .pickle.nodes import Call, Global, Node, StorageRef
@@ -19,12 +19,16 @@ def named_only(root: Node, components: Sequence[Component], tensors: Sequence[Te
     every = frozenset(range(len(components)))
     if _holds_an_unread_model(root, components, work):
         return every
-    others = any(tensor.component is None and (tensor.shape != () or len(tensor.path) > 1) for tensor in tensors)
+    others = any(tensor.component is None and not _is_number(tensor) for tensor in tensors)
     return frozenset(
         number
         for number in every
         if is_callback(components[number].path) or (others and components[number].kind == "optimizer")
     )
+
+
+def _is_number(tensor: Tensor) -> bool:
+    return len(tensor.path) == 1 and tensor.shape is not None and is_one_element(tensor.shape)
 
 
 def _holds_an_unread_model(root: Node, components: Sequence[Component], work: Work) -> bool:
