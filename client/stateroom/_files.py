@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ._errors import InvalidRequest
+from ._errors import InvalidRequest, NotACheckpoint
 
 
 @contextmanager
@@ -21,6 +21,25 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+CHECKPOINT_SUFFIXES = frozenset({".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors"})
+
+
+def check_is_no_folder(path: Path) -> None:
+    """Raises NotACheckpoint for a folder, with what to upload instead of it."""
+    if not path.is_dir():
+        return
+    files = sorted(each for each in path.iterdir() if each.is_file())
+    if any(each.name == ".metadata" or each.suffix == ".distcp" for each in files):
+        advice = (
+            "torch.distributed.checkpoint saved it: make one file of it with "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and upload that"
+        )
+    else:
+        inside = [each.name for each in files if each.suffix in CHECKPOINT_SUFFIXES]
+        advice = f"upload the files in it one by one: {', '.join(inside[:5])}" if inside else "upload a file"
+    raise NotACheckpoint(f"{path.absolute()} is a folder; {advice}")
 
 
 def named_in(path: Path, model: str, version: int, suffix: str) -> Path:

@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, 
 from . import _torch
 from ._async import Options, SaveQueue
 from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
-from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotACheckpoint, UnsafeGlobals
-from ._files import appearing, named_in
+from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
+from ._files import appearing, check_is_no_folder, named_in
 from ._job import SaveJob
 from ._load import load_object, load_state_dict, write_file
 from ._load_into import load_into, warmstart
@@ -75,10 +75,7 @@ class Model:
         if not isinstance(file, (str, os.PathLike)):
             return self._routes.upload(file, params, label=self.name, key=new_key())
         path = Path(file)
-        if path.is_dir():
-            raise NotACheckpoint(
-                f"{path} is a folder; torch.distributed.checkpoint.format_utils.dcp_to_torch_save makes one file of it"
-            )
+        check_is_no_folder(path)
         with path.open("rb") as opened:
             return upload_file(self._routes, opened, params, label=path.name, key=new_key())
 
