@@ -6,6 +6,7 @@ from typing import Any
 
 from ..values.manifest import Component, ComponentKind, Path, is_one_element
 from ..values.work import Work
+from .facts import FACTS
 from .modules import has_keys, is_module
 from .pickle.nodes import Call, Dict, Global, Node, TensorRef
 from .torch_tensors import is_tensor, tensor_of
@@ -61,8 +62,12 @@ def _is_mostly_tensors(pairs: Sequence[tuple[Node, Node]], work: Work) -> bool:
     inside = _count_tensors(others, len(own), work)
     if inside or any(_is_part_of_a_checkpoint(value, work) for value in others):
         counted = sum(not _is_number(value) for value in own)
+    elif len(own) == len(rest):
+        return True
     else:
-        counted = len(own) + sum(isinstance(value, (list, tuple)) and any(map(is_tensor, value)) for value in rest)
+        facts = sum(type(key) is str and key in FACTS and _is_number(value) for key, value in pairs)
+        counted = len(own) - facts
+        counted += sum(isinstance(value, (list, tuple)) and any(map(is_tensor, value)) for value in rest)
     return 2 * counted > len(rest) and counted > inside
 
 

@@ -141,6 +141,8 @@ def test_the_root_of_a_general_checkpoint_is_none() -> None:
         "model"
     ]
     assert named({"w": W, "note": "x"}) == []
+    assert named({"epoch": 1, "loss": torch.tensor(0.5), "w": W}) == []
+    assert named({"loss": torch.tensor(0.5), "w": W}) == [""]
 
 
 def test_a_root_of_which_most_are_tensors_is_one() -> None:
