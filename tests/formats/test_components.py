@@ -65,7 +65,7 @@ def refused(obj: Any, **query: Any) -> SelectionError:
     "beside",
     ["row", None, 3, 0.5, True, b"x", (1, 2), [0.5], (W, B), [W, None], torch.float16, torch.Size([2]), {"heads": 3},
      {"amax": B}, collections.OrderedDict(a=1), {0: W}, {"deep": {"er": [W]}}, {1, 2}, torch.device("cpu")],
-    ids=repr,
+    ids=lambda beside: type(beside).__name__,
 )  # fmt: skip
 def test_what_stands_beside_its_tensors_travels_with_a_state_dict(beside: Any) -> None:
     checkpoint = {"epoch": 4, "model_state_dict": {**MODEL, "beside": beside}, "optimizer": adam(), "ema": OTHER}
@@ -77,7 +77,11 @@ def test_what_stands_beside_its_tensors_travels_with_a_state_dict(beside: Any) -
     assert torch.equal(have["w"], W)
 
 
-@pytest.mark.parametrize("beside", [Custom(), [1, Custom()], (W, Custom()), {"a": Custom()}, frozenset("a")], ids=repr)
+@pytest.mark.parametrize(
+    "beside",
+    [Custom(), [1, Custom()], (W, Custom()), {"a": Custom()}, frozenset("a")],
+    ids=["object", "list", "tuple", "dict", "frozenset"],
+)
 def test_what_no_safe_file_holds_is_left_out_and_named(beside: Any) -> None:
     have, left_out = served({"model": {**MODEL, "beside": beside}, "ema": OTHER})
     assert list(have) == ["w", "b"]
