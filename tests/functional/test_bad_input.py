@@ -1,7 +1,6 @@
 """Bad input: each file that is none gets its code and leaves nothing behind, in the catalog or on disk."""
 
 import io
-import subprocess
 import tarfile
 import warnings
 import zipfile
@@ -17,6 +16,7 @@ from tests.functional.classifier import make_net
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import loaded, same, saved
 from tests.server import start_server
+from tests.store.devices import mounted_tmpfs
 
 
 def zip_of(**members: bytes) -> bytes:
@@ -104,15 +104,8 @@ def test_the_same_bytes_sent_many_times_at_once_are_as_many_versions(target: Htt
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of 24 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mount.returncode:
-        pytest.skip(f"needs root to mount a small tmpfs: {mount.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted_tmpfs(tmp_path / "disk", 24) as folder:
+        yield folder
 
 
 def test_a_full_disk_is_a_507_that_leaves_nothing_and_the_server_goes_on(small_disk: Path) -> None:
