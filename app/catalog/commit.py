@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import case, delete, insert, select, update
 
 from ..errors import MissingBlobs, StateroomError, StoreError
 from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
@@ -173,15 +173,20 @@ def _publish(
     """Draw the version; the transaction's end makes it visible."""
     if pack is not None and packs.finish(w, pack.name):
         new = replace(new, new_bytes=0)
+    created_at = to_microseconds(datetime.now(UTC))
     model_id, version = w.execute(
         update(models)
         .where(models.c.namespace == new.model.namespace, models.c.name == new.model.name)
-        .values(next_version=models.c.next_version + 1, checkpoints=models.c.checkpoints + 1)
+        .values(
+            next_version=models.c.next_version + 1,
+            checkpoints=models.c.checkpoints + 1,
+            created_at=case((models.c.deleted_at.is_(None), models.c.created_at), else_=created_at),
+            deleted_at=None,
+        )
         .returning(models.c.id, models.c.next_version - 1)
     ).one()
     if new.idempotency_key is not None:
         idempotency.remember(w, model_id, new.idempotency_key, checkpoint_id)
-    created_at = to_microseconds(datetime.now(UTC))
     published = w.execute(
         update(checkpoints)
         .where(checkpoints.c.id == checkpoint_id)

@@ -1,22 +1,23 @@
-"""Models: lines of checkpoints. One appears with its first checkpoint, and stays."""
+"""Models: lines of checkpoints. One appears with its first checkpoint, and stays until it is deleted."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, and_, bindparam, delete, or_, select, update
 
-from ..errors import NotFound
+from ..errors import Conflict, NotFound
 from ..values.checkpoint import ModelName
 from .page import Page, check_limit, open_cursor, seal_cursor
 from .refs import parse_best
-from .rows import from_microseconds
+from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import checkpoints, models
 
 DEFAULT_BEST = "min:loss"
 
-_exists = models.c.next_version > 1  # before its first commit ends, a model has a row but nothing to show
+_never_used = models.c.next_version == 1  # before its first commit ends, a model has a row but nothing to show
+_exists = and_(~_never_used, models.c.deleted_at.is_(None))
 
 _MODEL = select(models).where(models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"), _exists)
 
@@ -79,10 +80,23 @@ def set_best(w: WriteSession, name: ModelName, best: str) -> Model:
     return get_model(w, name)
 
 
+def delete_empty(w: WriteSession, name: ModelName) -> None:
+    """Delete a model that has no checkpoint. The next one brings it back, with the version after the last.
+
+    Raises NotFound, and Conflict, code ``model-not-empty``.
+    """
+    model = get_model(w, name)
+    if model.checkpoints:
+        held = "a checkpoint" if model.checkpoints == 1 else f"{model.checkpoints} checkpoints"
+        raise Conflict(f"{name} has {held}; delete what it has first", code="model-not-empty")
+    now = to_microseconds(datetime.now(UTC))
+    w.execute(update(models).where(models.c.id == model.id).values(deleted_at=now, best=DEFAULT_BEST))
+
+
 def drop_never_used(w: WriteSession) -> None:
     """Remove the rows of models whose first commit did not end."""
     in_use = select(checkpoints.c.id).where(checkpoints.c.model_id == models.c.id).exists()
-    w.execute(delete(models).where(~_exists, ~in_use))
+    w.execute(delete(models).where(_never_used, ~in_use))
 
 
 def _model(row: Row[*tuple[Any, ...]]) -> Model:

@@ -1,7 +1,8 @@
 """The tables.
 
 A checkpoint row without a version is one whose commit has not ended: nothing but commit and clean-up sees it. A model
-whose next version is 1 never had a checkpoint, and is as invisible. Metrics and tags hang on (model, version), so
+whose next version is 1 never had a checkpoint, and is as invisible; so is one with ``deleted_at``, whose row stays so
+that no version is given twice. Metrics and tags hang on (model, version), so
 that ranking by one is a look-up in an index; ``run`` is repeated there for the same reason.
 
 A blob is ``unused_since`` a sweep found no checkpoint that refers to it. It is ``damaged_at`` the time when its bytes
@@ -58,6 +59,7 @@ models = Table(
     Column("next_version", BigInteger, nullable=False),
     Column("checkpoints", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("deleted_at", BigInteger),
     UniqueConstraint("namespace", "name"),
     sqlite_autoincrement=True,
 )

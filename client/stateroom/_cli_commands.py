@@ -19,13 +19,13 @@ from ._cli_values import (
     FAILED,
     WRONG_USAGE,
     check_name,
+    doomed_of,
     model_of,
     numbers_of,
     pairs_of,
     renames_of,
     says_safetensors,
     target_of,
-    version_of,
 )
 from ._client import Client
 from ._errors import StateroomError
@@ -260,14 +260,19 @@ def best(
 @cli.command()
 def rm(
     context: typer.Context,
-    targets: Annotated[list[str], typer.Argument(metavar="MODEL@VERSION...", help="namespace/name@12")],
+    targets: Annotated[
+        list[str], typer.Argument(metavar="MODEL[@VERSION]...", help="namespace/name@12, or an empty model")
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="don't ask")] = False,
     url: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Delete checkpoints, by number only, in their order. It ends with the first that cannot be deleted."""
-    doomed, deleted = list(map(version_of, targets)), []
+    """Delete checkpoints, by number only, and models that have none, in their order. It ends with the first that cannot
+    be deleted.
+    """
+    doomed = list(map(doomed_of, targets))
+    deleted: list[dict[str, object]] = []
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody can be asked here: say --yes", param_hint="--yes")
@@ -276,8 +281,12 @@ def rm(
     with session(context, url, token, json=json) as at:
         try:
             for target in doomed:
-                at.client.model(target.model).delete(target.ref)
-                deleted.append({"model": target.model, "version": int(target.ref.lstrip("v"))})
+                if isinstance(target, str):
+                    at.client.delete_model(target)
+                    deleted.append({"model": target})
+                else:
+                    at.client.model(target.model).delete(target.ref)
+                    deleted.append({"model": target.model, "version": int(target.ref.lstrip("v"))})
                 if not at.json:
                     text.say(f"{target} is deleted")
         finally:

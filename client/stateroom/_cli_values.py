@@ -65,12 +65,17 @@ def model_of(text: str) -> str:
     return text
 
 
-def version_of(text: str) -> Target:
-    """A checkpoint by its number: what else names one may mean another a moment later. Raises BadParameter."""
+def doomed_of(text: str) -> Target | str:
+    """A checkpoint by its number, as other refs may mean another one a moment later; or a model, where no ``@`` is.
+
+    Raises BadParameter.
+    """
     target = target_of(text)
+    if "@" not in text:
+        return target.model
     if re.fullmatch(r"v?[0-9]+", target.ref) is None:
         hint = "name the version, as in namespace/name@12: other refs move"
-        raise typer.BadParameter(f"{text!r}: {hint}", param_hint="MODEL@VERSION")
+        raise typer.BadParameter(f"{text!r}: {hint}", param_hint="MODEL[@VERSION]")
     return target
 
 

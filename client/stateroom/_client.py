@@ -113,6 +113,13 @@ class Client:
         """All models by name, page by page as they are taken."""
         return map(model_of, self._http.pages("/v1/models", []))
 
+    def delete_model(self, name: str) -> None:
+        """Delete a model that has no checkpoint. The next upload brings it back, with the version after its last.
+
+        Raises ModelNotFound, and Conflict while it has checkpoints.
+        """
+        self._routes(name, None).delete_model()
+
     def send_spooled(self) -> list[Checkpoint]:
         """Send the saves that wait in ``spool_dir``, the oldest first, to this server, whichever they were meant for;
         the checkpoints they have become.

@@ -120,6 +120,9 @@ class Routes:
             self.checkpoint(ref)  # raises for another run's: DELETE takes a number, and no run
         self._http.json("DELETE", self._at(ref))
 
+    def delete_model(self) -> None:
+        self._http.json("DELETE", self._path)
+
     def link(
         self, checkpoint: Checkpoint, what: What, expires: int, map_location: Any, fields: Mapping[str, Any]
     ) -> str:

@@ -34,6 +34,21 @@ def test_an_updated_metric_ranks_at_once_in_its_run_too(catalog: Catalog):
     assert resolve(catalog, "max:acc").version == resolve(catalog, "max:acc", "a").version == 1
 
 
+def test_a_deleted_model_outlives_a_clean_up_and_gives_no_version_twice(catalog: Catalog):
+    first = add(catalog)
+    with catalog.write() as w:
+        checkpoints.delete(w, MODEL, 1)
+        models.delete_empty(w, MODEL)
+    with catalog.write() as w:
+        checkpoints.drop_unfinished(w, datetime.now(UTC))
+    with pytest.raises(NotFound) as gone, catalog.read() as s:
+        models.get_model(s, MODEL)
+    assert gone.value.code == "model-not-found"
+    assert add(catalog).version == 2
+    with catalog.read() as s:
+        assert models.get_model(s, MODEL).created_at > first.created_at
+
+
 @pytest.mark.parametrize(
     ("metrics", "tags", "code"),
     [

@@ -353,6 +353,16 @@ def test_rm_deletes_by_number(cli: Cli, general: Path, model_name: str) -> None:
     assert cli.json("ls", model_name) == []
 
 
+def test_rm_deletes_a_model_that_has_no_checkpoint(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general)
+    assert f"{model_name} has a checkpoint" in cli.fails(1, "rm", "-y", model_name)
+    assert cli.json("rm", "-y", f"{model_name}@1", model_name) == [
+        {"model": model_name, "version": 1},
+        {"model": model_name},
+    ]
+    assert f"no model {model_name}" in cli.fails(3, "ls", model_name)
+
+
 def test_rm_ends_with_the_first_that_is_not_there_and_has_told_of_those_before(
     cli: Cli, general: Path, model_name: str
 ) -> None:
@@ -404,7 +414,9 @@ def test_rm_asks_and_deletes_nothing_unless_the_answer_is_yes(cli: Cli, general:
         (3, ("show", "{}@77"), "no version 77"),
         (3, ("pull", "{}", "--component", "modle"), "model"),
         (3, ("pull", "{}", "--include", "0.wieght"), "near it: 0.weight"),
+        (2, ("rm", "resnet", "--yes"), "namespace/name"),
         (3, ("rm", "{}@77", "--yes"), "77"),
+        (3, ("rm", "nobody/has-this", "--yes"), "nobody/has-this"),
         (5, ("ls", "--url", "http://127.0.0.1:9"), "no Stateroom server answers"),
     ],
 )

@@ -14,6 +14,7 @@ from torch import nn
 from stateroom import (
     CheckpointNotFound,
     Client,
+    Conflict,
     InvalidRequest,
     Model,
     ModelNotFound,
@@ -98,6 +99,25 @@ def test_best_means_what_it_was_set_to(model: Model) -> None:
     assert model.checkpoint("best").version == 2
     with pytest.raises(InvalidRequest, match="min:NAME"):
         model.set_best("acc")
+
+
+def test_a_deleted_model_comes_back_with_the_next_version(client: Client, model: Model) -> None:
+    model.save(general_checkpoint())
+    model.set_best("max:loss")
+    with pytest.raises(Conflict, match="has a checkpoint; delete"):
+        client.delete_model(model.name)
+    model.delete(1)
+    client.delete_model(model.name)
+    assert model.name not in {each.name for each in client.models()}
+    for gone in (lambda: list(model.checkpoints()), lambda: model.set_best("min:loss"), lambda: model.checkpoint(1)):
+        with pytest.raises(ModelNotFound):
+            gone()
+    with pytest.raises(ModelNotFound):
+        client.delete_model(model.name)
+    back = model.save(general_checkpoint())
+    assert back is not None
+    assert back.version == 2
+    assert next(each.best for each in client.models() if each.name == model.name) == "min:loss"
 
 
 def test_a_rename_may_be_an_expression(model: Model) -> None:

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from ...catalog.checkpoints import resolve
-from ...catalog.models import get_model, list_models, set_best
+from ...catalog.models import delete_empty, get_model, list_models, set_best
 from ...catalog.session import ReadSession
 from ...errors import NotFound
 from ...values.checkpoint import Checkpoint, ModelName
 from ..answers import check_write, etag_of, json_answer
-from ..auth import READ, WRITE, Caller
+from ..auth import ADMIN, READ, WRITE, Caller
 from ..bodies import Body, documented_body
 from ..params import Cursor, Model
 from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
@@ -87,3 +87,23 @@ def change(request: Request, services: Parts, model: Model, body: Body) -> Respo
         set_best(session, model, asked.best)
         view = _details(session, model)
     return json_answer(request, view)
+
+
+@router.delete(
+    "/v1/models/{namespace}/{name}",
+    summary="Delete a model without checkpoints",
+    dependencies=ADMIN,
+    status_code=204,
+    responses=refusals(*OF_A_MODEL, 409, 507),
+)
+@in_turn
+def remove(request: Request, services: Parts, model: Model) -> Response:
+    """One that has checkpoints is refused. An upload brings the model back, with the version after its last."""
+
+    def work() -> None:
+        with services.catalog.write() as session:
+            check_write(request, lambda: etag_of(_details(session, model)))
+            delete_empty(session, model)
+
+    services.room.freeing(work)
+    return Response(status_code=204)
