@@ -1,7 +1,7 @@
 # The server alone: no torch, no compiler, no pip, no root.
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY constraints.txt pyproject.toml README.md ./
+COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY app app
 COPY migrations migrations
 # What builds our wheel is pinned like all else; of others only wheels are taken, so nothing is compiled.

@@ -28,7 +28,7 @@ from tests.server import Server, start_server
 
 GENERAL = ROOT / "tests/golden/general.tar"
 
-SOURCES = ("app", "client", "migrations", "pyproject.toml", "README.md")
+SOURCES = ("app", "client", "migrations", "pyproject.toml", "README.md", "LICENSE")
 
 CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("STATEROOM")}
 """Without what would let this repository be found where only wheels are meant to be."""
