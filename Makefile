@@ -16,7 +16,7 @@ serve: .venv/serve
 	$(BIN)/python -m app serve
 
 test: .venv/dev  # hundreds of processes: each would compile all that it imports, where bytecode is not kept
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest $(if $(T),$(T),-n 2)
 
 check: .venv/dev
 	$(BIN)/ruff check
@@ -26,6 +26,7 @@ check: .venv/dev
 
 stress: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress $(STRESS)
+	LONG_TESTS=1 PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m long
 
 real: .venv/dev
 	$(BIN)/python -m tests.real $(REAL)

@@ -9,10 +9,12 @@ from app.formats.index import index
 from tests.deliver.planning import load, save, served_file, served_state_dict
 from tests.differential.judge import Judge, Verdict
 from tests.differential.objects import checkpoints, saving
+from tests.measure import long, measure
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own: of sparse, quantized and complex32 tensors
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@long
+@settings(max_examples=measure(250, 1500), deadline=None, suppress_health_check=list(HealthCheck))
 @given(checkpoints(), saving)
 def test_our_file_is_the_upload_to_stock_torch(judge: Judge, obj: Any, options: dict[str, Any]) -> None:
     data = save(obj, **options)

@@ -135,7 +135,7 @@ def read_watched(name: str, content: bytes, spool: Spool, ear: Ear, threads: Thr
 
 
 def main(class_name: str) -> None:
-    """Each file twice: to take the time, and then, as to hear takes time itself, to hear."""
+    """Each file is heard; one that seems too slow is read once more, as to hear takes time itself."""
     signal.signal(signal.SIGVTALRM, _give_up)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -145,12 +145,14 @@ def main(class_name: str) -> None:
         deaf = Ear()
         for content in HONEST.values():  # whatever is made lazily
             read_watched("", content, spool, deaf, threads)
-        timed = [read_watched(file.name, file.data, spool, deaf, threads) for file in CLASSES[class_name]()]
         ear = Ear()
         sys.addaudithook(ear.hear)
-        for file, reading in zip(CLASSES[class_name](), timed, strict=True):
-            heard = read_watched(file.name, file.data, spool, ear, threads).heard
-            print(json.dumps(asdict(replace(reading, heard=heard))), flush=True)
+        for file in CLASSES[class_name]():
+            reading = read_watched(file.name, file.data, spool, ear, threads)
+            if reading.seconds >= reading.allowed_seconds:
+                again = read_watched(file.name, file.data, spool, deaf, threads)
+                reading = replace(reading, seconds=again.seconds)
+            print(json.dumps(asdict(reading)), flush=True)
 
 
 if __name__ == "__main__":

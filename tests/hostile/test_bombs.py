@@ -9,6 +9,7 @@ import pytest
 
 from tests.formats.zips import Entry, Zip
 from tests.hostile.make import checkpoint, with_tensor
+from tests.measure import only_long
 
 READ = """
 import resource, sys
@@ -45,7 +46,7 @@ def many(count: int, make: bytes) -> bytes:
         ("BYTEARRAY8 of 2^63 - 1", b"\x96" + struct.pack("<Q", 2**63 - 1) + b".", "length"),
         ("BINUNICODE8 of 2^64 - 1", b"\x8d" + b"\xff" * 8 + b".", "length"),
         ("a frame of 2^64 - 1", b"\x80\x04\x95" + b"\xff" * 8 + b"N.", "length"),
-        ("too many opcodes", b"N0" * (10 * MILLION) + b"N.", "opcodes"),
+        pytest.param("too many opcodes", b"N0" * (10 * MILLION) + b"N.", "opcodes", marks=only_long),
         ("a decimal number of a million digits", b"L" + b"9" * MILLION + b"L\n.", "value"),
         ("keys that collide, and no opcode", b"}(" + many(500_000, b"J####K\x01") + b"u\xff", "opcode"),
     ],

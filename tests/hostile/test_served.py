@@ -1,11 +1,10 @@
 """A real server gives back what it accepts of the corpus as it came, and as torch reads it; what it refuses leaves
 nothing behind. Whatever comes, the server goes on, and runs nothing.
 
-Every class sends SENT files, spread over all it has; with WHOLE_CORPUS=1 in the environment it sends each one.
+Every class sends SENT files, spread over all it has; with ``make stress`` it sends each one.
 """
 
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -19,9 +18,10 @@ from tests.functional.conftest import HttpModel, warm_up
 from tests.functional.torch_files import same
 from tests.hostile.corpus import CLASSES
 from tests.hostile.corpus.base import Hostile
+from tests.measure import long, measure
 from tests.server import Server
 
-SENT = 48
+SENT = 16
 REFUSED_AS = {"not-a-checkpoint", "hostile-checkpoint", "no-tensors", "sharded-tensor"}
 
 
@@ -35,6 +35,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
         audited.server.kill()
 
 
+@long
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_what_is_accepted_is_served_and_what_is_refused_leaves_nothing(audited: Audited, class_name: str) -> None:
     server, already = audited.server, len(audited.events())
@@ -65,8 +66,7 @@ def test_what_is_accepted_is_served_and_what_is_refused_leaves_nothing(audited: 
 
 def sent_of(class_name: str) -> list[Hostile]:
     files = list(CLASSES[class_name]())
-    step = 1 if os.environ.get("WHOLE_CORPUS") else -(-len(files) // SENT)
-    return files[::step]
+    return files[:: measure(-(-len(files) // SENT), 1)]
 
 
 def kept_by(server: Server) -> Trace:
