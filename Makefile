@@ -15,7 +15,8 @@ serve: .venv/serve
 	@echo "  curl -T checkpoint.tar http://127.0.0.1:$${STATEROOM_PORT:-8765}/v1/models/vision/classifier/checkpoints"
 	$(BIN)/python -m app serve
 
-test: .venv/dev  # hundreds of processes: each would compile all that it imports, where bytecode is not kept
+# Hundreds of processes: each would compile all that it imports, where bytecode is not kept.
+test: .venv/dev .venv/openapi-client
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest $(if $(T),$(T),-n 2)
 
 check: .venv/dev
@@ -37,8 +38,8 @@ fuzz: .venv/fuzz
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(BENCH)
 
-# Four stamps, each adding to the one before: to serve needs neither torch nor a linter. A change of what they
-# depend on makes .venv anew.
+# Stamps, each adding to the one before: to serve needs neither torch nor a linter. A change of what they depend on
+# makes .venv anew.
 .venv/serve: pyproject.toml client/pyproject.toml constraints.txt
 	@echo "Making .venv: a few seconds to serve, half a minute with torch. Only the first time."
 	$(PYTHON) -m venv --clear .venv
@@ -55,4 +56,10 @@ bench: .venv/dev
 
 .venv/fuzz: .venv/dev
 	$(PIP) -e '.[fuzz]'
+	@touch $@
+
+# What makes clients from the OpenAPI document asks for an older typer than ours: it has an environment of its own.
+.venv/openapi-client: .venv/dev tests/api/openapi-client.txt
+	$(PYTHON) -m venv --clear .venv/openapi
+	.venv/openapi/bin/pip install -qq --disable-pip-version-check --no-compile -r tests/api/openapi-client.txt
 	@touch $@

@@ -19,7 +19,7 @@ PACKAGES = (
 )
 """Legacy files, general checkpoints, whole pickled configurations, TorchScript, safetensors; some 100 MB."""
 
-ENDINGS = (".pt", ".pth", ".pth.tar", ".ckpt", ".bin", ".jit", ".safetensors")
+ENDINGS = (".pt", ".pth", ".pth.tar", ".ckpt", ".bin", ".jit", ".safetensors", ".steg", ".weights")
 
 
 def download(packages: Sequence[str], folder: Path) -> None:
