@@ -136,7 +136,7 @@ def sweep(
 def fsck(
     read_data: Annotated[bool, typer.Option("--read-data", help="verify every byte, not only what is where")] = False,
     mark: Annotated[
-        bool, typer.Option("--mark", help="with --read-data: have uploads bring again what is found damaged")
+        bool, typer.Option("--mark", help="the same, and have uploads bring again what is found damaged")
     ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,

@@ -51,8 +51,13 @@ def test_every_make_verb_in_the_readme_is_in_the_makefile() -> None:
     assert shown == set(phony[1].split())
 
 
-NEVER_ON_THE_WIRE = {"bad-database-url", "catalog-newer", "sweep-stopped", "cancelled"}
-"""Codes of a server that does not start, of a sweep, and of requests whose client has gone."""
+NEVER_ON_THE_WIRE = {
+    *("bad-database-url", "catalog-newer", "sweep-stopped", "cancelled"),
+    *("bad-limit", "conflict", "gone", "refused-checkpoint"),
+}
+"""Codes of a server that does not start, of a sweep, and of requests whose client has gone; and those of what is
+refused before, or always with a code that says more.
+"""
 
 
 def test_every_code_that_an_error_can_have_is_documented() -> None:

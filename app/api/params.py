@@ -38,9 +38,28 @@ async def checkpoint_ref(
     return path_value(ref)
 
 
+async def file_name(request: Request) -> str | None:
+    name: str | None = request.path_params.get("filename")
+    return name
+
+
 Model = Annotated[ModelName, Depends(model_name)]
 Ref = Annotated[str, Depends(checkpoint_ref)]
 Run = Annotated[str | None, Query(description="only checkpoints of this run")]
+FileName = Annotated[str | None, Depends(file_name)]
+"""The last part of the path of a download under a name: of that path alone, which says so with UNDER_A_NAME."""
+
+UNDER_A_NAME: dict[str, Any] = {
+    "parameters": [
+        {
+            "in": "path",
+            "name": "filename",
+            "required": True,
+            "description": "any name: what the file is called where it is saved",
+            "schema": {"type": "string"},
+        }
+    ]
+}
 Cursor = Annotated[str | None, Query(description="`next` of the page before")]
 
 

@@ -17,7 +17,7 @@ MEANINGS: dict[int, tuple[str, str, str]] = {
         "checkpoint-not-found",
         "vision/resnet50 has no version 12; it has versions up to 3",
     ),
-    408: ("The request came too slowly", "too-slow", "No byte of the body arrived for 30 seconds."),
+    408: ("The request came too slowly", "request-timeout", "No byte of the body came for 30 s."),
     409: (
         "The request contradicts what is stored",
         "unsafe-globals",
@@ -40,7 +40,6 @@ MEANINGS: dict[int, tuple[str, str, str]] = {
         "no-keys-matched",
         "no key of model_state_dict matches include='conv9.*'; close: conv1.weight, conv1.bias",
     ),
-    429: ("Too many requests", "too-many-requests", "Come back later."),
     500: ("The server failed, or stored bytes are damaged", "damaged-blob", "block 3 no longer matches its digest"),
     501: ("This server cannot do that", "cast-unavailable", "this server cannot cast tensors: leave out dtype"),
     503: ("Try again later: Retry-After says when", "catalog-busy", "the catalog is busy; try again later"),

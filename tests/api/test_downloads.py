@@ -61,6 +61,12 @@ def test_the_name_in_the_address_is_the_files(http: httpx.Client, checkpoints: s
     assert "Set-Cookie" not in injected.headers
 
 
+def test_a_name_is_a_part_of_the_address_and_no_parameter(http: httpx.Client, checkpoints: str, upload: Upload) -> None:
+    upload()
+    for route in ROUTES:
+        assert problem(http.get(f"{checkpoints}/1/{route}?filename=x.pt")) == (422, "unknown-parameter")
+
+
 @pytest.mark.parametrize(
     ("asked", "name"), [("..", None), (".", None), ("..%2F..%2Fetc%2Fx.pt", ".._.._etc_x.pt"), ("a%5Cb", "a_b")]
 )

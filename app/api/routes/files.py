@@ -9,7 +9,7 @@ from ...values.checkpoint import Checkpoint
 from ..auth import DOWNLOAD, READ
 from ..downloads import FILE_RESPONSES, download_answer
 from ..layouts import Derived, Layout, layout_answer
-from ..params import Model, Ref, Run
+from ..params import UNDER_A_NAME, FileName, Model, Ref, Run
 from ..problem_docs import KNOWN, OF_A_MODEL, refusals
 from ..services import Parts
 
@@ -57,6 +57,7 @@ async def layout(
     dependencies=DOWNLOAD,
     response_class=Response,
     responses=FILE_RESPONSES,
+    openapi_extra=UNDER_A_NAME,
 )
 async def file(
     request: Request,
@@ -66,14 +67,14 @@ async def file(
     run: Run = None,
     device: Device = None,
     weights_only: WeightsOnly = True,
-    filename: str = "",
+    filename: FileName = None,
 ) -> Response:
     """Every field as it was saved."""
     location = None if device is None else parse_device(device)
 
     def answer(checkpoint: Checkpoint) -> Response:
         download = services.deliver.file(checkpoint, location, weights_only=weights_only)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename or None)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
     return await services.from_inside(request, model, ref, run, answer)
 
@@ -103,14 +104,15 @@ async def original_layout(request: Request, services: Parts, model: Model, ref: 
     dependencies=DOWNLOAD,
     response_class=Response,
     responses=FILE_RESPONSES,
+    openapi_extra=UNDER_A_NAME,
 )
 async def original(
-    request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: str = ""
+    request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: FileName = None
 ) -> Response:
     """Byte for byte."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         download = services.deliver.original(checkpoint)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename or None)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
     return await services.from_inside(request, model, ref, run, answer)

@@ -13,7 +13,7 @@ from ..auth import DOWNLOAD, READ
 from ..bodies import LARGE, documented_body, json_body
 from ..downloads import FILE_RESPONSES, download_answer
 from ..layouts import Derived, Layout, layout_answer
-from ..params import Model, Ref, Run
+from ..params import UNDER_A_NAME, FileName, Model, Ref, Run
 from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..selections import Part, SelectionBody
 from ..services import Parts
@@ -125,6 +125,7 @@ async def layout(
     dependencies=DOWNLOAD,
     response_class=Response,
     responses=FILE_RESPONSES,
+    openapi_extra=UNDER_A_NAME,
 )
 async def state_dict(
     request: Request,
@@ -133,13 +134,13 @@ async def state_dict(
     ref: Ref,
     part: Part,
     run: Run = None,
-    filename: str = "",
+    filename: FileName = None,
 ) -> Response:
     """A torch file that always loads with `weights_only=True`, or a safetensors file."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         download = part.of(checkpoint, services.deliver)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename or None)
+        return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
     return await services.from_inside(request, model, ref, run, answer)
 
