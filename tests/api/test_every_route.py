@@ -47,6 +47,7 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("GET", "/v1/models"),
         ("GET", model),
         ("PATCH", model),
+        ("DELETE", model),
         ("GET", model + "/checkpoints"),
         ("POST", model + "/checkpoints"),
         ("PUT", model + "/checkpoints"),
@@ -186,7 +187,7 @@ def test_a_body_is_not_read_before_the_token(guarded: Server) -> None:
     ("method", "path", "allowed"),
     [
         ("DELETE", "/v1/models", "GET, HEAD"),
-        ("PUT", "/v1/models/a/b", "GET, HEAD, PATCH"),
+        ("PUT", "/v1/models/a/b", "DELETE, GET, HEAD, PATCH"),
         ("PATCH", "/v1/models/a/b/checkpoints", "GET, HEAD, POST, PUT"),
         ("POST", "/v1/models/a/b/checkpoints/1", "DELETE, GET, HEAD, PATCH"),
         ("GET", "/v1/models/a/b/checkpoints/1/warmstart", "POST"),
