@@ -10,7 +10,7 @@ from .facts import FACTS
 from .modules import has_keys, is_module
 from .pickle.nodes import Call, Dict, Global, Node, TensorRef
 from .torch_tensors import is_tensor, tensor_of
-from .tree import children, pairs_of, size_of, walk
+from .tree import NAMELESS, children, pairs_of, size_of, walk
 
 
 def component_kind(node: Node, work: Work, *, is_root: bool = False) -> ComponentKind | None:
@@ -92,15 +92,17 @@ def is_extra_state(key: Node) -> bool:
 
 
 def find_components(root: Node, work: Work) -> Iterator[tuple[Path, ComponentKind, Node]]:
-    """Every component in the file's order; none lies inside another."""
-    kinds = Kinds(root, work)
+    """Every component in the file's order; none lies inside another, and none where no request could name it: a
+    pickled optimizer keeps its state under its parameters as keys.
+    """
+    kinds = _Kinds(root, work)
     for path, node in walk(root, kinds.is_leaf, work):
         kind = kinds.of(node)
-        if kind is not None:
+        if kind is not None and not any(element is NAMELESS for element in path):
             yield path, kind, node
 
 
-class Kinds:
+class _Kinds:
     """``component_kind``, found out once for each node, however often it is met."""
 
     def __init__(self, root: Node, work: Work) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ..errors import HostileCheckpoint
 from ..values.manifest import Component, Path, Storage, Tensor
 from ..values.work import Work
-from .components import Kinds, find_components
+from .components import find_components
 from .meant import named_only
 from .modules import MAX_KEY_LENGTH, is_module, state_dict_pairs
 from .param_groups import param_groups_json
@@ -38,8 +38,10 @@ def list_contents(
     """
     components: list[Component] = []
     tensors: list[Tensor] = []
+    listed: set[int] = set()
     for path, kind, node in find_components(root, work):
         check_key(path)
+        listed.add(id(node))
         before = len(tensors)
         pairs = state_dict_pairs(node, work) if kind == "state_dict" else []
         leaves = (((key,), value) for key, value in pairs) if is_module(node, work) else walk(node, is_tensor, work)
@@ -55,7 +57,8 @@ def list_contents(
         if kind == "optimizer":
             component = replace(component, param_groups=param_groups_json(node, work))
         components.append(component)
-    tensors += _tensors(walk(root, Kinds(root, work).is_leaf, work), None, index_of, work)
+    others = walk(root, lambda node: is_tensor(node) or id(node) in listed, work)
+    tensors += _tensors(others, None, index_of, work)
     unmeant = named_only(root, components, tensors, work)
     components = [replace(each, named_only=number in unmeant) for number, each in enumerate(components)]
     return tuple(components), tuple(tensors)

@@ -7,6 +7,7 @@ from ..values.manifest import Path
 from ..values.work import Work
 from .pickle.nesting import parts
 from .pickle.nodes import Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
+from .torch_tensors import is_tensor
 
 PLAIN_MAPPINGS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
 
@@ -27,6 +28,15 @@ _STRUCT_OF_NUMPY = {
     "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
     "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
+
+
+class Nameless(str):
+    """The element of a path that stands for a tensor as a key: no request can name what lies there."""
+
+    __slots__ = ()
+
+
+NAMELESS = Nameless("(key)")
 
 
 def name_of(node: Node) -> str | None:
@@ -189,7 +199,7 @@ def path_element(key: Node) -> str | int:
         return key
     if key is None or isinstance(key, (bool, float, bytes)):
         return str(key)
-    return "(key)"
+    return NAMELESS if is_tensor(key) else "(key)"
 
 
 def numpy_scalar(node: Node) -> bool | int | float | None:

@@ -179,6 +179,29 @@ def test_an_optimizer_is_one_whatever_else_it_holds() -> None:
     assert [(component.name, component.kind) for component in found] == [("o", "state_dict")]
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.Adagrad, torch.optim.LBFGS])
+def test_what_a_pickled_optimizer_keeps_for_its_parameters_is_none(kind: type[torch.optim.Optimizer]) -> None:
+    """Its state is a mapping with parameters as keys: none of what lies there could be asked for."""
+    net = nn.Linear(2, 1)
+    optimizer = kind(net.parameters(), lr=0.1)
+
+    def closure() -> torch.Tensor:
+        loss = net(torch.ones(1, 2)).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert optimizer.state
+    for checkpoint, name in (
+        ({"mine": net, "trainer": optimizer}, "mine"),
+        ({"trainer": {"of": optimizer}, "mine": net.state_dict()}, "mine"),
+        ([optimizer, net], "1"),
+    ):
+        assert (named(checkpoint), meant(checkpoint)) == ([name], name)
+    state = {"deep": {"er": {"w": W}}}
+    assert named({"mine": net.state_dict(), "by": {W: state, B: state}, "other": state}) == ["mine", "other.deep.er"]
+
+
 CALLBACKS = {"callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.5), "best_model_path": "x"}}}
 PLATEAU = {"factor": 0.1, "best": torch.tensor(0.5), "mode": "min"}
 
