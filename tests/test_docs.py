@@ -68,7 +68,17 @@ def test_every_code_that_an_error_can_have_is_documented() -> None:
     assert codes - documented == set()
 
 
+DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "client/README.md", *(ROOT / "docs").rglob("*.md")]
+
+
+def test_every_file_that_a_document_names_is_there() -> None:
+    places = r"`((?:app|benchmarks|client|demo|docs|migrations|tests)/[\w./-]*)(?:::\w+)?`"
+    named = {(page.name, name) for page in DOCUMENTS for name in re.findall(places, page.read_text())}
+    assert len(named) > 60
+    assert {(page, name) for page, name in named if not (ROOT / name).exists()} == set()
+
+
 def test_every_link_in_the_documents_leads_somewhere() -> None:
-    for document in [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]:
+    for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} -> {target}"

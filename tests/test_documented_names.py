@@ -176,6 +176,15 @@ def test_every_client_command_and_option_is_in_its_row() -> None:
         assert (name, named - {"--yes"}) == (name, wanted - {"--output", "--yes"}), name
 
 
+def test_every_finding_of_fsck_is_on_the_operations_page_and_there() -> None:
+    found = set(
+        re.findall(r'_?(?:F|f)inding\(\s*"([a-z-]+)"|_damaged\("([a-z-]+)"', (ROOT / "app/upkeep/fsck.py").read_text())
+    )
+    table = text_of(OPERATIONS).partition("| `fsck` says |")[2].partition("\n\n")[0]
+    shown = {name for cells in rows(table) for name in re.findall(r"`([a-z]+-[a-z]+)`", cells[0])}
+    assert {name for pair in found for name in pair if name} == shown - {"blob-healed"}  # which is news
+
+
 # The wire
 
 DOCUMENT = application.build("0", Metrics()).openapi()

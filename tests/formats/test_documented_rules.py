@@ -21,3 +21,9 @@ def test_every_rule_of_the_readers_is_in_the_table() -> None:
     } - ELSEWHERE
     assert len(raised) > 60
     assert raised - documented == set()
+
+
+def test_every_rule_in_the_table_is_one_of_the_readers() -> None:
+    table = (ROOT / "docs/formats.md").read_text().partition("\n## Rules")[2]
+    sources = "".join(file.read_text() for file in (ROOT / "app").rglob("*.py"))
+    assert {rule for rule in re.findall(r"`([a-z0-9-]+)`", table) if f'"{rule}"' not in sources} == set()

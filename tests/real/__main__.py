@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from tests.real.compare import compare
@@ -10,7 +11,7 @@ from tests.server import start_server
 
 
 def main(packages: list[str]) -> int:
-    worst = 0
+    count: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="real-") as name:
         folder = Path(name)
         download(packages or PACKAGES, folder)
@@ -20,17 +21,22 @@ def main(packages: list[str]) -> int:
                 for called, path in checkpoints(folder):
                     found = compare(http, "real/files", path)
                     size = path.stat().st_size
-                    verdict = "differs" if found.differences else "equal"
+                    verdict = "differs" if found.differences else "refused" if found.refused else "equal"
+                    count[verdict] += 1
                     print(f"{verdict}  {found.format:<12} {size:>11,} bytes {found.tensors:>5} tensors  {called}")
-                    print(f"         in {len(found.checked)} ways: {', '.join(found.checked)}")
+                    if found.refused:
+                        print(f"         {found.refused}")
+                    else:
+                        print(f"         in {len(found.checked)} ways: {', '.join(found.checked)}")
+                    path.unlink()
                     for line in found.skipped:
                         print(f"         left out: {line}")
                     for line in found.differences:
                         print(f"         DIFFERS: {line}")
-                        worst = 1
         finally:
             server.stop()
-    return worst
+    print(", ".join(f"{number} {verdict}" for verdict, number in sorted(count.items())))
+    return int(count["differs"] > 0)
 
 
 if __name__ == "__main__":

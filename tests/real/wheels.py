@@ -16,8 +16,29 @@ PACKAGES = (
     "resemblyzer==0.1.4",
     "sevenn==0.13.0",
     "aimnet==0.2.5",
+    "torchmetrics==1.9.0",
+    "dists-pytorch==0.1",
+    "attacut==1.0.6",
+    "fcd==1.2.2",
+    "fcd-torch==1.0.7",
+    "resemble-perth==1.0.1",
+    "steganogan==0.1.3",
+    "rxnmapper==0.4.3",
+    "soltrannet==1.0.0",
+    "batdetect2==1.3.1",
+    "enformer-pytorch==0.8.12",
+    "beatnet==1.1.3",
+    "anarcii==2.0.8",
+    "im2deep==2.0.2",
+    "minimol==1.3.5",
+    "auto3d==3.2.3",
+    "emphases==0.0.2",
+    "silero-stress==1.5",
+    "whisperx==3.8.6",
 )
-"""Legacy files, general checkpoints, whole pickled configurations, TorchScript, safetensors; some 100 MB."""
+"""Legacy files, general checkpoints, whole models with their optimizers, Lightning's, lists, pickled configurations,
+TorchScript, torch.package, safetensors; some 350 MB.
+"""
 
 ENDINGS = (".pt", ".pth", ".pth.tar", ".ckpt", ".bin", ".jit", ".safetensors", ".steg", ".weights")
 
