@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from . import token_commands
-from .command_line import DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
+from .cli import tokens as token_commands
+from .cli.options import DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
 from .private import UMASK
 from .settings import Settings
 
@@ -95,7 +95,7 @@ def serve(
     if problem:
         complain(problem)
         raise typer.Exit(2)
-    from .serve import serve as run  # noqa: PLC0415 - a wrong option is answered before the frameworks are loaded
+    from .process.serve import serve as run  # noqa: PLC0415 - a wrong option is answered before the frameworks are loaded
 
     with complaining():
         run(settings)
@@ -105,7 +105,7 @@ def serve(
 def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Create or upgrade the database's tables."""
     settings = read_settings(data_dir=data_dir, database_url=database_url)
-    from .main import migrate as run  # noqa: PLC0415 - as above
+    from .maintenance import migrate as run  # noqa: PLC0415 - as above
 
     with complaining():
         run(settings)
@@ -122,7 +122,7 @@ def sweep(
 ) -> None:
     """Free what deleted checkpoints and crashed uploads have left; beside a running server, if there is one."""
     settings = read_settings(grace=grace, data_dir=data_dir, database_url=database_url, store_url=store_url)
-    from .main import sweep as run  # noqa: PLC0415 - as above
+    from .maintenance import sweep as run  # noqa: PLC0415 - as above
     from .upkeep.report import swept_as_json, swept_as_text  # noqa: PLC0415 - as above
 
     with complaining():
@@ -145,7 +145,7 @@ def fsck(
 ) -> None:
     """Check the catalog against the store. Changes nothing without --mark; ends with 1 when it found something."""
     settings = read_settings(data_dir=data_dir, database_url=database_url, store_url=store_url)
-    from .main import fsck as opened  # noqa: PLC0415 - as above
+    from .maintenance import fsck as opened  # noqa: PLC0415 - as above
     from .upkeep.report import checked_as_json, checked_as_text, finding_as_text  # noqa: PLC0415 - as above
 
     findings = []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.admission import FairPlaces, Place
+from app.concurrency.fair_admission import FairPlaces, Place
 from app.errors import Cancelled
 
 

@@ -7,9 +7,9 @@ from threading import Barrier, Event
 
 import pytest
 
-from app.cache import Cache
+from app.concurrency.cancellation import Work, check, doing
+from app.concurrency.single_flight_cache import Cache
 from app.errors import Cancelled
-from app.work import Work, check, doing
 
 
 def test_what_was_used_last_stays():

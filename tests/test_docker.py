@@ -20,7 +20,7 @@ import httpx
 import pytest
 import yaml
 
-from app.serve import KILL_SECONDS
+from app.process.serve import KILL_SECONDS
 from tests.docs import ROOT
 from tests.postgres import Postgres
 from tests.requirements import closure, normal

@@ -11,25 +11,26 @@ import typer
 
 import stateroom
 from app.__main__ import cli as server_cli
-from app.api import application, bodies, multipart
-from app.api.head import MAX_HEAD_BYTES, MAX_HEADERS
-from app.api.links import LONGEST
+from app.access.signatures import LONGEST
+from app.api import application
+from app.api.http1.head import MAX_HEAD_BYTES, MAX_HEADERS
+from app.api.http1.protocol import MAX_PIPELINED
 from app.api.metrics import Metrics
 from app.api.problems import KINDS, STATUS_CODES
-from app.api.protocol import MAX_PIPELINED
+from app.api.requests import bodies, multipart
 from app.api.routes.state_dicts import MAX_TARGET
 from app.api.services import THREADS
 from app.catalog import rows as catalog_rows
 from app.catalog import shown
 from app.errors import StateroomError
 from app.ingest.receive import held_by
+from app.process.serve import KEEP_ALIVE_SECONDS
 from app.select.keys import MAX_COST
 from app.select.names import MAX_RENAMES
 from app.select.patterns import MAX_PATTERN_LENGTH, MAX_PREFIXES
-from app.serve import KEEP_ALIVE_SECONDS
 from app.settings import CLIENT_VARIABLES, Settings
 from app.values.work import MIN_STEPS, STEPS_HERE, STEPS_PER_BYTE
-from stateroom._cli_commands import cli as client_cli
+from stateroom._cli.commands import cli as client_cli
 from tests.api.test_openapi import operations
 from tests.docs import ROOT
 from tests.test_docs import NEVER_ON_THE_WIRE

@@ -26,7 +26,7 @@ MOST_SECONDS = 0.5
 BREAKS_OFF = ("\0", "x\n", "")
 
 MADE_ELSEWHERE = {
-    "app/api/params.py": "of a route's own parameter names",
+    "app/api/requests/params.py": "of a route's own parameter names",
     "app/select/keys.py": "one class of characters",
 }
 """Files that use expressions without a name, with what those are made of."""

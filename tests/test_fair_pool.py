@@ -6,8 +6,8 @@ from threading import Event, Thread
 
 import pytest
 
-from app.fair_pool import FairPool
-from app.work import Work, current, doing
+from app.concurrency.cancellation import Work, current, doing
+from app.concurrency.fair_pool import FairPool
 
 PATIENCE = 60  # a call that waits for what never comes should fail, not hang
 

@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
+from app.concurrency.memory_budget import MemoryBudget
 from app.errors import ServerBusy
-from app.memory_budget import MemoryBudget
 
 NO_TIME = 0.01
 

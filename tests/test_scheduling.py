@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.scheduling import NICENESS, SWITCH_SECONDS, give_way, read_json
+from app.concurrency.scheduling import NICENESS, SWITCH_SECONDS, give_way
+from app.formats.json_reading import read_json
 
 
 def niceness() -> int:

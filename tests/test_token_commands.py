@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from app.catalog import Catalog, tokens
-from app.token_commands import parse_expiry
+from app.cli.tokens import parse_expiry
 from app.values.token import parse_token
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon

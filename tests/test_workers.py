@@ -13,7 +13,7 @@ import httpx
 import pytest
 import torch
 
-from app.workers import LONGEST_DELAY, delay_after
+from app.process.supervisor import LONGEST_DELAY, delay_after
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
@@ -121,7 +121,7 @@ def test_the_same_data_dir_serves_again_at_once_after_a_kill(fresh_server: Start
 
 def test_workers_that_fail_before_they_are_ready_end_the_server() -> None:
     program = """
-from app.workers import Supervisor
+from app.process.supervisor import Supervisor
 def work(number, ready):
     if number: raise OSError("no disk")
     ready(); import time; time.sleep(600)

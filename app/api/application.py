@@ -4,16 +4,16 @@ from fastapi import APIRouter, FastAPI
 from starlette.types import Lifespan
 
 from . import problems
-from .auth import without_declaration
-from .browsers import Browsers
-from .docs_page import docs_page
 from .metrics import Metrics
-from .observed import Observed
-from .problem_docs import OF_ANY, add_problem_schema, refusals
+from .middleware.browsers import Browsers
+from .middleware.drain import Drain
+from .middleware.normalize import Normalize
+from .middleware.sites import Sites
+from .middleware.telemetry import Telemetry
+from .openapi.page import docs_page
+from .openapi.problems import OF_ANY, add_problem_schema, refusals
+from .requests.auth import without_declaration
 from .routes import checkpoints, files, health, links, models, negotiated, state_dicts, tensors, uploads
-from .sites import Sites
-from .unread import Unread
-from .wire import Wire
 
 DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a checkpoint and never runs a pickle."
 
@@ -39,10 +39,10 @@ def build(
         redoc_url=None,
     )
     problems.install(app)
-    app.add_middleware(Wire)
+    app.add_middleware(Normalize)
     app.add_middleware(Browsers, sites=sites or Sites())
-    app.add_middleware(Unread)
-    app.add_middleware(Observed, metrics=metrics)  # what is added last is outermost
+    app.add_middleware(Drain)
+    app.add_middleware(Telemetry, metrics=metrics)  # what is added last is outermost
     for module in (health, models, uploads, negotiated, checkpoints, tensors, state_dicts, files, links):
         include(app, module.router)
     document = app.openapi()

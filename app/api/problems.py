@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from .. import errors
-from .documented import methods_at
+from .openapi.introspect import methods_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,18 @@ from anyio import from_thread
 from fastapi import Depends, Request, Response
 from prometheus_client import Gauge
 
+from ..access.grants import Access
 from ..catalog import Catalog
 from ..catalog.checkpoints import resolve
 from ..catalog.idempotency import find
+from ..concurrency.cancellation import TakesLong, current
+from ..concurrency.memory_budget import MemoryBudget
 from ..deliver.service import Deliver
-from ..ingest import Fields, Ingest, SpooledUpload
-from ..memory_budget import MemoryBudget
+from ..ingest.receive import SpooledUpload
+from ..ingest.service import Ingest
 from ..store import PackStore, Room
-from ..values.checkpoint import Checkpoint, ModelName
-from ..work import TakesLong, current
-from .access import Access
-from .intake import Intake
+from ..values.checkpoint import Checkpoint, Fields, ModelName
+from .admission import Admission
 from .metrics import Metrics
 from .threads import FairThreads, unless_gone
 
@@ -67,7 +68,7 @@ class Services:
     metrics: Metrics
     streams: Streams
     access: Access
-    intake: Intake
+    admission: Admission
     room: Room
     asks: FairThreads
     plans: FairThreads

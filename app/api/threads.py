@@ -10,9 +10,9 @@ from fastapi import Request
 from prometheus_client import Gauge
 from starlette.types import Receive
 
-from ..admission import FairPlaces
+from ..concurrency.cancellation import current
+from ..concurrency.fair_admission import FairPlaces
 from ..errors import Cancelled
-from ..work import current
 
 T = TypeVar("T")
 

@@ -9,12 +9,12 @@ from contextlib import suppress
 
 from ..catalog import checksums
 from ..catalog.catalog import Catalog
+from ..concurrency.cancellation import expect
 from ..errors import StorageFull
 from ..store.digests import crc32
 from ..values.conversion import Conversion
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
-from ..work import expect
 from .read import BlobReader
 from .spans import BlobMap
 from .windows import Strip

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..concurrency.cancellation import expect
 from ..store.digests import Hasher
 from ..values.conversion import Conversion
 from ..values.digest import BLOCK_DIGEST_SIZE, Digest
 from ..values.manifest import Manifest, Storage
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
-from ..work import expect
 from .download import Download
 from .plan import Plan
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import HostileCheckpoint
+from ..formats.json_reading import read_json
 from ..formats.manifest_json import decode
 from ..sandbox import run
-from ..scheduling import read_json
 from ..select.keys import Selected, select_keys
 from ..select.query import StateDictQuery
 from ..values.conversion import Conversion

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..catalog import blobs
 from ..catalog.catalog import Catalog
+from ..concurrency.cancellation import check
 from ..damage import look_again
 from ..errors import DamagedBlob, PackMissing
 from ..store.digests import Hasher, crc32, verify_block
@@ -16,7 +17,6 @@ from ..values.conversion import Conversion
 from ..values.digest import BLOCK_SIZE, Digest
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
-from ..work import check
 from .convert import convert
 from .spans import BlobMap, BlobSpan
 from .windows import Block, BlockPart, Strip, Window, blocks_in, blocks_of, strips_of

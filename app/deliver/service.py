@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ..cache import Cache
 from ..catalog import plans
 from ..catalog.catalog import Catalog
+from ..concurrency.cancellation import current
+from ..concurrency.fair_pool import FairPool
+from ..concurrency.scheduling import give_way
+from ..concurrency.single_flight_cache import Cache
 from ..errors import Conflict, Gone, NotFound, SelectionError
-from ..fair_pool import FairPool
 from ..formats.manifest_json import decode
 from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from ..formats.torch_zip.write import WRITER_REVISION
 from ..formats.torchscript.read import FORMAT as TORCHSCRIPT
-from ..scheduling import give_way
 from ..select.components import choose_component
 from ..select.query import StateDictQuery
 from ..select.warmstart import Report, TargetTensor, match
 from ..store.pack_store import PackStore
 from ..values.checkpoint import Checkpoint
 from ..values.manifest import Manifest
-from ..work import current
 from .cast import require_torch
 from .checksums import Checksums, Following
 from .download import Download

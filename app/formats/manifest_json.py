@@ -7,11 +7,11 @@ import json
 import zlib
 from typing import Any
 
-from ..scheduling import read_json
 from ..values.digest import Digest
 from ..values.dtype import DTYPES
 from ..values.manifest import Component, Manifest, Storage, Tensor
 from ..values.span import Span
+from .json_reading import read_json
 
 VERSION = 1
 

@@ -6,8 +6,8 @@ again.
 """
 
 import logging
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Sequence
+from dataclasses import replace
 
 from ..catalog import Catalog, packs, unused
 from ..catalog.commit import NewPack, commit
@@ -25,19 +25,6 @@ LEASE_SECONDS = 24 * 60 * 60
 """How long an upload may take from its first byte to its commit."""
 
 _RETRIES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """What a request says about a checkpoint. Where it says nothing, the file is asked."""
-
-    run: str | None = None
-    epoch: int | None = None
-    step: int | None = None
-    loss: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    idempotency_key: str | None = None
 
 
 class Committer:

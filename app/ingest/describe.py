@@ -7,10 +7,9 @@ from itertools import islice
 from ..errors import InvalidRequest
 from ..formats.facts import MAX_METRICS
 from ..formats.index import Index
-from ..values.checkpoint import ModelName, NewCheckpoint
+from ..values.checkpoint import Fields, ModelName, NewCheckpoint
 from ..values.digest import Digest
 from ..values.frame import blobs_of
-from .commit import Fields
 from .digest import Digested
 from .pack_plan import FoundBlob
 

@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from ..cache import Cache
 from ..catalog import Catalog, uploads
 from ..catalog.idempotency import find as find_by_key
+from ..concurrency.cancellation import current
+from ..concurrency.single_flight_cache import Cache
 from ..damage import at_hand, look_again
 from ..errors import (
     DamagedBlob,
@@ -35,16 +36,15 @@ from ..store import PackStore, PartialFile, Partials
 from ..store.keys import new_name
 from ..store.partial import elsewhere, gone
 from ..store.verified import indexes_of, verified_blocks
-from ..values.checkpoint import Blob, Checkpoint, ModelName
+from ..values.checkpoint import Blob, Checkpoint, Fields, ModelName
 from ..values.digest import Digest
 from ..values.manifest import Manifest, is_one_element
 from ..values.span import Span
 from ..values.split import Split
-from ..work import current
 from .arrived import Arrived, storage_digests
 from .blocks import receive_blocks
 from .body import Body
-from .commit import Committer, Fields
+from .commit import Committer
 from .describe import Source, describe
 from .digest import digest_bytes
 from .recheck import lost

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Thread
 
-from ..admission import FairPlaces
+from ..concurrency.cancellation import LOOK_SECONDS, current
+from ..concurrency.fair_admission import FairPlaces
 from ..errors import Cancelled, HostileCheckpoint, StateroomError, StoreError
-from ..work import LOOK_SECONDS, current
 from .wire import error_from_bytes, join_parts, split_parts
 
 PureFunction = Callable[..., Sequence[bytes]]

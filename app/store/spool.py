@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
-from ..fair_pool import FairPool
+from ..concurrency.fair_pool import FairPool
 from ..private import FILE
 from ..values.digest import Digest
 from .digests import Hasher

@@ -37,7 +37,7 @@ class Left:
         return sum(self.spooled) + sum(self.partial)
 
 
-def look_for_left(catalog: Catalog, incoming: Incoming, moment: Moment, *, remove: bool) -> Left:
+def find_orphans(catalog: Catalog, incoming: Incoming, moment: Moment, *, remove: bool) -> Left:
     """What may go; it goes, if ``remove``: rows first, and then the files that have none."""
     there = partial.names_in(incoming.partial)  # before the rows are looked at: those come first
     with catalog.read() as s:

@@ -13,7 +13,7 @@ from ..catalog import Catalog, checkpoints, leases, packs
 from ..catalog.unused import GoOn, Moment
 from ..errors import StoreError
 from ..store import PackStore
-from .shift import SWEEP
+from .sweep_lease import SWEEP
 
 _log = logging.getLogger("stateroom.sweep")
 
@@ -24,7 +24,7 @@ PACKS_AT_ONCE = 100
 """Packs whose rows go in one transaction."""
 
 
-def start_afresh(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) -> None:
+def recover(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) -> None:
     """Clean up before any upload arrives.
 
     ``alone`` says that no other server shares the catalog: then

@@ -11,9 +11,9 @@ from ..catalog.unused import Moment
 from ..errors import StateroomError
 from ..store import PackStore, Room
 from ..store.keys import new_name
-from .incoming import Incoming, look_for_left
-from .shift import Shift, Stopped
+from .incoming import Incoming, find_orphans
 from .sweep import Swept, sweep
+from .sweep_lease import Stopped, SweepLease
 
 _log = logging.getLogger("stateroom.sweep")
 
@@ -81,22 +81,22 @@ class PeriodicSweeps:
             return leases.take(w, TURN, new_name(), self._interval * 0.9)
 
     def _sweep(self) -> None:
-        shift = Shift(self._catalog, self._stopping.is_set)
+        lease = SweepLease(self._catalog, self._stopping.is_set)
 
         def work() -> Swept | None:
-            if not shift.begin():
+            if not lease.begin():
                 return None
             try:
-                return sweep(self._catalog, self._store, self._incoming, self._grace, shift.go_on, self._room)
+                return sweep(self._catalog, self._store, self._incoming, self._grace, lease.go_on, self._room)
             finally:
-                shift.end()
+                lease.end()
 
         if (swept := self._room.freeing(work)) is not None:
             self._on_swept(swept)
             self._room.make_reserve()
 
     def _clear_own(self) -> None:
-        left = look_for_left(self._catalog, self._incoming, Moment.at(datetime.now(UTC), self._grace), remove=True)
+        left = find_orphans(self._catalog, self._incoming, Moment.at(datetime.now(UTC), self._grace), remove=True)
         if left.spooled or left.partial:
             swept = Swept(left.nbytes, spooled_uploads=len(left.spooled), partial_uploads=len(left.partial))
             _log.info("uploads that were left have been removed", extra={"fields": asdict(swept)})

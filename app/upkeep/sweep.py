@@ -17,7 +17,7 @@ from ..catalog.unused import GoOn, Moment
 from ..errors import PackMissing, StoreError
 from ..store import PackStore, Room
 from .compact import compact, plan_compaction
-from .incoming import Incoming, look_for_left
+from .incoming import Incoming, find_orphans
 from .leftovers import LONGEST_COMMIT, remove_abandoned
 
 _log = logging.getLogger("stateroom.sweep")
@@ -50,7 +50,7 @@ def sweep(
     """
     began = time.monotonic()
     moment = Moment.at(datetime.now(UTC), grace)
-    left = look_for_left(catalog, incoming, moment, remove=True)
+    left = find_orphans(catalog, incoming, moment, remove=True)
     with catalog.write() as w:
         unfinished = checkpoints.drop_unfinished(w, before=moment.now - LONGEST_COMMIT)
         drop_expired(w, moment.now)
@@ -90,7 +90,7 @@ def sweep(
     return swept
 
 
-def foresee(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float) -> Swept:
+def dry_run(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float) -> Swept:
     """What ``sweep`` would do now. Changes nothing."""
     moment = Moment.at(datetime.now(UTC), grace)
     with catalog.read() as s:
@@ -98,7 +98,7 @@ def foresee(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float
         blobs = unused.count(s, moment)
         uses = unused.usage(s, moment)
         abandoned = packs.abandoned(s, moment.before)
-    left = look_for_left(catalog, incoming, moment, remove=False)
+    left = find_orphans(catalog, incoming, moment, remove=False)
     dead = [use for use in uses if use.live == 0]
     groups = plan_compaction(uses)
     compacted = [use for group in groups for use in group]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from .digest import Digest
@@ -117,3 +117,16 @@ class Blob:
     length: int
     crc32: int
     blocks: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a request says about a checkpoint. Where it says nothing, the file is asked."""
+
+    run: str | None = None
+    epoch: int | None = None
+    step: int | None = None
+    loss: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: str | None = None

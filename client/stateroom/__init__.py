@@ -38,9 +38,9 @@ from ._errors import (
     UnknownComponent,
     UnsafeGlobals,
 )
-from ._job import SaveJob
 from ._model import Model
 from ._report import Mismatch, Report
+from ._upload.job import SaveJob
 from ._version import __version__
 
 __all__ = [

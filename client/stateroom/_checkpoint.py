@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Literal, TypeVar
+from typing import Any, Callable, TypeVar
 
 from ._errors import InvalidRequest, understood
 from ._printable import printable
+from ._types import Format, Patterns, Prefixes, Rename, What
 
-if TYPE_CHECKING:
-    from ._query import Format, Patterns, Prefixes, Rename
-
-What = Literal["state_dict", "file", "original"]
 Linker = Callable[["Checkpoint", What, int, Any, "dict[str, Any]"], str]
 
 

@@ -8,18 +8,18 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._async import SaveQueue
-from ._cache import cache_of
+from ._api import ModelApi, Transfers
 from ._checkpoint import Checkpoint, ModelSummary, model_of
+from ._download.disk_cache import cache_of
 from ._errors import InvalidRequest
-from ._http import Http
+from ._http.retry import RETRY_SECONDS
+from ._http.session import Http
 from ._model import Model
-from ._outbox import Outbox
 from ._progress import ProgressOption
-from ._retries import RETRY_SECONDS
-from ._routes import Routes
-from ._save import upload_file
-from ._spool import Waiting, spool_of
+from ._upload.background import SaveQueue
+from ._upload.outbox import Outbox
+from ._upload.save import upload_file
+from ._upload.spool import Waiting, spool_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -89,12 +89,10 @@ class Client:
         self._http = Http(url, token, timeout=timeout, retries=retries, retry_seconds=seconds)
         if connections < 1:
             raise InvalidRequest("connections is at least 1")
-        self._connections = connections
-        self._cache = cache_of(cache_dir, cache_size)
-        self._progress = progress
-        self._verify = verify
         spool = spool_of(spool_dir)
         self._outbox = None if spool is None else Outbox(spool, self._http, self._post)
+        cache = cache_of(cache_dir, cache_size)
+        self._transfers = Transfers(progress, verify, connections, cache, self._outbox)
         self._saves: dict[int, SaveQueue] = {}
 
     @property
@@ -107,7 +105,7 @@ class Client:
         ``run`` marks what is saved and narrows what is found; it defaults to STATEROOM_RUN, and ``""`` is none.
         """
         run = os.environ.get("STATEROOM_RUN") if run is None else run
-        return Model(self._routes(name, run or None), self._save_queue, self.model)
+        return Model(self._model_api(name, run or None), self._save_queue, self.model)
 
     def models(self) -> Iterator[ModelSummary]:
         """All models by name, page by page as they are taken."""
@@ -118,7 +116,7 @@ class Client:
 
         Raises ModelNotFound, and Conflict while it has checkpoints.
         """
-        self._routes(name, None).delete_model()
+        self._model_api(name, None).delete_model()
 
     def send_spooled(self) -> list[Checkpoint]:
         """Send the saves that wait in ``spool_dir``, the oldest first, to this server, whichever they were meant for;
@@ -150,26 +148,17 @@ class Client:
         queue = self._save_queue()
         queue.drain()
         self._http.close()
-        queue.tell(stacklevel=3, may_raise=may_raise)
+        queue.tell(may_raise=may_raise)
 
-    def _routes(self, model: str, run: str | None) -> Routes:
-        return Routes(
-            self._http,
-            model,
-            run,
-            progress=self._progress,
-            verify=self._verify,
-            connections=self._connections,
-            cache=self._cache,
-            outbox=self._outbox,
-        )
+    def _model_api(self, model: str, run: str | None) -> ModelApi:
+        return ModelApi(self._http, model, run, self._transfers)
 
     def _post(self, waiting: Waiting) -> Checkpoint:
         """Send a save that waited: as it would have been sent, and under its key."""
         label = waiting.label
         with waiting.file.open("rb") as file:
-            routes, params = self._routes(label.model, None).in_background(), list(label.fields.items())
-            return upload_file(routes, file, params, label=label.model, key=label.idempotency_key, original=False)
+            api, params = self._model_api(label.model, None).in_background(), list(label.fields.items())
+            return upload_file(api, file, params, label=label.model, key=label.idempotency_key, original=False)
 
     def _save_queue(self) -> SaveQueue:
         """The one of this process: a forked one begins with none."""

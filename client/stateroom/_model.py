@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, overload
 
 from . import _torch
-from ._async import Options, SaveQueue
+from ._api import ModelApi
 from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
+from ._download.atomic_file import appearing, check_is_no_folder, named_in
+from ._download.requests import fetch_state_dict_into
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
-from ._files import appearing, check_is_no_folder, named_in
-from ._job import SaveJob
-from ._load import load_object, load_state_dict, write_file
-from ._load_into import load_into, warmstart
+from ._load.load_into import load_into, warmstart
+from ._load.objects import load_object, load_state_dict, write_file
 from ._printable import printable
-from ._query import Format, Patterns, Prefixes, Ref, Rename, Selection, changes, device_tag, upload_params
+from ._query import Ref, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
-from ._routes import Routes
-from ._save import new_key, refuse, save_object, upload_file
+from ._types import Format, Patterns, Prefixes, Rename
+from ._upload.background import Options, SaveQueue
+from ._upload.job import SaveJob
+from ._upload.requests import upload
+from ._upload.save import new_key, refuse, save_object, upload_file
 
 if TYPE_CHECKING:
     import torch
@@ -34,18 +37,18 @@ class Model:
     Unauthorized, ServerUnavailable and so on. ``Client.model`` makes one.
     """
 
-    def __init__(self, routes: Routes, save_queue: Callable[[], SaveQueue], again: Callable[[str, str], Model]) -> None:
-        self._routes = routes
+    def __init__(self, api: ModelApi, save_queue: Callable[[], SaveQueue], again: Callable[[str, str], Model]) -> None:
+        self._api = api
         self._save_queue = save_queue
         self._again = again
 
     @property
     def name(self) -> str:
-        return self._routes.model
+        return self._api.model
 
     @property
     def run(self) -> str | None:
-        return self._routes.run
+        return self._api.run
 
     def __repr__(self) -> str:
         return f"Model({self.name!r})" if self.run is None else f"Model({self.name!r}, run={self.run!r})"
@@ -73,11 +76,11 @@ class Model:
         """
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
         if not isinstance(file, (str, os.PathLike)):
-            return self._routes.upload(file, params, label=self.name, key=new_key())
+            return upload(self._api, file, params, label=self.name, key=new_key())
         path = Path(file)
         check_is_no_folder(path)
         with path.open("rb") as opened:
-            return upload_file(self._routes, opened, params, label=path.name, key=new_key())
+            return upload_file(self._api, opened, params, label=path.name, key=new_key())
 
     @overload
     def save(
@@ -128,7 +131,7 @@ class Model:
         if rank_zero_only and _torch.rank() != 0:
             return None
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
-        return save_object(self._routes, obj, params)
+        return save_object(self._api, obj, params)
 
     def save_async(
         self,
@@ -152,14 +155,14 @@ class Model:
         raised it before.
         """
         queue = self._save_queue()
-        queue.tell(stacklevel=2)
+        queue.tell()
         refuse(obj)
         if rank_zero_only and _torch.rank() != 0:
             job = SaveJob()
             job.end(None)
             return job
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
-        return queue.save(self._routes.in_background(), obj, params, Options(droppable, raise_errors))
+        return queue.save(self._api.in_background(), obj, params, Options(droppable, raise_errors))
 
     def update(
         self,
@@ -169,20 +172,20 @@ class Model:
         tags: Mapping[str, str | None] | None = None,
     ) -> Checkpoint:
         """Set metrics and tags, or remove those that are None; all others stay."""
-        return self._routes.update(ref, changes(metrics, tags))
+        return self._api.update(ref, changes(metrics, tags))
 
     def delete(self, ref: Ref) -> None:
         """Delete one checkpoint, named by its number: a moving ref is refused."""
-        self._routes.delete(ref)
+        self._api.delete(ref)
 
     def set_best(self, by: str) -> ModelSummary:
         """Set what the ref ``best`` means: ``min:NAME`` or ``max:NAME``, of ``loss`` or a metric."""
-        return self._routes.set_best(by)
+        return self._api.set_best(by)
 
     # Finding them
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
-        return self._routes.checkpoint(ref)
+        return self._api.checkpoint(ref)
 
     def checkpoints(
         self, *, order: str | None = None, where: Mapping[str, Any] | None = None, limit: int | None = None
@@ -197,20 +200,20 @@ class Model:
         params += [(name, str(value)) for name, value in (where or {}).items()]
         if limit is not None:
             params.append(("limit", str(max(1, min(limit, 100)))))
-        return islice(self._routes.checkpoints(params), limit)
+        return islice(self._api.checkpoints(params), limit)
 
     def tensors(self, ref: Ref, *, component: str | None = None) -> Iterator[TensorInfo]:
         """Every tensor of a checkpoint, or of one component, in the file's order: key, dtype, shape, device, bytes.
         None is fetched, and torch is not needed. An optimizer's keys are dotted (``state.0.exp_avg``).
         """
-        return self._routes.tensors(self._pinned(ref), component)
+        return self._api.tensors(self._pinned(ref), component)
 
     def param_groups(self, ref: Ref, component: str) -> list[Mapping[str, Any]]:
         """An optimizer's, as JSON has words for them: ``model.param_groups("latest", "optimizer_state_dict")``.
 
         Raises UnknownComponent, and InvalidRequest for a component that is no optimizer's.
         """
-        return self._routes.param_groups(self._pinned(ref), component)
+        return self._api.param_groups(self._pinned(ref), component)
 
     # Getting them back
 
@@ -223,14 +226,14 @@ class Model:
         """
         _torch.require_torch("load()")
         try:
-            checkpoint = self._routes.checkpoint(ref)
+            checkpoint = self._api.checkpoint(ref)
         except (ModelNotFound, CheckpointNotFound):
             if default is ...:
                 raise
             return default
         if weights_only:
             _refuse_unsafe(checkpoint)
-        return load_object(self._routes, checkpoint, map_location, weights_only=weights_only)
+        return load_object(self._api, checkpoint, map_location, weights_only=weights_only)
 
     def state_dict(
         self,
@@ -255,7 +258,7 @@ class Model:
         NoKeysMatched, UnknownComponent, ComponentAmbiguous.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
-        state: dict[str, Any] = load_state_dict(self._routes, ref, selection, map_location, label=self._label(ref))
+        state: dict[str, Any] = load_state_dict(self._api, ref, selection, map_location, label=self._label(ref))
         return state
 
     def iter_tensors(
@@ -309,7 +312,7 @@ class Model:
         DistributedDataParallel and torch.compile's wrapper are seen through.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
-        return warmstart(self._routes, net, ref, selection)
+        return warmstart(self._api, net, ref, selection)
 
     def load_into(
         self,
@@ -328,7 +331,7 @@ class Model:
         touched. The report's keys, and the error's, begin with the component's name where a dict was given; an
         optimizer is one key.
         """
-        return load_into(self._routes, target, ref, strict=strict, staged=staged)
+        return load_into(self._api, target, ref, strict=strict, staged=staged)
 
     def download(self, ref: Ref, path: str | os.PathLike[str], map_location: Any = None) -> Path:
         """Write a checkpoint to a file, which appears under its name only when it is complete and checked.
@@ -338,12 +341,12 @@ class Model:
         tensors there. A folder as the path gets a file ``NAME-vVERSION.pt``, or ``.safetensors`` for such an upload.
         """
         device = _device(map_location)
-        checkpoint = self._routes.checkpoint(ref)
+        checkpoint = self._api.checkpoint(ref)
         is_safetensors = device is None and checkpoint.format == "safetensors"
         suffix = ".safetensors" if is_safetensors else ".pt"
         path = named_in(Path(path), self.name, checkpoint.version, suffix)
         with appearing(path) as file:
-            write_file(self._routes, file, checkpoint, device)
+            write_file(self._api, file, checkpoint, device)
         return path
 
     def download_state_dict(
@@ -370,10 +373,10 @@ class Model:
         selection = Selection(
             component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude, format
         )
-        checkpoint = self._routes.checkpoint(ref)
+        checkpoint = self._api.checkpoint(ref)
         path = named_in(Path(path), self.name, checkpoint.version, f"-state_dict.{format}")
         with appearing(path) as file:
-            self._routes.state_dict_into(file, checkpoint, selection, device)
+            fetch_state_dict_into(self._api, file, checkpoint, selection, device)
         return path
 
     def _label(self, ref: Ref) -> str:
@@ -381,7 +384,7 @@ class Model:
 
     def _pinned(self, ref: Ref) -> Checkpoint:
         """What a ref means now: what is asked for in several requests must not move between them."""
-        return ref if isinstance(ref, Checkpoint) else self._routes.checkpoint(ref)
+        return ref if isinstance(ref, Checkpoint) else self._api.checkpoint(ref)
 
 
 def _device(map_location: Any) -> str | None:

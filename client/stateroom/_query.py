@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, Union
 from urllib.parse import quote
 
 from ._checkpoint import Checkpoint, SpooledCheckpoint
 from ._errors import InvalidRequest
+from ._types import Format, Params, Patterns, Prefixes, Rename
 
 Ref = Union[Checkpoint, int, str]
-Patterns = Union[str, Sequence[str]]
-Prefixes = Union[str, Sequence[str], None]
-Rename = Union[Mapping[str, str], Sequence["tuple[str, str]"]]
-Params = list[tuple[str, str]]
-Format = Literal["pt", "safetensors"]
 
 MAX_QUERY = 60_000
 """Characters of metrics and tags in a URL: httpx sends a query of 65,536 at most."""

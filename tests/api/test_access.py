@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.api.access import KEPT, OPEN, SPACING, Access
-from app.api.links import Resource
+from app.access.grants import KEPT, OPEN, SPACING, Access
+from app.access.signatures import Resource
 from app.catalog import Catalog, tokens
 from app.errors import StoreError
 from app.values.token import Scope, new_token

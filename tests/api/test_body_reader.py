@@ -13,10 +13,10 @@ import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from app.api.body_reader import MIN_BYTES, read_into
-from app.api.limits import Limits, why_cut
-from app.api.protocol import protocol
-from app.api.unread import Unread
+from app.api.http1.body_reader import MIN_BYTES, read_into
+from app.api.http1.limits import Limits, why_cut
+from app.api.http1.protocol import protocol
+from app.api.middleware.drain import Drain
 
 SIZE = 8 * MIN_BYTES + 12345
 BODY = bytes(range(251)) * (SIZE // 251) + bytes(SIZE % 251)
@@ -72,7 +72,7 @@ def serving(request: pytest.FixtureRequest) -> Iterator[tuple[Reading, int]]:
     application = Reading()
     limited = protocol(Limits(body_seconds=PATIENCE))
     config = uvicorn.Config(
-        Unread(application), http=limited, loop=request.param, lifespan="off", access_log=False, log_level="error"
+        Drain(application), http=limited, loop=request.param, lifespan="off", access_log=False, log_level="error"
     )
     server = uvicorn.Server(config)
     with socket.socket() as listening:

@@ -1,6 +1,6 @@
 import pytest
 
-from app.api.conditional import is_known, is_unchanged, range_applies
+from app.api.responses.conditional import is_known, is_unchanged, range_applies
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@ import math
 
 import pytest
 
-from app.api.fields import parse_fields
+from app.api.requests.upload_fields import parse_fields
 from app.api.routes.checkpoints import parse_filters
 from app.catalog.listing import Filter
 from app.errors import InvalidRequest, SelectionError
-from app.ingest import Fields
+from app.values.checkpoint import Fields
 
 
 def test_fields_are_read_by_name() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.json_reader import MAX_VALUE, read_json
+from app.api.requests.json_reader import MAX_VALUE, read_json
 
 
 class Body(BaseModel):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.links import Resource, Signature, parse_signature, sign
+from app.access.signatures import Resource, Signature, parse_signature, sign
 
 KEY, OTHER_KEY = b"k" * 32, b"l" * 32
 HERE = Resource("/v1/models/a/b/checkpoints/1/file/b-v1.pt", (("device", "cpu"), ("weights_only", "false")))

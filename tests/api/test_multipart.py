@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.multipart import MAX_FIELD_BYTES, Multipart, boundary_of
+from app.api.requests.multipart import MAX_FIELD_BYTES, Multipart, boundary_of
 from app.errors import IncompleteUpload, InvalidRequest
 
 BOUNDARY = b"xyz"

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.ranges import UnsatisfiableRange, content_range, requested_span
+from app.api.responses.ranges import UnsatisfiableRange, content_range, requested_span
 from app.values.span import Span
 
 

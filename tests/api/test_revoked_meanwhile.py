@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from app.api.access import KEPT
+from app.access.grants import KEPT
 from tests.api.conftest import general
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon

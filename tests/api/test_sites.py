@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.sites import Host, Sites, parse_host
+from app.api.middleware.sites import Host, Sites, parse_host
 
 ANY = Sites(any_address=True)
 NAMED = Sites(frozenset({"models.example", "gpu:9000"}), frozenset({"https://app.example"}))

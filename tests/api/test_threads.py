@@ -15,12 +15,14 @@ from starlette.types import Message
 
 from app.api.services import Services
 from app.api.threads import FairThreads, unless_gone
+from app.concurrency.cancellation import Work, begin, check
 from app.errors import Cancelled
-from app.ingest import Chunks, Fields, SpooledUpload
-from app.main import create_app, migrate
+from app.ingest.body import Chunks
+from app.ingest.receive import SpooledUpload
+from app.main import create_app
+from app.maintenance import migrate
 from app.settings import Settings
-from app.values.checkpoint import ModelName
-from app.work import Work, begin, check
+from app.values.checkpoint import Fields, ModelName
 from tests.api.conftest import general
 
 HERE = "/v1/models/a/b/checkpoints"

@@ -12,8 +12,8 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from app.api import application
-from app.api.auth import READ
 from app.api.metrics import Metrics
+from app.api.requests.auth import READ
 from app.catalog import Catalog
 from app.catalog.tables import metadata
 from tests.api.conftest import general, problem

@@ -39,7 +39,10 @@ def main(url: str) -> None:
             path = model.download("latest", Path(folder) / "file.pt", map_location="cpu")
             check(torch.equal(torch.load(path)["model"]["2.bias"], net[2].bias), "a file that torch.load reads")
     listed = subprocess.run(
-        [sys.executable, "-m", "stateroom._cli", "--url", url, "ls", name], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "stateroom._cli.main", "--url", url, "ls", name],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     check("0.25" in listed.stdout, "the command lists it")
     print(f"right on Python {sys.version.split()[0]} with torch {torch.__version__}")

@@ -79,6 +79,16 @@ def test_the_second_load_fetches_no_storage(relay: Faulty, name: str, folder: Pa
     assert sum(kept(folder).values()) == 4 * (6_000_000 + 2_000_000 + 1_999_999 + 2_000_000)
 
 
+def test_the_log_says_how_much_came_from_the_cache_where_it_is_asked_to(
+    server: Server, name: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Client(server.base_url, cache_dir=folder) as client, caplog.at_level("DEBUG", "stateroom"):
+        for _ in range(2):
+            client.model(name).load(1)
+    said = [record.getMessage() for record in caplog.records if "from the cache" in record.getMessage()]
+    assert [line.endswith(" 0 bytes do not.") for line in said] == [False, True]
+
+
 def test_of_a_new_epoch_only_what_changed_is_fetched(relay: Faulty, name: str, folder: Path) -> None:
     with Client(relay.url, cache_dir=folder) as client:
         model = client.model(name)

@@ -23,7 +23,7 @@ from tests.client.slow_relay import slow_relay
 from tests.conftest import StartServer
 from tests.server import Server, server_environment, start_server
 
-STATEROOM = [sys.executable, "-m", "stateroom._cli"]
+STATEROOM = [sys.executable, "-m", "stateroom._cli.main"]
 LONG_ENOUGH = 60.0
 
 

@@ -87,7 +87,7 @@ def test_pull_takes_a_dtype_and_a_format(
     saved: Checkpoint, net: torch.nn.Module, server: Server, tmp_path: Path
 ) -> None:
     def pull(*options: str) -> Path:
-        command = [sys.executable, "-m", "stateroom._cli", "--json", "pull", saved.model, "-o", ".", *options]
+        command = [sys.executable, "-m", "stateroom._cli.main", "--json", "pull", saved.model, "-o", ".", *options]
         env = server_environment({"STATEROOM_URL": server.base_url, "NO_PROXY": "*"})
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from stateroom import (
     StateroomError,
     Unauthorized,
 )
-from stateroom._retries import LONGEST_BACKOFF, Limit, Notice, Patience, retry_after
+from stateroom._http.retry import LONGEST_BACKOFF, Limit, Notice, RetryPolicy, retry_after
 from tests.client.conftest import Answer, Seen, StartScripted, described, in_turn, problem
 
 LOST = Answer(drop=True)
@@ -99,11 +99,11 @@ def test_retry_after_is_seconds_or_a_date() -> None:
 def waits(tries: int, wait: float | None = None) -> list[float]:
     """How long each of so many failures is waited for, before the last is raised."""
     slept: list[float] = []
-    patience = Patience(Limit(tries), Notice("http://host"), slept.append)
+    retry = RetryPolicy(Limit(tries), Notice("http://host"), slept.append)
     for _ in range(tries):
-        patience.failed(ServerUnavailable("why"), wait=wait)
+        retry.failed(ServerUnavailable("why"), wait=wait)
     with pytest.raises(ServerUnavailable):
-        patience.failed(ServerUnavailable("why"), wait=wait)
+        retry.failed(ServerUnavailable("why"), wait=wait)
     return slept
 
 

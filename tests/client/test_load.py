@@ -199,7 +199,7 @@ def test_what_was_saved_on_a_gpu_is_loaded_without_one(map_location: object, mod
 def test_meta_tensors_come_without_their_bytes(model: Model) -> None:
     model.save({"w": torch.zeros(1_000_000)})
     seen: list[int] = []
-    quiet = Client(model._routes._http.url, progress=lambda _label, done, _total: seen.append(done))
+    quiet = Client(model._api.http.url, progress=lambda _label, done, _total: seen.append(done))
     assert quiet.model(model.name).state_dict("latest", map_location="meta")["w"].is_meta
     assert max(seen) < 100_000
 

@@ -550,7 +550,7 @@ def test_a_staged_load_touches_nothing_before_all_is_verified(relayed: tuple[Fau
 
 
 def test_bytes_for_another_device_are_copied_there() -> None:
-    from stateroom._device import Device
+    from stateroom._load.device import Device
 
     storage = torch.UntypedStorage(10)
     place, spare = Device(storage), memoryview(bytearray(4))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.selections import SelectionBody
+from app.api.requests.selections import SelectionBody
 from app.select.query import parse_rename
 from stateroom import Checkpoint, Client, InvalidRequest
 from stateroom._query import Selection, changes, device_tag, model_path, ref_text, upload_params

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stateroom import Client, InvalidRequest, ServerUnavailable
-from stateroom._retries import LONGEST_QUEUE, Limit, Notice, Patience, is_hopeless
+from stateroom._http.retry import LONGEST_QUEUE, Limit, Notice, RetryPolicy, is_hopeless
 from tests.api.conftest import general
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
 from tests.client.faults import faulty
@@ -91,7 +91,7 @@ def test_an_answer_that_comes_before_the_whole_body_is_checked_all_the_same(
     """A server may answer a retry and close; what it stored is then compared with the file, not with what was sent."""
     file = general(size=3000)
     stored = http.post(f"/v1/models/{model_name}/checkpoints", content=file).json()
-    from stateroom._transfer import Body
+    from stateroom._upload.body import Body
 
     body = Body(io.BytesIO(file), label="x", progress=None, verify=True)
     next(iter(body()))
@@ -112,9 +112,9 @@ def test_a_queue_is_left_after_a_while_and_its_waits_differ() -> None:
     slept: list[float] = []
 
     def queue_for_ever() -> None:
-        patience = Patience(Limit(1), Notice("http://host"), slept.append)
+        retry = RetryPolicy(Limit(1), Notice("http://host"), slept.append)
         while True:
-            patience.queued(ServerUnavailable("busy"), 5.0)
+            retry.queued(ServerUnavailable("busy"), 5.0)
 
     with pytest.raises(ServerUnavailable):
         queue_for_ever()
@@ -151,26 +151,26 @@ class Clock:
         return self.now
 
 
-def wait_for_ever(patience: Patience) -> None:
+def wait_for_ever(retry: RetryPolicy) -> None:
     while True:
-        patience.failed(ServerUnavailable("no answer"), wait=None)
+        retry.failed(ServerUnavailable("no answer"), wait=None)
 
 
 def test_without_a_number_of_tries_a_server_may_be_away_for_a_minute() -> None:
     clock = Clock()
-    patience = Patience(Limit(None), Notice("http://host"), clock.sleep, clock)
+    retry = RetryPolicy(Limit(None), Notice("http://host"), clock.sleep, clock)
     with pytest.raises(ServerUnavailable, match=r"no answer \(tried \d+ times in 60\.0 s\)"):
-        wait_for_ever(patience)
+        wait_for_ever(retry)
     assert clock.now == 60.0
-    patience.succeeded()
+    retry.succeeded()
     with pytest.raises(ServerUnavailable, match=r"in 60\.0 s"):
-        wait_for_ever(patience)
+        wait_for_ever(retry)
 
 
 def test_no_time_and_no_tries_are_one_try() -> None:
     for limit in (Limit(0), Limit(None, 0)):
         with pytest.raises(ServerUnavailable, match=r"^no answer$"):
-            Patience(limit, Notice("http://host"), lambda _: pytest.fail("waits")).failed(
+            RetryPolicy(limit, Notice("http://host"), lambda _: pytest.fail("waits")).failed(
                 ServerUnavailable("no answer")
             )
 

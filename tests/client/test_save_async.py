@@ -25,8 +25,8 @@ from stateroom import (
     StateroomWarning,
     Superseded,
 )
-from stateroom._pickled import Pickled
-from stateroom._snapshot import Buffers, size_of, snapshot
+from stateroom._upload.pickled import Pickled
+from stateroom._upload.snapshot import Buffers, size_of, snapshot
 from tests.client.conftest import Answer, StartScripted, described, problem
 from tests.client.test_save_in_parts import few_threads, noise, training
 from tests.differential.judge import equal

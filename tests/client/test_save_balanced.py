@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stateroom import Client, NotFound
-from stateroom._negotiated import MISSES, ROUNDS_IN_VAIN
-from stateroom._pickled import Pickled
+from stateroom._upload.negotiated import MISSES, ROUNDS_IN_VAIN
+from stateroom._upload.pickled import Pickled
 from tests.client.conftest import Answer, Seen, StartScripted, described, problem
 
 MIB = 1024 * 1024

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 
 from stateroom import Client, DigestMismatch, Model, ModelNotFound, StateroomWarning
-from stateroom._pickled import Pickled
-from stateroom._split import split_file
+from stateroom._upload.pickled import Pickled
+from stateroom._upload.split import split_file
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
 from tests.client.faults import faulty
 from tests.conftest import StartServer
@@ -248,9 +248,13 @@ def test_code_in_the_object_is_warned_of_before_anything_is_sent(model: Model) -
     assert checkpoint.unsafe_globals
 
 
-def test_a_server_that_takes_no_parts_gets_it_in_one_piece(scripted: StartScripted) -> None:
+def test_a_server_that_takes_no_parts_gets_it_in_one_piece(
+    scripted: StartScripted, caplog: pytest.LogCaptureFixture
+) -> None:
     server = scripted(in_turn(problem(404, "no-such-route"), described()))
-    Client(server.url, verify=False).model("a/b").save({"weight": noise(2)})
+    with caplog.at_level("INFO", "stateroom"):
+        Client(server.url, verify=False).model("a/b").save({"weight": noise(2)})
+    assert "a/b is sent in one piece" in caplog.text
     assert [request.path.split("?")[0] for request in server.seen] == ["/v1/uploads/a/b", "/v1/models/a/b/checkpoints"]
     assert torch.load(io.BytesIO(server.seen[1].body)).keys() == {"weight"}
 

@@ -27,7 +27,7 @@ assert os.waitpid(pid, 0)[1] == 0
 
 COLLECTS = """
 import gc, os
-from stateroom._http import Http
+from stateroom._http.session import Http
 
 http = Http("http://127.0.0.1:9", None, timeout=1, retries=0)
 connections = http._client()

@@ -19,7 +19,7 @@ from stateroom import (
     UnexpectedAnswer,
 )
 from stateroom._digest import Hasher
-from stateroom._transfer import check_records
+from stateroom._download.whole_file import check_records
 from tests.client.conftest import Answer, Seen, StartScripted, described, in_turn
 
 BODY = bytes(range(256)) * 4096

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stateroom import Client, InvalidRequest, StateroomError, UnexpectedAnswer
-from stateroom._address import address_of, hidden, path_of
+from stateroom._http.address import address_of, hidden, path_of
 from tests.client.conftest import Answer, ScriptedServer, Seen, StartScripted, described, in_turn
 from tests.server import Server, start_server
 

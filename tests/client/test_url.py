@@ -58,7 +58,7 @@ def test_a_url_downloads_what_the_method_of_that_name_would(
 
 def test_every_checkpoint_that_a_client_gives_makes_urls(model: Model, saved: Checkpoint) -> None:
     for each in (saved, model.checkpoint("latest"), next(model.checkpoints()), model.update(1, tags={"a": "b"})):
-        assert each.url().startswith(f"{model._routes._http.url}/v1/models/{model.name}/checkpoints/1/state_dict/")
+        assert each.url().startswith(f"{model._api.http.url}/v1/models/{model.name}/checkpoints/1/state_dict/")
 
 
 def test_torch_hub_takes_it(saved: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stateroom import Client, Model, NoKeysMatched, StateDictMismatch
-from stateroom._prefixes import prefix_hint, renames_between
+from stateroom._load.prefixes import prefix_hint, renames_between
 from tests.functional.torch_files import saved
 
 Wrap = Callable[[nn.Module], nn.Module]

@@ -14,9 +14,10 @@ from sqlalchemy.exc import IntegrityError
 
 from app.catalog import Catalog, WriteSession, checkpoints
 from app.errors import HostileCheckpoint, InvalidRequest, NotACheckpoint, StateroomError, StorageFull
-from app.ingest import Chunks, Fields, SpooledUpload
+from app.ingest.body import Chunks
+from app.ingest.receive import SpooledUpload
 from app.store.digests import digest_of
-from app.values.checkpoint import ModelName
+from app.values.checkpoint import Fields, ModelName
 from app.values.digest import BLOCK_SIZE
 from tests.ingest.workplace import MIB, MODEL, Workplace, chunked, torch_file, weights
 

@@ -15,9 +15,10 @@ from app.catalog import Catalog, uploads
 from app.catalog.rows import to_microseconds
 from app.catalog.tables import uploads as uploads_table
 from app.errors import Elsewhere, Gone, MissingBlobs
-from app.ingest import Chunks, Fields
+from app.ingest.body import Chunks
 from app.ingest.negotiated import Progress
-from app.upkeep.incoming import Incoming, look_for_left
+from app.upkeep.incoming import Incoming, find_orphans
+from app.values.checkpoint import Fields
 from tests.ingest.test_negotiated import announce, commit, file_of, send
 from tests.ingest.workplace import MODEL, Workplace, torch_file
 from tests.negotiating import InParts
@@ -54,7 +55,7 @@ def partial(place: Workplace) -> list[str]:
 
 def clear(place: Workplace, holder: str) -> int:
     incoming = Incoming(place.folder / "spool", place.folder / "partial", holder)
-    return len(look_for_left(place.catalog, incoming, moment_now(), remove=True).partial)
+    return len(find_orphans(place.catalog, incoming, moment_now(), remove=True).partial)
 
 
 def expire(place: Workplace, progress: Progress) -> None:

@@ -13,9 +13,9 @@ from app.catalog import checkpoints, uploads
 from app.catalog.rows import to_microseconds
 from app.catalog.tables import uploads as uploads_table
 from app.errors import Conflict, Gone, MissingBlobs, StateroomError
-from app.ingest import Chunks, Fields
+from app.ingest.body import Chunks
 from app.ingest.negotiated import Progress
-from app.values.checkpoint import Checkpoint
+from app.values.checkpoint import Checkpoint, Fields
 from app.values.digest import Digest
 from app.values.span import Span
 from app.values.split import Split

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import IncompleteUpload, InvalidRequest, NotACheckpoint, StateroomError, StorageFull
-from app.ingest import Chunks
+from app.ingest.body import Chunks
 from app.ingest.receive import BATCH_SIZE, BATCHES
 from app.store.digests import digest_of
 from tests.ingest.workplace import MIB, Workplace, chunked

@@ -13,10 +13,11 @@ from sqlalchemy import select
 from app.catalog import Catalog, blobs
 from app.catalog.tables import packs
 from app.formats.manifest_json import decode
-from app.ingest import Chunks, Fields, Ingest
+from app.ingest.body import Chunks
+from app.ingest.service import Ingest
 from app.store import Holder, LocalPackStore, Partials, Spool
 from app.store.digests import crc32, digest_of
-from app.values.checkpoint import Blob, Checkpoint, ModelName
+from app.values.checkpoint import Blob, Checkpoint, Fields, ModelName
 from app.values.digest import Digest
 from app.values.frame import frame_spans
 from app.values.manifest import Manifest

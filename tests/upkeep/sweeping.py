@@ -7,7 +7,7 @@ from app.catalog import checkpoints
 from app.catalog.unused import Moment
 from app.upkeep.fsck import Finding, Fsck
 from app.upkeep.incoming import Incoming
-from app.upkeep.sweep import Swept, foresee, sweep
+from app.upkeep.sweep import Swept, dry_run, sweep
 from tests.ingest.workplace import HOLDER, MODEL, Workplace
 
 
@@ -24,7 +24,7 @@ def sweep_now(place: Workplace, grace: float = 0, go_on: Callable[[], None] = la
 
 
 def foresee_now(place: Workplace, grace: float = 0) -> Swept:
-    return foresee(place.catalog, place.store, incoming(place), grace)
+    return dry_run(place.catalog, place.store, incoming(place), grace)
 
 
 def delete(place: Workplace, *versions: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.utils import floatToGoString
 
 from app.catalog import Catalog
-from app.upkeep.shift import Shift
+from app.upkeep.sweep_lease import SweepLease
 from tests.api.conftest import saved, state_dict
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
@@ -115,15 +115,15 @@ def test_a_sweep_by_hand_waits_for_the_one_that_runs(start: Callable[..., Place]
     upload(server, 1)
     remove(server, 1)
     with closing(Catalog(url)) as catalog:
-        shift = Shift(catalog, lambda: False)
-        assert shift.begin()
+        lease = SweepLease(catalog, lambda: False)
+        assert lease.begin()
         with subprocess.Popen(
             [sys.executable, "-m", "app", "sweep", "--grace", "0", *where],
             cwd=ROOT, env=server_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         ) as waiting:  # fmt: skip
             assert "another sweep runs" in waiting.stderr.readline()
             assert stored(server) > 0
-            shift.end()
+            lease.end()
             assert waiting.wait(60) == 0
     assert stored(server) == 0
 

@@ -14,10 +14,11 @@ from app.catalog.checkpoints import resolve
 from app.catalog.tables import blobs
 from app.deliver.service import Deliver
 from app.errors import DamagedBlob, PackMissing, StoreError
-from app.ingest import Chunks, Fields, SpooledUpload
+from app.ingest.body import Chunks
+from app.ingest.receive import SpooledUpload
 from app.store import LocalPackStore
 from app.upkeep.fsck import Fsck
-from app.values.checkpoint import Blob, Checkpoint, ModelName
+from app.values.checkpoint import Blob, Checkpoint, Fields, ModelName
 from app.values.digest import Digest
 from app.values.span import Span
 from tests.ingest.workplace import MIB, MODEL, Workplace, chunked, torch_file, weights

@@ -12,10 +12,11 @@ import pytest
 from app.catalog import blobs, checkpoints, leases, packs, unused
 from app.catalog.unused import Moment
 from app.errors import StoreError
-from app.ingest import Chunks, SpooledUpload
+from app.ingest.body import Chunks
+from app.ingest.receive import SpooledUpload
 from app.store import LocalPackStore, Room, Spool
 from app.store.keys import new_name
-from app.upkeep.leftovers import start_afresh
+from app.upkeep.leftovers import recover
 from app.upkeep.periodic import TURN, PeriodicSweeps
 from app.upkeep.sweep import Swept
 from app.values.checkpoint import Blob
@@ -36,7 +37,7 @@ def clean_up(place: Workplace, *, alone: bool = True) -> None:
     with closing(Spool(place.folder / "spool")) as spool:
         spool.clear()
     moment = Moment.at(datetime.now(UTC), grace=3600)
-    start_afresh(place.catalog, LocalPackStore(place.folder, durable=True), moment, alone=alone)
+    recover(place.catalog, LocalPackStore(place.folder, durable=True), moment, alone=alone)
 
 
 def interrupted(place: Workplace) -> SpooledUpload:

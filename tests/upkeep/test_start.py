@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.api.metrics import Metrics
-from app.main import migrate, open_services, prepare
-from app.serve import data_dir_held
+from app.main import open_services
+from app.maintenance import migrate, prepare
+from app.process.serve import data_dir_held
 from app.settings import Settings
 from app.store.keys import new_name
 

@@ -12,9 +12,10 @@ from sqlalchemy import insert
 from app.catalog import Catalog, ReadSession, leases, packs
 from app.catalog.rows import to_microseconds
 from app.catalog.tables import checkpoints, idempotency_keys, models, plans
-from app.ingest import Chunks, Fields
-from app.upkeep.shift import SWEEP, Shift, Stopped
+from app.ingest.body import Chunks
 from app.upkeep.sweep import Swept
+from app.upkeep.sweep_lease import SWEEP, Stopped, SweepLease
+from app.values.checkpoint import Fields
 from tests.catalog.make import count
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
 from tests.upkeep.sweeping import check, delete, foresee_now, sweep_now
@@ -197,13 +198,13 @@ def test_a_sweep_that_ends_after_any_step_loses_nothing_and_the_next_one_goes_on
 
 
 def test_one_sweeps_and_the_others_wait_until_its_shift_ends(place: Workplace):
-    first, second = Shift(place.catalog, lambda: False), Shift(place.catalog, lambda: False)
+    first, second = SweepLease(place.catalog, lambda: False), SweepLease(place.catalog, lambda: False)
     assert first.begin()
     assert not second.begin()
     assert first.begin()
     first.end()
     assert second.begin()
-    first.end()  # ends nobody's shift but its own
+    first.end()  # ends nobody's lease but its own
     assert not first.begin()
     assert count(place.catalog, "leases") == 1
 
@@ -211,23 +212,23 @@ def test_one_sweeps_and_the_others_wait_until_its_shift_ends(place: Workplace):
 def test_a_shift_whose_process_has_died_ends_by_itself(place: Workplace):
     with place.catalog.write() as w:
         leases.take(w, SWEEP, "dead", -1)
-    assert Shift(place.catalog, lambda: False).begin()
+    assert SweepLease(place.catalog, lambda: False).begin()
 
 
 def test_a_shift_that_was_told_to_stop_or_lost_its_lease_goes_on_no_more(place: Workplace):
     stopped = threading.Event()
-    shift = Shift(place.catalog, stopped.is_set)
-    assert shift.begin()
-    shift.go_on()
+    lease = SweepLease(place.catalog, stopped.is_set)
+    assert lease.begin()
+    lease.go_on()
     with place.catalog.write() as w:
         leases.give_back(w, SWEEP)
         leases.take(w, SWEEP, "another", 60)
-    shift._renewed -= 3600
+    lease._renewed -= 3600
     with pytest.raises(Stopped):
-        shift.go_on()
+        lease.go_on()
     stopped.set()
     with pytest.raises(Stopped):
-        shift.go_on()
+        lease.go_on()
 
 
 def test_what_a_worker_that_died_left_in_the_spool_goes_and_what_another_writes_there_stays(place: Workplace):

@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict
 from ...catalog.checkpoints import delete, list_checkpoints, resolve, update
 from ...catalog.listing import Filter, Listing
 from ...errors import InvalidRequest
-from ..answers import REVALIDATE, check_write, etag_of, identity_headers, is_fixed, json_answer
-from ..auth import ADMIN, READ, WRITE
-from ..bodies import Body, documented_body
-from ..params import Cursor, Model, Ref, Run, dynamic_parameters
-from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
+from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
+from ..requests.auth import ADMIN, READ, WRITE
+from ..requests.bodies import Body, documented_body
+from ..requests.params import Cursor, Model, Ref, Run, dynamic_parameters
+from ..responses.json import REVALIDATE, check_write, etag_of, identity_headers, is_fixed, json_answer
+from ..responses.views import CheckpointPage, CheckpointView
 from ..services import Parts, in_turn
-from ..views import CheckpointPage, CheckpointView
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
 

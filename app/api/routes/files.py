@@ -6,11 +6,11 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ...select.query import parse_device
 from ...values.checkpoint import Checkpoint
-from ..auth import DOWNLOAD, READ
-from ..downloads import FILE_RESPONSES, download_answer
-from ..layouts import Derived, Layout, layout_answer
-from ..params import UNDER_A_NAME, FileName, Model, Ref, Run
-from ..problem_docs import KNOWN, OF_A_MODEL, refusals
+from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
+from ..requests.auth import DOWNLOAD, READ
+from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
+from ..responses.downloads import FILE_RESPONSES, download_answer
+from ..responses.layouts import Derived, Layout, layout_answer
 from ..services import Parts
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["files"])

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from ...errors import StateroomError
-from ..auth import EVERYWHERE
-from ..problem_docs import refusals
+from ..openapi.problems import refusals
+from ..requests.auth import EVERYWHERE
 from ..services import Parts, in_turn
 
 router = APIRouter(tags=["health"])

@@ -9,17 +9,17 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from ...access.signatures import LONGEST, Resource
 from ...deliver.download import Download
 from ...select.query import parse_device
 from ...values.checkpoint import Checkpoint, ModelName
-from ..answers import check_write, identity_headers, json_answer, nothing
-from ..auth import READ, SIGNATURE, Caller
-from ..links import LONGEST, Resource
-from ..params import Model, Ref, Run
-from ..problem_docs import OF_A_DOWNLOAD, refusals
-from ..selections import Part
+from ..openapi.problems import OF_A_DOWNLOAD, refusals
+from ..requests.auth import READ, SIGNATURE, Caller
+from ..requests.params import Model, Ref, Run
+from ..requests.selections import Part
+from ..responses.json import check_write, identity_headers, json_answer, nothing
+from ..responses.views import checkpoint_url
 from ..services import Parts, Services
-from ..views import checkpoint_url
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}/links", tags=["links"])
 

@@ -10,13 +10,13 @@ from ...catalog.models import delete_empty, get_model, list_models, set_best
 from ...catalog.session import ReadSession
 from ...errors import NotFound
 from ...values.checkpoint import Checkpoint, ModelName
-from ..answers import check_write, etag_of, json_answer
-from ..auth import ADMIN, READ, WRITE, Caller
-from ..bodies import Body, documented_body
-from ..params import Cursor, Model
-from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
+from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
+from ..requests.auth import ADMIN, READ, WRITE, Caller
+from ..requests.bodies import Body, documented_body
+from ..requests.params import Cursor, Model
+from ..responses.json import check_write, etag_of, json_answer
+from ..responses.views import ModelDetails, ModelPage, ModelView
 from ..services import Parts, in_turn
-from ..views import ModelDetails, ModelPage, ModelView
 
 router = APIRouter(tags=["models"])
 

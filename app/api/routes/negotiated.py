@@ -10,6 +10,7 @@ from anyio import from_thread
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
+from ...concurrency.cancellation import current
 from ...errors import InvalidRequest, TooLarge
 from ...ingest.blocks import held_by
 from ...ingest.negotiated import MAX_PART_SIZE, Progress
@@ -17,17 +18,16 @@ from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_DIGEST_SIZE
 from ...values.span import Span
 from ...values.split import MAX_STORAGES, Split
-from ...work import current
-from ..answers import check_write, etag_of, json_answer, nothing
-from ..auth import WRITE, judge_again
-from ..bodies import LARGE, RequestBody, documented_body, json_body
-from ..fields import PARAMETERS, parse_fields
-from ..intake import IdempotencyKey, check_size, declared_size
-from ..params import Model
-from ..problem_docs import OF_A_BODY, refusals
+from ..admission import IdempotencyKey, check_size, declared_size
+from ..openapi.problems import OF_A_BODY, refusals
+from ..requests.auth import WRITE, judge_again
+from ..requests.bodies import LARGE, RequestBody, documented_body, json_body
+from ..requests.params import Model
+from ..requests.upload_fields import PARAMETERS, parse_fields
+from ..responses.json import check_write, etag_of, json_answer, nothing
+from ..responses.views import CheckpointView
 from ..services import Parts
 from ..threads import unless_gone
-from ..views import CheckpointView
 from .uploads import counted, stored_answer
 
 router = APIRouter(prefix="/v1/uploads/{namespace}/{name}", tags=["negotiated uploads"])
@@ -129,7 +129,7 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
 
     def begin() -> tuple[str, bytes]:
         announced = body.read(Announcement)
-        check_size(announced.size, services.intake.max_bytes)
+        check_size(announced.size, services.admission.max_bytes)
         return UploadView.answer(services.ingest.negotiated.begin(model, announced.split(), announced.original))
 
     check_write(request, nothing)
@@ -182,7 +182,7 @@ async def receive(
     numbers = _numbers(upload.split, first, end, size)
     check_write(request, nothing)
     memory = services.streams.memory.reserved(held_by(upload.split, numbers), current().owner)
-    with services.intake.taken():
+    with services.admission.taken():
         async with memory:
             await services.ingest.negotiated.receive(upload, numbers, RequestBody(request, MAX_PART_SIZE))
     await judge_again(request, services)

@@ -8,16 +8,16 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, WithJsonS
 
 from ...select.warmstart import Report, TargetTensor
 from ...values.checkpoint import Checkpoint
-from ..answers import check_write, identity_headers, json_answer, nothing
-from ..auth import DOWNLOAD, READ
-from ..bodies import LARGE, documented_body, json_body
-from ..downloads import FILE_RESPONSES, download_answer
-from ..layouts import Derived, Layout, layout_answer
-from ..params import UNDER_A_NAME, FileName, Model, Ref, Run
-from ..problem_docs import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
-from ..selections import Part, SelectionBody
+from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
+from ..requests.auth import DOWNLOAD, READ
+from ..requests.bodies import LARGE, documented_body, json_body
+from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
+from ..requests.selections import Part, SelectionBody
+from ..responses.downloads import FILE_RESPONSES, download_answer
+from ..responses.json import check_write, identity_headers, json_answer, nothing
+from ..responses.layouts import Derived, Layout, layout_answer
+from ..responses.views import FileText, checkpoint_url
 from ..services import Parts
-from ..views import FileText, checkpoint_url
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["state_dicts"])
 

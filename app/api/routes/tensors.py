@@ -10,16 +10,16 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ...errors import InvalidRequest
-from ...scheduling import read_json
+from ...formats.json_reading import read_json
 from ...select.components import choose_component
 from ...values.checkpoint import Checkpoint
 from ...values.manifest import Component, ComponentKind, Manifest, Storage, Tensor
-from ..answers import identity_headers, json_answer
-from ..auth import READ
-from ..params import Cursor, Model, Ref, Run
-from ..problem_docs import KNOWN, OF_A_MODEL, refusals
+from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
+from ..requests.auth import READ
+from ..requests.params import Cursor, Model, Ref, Run
+from ..responses.json import identity_headers, json_answer
+from ..responses.views import FileText, printable
 from ..services import Parts
-from ..views import FileText, printable
 
 T = TypeVar("T")
 

@@ -10,21 +10,21 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from ...catalog.checkpoints import list_checkpoints
 from ...catalog.listing import Listing
+from ...concurrency.cancellation import current
 from ...errors import InvalidRequest, KeyInUse, NotFound, StateroomError
-from ...ingest import Chunks
+from ...ingest.body import Chunks
 from ...ingest.receive import held_by
 from ...values.checkpoint import Checkpoint, ModelName
-from ...work import current
-from ..answers import check_write, etag_of, json_answer
-from ..auth import WRITE, judge_again
-from ..bodies import RequestBody
-from ..fields import PARAMETERS, parse_fields
-from ..intake import IdempotencyKey, declared_size
-from ..multipart import MAX_FORM_BYTES, Multipart, boundary_of
-from ..params import Model
-from ..problem_docs import OF_A_BODY, refusals
+from ..admission import IdempotencyKey, declared_size
+from ..openapi.problems import OF_A_BODY, refusals
+from ..requests.auth import WRITE, judge_again
+from ..requests.bodies import RequestBody
+from ..requests.multipart import MAX_FORM_BYTES, Multipart, boundary_of
+from ..requests.params import Model
+from ..requests.upload_fields import PARAMETERS, parse_fields
+from ..responses.json import check_write, etag_of, json_answer
+from ..responses.views import CheckpointPage, CheckpointView, checkpoint_url
 from ..services import Parts, Services
-from ..views import CheckpointPage, CheckpointView, checkpoint_url
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
 
@@ -96,7 +96,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
     """The checkpoint, and whether an earlier upload with this key has made it. Refuses all it can before the body."""
     in_query = request.query_params.multi_items()
     fields = parse_fields(in_query)
-    size = declared_size(request, services.intake.max_bytes)
+    size = declared_size(request, services.admission.max_bytes)
     boundary = boundary_of(request.headers.get("Content-Type"))
     caller = current().owner
     if key is not None and (first := await services.uploaded_as(model, key)) is not None:
@@ -104,8 +104,8 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             raise _reused(first)
         return first, True
     await services.asks.run(partial(check_write, request, partial(_listed, services, model)))
-    with services.intake.taken():
-        body = RequestBody(request, services.intake.max_bytes)
+    with services.admission.taken():
+        body = RequestBody(request, services.admission.max_bytes)
         if boundary is None:
             async with services.streams.memory.reserved(held_by(size), caller):
                 upload = await services.ingest.receive(body, size)

@@ -1,0 +1,1 @@
+"""Who may do what: tokens, links, and what they grant. No HTTP."""

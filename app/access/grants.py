@@ -1,0 +1,179 @@
+"""Who is let in. What the catalog knows of tokens is kept for a moment, so that a request costs it nothing."""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from anyio import CapacityLimiter, to_thread
+
+from ..catalog import Catalog
+from ..catalog.tokens import Credentials, credentials
+from ..errors import StateroomError, StoreError
+from ..values.token import Scope, Token, is_secret_of, parse_token
+from .signatures import LONGEST, Resource, Signature, parse_signature, sign
+
+KEPT = 2.0
+"""Seconds for which what the catalog said is good: how long a revoked token may still be used."""
+
+SPACING = 0.5
+"""Seconds at least between two questions to the catalog, however many wrong tokens come in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one caller may do. The log knows them by ``name``, links know who made them by ``maker`` and ``seal``."""
+
+    name: str | None
+    maker: str
+    seal: str
+    scope: Scope
+    namespace: str | None = None
+    expires_at: datetime | None = None
+    by_link: bool = False
+
+    def account(self, address: str) -> str:
+        """Whose share of this server the caller takes: a token's own, that of all links of a token, and where nobody
+        needs a token that of the ``address``.
+        """
+        of = f"{self.maker} {address}" if self.maker == OPEN.maker else self.maker
+        return f"links of {of}" if self.by_link else of
+
+
+def _of_token(token: Token) -> Grant:
+    return Grant(token.name, token.id, token.secret_hash, token.scope, token.namespace, token.expires_at)
+
+
+OPEN = Grant(None, "open", "", Scope.ADMIN)
+"""Everybody's, where there never was a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Makes the links of one caller, with the newest key."""
+
+    grant: Grant
+    key_id: int
+    key: bytes
+
+    def sign(self, resource: Resource, lifetime: timedelta) -> tuple[Signature, datetime]:
+        """And when the link ends: after ``lifetime``, after LONGEST, or with its maker's token."""
+        ends = datetime.now(UTC) + min(lifetime, LONGEST)
+        expires = int(min(ends, self.grant.expires_at or ends).timestamp())
+        signature = sign(resource, expires, self.key_id, self.key, self.grant.maker, self.grant.seal)
+        return signature, datetime.fromtimestamp(expires, UTC)
+
+
+class Access:
+    """Judges callers by the state now, as the catalog told it at most KEPT seconds ago.
+
+    Nobody is refused by what was known before they came: a token works as soon as it is made. That costs the catalog
+    one short question for many callers, never more than one in SPACING seconds. Memory is bounded by the tokens that
+    are good: of the others nothing is kept. Made on the event loop. ``server_token`` is all-powerful.
+    """
+
+    def __init__(self, catalog: Catalog, server_token: str | None) -> None:
+        self._catalog = catalog
+        self._server_token = None if server_token is None else server_token.encode()
+        seal = hashlib.sha256(self._server_token or b"").hexdigest()
+        self._of_server = None if server_token is None else Grant("STATEROOM_SERVER_TOKEN", "server", seal, Scope.ADMIN)
+        self._asking = asyncio.Lock()
+        self._thread = CapacityLimiter(1)
+        self._asked_at = float("-inf")
+        self._known = Credentials()
+        self._is_guarded = False  # once there was a token, this stays so
+        self._failure: StateroomError | None = None
+
+    async def is_open(self) -> bool:
+        """Tell whether there never was a token. Raises StateroomError where the catalog does not answer."""
+        if self._of_server is not None or self._is_guarded:
+            return False
+        return await self.of_nobody() is not None
+
+    async def of_nobody(self) -> Grant | None:
+        """What a caller may do that shows nothing. Raises StateroomError where the catalog does not answer."""
+        if self._of_server is not None:
+            return None
+        known = await self._asked_since(time.monotonic() - KEPT)
+        return None if known.guarded else OPEN
+
+    async def of_token(self, text: bytes) -> Grant | None:
+        """What the holder of a token may do, None for what is none, or is good no more. Raises as above."""
+        if self._server_token is not None and hmac.compare_digest(text, self._server_token):
+            return self._of_server
+        parsed = parse_token(text)
+        if parsed is None:
+            return await self.of_nobody()
+        id_, secret = parsed
+
+        def judge(known: Credentials) -> Grant | None:
+            token = known.token(id_)
+            if is_secret_of(secret, token) and token is not None and token.is_good(datetime.now(UTC)):
+                return _of_token(token)
+            return None if known.guarded or self._of_server is not None else OPEN
+
+        return await self._judged(judge)
+
+    async def of_link(self, resource: Resource, text: str) -> Grant | None:
+        """What the holder of a link may do with what it is for, None unless it was made for just that. Raises as
+        above.
+        """
+        signature = parse_signature(text)
+        if signature is None or signature.expires <= time.time():
+            return None
+        return await self._judged(lambda known: self._judge_link(known, resource, signature))
+
+    async def signer(self, grant: Grant) -> Signer:
+        """Raises StateroomError where the catalog does not answer, or holds no key."""
+        keys = (await self._asked_since(time.monotonic() - KEPT)).keys
+        if not keys:
+            raise StoreError("the catalog holds no key to sign links with", code="catalog-failed")
+        return Signer(grant, max(keys), keys[max(keys)])
+
+    def _judge_link(self, known: Credentials, resource: Resource, signature: Signature) -> Grant | None:
+        key, maker = known.keys.get(signature.key), self._maker(known, signature.maker)
+        if key is None or maker is None or not signature.is_of(resource, key, maker.seal):
+            return None
+        return replace(maker, name=f"link by {maker.name or 'anybody'}", scope=Scope.READ, by_link=True)
+
+    def _maker(self, known: Credentials, maker: str) -> Grant | None:
+        """Whoever made a link, if they may still come in themselves."""
+        if self._of_server is not None and maker == self._of_server.maker:
+            return self._of_server
+        if maker == OPEN.maker:
+            return None if known.guarded or self._of_server is not None else OPEN
+        token = known.token(maker)
+        return _of_token(token) if token is not None and token.is_good(datetime.now(UTC)) else None
+
+    async def _judged(self, judge: Callable[[Credentials], Grant | None]) -> Grant | None:
+        came = time.monotonic()
+        grant = judge(await self._asked_since(came - KEPT))
+        return grant if grant is not None else judge(await self._asked_since(came))
+
+    async def _asked_since(self, moment: float) -> Credentials:
+        """What the catalog said when it was asked at ``moment`` or later; whoever waits here waits for one answer."""
+        if self._asked_at < moment:
+            async with self._asking:
+                if self._asked_at < moment:
+                    await self._ask()
+        if self._failure is not None:
+            raise type(self._failure)(self._failure.detail, code=self._failure.code)
+        return self._known
+
+    async def _ask(self) -> None:
+        await asyncio.sleep(max(0.0, self._asked_at + SPACING - time.monotonic()))
+        began = time.monotonic()
+        try:
+            self._known = await to_thread.run_sync(self._read, limiter=self._thread)
+            self._failure = None
+            self._is_guarded = self._known.guarded
+        except StateroomError as error:
+            self._failure = error
+        self._asked_at = began
+
+    def _read(self) -> Credentials:
+        with self._catalog.read() as session:
+            return credentials(session, datetime.now(UTC))

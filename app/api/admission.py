@@ -1,0 +1,86 @@
+"""How much is taken in: uploads at once, and bytes of each. And under which key."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from ..concurrency.cancellation import current
+from ..concurrency.fair_admission import FairPlaces
+from ..errors import InvalidRequest, TooLarge, TooManyUploads
+
+KEY_LENGTH = 255
+
+_KEY = re.compile(rf"[!-~]{{1,{KEY_LENGTH}}}", re.ASCII)
+
+
+class Admission:
+    """At most ``at_once`` uploads at a time in this process, each of at most ``max_bytes`` (None: of any size).
+
+    They are given out as FairPlaces has it, but nobody waits: one caller alone may send half of them.
+    """
+
+    def __init__(self, at_once: int, max_bytes: int | None) -> None:
+        self.max_bytes = max_bytes
+        self._places = FairPlaces(at_once)
+
+    @property
+    def active(self) -> int:
+        return self._places.taken
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """For as long as an upload takes, on the account of the current work. Raises TooManyUploads."""
+        place = self._places.take(current().owner)
+        if place is None:
+            raise TooManyUploads(
+                f"{self.active} uploads are on their way already, of {self._places.capacity} at most, of which those "
+                "that are left are for others; come back in a while"
+            )
+        try:
+            yield
+        finally:
+            place.leave()
+
+
+def declared_size(request: Request, limit: int | None) -> int | None:
+    """How many bytes the request says its body has. Raises TooLarge before any of it is read."""
+    length = request.headers.get("Content-Length")
+    if length is None:
+        return None
+    check_size(int(length), limit)
+    return int(length)
+
+
+def check_size(size: int, limit: int | None) -> None:
+    """Raises TooLarge."""
+    if limit is not None and size > limit:
+        raise TooLarge(f"the body has more than the {limit:,} bytes that this server takes in at most")
+
+
+async def idempotency_key(
+    request: Request,
+    _: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="A retry with the same key is answered as the first was, and stores nothing. Good for a day.",
+            json_schema_extra={"minLength": 1, "maxLength": KEY_LENGTH, "pattern": "^[!-~]+$"},
+        ),
+    ] = None,
+) -> str | None:
+    """Raises InvalidRequest ``bad-idempotency-key``."""
+    given = request.headers.getlist("Idempotency-Key")
+    if not given:
+        return None
+    if len(given) > 1 or _KEY.fullmatch(given[0]) is None:
+        raise InvalidRequest(
+            f"Idempotency-Key must be given once, and be 1 to {KEY_LENGTH} visible ASCII characters",
+            code="bad-idempotency-key",
+        )
+    return given[0]
+
+
+IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]

@@ -1,0 +1,108 @@
+"""The layer that keeps web pages of other sites out, and lets named ones in (CORS)."""
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ...errors import StateroomError
+from ..problems import Problem, of_status, problem_of
+from ..services import Services
+from .sites import Host, Sites, parse_host
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_SHOWN = (
+    "Accept-Ranges, Content-Disposition, Content-Length, Content-Location, Content-Range, ETag, "
+    "Idempotency-Replayed, Location, Repr-Digest, Retry-After, Stateroom-Checkpoint, Stateroom-Left-Out, X-Request-Id"
+)
+_PREFLIGHT_SECONDS = 600
+
+SECURITY_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
+"""In every answer: bytes that somebody uploaded are never a script or a picture of a page elsewhere."""
+
+
+class Browsers:
+    """Judges each request before it is routed.
+
+    Its Host has to be one, and valid. Without tokens a server answers only to names that are its own, because a page
+    can't have those; and no page of another site writes. A token in ``Authorization: Bearer`` is not a browser's doing,
+    while Basic is: a browser remembers it and sends it along.
+    """
+
+    def __init__(self, app: ASGIApp, sites: Sites) -> None:
+        self.app = app
+        self.sites = sites
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refused = await self._refusal(scope, headers)
+        if refused is not None:
+            await refused.response()(scope, receive, send)
+            return
+        if not self.sites.origins:
+            await self.app(scope, receive, send)
+            return
+        origin = headers.get("origin")
+        shared = origin if origin is not None and self.sites.lets_in(origin) else None
+
+        async def marked_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                fields = MutableHeaders(scope=message)
+                fields.add_vary_header("Origin")
+                if shared is not None:
+                    fields["Access-Control-Allow-Origin"] = shared
+                    fields["Access-Control-Expose-Headers"] = _SHOWN
+            await send(message)
+
+        if shared is not None and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await _preflight(headers)(scope, receive, marked_send)
+        else:
+            await self.app(scope, receive, marked_send)
+
+    async def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
+        try:
+            host = parse_host(headers.getlist("host"), scope["http_version"])
+        except ValueError as error:
+            return of_status(400, str(error))
+        is_own = host is None or self.sites.answers_to(host)
+        origin = ", ".join(headers.getlist("origin")) or None
+        writes = scope["method"] not in _SAFE
+        is_foreign = writes and self.sites.is_foreign(host, origin, headers.get("sec-fetch-site"))
+        if is_own and not is_foreign:
+            return None
+        services: Services = scope["app"].state.services
+        try:
+            is_open = await services.access.is_open()
+        except StateroomError as error:
+            return problem_of(error)
+        if is_open and not is_own:
+            return _unknown_host(host)
+        by_bearer = headers.get("authorization", "").lower().startswith("bearer ")
+        return _cross_site(origin) if is_foreign and (is_open or not by_bearer) else None
+
+
+def _preflight(headers: Headers) -> Response:
+    answer = {"Access-Control-Allow-Methods": _METHODS, "Access-Control-Max-Age": str(_PREFLIGHT_SECONDS)}
+    if asked := headers.get("access-control-request-headers"):
+        answer["Access-Control-Allow-Headers"] = asked
+    if headers.get("access-control-request-private-network") == "true":
+        answer["Access-Control-Allow-Private-Network"] = "true"
+    return Response(status_code=204, headers=answer)
+
+
+def _unknown_host(host: Host | None) -> Problem:
+    name = "" if host is None else host.name[:100]
+    detail = (
+        f"This server does not answer to the host {name!r}: it has no tokens, and a web page could use that name. "
+        f"Set STATEROOM_ALLOWED_HOSTS={name} to use it, or make a token: stateroom-server token add NAME."
+    )
+    return Problem(403, "This server does not answer to that host", detail, "unknown-host")
+
+
+def _cross_site(origin: str | None) -> Problem:
+    page = "A web page of another site" if origin is None else f"A web page of {origin[:100]}"
+    detail = f"{page} can't write here. Name it in STATEROOM_ALLOWED_ORIGINS to let it in."
+    return Problem(403, "A web page of another site can't write here", detail, "cross-site")

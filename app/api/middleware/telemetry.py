@@ -1,0 +1,94 @@
+"""What is noted of every request: one line of the log, and its share of the figures."""
+
+import logging
+import re
+import secrets
+import time
+from http import HTTPStatus
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..metrics import Metrics
+
+_requests = logging.getLogger("stateroom.requests")
+"""Every request is a record of this logger, its fields in ``extra={"fields": {...}}``."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
+_QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Asked every few seconds, by machines; logged only where they fail."""
+
+_KEY = "stateroom.request_id"
+NO_ROUTE = "none"
+NOT_ANSWERED = 0
+"""The status of a request whose client went away first."""
+
+
+def request_id(scope: Scope) -> str:
+    """What the log calls this request, and ``X-Request-Id`` too."""
+    found: str = scope[_KEY]
+    return found
+
+
+class Telemetry:
+    """The outermost layer: it sees what really went over the wire, whatever the layers inside made of it.
+
+    The request id is the client's, or that of the proxy in front of us, where it is short and plain; else a new one.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        scope = dict(scope)  # the layers inside change it; the server outside looks at its own once more
+        scope[_KEY] = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        method, began = scope["method"], time.monotonic()
+        status, received, sent = NOT_ANSWERED, 0, 0
+        checkpoint = None
+
+        async def watched_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status, sent, checkpoint
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = message.get("headers", [])
+                checkpoint = next((v.decode("latin-1") for n, v in headers if n == b"stateroom-checkpoint"), None)
+                message = {**message, "headers": [*headers, (b"x-request-id", scope[_KEY].encode())]}
+            await send(message)
+            sent += len(message.get("body", b""))
+
+        complete = False
+        try:
+            await self.app(scope, watched_receive, watched_send)
+            complete = status != NOT_ANSWERED
+        finally:
+            seconds = time.monotonic() - began
+            route = getattr(scope.get("route"), "path_format", NO_ROUTE)
+            self.metrics.received.inc(received)
+            self.metrics.sent.inc(sent)
+            self.metrics.requests.labels(method, route, str(status)).observe(seconds)
+            if route not in _QUIET or status >= HTTPStatus.BAD_REQUEST:
+                fields: dict[str, Any] = {
+                    "request_id": scope[_KEY],
+                    "method": method,
+                    "route": route,
+                    "path": scope["path"],
+                    "ref": scope.get("path_params", {}).get("ref"),
+                    "checkpoint": checkpoint,
+                    "token": getattr(scope.get("state", {}).get("grant"), "name", None),
+                    "status": status,
+                    "bytes_in": received,
+                    "bytes_out": sent,
+                    "seconds": round(seconds, 6),
+                }
+                _requests.info("request", extra={"fields": fields if complete else {**fields, "cut": True}})

@@ -1,0 +1,1 @@
+"""Reading requests: paths, parameters, tokens, bodies and forms."""

@@ -1,0 +1,161 @@
+"""What a route asks of its caller, which every one declares: READ, WRITE, ADMIN, DOWNLOAD, or EVERYWHERE.
+
+A caller shows a token as a Bearer, or as the password of Basic; or, for a download, a link. Each declaration is the
+list of a route's ``dependencies``: who may is settled first, before the query is judged or a body read, and without a
+look at what there is in the namespace.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.params import Depends as Dependency
+from fastapi.routing import APIRoute
+from fastapi.security import APIKeyQuery
+from fastapi.security.http import HTTPBase
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+
+from ...access.grants import Grant
+from ...access.signatures import Resource
+from ...concurrency.cancellation import Work, begin
+from ...values.token import Scope
+from ..services import Parts, Services
+from .params import known_parameters
+
+CHALLENGE = 'Bearer realm="stateroom", Basic realm="stateroom", charset="UTF-8"'
+SIGNATURE = "signature"
+
+
+def token_in(authorization: bytes) -> bytes | None:
+    """The token an Authorization header carries, None where it carries none. Any bytes: it may not be UTF-8."""
+    scheme, _, credentials = authorization.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return credentials.strip()
+    if scheme.lower() == b"basic":
+        try:
+            user_and_password = base64.b64decode(credentials.strip(), validate=True)
+        except binascii.Error:
+            return None
+        _, colon, password = user_and_password.partition(b":")
+        return password if colon else None
+    return None
+
+
+def link_in(request: Request) -> tuple[Resource, str] | None:
+    """What a request is for by its link, and the link's signature; None without one."""
+    given = request.query_params.multi_items()
+    signatures = [value for name, value in given if name == SIGNATURE]
+    if not signatures:
+        return None
+    return Resource(request.scope["path"], [pair for pair in given if pair[0] != SIGNATURE]), "&".join(signatures)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A dependency that lets only those through who may do what takes ``scope`` in the namespace of the path.
+
+    ``link``: or who shows a link for this very request. ``everywhere``: no namespace may limit them. It leaves the
+    Grant as ``request.state.grant``, and from here on the request's work is done on the caller's account.
+    """
+
+    scope: Scope
+    link: bool = False
+    everywhere: bool = False
+
+    async def __call__(self, request: Request, services: Parts) -> None:
+        grant = await self.judge(request, services)
+        request.state.allowed = self
+        begin(Work(grant.account(request.client.host if request.client else "")))
+
+    async def judge(self, request: Request, services: Services) -> Grant:
+        """Return the caller's grant, and note it for the log. Raises HTTPException (401, 403) unless it is enough."""
+        link = link_in(request) if self.link else None
+        if link is not None:
+            grant = await services.access.of_link(*link)
+            if grant is None:
+                raise HTTPException(403, "This link is not good, or no longer.")
+        else:
+            grant = await _shown(request, services)
+        request.state.grant = grant
+        self._check(grant, request.path_params.get("namespace"))
+        return grant
+
+    def _check(self, grant: Grant, namespace: str | None) -> None:
+        if grant.namespace is not None:
+            if self.everywhere:
+                raise HTTPException(403, "This needs a token that no namespace limits.")
+            if namespace not in {None, grant.namespace}:
+                raise HTTPException(403, f"This token is good in the namespace {grant.namespace} alone.")
+        if not grant.scope.covers(self.scope):
+            raise HTTPException(403, f"This needs a token of scope {self.scope}; this one has {grant.scope}.")
+
+
+async def judge_again(request: Request, services: Services) -> None:
+    """Refuse a request whose caller was let in and would not be now: it took long, and its token was revoked or is
+    over. Call it right before something is stored.
+    """
+    allowed: Allowed = request.state.allowed
+    await allowed.judge(request, services)
+
+
+async def _shown(request: Request, services: Parts) -> Grant:
+    header = request.headers.get("Authorization", "").encode("latin-1")  # as Starlette decoded it
+    token = token_in(header)
+    grant = await (services.access.of_nobody() if token is None else services.access.of_token(token))
+    if grant is None:
+        asked = "This server asks for a token: Authorization: Bearer TOKEN."
+        detail = "The token is wrong, or no longer good." if header else asked
+        raise HTTPException(401, detail, {"WWW-Authenticate": CHALLENGE})
+    return grant
+
+
+async def grant_of(request: Request) -> Grant:
+    grant: Grant = request.state.grant
+    return grant
+
+
+Caller = Annotated[Grant, Depends(grant_of)]
+
+_SCHEMES: list[Dependency] = [
+    Depends(HTTPBase(scheme="bearer", scheme_name="HTTPBearer", auto_error=False, description="A token.")),
+    Depends(
+        HTTPBase(
+            scheme="basic", scheme_name="HTTPBasic", auto_error=False, description="Any user; the password is a token."
+        )
+    ),
+]
+_LINK = Depends(
+    APIKeyQuery(
+        name=SIGNATURE,
+        scheme_name="Link",
+        auto_error=False,
+        description="In a URL made by `POST .../links/...`, which has to be used as it is.",
+    )
+)
+"""These are there for /docs, and refuse nothing."""
+
+
+def _declaration(allowed: Allowed) -> list[Dependency]:
+    schemes = [*_SCHEMES, _LINK] if allowed.link else _SCHEMES
+    return [*schemes, Depends(allowed), Depends(known_parameters)]
+
+
+READ = _declaration(Allowed(Scope.READ))
+WRITE = _declaration(Allowed(Scope.WRITE))
+ADMIN = _declaration(Allowed(Scope.ADMIN))
+DOWNLOAD = _declaration(Allowed(Scope.READ, link=True))
+EVERYWHERE = _declaration(Allowed(Scope.READ, everywhere=True))
+
+
+def without_declaration(routes: Iterable[BaseRoute]) -> set[str]:
+    """The paths of routes that anybody may use."""
+
+    def declares(dependant: Dependant) -> bool:
+        return any(isinstance(each.call, Allowed) for each in dependant.dependencies)
+
+    return {route.path for route in routes if isinstance(route, APIRoute) and not declares(route.dependant)}

@@ -1,0 +1,99 @@
+"""What the address of a request says: the model, the ref, and query parameters that are known, every one."""
+
+import re
+from collections import Counter
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request
+
+from ...errors import InvalidRequest, SelectionError
+from ...select.near import near
+from ...values.checkpoint import ModelName, is_name
+from ..openapi.introspect import query_parameters
+from .paths import path_value
+
+
+async def model_name(
+    namespace: Annotated[str, Path(description="letters, digits, `.`, `_`, `-`", examples=["vision"])],
+    name: Annotated[str, Path(description="letters, digits, `.`, `_`, `-`", examples=["resnet50"])],
+) -> ModelName:
+    for part in (namespace, name):
+        if not is_name(part):
+            raise InvalidRequest(
+                f"{namespace}/{name} is no name of a model: a namespace and a name are each 1 to 128 letters, digits, "
+                "'.', '_' and '-', begin with a letter or digit, and hold no '..'",
+                code="bad-model-name",
+            )
+    return ModelName(namespace, name)
+
+
+async def checkpoint_ref(
+    ref: Annotated[
+        str,
+        Path(
+            description="`12`, `v12`, `latest`, `best`, `min:NAME`, `max:NAME`, `epoch:N`, `step:N`", examples=["best"]
+        ),
+    ],
+) -> str:
+    return path_value(ref)
+
+
+async def file_name(request: Request) -> str | None:
+    name: str | None = request.path_params.get("filename")
+    return name
+
+
+Model = Annotated[ModelName, Depends(model_name)]
+Ref = Annotated[str, Depends(checkpoint_ref)]
+Run = Annotated[str | None, Query(description="only checkpoints of this run")]
+FileName = Annotated[str | None, Depends(file_name)]
+"""The last part of the path of a download under a name: of that path alone, which says so with UNDER_A_NAME."""
+
+UNDER_A_NAME: dict[str, Any] = {
+    "parameters": [
+        {
+            "in": "path",
+            "name": "filename",
+            "required": True,
+            "description": "any name: what the file is called where it is saved",
+            "schema": {"type": "string"},
+        }
+    ]
+}
+Cursor = Annotated[str | None, Query(description="`next` of the page before")]
+
+
+def dynamic_parameters(**names: str) -> dict[str, Any]:
+    """OpenAPI for query parameters whose names hold a part of the user's choosing, in braces: name -> description."""
+    return {
+        "parameters": [
+            {"in": "query", "name": name, "required": False, "description": text, "schema": {"type": "string"}}
+            for name, text in names.items()
+        ]
+    }
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    """Whether ``metric.acc`` is one of ``metric.{name}``, or any other name is itself."""
+    parts = re.split(r"\{[^}]*\}", pattern)
+    return re.fullmatch(".+".join(map(re.escape, parts)), name, re.DOTALL) is not None
+
+
+async def known_parameters(request: Request) -> None:
+    """Refuses a query parameter that the route doesn't document, and one that is given twice and can't be.
+
+    A typo in ``include`` must not send the whole file. What is documented is read from OpenAPI, so that the two
+    can't come apart.
+    """
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    if not given:
+        return
+    schemas = query_parameters(request)
+    for name, count in given.items():
+        known = next((pattern for pattern in schemas if _is_named(name, pattern)), None)
+        if known is None:
+            close = near(name, schemas)
+            meant = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(schemas) or 'none'}"
+            raise SelectionError(f"there is no parameter {name!r} here; {meant}", code="unknown-parameter", near=close)
+        if count > 1 and schemas[known].get("type") != "array":
+            raise InvalidRequest(f"the parameter {name!r} is given {count} times", code="repeated-parameter")

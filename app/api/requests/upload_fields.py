@@ -1,0 +1,69 @@
+"""What an upload says about itself beside its bytes: ``epoch=3``, ``metric.acc=0.9``, ``tag.author=me``."""
+
+import re
+from collections.abc import Iterable
+
+from ...errors import InvalidRequest, SelectionError
+from ...select.near import near
+from ...values.checkpoint import Fields
+from .params import dynamic_parameters
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_PLAIN = ("run", "epoch", "step", "loss")
+_KNOWN = (*_PLAIN, "metric.NAME", "tag.NAME")
+
+PARAMETERS = dynamic_parameters(
+    **{
+        "run": "the training run it belongs to",
+        "epoch": "an integer; left out, it is read from the file",
+        "step": "an integer; left out, it is read from the file",
+        "loss": "a number; left out, it is read from the file",
+        "metric.{name}": "any other number, for example `metric.val_acc=0.91`",
+        "tag.{name}": "any text, for example `tag.author=me`",
+    }
+)
+
+
+def parse_fields(given: Iterable[tuple[str, str]]) -> Fields:
+    """Raises InvalidRequest (``repeated-parameter``, ``invalid-value``) and SelectionError ``unknown-parameter``."""
+    plain: dict[str, str] = {}
+    metrics: dict[str, float] = {}
+    tags: dict[str, str] = {}
+    seen: set[str] = set()
+    for name, text in given:
+        if name in seen:
+            raise InvalidRequest(f"{name!r} is given twice", code="repeated-parameter")
+        seen.add(name)
+        kind, _, rest = name.partition(".")
+        if name in _PLAIN:
+            plain[name] = text
+        elif kind == "metric" and rest:
+            metrics[rest] = parse_number(name, text)
+        elif kind == "tag" and rest:
+            tags[rest] = text
+        else:
+            close = near(name, _KNOWN)
+            meant = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_KNOWN)}"
+            raise SelectionError(f"there is no field {name!r}; {meant}", code="unknown-parameter", near=close)
+    return Fields(
+        run=plain.get("run") or None,
+        epoch=parse_integer("epoch", plain["epoch"]) if "epoch" in plain else None,
+        step=parse_integer("step", plain["step"]) if "step" in plain else None,
+        loss=parse_number("loss", plain["loss"]) if "loss" in plain else None,
+        metrics=metrics,
+        tags=tags,
+    )
+
+
+def parse_integer(name: str, text: str) -> int:
+    if _INTEGER.fullmatch(text.strip()) is None:
+        raise InvalidRequest(f"{name}={text[:100]!r}: an integer is expected", code="invalid-value")
+    return int(text)
+
+
+def parse_number(name: str, text: str) -> float:
+    """``nan`` and ``inf`` are numbers: a loss can be."""
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequest(f"{name}={text[:100]!r}: a number is expected", code="invalid-value") from None

@@ -1,0 +1,1 @@
+"""Writing answers: JSON, downloads, ranges and conditions."""

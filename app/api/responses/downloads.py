@@ -1,0 +1,208 @@
+"""A download as a response: RFC 9110 in front of a file that exists only as a plan."""
+
+import asyncio
+import base64
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request, Response
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from ...concurrency.cancellation import current
+from ...deliver.download import Download
+from ...values.checkpoint import Checkpoint
+from ...values.span import Span
+from ..middleware.normalize import is_head
+from ..openapi.problems import KNOWN, OF_A_DOWNLOAD, refusals
+from ..problems import Problem
+from ..requests.paths import path_value
+from ..services import Streams
+from ..threads import disconnected
+from .conditional import is_known, range_applies
+from .json import all_of, check_if_match, identity_headers, lifetime, shown_to
+from .ranges import UnsatisfiableRange, content_range, requested_span
+
+SMALLEST_SLICE = 128 * 1024
+LARGEST_SLICE = 1024 * 1024
+SLICES = 4 * 1024 * 1024
+"""Bytes that all downloads together hand to the kernel before everybody else has had a turn, as far as the sizes above
+let them.
+"""
+
+LEFT_OUT = "Stateroom-Left-Out"
+LEFT_OUT_BYTES = 2048
+
+VERIFIES = "Stateroom-Verifies"
+"""A request's header; its value ``client`` says that whole stored blocks will be compared with the index's digests."""
+
+_NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
+
+_FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", **_FILE},
+    206: {"description": "The range that was asked for", **_FILE},
+    **KNOWN,
+    **refusals(*OF_A_DOWNLOAD, 416),
+}
+"""OpenAPI for every route that answers with a DownloadResponse."""
+
+
+def file_name(asked: str | None, default: str) -> str:
+    """What ``asked``, a segment of a path, comes to as a file in the folder it is saved to; ``default`` for nothing."""
+    name = _NOT_IN_A_NAME.sub("_", path_value(asked or ""))
+    return name if name.strip(" .") else default
+
+
+def disposition(filename: str) -> str:
+    """The value of Content-Disposition (RFC 6266); ``filename*`` where ASCII does not do."""
+    plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in filename)
+    value = f'attachment; filename="{plain}"'
+    return value if plain == filename else f"{value}; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def left_out(paths: tuple[str, ...]) -> str:
+    """The value of Stateroom-Left-Out: percent-encoded paths, then ``...`` if a header should not hold all of them."""
+    value = ""
+    for path in paths:
+        more = (", " if value else "") + quote(path, safe="/:@[]()+=!$&'*;", errors="replace")
+        if len(value) + len(more) > LEFT_OUT_BYTES:
+            return f"{value}, ..."
+        value += more
+    return value
+
+
+class DownloadResponse(Response):
+    """Sends ``download``, or the part of it that the request asks for.
+
+    The first window is read before the head is sent: damage and a lost pack are still a problem then. Whatever fails
+    later is raised, which cuts the connection before Content-Length is reached.
+    """
+
+    def __init__(
+        self,
+        download: Download,
+        headers: Mapping[str, str],
+        streams: Streams,
+        *,
+        caller: str,
+        filename: str | None = None,
+    ) -> None:
+        super().__init__(status_code=200)
+        self._download = download
+        self._streams = streams
+        self._caller = caller
+        self._fields = {
+            **headers,
+            "ETag": f'"{download.etag}"',
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": disposition(file_name(filename, download.filename)),
+        }
+        if download.left_out:
+            self._fields[LEFT_OUT] = left_out(download.left_out)
+        if download.sha256 is not None:
+            sha256 = base64.b64encode(bytes.fromhex(download.sha256)).decode()
+            self._fields["Repr-Digest"] = f"sha-256=:{sha256}:"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = Headers(scope=scope)
+        size = self._download.size
+        check_if_match(asked, self._download.etag)
+        if is_known(all_of(asked, "If-None-Match"), self._download.etag):
+            kept = ("ETag", "Cache-Control", "Content-Location", "Stateroom-Checkpoint")
+            headers = {name: value for name, value in self._fields.items() if name in kept}
+            await Response(status_code=304, headers=headers)(scope, receive, send)
+            return
+        span = None
+        # Range is defined for GET alone.
+        if not is_head(scope) and range_applies(asked.get("if-range"), self._download.etag):
+            try:
+                span = requested_span(asked.get("range"), size)
+            except UnsatisfiableRange:
+                await self._unsatisfiable(asked["range"]).response()(scope, receive, send)
+                return
+        if span is None:
+            self.status_code, span = 200, Span(0, size)
+        else:
+            self.status_code = 206
+            self._fields["Content-Range"] = content_range(span, size)
+        self.init_headers({**self._fields, "Content-Length": str(span.length)})
+        if is_head(scope):
+            await self._start(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            memory = self._streams.memory.reserved(self._download.held, self._caller)
+            async with memory:
+                with self._streams.joined():
+                    await self._stream(span, receive, send, client_verifies=asked.get(VERIFIES) == "client")
+
+    def _unsatisfiable(self, asked: str) -> Problem:
+        return Problem(
+            416,
+            "The range is outside the file",
+            f"{asked[:100]!r} lies outside the {self._download.size} bytes there are.",
+            "range-not-satisfiable",
+            headers={"Content-Range": content_range(None, self._download.size), "Accept-Ranges": "bytes"},
+        )
+
+    async def _start(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+    async def _stream(self, span: Span, receive: Receive, send: Send, *, client_verifies: bool) -> None:
+        """Send ``span`` while the next window is read; stop when the client is gone."""
+        gone = asyncio.create_task(disconnected(receive))
+        windows = self._download.windows(span.start, span.end, client_verifies=client_verifies)
+        ahead = asyncio.create_task(_next(windows))
+        try:
+            if not await _comes_first(ahead, gone):
+                return
+            window = await ahead
+            await self._start(send)
+            while window is not None:
+                ahead = asyncio.create_task(_next(windows))
+                for view in window:
+                    await self._send_view(view, send)
+                if not await _comes_first(ahead, gone):
+                    return
+                window = await ahead
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            current().give_up()  # for a thread that may be at work on a window that nobody waits for
+            for task in (gone, ahead):
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):  # what it failed with has been raised, or is moot
+                    await task
+
+    async def _send_view(self, view: memoryview, send: Send) -> None:
+        """In slices: a long one would hold up every other request, a short one costs a call. Everybody else has a turn
+        after each: a send to a client that reads as fast as we write never waits, and would have the loop to itself.
+        """
+        start = 0
+        while start < len(view):
+            end = start + min(LARGEST_SLICE, max(SMALLEST_SLICE, SLICES // self._streams.active))
+            await send({"type": "http.response.body", "body": view[start:end], "more_body": True})
+            await asyncio.sleep(0)
+            start = end
+
+
+def download_answer(
+    request: Request, streams: Streams, checkpoint: Checkpoint, ref: str, download: Download, filename: str | None
+) -> DownloadResponse:
+    """``download`` of the checkpoint that ``ref`` picked, under ``filename`` if the request gave one."""
+    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": shown_to(request) + lifetime(ref)}
+    caller = current().owner
+    return DownloadResponse(download, headers, streams, caller=caller, filename=filename)
+
+
+async def _next(windows: AsyncIterator[list[memoryview]]) -> list[memoryview] | None:
+    return await anext(windows, None)
+
+
+async def _comes_first(task: asyncio.Task[Any], other: asyncio.Task[Any]) -> bool:
+    """Wait for either; whether ``task`` has ended, and ``other`` has not."""
+    await asyncio.wait((task, other), return_when=asyncio.FIRST_COMPLETED)
+    return not other.done()

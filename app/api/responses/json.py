@@ -1,0 +1,121 @@
+"""Answers in JSON: their ETag, how long they hold, and which checkpoint they are about."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from urllib.parse import quote, urlencode
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+from starlette.datastructures import Headers
+
+from ...access.grants import OPEN
+from ...errors import PreconditionFailed
+from ...values.checkpoint import Checkpoint
+from ..requests.paths import path_segment, path_value
+from .conditional import is_known, is_unchanged
+from .views import checkpoint_url
+
+FOREVER = "max-age=31536000, immutable"
+REVALIDATE = "no-cache"
+NO_STORE = "no-store"
+
+_FIXED_REF = re.compile(r"v?[0-9]+", re.ASCII)
+
+
+def is_fixed(ref: str) -> bool:
+    """Whether a ref names one version forever; any other may move."""
+    return _FIXED_REF.fullmatch(ref) is not None
+
+
+def identity_headers(request: Request, checkpoint: Checkpoint, ref: str) -> dict[str, str]:
+    """Which checkpoint ``ref`` came to; for a ref that moves, also the address at which this answer stays."""
+    headers = {"Stateroom-Checkpoint": f"{checkpoint.model}@{checkpoint.version}"}
+    if not is_fixed(ref):
+        headers["Content-Location"] = fixed_url(request, checkpoint)
+    return headers
+
+
+def fixed_url(request: Request, checkpoint: Checkpoint, rest: str | None = None) -> str:
+    """The address of this very request, but by the checkpoint's number; ``run`` has done its work then.
+
+    ``rest``, such as ``/state_dict``, replaces what follows the ref; ``derived`` is for an index alone.
+    """
+    if rest is None:
+        rest = "".join("/" + path_segment(path_value(segment)) for segment in request.scope["path"].split("/")[7:])
+    query = urlencode(
+        [pair for pair in request.query_params.multi_items() if pair[0] not in {"run", "derived"}], quote_via=quote
+    )
+    url = checkpoint_url(checkpoint.model, checkpoint.version) + rest
+    return f"{url}?{query}" if query else url
+
+
+def lifetime(ref: str) -> str:
+    """Cache-Control of what never changes once a version is known: its bytes."""
+    return FOREVER if is_fixed(ref) else REVALIDATE
+
+
+def shown_to(request: Request) -> str:
+    """The beginning of Cache-Control: what a token was needed for is no shared cache's to keep. A link carries no
+    Authorization, and a cache that looks at none would go on answering when the link or the token is dead.
+    """
+    return "" if getattr(request.state, "grant", OPEN) == OPEN else "private, "
+
+
+def etag_of(view: BaseModel) -> str:
+    return _etag(view.model_dump_json().encode())
+
+
+def _etag(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]
+
+
+def json_answer(
+    request: Request, view: BaseModel | bytes, headers: dict[str, str] | None = None, *, status: int = 200
+) -> Response:
+    """``view``, as an object or as JSON, with its ETag; 304 where a GET names it. Unless told otherwise it has to be
+    asked for again.
+
+    Raises PreconditionFailed where a GET's If-Match does not name it.
+    """
+    body = view if isinstance(view, bytes) else view.model_dump_json().encode()
+    etag = _etag(body)
+    all_headers = {"Cache-Control": REVALIDATE, "ETag": f'"{etag}"', **(headers or {})}
+    if all_headers["Cache-Control"] != NO_STORE:
+        all_headers["Cache-Control"] = shown_to(request) + all_headers["Cache-Control"]
+    if request.method == "GET":
+        check_if_match(request.headers, etag)
+        if is_known(all_of(request.headers, "If-None-Match"), etag):
+            return Response(status_code=304, headers=all_headers)
+    return Response(body, status, all_headers, media_type="application/json")
+
+
+def check_if_match(headers: Headers, etag: str | None) -> None:
+    """Raises PreconditionFailed where If-Match does not hold of what has this ETag now (None: there is nothing)."""
+    if not is_unchanged(all_of(headers, "If-Match"), etag):
+        now = "there is nothing that it could name" if etag is None else "this has another ETag now"
+        raise PreconditionFailed(f"If-Match does not hold: {now}. Look again, and decide again.", etag=etag)
+
+
+def check_write(request: Request, current: Callable[[], str | None]) -> None:
+    """Hold a write back unless its If-Match and If-None-Match hold. Raises PreconditionFailed.
+
+    ``current`` is asked only where there is a condition, for the ETag that a GET of the same address has now, None
+    where there is no answer to one. Call it where nobody else can write before this write does.
+    """
+    if "If-Match" not in request.headers and "If-None-Match" not in request.headers:
+        return
+    etag = current()
+    check_if_match(request.headers, etag)
+    if etag is not None and is_known(all_of(request.headers, "If-None-Match"), etag):
+        raise PreconditionFailed("If-None-Match does not hold: it is there already.", etag=etag)
+
+
+def nothing() -> None:
+    """The ETag of an address that only does something, for ``check_write``."""
+
+
+def all_of(headers: Headers, name: str) -> str | None:
+    """A list header, however many lines it came in."""
+    lines = headers.getlist(name)
+    return ", ".join(lines) if lines else None

@@ -1,0 +1,84 @@
+"""The layout of a download, as JSON."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, Field
+
+from ...deliver.layout_index import IndexedStorage, LayoutIndex
+from ...values.checkpoint import Checkpoint
+from ...values.digest import BLOCK_SIZE
+from .downloads import LEFT_OUT, left_out
+from .json import fixed_url, identity_headers, json_answer
+
+Derived = Annotated[bool, Query(description="false: no digests of what is cast or cut, which are slow to find out")]
+
+
+class Stretch(BaseModel):
+    """Bytes `[start, end)` of the file."""
+
+    start: int
+    end: int
+    digest: str | None = Field(description="null where `derived=false` leaves it out")
+    blocks: list[str] = Field(description="the BLAKE3 digests of its blocks, in hex")
+
+
+class StorageLayout(Stretch):
+    """One storage."""
+
+    plain: bool = Field(description="`torch.load` builds its tensors without looking at its bytes")
+
+
+class Layout(BaseModel):
+    """A download's file, before a byte of it is fetched: ranges that can be fetched in parallel and verified."""
+
+    size: int
+    etag: str
+    url: str
+    block_size: int = BLOCK_SIZE
+    rest: str | None = Field(
+        description="the digest of all bytes between the storages; null until a cast was sent once"
+    )
+    pickle: Stretch | None = Field(description="a torch file's `data.pkl`")
+    storages: list[StorageLayout]
+
+
+AT_ONCE = 1_000
+"""Storages that are written in one go: everybody else has a turn between two of them."""
+
+
+def layout_json(found: LayoutIndex, url: str) -> bytes:
+    """A Layout. Of 400,000 storages there are never more than a few as objects."""
+    rest = Layout(
+        size=found.size,
+        etag=found.etag,
+        url=url,
+        rest=found.rest,
+        pickle=None if found.pickle is None else Stretch(**_fields(found.pickle)),
+        storages=[],
+    )
+    head, storages, end = rest.model_dump_json().rpartition('"storages":[')
+    text = bytearray((head + storages).encode())
+    for start in range(0, len(found.storages), AT_ONCE):
+        some = [{**_fields(each), "plain": each.is_plain} for each in found.storages[start : start + AT_ONCE]]
+        text += (b"," if start else b"") + json.dumps(some, separators=(",", ":"))[1:-1].encode()
+    return bytes(text + end.encode())
+
+
+def _fields(stored: IndexedStorage) -> dict[str, Any]:
+    return {
+        "start": stored.span.start,
+        "end": stored.span.end,
+        "digest": stored.digest,
+        "blocks": stored.blocks,
+    }
+
+
+def layout_answer(request: Request, checkpoint: Checkpoint, ref: str, index: LayoutIndex, route: str) -> Response:
+    """``route``, such as ``/state_dict``, is where the same query gets the file."""
+    view = layout_json(index, fixed_url(request, checkpoint, route))
+    headers = identity_headers(request, checkpoint, ref)
+    if index.left_out:
+        headers[LEFT_OUT] = left_out(index.left_out)
+    return json_answer(request, view, headers)

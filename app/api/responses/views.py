@@ -1,0 +1,200 @@
+"""Checkpoints and models as JSON."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import quote, urlencode
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from ...catalog.models import Model
+from ...select.components import default_component
+from ...values.checkpoint import Checkpoint, ModelName
+from ...values.manifest import Component, ComponentKind
+
+
+def model_url(model: ModelName) -> str:
+    return f"/v1/models/{model}"
+
+
+def checkpoint_url(model: ModelName, version: int) -> str:
+    return f"{model_url(model)}/checkpoints/{version}"
+
+
+def finite(number: float | None) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return number if number is None or math.isfinite(number) else None
+
+
+def printable(text: str) -> str:
+    """Text from a file, which may hold lone surrogates, as Unicode, which may not."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+FileText = Annotated[str, BeforeValidator(printable)]
+
+
+class ComponentView(BaseModel):
+    """A state_dict inside a checkpoint; ``keys`` counts, ``bytes`` counts shared storages once."""
+
+    name: FileText = Field(examples=["model_state_dict"])
+    kind: ComponentKind
+    keys: int = Field(examples=[267])
+    bytes: int = Field(examples=[97_800_000])
+    url: str
+
+
+class CheckpointUrls(BaseModel):
+    """Relative, ready to be fetched. The last part of what is downloaded is unique, because torch.hub caches by it."""
+
+    self: str
+    tensors: str
+    state_dict: str | None = Field(description="the default component; null where the query has to name one")
+    file: str
+    original: str | None = Field(description="null after a negotiated save, which never was a file")
+
+
+class CheckpointView(BaseModel):
+    """A checkpoint. Numbers that are not finite read as null, and `nonfinite` names them."""
+
+    model: str = Field(examples=["vision/resnet50"])
+    version: int = Field(examples=[12])
+    run: str | None = Field(examples=["nightly"])
+    epoch: int | None = Field(examples=[3])
+    step: int | None = Field(examples=[9000])
+    loss: float | None = Field(examples=[0.12])
+    metrics: dict[str, float | None] = Field(examples=[{"val_acc": 0.91}])
+    tags: dict[str, str] = Field(examples=[{"author": "me"}])
+    nonfinite: list[str] = Field(examples=[[]], description="`loss` or `metric.NAME`")
+    format: str = Field(examples=["torch_zip"])
+    devices: list[FileText] = Field(examples=[["cuda:0"]], description="where its storages were when it was saved")
+    components: list[ComponentView]
+    more_components: int = Field(description="how many are not listed here: `tensors` goes through all", examples=[0])
+    unsafe_globals: list[FileText] = Field(
+        examples=[["numpy.dtype"]], description="names in its pickle that `weights_only=True` does not load"
+    )
+    bytes: int = Field(examples=[195_600_000])
+    new_bytes: int = Field(description="by how much the store grew")
+    digest: str | None = Field(
+        description="of the uploaded file; what it is made of: docs/design.md. Null where that came in parts"
+    )
+    sha256: str | None = Field(description="of the uploaded file, in hex; null where that came in parts")
+    created_at: datetime
+    urls: CheckpointUrls
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "CheckpointView":
+        numbers = {"loss": checkpoint.loss, **{f"metric.{name}": x for name, x in checkpoint.metrics.items()}}
+        return cls(
+            model=str(checkpoint.model),
+            version=checkpoint.version,
+            run=checkpoint.run,
+            epoch=checkpoint.epoch,
+            step=checkpoint.step,
+            loss=finite(checkpoint.loss),
+            metrics={name: finite(number) for name, number in checkpoint.metrics.items()},
+            tags=dict(checkpoint.tags),
+            nonfinite=[name for name, number in numbers.items() if number is not None and not math.isfinite(number)],
+            format=checkpoint.format,
+            devices=list(checkpoint.devices),
+            more_components=checkpoint.more_components,
+            components=[_component(checkpoint, component) for component in checkpoint.components],
+            unsafe_globals=list(checkpoint.unsafe_globals),
+            bytes=checkpoint.nbytes,
+            new_bytes=checkpoint.new_bytes,
+            digest=checkpoint.digest,
+            sha256=checkpoint.sha256,
+            created_at=checkpoint.created_at,
+            urls=_urls(checkpoint),
+        )
+
+
+class CheckpointPage(BaseModel):
+    items: list[CheckpointView]
+    next: str | None = Field(description="the cursor of the next page")
+
+    @classmethod
+    def of(cls, checkpoints: Iterable[Checkpoint], cursor: str | None) -> "CheckpointPage":
+        return cls(items=[CheckpointView.of(checkpoint) for checkpoint in checkpoints], next=cursor)
+
+
+class ModelView(BaseModel):
+    """A line of checkpoints; `best` is what the ref `best` means in it."""
+
+    model: str = Field(examples=["vision/resnet50"])
+    best: str = Field(examples=["min:loss"])
+    checkpoints: int = Field(examples=[12])
+    created_at: datetime
+    url: str
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelView":
+        return cls(
+            model=str(model.name),
+            best=model.best,
+            checkpoints=model.checkpoints,
+            created_at=model.created_at,
+            url=model_url(model.name),
+        )
+
+
+class ModelDetails(ModelView):
+    """A model with two of its checkpoints; null where no checkpoint is meant."""
+
+    latest_checkpoint: CheckpointView | None
+    best_checkpoint: CheckpointView | None
+
+    @classmethod
+    def with_checkpoints(cls, model: Model, latest: Checkpoint | None, best: Checkpoint | None) -> "ModelDetails":
+        return cls(
+            **ModelView.of(model).model_dump(),
+            latest_checkpoint=None if latest is None else CheckpointView.of(latest),
+            best_checkpoint=None if best is None else CheckpointView.of(best),
+        )
+
+
+class ModelPage(BaseModel):
+    items: list[ModelView]
+    next: str | None = Field(description="the cursor of the next page")
+
+
+def _component(checkpoint: Checkpoint, component: Component) -> ComponentView:
+    return ComponentView(
+        name=component.name,
+        kind=component.kind,
+        keys=component.keys,
+        bytes=component.nbytes,
+        url=_download_url(checkpoint, "state_dict", component.name),
+    )
+
+
+def _urls(checkpoint: Checkpoint) -> CheckpointUrls:
+    here = checkpoint_url(checkpoint.model, checkpoint.version)
+    components = checkpoint.components
+    has_default = not checkpoint.more_components and (not components or default_component(components) is not None)
+    return CheckpointUrls(
+        self=here,
+        tensors=f"{here}/tensors",
+        state_dict=_download_url(checkpoint, "state_dict") if has_default else None,
+        file=_download_url(checkpoint, "file"),
+        original=_original_url(checkpoint) if checkpoint.original else None,
+    )
+
+
+def _original_url(checkpoint: Checkpoint) -> str:
+    name = checkpoint.file_name(_unique("original", None, checkpoint), "pt", checkpoint.sha256)
+    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/original/{name}"
+
+
+def _unique(route: str, component: str | None, checkpoint: Checkpoint) -> str:
+    """Another for every file, because torch.hub caches by a URL's last part."""
+    text = f"{route} {component!r} {checkpoint.digest or checkpoint.manifest}"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _download_url(checkpoint: Checkpoint, route: str, component: str | None = None) -> str:
+    name = checkpoint.file_name(_unique(route, component, checkpoint), "pt", None)
+    query = "" if component is None else "?" + urlencode({"component": printable(component)}, quote_via=quote)
+    return f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{name}{query}"

@@ -1,0 +1,1 @@
+"""The commands' options, and the token commands."""

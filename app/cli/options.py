@@ -1,0 +1,48 @@
+"""What the commands share: options, settings read from them, and how they complain."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from ..errors import StateroomError
+from ..settings import Settings, unknown_variables
+
+# Options left out are None, so that the environment decides.
+DataDir = Annotated[Path | None, typer.Option(help="everything it keeps (./stateroom-data)", metavar="DIR")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(help="sqlite:///PATH or postgresql://... (a file in the data dir)", metavar="URL"),
+]
+StoreUrl = Annotated[str | None, typer.Option(help="file:///PATH (a folder in the data dir)", metavar="URL")]
+
+
+def read_settings(**options: Any) -> Settings:
+    """Exits with 2 and a line for each mistake. Environment variables that look like settings are warned of."""
+    for warning in unknown_variables(os.environ):
+        complain(f"warning: {warning}")
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        for mistake in error.errors():
+            name = str(mistake["loc"][0])
+            complain(f"--{name.replace('_', '-')} or STATEROOM_{name.upper()}: {mistake['msg']}")
+        raise typer.Exit(2) from None
+
+
+def complain(problem: str) -> None:
+    typer.echo(f"stateroom-server: {problem}", err=True)
+
+
+@contextmanager
+def complaining() -> Iterator[None]:
+    """What it could not do, as one line and the exit code 1."""
+    try:
+        yield
+    except (StateroomError, OSError) as error:
+        complain(str(error))
+        raise typer.Exit(1) from error

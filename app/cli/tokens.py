@@ -1,0 +1,219 @@
+"""``token add | list | revoke``: beside a running server, or before there is one."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import StateroomError, StoreError
+from ..settings import Settings
+from ..values.checkpoint import is_name
+from ..values.token import Scope, Token, is_token_name, new_token
+from .options import DatabaseUrl, DataDir, complaining, read_settings
+
+if TYPE_CHECKING:
+    from ..catalog import Catalog
+
+LONGEST = timedelta(days=36_500)
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LASTING = re.compile(r"([0-9]{1,9})([mhdw])", re.ASCII)
+
+commands = typer.Typer(help="Make, list and revoke tokens.", no_args_is_help=True, rich_markup_mode=None)
+
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def _is_missing(settings: Settings) -> bool:
+    """Whether the database is a file that is not there."""
+    return settings.on_sqlite and not Path(settings.catalog_url.removeprefix("sqlite:///")).exists()
+
+
+@contextmanager
+def opened_catalog(settings: Settings, *, make: bool = False) -> Iterator["Catalog"]:
+    """A database that is a file is migrated as by ``serve``, and made where it is missing and ``make`` says so.
+
+    Raises StateroomError where it is not to be made, and StoreError where a shared one has not been migrated.
+    """
+    if _is_missing(settings) and not make:
+        raise StateroomError(f"there is no catalog at {settings.catalog_url}: is it the data dir of the server?")
+    from ..catalog import Catalog  # noqa: PLC0415 - a wrong option is answered before the database's libraries are loaded
+    from ..data_dir import claim  # noqa: PLC0415 - as above
+    from ..store import Room  # noqa: PLC0415 - as above
+
+    if settings.database_url is None:
+        claim(settings.data_dir, durable=settings.durable)
+    with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
+        if settings.on_sqlite:
+            reserve = settings.reserve_file
+            # On a full disk too a token can be revoked.
+            Room(reserve.parent, reserve=reserve, size=settings.reserve).freeing(catalog.migrate)
+        catalog.ping()
+        yield catalog
+
+
+def was_any_made(settings: Settings) -> bool:
+    """Whether the catalog ever had a token, so that a server asks for one. Makes nothing. Raises StoreError where a
+    shared database does not answer.
+    """
+    if _is_missing(settings):
+        return False
+    from ..catalog import Catalog, tokens  # noqa: PLC0415 - as above
+
+    with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
+        try:
+            catalog.ping()
+        except StoreError:
+            if settings.on_sqlite:  # an older one, which the server is going to migrate
+                return False
+            raise
+        with catalog.read() as session:
+            return tokens.any_ever(session)
+
+
+def parse_expiry(text: str, now: datetime) -> datetime:
+    """``90d``, ``12h``, ``30m``, ``2w`` from now, or a date or time (in UTC, unless it says otherwise).
+
+    Raises typer.BadParameter.
+    """
+    try:
+        if match := _LASTING.fullmatch(text):
+            time = now + timedelta(**{_UNITS[match[2]]: int(match[1])})
+        else:
+            time = datetime.fromisoformat(text)
+            time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T18:00Z") from None
+    except OverflowError:
+        time = now + 2 * LONGEST
+    if time <= now:
+        raise typer.BadParameter(f"{text} is over already: it is {_shown(now)}")
+    if time > now + LONGEST:
+        raise typer.BadParameter(f"{text} is more than a hundred years away: leave it out for a token without an end")
+    return time
+
+
+def _checked_name(name: str) -> str:
+    if not is_token_name(name):
+        raise typer.BadParameter(f"{name!r}: a token's name is 1 to 64 letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _checked_namespace(namespace: str | None) -> str | None:
+    if namespace is not None and not is_name(namespace):
+        raise typer.BadParameter(f"{namespace!r} can be no namespace: vision is one, of the model vision/resnet50")
+    return namespace
+
+
+Name = Annotated[str, typer.Argument(help="what it is called in lists and logs", callback=_checked_name)]
+
+
+@commands.command()
+def add(
+    name: Name,
+    scope: Annotated[Scope, typer.Option(help="read; write: and upload and change; admin: and delete")],
+    namespace: Annotated[
+        str | None, typer.Option(help="the only one it is good in", callback=_checked_namespace, metavar="NS")
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="90d, 12h, 2027-01-31: when it ends (never)", metavar="WHEN")
+    ] = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token, and print it: it is shown this once."""
+    now = datetime.now(UTC)
+    try:
+        expires_at = None if expires is None else parse_expiry(expires, now)
+    except typer.BadParameter as error:
+        error.param_hint = "'--expires'"
+        raise
+    token, text = new_token(name, scope, namespace, now, expires_at)
+    with (
+        complaining(),
+        opened_catalog(read_settings(data_dir=data_dir, database_url=database_url), make=True) as catalog,
+    ):
+        from ..catalog import tokens  # noqa: PLC0415 - as above
+
+        with catalog.write() as session:
+            tokens.add(session, token)
+    if as_json:
+        typer.echo(json.dumps({**_json(token, now), "token": text}))
+    else:
+        where = "everywhere" if namespace is None else f"in the namespace {namespace}"
+        until = "" if expires_at is None else f" until {_shown(expires_at)}"
+        typer.echo(f"{name} may {scope} {where}{until}. This is the only time that its token is shown:", err=True)
+        typer.echo(text)
+
+
+@commands.command("list")
+def list_(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """List all tokens that were ever made, without their secrets."""
+    with complaining(), opened_catalog(read_settings(data_dir=data_dir, database_url=database_url)) as catalog:
+        from ..catalog import tokens  # noqa: PLC0415 - as above
+
+        with catalog.read() as session:
+            found = tokens.list_tokens(session)
+    now = datetime.now(UTC)
+    if as_json:
+        typer.echo(json.dumps([_json(token, now) for token in found]))
+        return
+    rows = [("NAME", "ID", "SCOPE", "NAMESPACE", "MADE", "EXPIRES", "STATE")]
+    for token in found:
+        times = (_shown(token.created_at), _shown(token.expires_at))
+        rows.append((token.name, token.id, token.scope.value, token.namespace or "-", *times, _state(token, now)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+@commands.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="as `token list` has it")],
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token, and the links that it made, good for nothing. Its name stays taken."""
+    now = datetime.now(UTC)
+    with complaining(), opened_catalog(read_settings(data_dir=data_dir, database_url=database_url)) as catalog:
+        from ..catalog import tokens  # noqa: PLC0415 - as above
+
+        with catalog.write() as session:
+            token = tokens.revoke(session, name, now)
+    if as_json:
+        typer.echo(json.dumps(_json(token, now)))
+    else:
+        typer.echo(f"{name} is revoked; servers that run refuse it within seconds.", err=True)
+
+
+def _state(token: Token, now: datetime) -> str:
+    if token.revoked_at is not None:
+        return "revoked"
+    return "good" if token.is_good(now) else "expired"
+
+
+def _shown(time: datetime | None) -> str:
+    return "-" if time is None else f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def _json(token: Token, now: datetime) -> dict[str, Any]:
+    def text(time: datetime | None) -> str | None:
+        return None if time is None else time.isoformat().replace("+00:00", "Z")
+
+    return {
+        "name": token.name,
+        "id": token.id,
+        "scope": token.scope.value,
+        "namespace": token.namespace,
+        "created_at": text(token.created_at),
+        "expires_at": text(token.expires_at),
+        "revoked_at": text(token.revoked_at),
+        "state": _state(token, now),
+    }

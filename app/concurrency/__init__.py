@@ -1,0 +1,1 @@
+"""Sharing threads, memory and time among requests."""

@@ -1,0 +1,98 @@
+"""A pool of threads whose callers take turns."""
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from threading import Lock
+from typing import Any, ParamSpec, TypeVar
+
+from .cancellation import current
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class FairPool(ThreadPoolExecutor):
+    """At most ``threads`` calls of one owner at a time, and one thread more for the others: a newcomer waits for nobody
+    else's call to end, unless there are two that leave it none.
+
+    A call belongs to the owner of the work in which it is submitted, and runs as part of that work. Owners are served
+    in turns, and each one's calls in their order.
+    """
+
+    def __init__(self, threads: int, name: str, initializer: Callable[[], None] | None = None) -> None:
+        super().__init__(threads + 1, thread_name_prefix=name, initializer=initializer)
+        self._most = threads
+        self._queues: OrderedDict[str, deque[tuple[Future[Any], Callable[[], None]]]] = OrderedDict()
+        self._running: Counter[str] = Counter()
+        self._passed = 0  # looks for a call that found none whose owner might have another thread
+        self._fair_lock = Lock()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Raises RuntimeError when the pool is closed, or no thread can be started; then nothing is called."""
+        owner, context, future = current().owner, copy_context(), Future[T]()
+
+        def call() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = context.run(fn, *args, **kwargs)
+                except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        entry = future, call
+        with self._fair_lock:
+            self._queues.setdefault(owner, deque()).append(entry)
+        try:
+            super().submit(self._look)
+        except BaseException:
+            if self._withdraw(owner, entry):
+                raise
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if cancel_futures:
+            with self._fair_lock:
+                left, self._queues = self._queues, OrderedDict()
+            for queue in left.values():
+                for future, _ in queue:
+                    future.cancel()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+    def _look(self) -> None:
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Run one call, if there is one whose owner may have another thread. True: look for another one."""
+        with self._fair_lock:
+            owner = next((each for each in self._queues if self._running[each] < self._most), None)
+            if owner is None:
+                self._passed += bool(self._queues)  # else it was withdrawn
+                return False
+            _, call = self._queues[owner].popleft()
+            if self._queues[owner]:
+                self._queues.move_to_end(owner)
+            else:
+                del self._queues[owner]
+            self._running[owner] += 1
+        call()
+        with self._fair_lock:
+            self._running[owner] -= 1
+            self._running += Counter()  # forgets those that have none
+            go_on = self._passed > 0
+            self._passed -= go_on
+            return go_on
+
+    def _withdraw(self, owner: str, entry: tuple[Future[Any], Callable[[], None]]) -> bool:
+        """Tell whether it was still there."""
+        with self._fair_lock:
+            queue = self._queues.get(owner, deque())
+            if entry not in queue:
+                return False
+            queue.remove(entry)
+            if not queue:
+                del self._queues[owner]
+            return True

@@ -1,0 +1,109 @@
+"""The write path: receive, index, digest, commit. Whatever stops an upload on the way, nothing of it is left."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+
+from ..catalog import Catalog
+from ..concurrency.cancellation import current
+from ..concurrency.fair_pool import FairPool
+from ..concurrency.scheduling import give_way
+from ..errors import StoreError
+from ..formats.manifest_json import encode
+from ..sandbox.index_file import index_file
+from ..store import PackStore, Partials, Spool, SpoolFile
+from ..store.keys import new_name
+from ..values.checkpoint import Checkpoint, Fields, ModelName
+from .body import Body
+from .commit import Committer
+from .describe import Source, describe
+from .digest import digest_bytes, digest_upload
+from .negotiated import Negotiated
+from .receive import Arrival, SpooledUpload, receive
+
+_log = logging.getLogger(__name__)
+
+_MAX_THREADS = 4
+"""Threads that hash for all uploads together: each holds a window of 16 MiB, and few disks keep up with more."""
+
+
+class Ingest:
+    """One for a server process. Needs ``close``."""
+
+    def __init__(self, catalog: Catalog, store: PackStore, spool: Spool, partials: Partials) -> None:
+        self._committer = Committer(catalog, store)
+        self._spool = spool
+        self._threads = FairPool(min(_MAX_THREADS, os.cpu_count() or 1), "digest", give_way)
+        self.negotiated = Negotiated(catalog, store, partials, self._committer, self._threads)
+        self._cleaning: set[asyncio.Task[None]] = set()
+
+    async def receive(self, body: Body, expected_size: int | None) -> SpooledUpload:
+        """Take in an upload of ``expected_size`` bytes (None: of as many as come), to be committed or discarded.
+
+        What will find no room on the disk is refused before its first byte is asked for. Raises IncompleteUpload,
+        NotACheckpoint (nothing came), StoreError (StorageFull), and what of our errors ``body`` raises. Then, and
+        when it is cancelled, nothing of the upload is kept.
+        """
+        async with self._spool.room.promised(expected_size or 0) as promise:
+            return await self._receive(body, expected_size, promise.kept)
+
+    async def _receive(self, body: Body, expected_size: int | None, on_stored: Callable[[int], None]) -> SpooledUpload:
+        name = new_name()
+        arrival = Arrival(lambda: self._open(name), on_stored)
+        try:
+            file = await receive(body, arrival, expected_size)
+        except BaseException:
+            # In a task of its own, because a cancelled one is not let wait; and held, or it might be collected.
+            cleaning = asyncio.create_task(self._clean_up(name, arrival))
+            self._cleaning.add(cleaning)
+            cleaning.add_done_callback(self._cleaning.discard)
+            await asyncio.shield(cleaning)
+            raise
+        return SpooledUpload(name, file, file.size, file.digest, file.sha256)
+
+    def commit(self, upload: SpooledUpload, model: ModelName, fields: Fields) -> Checkpoint:
+        """Make ``upload`` the next version of ``model``. Blocks: call it in a thread.
+
+        Raises RefusedCheckpoint, StoreError and whatever the catalog refuses (KeyInUse, if the idempotency key of
+        ``fields`` has been used meanwhile); then nothing of the upload is kept.
+        """
+        try:
+            index = index_file(upload.file.path, current().is_given_up)
+            digested = digest_upload(upload.file, index.manifest, self._threads)
+            encoded = encode(digested.manifest)
+            manifest = digest_bytes(encoded, upload.file.append(encoded))
+            found = (*digested.storages, digested.frame, manifest)
+            source = Source(upload.digest, upload.sha256)
+            new = describe(model, fields, index, digested, manifest, source)
+            checkpoint = self._committer.commit(upload.name, upload.file, new, found)
+        except BaseException:
+            self.discard(upload)
+            raise
+        self._remove(upload.file)
+        return checkpoint
+
+    def discard(self, upload: SpooledUpload) -> None:
+        """Remove what ``receive`` kept of an upload that will not be committed. Blocks."""
+        self._remove(upload.file)
+        self._committer.abandon(upload.name)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _open(self, name: str) -> SpoolFile:
+        self._committer.begin(name)
+        return self._spool.create(name)
+
+    async def _clean_up(self, name: str, arrival: Arrival) -> None:
+        file = await arrival.settle()
+        if file is not None:
+            await asyncio.to_thread(self._remove, file)
+        await asyncio.to_thread(self._committer.abandon, name)
+
+    def _remove(self, file: SpoolFile) -> None:
+        try:
+            file.discard()
+        except StoreError:
+            # The checkpoint is committed or refused either way; the next start clears the spool.
+            _log.exception("a spool file could not be removed")

@@ -1,0 +1,109 @@
+"""Work on the data of a server that needs no server: migrating, preparing a start, sweeping, checking."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+
+from .catalog import Catalog
+from .catalog.unused import Moment
+from .data_dir import claim
+from .settings import Settings
+from .store import LocalPackStore, Room, Spool
+from .store.files import make_folder
+from .store.holder import holder_id, known_holder_id
+from .upkeep.fsck import Fsck
+from .upkeep.incoming import Incoming, find_orphans
+from .upkeep.leftovers import recover
+from .upkeep.sweep import Swept
+from .upkeep.sweep import dry_run as sweep_dry_run
+from .upkeep.sweep import sweep as sweep_once
+from .upkeep.sweep_lease import SweepLease
+
+
+def incoming_of(settings: Settings) -> Incoming:
+    return Incoming(settings.spool_folder, settings.partial_folder, known_holder_id(settings.data_dir))
+
+
+def room_of(settings: Settings) -> Room:
+    """On the devices that are there; the database's is the first, and the store's the last."""
+    reserve = settings.reserve_file
+    folders = (reserve.parent, settings.spool_folder, settings.partial_folder, settings.store_folder)
+    there = [folder for folder in folders if folder.is_dir()]
+    return Room(*there, reserve=reserve if reserve.parent.is_dir() else None, size=settings.reserve)
+
+
+def migrate(settings: Settings) -> None:
+    """Create or upgrade the catalog's tables; safe to run again."""
+    if settings.database_url is None:
+        claim(settings.data_dir, durable=settings.durable)
+    with closing(Catalog(settings.catalog_url)) as catalog:
+        room_of(settings).freeing(catalog.migrate)
+
+
+def prepare(settings: Settings) -> None:
+    """What a server does once, before any worker: migrate a database of its own, and remove what a crash left.
+
+    Only for a process that holds the data dir. Raises StateroomError where the database holds no catalog.
+    """
+    with closing(Spool(settings.spool_folder)) as spool:
+        spool.clear()  # before anything is written: the disk may be full of it
+    make_folder(settings.partial_folder, durable=settings.durable)
+    room = room_of(settings)
+    room.freeing(lambda: _prepare(settings))
+    room.make_reserve(anew=True)
+
+
+def _prepare(settings: Settings) -> None:
+    with ExitStack() as stack:
+        catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
+        if settings.on_sqlite:
+            catalog.migrate()
+        catalog.ping()
+        store = LocalPackStore(settings.store_folder, durable=settings.durable)
+        moment = Moment.at(datetime.now(UTC), settings.grace)
+        recover(catalog, store, moment, alone=settings.alone)
+        holder_id(settings.data_dir, durable=settings.durable)  # made once, before there are workers
+        find_orphans(catalog, incoming_of(settings), moment, remove=True)
+
+
+ASKED_EVERY = 0.2
+"""Seconds between two attempts to sweep while another does."""
+
+
+def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> Swept:
+    """One sweep by hand, beside whatever servers run. ``on_wait`` is called once if another sweep has to end first.
+
+    Raises StateroomError.
+    """
+    with _what_is_there(settings) as (catalog, store):
+        if dry_run:
+            return sweep_dry_run(catalog, store, incoming_of(settings), settings.grace)
+        room, lease = room_of(settings), SweepLease(catalog, lambda: False)
+
+        def work() -> Swept:
+            if not lease.begin():
+                on_wait()
+                while not lease.begin():
+                    time.sleep(ASKED_EVERY)
+            try:
+                return sweep_once(catalog, store, incoming_of(settings), settings.grace, lease.go_on, room)
+            finally:
+                lease.end()
+
+        return room.freeing(work)
+
+
+@contextmanager
+def fsck(settings: Settings, *, read_data: bool, mark: bool) -> Iterator[Fsck]:
+    """A check that may be run, beside whatever servers run. Raises StateroomError where there is nothing to check."""
+    with _what_is_there(settings) as (catalog, store):
+        yield Fsck(catalog, store, read_data or mark, mark)
+
+
+@contextmanager
+def _what_is_there(settings: Settings) -> Iterator[tuple[Catalog, LocalPackStore]]:
+    """Catalog and store of a server, neither of them made."""
+    with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
+        catalog.ping()
+        yield catalog, LocalPackStore(settings.store_folder, durable=settings.durable, make=False)

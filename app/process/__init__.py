@@ -1,0 +1,1 @@
+"""Server processes: the supervisor, its workers, their memory and their logs."""

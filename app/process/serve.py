@@ -1,0 +1,201 @@
+"""Running the server: its data dir, its socket, its workers, its end."""
+
+import asyncio
+import fcntl
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from ..api.http1.limits import Limits
+from ..api.http1.protocol import LimitedProtocol, protocol
+from ..api.metrics import Metrics, drop_live, is_metrics_file
+from ..api.middleware.browsers import SECURITY_HEADERS
+from ..concurrency.scheduling import take_short_turns
+from ..data_dir import LOCK, claim
+from ..errors import StateroomError
+from ..main import create_app
+from ..maintenance import prepare, room_of
+from ..private import FILE
+from ..settings import Settings
+from ..store.files import make_folder, opened_folder, own_files
+from ..store.keys import new_name
+from .logs import log_as_json
+from .memory import collect_seldom, keep_freed_memory
+from .supervisor import Supervisor, end_by
+
+FINISH_SECONDS = 10
+"""How long after its transfers were cut a server that was told to stop works on requests that came whole."""
+
+KILL_SECONDS = FINISH_SECONDS + 5
+"""How long after it should have cut its transfers a worker that was told to stop is killed."""
+
+SPARE_FILES = 256
+"""File descriptors that connections leave to all else: uploads, packs, the database. Or a quarter, if that is less."""
+
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: longer than clients and proxies keep theirs, so that theirs is never cut."""
+
+BACKLOG = 2048
+
+MANY_FILES = 2**20
+
+
+@contextmanager
+def data_dir_held(settings: Settings) -> Iterator[None]:
+    """While held, this process and those it forks alone serve from the data dir. Raises StateroomError where another
+    server does.
+
+    The lock goes with the last of them, however they end.
+    """
+    claim(settings.data_dir, durable=settings.durable)
+    fd = os.open(settings.data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateroomError(f"another server runs on the data dir {settings.data_dir}") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError with a text for the user."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise OSError(f"cannot listen on {host}:{port}: {reason}") from error
+
+
+def open_many_files() -> None:
+    """As many as this process may: the soft limit of 1024 that most systems set is one for programs that select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # a system may allow less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _connections() -> int | None:
+    """How many leave enough files for everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft - min(SPARE_FILES, soft // 4)
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until it is told to stop. Raises OSError and StateroomError when it can't start."""
+    keep_freed_memory()
+    take_short_turns()
+    open_many_files()
+    log_as_json()
+    with data_dir_held(settings):
+        listener = listen(settings.host, settings.port)
+        prepare(settings)
+        run = new_name()
+        if settings.workers == 1:
+            collect_seldom()
+            _run(settings, listener, run, None, lambda: _say_ready(listener))
+        else:
+            _supervise(settings, listener, run)
+
+
+def _supervise(settings: Settings, listener: socket.socket, run: str) -> None:
+    """All workers accept from one socket: no connection is lost with the worker that would have taken it."""
+    metrics = _empty_folder(settings.data_dir.resolve() / "metrics")
+
+    def work(number: int, ready: Callable[[], None]) -> None:
+        counted = room_of(settings).freeing(lambda: Metrics(metrics, number))
+        _run(settings, listener, run, counted, ready)
+
+    collect_seldom()
+    Supervisor(
+        settings.workers,
+        work,
+        on_ready=lambda: _say_ready(listener),
+        on_end=lambda number: drop_live(metrics, number),
+        on_stop=listener.close,
+        patience=settings.drain_seconds + KILL_SECONDS,
+    ).run()
+
+
+def _run(
+    settings: Settings, listener: socket.socket, run: str, metrics: Metrics | None, ready: Callable[[], None]
+) -> None:
+    limits = Limits(
+        settings.head_seconds, settings.body_seconds, settings.send_seconds, settings.least_rate, _connections()
+    )
+    config = uvicorn.Config(
+        create_app(settings, metrics, run),
+        loop="uvloop",
+        http=protocol(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        headers=list(SECURITY_HEADERS),
+        proxy_headers=False,
+        timeout_graceful_shutdown=settings.drain_seconds + FINISH_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        backlog=BACKLOG,
+    )
+    _Server(config, ready, settings.drain_seconds, alone=metrics is None).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells ``ready`` once it answers. The first signal drains it. ``alone``, a second one ends the process as if it
+    had not been handled; a worker leaves that to its parent, and takes SIGTERM alone.
+    """
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], drain_seconds: float, *, alone: bool) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+        self._on_ready = ready
+        self._alone = alone
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(self._drain_seconds, self._end_transfers)
+        await super().shutdown(sockets)
+
+    def _end_transfers(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, LimitedProtocol):
+                connection.end_transfers()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self._alone and sig != signal.SIGTERM:
+            return
+        if self.should_exit and self._alone:
+            end_by(sig)
+        self.should_exit = True
+
+
+def _say_ready(listener: socket.socket) -> None:
+    """The port is known only now when 0 was asked for."""
+    host, port = listener.getsockname()[:2]
+    address = f"[{host}]" if ":" in host else host
+    with suppress(OSError):  # it may go to a file, on a disk that is full
+        print(f"Stateroom is ready on http://{address}:{port}", flush=True)  # noqa: T201 - the one line it prints
+
+
+def _empty_folder(folder: Path) -> Path:
+    """Make the folder that workers count in. Their predecessors' files are of no use any more, and go."""
+    make_folder(folder, durable=False)
+    with opened_folder(folder) as fd:
+        for name in own_files(fd, is_metrics_file):
+            os.unlink(name, dir_fd=fd)
+    return folder

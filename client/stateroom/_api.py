@@ -1,0 +1,129 @@
+"""The server's JSON for one model, each request as a function of values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ._checkpoint import Checkpoint, ModelSummary, TensorInfo, checkpoint_of, model_of, tensor_of
+from ._errors import InvalidRequest, understood
+from ._http.session import Http
+from ._progress import Progress, ProgressOption, progress_of
+from ._query import Ref, Selection, link_params, model_path, optional, ref_text
+from ._report import Report, report_of
+from ._types import Params, What
+
+if TYPE_CHECKING:
+    from ._download.disk_cache import Cache
+    from ._upload.outbox import Outbox
+
+TENSORS_A_PAGE = 10_000
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """How a client moves bytes: over how many ``connections``, verified or not, through which cache and outbox."""
+
+    progress: ProgressOption = None
+    verify: bool = True
+    connections: int = 4
+    cache: Cache | None = None
+    outbox: Outbox | None = None
+
+    def bar(self) -> Progress | None:
+        """The progress of one transfer."""
+        return progress_of(self.progress)
+
+
+@dataclass(frozen=True)
+class ModelApi:
+    """One model of a server. ``run`` scopes every ref but a Checkpoint, which is one already."""
+
+    http: Http
+    model: str
+    run: str | None
+    transfers: Transfers
+
+    def __post_init__(self) -> None:
+        model_path(self.model)  # raises InvalidRequest
+
+    def in_background(self) -> ModelApi:
+        """For a thread, which draws no bar into what others print unless it was asked for."""
+        if self.transfers.progress is not None:
+            return self
+        return replace(self, transfers=replace(self.transfers, progress=False))
+
+    @property
+    def path(self) -> str:
+        return model_path(self.model)
+
+    def at(self, ref: Ref) -> str:
+        """The path of a checkpoint."""
+        return f"{self.path}/checkpoints/{ref_text(ref, self.model)}"
+
+    def scope(self, ref: Ref) -> Params:
+        return [] if isinstance(ref, Checkpoint) else optional(run=self.run)
+
+    def read(self, answer: Any) -> Checkpoint:
+        """A checkpoint that makes its URLs through this."""
+        return checkpoint_of(answer, self.link)
+
+    def checkpoint(self, ref: Ref) -> Checkpoint:
+        return self.read(self.http.json("GET", self.at(ref), self.scope(ref))[0])
+
+    def checkpoints(self, params: Params) -> Iterator[Checkpoint]:
+        return map(self.read, self.http.pages(f"{self.path}/checkpoints", [*optional(run=self.run), *params]))
+
+    def update(self, ref: Ref, changes: Mapping[str, Any]) -> Checkpoint:
+        return self.read(self.http.json("PATCH", self.at(ref), self.scope(ref), body=changes, safe=True)[0])
+
+    def set_best(self, by: str) -> ModelSummary:
+        return model_of(self.http.json("PATCH", self.path, [], body={"best": by}, safe=True)[0])
+
+    def delete(self, ref: Ref) -> None:
+        if self.scope(ref):
+            self.checkpoint(ref)  # raises for another run's: DELETE takes a number, and no run
+        self.http.json("DELETE", self.at(ref))
+
+    def delete_model(self) -> None:
+        self.http.json("DELETE", self.path)
+
+    def link(
+        self, checkpoint: Checkpoint, what: What, expires: int, map_location: Any, fields: Mapping[str, Any]
+    ) -> str:
+        """An absolute URL that needs no token; ``fields`` are those of a Selection."""
+        params = link_params(what, expires, map_location, fields)
+        answer, _ = self.http.json("POST", f"{self.at(checkpoint)}/links/{what}", params, safe=True)
+        with understood("a link"):
+            return self.http.url + self.http.path_of(answer["url"])
+
+    def tensors(self, checkpoint: Checkpoint, component: str | None) -> Iterator[TensorInfo]:
+        params = [*optional(component=component), ("limit", str(TENSORS_A_PAGE))]
+        return map(tensor_of, self.http.pages(f"{self.at(checkpoint)}/tensors", params))
+
+    def param_groups(self, checkpoint: Checkpoint, component: str) -> list[Mapping[str, Any]]:
+        """The param_groups of an optimizer, as they were saved."""
+        one = [("component", component), ("limit", "1")]
+        answer, _ = self.http.json("GET", f"{self.at(checkpoint)}/tensors", one)
+        with understood("a component"):
+            groups: list[Mapping[str, Any]] | None = answer["components"][0]["param_groups"]
+        if groups is None:
+            raise InvalidRequest(f"{component} of {checkpoint} is no optimizer's state_dict")
+        return groups
+
+    def match(self, ref: Ref, selection: Selection, target: Mapping[str, Any]) -> tuple[Report, str | None]:
+        """Match a selection with a target, ``{key: {"shape": [...], "dtype": "float32"}}``: a report, and the path of a
+        download of just the tensors that fit, None where none does.
+        """
+        answer, headers = self.http.json(
+            "POST",
+            f"{self.at(ref)}/warmstart",
+            self.scope(ref),
+            body={**selection.body(), "device": "cpu", "target": target},
+            safe=True,
+        )
+        with understood("a report"):
+            download = answer["download"]
+            report = report_of(headers["Stateroom-Checkpoint"], answer)
+            return report, None if download is None else self.http.path_of(download)

@@ -1,0 +1,131 @@
+"""What is typed on the command line, as values; and what an error means to whoever called it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from .._errors import (
+    InvalidRequest,
+    NoKeysMatched,
+    NotFound,
+    ServerUnavailable,
+    StateroomError,
+    Unauthorized,
+    UnknownComponent,
+)
+
+FAILED, WRONG_USAGE, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE = 1, 2, 3, 4, 5
+TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".tar", ".bin"}
+INTERRUPTED = 130  # as shells have it for what Ctrl+C ended
+TERMINATED = 143
+
+EXIT_CODES: tuple[tuple[type[StateroomError], int], ...] = (
+    (NotFound, NOT_FOUND),
+    (UnknownComponent, NOT_FOUND),
+    (NoKeysMatched, NOT_FOUND),
+    (InvalidRequest, WRONG_USAGE),
+    (Unauthorized, UNAUTHORIZED),
+    (ServerUnavailable, UNAVAILABLE),
+)
+"""The first that fits; FAILED for all else."""
+
+
+def exit_code(error: Exception) -> int:
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAILED)
+
+
+@dataclass(frozen=True)
+class Target:
+    """``namespace/name@ref``; without a ref it is ``latest``."""
+
+    model: str
+    ref: str
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.ref}"
+
+
+def target_of(text: str) -> Target:
+    """Raises BadParameter."""
+    model, at, ref = text.partition("@")
+    if at and not ref:
+        raise typer.BadParameter(f"{text!r} names no ref after its @: it reads namespace/name@REF", param_hint="MODEL")
+    return Target(model, ref or "latest")
+
+
+def model_of(text: str) -> str:
+    """The name of a model where no ref is meant. Raises BadParameter."""
+    if "@" in text:
+        raise typer.BadParameter(f"{text!r} names one checkpoint; namespace/name is meant", param_hint="MODEL")
+    return text
+
+
+def doomed_of(text: str) -> Target | str:
+    """A checkpoint by its number, as other refs may mean another one a moment later; or a model, where no ``@`` is.
+
+    Raises BadParameter.
+    """
+    target = target_of(text)
+    if "@" not in text:
+        return target.model
+    if re.fullmatch(r"v?[0-9]+", target.ref) is None:
+        hint = "name the version, as in namespace/name@12: other refs move"
+        raise typer.BadParameter(f"{text!r}: {hint}", param_hint="MODEL[@VERSION]")
+    return target
+
+
+def pairs_of(texts: Iterable[str] | None, option: str) -> dict[str, str]:
+    """``NAME=VALUE`` options. Raises BadParameter for what is none, and for a name that is given twice."""
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name):
+            raise typer.BadParameter(f"{text!r} does not read NAME=VALUE", param_hint=option)
+        if name in pairs:
+            raise typer.BadParameter(f"{name} is given twice", param_hint=option)
+        pairs[name] = value
+    return pairs
+
+
+def numbers_of(texts: Iterable[str] | None, option: str) -> dict[str, float]:
+    """``NAME=NUMBER`` options. Raises BadParameter."""
+    try:
+        return {name: float(value) for name, value in pairs_of(texts, option).items()}
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def says_safetensors(path: Path) -> bool:
+    return path.suffix.lower() == ".safetensors"
+
+
+def check_name(path: Path, kind: str) -> None:
+    """Raises BadParameter for a name that says another format than that of the file."""
+    if says_safetensors(path) and kind != "safetensors":
+        raise typer.BadParameter(
+            f"{path.name} says safetensors, and this is a torch file: end the name in .pt, or ask for a state_dict as "
+            "such a file, with --format safetensors",
+            param_hint="--output",
+        )
+    if kind == "safetensors" and path.suffix.lower() in TORCH_SUFFIXES:
+        raise typer.BadParameter(
+            f"{path.name} says a torch file, and this is a safetensors file: end the name in .safetensors, or ask for "
+            "a torch file, with --device cpu or --format pt",
+            param_hint="--output",
+        )
+
+
+def renames_of(texts: Iterable[str] | None) -> list[tuple[str, str]]:
+    """``OLD=>NEW`` options. Raises BadParameter."""
+    renames = []
+    for text in texts or ():
+        old, arrow, new = text.partition("=>")
+        if not arrow:
+            raise typer.BadParameter(f"{text!r} does not read OLD=>NEW", param_hint="--rename")
+        renames.append((old, new))
+    return renames

@@ -1,0 +1,308 @@
+"""The commands. Each prints what was asked for, as text or (``--json``) as one JSON document, or raises an error."""
+
+# No ``from __future__ import annotations``: typer reads them while it runs, and Python 3.9 has no ``str | None``.
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import Enum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .._client import Client
+from .._errors import StateroomError
+from .._progress import size_text
+from .._types import Format
+from .._version import __version__
+from . import output as text
+from .arguments import (
+    FAILED,
+    WRONG_USAGE,
+    check_name,
+    doomed_of,
+    model_of,
+    numbers_of,
+    pairs_of,
+    renames_of,
+    says_safetensors,
+    target_of,
+)
+
+cli = typer.Typer(
+    help="Put PyTorch checkpoints on a Stateroom server, look at them, and get them back.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# These three may stand before the command or after it.
+Url = Annotated[
+    Optional[str], typer.Option(metavar="URL", help="the server (STATEROOM_URL, else http://127.0.0.1:8765)")
+]
+Token = Annotated[
+    Optional[str], typer.Option(metavar="TOKEN", help="better as STATEROOM_TOKEN, where no list of processes shows it")
+]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="namespace/name")]
+Target = Annotated[
+    str, typer.Argument(metavar="MODEL[@REF]", help="namespace/name@REF: 12, best, epoch:3, ... (latest)")
+]
+Run = Annotated[Optional[str], typer.Option(metavar="NAME", help="only this training run's (STATEROOM_RUN)")]
+Texts = Optional[list[str]]
+
+
+class FileFormat(str, Enum):
+    pt = "pt"
+    safetensors = "safetensors"
+
+
+@dataclass(frozen=True)
+class Session:
+    client: Client
+    json: bool
+
+
+@contextmanager
+def session(context: typer.Context, url: Optional[str], token: Optional[str], *, json: bool) -> Iterator[Session]:
+    """``context.obj`` holds the options that stood before the command; those after it win."""
+    url_before, token_before, json_before = context.obj
+    with Client(url or url_before, token or token_before) as client:
+        yield Session(client, json or json_before)
+
+
+@cli.callback(invoke_without_command=True)
+def stateroom(
+    context: typer.Context,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+) -> None:
+    context.obj = (url, token, json)
+    if version:
+        text.say(f"stateroom {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(WRONG_USAGE)
+
+
+@cli.command()
+def push(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, help="what torch.save wrote")],
+    model: ModelName,
+    epoch: Annotated[Optional[int], typer.Option(help="left out, it is read from the file")] = None,
+    step: Annotated[Optional[int], typer.Option(help="left out, it is read from the file")] = None,
+    loss: Annotated[Optional[float], typer.Option(help="left out, it is read from the file")] = None,
+    run: Annotated[Optional[str], typer.Option(metavar="NAME", help="its training run (STATEROOM_RUN)")] = None,
+    metric: Annotated[Texts, typer.Option(metavar="NAME=VALUE", help="may be repeated")] = None,
+    tag: Annotated[Texts, typer.Option(metavar="NAME=VALUE", help="may be repeated")] = None,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """Store files as new checkpoints of a model, in their order. It ends with the first that is refused."""
+    metrics, tags = numbers_of(metric, "--metric"), pairs_of(tag, "--tag")
+    name, stored = model_of(model), []
+    with session(context, url, token, json=json) as at:
+        into = at.client.model(name, run)
+        try:
+            for file in files:
+                checkpoint = into.upload(file, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
+                stored.append(checkpoint)
+                if not at.json:
+                    text.say(f"{checkpoint}  {file}, {text.stored_text(checkpoint)}")
+        finally:
+            if at.json:
+                text.say_json(stored)
+
+
+@cli.command()
+def pull(
+    context: typer.Context,
+    target: Target,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="a file, or a folder (.)")] = Path(),
+    device: Annotated[Optional[str], typer.Option(help="where torch.load will put its tensors (as saved)")] = None,
+    run: Run = None,
+    state_dict: Annotated[bool, typer.Option("--state-dict", help="only one component, and nothing beside it")] = False,
+    component: Annotated[Optional[str], typer.Option(help="which one (the model's); implies --state-dict")] = None,
+    include: Annotated[Texts, typer.Option(metavar="GLOB", help="only these of its keys; may be repeated")] = None,
+    exclude: Annotated[Texts, typer.Option(metavar="GLOB", help="not these; may be repeated")] = None,
+    strip_prefix: Annotated[
+        Texts, typer.Option(metavar="PREFIX", help="taken off the keys that have it, before all else; may be repeated")
+    ] = None,
+    rename: Annotated[Texts, typer.Option(metavar="OLD=>NEW", help="another prefix; may be repeated")] = None,
+    add_prefix: Annotated[Optional[str], typer.Option(help="put before every key, after all else")] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="what floats become: float32, float16 or bfloat16")] = None,
+    dtype_exclude: Annotated[Texts, typer.Option(metavar="GLOB", help="new keys that stay; may be repeated")] = None,
+    format: Annotated[Optional[FileFormat], typer.Option(help="of a state_dict (by PATH, else pt); implies it")] = None,  # noqa: A002  its name on the command line
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """Fetch a checkpoint as it was uploaded, or for another device; or one state_dict of it, or a part of that, in
+    another dtype or format.
+    """
+    wanted, renames = target_of(target), renames_of(rename)
+    keys = (component, include or None, exclude or None, strip_prefix or None, rename or None, add_prefix)
+    selects = (*keys, dtype, dtype_exclude or None, format)
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+    with session(context, url, token, json=json) as at:
+        model = at.client.model(wanted.model, run)
+        checkpoint = model.checkpoint(wanted.ref)
+        if state_dict or any(option is not None for option in selects):
+            named: Format = "safetensors" if says_safetensors(output) else "pt"
+            kind: Format = named if format is None else format.value
+            check_name(output, kind)
+            path = model.download_state_dict(
+                checkpoint,
+                output,
+                component=component,
+                map_location=device,
+                include=include or (),
+                exclude=exclude or (),
+                strip_prefix=strip_prefix or None,
+                rename=renames,
+                add_prefix=add_prefix,
+                dtype=dtype,
+                dtype_exclude=dtype_exclude or (),
+                format=kind,
+            )
+        else:
+            check_name(output, checkpoint.format if device is None else "pt")
+            path = model.download(checkpoint, output, device)
+        size = path.stat().st_size
+        if at.json:
+            text.say_json({"model": checkpoint.model, "version": checkpoint.version, "path": str(path), "bytes": size})
+        else:
+            text.say(f"{checkpoint}  {path}, {size_text(size)}")
+
+
+@cli.command()
+def ls(
+    context: typer.Context,
+    model: Annotated[Optional[str], typer.Argument(metavar="[MODEL]", help="left out, the models are listed")] = None,
+    order: Annotated[
+        Optional[str], typer.Option(metavar="FIELD", help="loss, -epoch, metric.acc, ... (-version)")
+    ] = None,
+    where: Annotated[
+        Texts, typer.Option(metavar="FIELD[.OP]=VALUE", help="epoch.ge=3, tag.by=me; may be repeated")
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="how many at most (all)")] = None,
+    run: Run = None,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """List the checkpoints of a model, the newest first; or the models."""
+    conditions = pairs_of(where, "--where")
+    if model is None and (order or conditions or run):
+        raise typer.BadParameter("--order, --where and --run need a model", param_hint="MODEL")
+    with session(context, url, token, json=json) as at:
+        if model is None:
+            models = list(islice(at.client.models(), limit))
+            text.say_json(models) if at.json else text.models_table(models)
+        else:
+            line = at.client.model(model_of(model), run)
+            found = list(line.checkpoints(order=order, where=conditions, limit=limit))
+            text.say_json(found) if at.json else text.checkpoints_table(found)
+
+
+@cli.command()
+def show(
+    context: typer.Context,
+    target: Target,
+    tensors: Annotated[bool, typer.Option("--tensors", help="every key with its size, and every param_groups")] = False,
+    run: Run = None,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """Say all that is known of a checkpoint."""
+    wanted = target_of(target)
+    with session(context, url, token, json=json) as at:
+        model = at.client.model(wanted.model, run)
+        checkpoint = model.checkpoint(wanted.ref)
+        inside = list(model.tensors(checkpoint)) if tensors else []
+        optimizers = [each.name for each in checkpoint.components if each.kind == "optimizer"] if tensors else []
+        groups = {name: model.param_groups(checkpoint, name) for name in optimizers}
+        if at.json:
+            more = {"tensors": inside, "param_groups": groups} if tensors else {}
+            text.say_json({**asdict(checkpoint), **more})
+        else:
+            text.checkpoint_table(checkpoint)
+            text.tensors_tables(inside, groups)
+
+
+@cli.command()
+def best(
+    context: typer.Context,
+    model: ModelName,
+    by: Annotated[str, typer.Argument(metavar="min:NAME|max:NAME", help="loss, or a metric")],
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """Set which checkpoint of a model the ref best means."""
+    with session(context, url, token, json=json) as at:
+        changed = at.client.model(model_of(model)).set_best(by)
+        text.say_json(asdict(changed)) if at.json else text.say(f"{changed.name}: best is {changed.best}")
+
+
+@cli.command()
+def rm(
+    context: typer.Context,
+    targets: Annotated[
+        list[str], typer.Argument(metavar="MODEL[@VERSION]...", help="namespace/name@12, or an empty model")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="don't ask")] = False,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """Delete checkpoints, by number only, and models that have none, in their order. It ends with the first that cannot
+    be deleted.
+    """
+    doomed = list(map(doomed_of, targets))
+    deleted: list[dict[str, object]] = []
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("nobody can be asked here: say --yes", param_hint="--yes")
+        if not typer.confirm(f"Delete {', '.join(map(str, doomed))}?", err=True):
+            raise typer.Exit(FAILED)
+    with session(context, url, token, json=json) as at:
+        try:
+            for target in doomed:
+                if isinstance(target, str):
+                    at.client.delete_model(target)
+                    deleted.append({"model": target})
+                else:
+                    at.client.model(target.model).delete(target.ref)
+                    deleted.append({"model": target.model, "version": int(target.ref.lstrip("v"))})
+                if not at.json:
+                    text.say(f"{target} is deleted")
+        finally:
+            if at.json:
+                text.say_json(deleted)
+
+
+@cli.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    options_metavar="[OPTIONS OF stateroom-server serve]",
+)
+def serve(context: typer.Context) -> None:
+    """Run a server: stateroom-server serve, with the same options."""
+    beside = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])  # noqa: PTH120
+    server = shutil.which("stateroom-server", path=beside)
+    if server is None:
+        raise StateroomError("the server is not installed here: pip install 'stateroom[server]'")
+    os.execv(server, [server, "serve", *context.args])  # noqa: S606  no shell is wanted

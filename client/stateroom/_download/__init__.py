@@ -1,0 +1,1 @@
+"""Planning, receiving and caching downloads. No torch."""

@@ -1,0 +1,54 @@
+"""Files that appear under their names only when they are complete."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from .._errors import InvalidRequest, NotACheckpoint
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block ends well; however else it ends, nothing is left of it."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with partial.open("x+b") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+CHECKPOINT_SUFFIXES = frozenset({".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors"})
+
+
+def check_is_no_folder(path: Path) -> None:
+    """Raises NotACheckpoint for a folder, with what to upload instead of it."""
+    if not path.is_dir():
+        return
+    files = sorted(each for each in path.iterdir() if each.is_file())
+    if any(each.name == ".metadata" or each.suffix == ".distcp" for each in files):
+        advice = (
+            "torch.distributed.checkpoint saved it: make one file of it with "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and upload that"
+        )
+    else:
+        inside = [each.name for each in files if each.suffix in CHECKPOINT_SUFFIXES]
+        advice = f"upload the files in it one by one: {', '.join(inside[:5])}" if inside else "upload a file"
+    raise NotACheckpoint(f"{path.absolute()} is a folder; {advice}")
+
+
+def named_in(path: Path, model: str, version: int, suffix: str) -> Path:
+    """The path, or where it is a folder the file ``NAME-vVERSION`` + ``suffix`` in it: by the name that was asked for,
+    because what the server says must not choose a folder. Raises InvalidRequest if such a name would.
+    """
+    if not path.is_dir():
+        return path
+    name = f"{model.partition('/')[2]}-v{version}{suffix}"
+    if "/" in name or "\\" in name:
+        raise InvalidRequest(f"{name!r} cannot name a file in a folder; give the file's own path")
+    return path / name

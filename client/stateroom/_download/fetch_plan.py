@@ -1,0 +1,102 @@
+"""What of a file is wanted where, cut into pieces with a digest each, and these into runs with a request each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from .._digest import BLOCK_SIZE
+from .layout import Stored
+
+RUN_SIZE = 4 * BLOCK_SIZE
+"""Bytes of one request, at most: each costs the server a look into its catalog."""
+
+MAX_GAP = 64 * 1024
+"""Bytes between two pieces that are received and dropped rather than asked around."""
+
+
+class Place(Protocol):
+    """Where bytes go."""
+
+    def room(self, at: int, spare: memoryview) -> memoryview:
+        """Where to receive the bytes from ``at`` on: in place, or in ``spare``."""
+
+    def put(self, at: int, received: memoryview) -> None:
+        """These bytes have been received, into what ``room`` gave."""
+
+
+class Memory:
+    """Bytes go straight into memory, which somebody else keeps."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+
+    def room(self, at: int, spare: memoryview) -> memoryview:
+        return self.view[at : at + len(spare)]
+
+    def put(self, at: int, received: memoryview) -> None: ...
+
+
+class _Nowhere:
+    def room(self, at: int, spare: memoryview) -> memoryview:
+        return spare
+
+    def put(self, at: int, received: memoryview) -> None: ...
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes ``[start, end)`` of the file, part of ``stored``, which go to ``place``; ``digest`` is their BLAKE3.
+    ``held`` is a file of this machine that has all of ``stored``.
+    """
+
+    start: int
+    end: int
+    stored: Stored | None
+    place: Place
+    digest: bytes | None = None
+    damaged: int = 0
+    held: Path | None = None
+
+    def at(self, position: int) -> int:
+        """Where in its place a byte of the file goes."""
+        return position - (self.start if self.stored is None else self.stored.start)
+
+
+def pieces_of(
+    wanted: Iterable[tuple[Stored, Place]], *, verify: bool, held: Mapping[int, Path] = MappingProxyType({})
+) -> Iterable[Piece]:
+    """``held`` are files of this machine that have what starts somewhere in the file."""
+    for stored, place in wanted:
+        if stored.size and not stored.blocks:  # in one piece, so that the server can sum it up while it makes it
+            yield Piece(stored.start, stored.end, stored, place)
+            continue
+        for number, start in enumerate(range(stored.start, stored.end, BLOCK_SIZE)):
+            digest = stored.blocks[number] if verify and stored.blocks else None
+            end = min(start + BLOCK_SIZE, stored.end)
+            yield Piece(start, end, stored, place, digest, held=held.get(stored.start))
+
+
+def runs_of(pieces: Sequence[Piece], connections: int) -> Iterable[list[Piece]]:
+    """Pieces that lie one after another, in runs of some size, and what little lies between them. A run comes from the
+    server or from one file.
+
+    Runs get shorter towards the end, so that all of the ``connections`` have done their share at about the same time.
+    """
+    left, size, run = sum(piece.end - piece.start for piece in pieces), 0, list[Piece]()
+    for piece in pieces:
+        gap = piece.start - run[-1].end if run else 0
+        if run and (gap > MAX_GAP or piece.end - run[0].start > size or piece.held != run[0].held):
+            yield run
+            run, gap = [], 0
+        if not run:
+            size = max(BLOCK_SIZE, min(RUN_SIZE, left // (2 * connections)))
+        left -= piece.end - piece.start
+        if gap:
+            run.append(Piece(run[-1].end, piece.start, None, _Nowhere()))
+        run.append(piece)
+    if run:
+        yield run

@@ -1,0 +1,69 @@
+"""Downloads by their index: what lies where is asked first, and fetched in parallel then.
+
+Whatever can't be had that way, of a server that has no index, is None here; there is always the file as one body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+from .._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotFound
+from .._http.session import Http, json_of
+from .._log import LOG
+from .._printable import printable
+from .._types import Params
+from .._warn import warn
+from .layout import Layout, layout_of
+from .receiver import Receiver
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """A file that can be fetched. ``left_out`` are values that it can't hold, as text."""
+
+    layout: Layout
+    receiver: Receiver
+    left_out: str | None
+
+    def looked_at(self) -> Fetching:
+        """The same, of something that may look at its tensors while it is built."""
+        return replace(self, layout=self.layout.looked_at())
+
+
+def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | None] | None:
+    """From the index at ``path``, with what the file leaves out; None where there is none, or one that tells too
+    little.
+    """
+    try:
+        response = http.open(path, params, {}, http.retry_policy())
+    except NotFound as error:
+        if isinstance(error, (ModelNotFound, CheckpointNotFound)):
+            raise
+        _say_there_is_none(path, "the server has none")
+        return None
+    except InvalidRequest as error:
+        if error.code == "unknown-parameter":
+            _say_there_is_none(path, "the server's is of another version")
+            return None
+        raise
+    try:
+        if "json" not in response.headers.get("Content-Type", ""):
+            _say_there_is_none(path, "an older server takes it for the name of the file")
+            return None
+        response.read()
+    finally:
+        response.close()
+    layout = layout_of(json_of(response), http.path_of)
+    left_out = response.headers.get("Stateroom-Left-Out")
+    return None if layout is None else (layout, unquote(left_out) if left_out else None)
+
+
+def _say_there_is_none(path: str, why: str) -> None:
+    LOG.info("No index at %s: %s. The file comes as one body.", printable(path), why)
+
+
+def warn_of_left_out(left_out: str, label: str, *, is_zip: bool) -> None:
+    """Warn of ``left_out``, values that the file can't hold."""
+    kept = "a state_dict" if is_zip else "a safetensors file"
+    warn(f"{printable(left_out)} of {printable(label)} cannot be kept in {kept} and is left out; load() gives it")

@@ -1,0 +1,88 @@
+"""Where the storages of a file lie that is about to be fetched, and what their bytes have to hash to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+from .._digest import BLOCK_SIZE
+from .._errors import UnexpectedAnswer, understood
+
+LARGEST = 2**50
+"""Bytes that a file may have, a pebibyte: more is no checkpoint."""
+
+LARGEST_PICKLE = 2**32
+"""Bytes that a pickle may have, without its storages."""
+
+_ETAG = re.compile(r"[!#-~]+")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Bytes ``[start, end)`` of the file: a storage, or the pickle. ``blocks`` are the digests of its 16 MiB blocks,
+    none where the server had none to give. ``plain``: torch.load builds its tensors without looking at its bytes.
+    """
+
+    start: int
+    end: int
+    digest: str | None
+    blocks: tuple[bytes, ...]
+    plain: bool = False
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A file of ``size`` bytes at the path ``url``. ``rest`` is the digest of all that lies between the storages."""
+
+    url: str
+    size: int
+    etag: str
+    rest: str | None
+    pickle: Stored | None
+    storages: tuple[Stored, ...]
+
+    def looked_at(self) -> Layout:
+        """The same, with no storage plain."""
+        return replace(self, storages=tuple(replace(each, plain=False) for each in self.storages))
+
+    def between(self) -> list[tuple[int, int]]:
+        """What lies between the storages, and around them."""
+        ends = [0, *(each.end for each in self.storages)]
+        starts = [*(each.start for each in self.storages), self.size]
+        return [(end, start) for end, start in zip(ends, starts) if end < start]
+
+
+@understood("an index")
+def layout_of(answer: Mapping[str, Any], path_of: Callable[[object], str]) -> Layout | None:
+    """From an index; None for that of a server that doesn't tell enough. ``path_of`` gives the path that it names.
+
+    Raises UnexpectedAnswer for one that makes no sense: no memory is asked for on its word.
+    """
+    if "pickle" not in answer or answer["block_size"] != BLOCK_SIZE:
+        return None
+    size, etag = answer["size"], answer["etag"]
+    if not (isinstance(size, int) and 0 <= size <= LARGEST) or _ETAG.fullmatch(etag) is None:
+        raise ValueError(f"{size!r} bytes, etag {etag!r}")
+    pickle = None if answer["pickle"] is None else _stored(answer["pickle"])
+    storages = tuple(map(_stored, answer["storages"]))
+    layout = Layout(path_of(answer["url"]), size, etag, answer["rest"], pickle, storages)
+    ends = [0, *(each.end for each in storages)]
+    if any(end > each.start for end, each in zip(ends, storages)) or ends[-1] > size:
+        raise UnexpectedAnswer(f"the index of {layout.url} has storages that lie across each other")
+    if pickle is not None and (pickle.end > size or pickle.size > LARGEST_PICKLE):
+        raise UnexpectedAnswer(f"the index of {layout.url} has a pickle of {pickle.size} bytes")
+    return layout
+
+
+def _stored(item: Mapping[str, Any]) -> Stored:
+    blocks = tuple(map(bytes.fromhex, item["blocks"]))
+    stored = Stored(int(item["start"]), int(item["end"]), item["digest"], blocks, item.get("plain", False) is True)
+    if stored.start < 0 or stored.size < 0 or (blocks and len(blocks) != max(1, -(-stored.size // BLOCK_SIZE))):
+        raise UnexpectedAnswer(f"the index has {len(blocks)} digests for {stored.size} bytes")
+    return stored

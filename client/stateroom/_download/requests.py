@@ -1,0 +1,170 @@
+"""Downloads of one model: by their index and over several connections, or as one body."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import httpx
+
+from .._api import ModelApi
+from .._checkpoint import Checkpoint
+from .._query import Ref, Selection, optional
+from .._types import Params
+from .cached_receiver import receiver_of
+from .index import Fetching, find_layout, warn_of_left_out
+from .receiver import Tally
+from .to_file import fetch_into, is_worthwhile
+from .whole_file import FileSink, check_if_zip, check_records, fetch
+
+
+def find_state_dict(
+    api: ModelApi, ref: Ref, selection: Selection, device: str | None, *, label: str, derived: bool, in_place: bool
+) -> Fetching | None:
+    """One component, to be fetched in parallel; None without an index of it. ``in_place`` goes past the cache."""
+    params = [*api.scope(ref), *selection.params(), *optional(device=device)]
+    fetching = _find(api, f"{api.at(ref)}/state_dict", params, label=label, derived=derived, in_place=in_place)
+    if fetching is not None and fetching.left_out:
+        warn_of_left_out(fetching.left_out, label, is_zip=True)
+    return fetching
+
+
+def find_matched(api: ModelApi, download: str, *, label: str) -> Fetching | None:
+    """The download that a match named, to be fetched in parallel."""
+    address = urlsplit(download)
+    path = address.path.rpartition("/")[0]
+    return _find(api, path, parse_qsl(address.query), label=label, derived=False, in_place=True)
+
+
+def find_file(api: ModelApi, checkpoint: Checkpoint, device: str | None, *, derived: bool) -> Fetching | None:
+    """The whole checkpoint, to be fetched in parallel."""
+    params = _file_params(checkpoint, device)
+    fetching = _find(api, f"{api.at(checkpoint)}/file", params, label=str(checkpoint), derived=derived)
+    if fetching is not None and checkpoint.unsafe_globals:
+        return fetching.looked_at()
+    return fetching
+
+
+@contextmanager
+def fetched_state_dict(
+    api: ModelApi, ref: Ref, selection: Selection, device: str | None, *, label: str
+) -> Iterator[IO[bytes]]:
+    """One component as a torch file; gone with the context."""
+    params = [*api.scope(ref), *selection.params(), *optional(device=device)]
+    with _fetched(api, f"{api.at(ref)}/state_dict", params, label=label) as file:
+        yield file
+
+
+@contextmanager
+def fetched_match(api: ModelApi, download: str, *, label: str) -> Iterator[IO[bytes]]:
+    """The download that a match named, as a torch file; gone with the context."""
+    with _fetched(api, download, [], label=label) as file:
+        yield file
+
+
+@contextmanager
+def fetched_file(api: ModelApi, checkpoint: Checkpoint, device: str | None) -> Iterator[IO[bytes]]:
+    """The whole checkpoint; gone with the context."""
+    with tempfile.TemporaryFile(prefix="stateroom-") as file:
+        fetch_file_into(api, file, checkpoint, device)
+        yield file
+
+
+def fetch_state_dict_into(
+    api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, selection: Selection, device: str | None
+) -> None:
+    params = [*selection.params(), *optional(device=device)]
+    path = f"{api.at(checkpoint)}/state_dict"
+    is_zip = selection.format == "pt"
+    if is_worthwhile(checkpoint.bytes):
+        # A safetensors file has no checksums, so that what is cast in it needs digests.
+        coming = _find(api, path, params, label=str(checkpoint), derived=not is_zip)
+        if coming is not None:
+            _fetch_parts(api, file, coming, is_zip=is_zip)
+            if coming.left_out:
+                warn_of_left_out(coming.left_out, str(checkpoint), is_zip=is_zip)
+            return
+    _fetch_checked(api, file, path, params, label=str(checkpoint), is_zip=is_zip)
+
+
+def fetch_file_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, device: str | None) -> None:
+    if is_worthwhile(checkpoint.bytes):
+        coming = find_file(api, checkpoint, device, derived=False)
+        if coming is not None:
+            _fetch_parts(api, file, coming, is_zip=True)
+            return
+    sink = FileSink(file, verify=False)
+    _fetch(api, f"{api.at(checkpoint)}/file", _file_params(checkpoint, device), sink, label=str(checkpoint))
+    if api.transfers.verify:
+        check_records(file)
+
+
+def fetch_original_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint) -> None:
+    """The uploaded file, byte for byte."""
+    path, label = f"{api.at(checkpoint)}/original", str(checkpoint)
+    if is_worthwhile(checkpoint.bytes):
+        coming = _find(api, path, [], label=label, derived=None)
+        if coming is not None:
+            _fetch_parts(api, file, coming, is_zip=False)
+            return
+    sink = FileSink(file, verify=api.transfers.verify)
+    _fetch(api, path, [], sink, label=label)
+    if checkpoint.digest is not None:
+        sink.check(checkpoint.digest, checkpoint.bytes)
+    elif api.transfers.verify:
+        check_if_zip(file)
+
+
+def _find(
+    api: ModelApi, path: str, params: Params, *, label: str, derived: bool | None, in_place: bool = False
+) -> Fetching | None:
+    """``derived`` is None for what has nothing derived."""
+    asked = [] if derived is None else [("derived", "true" if derived else "false")]
+    found = find_layout(api.http, f"{path}/index", [*params, *asked])
+    if found is None:
+        return None
+    layout, left_out = found
+    receiver = receiver_of(
+        api.http,
+        layout,
+        connections=api.transfers.connections,
+        verify=api.transfers.verify,
+        tally=Tally(label, layout.size, api.transfers.bar()),
+        cache=None if in_place else api.transfers.cache,
+    )
+    return Fetching(layout, receiver, left_out)
+
+
+def _fetch_parts(api: ModelApi, file: IO[bytes], coming: Fetching, *, is_zip: bool) -> None:
+    verify = api.transfers.verify
+    if not fetch_into(file, coming, verify=verify) and verify and is_zip:
+        check_records(file)
+
+
+@contextmanager
+def _fetched(api: ModelApi, path: str, params: Params, *, label: str) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile(prefix="stateroom-") as file:
+        _fetch_checked(api, file, path, params, label=label)
+        yield file
+
+
+def _fetch_checked(
+    api: ModelApi, file: IO[bytes], path: str, params: Params, *, label: str, is_zip: bool = True
+) -> None:
+    """A component as a file: a torch file ``is_zip``, and has checksums."""
+    headers = _fetch(api, path, params, FileSink(file, verify=False), label=label)
+    if api.transfers.verify and is_zip:
+        check_records(file)
+    if left_out := headers.get("Stateroom-Left-Out"):
+        warn_of_left_out(unquote(left_out), label, is_zip=is_zip)
+
+
+def _fetch(api: ModelApi, path: str, params: Params, sink: FileSink, *, label: str) -> httpx.Headers:
+    return fetch(api.http, path, params, sink, label=label, progress=api.transfers.bar())
+
+
+def _file_params(checkpoint: Checkpoint, device: str | None) -> Params:
+    return optional(device=device, weights_only="false" if checkpoint.unsafe_globals else None)

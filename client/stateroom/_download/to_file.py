@@ -1,0 +1,55 @@
+"""Downloads that go into a file, in parallel, each part to its place."""
+
+from __future__ import annotations
+
+import os
+from typing import IO
+
+from .._digest import BLOCK_SIZE, Hasher
+from .._errors import DigestMismatch
+from .index import Fetching
+from .layout import Stored
+
+WORTHWHILE = 2 * BLOCK_SIZE
+"""Bytes from which on several connections are faster than one."""
+
+
+def is_worthwhile(size: int) -> bool:
+    """And possible: not every system writes to a place in a file."""
+    return size >= WORTHWHILE and hasattr(os, "pwrite")
+
+
+class InFile:
+    """Bytes go into a file, from its byte ``start`` on."""
+
+    def __init__(self, file: IO[bytes], start: int) -> None:
+        self._file = file
+        self._start = start
+
+    def room(self, at: int, spare: memoryview) -> memoryview:
+        return spare
+
+    def put(self, at: int, received: memoryview) -> None:
+        while received:
+            written = os.pwrite(self._file.fileno(), received, self._start + at)
+            at, received = at + written, received[written:]
+
+
+def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
+    """All of a download. Whether all of it is verified: what lies between storages may have no digest yet."""
+    layout = fetching.layout
+    between = [Stored(start, end, None, ()) for start, end in layout.between()]
+    parts = sorted([*layout.storages, *between], key=lambda part: part.start)
+    fetching.receiver.fill([(part, InFile(file, part.start)) for part in parts])
+    if not verify or layout.rest is None:
+        return False
+    hasher = Hasher()
+    for part in between:
+        file.seek(part.start)
+        left = part.size
+        while left and (data := file.read(min(left, BLOCK_SIZE))):
+            hasher.update(data)
+            left -= len(data)
+    if hasher.digest() != layout.rest:
+        raise DigestMismatch(f"what was fetched is damaged: {hasher.digest()} between its storages, not {layout.rest}")
+    return all(part.blocks or not part.size for part in layout.storages)

@@ -1,0 +1,82 @@
+"""Where a server is, how a client shows itself there, and which addresses in a server's answers are followed."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from .._errors import InvalidRequest, UnexpectedAnswer
+from .._printable import printable
+
+_USER = re.compile(r"(?i)^(https?://)[^/?#]*@")
+_PLAIN = re.compile(r"[!-~]+")
+"""Visible ASCII."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server: its ``url``, which holds no password and ends without a slash, and the Authorization for it, if any."""
+
+    url: str
+    authorization: str | None = field(repr=False)
+
+
+def address_of(url: str, token: str | None) -> Address:
+    """From what a user gives. A user and a password in the URL become Basic, unless there is a token.
+
+    Raises InvalidRequest, which shows neither the token nor the password.
+    """
+    shown = hidden(url)
+    try:
+        parsed, _ = httpx.URL(url), urlsplit(url).port  # each refuses what the other may not
+    except (httpx.InvalidURL, ValueError) as error:
+        why = "" if shown != url else f": {error}"
+        raise InvalidRequest(f"{shown!r} is no URL{why}") from None
+    bare = _USER.sub(r"\1", url)
+    if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.query or parsed.fragment:
+        raise InvalidRequest(f"{shown!r} is no address of a server: it reads http://HOST:PORT or https://HOST")
+    if set(bare) & set("@\\ ") or not bare.isprintable():
+        raise InvalidRequest(f"{shown!r} is no address of a server: percent-encode what a password or a path holds")
+    if token:
+        if _PLAIN.fullmatch(token) is None:
+            raise InvalidRequest("the token holds a blank, a line break or a letter that no header can carry")
+        return Address(bare.rstrip("/"), f"Bearer {token}")
+    if parsed.userinfo:
+        pair = f"{parsed.username}:{parsed.password}".encode()
+        return Address(bare.rstrip("/"), f"Basic {base64.b64encode(pair).decode()}")
+    return Address(bare.rstrip("/"), None)
+
+
+def hidden(url: str) -> str:
+    """The URL without what may be a password in it, however it is written."""
+    return re.sub(r"(?s)^(.*?://)?.*@", r"\1***@", url)
+
+
+def path_of(said: object, url: str) -> str:
+    """The path, and the query, that a server's answer names, to be put after ``url``, the server's own.
+
+    Raises UnexpectedAnswer for all that could lead elsewhere: to another scheme, host or port, out of the path that
+    ``url`` has, or through somebody's looser reading of it.
+    """
+    if isinstance(said, str):
+        path = said.removeprefix(url) if said.startswith(url + "/") else said
+        if _PLAIN.fullmatch(path) and path[0] == "/" and not set(path) & set("\\#") and _stays(path):
+            return path
+    raise UnexpectedAnswer(f"the server at {url} names an address that is not its own: {printable(repr(said)[:200])}")
+
+
+def _stays(path: str) -> bool:
+    """Tell whether no segment of the path, however often it is decoded, is empty, leads upwards, or divides."""
+    segments = path.partition("?")[0].split("/")[1:]
+    return all(map(_is_name, segments))
+
+
+def _is_name(segment: str) -> bool:
+    decoded = unquote(segment)
+    while decoded != segment:
+        segment, decoded = decoded, unquote(decoded)
+    return decoded.isprintable() and not any(part in {"", ".", ".."} for part in re.split(r"[/\\]", decoded))

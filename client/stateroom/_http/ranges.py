@@ -1,0 +1,114 @@
+"""Ranges of a body, read straight into memory."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import httpx
+
+from .._errors import ServerError
+from .._printable import printable
+from .raw import connect, is_proxied, read_answer
+from .retry import RetryPolicy
+from .session import Http
+
+
+class Range(Protocol):
+    """The bytes of a range, as they come."""
+
+    def readinto(self, view: memoryview) -> int:
+        """Up to ``len(view)`` bytes; 0 at the end. Raises one of BROKEN."""
+
+
+class Connection:
+    """One connection to a server, for one range after another; made when it is first needed.
+
+    ``open`` is for one thread, ``close`` may come from another, and ends a read that waits.
+    """
+
+    def __init__(self, server: Http) -> None:
+        self._server = server
+        self._wire: http.client.HTTPConnection | None = None
+        self._through_httpx = is_proxied(server.url)
+        self._response: httpx.Response | None = None
+        self._has_more = False  # than what was asked for: the rest is not worth reading
+
+    def open(self, path: str, start: int, end: int, etag: str, verifies: bool, retry: RetryPolicy) -> Range | None:
+        """Bytes ``[start, end)`` of the body with this ETag, for who ``verifies`` whole blocks of it or does not.
+
+        None where the server said that it will not now, and was waited for. Raises what the answer means, and one of
+        BROKEN.
+        """
+        fields = {"Range": f"bytes={start}-{end - 1}", "If-Range": f'"{etag}"'}
+        if verifies:
+            fields["Stateroom-Verifies"] = "client"
+        if self._through_httpx:
+            if self._response is not None:
+                self._response.close()
+            self._response = self._server.open(path, (), fields, retry)
+            pieces = _Pieces(self._response.iter_raw())
+            return _from(pieces, self._response.status_code, self._response.headers, start, etag)
+        if self._has_more:
+            self.close()
+        wire = self._wire = self._wire or connect(self._server)
+        wire.request("GET", urlsplit(self._server.url).path + path, headers={**self._server.headers, **fields})
+        answer = wire.getresponse()
+        if answer.status >= 300:
+            self._server.refused(read_answer(self._server, "GET", path, answer), retry, safe=True)
+            return None
+        self._has_more = answer.status != 206
+        return _from(answer, answer.status, dict(answer.getheaders()), start, etag)
+
+    def close(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            if wire.sock is not None:
+                with suppress(OSError):
+                    wire.sock.shutdown(socket.SHUT_RDWR)
+            wire.close()
+        if self._response is not None:
+            self._response.close()
+
+
+class _Pieces:
+    """A body of httpx."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._left = memoryview(b"")
+
+    def readinto(self, view: memoryview) -> int:
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = memoryview(piece)
+        count = min(len(view), len(self._left))
+        view[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def _from(body: Range, status: int, headers: Mapping[str, str], start: int, etag: str) -> Range:
+    """The body from its byte ``start`` on, which a proxy that knows no ranges sends all of."""
+    fields = httpx.Headers(headers)
+    if fields.get("ETag") != f'"{etag}"':
+        raise ServerError("the file is another one by now than its index describes; ask again")
+    said = fields.get("Content-Range", "all of it")
+    match = re.match(r"bytes (\d+)-", said)
+    if status == 206 and (match is None or int(match[1]) != start):
+        raise ServerError(f"bytes from {start} on were asked for, but the server sent {printable(said)}")
+    spare = memoryview(bytearray(min(start, 1024 * 1024)))
+    left = 0 if status == 206 else start
+    while left:
+        count = body.readinto(spare[:left])
+        if not count:
+            raise ConnectionResetError(f"the body ended before byte {start}")
+        left -= count
+    return body

@@ -1,0 +1,220 @@
+"""One server, spoken to over a pool of connections: what is tried again, and for how long."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from .._errors import InvalidRequest, ServerUnavailable, StateroomError, UnexpectedAnswer, error_of, understood
+from .._printable import one_line
+from .._version import __version__
+from .address import address_of, path_of
+from .retry import RETRY_SECONDS, Limit, Notice, RetryPolicy, is_hopeless, retry_after
+
+Params = Sequence[tuple[str, str]]
+
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+NOT_TAKEN = (408, 429, 503)  # the server says that it did nothing
+SHUTTING_DOWN = "shutting-down"
+LOST_ON_THE_WAY = (502, 504)  # a proxy says so: the server may have acted all the same
+UPLOAD_BYTES_PER_SECOND = 10e6  # a slow disk's: how long an upload may take to be stored once it is sent
+
+
+class Http:
+    """Threads may share one; a forked process gets connections of its own.
+
+    ``timeout`` is in seconds, for each wait on the network and not for a whole transfer; what fails is tried again
+    for ``retry_seconds``, or as often as ``retries`` says.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        timeout: float,
+        retries: int | None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        address = address_of(url, token)
+        self.url = address.url
+        self.timeout = timeout
+        self._limit = Limit(retries, retry_seconds)
+        self._notice = Notice(self.url)
+        self._was_reached = False
+        self.headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
+        if address.authorization is not None:
+            self.headers["Authorization"] = address.authorization
+        # By process: a child must not write into its parent's connections, nor close them under it.
+        self._clients: dict[int, httpx.Client] = {os.getpid(): self._new_client()}
+
+    def retry_policy(self, sleep: Callable[[float], object] = time.sleep) -> RetryPolicy:
+        return RetryPolicy(self._limit, self._notice, sleep)
+
+    def close(self) -> None:
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+    def json(
+        self, method: str, path: str, params: Params = (), *, body: Any = None, safe: bool | None = None
+    ) -> tuple[Any, httpx.Headers]:
+        """The answer's JSON (None where it has none) and its headers. ``safe``: doing it twice is doing it once."""
+        response = self.send(method, path, params, json=body, safe=method == "GET" if safe is None else safe)
+        return (json_of(response) if response.content else None), response.headers
+
+    def pages(self, path: str, params: Params) -> Iterator[Any]:
+        """The items of a listing, page after page, each page when it is needed."""
+        cursor: list[tuple[str, str]] = []
+        while True:
+            page, _ = self.json("GET", path, [*params, *cursor])
+            with understood("a page of a listing"):
+                items, after = list(page["items"]), page["next"]
+            yield from items
+            if after is None:
+                return
+            if not isinstance(after, str) or [("cursor", after)] == cursor:
+                raise UnexpectedAnswer(f"the listing at {self.url}{path} never ends")
+            cursor = [("cursor", after)]
+
+    def path_of(self, said: object) -> str:
+        """The path that an answer of this server names. Raises UnexpectedAnswer for any other place."""
+        return path_of(said, self.url)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        params: Params = (),
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        content: Callable[[], Iterable[bytes]] | None = None,
+        replayable: bool = True,
+        safe: bool = False,
+        size: int = 0,
+    ) -> httpx.Response:
+        """The answer, read. ``content`` gives the body anew for each try; without ``replayable`` there is one try.
+
+        What is not ``safe`` is tried again only if the server cannot have acted on it.
+        """
+        timeout = self._timeouts(storing=size / UPLOAD_BYTES_PER_SECOND)
+        retry = self.retry_policy() if replayable else RetryPolicy(Limit(0), self._notice)
+        while True:
+            try:
+                response = self._client().request(
+                    method,
+                    self.url + path,
+                    params=httpx.QueryParams(list(params)) or None,
+                    headers=headers,
+                    json=json,
+                    content=content() if content else None,
+                    timeout=timeout,
+                )
+            except httpx.InvalidURL as failure:
+                raise InvalidRequest(f"the request cannot be sent: {failure}; ask for less at a time") from None
+            except httpx.TransportError as failure:
+                if not (safe or isinstance(failure, NEVER_SENT)):
+                    raise self.unreachable(failure) from None
+                self.lost(failure, retry)
+                continue
+            self._was_reached = True
+            if response.is_success:
+                return response
+            self.refused(response, retry, safe=safe)
+
+    def is_ready(self) -> bool:
+        """Whether the server answers, and is neither about to stop nor without its database or store. One try."""
+        try:
+            return self._client().get(f"{self.url}/readyz", timeout=self._timeouts()).status_code < 500
+        except httpx.TransportError:
+            return False
+
+    def put(self, path: str, headers: Mapping[str, str], content: Iterable[bytes]) -> httpx.Response:
+        """The answer, read, whatever it says; one try. Raises httpx.TransportError."""
+        return self._client().put(self.url + path, headers=headers, content=content, timeout=self._timeouts())
+
+    def open(self, path: str, params: Params, headers: Mapping[str, str], retry: RetryPolicy) -> httpx.Response:
+        """The answer to a GET, its body not yet read: the caller closes it."""
+        while True:
+            client = self._client()
+            query = httpx.QueryParams(list(params))
+            try:
+                request = client.build_request("GET", self.url + path, params=query or None, headers=headers)
+                response = client.send(request, stream=True)
+                self._was_reached = True
+                if response.is_success:
+                    return response
+                response.read()
+            except httpx.InvalidURL as failure:
+                raise InvalidRequest(f"the request cannot be sent: {failure}; ask for less at a time") from None
+            except httpx.TransportError as failure:
+                self.lost(failure, retry)
+                continue
+            self.refused(response, retry, safe=True)
+
+    def refused(self, response: httpx.Response, retry: RetryPolicy, *, safe: bool) -> None:
+        """Wait as the server asks if another try may help; raise what its answer means otherwise."""
+        error = error_of(response)
+        wait = retry_after(response.headers.get("Retry-After"))
+        if error.code == "too-many-uploads" and wait is not None:
+            retry.queued(error, wait)
+        elif (
+            response.status_code in NOT_TAKEN
+            or error.code == SHUTTING_DOWN
+            or (safe and response.status_code in LOST_ON_THE_WAY)
+        ):
+            retry.failed(error, wait=wait)
+        else:
+            raise error
+
+    def lost(self, failure: Exception, retry: RetryPolicy) -> None:
+        """Wait for another try after a connection failed; raise what that means where no try is left, or none would
+        help.
+        """
+        if is_hopeless(failure, was_reached=self._was_reached):
+            raise self.unreachable(failure) from None
+        retry.failed(self.unreachable(failure))
+
+    def unreachable(self, failure: Exception) -> StateroomError:
+        what = one_line(failure) or type(failure).__name__
+        if isinstance(failure, (*NEVER_SENT, ConnectionRefusedError, socket.gaierror)):
+            return ServerUnavailable(f"no Stateroom server answers at {self.url} ({what}); is STATEROOM_URL right?")
+        if isinstance(failure, httpx.LocalProtocolError):
+            return InvalidRequest(f"the request cannot be sent: {what}")
+        return ServerUnavailable(f"the connection to {self.url} failed: {what}")
+
+    def _timeouts(self, storing: float = 0.0) -> httpx.Timeout:
+        return httpx.Timeout(
+            connect=min(self.timeout, 10.0), read=self.timeout + storing, write=self.timeout, pool=None
+        )
+
+    def _new_client(self) -> httpx.Client:
+        client = httpx.Client(headers=self.headers, timeout=self._timeouts())
+        weakref.finalize(self, _close_at_home, client, os.getpid())  # for whoever doesn't close
+        return client
+
+    def _client(self) -> httpx.Client:
+        client = self._clients.get(os.getpid())
+        return client if client is not None else self._clients.setdefault(os.getpid(), self._new_client())
+
+
+def json_of(response: httpx.Response) -> Any:
+    """What it says. Raises ServerError where it is no JSON, as when something else answers at this address."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        url = response.request.url
+        raise UnexpectedAnswer(f"what answers at {url} is no Stateroom server: its answer is no JSON") from None
+
+
+def _close_at_home(client: httpx.Client, pid: int) -> None:
+    """Close it, but not in a process that was forked from its own: the connections are the parent's."""
+    if os.getpid() == pid:
+        client.close()

@@ -1,0 +1,1 @@
+"""Turning downloads into tensors, objects and loaded modules."""

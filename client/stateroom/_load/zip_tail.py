@@ -1,0 +1,18 @@
+"""The end of a zip, without the rest of it."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+from .._errors import DigestMismatch
+from .._printable import one_line
+
+
+def crc32s_in(tail: bytes) -> dict[str, int]:
+    """The CRC-32 of each record, by its name. Raises DigestMismatch for what is no end of a zip."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(tail)) as archive:
+            return {each.filename: each.CRC for each in archive.infolist()}
+    except Exception as error:  # noqa: BLE001  zipfile meets damage with whatever error it stumbles into
+        raise DigestMismatch(f"what was fetched is damaged: {one_line(error) or type(error).__name__}") from None

@@ -1,0 +1,1 @@
+"""Splitting, pickling and sending what is saved."""

@@ -1,0 +1,262 @@
+"""Uploads in parts: say what there is, send what the server doesn't have, commit. Whatever breaks off goes on later.
+
+Behind one address there may be several servers, of which only the one that it was announced to takes an upload's parts.
+The others refuse them before they read them, so a part is sent again until it reaches the right one; but not for ever.
+"""
+
+from __future__ import annotations
+
+import http.client as http_client
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from threading import Event, Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from .._digest import BLOCK_SIZE
+from .._errors import Conflict, DigestMismatch, NotFound, ServerUnavailable, StateroomError, understood
+from .._http.raw import BROKEN, connect, is_answered, is_proxied, read_answer
+from .._http.session import Http, Params, json_of
+from .._printable import printable
+from .._progress import Progress
+from .._threads import side_by_side
+from .split import Split
+
+SEND_SIZE = 1024 * 1024
+
+ROUNDS = 100
+"""How often an upload begins anew: each time, another client has committed the same bytes, or what the server had has
+gone. All but the first send little.
+"""
+
+ROUNDS_IN_VAIN = 3
+"""Rounds that had most of the file to send, and came to nothing."""
+
+MISSES = 32
+MISSES_FOR_A_HIT = 4
+"""How often in a round another server than the right one may be met, and how often more for each time that the right
+one was. With five servers and a balancer that takes them in turn, four of five requests miss.
+"""
+
+
+class Luck:
+    """How often requests have met the server that they were for. For several threads."""
+
+    def __init__(self) -> None:
+        self._left = MISSES
+        self._lock = Lock()
+
+    def hit(self) -> None:
+        with self._lock:
+            self._left += MISSES_FOR_A_HIT
+
+    def missed(self, error: StateroomError) -> None:
+        """Raises ``error`` unless it says that another server was meant, and a further try may help."""
+        with self._lock:
+            self._left -= 1
+            if not error.elsewhere or self._left < 0:
+                raise error
+
+
+class NegotiatedUpload:
+    """One checkpoint on its way to ``path``, the address where uploads of its model are announced.
+
+    ``connections`` is how many parts travel at once.
+    """
+
+    def __init__(
+        self, http: Http, path: str, split: Split, *, connections: int, label: str, progress: Progress | None
+    ) -> None:
+        self._http = http
+        self._path = path
+        self._split = split
+        self._connections = connections
+        self._label = label
+        self._progress = progress
+        self._lock = Lock()
+        self._stop = Event()
+        self._proxied = is_proxied(http.url)
+        self._idle: list[http_client.HTTPConnection] = []
+        self._digests: list[str] = []
+        self._luck = Luck()
+        self._failure: BaseException | None = None
+        self._sent = 0
+        self._total = 0
+
+    def run(self, params: Params, *, original: bool, key: str) -> Any:
+        """The checkpoint's JSON; None where parts do not find their server: then the file has to go in one piece, with
+        the same ``key``, which makes one checkpoint of all tries. Raises what the server says, and DigestMismatch where
+        the bytes changed while they were sent.
+        """
+        announcement = self._announcement(original)
+        in_vain = 0
+        try:
+            for left in reversed(range(ROUNDS)):
+                self._total = 0
+                try:
+                    upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
+                    return self._send_and_commit(upload, params, key)
+                except (NotFound, Conflict) as error:
+                    # Another client has committed the same bytes, or what the server had has gone: there is news.
+                    if error.code not in {"upload-gone", "missing-blobs"} or not left:
+                        raise
+                    in_vain += error.elsewhere or 2 * self._total > self._split.size
+                if in_vain == ROUNDS_IN_VAIN:
+                    with suppress(StateroomError):  # nobody goes on with it; what is left of it goes after a day
+                        self._http.json("DELETE", self._http.path_of(upload["url"]))
+                    return None
+        finally:
+            self._stop.set()
+            for wire in self._idle:
+                wire.close()
+        raise AssertionError("the last round returns or raises")
+
+    def _announcement(self, original: bool) -> dict[str, Any]:
+        self._digests = side_by_side(self._split.digest, range(len(self._split.blocks)), self._connections)
+        return {
+            "size": self._split.size,
+            "storages": self._split.storages,
+            "blocks": self._digests,
+            "original": original,
+        }
+
+    def _send_and_commit(self, upload: Any, params: Params, key: str) -> Any:
+        with understood("an upload"):
+            url = self._http.path_of(upload["url"])
+            self._sent, self._total = 0, int(upload["missing_bytes"])
+            parts = list(self._parts(upload["missing"], int(upload["part_size"])))
+        self._failure = None
+        self._stop.clear()
+        self._luck = Luck()
+        side_by_side(lambda part: self._send_or_stop(url, part), parts, self._connections)
+        while (response := self._commit(f"{url}/commit", params, key)) is None:
+            pass
+        return json_of(response)
+
+    def _commit(self, url: str, params: Params, key: str) -> httpx.Response | None:
+        """None where it has to be tried again."""
+        try:
+            return self._http.send("POST", url, params, headers={"Idempotency-Key": key}, safe=True)
+        except NotFound as error:
+            self._luck.missed(error)
+            return None
+
+    def _parts(self, missing: Iterable[tuple[int, int]], part_size: int) -> Iterator[range]:
+        """Runs of blocks as large as a part may be, and small enough that little is lost with one."""
+        size = min(part_size, max(BLOCK_SIZE, self._total // (4 * self._connections)))
+        for first, end in missing:
+            start, length = first, 0
+            if not 0 <= first < end <= len(self._digests):
+                raise IndexError(f"blocks {first} to {end}")
+            for number in range(first, end):
+                more = self._split.length(number)
+                if length + more > size and number > start:
+                    yield range(start, number)
+                    start, length = number, 0
+                length += more
+            yield range(start, end)
+
+    def _send_or_stop(self, url: str, part: range) -> None:
+        """Send one part; an error, Ctrl+C too, ends the waits of all other threads."""
+        try:
+            self._send(url, part)
+        except BaseException as error:
+            with self._lock:
+                self._failure = self._failure or error
+            self._stop.set()
+            raise
+
+    def _wait(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise self._failure or ServerUnavailable("the upload has ended")  # whatever ended the other part
+
+    def _send(self, url: str, part: range) -> None:
+        """Send one part, as often as it takes. One whose connection is lost goes on as two halves: what comes between,
+        a proxy say, may end every connection before so much is through.
+        """
+        retry = self._http.retry_policy(self._wait)
+        parts = [part]
+        while parts:
+            part = parts[-1]
+            length = sum(self._split.length(number) for number in part)
+            sent = [0]
+            try:
+                response = self._put(f"{url}/blocks/{part.start}-{part.stop}", self._watched(part, sent), length)
+            except BROKEN as failure:
+                self._moved(-sent[0])
+                self._http.lost(failure, retry)
+                if len(part) > 1:
+                    half = len(part) // 2
+                    parts[-1:] = [part[half:], part[:half]]
+                continue
+            if response.is_success:
+                self._moved(length - sent[0])
+                self._luck.hit()
+                retry.succeeded()
+                parts.pop()
+                continue
+            self._moved(-sent[0])
+            try:
+                self._http.refused(response, retry, safe=True)
+            except StateroomError as error:
+                if error.code != "digest-mismatch":
+                    self._luck.missed(error)
+                    continue
+                self._check_unchanged(part)
+                retry.failed(error)
+
+    def _put(self, path: str, body: Iterable[memoryview], length: int) -> httpx.Response:
+        """Raises one of BROKEN."""
+        if self._proxied:
+            headers = {"Content-Length": str(length)}
+            return self._http.put(path, headers, map(bytes, body))
+        try:
+            wire = self._idle.pop()
+        except IndexError:
+            wire = connect(self._http)
+        try:
+            wire.putrequest("PUT", urlsplit(self._http.url).path + path, skip_accept_encoding=True)
+            for name, value in {**self._http.headers, "Content-Length": str(length)}.items():
+                wire.putheader(name, value)
+            wire.endheaders()
+            with suppress(BrokenPipeError, ConnectionResetError):  # the server may have said why
+                for view in body:
+                    wire.send(view)
+                    if is_answered(wire):  # a refusal, of what would be sent in vain
+                        break
+            response = read_answer(self._http, "PUT", path, wire.getresponse())
+        except BaseException:
+            wire.close()
+            raise
+        if response.is_success:
+            self._idle.append(wire)
+        else:
+            wire.close()
+        return response
+
+    def _watched(self, part: range, sent: list[int]) -> Iterator[memoryview]:
+        """The bytes of a part, counted as they go."""
+        for number in part:
+            for view in self._split.views(number):
+                for start in range(0, len(view), SEND_SIZE):
+                    piece = view[start : start + SEND_SIZE]
+                    yield piece
+                    sent[0] += len(piece)
+                    self._moved(len(piece))
+
+    def _moved(self, count: int) -> None:
+        with self._lock:
+            self._sent += count
+            if self._progress is not None and self._total:
+                self._progress(self._label, self._sent, self._total)
+
+    def _check_unchanged(self, part: range) -> None:
+        """Raises DigestMismatch if it is not the network that changed a part."""
+        for number in part:
+            if self._split.digest(number) != self._digests[number]:
+                raise DigestMismatch(
+                    f"{printable(self._label)} changed while it was sent: save() reads the tensors themselves, so "
+                    "nothing may write to them until it returns; save_async() takes a snapshot first"
+                )

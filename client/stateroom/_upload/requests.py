@@ -1,0 +1,57 @@
+"""Uploads to one model: in one piece, or in parts."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from .._api import ModelApi
+from .._checkpoint import Checkpoint
+from .._http.session import json_of
+from .._query import optional
+from .._types import Params
+from .body import Body
+from .negotiated import NegotiatedUpload
+from .split import Split
+
+
+def upload(api: ModelApi, file: IO[bytes], params: Params, *, label: str, key: str) -> Checkpoint:
+    """Upload in one piece. ``key`` makes it safe to send again, whatever became of the first try: it is stored once.
+
+    Raises DigestMismatch if the server stored other bytes than were sent.
+    """
+    body = Body(file, label=label, progress=api.transfers.bar(), verify=api.transfers.verify)
+    length = optional(**{"Content-Length": None if body.size is None else str(body.size)})
+    headers = {"Content-Type": "application/octet-stream", "Idempotency-Key": key, **dict(length)}
+    response = api.http.send(
+        "POST",
+        f"{api.path}/checkpoints",
+        params,
+        headers=headers,
+        content=body,
+        replayable=body.size is not None,
+        safe=True,
+        size=body.size or 0,
+    )
+    checkpoint = api.read(json_of(response))
+    if checkpoint.digest is not None:
+        body.check(checkpoint.digest)
+    return checkpoint
+
+
+def upload_split(
+    api: ModelApi, split: Split, params: Params, *, original: bool, label: str, key: str
+) -> Checkpoint | None:
+    """Upload in parts, and of those only what the server doesn't have. ``original``: it is a file, to be kept as it is.
+
+    None where it has to be uploaded in one piece, under the same key.
+    """
+    negotiated = NegotiatedUpload(
+        api.http,
+        api.path.replace("/v1/models/", "/v1/uploads/", 1),
+        split,
+        connections=api.transfers.connections,
+        label=label,
+        progress=api.transfers.bar(),
+    )
+    found = negotiated.run(params, original=original, key=key)
+    return None if found is None else api.read(found)

@@ -1,0 +1,165 @@
+"""A checkpoint file as the server takes it in parts: its storages, and all the rest of it, its frame.
+
+Both come in blocks of at most 16 MiB, numbered from the frame's first. Where the storages lie is read off a zip's
+directory or a safetensors header; no pickle is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import zipfile
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
+
+from blake3 import blake3
+
+from .._digest import BLOCK_SIZE
+from .._errors import InvalidRequest
+
+MIN_STORAGE = 4096
+"""Bytes; a storage of no more belongs to the frame."""
+
+READ_SIZE = 1024 * 1024
+
+Span = tuple[int, int]
+"""``[start, end)`` of a file."""
+
+
+class Split:
+    """A file of ``size`` bytes whose storages lie at ``storages``, in order. What it is made of, a subclass knows."""
+
+    def __init__(self, size: int, storages: Sequence[Span]) -> None:
+        self.size = size
+        self.storages = storages
+        frame = _between(size, storages)
+        self.blocks: list[list[Span]] = [*_cut(frame)] or [[]]
+        """For each block where in the file its bytes lie."""
+        for span in storages:
+            self.blocks += _cut([span])
+
+    def length(self, number: int) -> int:
+        """Bytes of a block."""
+        return sum(end - start for start, end in self.blocks[number])
+
+    def views(self, number: int) -> Iterator[memoryview]:
+        """A block's bytes, in order; a view is good until the next one is taken. For several threads at once."""
+        for start, end in self.blocks[number]:
+            yield from self.read(start, end)
+
+    def digest(self, number: int) -> str:
+        """A block's BLAKE3 digest, in hex."""
+        hasher = blake3()
+        for view in self.views(number):
+            hasher.update(view)
+        return hasher.hexdigest()
+
+    def read(self, start: int, end: int) -> Iterator[memoryview]:
+        raise NotImplementedError
+
+
+class FileSplit(Split):
+    """A file on a disk, open as ``file``."""
+
+    def __init__(self, file: IO[bytes], size: int, storages: Sequence[Span]) -> None:
+        super().__init__(size, storages)
+        self._file = file
+
+    def read(self, start: int, end: int) -> Iterator[memoryview]:
+        while start < end:
+            data = os.pread(self._file.fileno(), min(READ_SIZE, end - start), start)
+            if not data:
+                raise InvalidRequest("the file became shorter while it was sent")
+            yield memoryview(data)
+            start += len(data)
+
+
+class MemorySplit(Split):
+    """A file that is nowhere but in pieces of memory, one after another: its storages are those of tensors."""
+
+    def __init__(self, pieces: Sequence[memoryview], storages: Sequence[Span]) -> None:
+        self._pieces = pieces
+        self._starts = [0]
+        for piece in pieces:
+            self._starts.append(self._starts[-1] + len(piece))
+        super().__init__(self._starts[-1], storages)
+
+    def read(self, start: int, end: int) -> Iterator[memoryview]:
+        number = bisect_right(self._starts, start) - 1
+        while start < end:
+            offset = start - self._starts[number]
+            view = self._pieces[number][offset : offset + end - start]
+            yield view
+            start += len(view)
+            number += 1
+
+
+def split_file(file: IO[bytes]) -> FileSplit | None:
+    """A checkpoint file that lies on a disk, in parts; None where it is none whose storages can be told."""
+    if not hasattr(os, "pread"):
+        return None
+    try:
+        size = os.fstat(file.fileno()).st_size
+        spans = sorted(_zip_storages(file) if zipfile.is_zipfile(file) else _safetensors_storages(file, size))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, zipfile.BadZipFile):
+        return None  # whatever is wrong with it, the server says it better
+    end = 0
+    for start, stop in spans:
+        if start < end or stop > size:
+            return None
+        end = stop
+    return FileSplit(file, size, spans)
+
+
+def _zip_storages(file: IO[bytes]) -> Iterator[Span]:
+    with zipfile.ZipFile(file) as archive:
+        for record in archive.infolist():
+            is_storage = re.fullmatch(r"[^/]+/data/[^/]+", record.filename) is not None
+            if is_storage and record.compress_type == zipfile.ZIP_STORED and record.file_size > MIN_STORAGE:
+                header = os.pread(file.fileno(), 30, record.header_offset)
+                name, extra = struct.unpack("<HH", header[26:])
+                start = record.header_offset + 30 + name + extra
+                yield start, start + record.file_size
+
+
+def _safetensors_storages(file: IO[bytes], size: int) -> Iterator[Span]:
+    (length,) = struct.unpack("<Q", os.pread(file.fileno(), 8, 0))
+    if length > size:
+        raise ValueError
+    header: dict[str, Any] = json.loads(os.pread(file.fileno(), length, 8))
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            start, end = tensor["data_offsets"]
+            if end - start > MIN_STORAGE:
+                yield 8 + length + start, 8 + length + end
+
+
+def _between(size: int, storages: Iterable[Span]) -> list[Span]:
+    spans, position = [], 0
+    for start, end in storages:
+        if position < start:
+            spans.append((position, start))
+        position = end
+    if position < size:
+        spans.append((position, size))
+    return spans
+
+
+def _cut(spans: Iterable[Span]) -> Iterator[list[Span]]:
+    """Spans, one after another, as blocks."""
+    block: list[Span] = []
+    room = BLOCK_SIZE
+    for position, end in spans:
+        start = position
+        while start < end:
+            stop = min(end, start + room)
+            block.append((start, stop))
+            room, start = room - (stop - start), stop
+            if not room:
+                yield block
+                block, room = [], BLOCK_SIZE
+    if block:
+        yield block
