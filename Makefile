@@ -1,11 +1,11 @@
-# The verbs: demo | serve | test | check | stress | real | fuzz | bench. Each makes what it needs of .venv first; nothing
+# The verbs: demo | serve | test | check | docs | wheels | stress | real | fuzz | bench. Each makes what it needs of .venv first; nothing
 # else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check stress real fuzz bench
+.PHONY: demo serve test check stress real fuzz bench docs wheels
 
 demo: .venv/demo
 	$(BIN)/python -m demo
@@ -35,6 +35,15 @@ real: .venv/dev
 fuzz: .venv/fuzz
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
+docs: .venv/dev .venv/docs
+	PYTHONPATH=. $(BIN)/python docs/site/routes.py build/docs/routes.md
+	NO_MKDOCS_2_WARNING=1 .venv/docs-site/bin/mkdocs build -q
+	@echo "The docs are in build/site: $(PYTHON) -m http.server -d build/site"
+
+wheels: .venv/dev
+	$(PYTHON) -m pip wheel -qq --disable-pip-version-check --no-deps -c constraints.txt -w dist . ./client
+	@ls dist
+
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(BENCH)
 
@@ -56,6 +65,11 @@ bench: .venv/dev
 
 .venv/fuzz: .venv/dev
 	$(PIP) -e '.[fuzz]'
+	@touch $@
+
+.venv/docs: .venv/dev docs/site/requirements.txt
+	$(PYTHON) -m venv --clear .venv/docs-site
+	.venv/docs-site/bin/pip install -qq --disable-pip-version-check --no-compile -r docs/site/requirements.txt
 	@touch $@
 
 # What makes clients from the OpenAPI document asks for an older typer than ours: it has an environment of its own.
