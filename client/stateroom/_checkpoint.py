@@ -42,8 +42,8 @@ class Checkpoint:
     """A named immutable upload. ``str()`` of it reads ``vision/resnet50@12``.
 
     ``bytes`` is its size and ``new_bytes`` by how much the store grew; ``digest`` and ``sha256`` are of the uploaded
-    file. A loss or metric that is no finite number reads None and is named in ``nonfinite``. ``unsafe_globals`` are
-    the names for which ``load`` needs ``weights_only=False``.
+    file, None where that came in parts. A loss or metric that is no finite number reads None and is named in
+    ``nonfinite``. ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``.
     """
 
     model: str

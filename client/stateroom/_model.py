@@ -123,9 +123,9 @@ class Model:
 
         In a distributed job, ranks other than 0 do nothing and get None, unless ``rank_zero_only`` is False. Raises
         ShardedTensor, on every rank that calls, before anything is sent, if the object holds one rank's part of a
-        tensor. Warns
-        (StateroomWarning) of what ``weights_only=True`` will not load. Of a large object only those storages travel
-        that the server does not hold, straight from the tensors' memory: nothing may write to them meanwhile.
+        tensor. Warns (StateroomWarning) of what ``weights_only=True`` will not load. Of a large object only those
+        storages travel that the server does not hold, straight from the tensors' memory: nothing may write to them
+        meanwhile.
         """
         refuse(obj)
         if rank_zero_only and _torch.rank() != 0:
@@ -253,9 +253,9 @@ class Model:
 
         Applied in this order: ``strip_prefix`` (keys without it pass; of several, each in turn), ``include`` and
         ``exclude`` (globs in which ``*`` crosses dots, or ``re:`` and an expression for the whole key), ``rename``
-        (prefix to prefix), ``add_prefix``, ``dtype`` (float32, float16 or bfloat16: the server casts floating tensors,
-        but for the new keys that ``dtype_exclude`` matches). ``map_location`` is what torch.load takes. Raises
-        NoKeysMatched, UnknownComponent, ComponentAmbiguous.
+        (prefix to prefix, or ``re:`` and an expression to a text), ``add_prefix``, ``dtype`` (float32, float16 or
+        bfloat16: the server casts floating tensors, but for the new keys that ``dtype_exclude`` matches).
+        ``map_location`` is what torch.load takes. Raises NoKeysMatched, UnknownComponent, ComponentAmbiguous.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
         state: dict[str, Any] = load_state_dict(self._api, ref, selection, map_location, label=self._label(ref))
