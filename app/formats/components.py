@@ -91,15 +91,20 @@ def is_extra_state(key: Node) -> bool:
     return type(key) is str and key.endswith("_extra_state")
 
 
-def find_components(root: Node, work: Work) -> Iterator[tuple[Path, ComponentKind, Node]]:
-    """Every component in the file's order; none lies inside another, and none where no request could name it: a
-    pickled optimizer keeps its state under its parameters as keys.
+def find_components(root: Node, work: Work) -> Iterator[tuple[Path, ComponentKind | None, Node]]:
+    """Every component in the file's order, and with None as its kind every tensor outside of them, and what else may
+    hold one.
+
+    No component lies inside another, and none where no request could name it: a pickled optimizer keeps its state under
+    its parameters as keys.
     """
     kinds = _Kinds(root, work)
     for path, node in walk(root, kinds.is_leaf, work):
         kind = kinds.of(node)
-        if kind is not None and not any(element is NAMELESS for element in path):
-            yield path, kind, node
+        if kind is not None:
+            yield path, None if any(element is NAMELESS for element in path) else kind, node
+        elif is_tensor(node):
+            yield path, None, node
 
 
 class _Kinds:

@@ -38,8 +38,12 @@ def list_contents(
     """
     components: list[Component] = []
     tensors: list[Tensor] = []
+    others: list[tuple[Path, Node]] = []
     listed: set[int] = set()
     for path, kind, node in find_components(root, work):
+        if kind is None:
+            others.append((path, node))
+            continue
         check_key(path)
         listed.add(id(node))
         before = len(tensors)
@@ -57,8 +61,10 @@ def list_contents(
         if kind == "optimizer":
             component = replace(component, param_groups=param_groups_json(node, work))
         components.append(component)
-    others = walk(root, lambda node: is_tensor(node) or id(node) in listed, work)
-    tensors += _tensors(others, None, index_of, work)
+    for path, node in others:
+        if id(node) not in listed:
+            below = ((path + rest, each) for rest, each in walk(node, is_tensor, work))
+            tensors += _tensors(below, None, index_of, work)
     unmeant = named_only(root, components, tensors, work)
     components = [replace(each, named_only=number in unmeant) for number, each in enumerate(components)]
     return tuple(components), tuple(tensors)

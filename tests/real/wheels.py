@@ -35,6 +35,7 @@ PACKAGES = (
     "emphases==0.0.2",
     "silero-stress==1.5",
     "whisperx==3.8.6",
+    "admet-ai==2.0.1",
 )
 """Legacy files, general checkpoints, whole models with their optimizers, Lightning's, lists, pickled configurations,
 TorchScript, torch.package, safetensors; some 350 MB.

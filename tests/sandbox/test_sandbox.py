@@ -43,11 +43,11 @@ def test_a_large_pickle_is_indexed_in_a_child_to_the_same_end(tmp_path):
 
 
 def test_a_small_file_of_much_work_is_indexed_in_a_child(tmp_path):
-    """An object's state of 2,000 values, under 30 objects: too much for a thread, and not for a child."""
+    """An object's state of 2,000 values, under 60 objects: too much for a thread, and not for a child."""
     state = {f"k{n}": n for n in range(2_000)}
     kept = b"}(" + b"".join(text(key) + integer(value) for key, value in state.items()) + b"uq\x010"
     path = tmp_path / "model.pt"
-    path.write_bytes(zipped(b"(" + kept + b"cf\ng\n)Rh\x01b" * 30 + b"l"))
+    path.write_bytes(zipped(b"(" + kept + b"cf\ng\n)Rh\x01b" * 60 + b"l"))
     with pytest.raises(HostileCheckpoint) as too_much:
         index(memoryview(path.read_bytes()), Work.here())
     assert too_much.value.rule == "too-much-work"
