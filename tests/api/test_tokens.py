@@ -36,6 +36,7 @@ NEEDS = {
     ("PUT", f"{_MODEL}/checkpoints"): "write",
     ("GET", _REF): "read",
     ("PATCH", _REF): "write",
+    ("DELETE", _MODEL): "admin",
     ("DELETE", _REF): "admin",
     ("GET", f"{_REF}/tensors"): "read",
     ("GET", f"{_REF}/state_dict"): "read",
