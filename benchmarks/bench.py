@@ -9,7 +9,7 @@ from shutil import rmtree
 
 from benchmarks.checkpoints import write_general, write_many
 from benchmarks.wire import Connection
-from tests.server import Server, start_server
+from tests.support.server import Server, start_server
 
 MODEL = "/v1/models/bench/general"
 MANY = 10_000

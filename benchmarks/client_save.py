@@ -15,7 +15,7 @@ import torch
 from benchmarks.bench import Bench
 from benchmarks.rows import Row, at_least, at_most, median_ratio, rate
 from stateroom import Client
-from tests.server import Server
+from tests.support.server import Server
 
 SPARE = 1024 * 1024
 CHANGED = slice(10, None, 20)

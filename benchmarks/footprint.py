@@ -11,7 +11,7 @@ from statistics import median
 
 from benchmarks.bench import Bench
 from benchmarks.rows import Row
-from tests.server import ROOT, start_server
+from tests.support.server import ROOT, start_server
 
 SOURCES = ("app", "migrations", "pyproject.toml", "README.md")
 EXTRAS = {"": "without torch", "[cast]": "with the extra cast"}

@@ -14,7 +14,7 @@ from benchmarks.many_checkpoints import p99
 from benchmarks.rows import Row, at_most
 from benchmarks.server_memory import Used, watched
 from benchmarks.wire import Answer, Connection, memory_for
-from tests.server import Server
+from tests.support.server import Server
 
 T = TypeVar("T")
 

@@ -18,8 +18,8 @@ from app.catalog.tables import checkpoint_blobs, checkpoints, metrics, models
 from benchmarks.bench import Bench
 from benchmarks.rows import Row, at_most
 from benchmarks.wire import Connection
-from tests.postgres import running_postgres
-from tests.server import Server, start_server
+from tests.support.postgres import running_postgres
+from tests.support.server import Server, start_server
 
 MODEL = "/v1/models/bench/many"
 FEW, MANY = 1_000, 100_000

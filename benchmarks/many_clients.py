@@ -12,7 +12,7 @@ from benchmarks.bench import MODEL, Bench
 from benchmarks.many_checkpoints import p99
 from benchmarks.rows import Row, at_least, at_most
 from benchmarks.wire import Connection, touched
-from tests.postgres import running_postgres
+from tests.support.postgres import running_postgres
 
 CLIENTS = 16
 WORKERS = "2"

@@ -10,7 +10,7 @@ import httpx
 from benchmarks.bench import Bench
 from benchmarks.many_checkpoints import p99
 from benchmarks.rows import Row, Verdict
-from tests.worst_bodies import MODEL, Worst, fill, peak, reset_peak, worst_requests
+from tests.support.worst_bodies import MODEL, Worst, fill, peak, reset_peak, worst_requests
 
 SCALE = 400_000
 PAUSE = 0.005

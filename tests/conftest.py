@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.postgres import Postgres, running_postgres
-from tests.server import Server, start_server
+from tests.support.postgres import Postgres, running_postgres
+from tests.support.server import Server, start_server
 
 StartServer = Callable[..., Server]
 

@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.docs import ROOT
-from tests.measure import long, measure
-from tests.server import server_environment
+from tests.support.docs import ROOT
+from tests.support.measure import long, measure
+from tests.support.server import server_environment
 
 BARS = measure(
     {"plain_download": "P1", "plain_upload": "P3"},

@@ -17,7 +17,7 @@ from app.store.keys import new_name
 from app.values.span import Span
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import saved
-from tests.server import ROOT, server_environment, start_server
+from tests.support.server import ROOT, server_environment, start_server
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to another user needs to be root")

@@ -21,10 +21,10 @@ import pytest
 import yaml
 
 from app.process.serve import KILL_SECONDS
-from tests.docs import ROOT
-from tests.postgres import Postgres
-from tests.requirements import closure, normal
-from tests.server import READY, Server, server_environment, start_server
+from tests.support.docs import ROOT
+from tests.support.postgres import Postgres
+from tests.support.requirements import closure, normal
+from tests.support.server import READY, Server, server_environment, start_server
 
 BESIDE_PYTHON = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 SECRETS = {"STATEROOM_SERVER_TOKEN": "secret", "POSTGRES_PASSWORD": "unused"}

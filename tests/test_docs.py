@@ -9,7 +9,8 @@ import pytest
 
 from app.api.problems import STATUS_CODES
 from tests.conftest import StartServer
-from tests.docs import ROOT, blocks
+from tests.support.codes import NEVER_ON_THE_WIRE
+from tests.support.docs import ROOT, blocks
 
 SHOWN_URL = "http://127.0.0.1:8765"
 CURLRC = "fail-with-body\nsilent\nshow-error\n"
@@ -49,15 +50,6 @@ def test_every_make_verb_in_the_readme_is_in_the_makefile() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert shown == set(phony[1].split())
-
-
-NEVER_ON_THE_WIRE = {
-    *("bad-database-url", "catalog-newer", "sweep-stopped", "cancelled"),
-    *("bad-limit", "conflict", "gone", "refused-checkpoint"),
-}
-"""Codes of a server that does not start, of a sweep, and of requests whose client has gone; and those of what is
-refused before, or always with a code that says more.
-"""
 
 
 def test_every_code_that_an_error_can_have_is_documented() -> None:

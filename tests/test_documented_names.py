@@ -31,9 +31,9 @@ from app.select.patterns import MAX_PATTERN_LENGTH, MAX_PREFIXES
 from app.settings import CLIENT_VARIABLES, Settings
 from app.values.work import MIN_STEPS, STEPS_HERE, STEPS_PER_BYTE
 from stateroom._cli.commands import cli as client_cli
-from tests.api.test_openapi import operations
-from tests.docs import ROOT
-from tests.test_docs import NEVER_ON_THE_WIRE
+from tests.support.codes import NEVER_ON_THE_WIRE
+from tests.support.docs import ROOT
+from tests.support.openapi import operations
 
 HTTP, OPERATIONS, CLIENT = "docs/http-api.md", "docs/operations.md", "docs/client.md"
 PAGES = ("README.md", "client/README.md", "SECURITY.md", HTTP, OPERATIONS, CLIENT, "docs/formats.md", "docs/design.md")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import app
-from tests.docs import ROOT
+from tests.support.docs import ROOT
 
 LONG = 20_000
 MOST_SECONDS = 0.5

@@ -7,7 +7,7 @@ import pytest
 from app.formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from app.formats.torch_zip.write import WRITER_REVISION
 from tests.deliver.planning import served_file, served_state_dict
-from tests.docs import ROOT
+from tests.support.docs import ROOT
 
 UPLOAD = (ROOT / "tests/golden/general.tar").read_bytes()
 REVISION = 1

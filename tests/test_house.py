@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import ROOT
+from tests.support.docs import ROOT
 
 SERVER = sorted((ROOT / "app").rglob("*.py"))
 MAX_LINES = 300
@@ -65,6 +65,17 @@ def test_the_wheel_ships_every_package_of_the_server() -> None:
     folders = {f.parent.relative_to(ROOT / "app").parts for f in (ROOT / "app").rglob("__init__.py")}
     expected = {".".join(("stateroom_server", *parts)) for parts in folders}
     assert listed == expected | {"stateroom_server.migrations", "stateroom_server.migrations.versions"}
+
+
+def test_no_test_module_imports_from_another() -> None:
+    """Helpers that tests share have modules of their own."""
+    lines = [
+        (where(file), line)
+        for file in (ROOT / "tests").rglob("*.py")
+        for line in file.read_text().splitlines()
+        if re.match(r"\s*(from|import) tests\.(\w+\.)*test_", line)
+    ]
+    assert lines == []
 
 
 def test_every_dependency_is_pinned_to_the_version_that_was_tested() -> None:

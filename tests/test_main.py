@@ -1,22 +1,13 @@
 """The command line, as a process."""
 
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.server import ROOT, server_environment
-
-
-def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        cwd=ROOT, env=server_environment(env), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+from tests.support.commands import run
 
 
 def test_a_server_open_to_others_needs_a_token_and_says_how_to_make_one(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.conftest import StartServer
-from tests.server import Server
+from tests.support.server import Server
 
 
 def test_the_shared_server_answers_where_it_says(server: Server, http: httpx.Client) -> None:

@@ -14,8 +14,8 @@ from app.cli.tokens import parse_expiry
 from app.values.token import parse_token
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.test_main import run
-from tests.tokens import bearer, catalog_url, make_token
+from tests.support.commands import run
+from tests.support.tokens import bearer, catalog_url, make_token
 
 NOW = datetime(2026, 5, 9, 7, 35, 25, tzinfo=UTC)
 

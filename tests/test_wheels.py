@@ -21,10 +21,10 @@ import httpx
 import pytest
 from packaging.metadata import Metadata
 
-from tests.docs import ROOT
-from tests.postgres import Postgres
-from tests.requirements import closure, dependencies_folder, expose
-from tests.server import Server, start_server
+from tests.support.docs import ROOT
+from tests.support.postgres import Postgres
+from tests.support.requirements import closure, dependencies_folder, expose
+from tests.support.server import Server, start_server
 
 GENERAL = ROOT / "tests/golden/general.tar"
 

@@ -17,8 +17,8 @@ from app.process.supervisor import LONGEST_DELAY, delay_after
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.raw_http import answer_on, connected, get, post, rest_of
-from tests.server import ROOT, Server
+from tests.support.raw_http import answer_on, connected, get, post, rest_of
+from tests.support.server import ROOT, Server
 
 CHECKPOINTS = "/v1/models/a/b/checkpoints"
 FILE = general(size=32)

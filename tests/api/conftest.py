@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.catalog.conftest import catalog, database, database_url, migrated  # noqa: F401 - fixtures
-from tests.server import Server
+from tests.support.server import Server
 
 Upload = Callable[..., dict]
 

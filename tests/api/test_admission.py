@@ -15,8 +15,8 @@ import pytest
 from tests.api.conftest import general, problem
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.raw_http import answer_on, connected, get, post, raw, rest_of
-from tests.server import Server, start_server
+from tests.support.raw_http import answer_on, connected, get, post, raw, rest_of
+from tests.support.server import Server, start_server
 
 CHECKPOINTS = "/v1/models/a/b/checkpoints"
 LIMIT = 100_000

@@ -7,7 +7,7 @@ import httpx
 import torch
 
 from tests.api.conftest import Upload, general, problem, saved
-from tests.server import Server
+from tests.support.server import Server
 
 MEGABYTE = 1 << 20
 OWN = general(seed=4321)

@@ -10,7 +10,7 @@ import torch
 
 from tests.api.conftest import problem, saved
 from tests.conftest import StartServer
-from tests.server import Server
+from tests.support.server import Server
 
 
 def large(server: Server, megabytes: int) -> str:

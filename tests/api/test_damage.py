@@ -9,8 +9,8 @@ from stateroom import Client, ServerError
 from tests.api.conftest import load, problem, saved
 from tests.conftest import StartServer
 from tests.functional.torch_files import same
-from tests.negotiating import InParts, missing
-from tests.server import Server
+from tests.support.negotiating import InParts, missing
+from tests.support.server import Server
 
 STATE = {"large": torch.randn(500_000), "small": torch.randn(3000)}
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import Upload, exactly, load, problem
-from tests.server import Server
+from tests.support.server import Server
 
 ROUTES = ["state_dict", "file", "original"]
 

@@ -6,34 +6,12 @@ import re
 import httpx
 import pytest
 
-from app.api import application
-from app.api.metrics import Metrics
 from tests.api.conftest import Upload, exactly, problem
 from tests.conftest import StartServer
-from tests.server import Server
+from tests.support.routes import OPERATIONS, address
+from tests.support.server import Server
 
 PUBLIC = {"/healthz", "/readyz"}
-
-
-def operations() -> list[tuple[str, str]]:
-    paths = application.build("0", Metrics()).openapi()["paths"]
-    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
-
-
-OPERATIONS = operations()
-
-
-def address(path: str) -> str:
-    values = {
-        "namespace": "a",
-        "name": "b",
-        "ref": "1",
-        "filename": "x.pt",
-        "upload_id": "abc",
-        "first": "0",
-        "end": "1",
-    }
-    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
 
 
 def test_the_contracts_routes_are_all_there() -> None:
@@ -87,7 +65,7 @@ def test_an_unknown_parameter_is_refused(http: httpx.Client, method: str, path: 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    from tests.server import start_server
+    from tests.support.server import start_server
 
     server = start_server(
         tmp_path_factory.mktemp("guarded") / "data",

@@ -6,8 +6,8 @@ import socket
 import pytest
 
 from tests.api.conftest import general
-from tests.raw_http import connected, get, hang_up, post, rest_of
-from tests.server import Server
+from tests.support.raw_http import connected, get, hang_up, post, rest_of
+from tests.support.server import Server
 
 LAST = get("/healthz", "X-Request-Id: last", "Connection: close")
 FILE = general(size=300)

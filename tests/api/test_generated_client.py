@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.api.conftest import general
-from tests.api.test_openapi import operations
-from tests.server import Server
+from tests.support.openapi import operations
+from tests.support.server import Server
 
 PROGRAMS = Path(sys.prefix) / "openapi" / "bin"
 """Of an environment of its own: what generates clients asks for other versions than the server does."""

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.api.conftest import general, problem
-from tests.negotiating import InParts
-from tests.server import Server
+from tests.support.negotiating import InParts
+from tests.support.server import Server
 
 FILE, OTHER = general(seed=1), general(seed=2, size=65)
 

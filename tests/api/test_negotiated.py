@@ -13,7 +13,7 @@ from blake3 import blake3
 from tests.api.conftest import general, load, saved
 from tests.conftest import StartServer
 from tests.functional.torch_files import same
-from tests.negotiating import InParts, missing
+from tests.support.negotiating import InParts, missing
 
 MIB = 1024 * 1024
 

@@ -6,11 +6,7 @@ from typing import Any
 
 import httpx
 
-
-def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            yield f"{method} {path}", operation
+from tests.support.openapi import operations
 
 
 def references(node: Any) -> Iterator[str]:

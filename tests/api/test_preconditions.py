@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import Upload, general, problem
-from tests.api.test_every_route import OPERATIONS
+from tests.support.routes import OPERATIONS
 
 FAILED = (412, "precondition-failed")
 

@@ -9,9 +9,9 @@ from app.access.grants import KEPT
 from tests.api.conftest import general
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.raw_http import answer_on, connected, post
-from tests.server import Server
-from tests.tokens import bearer, catalog_url, make_token, revoke_token
+from tests.support.raw_http import answer_on, connected, post
+from tests.support.server import Server
+from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
 
 FILE = general(size=300)
 URL = "/v1/models/a/b/checkpoints"

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
 from app.api import application
 from app.api.metrics import Metrics
 from tests.api.conftest import general
-from tests.server import Server, start_server
+from tests.support.server import Server, start_server
 
 
 def does_not_fail(_context: object, response: schemathesis.Response, _case: schemathesis.Case) -> None:

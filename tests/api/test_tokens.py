@@ -17,8 +17,8 @@ from app.api.requests.auth import READ
 from app.catalog import Catalog
 from app.catalog.tables import metadata
 from tests.api.conftest import general, problem
-from tests.server import Server, start_server
-from tests.tokens import bearer, catalog_url, make_token, revoke_token
+from tests.support.server import Server, start_server
+from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
 
 OURS, THEIRS = "ours", "theirs"
 SERVER_TOKEN = "the server's own"

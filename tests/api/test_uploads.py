@@ -12,7 +12,7 @@ import pytest
 
 from tests.api.conftest import Upload, exactly, general, problem, saved
 from tests.conftest import StartServer
-from tests.server import Server
+from tests.support.server import Server
 
 
 def nothing_is_left(server: Server, checkpoints: str) -> bool:

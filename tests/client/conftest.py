@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from stateroom import Client
-from tests.server import Server
+from tests.support.server import Server
 
 
 @dataclass

@@ -20,8 +20,8 @@ from torch import nn
 from stateroom import Client, InvalidRequest, StateroomWarning
 from tests.client.faults import Faulty, faulty, stalls_after
 from tests.functional.torch_files import same, saved
-from tests.server import Server
 from tests.store.devices import mounted_tmpfs
+from tests.support.server import Server
 
 SMALL = 64 * 1024
 

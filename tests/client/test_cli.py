@@ -21,7 +21,7 @@ from stateroom import Client
 from tests.client.conftest import Answer, StartScripted
 from tests.client.slow_relay import slow_relay
 from tests.conftest import StartServer
-from tests.server import Server, server_environment, start_server
+from tests.support.server import Server, server_environment, start_server
 
 STATEROOM = [sys.executable, "-m", "stateroom._cli.main"]
 LONG_ENOUGH = 60.0

@@ -8,7 +8,7 @@ import torch
 
 import stateroom
 from tests.conftest import StartServer
-from tests.docs import ROOT, blocks
+from tests.support.docs import ROOT, blocks
 
 DOCUMENT = "docs/client.md"
 

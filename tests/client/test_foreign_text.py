@@ -18,7 +18,7 @@ from stateroom._printable import one_line, printable, with_lines
 from stateroom._progress import Bar
 from stateroom._report import Mismatch, Report, misfit
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
-from tests.server import Server, start_server
+from tests.support.server import Server, start_server
 
 
 @pytest.fixture(scope="module")

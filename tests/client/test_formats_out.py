@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from stateroom import Checkpoint, Client, InvalidRequest, Model, StateroomWarning
-from tests.server import Server, server_environment
+from tests.support.server import Server, server_environment
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from stateroom import (
     StateDictMismatch,
 )
 from tests.client.conftest import Answer, ScriptedServer, Seen, StartScripted
-from tests.server import Server
+from tests.support.server import Server
 
 PASSED_ON = ("content-type", "etag", "accept-ranges", "content-range", "stateroom-checkpoint")
 

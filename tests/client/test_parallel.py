@@ -19,8 +19,8 @@ from stateroom import Client, DigestMismatch, Model, PartialLoadError, ServerUna
 from tests.client.faults import Faulty, breaks_after, damages_at, faulty, stalls_after
 from tests.conftest import StartServer
 from tests.functional.torch_files import same, saved
-from tests.server import Server
 from tests.store.devices import mounted_tmpfs
+from tests.support.server import Server
 
 BLOCK = 16 * 1024 * 1024
 

@@ -18,8 +18,8 @@ from tests.api.conftest import general
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
 from tests.client.faults import faulty
 from tests.conftest import StartServer
-from tests.proxy import Cut, answered, body_half_sent, body_sent, proxy_to
-from tests.server import Server
+from tests.support.proxy import Cut, answered, body_half_sent, body_sent, proxy_to
+from tests.support.server import Server
 
 LOST = Answer(drop=True)
 

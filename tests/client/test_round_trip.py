@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.server import Server
+from tests.support.server import Server
 
 SCRIPT = Path(__file__).with_name("round_trip.py")
 

@@ -28,9 +28,9 @@ from stateroom import (
 from stateroom._upload.pickled import Pickled
 from stateroom._upload.snapshot import Buffers, size_of, snapshot
 from tests.client.conftest import Answer, StartScripted, described, problem
-from tests.client.test_save_in_parts import few_threads, noise, training
+from tests.client.trainings import few_threads, noise, training
 from tests.differential.judge import equal
-from tests.server import Server
+from tests.support.server import Server
 
 __all__ = ["few_threads"]
 

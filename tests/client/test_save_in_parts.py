@@ -4,7 +4,6 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,12 @@ from stateroom._upload.pickled import Pickled
 from stateroom._upload.split import split_file
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
 from tests.client.faults import faulty
+from tests.client.trainings import MIB, noise, training
 from tests.conftest import StartServer
 from tests.differential.equality import equal
 from tests.differential.objects import checkpoints
-from tests.proxy import answered, body_half_sent, body_sent, proxy_to
-from tests.server import Server
-
-MIB = 1024 * 1024
-
-
-def noise(mebibytes: float) -> torch.Tensor:
-    """Floats that nobody has saved before."""
-    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8).float() / 256
-
-
-def training(mebibytes: float = 2) -> dict[str, Any]:
-    net = nn.ModuleDict({"a": nn.Linear(300, 300), "b": nn.Linear(300, 300)})
-    net["b"].weight = net["a"].weight
-    optimizer = torch.optim.Adam(net.parameters())
-    (net["a"](torch.ones(2, 300)).sum() + net["b"](torch.ones(2, 300)).sum()).backward()
-    optimizer.step()
-    return {
-        "epoch": 3,
-        "loss": torch.tensor(0.25),
-        "rng": torch.get_rng_state(),
-        "model_state_dict": {**net.state_dict(), "large": noise(mebibytes)},
-        "optimizer_state_dict": optimizer.state_dict(),
-    }
+from tests.support.proxy import answered, body_half_sent, body_sent, proxy_to
+from tests.support.server import Server
 
 
 @pytest.fixture
@@ -276,11 +254,3 @@ def test_what_has_no_storages_to_tell_is_no_split(tmp_path: Path) -> None:
         with path.open("rb") as file:
             split = split_file(file)
             assert split is None or split.storages == []
-
-
-@pytest.fixture(autouse=True)
-def few_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

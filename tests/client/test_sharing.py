@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from stateroom import Client
-from tests.server import Server
+from tests.support.server import Server
 
 FORKS = """
 import os, sys

@@ -25,7 +25,7 @@ from stateroom import (
 )
 from tests.client.conftest import Answer, Seen, StartScripted, described, in_turn, problem
 from tests.client.faults import Faulty, faulty
-from tests.server import Server, server_environment, start_server
+from tests.support.server import Server, server_environment, start_server
 
 LARGE = 2_000_000
 """Elements of a tensor that goes in parts."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from stateroom import Client, Model
 from tests.functional.torch_files import saved
-from tests.server import Server
+from tests.support.server import Server
 
 
 class Wrapping(torch.Tensor):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stateroom import Client, InvalidRequest, StateroomError, UnexpectedAnswer
 from stateroom._http.address import address_of, hidden, path_of
 from tests.client.conftest import Answer, ScriptedServer, Seen, StartScripted, described, in_turn
-from tests.server import Server, start_server
+from tests.support.server import Server, start_server
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 
 from stateroom import Checkpoint, Client, InvalidRequest, Model, NoKeysMatched, Unauthorized, UnsafeGlobals
 from tests.conftest import StartServer
-from tests.tokens import catalog_url, make_token
+from tests.support.tokens import catalog_url, make_token
 
 Fetch = Callable[[str], bytes]
 

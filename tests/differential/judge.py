@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 
 from tests.differential.equality import equal
-from tests.server import ROOT, server_environment
+from tests.support.server import ROOT, server_environment
 
 PATIENCE = 60.0
 """Seconds in which torch has to have loaded a file of some kilobytes, on however busy a machine."""

@@ -9,7 +9,7 @@ from app.formats.index import index
 from tests.deliver.planning import load, save, served_file, served_state_dict
 from tests.differential.judge import Judge, Verdict
 from tests.differential.objects import checkpoints, saving
-from tests.measure import long, measure
+from tests.support.measure import long, measure
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own: of sparse, quantized and complex32 tensors

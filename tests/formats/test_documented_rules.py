@@ -2,7 +2,7 @@
 
 import re
 
-from tests.docs import ROOT
+from tests.support.docs import ROOT
 
 RAISED = re.compile(
     r'\brule(?:: str)? ?= ?"([a-z0-9-]+)"|\b(?:Broken|_?refused)\(\s*"([a-z0-9-]+)"|"([a-z]+-[a-z]+)"\)$', re.MULTILINE

@@ -19,6 +19,15 @@ from app.formats.index import index
 from app.formats.readers import read
 from app.sandbox.index_file import index_file
 from tests.deliver.planning import load, served_file, served_state_dict
+from tests.formats.checkpoints import (
+    Custom,
+    Net,
+    dtypes,
+    general_checkpoint,
+    kinds_of_tensors,
+    python_values,
+    shared_views,
+)
 from tests.formats.legacy_files import (
     FLOATS,
     MAGIC,
@@ -30,15 +39,6 @@ from tests.formats.legacy_files import (
     tensor,
     text,
     view,
-)
-from tests.formats.test_torch_zip_read import (
-    Custom,
-    Net,
-    dtypes,
-    general_checkpoint,
-    kinds_of_tensors,
-    python_values,
-    shared_views,
 )
 from tests.formats.torch_files import assert_same, loaded, saved
 

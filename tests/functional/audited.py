@@ -10,7 +10,7 @@ import httpx
 
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import saved
-from tests.server import ROOT, Server, start_server
+from tests.support.server import ROOT, Server, start_server
 
 AUDIT = """
 import os, sys

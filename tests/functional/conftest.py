@@ -14,7 +14,7 @@ from stateroom import Model as ClientModel
 from tests.functional.audited import Audited
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import FORMATS, Save, saved
-from tests.server import Server
+from tests.support.server import Server
 
 
 @dataclass(frozen=True, slots=True)

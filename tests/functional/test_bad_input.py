@@ -15,8 +15,8 @@ from tests.functional.audited import Audited, assert_leaks_nothing, assert_refus
 from tests.functional.classifier import make_net
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import loaded, same, saved
-from tests.server import start_server
 from tests.store.devices import mounted_tmpfs
+from tests.support.server import start_server
 
 
 def zip_of(**members: bytes) -> bytes:

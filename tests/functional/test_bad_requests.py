@@ -8,7 +8,7 @@ import pytest
 
 from tests.functional.audited import Audited, assert_leaks_nothing, assert_soon, trace, whole_checkpoint
 from tests.functional.conftest import HttpModel
-from tests.raw_http import hang_up, post, post_whole, raw
+from tests.support.raw_http import hang_up, post, post_whole, raw
 
 
 @pytest.mark.parametrize("half", [True, False], ids=["half closed", "hung up"])

@@ -14,9 +14,9 @@ import torch
 
 from stateroom import Client
 from tests.differential.equality import equal
-from tests.nginx import balanced, nginx_program
-from tests.postgres import Postgres
-from tests.server import ROOT, Server, server_environment, start_server
+from tests.support.nginx import balanced, nginx_program
+from tests.support.postgres import Postgres
+from tests.support.server import ROOT, Server, server_environment, start_server
 
 MIB = 1024 * 1024
 

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from tests.api.conftest import general, problem
-from tests.api.test_every_route import OPERATIONS, address
 from tests.conftest import StartServer
-from tests.raw_http import answer_on, connected
-from tests.server import Server, start_server
+from tests.support.raw_http import answer_on, connected
+from tests.support.routes import OPERATIONS, address
+from tests.support.server import Server, start_server
 
 EVIL = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
 WRITES = [(method, path) for method, path in OPERATIONS if method != "GET"]

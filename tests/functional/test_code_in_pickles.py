@@ -16,7 +16,7 @@ from tests.functional.audited import Audited
 from tests.functional.classifier import make_net
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import loaded, same, saved
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 
 class Runs:

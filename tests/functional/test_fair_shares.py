@@ -11,10 +11,10 @@ import torch
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.negotiating import InParts
-from tests.raw_http import answer_on, connected, get, hang_up, post
-from tests.server import Server
-from tests.tokens import bearer, catalog_url, make_token
+from tests.support.negotiating import InParts
+from tests.support.raw_http import answer_on, connected, get, hang_up, post
+from tests.support.server import Server
+from tests.support.tokens import bearer, catalog_url, make_token
 
 FILE = general(size=32)
 PLACES = 4

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from tests.conftest import StartServer
 from tests.functional.torch_files import saved
-from tests.server import Server
+from tests.support.server import Server
 
 MiB = 1 << 20
 

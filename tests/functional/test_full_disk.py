@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.functional.torch_files import saved
-from tests.server import ROOT, Server, server_environment, start_server
 from tests.store.devices import mounted_tmpfs
+from tests.support.server import ROOT, Server, server_environment, start_server
 
 MODEL = "/v1/models/tests/full"
 

@@ -15,7 +15,7 @@ from tests.conftest import StartServer
 from tests.functional.classifier import make_net
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import loaded, same, saved
-from tests.server import Server
+from tests.support.server import Server
 
 ROUTES = {
     "original": "original",

@@ -20,8 +20,8 @@ from tests.api.conftest import general, problem
 from tests.catalog.make import count
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.server import Server, start_server
-from tests.tokens import bearer, catalog_url, make_token, revoke_token
+from tests.support.server import Server, start_server
+from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
 
 SERVER_TOKEN = "the server's own"
 MODEL = "/v1/models/ours/net"

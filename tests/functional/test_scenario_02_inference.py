@@ -12,7 +12,7 @@ from stateroom import Model as ClientModel
 from tests.functional.classifier import Net, make_net, predictions
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import Save, loaded, same
-from tests.server import Server
+from tests.support.server import Server
 
 SENDERS = {
     "post": lambda http, url, data: http.post(url, content=data),

@@ -14,8 +14,8 @@ import torch
 
 from tests.functional.audited import assert_soon, whole_checkpoint
 from tests.functional.torch_files import saved
-from tests.raw_http import answer_on, connected, get, post, rest_of
-from tests.server import Server, start_server
+from tests.support.raw_http import answer_on, connected, get, post, rest_of
+from tests.support.server import Server, start_server
 
 PATIENCE = 2
 """Seconds that a head has to come in, that a body may pause, and that an answer may lie untaken."""

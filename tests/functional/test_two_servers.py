@@ -12,9 +12,9 @@ import torch
 from tests.conftest import StartServer
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import loaded, saved
-from tests.negotiating import InParts
-from tests.postgres import Postgres
-from tests.server import Server
+from tests.support.negotiating import InParts
+from tests.support.postgres import Postgres
+from tests.support.server import Server
 
 BACKBONE = torch.arange(50_000.0)
 UPLOADS = 12

@@ -9,7 +9,7 @@ import pytest
 from app.api import application
 from app.api.metrics import Metrics
 from tests.conftest import StartServer
-from tests.worst_bodies import Place, fill, peak, reset_peak, worst_requests
+from tests.support.worst_bodies import Place, fill, peak, reset_peak, worst_requests
 
 SCALE = 10_000
 """Keys of each thing. The benchmark of this name has 400,000."""

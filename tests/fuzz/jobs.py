@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.fuzz.counts import Count, read_count
 from tests.fuzz.findings import Findings
 from tests.fuzz.watch import Fault
-from tests.server import ROOT, server_environment
+from tests.support.server import ROOT, server_environment
 
 SECONDS_A_FILE = 60
 MEGABYTES = 4096

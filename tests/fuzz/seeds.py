@@ -10,7 +10,7 @@ import torch
 
 from tests.deliver.planning import save
 from tests.differential.mutations import honest
-from tests.formats.test_kinds_of_tensors import LISTED, NOT_LISTED
+from tests.formats.kinds_of_tensors import LISTED, NOT_LISTED
 from tests.fuzz.containers import zip_of
 from tests.hostile.corpus import CLASSES
 

@@ -16,7 +16,7 @@ from tests.fuzz.seeds import MAX_SIZE, seeds
 from tests.fuzz.tokens import tokens_of, values_of
 from tests.fuzz.watch import Fault, fault_of, read
 from tests.hostile.corpus.base import HONEST, NOTHING, safetensors, zipped
-from tests.server import ROOT
+from tests.support.server import ROOT
 
 HEADER = b'{"w":{"dtype":"F32","shape":[8],"data_offsets":[0,32]}}'
 

@@ -1,7 +1,7 @@
 """The corpus as a table: how many files each class has, and what becomes of them."""
 
 from tests.hostile.corpus import CLASSES
-from tests.hostile.test_corpus import readings
+from tests.hostile.readings import readings
 
 
 def main() -> None:

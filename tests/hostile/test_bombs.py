@@ -9,7 +9,7 @@ import pytest
 
 from tests.formats.zips import Entry, Zip
 from tests.hostile.make import checkpoint, with_tensor
-from tests.measure import only_long
+from tests.support.measure import only_long
 
 READ = """
 import resource, sys

@@ -1,21 +1,13 @@
 """Every file of the corpus is refused under its rule, or read, in bounded time and memory; and nothing else happens."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 
-from tests.docs import ROOT
 from tests.hostile.corpus import CLASSES
-from tests.hostile.reading import Reading
-
-
-def readings(class_name: str) -> list[Reading]:
-    command = [sys.executable, "-m", "tests.hostile.reading", class_name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [Reading(**json.loads(line)) for line in done.stdout.splitlines()]
+from tests.hostile.readings import readings
+from tests.support.docs import ROOT
 
 
 @pytest.mark.parametrize("class_name", CLASSES)

@@ -18,8 +18,8 @@ from tests.functional.conftest import HttpModel, warm_up
 from tests.functional.torch_files import same
 from tests.hostile.corpus import CLASSES
 from tests.hostile.corpus.base import Hostile
-from tests.measure import long, measure
-from tests.server import Server
+from tests.support.measure import long, measure
+from tests.support.server import Server
 
 SENT = 16
 REFUSED_AS = {"not-a-checkpoint", "hostile-checkpoint", "no-tensors", "sharded-tensor"}

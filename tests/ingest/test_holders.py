@@ -19,9 +19,9 @@ from app.ingest.body import Chunks
 from app.ingest.negotiated import Progress
 from app.upkeep.incoming import Incoming, find_orphans
 from app.values.checkpoint import Fields
-from tests.ingest.test_negotiated import announce, commit, file_of, send
+from tests.ingest.in_parts import announce, commit, file_of, send
 from tests.ingest.workplace import MODEL, Workplace, torch_file
-from tests.negotiating import InParts
+from tests.support.negotiating import InParts
 from tests.upkeep.sweeping import check, moment_now
 
 

@@ -1,6 +1,5 @@
 """Uploads in parts, at the moments at which something goes wrong."""
 
-import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,14 +12,13 @@ from app.catalog import checkpoints, uploads
 from app.catalog.rows import to_microseconds
 from app.catalog.tables import uploads as uploads_table
 from app.errors import Conflict, Gone, MissingBlobs, StateroomError
-from app.ingest.body import Chunks
 from app.ingest.negotiated import Progress
-from app.values.checkpoint import Checkpoint, Fields
+from app.values.checkpoint import Checkpoint
 from app.values.digest import Digest
 from app.values.span import Span
-from app.values.split import Split
-from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
-from tests.negotiating import InParts
+from tests.ingest.in_parts import announce, commit, file_of, send
+from tests.ingest.workplace import MODEL, Workplace, torch_file, weights
+from tests.support.negotiating import InParts
 from tests.upkeep.sweeping import check, delete, foresee_now, sweep_now
 
 
@@ -29,27 +27,6 @@ def place(tmp_path: Path) -> Iterator[Workplace]:
     place = Workplace.at(tmp_path / "data", tmp_path / "catalog.sqlite3")
     yield place
     place.close()
-
-
-def announce(place: Workplace, file: InParts) -> Progress:
-    announcement = file.announcement()
-    spans = [Span(*each) for each in announcement["storages"]]
-    split = Split(len(file.data), spans, bytes.fromhex("".join(announcement["blocks"])))
-    return place.ingest.negotiated.begin(MODEL, split, original=True)
-
-
-def send(place: Workplace, file: InParts, progress: Progress) -> None:
-    for run in progress.missing:
-        data = b"".join(file.blocks[run.start : run.stop])
-        asyncio.run(place.ingest.negotiated.receive(progress.upload, run, Chunks(chunked(data))))
-
-
-def commit(place: Workplace, progress: Progress, key: str | None = None) -> Checkpoint:
-    return place.ingest.negotiated.commit(MODEL, progress.upload.id, Fields(idempotency_key=key))[0]
-
-
-def file_of(*seeds: int) -> InParts:
-    return InParts(torch_file({"epoch": 1, **{f"w{seed}": weights(seed, 0.5) for seed in seeds}}))
 
 
 def test_a_blob_that_was_promised_and_is_collected_before_the_commit_is_asked_for(place: Workplace) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.real.compare import compare
 from tests.real.wheels import PACKAGES, checkpoints, download
-from tests.server import start_server
+from tests.support.server import start_server
 
 
 def main(packages: list[str]) -> int:

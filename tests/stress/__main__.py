@@ -5,8 +5,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.postgres import running_postgres
 from tests.stress import kills, mixed
+from tests.support.postgres import running_postgres
 
 
 def tell(title: str, counts: Counter[str]) -> None:

@@ -13,10 +13,10 @@ import httpx
 from app.catalog import Catalog
 from app.store import LocalPackStore
 from app.upkeep.fsck import Fsck
-from tests.server import Server, start_server
 from tests.stress.files import Files
 from tests.stress.mixed import Wrong, files_in, rows
-from tests.test_main import run as command
+from tests.support.commands import run as command
+from tests.support.server import Server, start_server
 
 THREADS = 4
 LIVE = 20

@@ -16,9 +16,9 @@ from app.catalog import Catalog
 from app.store import LocalPackStore
 from app.upkeep.fsck import Fsck
 from tests.functional.torch_files import loaded, same
-from tests.server import Server, start_server
 from tests.stress.files import Files
-from tests.test_main import run as command
+from tests.support.commands import run as command
+from tests.support.server import Server, start_server
 
 THREADS = 6
 LIVE = 50

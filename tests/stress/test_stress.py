@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.measure import long, measure
 from tests.stress import kills, mixed
+from tests.support.measure import long, measure
 
 
 @long

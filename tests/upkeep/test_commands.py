@@ -16,8 +16,8 @@ from app.upkeep.sweep_lease import SweepLease
 from tests.api.conftest import saved, state_dict
 from tests.conftest import StartServer
 from tests.functional.audited import assert_soon
-from tests.server import ROOT, Server, server_environment
-from tests.test_main import run
+from tests.support.commands import run
+from tests.support.server import ROOT, Server, server_environment
 
 MODEL = "/v1/models/vision/resnet/checkpoints"
 Place = tuple[Server, tuple[str, ...], str]

@@ -4,7 +4,7 @@ import socket
 from contextlib import suppress
 from http.client import HTTPResponse
 
-from tests.server import Server
+from tests.support.server import Server
 
 
 def connected(server: Server) -> socket.socket:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.catalog import Catalog, tokens
 from app.values.token import Scope, new_token
-from tests.server import Server
+from tests.support.server import Server
 
 
 def catalog_url(server: Server) -> str:

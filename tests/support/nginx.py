@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.docs import blocks
-from tests.server import Server
+from tests.support.docs import blocks
+from tests.support.server import Server
 
 MAIN = """
 {user}

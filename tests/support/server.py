@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 READY = re.compile(r"^Stateroom is ready on (http://\S+)$", re.MULTILINE)
 START_SECONDS = 60.0
 

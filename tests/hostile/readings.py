@@ -1,0 +1,15 @@
+"""What a process of its own finds in a class of the corpus."""
+
+import json
+import subprocess
+import sys
+
+from tests.hostile.reading import Reading
+from tests.support.docs import ROOT
+
+
+def readings(class_name: str) -> list[Reading]:
+    command = [sys.executable, "-m", "tests.hostile.reading", class_name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [Reading(**json.loads(line)) for line in done.stdout.splitlines()]

@@ -1,0 +1,27 @@
+"""Every route of the server, as its OpenAPI document has them."""
+
+import re
+
+from app.api import application
+from app.api.metrics import Metrics
+
+
+def operations() -> list[tuple[str, str]]:
+    paths = application.build("0", Metrics()).openapi()["paths"]
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
+
+
+OPERATIONS = operations()
+
+
+def address(path: str) -> str:
+    values = {
+        "namespace": "a",
+        "name": "b",
+        "ref": "1",
+        "filename": "x.pt",
+        "upload_id": "abc",
+        "first": "0",
+        "end": "1",
+    }
+    return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
