@@ -177,6 +177,7 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     )
     yield Worst(("POST", f"{upload}/commit"), "all missing", f"{here}/commit")
     yield Worst(("DELETE", upload), "a long one", here)
+    yield Worst(("DELETE", model), "wide checkpoints", MODEL)
     yield Worst(("DELETE", checkpoint), "a long ref", f"{MODEL}/checkpoints/min:{'a' * 30_000}")
     yield Worst(("DELETE", checkpoint), "wide", one)
 
