@@ -1,10 +1,12 @@
 """Which nodes of a checkpoint are components: state_dicts, optimizers' state_dicts, whole modules."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from ..values.manifest import Component, ComponentKind, Path, is_one_element
+from ..errors import SelectionError
+from ..values.manifest import Component, ComponentKind, Path, dotted, is_one_element
 from ..values.work import Work
 from .facts import FACTS
 from .modules import has_keys, is_module
@@ -126,24 +128,40 @@ class _Kinds:
 
 
 def nodes_of(root: Node, components: Sequence[Component], work: Work) -> list[Node]:
-    """The nodes of the components that a manifest lists, found by their paths: the rules may have been others when it
-    was made.
+    """The nodes of the components that a manifest lists, found by their paths.
+
+    The rules may have been others when it was made: a node that is no component by today's rules stands for the one
+    that was listed at its path. Raises SelectionError where nothing is at a path any more.
     """
     tree: dict[str, Any] = {}
     for number, component in enumerate(components):
         place = tree
         for element in component.path:
             place = place.setdefault(repr(element), {})
-        place.setdefault("", []).append(number)
+        place.setdefault("", deque()).append(number)
     found: dict[int, Node] = {}
     stack: list[tuple[Node, dict[str, Any]]] = [(root, tree)]
+    others: list[tuple[Node, deque[int]]] = []  # at the path of a component, and none by today's rules
     while stack:
         node, place = stack.pop()
-        numbers = place.get("", ())
+        numbers = place.get("")
         if numbers and component_kind(node, work) is not None:
-            found[numbers.pop(0)] = node
-        elif len(place) > ("" in place):
+            found[numbers.popleft()] = node
+            continue
+        if numbers and pairs_of(node):
+            others.append((node, numbers))
+        if len(place) > ("" in place):
             work.spend(2 + size_of(node))
             below = ((child, place.get(repr(element))) for element, child in children(node))
             stack += reversed([(child, where) for child, where in below if where is not None])
+    for node, numbers in others:
+        if numbers:
+            found[numbers.popleft()] = node
+    for number, component in enumerate(components):
+        if number not in found:
+            raise SelectionError(
+                f"the component {dotted(component.path)!r} was listed by an older version of the server, and is not "
+                "found in the file by today's rules. Upload the checkpoint again",
+                code="unknown-component",
+            )
     return [found[number] for number in range(len(components))]

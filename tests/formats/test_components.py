@@ -266,6 +266,28 @@ def test_a_component_of_an_older_manifest_is_still_the_one_at_its_path() -> None
         assert list(load(materialise(made, data))) == keys
 
 
+def test_what_was_a_component_by_older_rules_only_is_served_as_it_was_listed() -> None:
+    """Once, a mapping with the keys of an optimizer was one whatever lay under them."""
+    data = save({"odd": {"state": W, "param_groups": [], 0: 1}, "model": MODEL})
+    manifest = index(memoryview(data)).manifest
+    assert [component.name for component in manifest.components] == ["model"]
+    older = replace(manifest, components=(Component(("odd",), "optimizer", 1, 48), *manifest.components))
+    skeleton = data[manifest.skeleton.start : manifest.skeleton.end]
+    for name, keys in (("odd", ["state", "param_groups", 0]), ("model", ["w", "b"])):
+        made = plan(older, skeleton, Wanted(query=StateDictQuery(component=name)))
+        assert list(load(materialise(made, data))) == keys
+
+
+def test_a_listed_component_that_the_file_does_not_have_is_refused_by_name() -> None:
+    data = save({"model": MODEL})
+    manifest = index(memoryview(data)).manifest
+    older = replace(manifest, components=(*manifest.components, Component(("gone", "x"), "state_dict", 1, 8)))
+    skeleton = data[manifest.skeleton.start : manifest.skeleton.end]
+    with pytest.raises(SelectionError, match=r"gone\.x.*older version") as refused:
+        plan(older, skeleton, Wanted(query=StateDictQuery(component="gone.x")))
+    assert refused.value.code == "unknown-component"
+
+
 def test_a_strict_load_works_as_it_does_with_the_original() -> None:
     def network() -> nn.Module:
         return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2)), {nn.Linear})
