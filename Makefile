@@ -1,11 +1,11 @@
-# The verbs: demo | serve | test | check | docs | wheels | stress | real | fuzz | bench. Each makes what it needs of .venv first; nothing
-# else is touched.
+# The verbs: demo | serve | test | check | docs | wheels | stress | real | peers | fuzz | bench. Each makes what it needs
+# of .venv first; nothing else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check stress real fuzz bench docs wheels
+.PHONY: demo serve test check docs wheels stress real peers fuzz bench
 
 demo: .venv/demo
 	$(BIN)/python -m demo
@@ -31,6 +31,9 @@ stress: .venv/dev
 
 real: .venv/dev
 	$(BIN)/python -m tests.real $(REAL)
+
+peers: .venv/dev
+	$(BIN)/python -m tests.peers $(PEERS)
 
 fuzz: .venv/fuzz
 	$(BIN)/python -m tests.fuzz $(FUZZ)

@@ -1,0 +1,92 @@
+"""``make peers [PEERS="--only torch/serialization"]``: a table; exits with 1 if anything differs, or nothing ran."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.peers.report import HEAD, Tally, details, row, tally
+from tests.peers.served import WAYS
+from tests.peers.sources import NotToBeHad, install
+from tests.peers.suites import SUITES, Suite
+from tests.support.server import ROOT, Server, start_server
+
+LONGEST = 1800.0
+"""Seconds that one suite may take."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.peers", description=__doc__)
+    parser.add_argument("--only", action="append", default=[], help="suites by the beginning of their names")
+    parser.add_argument("--all", action="store_true", help="the long suites too")
+    parser.add_argument("--ways", default=",".join(WAYS), help="of %(default)s")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "peers", help="where suites are kept")
+    asked = parser.parse_args()
+    chosen = [s for s in SUITES if (s.name.startswith(tuple(asked.only)) if asked.only else s.usual or asked.all)]
+    rows, wrong, ran = [], False, 0
+    for suite in chosen:
+        try:
+            folder = suite.get(asked.cache) / suite.inside
+            packages = install(suite.needs, asked.cache)
+        except NotToBeHad as error:
+            rows.append(f"{suite.name:<24}skipped: {error}")
+            continue
+        count = run(suite, folder, packages, asked.ways)
+        rows += [row(suite.name, count), *details(count)]
+        print("\n".join(rows[-1 - len(details(count)) :]), flush=True)
+        wrong |= count.wrong or not count.outcomes.total()
+        ran += 1
+    print("", HEAD, *(line for line in rows if not line.startswith(" ")), sep="\n")
+    return 1 if wrong or not ran else 0
+
+
+def run(suite: Suite, folder: Path, packages: Path, ways: str) -> Tally:
+    with tempfile.TemporaryDirectory(prefix="peers-") as name:
+        log = Path(name) / "findings.jsonl"
+        server = start_server(Path(name) / "data", env={"STATEROOM_DURABLE": "off"})
+        try:
+            pytest(suite, folder, packages, ways, server, log)
+            return tally(log, [request["status"] for request in server.requests])
+        finally:
+            server.stop()
+
+
+def pytest(suite: Suite, folder: Path, packages: Path, ways: str, server: Server, log: Path) -> None:
+    """The suite's tests, with nobody's configuration. Whether they pass is in the log."""
+    options = {
+        "-c": os.devnull,
+        "--rootdir": ".",
+        "-k": suite.chosen,
+        "-W": "ignore",
+        "--peers-url": server.base_url,
+        "--peers-log": str(log),
+        "--peers-ways": ways,
+        "--peers-names": json.dumps(suite.names),
+    }
+    given = [word for name, value in options.items() if value for word in (name, value)]
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "tests.peers.plugin",
+            *given,
+            *suite.files,
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, packages, folder))), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        timeout=LONGEST,
+        check=False,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

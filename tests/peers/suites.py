@@ -1,0 +1,70 @@
+"""The suites: where each is had, and which of its tests call torch.load."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tests.peers.sources import debian, sdist
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A pytest run. ``get`` takes the cache and gives the suite's folder; ``files`` lie in ``inside`` of it.
+
+    ``chosen`` is pytest's ``-k``. ``needs`` are packages that its tests import. ``names`` are those that the tests
+    import from older versions of torch. A suite that is not ``usual`` runs with ``--all`` or by name.
+    """
+
+    name: str
+    get: Callable[[Path], Path]
+    inside: str
+    files: tuple[str, ...]
+    chosen: str = ""
+    needs: tuple[str, ...] = ()
+    names: Mapping[str, list[str]] = field(default_factory=dict)
+    usual: bool = True
+
+
+PYTORCH = partial(debian, "pytorch", "test/")
+
+
+def torchs(name: str, *files: str, chosen: str = "", usual: bool = True) -> Suite:
+    names = {"torch.testing._internal.common_nn": ["new_module_tests"]}
+    return Suite(f"torch/{name}", PYTORCH, "test", files, chosen, ("expecttest",), names, usual)
+
+
+SUITES = (
+    torchs(  # not: files of gigabytes, or thousands of reads of one
+        "serialization", "test_serialization.py", chosen="not 2gb and not offset"
+    ),
+    torchs("subclasses", "test_subclass.py", chosen="serialization or state_dict or repr"),
+    torchs("optimizers", "test_optim.py", "optim/test_swa_utils.py", chosen="load_nontensor or state_dict or swa"),
+    torchs("schedulers", "optim/test_lrscheduler.py", chosen="state_dict or load"),
+    torchs(
+        "modules",
+        "nn/test_module_hooks.py",
+        "nn/test_pruning.py",
+        "nn/test_parametrization.py",
+        "nn/test_load_state_dict.py",
+        "nn/test_lazy_modules.py",
+        chosen="load or pickle or serialization or hook",
+    ),
+    torchs("quantization", "quantization/core/test_workflow_module.py", "quantization/core/test_quantized_tensor.py"),
+    torchs("quantized modules", "quantization/core/test_quantized_module.py", usual=False),
+    torchs("every module", "test_modules.py", chosen="pickle or save_load", usual=False),
+    Suite(
+        "skorch",
+        partial(sdist, "skorch"),
+        "",
+        ("skorch/tests/test_net.py",),
+        chosen="pickle or save or load",
+        needs=("scikit-learn", "scipy", "joblib", "threadpoolctl", "tabulate", "tqdm"),
+    ),
+    Suite(
+        "ignite",
+        partial(sdist, "pytorch-ignite"),
+        "",
+        ("tests/ignite/handlers/test_checkpoint.py",),
+    ),
+)
