@@ -116,6 +116,7 @@ class Negotiated:
             with self._catalog.write() as w:
                 uploads.forget_parts(w, upload_id)
             self._partials.create(upload_id, split.size)
+        self._splits.get(upload_id, lambda: split)  # there already, so that it is not read and made once more
         progress = self.progress(model, upload_id)
         try:
             self._partials.room.check(progress.nbytes)
