@@ -1,5 +1,6 @@
 """Whether two objects that torch has loaded are one and the same to whoever gets them."""
 
+import copyreg
 import struct
 from typing import Any
 
@@ -23,6 +24,7 @@ class _Pairs:
 
     def __init__(self) -> None:
         self._partner: dict[tuple[str, int], int] = {}
+        self._alive: list[object] = []  # what was made to be compared: its ids must not be used again
 
     def equal(self, one: Any, other: Any) -> bool:
         todo = [(one, other)]
@@ -47,9 +49,14 @@ class _Pairs:
                     return False
                 todo += zip(a, b, strict=True)
             elif isinstance(a, torch.Tensor):
-                if not self._same_tensor(a, b):
+                if _wraps(a):  # its numbers are in the tensors that it wraps
+                    if (a.shape, a.dtype, a.device, a.requires_grad) != (b.shape, b.dtype, b.device, b.requires_grad):
+                        return False
+                elif not self._same_tensor(a, b):
                     return False
-                todo.append((vars(a), vars(b)))
+                attributes = _attributes(a), _attributes(b)
+                self._alive += attributes
+                todo.append(attributes)
             elif not _same_leaf(a, b):
                 return False
         return True
@@ -76,6 +83,16 @@ class _Pairs:
             return False
         whole = a.data_ptr() + (one.storage_offset() - other.storage_offset()) * one.itemsize
         return self._pair(whole, b.data_ptr(), "storage ")
+
+
+def _wraps(tensor: torch.Tensor) -> bool:
+    """Whether operations on the tensor are its class's own affair: it may have no memory to look at."""
+    return getattr(type(tensor), "__torch_dispatch__", None) not in {None, torch.Tensor.__torch_dispatch__}
+
+
+def _attributes(tensor: torch.Tensor) -> dict[str, Any]:
+    slots = copyreg._slotnames(type(tensor)) if _wraps(tensor) else []  # type: ignore[attr-defined]
+    return {**vars(tensor), **{name: getattr(tensor, name) for name in slots if hasattr(tensor, name)}}
 
 
 def _same_numbers(one: torch.Tensor, other: torch.Tensor) -> bool:

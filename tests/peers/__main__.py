@@ -49,6 +49,8 @@ def run(suite: Suite, folder: Path, packages: Path, ways: str) -> Tally:
         server = start_server(Path(name) / "data", env={"STATEROOM_DURABLE": "off"})
         try:
             pytest(suite, folder, packages, ways, server, log)
+            if not log.exists():
+                print((log.parent / "pytest.log").read_text()[-2000:])
             return tally(log, [request["status"] for request in server.requests])
         finally:
             server.stop()
@@ -67,25 +69,33 @@ def pytest(suite: Suite, folder: Path, packages: Path, ways: str, server: Server
         "--peers-names": json.dumps(suite.names),
     }
     given = [word for name, value in options.items() if value for word in (name, value)]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "tests.peers.plugin",
-            *given,
-            *suite.files,
-        ],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, packages, folder))), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        timeout=LONGEST,
-        check=False,
-    )
+    given += [] if suite.conftest else ["--noconftest"]
+    with (log.parent / "pytest.log").open("w") as said:
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "tests.peers.plugin",
+                *given,
+                *suite.files,
+            ],
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(map(str, (ROOT, packages, folder))),
+                "PYTHONSAFEPATH": "1",  # a suite may have a package called tests as well
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            timeout=LONGEST,
+            check=False,
+        )
 
 
 if __name__ == "__main__":

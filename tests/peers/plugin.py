@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 import torch
 
+import tests
 from tests.peers.judging import Finding, attempt
 from tests.peers.served import WAYS, Asked, Served
+
+tests.__path__.append(str(Path.cwd() / "tests"))  # a suite may call its tests so, too
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

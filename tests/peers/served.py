@@ -80,6 +80,8 @@ class Served:
         arguments = {**asked.arguments, **changed}
         if answer.status_code != 200:
             return refused(way, answer), asked.stock
+        if arguments.get("encoding") == "bytes":
+            return Finding(way, "unjudged", "text that Python 2 wrote is text in the file that is served"), asked.stock
         read = attempt(lambda: self._load(self._as_file(answer.content, asked.path), **arguments))
 
         def stock() -> Any:
