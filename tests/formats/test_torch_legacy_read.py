@@ -92,6 +92,7 @@ def test_the_whole_loads_as_what_was_saved(make: Any, protocol: int) -> None:
     assert_same(loaded(served_file(file)), loaded(file))
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf support")  # said once a process, by whatever test is first
 def test_dtypes_that_torch_cannot_read_again_are_read() -> None:
     made = {key: value for key, value in dtypes().items() if UNLOADABLE.search(key) and "dtype" not in key}
     served = load(served_state_dict(saved(made, **OLD)))

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import httpx
 import torch
 from safetensors.torch import load as load_safetensors
+from torch.serialization import LoadEndianness
 from torch.utils._python_dispatch import _disable_current_modes
 
 from stateroom import Client, StateroomError
@@ -48,6 +49,10 @@ class Served:
         """Compare in every way. What ``file`` gives is the read, unless it is refused or another."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if torch.serialization.get_default_load_endianness() is LoadEndianness.BIG:
+                return asked.stock, [
+                    Finding("upload", "unjudged", "a setting of torch's says its byte order, not the file")
+                ]
             answer = self._http.post(self._base, content=asked.data)
             if answer.status_code != 201:
                 return asked.stock, [refused("upload", answer)]

@@ -37,8 +37,8 @@ def torchs(name: str, *files: str, chosen: str = "", usual: bool = True) -> Suit
 
 
 SUITES = (
-    torchs(  # not: files of gigabytes, thousands of reads of one, files whose byte order only a setting of torch's says
-        "serialization", "test_serialization.py", chosen="not 2gb and not offset and not load_bom_data"
+    torchs(  # not: files of gigabytes, or thousands of reads of one
+        "serialization", "test_serialization.py", chosen="not 2gb and not offset"
     ),
     torchs("subclasses", "test_subclass.py", chosen="serialization or state_dict or repr"),
     torchs("optimizers", "test_optim.py", "optim/test_swa_utils.py", chosen="load_nontensor or state_dict or swa"),
