@@ -6,12 +6,13 @@ The file is of our own making, around the pickle: what lies where in the server'
 
 from __future__ import annotations
 
-import io
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from struct import Struct
 from typing import Callable
+
+from .._raw_file import RawFile
 
 _LOCAL = Struct("<4sHHHHHIIIHH").pack
 _CENTRAL = Struct("<4sHHHHHHIIIHHHHHII").pack
@@ -27,16 +28,15 @@ Ask = Callable[[int, int, memoryview], None]
 """Called as ``ask(number, at, view)``: the bytes of storage ``number`` from ``at`` on are wanted in ``view``."""
 
 
-class VirtualZip(io.RawIOBase):
+class VirtualZip(RawFile):
     """What torch.load reads as ``pickle`` with storages of these ``sizes`` under the keys ``0``, ``1``, ..."""
 
     def __init__(self, pickle: bytes, sizes: Sequence[int], ask: Ask) -> None:
+        super().__init__()
         self._ask = ask
         self._starts: list[int] = []
         self._parts: list[bytes | int] = []  # bytes, or a storage's number
         self._directory: list[bytes] = []
-        self._size = 0
-        self._position = 0
         self._add("data.pkl", pickle)
         self._add("byteorder", b"little")
         for number, size in enumerate(sizes):
@@ -68,32 +68,15 @@ class VirtualZip(io.RawIOBase):
             self._parts.append(part)
             self._size += length
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what can be written to
-        view = memoryview(buffer).cast("B")
-        view = view[: max(0, self._size - self._position)]
+    def fill(self, at: int, view: memoryview) -> None:
         done = 0
         while done < len(view):
-            i = bisect_right(self._starts, self._position) - 1
-            part, at = self._parts[i], self._position - self._starts[i]
+            i = bisect_right(self._starts, at + done) - 1
+            part, start = self._parts[i], at + done - self._starts[i]
             end = self._starts[i + 1] if i + 1 < len(self._starts) else self._size
-            room = view[done : done + end - self._position]
+            room = view[done : end - at]
             if isinstance(part, bytes):
-                room[:] = part[at : at + len(room)]
+                room[:] = part[start : start + len(room)]
             else:
-                self._ask(part, at, room)
-            self._position += len(room)
+                self._ask(part, start, room)
             done += len(room)
-        return done

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from .._raw_file import RawFile
 from .._torch import require_torch
 from .split import MIN_STORAGE, MemorySplit
 from .zip_writer import Record, zipped
@@ -103,33 +104,18 @@ class Pickled:
         ]
 
 
-class MemoryFile(io.RawIOBase):
+class MemoryFile(RawFile):
     """Pieces of memory, read as a file."""
 
     def __init__(self, pieces: MemorySplit) -> None:
+        super().__init__(pieces.size)
         self._pieces = pieces
-        self._position = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._pieces.size)[whence]
-        return self._position
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what can be written to
-        room, done = memoryview(buffer).cast("B"), 0
-        for view in self._pieces.read(self._position, min(self._position + len(room), self._pieces.size)):
-            room[done : done + len(view)] = view
-            done += len(view)
-        self._position += done
-        return done
+    def fill(self, at: int, view: memoryview) -> None:
+        done = 0
+        for piece in self._pieces.read(at, at + len(view)):
+            view[done : done + len(piece)] = piece
+            done += len(piece)
 
 
 class _Pickler(pickle.Pickler):
