@@ -8,6 +8,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from app.api.openapi.page import description_of
 from app.main import create_app
 from app.settings import Settings
 
@@ -45,9 +46,8 @@ def parameters(given: Any) -> Iterator[str]:
 
 
 def text_of(parameter: Mapping[str, Any]) -> str:
-    schema = parameter.get("schema", {})
-    default = f" (`{schema['default']}` if left out)" if schema.get("default") is not None else ""
-    return in_a_cell(parameter.get("description") or schema.get("description") or "") + default
+    default = parameter.get("schema", {}).get("default")
+    return in_a_cell(description_of(parameter)) + ("" if default is None else f" (`{default}` if left out)")
 
 
 def answers(responses: Mapping[str, Any]) -> Iterator[str]:

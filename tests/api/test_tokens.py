@@ -12,11 +12,11 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from app.api import application
-from app.api.metrics import Metrics
 from app.api.requests.auth import READ
 from app.catalog import Catalog
 from app.catalog.tables import metadata
 from tests.api.conftest import general, problem
+from tests.support.routes import OPERATIONS
 from tests.support.server import Server, start_server
 from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
 
@@ -62,11 +62,6 @@ NEEDS = {
 """What each route takes, once more and independently of the code; only these may be open to all:"""
 PUBLIC = {("GET", "/healthz"), ("GET", "/readyz")}
 
-OPERATIONS = sorted(
-    (method.upper(), path)
-    for path, methods in application.build("0", Metrics()).openapi()["paths"].items()
-    for method in methods
-)
 BODIES = {
     ("PATCH", _MODEL): b'{"best": "max:loss"}',
     ("POST", f"{_MODEL}/checkpoints"): general(),

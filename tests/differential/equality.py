@@ -91,6 +91,7 @@ def _wraps(tensor: torch.Tensor) -> bool:
 
 
 def _attributes(tensor: torch.Tensor) -> dict[str, Any]:
+    # The names of slots are found as pickle finds them; typeshed leaves the function out.
     slots = copyreg._slotnames(type(tensor)) if _wraps(tensor) else []  # type: ignore[attr-defined]
     return {**vars(tensor), **{name: getattr(tensor, name) for name in slots if hasattr(tensor, name)}}
 

@@ -48,7 +48,7 @@ def run(suite: Suite, folder: Path, packages: Path, ways: str) -> Tally:
         log = Path(name) / "findings.jsonl"
         server = start_server(Path(name) / "data", env={"STATEROOM_DURABLE": "off"})
         try:
-            pytest(suite, folder, packages, ways, server, log)
+            run_tests(suite, folder, packages, ways, server, log)
             if not log.exists():
                 print((log.parent / "pytest.log").read_text()[-2000:])
             return tally(log, [request["status"] for request in server.requests])
@@ -56,7 +56,7 @@ def run(suite: Suite, folder: Path, packages: Path, ways: str) -> Tally:
             server.stop()
 
 
-def pytest(suite: Suite, folder: Path, packages: Path, ways: str, server: Server, log: Path) -> None:
+def run_tests(suite: Suite, folder: Path, packages: Path, ways: str, server: Server, log: Path) -> None:
     """The suite's tests, with nobody's configuration. Whether they pass is in the log."""
     options = {
         "-c": os.devnull,

@@ -62,7 +62,7 @@ def same(one: Any, other: Any) -> bool:
     """Equal; objects that cannot even be asked are not."""
     try:
         return equal(one, other)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - an object of a foreign suite may raise anything when it is compared
         return False
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import StartServer
-from tests.peers.__main__ import pytest as run_pytest
+from tests.peers.__main__ import run_tests
 from tests.peers.judging import Read, judge
 from tests.peers.report import Tally, details, tally
 from tests.peers.suites import Suite
@@ -51,7 +51,7 @@ def counted(server, folder: Path, ways: str) -> Tally:
     (folder / "test_theirs.py").write_text(SUITE)
     log = folder / "findings.jsonl"
     suite = Suite("theirs", lambda cache: cache, "", ("test_theirs.py",))
-    run_pytest(suite, folder, folder / "none", ways, server, log)
+    run_tests(suite, folder, folder / "none", ways, server, log)
     return tally(log, [request["status"] for request in server.requests])
 
 

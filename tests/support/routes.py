@@ -5,13 +5,12 @@ import re
 from app.api import application
 from app.api.metrics import Metrics
 
-
-def operations() -> list[tuple[str, str]]:
-    paths = application.build("0", Metrics()).openapi()["paths"]
-    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
-
-
-OPERATIONS = operations()
+OPERATIONS = [
+    (method.upper(), path)
+    for path, methods in application.build("0", Metrics()).openapi()["paths"].items()
+    for method in methods
+]
+"""Method and path of each, in the document's order."""
 
 
 def address(path: str) -> str:

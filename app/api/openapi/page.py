@@ -49,7 +49,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     ways = sorted({name for each in operation.get("security", ()) for name in each})
     yield f"<p>Credentials: {escape(', '.join(ways) or 'none')}.</p>"
     parameters = operation.get("parameters", ())
-    yield from _table("Parameters", ((_parameter(each), _description(each)) for each in parameters))
+    yield from _table("Parameters", ((_parameter(each), description_of(each)) for each in parameters))
     for kind, body in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body, <code>{escape(kind)}</code>:</p>"
         yield from _table("", _fields(body.get("schema", {})))
@@ -61,7 +61,7 @@ def _parameter(parameter: Mapping[str, Any]) -> str:
     return f"{parameter['name']} ({parameter['in']}{', required' if parameter.get('required') else ''})"
 
 
-def _description(parameter: Mapping[str, Any]) -> str:
+def description_of(parameter: Mapping[str, Any]) -> str:
     return str(parameter.get("description") or parameter.get("schema", {}).get("description", ""))
 
 

@@ -133,7 +133,7 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
         return announced.split(), announced.original
 
     def begin() -> tuple[str, bytes]:
-        # What was read is let go of before the rest is done: a split takes a fifth of its memory.
+        # What was read is let go of before the rest is done: a split takes much less memory.
         return UploadView.answer(services.ingest.negotiated.begin(model, *read()))
 
     check_write(request, nothing)
