@@ -31,8 +31,8 @@ class IndexedStorage:
 @dataclass(frozen=True, slots=True)
 class LayoutIndex:
     """``rest`` is the digest of all bytes between the storages, one after another; None while a checksum among them is
-    yet to be found out, by the cast that it is of. ``pickle`` is a torch file's.
-    ``left_out`` is Download's.
+    yet to be found out, by the cast that it is of. ``pickle`` is a torch file's, and
+    ``byteorder`` that of its storages. ``left_out`` is Download's.
     """
 
     size: int
@@ -41,6 +41,7 @@ class LayoutIndex:
     pickle: IndexedStorage | None
     storages: tuple[IndexedStorage, ...]
     left_out: tuple[str, ...]
+    byteorder: str = "little"
 
 
 def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) -> LayoutIndex:
@@ -60,7 +61,13 @@ def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) ->
             digest, blocks = reader.digest_of(download.blobs, storage.source)
         storages.append(IndexedStorage(storage.span, digest, _hex_digests(blocks), storage.is_plain))
     return LayoutIndex(
-        download.size, download.etag, _rest(planned), _pickle(planned), tuple(storages), download.left_out
+        download.size,
+        download.etag,
+        _rest(planned),
+        _pickle(planned),
+        tuple(storages),
+        download.left_out,
+        planned.byteorder,
     )
 
 

@@ -74,7 +74,7 @@ class PlannedStorage:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """``left_out`` are the dotted paths of values that the file cannot hold. ``crc32s`` are those of conversions, as
-    far as they are known by now. ``pickle`` is where a torch file's lies.
+    far as they are known by now. ``pickle`` is where a torch file's lies, ``byteorder`` that of its storages.
     """
 
     file: VirtualFile
@@ -83,6 +83,7 @@ class Plan:
     format: str = "pt"
     crc32s: dict[Conversion, int] = field(default_factory=dict)
     pickle: Span | None = None
+    byteorder: str = "little"
 
     def weight(self) -> int:
         """Roughly the bytes it takes in memory."""
@@ -131,7 +132,8 @@ def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[
         PlannedStorage(span, record.source, number not in looked_at)
         for number, (span, record) in enumerate(zip(spans, records, strict=True))
     )
-    return Plan(file, left_out, tuple(planned), pickle=Span(PICKLE_START, PICKLE_START + len(pickle)))
+    where = Span(PICKLE_START, PICKLE_START + len(pickle))
+    return Plan(file, left_out, tuple(planned), pickle=where, byteorder=manifest.byteorder)
 
 
 def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest: Manifest, work: Work) -> Plan:

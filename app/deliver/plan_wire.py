@@ -72,6 +72,7 @@ def _encode_plan(planned: Plan) -> list[bytes]:
         "conversions": [_encode_conversion(conversion) for conversion in file.conversions],
         "format": planned.format,
         "pickle": None if planned.pickle is None else [planned.pickle.start, planned.pickle.end],
+        "byteorder": planned.byteorder,
     }
     return [json.dumps(fields).encode(), bytes(file.literals), file.starts.tobytes(), file.sources.tobytes()]
 
@@ -92,6 +93,7 @@ def _decode_plan(parts: Sequence[bytes]) -> Plan:
         ),
         format=fields["format"],
         pickle=None if fields["pickle"] is None else Span(*fields["pickle"]),
+        byteorder=fields["byteorder"],
     )
 
 

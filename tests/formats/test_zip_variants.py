@@ -13,7 +13,7 @@ from app.formats.pickle.emit import emit
 from app.formats.pickle.nodes import Node, StorageRef, TensorRef
 from app.formats.readers import read
 from tests.deliver.planning import load, served_file, served_state_dict
-from tests.formats.torch_files import assert_same, document, loaded, records, saved, torch_zip
+from tests.formats.torch_files import assert_same, big_endian, document, loaded, records, saved, torch_zip
 from tests.formats.zips import Entry, Zip, zip64_extra
 
 
@@ -78,16 +78,6 @@ def test_a_file_without_a_byte_order_is_little_endian() -> None:
     for name in (".format_version", ".storage_alignment", "byteorder"):
         parts.pop(name)
     check(torch_zip(parts))
-
-
-def big_endian(file: bytes) -> bytes:
-    """The file as a machine of the other byte order would have written it."""
-    parts = records(file)
-    for key, storage in read(memoryview(file)).storages.items():
-        size = storage.dtype.itemsize // (2 if storage.dtype.name.startswith("complex") else 1)
-        data = parts[f"data/{key}"]
-        parts[f"data/{key}"] = b"".join(data[i : i + size][::-1] for i in range(0, len(data), size))
-    return torch_zip({**parts, "byteorder": b"big"})
 
 
 def test_big_endian_files_are_served_as_such_and_torch_swaps_them() -> None:

@@ -104,3 +104,13 @@ def assert_same(have: Any, want: Any) -> None:
             assert repr(a) == repr(b)
         else:
             assert repr(a) == repr(b)
+
+
+def big_endian(file: bytes) -> bytes:
+    """The file as a machine of the other byte order would have written it."""
+    parts = records(file)
+    for key, storage in read(memoryview(file)).storages.items():
+        size = storage.dtype.itemsize // (2 if storage.dtype.name.startswith("complex") else 1)
+        data = parts[f"data/{key}"]
+        parts[f"data/{key}"] = b"".join(data[i : i + size][::-1] for i in range(0, len(data), size))
+    return torch_zip({**parts, "byteorder": b"big"})

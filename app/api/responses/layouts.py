@@ -1,7 +1,7 @@
 """The layout of a download, as JSON."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
@@ -41,6 +41,7 @@ class Layout(BaseModel):
         description="the digest of all bytes between the storages; null until a cast was sent once"
     )
     pickle: Stretch | None = Field(description="a torch file's `data.pkl`")
+    byteorder: Literal["little", "big"] = Field(description="that of a torch file's storages, as its `byteorder` says")
     storages: list[StorageLayout]
 
 
@@ -56,6 +57,7 @@ def layout_json(found: LayoutIndex, url: str) -> bytes:
         url=url,
         rest=found.rest,
         pickle=None if found.pickle is None else Stretch(**_fields(found.pickle)),
+        byteorder=cast('Literal["little", "big"]', found.byteorder),
         storages=[],
     )
     head, storages, end = rest.model_dump_json().rpartition('"storages":[')

@@ -38,7 +38,9 @@ class Stored:
 
 @dataclass(frozen=True)
 class Layout:
-    """A file of ``size`` bytes at the path ``url``. ``rest`` is the digest of all that lies between the storages."""
+    """A file of ``size`` bytes at the path ``url``. ``rest`` is the digest of all that lies between the storages.
+    ``byteorder`` is theirs.
+    """
 
     url: str
     size: int
@@ -46,6 +48,7 @@ class Layout:
     rest: str | None
     pickle: Stored | None
     storages: tuple[Stored, ...]
+    byteorder: str
 
     def looked_at(self) -> Layout:
         """The same, with no storage plain."""
@@ -64,14 +67,17 @@ def layout_of(answer: Mapping[str, Any], path_of: Callable[[object], str]) -> La
 
     Raises UnexpectedAnswer for one that makes no sense: no memory is asked for on its word.
     """
-    if "pickle" not in answer or answer["block_size"] != BLOCK_SIZE:
+    if not {"pickle", "byteorder"} <= answer.keys() or answer["block_size"] != BLOCK_SIZE:
         return None
     size, etag = answer["size"], answer["etag"]
     if not (isinstance(size, int) and 0 <= size <= LARGEST) or _ETAG.fullmatch(etag) is None:
         raise ValueError(f"{size!r} bytes, etag {etag!r}")
     pickle = None if answer["pickle"] is None else _stored(answer["pickle"])
     storages = tuple(map(_stored, answer["storages"]))
-    layout = Layout(path_of(answer["url"]), size, etag, answer["rest"], pickle, storages)
+    byteorder = answer["byteorder"]
+    if byteorder not in {"little", "big"}:
+        raise ValueError(f"byteorder {byteorder!r}")
+    layout = Layout(path_of(answer["url"]), size, etag, answer["rest"], pickle, storages, byteorder)
     ends = [0, *(each.end for each in storages)]
     if any(end > each.start for end, each in zip(ends, storages)) or ends[-1] > size:
         raise UnexpectedAnswer(f"the index of {layout.url} has storages that lie across each other")

@@ -46,7 +46,8 @@ class DeferredLoad:
         receiver.expects(sum(each.size for each in (layout.pickle, *layout.storages)))
         pickle = bytearray(layout.pickle.size)
         receiver.fill([(layout.pickle, Memory(memoryview(pickle)))])
-        file = cast("IO[bytes]", VirtualZip(bytes(pickle), [each.size for each in layout.storages], self._ask))
+        sizes = [each.size for each in layout.storages]
+        file = cast("IO[bytes]", VirtualZip(bytes(pickle), sizes, layout.byteorder, self._ask))
         if str(map_location) == "meta" or callable(map_location):
             self.value = load(file, map_location, weights_only=weights_only)
             return

@@ -31,14 +31,14 @@ Ask = Callable[[int, int, memoryview], None]
 class VirtualZip(RawFile):
     """What torch.load reads as ``pickle`` with storages of these ``sizes`` under the keys ``0``, ``1``, ..."""
 
-    def __init__(self, pickle: bytes, sizes: Sequence[int], ask: Ask) -> None:
+    def __init__(self, pickle: bytes, sizes: Sequence[int], byteorder: str, ask: Ask) -> None:
         super().__init__()
         self._ask = ask
         self._starts: list[int] = []
         self._parts: list[bytes | int] = []  # bytes, or a storage's number
         self._directory: list[bytes] = []
         self._add("data.pkl", pickle)
-        self._add("byteorder", b"little")
+        self._add("byteorder", byteorder.encode())
         for number, size in enumerate(sizes):
             self._add(f"data/{number}", number, size)
         self._add("version", b"3\n")
