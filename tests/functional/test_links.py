@@ -232,7 +232,7 @@ def test_a_link_ends_with_the_token_that_made_it(guarded: Guarded, http: httpx.C
     guarded.revoke_last()
     began = time.monotonic()
     assert_soon(lambda: http.head(revoked).status_code == 403)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert_soon(lambda: http.head(answer["url"]).status_code == 403)
 
 
