@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.concurrency.scheduling import NICENESS, SWITCH_SECONDS, give_way
-from app.formats.json_reading import read_json
+from app.values.json_text import read_json
 
 
 def niceness() -> int:

@@ -4,6 +4,7 @@ A skeleton is the bytes of the checkpoint's pickle, or header. It is parsed agai
 upload: 147 tensors take 3 ms, and no second representation can ever disagree with the first.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from ..formats.torch_zip.write import PICKLE_START, Record, write_torch_zip
 from ..formats.tree import refs_in, refs_in_objects
 from ..select.query import StateDictQuery
 from ..values.conversion import Conversion
+from ..values.json_text import from_lines, to_lines
 from ..values.manifest import Manifest, Storage
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
@@ -40,15 +42,24 @@ class Wanted:
     device: str | None = None
 
     def to_json(self) -> str:
-        """Canonical text: what cannot change the answer does not change it."""
+        """Write canonical text, equal where the answer is equal. ``only`` follows from the second line on."""
         query = None if self.query is None else json.loads(self.query.normalised())
-        fields = {"query": query, "only": self.only, "device": self.device}
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        only: list[str] | None = None if self.only is None else []
+        fields = {"query": query, "only": only, "device": self.device}
+        head = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return "\n".join([head, to_lines(self.only, ascii_only=True)]) if self.only else head
+
+    def name(self) -> str:
+        """Its canonical text; with ``only``, which may be long, the SHA-256 of that in hex."""
+        text = self.to_json()
+        return text if self.only is None else hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str) -> "Wanted":
-        fields = json.loads(text)
-        only = None if fields["only"] is None else tuple(fields["only"])
+        """The inverse of ``to_json``, which once wrote all in one line."""
+        head, _, keys = text.partition("\n")
+        fields = json.loads(head)
+        only = None if fields["only"] is None else (*fields["only"], *from_lines(keys))
         if fields["query"] is None:
             return cls(device=fields["device"])
         query: dict[str, Any] = fields["query"]

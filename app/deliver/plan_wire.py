@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import HostileCheckpoint
-from ..formats.json_reading import read_json
 from ..formats.manifest_json import decode
 from ..sandbox import run
 from ..select.keys import Selected, select_keys
 from ..select.query import StateDictQuery
 from ..values.conversion import Conversion
 from ..values.dtype import DTYPES
+from ..values.json_text import decode as decode_text
+from ..values.json_text import encode, from_lines, read_json, to_lines
 from ..values.manifest import Manifest
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
@@ -50,16 +51,17 @@ def select(keys: Sequence[str], query: StateDictQuery, cancelled: Callable[[], b
     except HostileCheckpoint as error:
         if error.rule != TOO_MUCH_WORK:
             raise
-    text = json.dumps(keys).encode()
-    positions, names = run(selected_parts, text, Wanted(query=query).to_json().encode(), cancelled=cancelled)
-    return tuple(zip(array("q", positions), read_json(names), strict=True))
+    wanted = Wanted(query=query).to_json().encode()
+    positions, names = run(selected_parts, encode(to_lines(keys)), wanted, cancelled=cancelled)
+    pairs = zip(array("q", positions), from_lines(decode_text(names)), strict=True)
+    return tuple(pair for pair in pairs)
 
 
 def selected_parts(keys: bytes, wanted: bytes) -> Sequence[bytes]:
     """Select keys in the child process. Give their positions and new names as byte strings."""
     query = Wanted.from_json(wanted.decode()).query
-    selected = select_keys(json.loads(keys), query or StateDictQuery())
-    return array("q", [i for i, _ in selected]).tobytes(), json.dumps([new for _, new in selected]).encode()
+    selected = select_keys(from_lines(decode_text(keys)), query or StateDictQuery())
+    return array("q", [i for i, _ in selected]).tobytes(), encode(to_lines([new for _, new in selected]))
 
 
 def _encode_plan(planned: Plan) -> list[bytes]:

@@ -119,8 +119,8 @@ class Deliver:
         tensors = [tensor for tensor in manifest.tensors if tensor.component == number and len(tensor.path) == 1]
         selected = select([tensor.key for tensor in tensors], query, current().is_given_up)
         report = match(((new, tensors[i]) for i, new in selected), target)
-        document = Wanted(query=query, only=report.matched_keys).to_json()
-        digest = hashlib.sha256(document.encode()).hexdigest()
+        wanted = Wanted(query=query, only=report.matched_keys)
+        document, digest = wanted.to_json(), wanted.name()
         with self._catalog.write() as session:
             plans.keep(session, checkpoint.model.namespace, digest, document)
         return report, digest
@@ -159,15 +159,15 @@ class Deliver:
 
     def _planned(self, checkpoint: Checkpoint, wanted: Wanted) -> Download:
         _require_cast(wanted.query)
-        text = wanted.to_json()
-        key = f"{checkpoint.model.namespace} {checkpoint.manifest} {text}"
+        name = wanted.name()
+        key = f"{checkpoint.model.namespace} {checkpoint.manifest} {name}"
         planned = self._plans.get(
             key, lambda: self._filled(checkpoint, self._drafts.get(key, lambda: self._draft(checkpoint, wanted)))
         )
         kind = "plan" if planned.format == "pt" else f"safetensors {SAFETENSORS_REVISION}"
         if planned.left_out:
             kind += f" without {LEFT_OUT_REVISION}"
-        return self._download(checkpoint, planned, _etag(kind, checkpoint, text), None)
+        return self._download(checkpoint, planned, _etag(kind, checkpoint, name), None)
 
     def _draft(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:
         """A plan whose checksums are yet to be filled in."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..values.digest import Digest
 from ..values.dtype import DTYPES
+from ..values.json_text import encode as encode_text
+from ..values.json_text import read_json
 from ..values.manifest import Component, Manifest, Storage, Tensor
 from ..values.span import Span
-from .json_reading import read_json
 
 VERSION = 1
 
@@ -56,7 +57,7 @@ def encode(manifest: Manifest) -> bytes:
     # Columns are made one by one while others are written: all in one call would let no other thread have a turn.
     # Two halves of a character are two characters in Python, and one as JSON's escapes: they are kept unescaped.
     text = json.dumps(document, default=list, separators=(",", ":"), ensure_ascii=False)
-    return zlib.compress(text.encode("utf-8", "surrogatepass"), 1)
+    return zlib.compress(encode_text(text), 1)
 
 
 def decode(data: bytes | memoryview) -> Manifest:

@@ -347,6 +347,14 @@ def test_what_is_wanted_survives_its_text():
     assert again.query.rename == wanted.query.rename  # type: ignore[union-attr]  # it was given above
 
 
+@pytest.mark.parametrize("only", [None, (), ("k",), tuple(f"k{number}\udcff" for number in range(5_000))])
+def test_a_list_of_keys_survives_its_text_in_one_line_too(only: tuple[str, ...] | None):
+    wanted = Wanted(query=StateDictQuery(device="cpu"), only=only)
+    assert Wanted.from_json(wanted.to_json()) == wanted
+    before = json.dumps({"device": None, "only": only, "query": {"device": "cpu"}})  # as plans were kept once
+    assert Wanted.from_json(before) == wanted
+
+
 def test_a_component_is_found_whatever_its_neighbours_are_called():
     weight = torch.randn(5)
     for obj in (

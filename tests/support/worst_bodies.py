@@ -85,6 +85,12 @@ def target(count: int, **more: object) -> bytes:
     return json.dumps({"target": keys, **more}).encode()
 
 
+def fitting_target(scale: int) -> bytes:
+    """All keys of ``wide_file``'s model."""
+    keys = {f"{number:06d}." + "k" * 100: {"shape": [4], "dtype": "float32"} for number in range(scale // 2)}
+    return json.dumps({"target": keys}).encode()
+
+
 def form(count: int, size: int) -> bytes:
     fields = (
         f'--x\r\nContent-Disposition: form-data; name="tag.{number}"\r\n\r\n{"v" * size}\r\n' for number in range(count)
@@ -150,6 +156,7 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
 
     warm = ("POST", f"{checkpoint}/warmstart")
     yield Worst(warm, "a right target", f"{one}/warmstart", lambda: target(scale), JSON)
+    yield Worst(warm, "a target that fits", f"{one}/warmstart", lambda: fitting_target(scale), JSON)
     yield Worst(warm, "a target of other shapes", f"{one}/warmstart", lambda: target(scale, include=["*9"]), JSON)
     for what, text in (
         ("mistakes in include", f'{{"target":{{}},"include":[{many("1", mistakes)}]}}'),

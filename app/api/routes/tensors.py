@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ...errors import InvalidRequest
-from ...formats.json_reading import read_json
 from ...select.components import choose_component
 from ...values.checkpoint import Checkpoint
+from ...values.json_text import read_json
 from ...values.manifest import Component, ComponentKind, Manifest, Storage, Tensor
 from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
 from ..requests.auth import READ
