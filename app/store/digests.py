@@ -1,6 +1,6 @@
-"""Hashing: the one place that knows BLAKE3 and CRC32. What a digest is, is defined in values/digest.py.
+"""Hashing with BLAKE3 and CRC32, for the whole server. The format of a digest is defined in values/digest.py.
 
-All of it lets go of the interpreter lock for buffers of more than a few KiB, so threads hash in parallel.
+All functions release the GIL for buffers of more than a few KiB, so threads hash in parallel.
 """
 
 from blake3 import blake3
@@ -49,7 +49,7 @@ def combine_crc32(first: int, second: int, second_length: int) -> int:
 
 
 class Hasher:
-    """The digest of bytes that come one piece after another."""
+    """An incremental hasher: the digest of bytes that arrive in pieces."""
 
     def __init__(self) -> None:
         self._done = bytearray()
@@ -69,7 +69,7 @@ class Hasher:
 
     @property
     def blocks(self) -> bytes:
-        """The raw digests so far, concatenated; that of no bytes at all is one block's."""
+        """The raw block digests so far, concatenated. Zero bytes count as one empty block."""
         return bytes(self._done) + self._block.digest()
 
     @property

@@ -1,4 +1,4 @@
-"""What the operating system reports, in the words of our error tree.
+"""Translation of an OSError into our own error classes.
 
 An OSError's text holds paths of the server; these errors do not. The OSError stays attached as their cause, for logs.
 """
@@ -15,8 +15,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @contextmanager
 def translated(doing: str, *, pack: str | None = None) -> Iterator[None]:
-    """Turn an OSError raised while ``doing`` into a StoreError: StorageFull where there is no room left, and
-    PackMissing where the file of ``pack`` is not there.
+    """Turn an OSError raised while ``doing`` into a StoreError: StorageFull if no room is left, PackMissing if the
+    file of ``pack`` does not exist.
     """
     try:
         yield

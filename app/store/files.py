@@ -1,4 +1,4 @@
-"""Moving bytes between buffers, files and disks: what the packs and the spool have in common.
+"""File operations that the packs and the spool share: copying, writing, fsync and making folders.
 
 Everything here raises OSError; callers translate it.
 """
@@ -18,7 +18,7 @@ Buffer = bytes | bytearray | memoryview
 _COPY_SIZE = 1024 * 1024
 _CANNOT_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
-_CANNOT_SYNC = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL})  # nor could we have made a name there
+_CANNOT_SYNC = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL})  # nor could we make a name there
 
 
 @contextmanager
@@ -39,9 +39,9 @@ def write_all(fd: int, data: Buffer) -> None:
 
 
 def copy_spans(source: int, target: int, spans: Sequence[Span]) -> None:
-    """Append ``spans`` of the file ``source`` at the position of ``target``, inside the kernel where it can.
+    """Append ``spans`` of the file ``source`` at the position of ``target``, inside the kernel where possible.
 
-    The two may be one file, as long as no span reaches beyond its position. OSError (EIO) when the source is too short.
+    Both may be the same file if no span reaches beyond its position. Raises OSError (EIO) if the source is too short.
     """
     for span in spans:
         done = span.start
@@ -53,12 +53,12 @@ def copy_spans(source: int, target: int, spans: Sequence[Span]) -> None:
 
 
 def _copy(source: int, target: int, offset: int, length: int) -> int:
-    """Copy up to ``length`` bytes and tell how many; 0 only at the end of the source."""
+    """Copy up to ``length`` bytes and return their number; 0 only at the end of the source."""
     if hasattr(os, "copy_file_range"):
         try:
             if count := os.copy_file_range(source, target, length, offset):
                 return count
-        except OSError as error:  # across devices, or on a file system that cannot
+        except OSError as error:  # across devices, or not supported by the file system
             if error.errno not in _CANNOT_COPY:
                 raise
     data = os.pread(source, min(length, _COPY_SIZE), offset)
@@ -67,17 +67,16 @@ def _copy(source: int, target: int, offset: int, length: int) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was created, renamed or removed in ``folder`` durable."""
+    """Make created, renamed and removed names in ``folder`` durable."""
     with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as fd:
         os.fsync(fd)
 
 
 def make_folder(folder: Path, *, durable: bool) -> None:
-    """Make ``folder`` and those above it where they are not there, for their owner alone, so that their names survive
-    a crash.
+    """Make ``folder`` and its missing parents, readable by their owner only. Their names survive a crash.
 
-    The name of one that is there is made durable too: a crash may have come between its making and its sync. Names
-    are synced from the top down, so those above it are durable already.
+    The name of an existing folder is synced too, because a crash may have come between its creation and its sync.
+    Names are synced from the top down, so the parents of an existing folder are durable already.
     """
     if folder.is_dir():
         if durable:
@@ -99,7 +98,7 @@ def _sync_name(folder: Path) -> None:
 
 @contextmanager
 def opened_folder(folder: Path) -> Iterator[int]:
-    """A file descriptor of ``folder``, to reach what lies in it without following its path again."""
+    """A file descriptor of ``folder``, to reach its files without following its path again."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
@@ -108,9 +107,9 @@ def opened_folder(folder: Path) -> Iterator[int]:
 
 
 def own_files(folder: int, is_own: Callable[[str], bool]) -> Iterator[str]:
-    """The names in an open ``folder`` that a server has given: regular files, its own, called as it calls them.
+    """The names of the server's own files in an open ``folder``: regular files of its user, with names it gives.
 
-    Operators put folders behind symlinks, on disks that others use too; so nothing else there is ever touched.
+    Other files are never touched, because operators put folders behind symlinks on disks that others use too.
     """
     for name in os.listdir(folder):
         if not is_own(name):

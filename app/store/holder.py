@@ -1,6 +1,6 @@
-"""Whose files those in a data dir are. Servers may share a catalog and a store; each has a data dir of its own.
+"""The random name of a data dir. Servers may share a catalog and a store, but each has its own data dir.
 
-<data-dir>/server-id   the data dir's name: random, made at the first start, kept from then on
+<data-dir>/server-id   the data dir's name, made at the first start and kept from then on
 """
 
 import os
@@ -18,8 +18,10 @@ _NAME = re.compile(rb"[a-z0-9]{32}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """``id`` is the data dir's name. ``run`` is new at each start of a server: it tells what this one has seen itself
-    from what an earlier one, or one on a copy of the data dir, says of its files.
+    """A server process that holds files of uploads. ``id`` is its data dir's name.
+
+    ``run`` is new at each start of a server. It tells this process's records about files from the records of an
+    earlier process, or of one on a copy of the data dir.
     """
 
     id: str
@@ -27,11 +29,11 @@ class Holder:
 
 
 def holder_id(data_dir: Path, *, durable: bool) -> str:
-    """The name of a data dir, which gets one if it has none."""
+    """Return the name of a data dir, and give it one if it has none."""
     with translated("reading the data dir's name"):
         if (known := _read(data_dir)) is None:
             _make(data_dir, durable=durable)
-            known = _read(data_dir)  # that of whoever made it last, if two did at once
+            known = _read(data_dir)  # if two processes made one at once, the later name counts
     return known or ""
 
 
@@ -50,7 +52,7 @@ def _read(data_dir: Path) -> str | None:
 
 
 def _make(data_dir: Path, *, durable: bool) -> None:
-    """Under another name first, so that a crash leaves all of it or nothing."""
+    """Write the file under a temporary name first, so that a crash leaves the whole file or none."""
     new = data_dir / f"{_FILE}.{new_name()}"
     try:
         with opened(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:

@@ -7,9 +7,9 @@ from threading import Lock
 
 
 class InOrder:
-    """For one of many writers: each call is a task of its own in ``pool``, so that all of them take turns there.
+    """The calls of one writer. Each call is a separate task in ``pool``, so that many writers take turns there.
 
-    After a call that failed none is made: they all fail, as it did. So do those that no thread is left for.
+    After a failed call no later call runs: each fails with the same error. Calls that get no thread fail too.
     """
 
     def __init__(self, pool: Executor) -> None:
@@ -20,7 +20,7 @@ class InOrder:
         self._error: BaseException | None = None
 
     def submit(self, call: Callable[[], object]) -> Future[None]:
-        """Raises nothing: what goes wrong is told by the future."""
+        """Queue ``call``. Raises nothing: the future carries any error."""
         future: Future[None] = Future()
         with self._lock:
             self._waiting.append((future, call))
@@ -41,14 +41,14 @@ class InOrder:
 
     def _run_next(self) -> None:
         with self._lock:
-            if not self._waiting:  # given up: a pool that fails to start a thread has queued its task all the same
+            if not self._waiting:  # given up: a pool queues a task even if it fails to start a thread
                 return
             future, call = self._waiting.popleft()
             error = self._error
         if error is None:
             try:
                 call()
-            except BaseException as failure:  # noqa: BLE001 - whoever waits for it is told
+            except BaseException as failure:  # noqa: BLE001 - the future carries the error
                 error = failure
         with self._lock:
             self._error, self._busy = error, bool(self._waiting)

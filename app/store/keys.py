@@ -1,4 +1,4 @@
-"""Where a pack lies in a store: the one place that builds keys.
+"""The keys of packs in a store: the only module that builds them.
 
 <root>/
 └── packs/
@@ -19,17 +19,17 @@ _NEW_NAME = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def new_name() -> str:
-    """A name nobody has used: 128 random bits in hex."""
+    """A new unique name: 128 random bits in hex."""
     return secrets.token_hex(16)
 
 
 def is_new_name(name: str) -> bool:
-    """Whether ``new_name`` may have made it: what else lies beside uploads is somebody else's."""
+    """Tell whether ``name`` has the form that ``new_name`` gives. Other files beside uploads are not the server's."""
     return _NEW_NAME.fullmatch(name) is not None
 
 
 def checked(name: str) -> str:
-    """``name`` itself; ValueError when it is no pack name, for names are ours and never a user's."""
+    """Return ``name``. Raises ValueError if it is not a pack name: users never choose pack names."""
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"not a pack name: {name!r}")
     return name
@@ -46,6 +46,6 @@ def part_key(name: str) -> str:
 
 
 def name_in(file: str) -> tuple[str, bool] | None:
-    """The pack that a file is called after, and whether it is the finished one; None where it is no file of ours."""
+    """The pack's name in a file name, and whether the file is the finished pack; None for a file that is not ours."""
     name, _, kind = file.rpartition(".")
     return (name, kind == "pack") if kind in {"pack", "part"} and _NAME.fullmatch(name) else None

@@ -1,4 +1,4 @@
-"""Packs as files of a folder on this machine."""
+"""The store that keeps packs as files in a local folder."""
 
 import errno
 import os
@@ -19,13 +19,13 @@ from .windows import read_window
 
 
 class LocalPackStore:
-    """A PackStore under ``root``, which is made if it is not there; without ``make``, that is a StoreError.
+    """A PackStore under the folder ``root``. A missing folder is made; without ``make`` it is a StoreError.
 
-    A pack is named only when its bytes are on the disk, and a name that might be lost in a crash is never relied on:
-    fsync of the file, rename, fsync of the folder. ``durable=False`` leaves out every fsync.
+    A pack gets its name only when its bytes are on disk, and the name counts only when it would survive a crash: fsync
+    of the file, rename, fsync of the folder. ``durable=False`` leaves out every fsync.
 
-    Nobody but the server's user may read a pack. Where the group of ``root`` may write there, it is one of servers that
-    run as different users: then it may read packs, and remove them.
+    Only the server's user may read a pack. If the group of ``root`` may write there, servers run as different users of
+    that group; the group may then read and remove packs.
     """
 
     def __init__(self, root: Path, *, durable: bool, make: bool = True, room: Room | None = None) -> None:
@@ -111,7 +111,7 @@ class LocalPackStore:
                     size = path.stat().st_size
                     path.unlink()
                     freed, found = freed + size, True
-            if found and self._durable:  # its row goes next, and nobody would know of a file that came back
+            if found and self._durable:  # the pack's row is deleted next: a file back after a crash would be lost
                 sync_folder(self._path(name).parent)
         return freed
 
@@ -132,7 +132,7 @@ class LocalPackStore:
         return self._root / pack_key(name)
 
     def _publish(self, file: Path, name: str) -> None:
-        """Rename a file whose bytes are durable to its final name, durably; on any failure the name is free."""
+        """Durably rename a file with durable bytes to its final name. On any failure the name is free."""
         path = self._path(name)
         self._open_folder(path.parent)
         file.rename(path)
@@ -144,7 +144,7 @@ class LocalPackStore:
                 raise
 
     def _open_folder(self, folder: Path) -> None:
-        """Make a folder that survives a crash. Another process may have made it and not yet synced its parent."""
+        """Make a folder that survives a crash. Another process may have made it without syncing its parent yet."""
         if folder in self._folders:
             return
         with suppress(FileExistsError):
@@ -156,7 +156,7 @@ class LocalPackStore:
 
     def _share_folder(self, folder: Path) -> None:
         if self._group is not None:
-            with suppress(PermissionError):  # it is no group of this user's
+            with suppress(PermissionError):  # this user is not in the group
                 os.chown(folder, -1, self._group)
                 folder.chmod(FOLDER | stat.S_ISGID | stat.S_IRWXG)
 

@@ -1,4 +1,4 @@
-"""A file that an upload arrives in, open for as long as somebody is at work on it."""
+"""An open file that an upload arrives in."""
 
 import os
 from collections.abc import Sequence
@@ -12,10 +12,9 @@ from .windows import read_window
 
 
 class OpenFile:
-    """A file at ``path``, open as ``fd`` with its position at its end. Not for several threads at once, but for one
-    after another.
+    """A file at ``path``, open as ``fd`` with its position at its end. Only one thread at a time may use it.
 
-    ``size`` counts all bytes in the file. What is added has to find room in ``room``, or is StorageFull.
+    ``size`` counts all bytes in the file. Adding bytes raises StorageFull if ``room`` has no room for them.
     """
 
     def __init__(self, path: Path, fd: int, size: int, room: Room) -> None:
@@ -25,36 +24,36 @@ class OpenFile:
         self._fd = fd
 
     def append(self, data: Buffer) -> Span:
-        """Add bytes, and tell where they lie."""
+        """Add bytes and return their span."""
         length = memoryview(data).nbytes
         with translated("writing an upload"), self._room.growing(length):
             write_all(self._fd, data)
         return self._grown(length)
 
     def append_spans(self, spans: Sequence[Span]) -> Span:
-        """Add copies of ``spans`` of this very file, one after another, and tell where they lie."""
+        """Add copies of ``spans`` of this same file, one after another, and return the span of the copies."""
         length = sum(span.length for span in spans)
         with translated("writing an upload"), self._room.growing(length):
             copy_spans(self._fd, self._fd, spans)
         return self._grown(length)
 
     def read(self, span: Span) -> memoryview:
-        """The bytes of ``span``, as ``PackStore.read`` gives them; from several threads at once, if need be."""
+        """Return the bytes of ``span`` like ``PackStore.read``. Several threads may call it at once."""
         with translated("reading an upload"):
             return read_window(self._fd, span)
 
     def given_away(self) -> Path:
-        """A path that a store may adopt the file from."""
+        """Return a path from which a store may adopt the file."""
         return self.path
 
     def close(self) -> None:
-        """A second time does nothing."""
+        """Close the file. A second call does nothing."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
     def discard(self) -> None:
-        """Close the file and remove it, if it is still at its path. A second time does nothing."""
+        """Close the file and remove it if it is still at its path. A second call does nothing."""
         if self._fd >= 0:
             self.close()
             with translated("removing an upload"):

@@ -1,4 +1,4 @@
-"""The one interface to stored bytes. Every implementation passes tests/store/conformance.py."""
+"""The interface to stored bytes. Every implementation passes tests/store/conformance.py."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .files import Buffer
 
 @dataclass(frozen=True, slots=True)
 class StoredPack:
-    """What the store holds under a name: a pack of ``size`` bytes, or what an interrupted write of one has left."""
+    """An entry of the store: a pack of ``size`` bytes, or the remains of an interrupted write of one."""
 
     name: str
     size: int
@@ -21,51 +21,52 @@ class StoredPack:
 class PackStore(Protocol):
     """Packs by name. A pack is written once, whole, and never changes.
 
-    Names are made of [a-z0-9] (anything else: ValueError). All methods may be called from several threads, and block:
-    none belongs on an event loop. Every failure is a StoreError; no room left is StorageFull. When ``adopt``,
-    ``create`` or ``write`` returns, the pack is as durable as this store makes things; when one raises, it has stored
-    nothing.
+    Names are made of [a-z0-9] (anything else: ValueError). All methods may be called from several threads. They block,
+    so never call one on an event loop. Every failure is a StoreError; StorageFull if no room is left. When ``adopt``,
+    ``create`` or ``write`` returns, the pack is as durable as this store makes packs. When one raises, nothing is
+    stored.
     """
 
     def adopt(self, name: str, file: Path) -> None:
-        """Make the whole of ``file`` a pack, and the file itself the store's: afterwards it is no longer at its path.
-        A pack of that name that was there is replaced.
+        """Make all of ``file`` a pack. The store takes over the file, which is afterwards gone from its path.
+        An existing pack of that name is replaced.
         """
         ...
 
     def create(self, name: str, source: Path, spans: Sequence[Span]) -> None:
-        """Make a pack of ``spans`` of ``source``, one after another. The source stays as it is. A pack of that name
-        that was there is replaced.
+        """Make a pack of ``spans`` of ``source``, one after another. The source stays unchanged. An existing pack of
+        that name is replaced.
         """
         ...
 
     def write(self, name: str, buffers: Iterable[Buffer]) -> int:
-        """Make a pack of ``buffers``, one after another, each asked for when the one before is written; its size.
+        """Make a pack of ``buffers``, one after another, and return its size.
 
-        A pack of that name that was there is replaced. What ``buffers`` raises comes out as it is.
+        Each buffer is requested when the one before is written. An existing pack of that name is replaced. An exception
+        of ``buffers`` is passed on unchanged.
         """
         ...
 
     def read(self, name: str, span: Span) -> memoryview:
-        """The bytes of ``span``, read-only and already in memory: touching them raises nothing later.
+        """Return the bytes of ``span``, read-only and already in memory: later access raises nothing.
 
-        Meant for windows of some 16 MiB; they are given back when the last view of them goes. Raises PackMissing,
-        and DamagedBlob when the pack ends before the span does.
+        Meant for windows of about 16 MiB. Their memory is freed with the last view of them. Raises PackMissing, and
+        DamagedBlob if the pack ends before the span does.
         """
         ...
 
     def size(self, name: str) -> int:
-        """Bytes of a pack. Raises PackMissing."""
+        """Size of a pack, in bytes. Raises PackMissing."""
         ...
 
     def delete(self, name: str) -> int:
-        """Remove a pack, and whatever an interrupted write of it left, as durably as it was made; tells how many bytes
-        that was. No such pack is no error.
+        """Remove a pack and the remains of an interrupted write of it, as durably as it was made. Returns the bytes
+        freed. A missing pack is not an error.
         """
         ...
 
     def walk(self) -> Iterator[StoredPack]:
-        """All there is, in no order. What comes or goes meanwhile may be missing from it."""
+        """All entries, in no order. Packs added or removed during the walk may be missing."""
         ...
 
     def ping(self) -> None:

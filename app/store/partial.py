@@ -1,13 +1,12 @@
-"""Uploads that arrive in parts, block by block and in any order, and outlive the connections and the servers they
-arrive through.
+"""Uploads that arrive in parts: blocks in any order. They outlive connections and server processes.
 
-<data-dir>/partial/<name>        a file of the upload's full size, with holes where nothing has arrived, and its mark
-<data-dir>/partial/<name>.pack   the same file under a second name, for as long as it takes to make a pack of it
+<data-dir>/partial/<name>        a sparse file of the upload's full size, with holes for missing blocks, and its mark
+<data-dir>/partial/<name>.pack   the same file under a second name, while a pack is made of it
 
-Only bytes that match their digest are written, each to the one place where it belongs. So whatever writes twice
-writes the same, and nobody has to know who is late.
+Only bytes that match their digest are written, each to its one place. A second write of a block therefore writes the
+same bytes, and late writers do no harm.
 
-The mark is random and goes with the file: one that somebody made anew, or wrote over, has another mark or none.
+The mark is random and part of the file: a file that was made anew or overwritten has another mark or none.
 """
 
 import errno
@@ -34,20 +33,20 @@ _SECOND = ".pack"
 
 
 class PartialFile(OpenFile):
-    """One of them, open. ``write`` may be called from several threads at once."""
+    """The open file of a partial upload. ``write`` may be called from several threads at once."""
 
     def __init__(self, path: Path, fd: int, size: int, room: Room, run: str, *, tells_holes: bool) -> None:
         super().__init__(path, fd, size, room)
         self._tells_holes = tells_holes
         self.stamp = f"{run}-{mark_of(fd, size)}"
-        """What is noted with the blocks that are written: by which run of a server, and into which file. Blocks that
-        have another stamp may be in an older file of this name, or in another server's.
+        """The stamp recorded with written blocks: the run of the server and the mark of the file. Blocks with another
+        stamp may be in an older file of this name, or in a file of another server.
         """
 
     def holes(self) -> list[Span]:
-        """Where nothing has been written, or nothing but zeros; all of it where the file system cannot tell.
+        """Spans where nothing, or only zeros, was written; the whole file if the file system cannot report holes.
 
-        For whoever holds it: it moves the file's position, and puts it back to the end.
+        Call it only inside ``held``: it moves the file's position, and puts the position back to the end.
         """
         if not self._tells_holes:
             return [Span(0, self.size)]
@@ -57,7 +56,7 @@ class PartialFile(OpenFile):
         return holes
 
     def write(self, spans: Sequence[Span], data: Buffer) -> None:
-        """Put verified bytes into their places, one span after another."""
+        """Write verified bytes to ``spans``, one span after another."""
         view, start = memoryview(data), 0
         with translated("writing an upload"), self._room.growing(len(view)):
             for span in spans:
@@ -67,13 +66,13 @@ class PartialFile(OpenFile):
                     start, position = start + count, position + count
 
     def sync(self) -> None:
-        """Make what was written durable."""
+        """Make the written bytes durable."""
         with translated("writing an upload"):
             os.fdatasync(self._fd)
 
     @contextmanager
     def held(self, size: int) -> Iterator[None]:
-        """For whoever makes a pack of it, one at a time: the file is ``size`` bytes long, and nobody else's.
+        """Lock the file to make a pack of it, one process at a time, and cut it to ``size`` bytes.
 
         Raises Conflict ``commit-in-progress``.
         """
@@ -88,17 +87,17 @@ class PartialFile(OpenFile):
                     is_there = self.path.stat().st_ino == status.st_ino
                 except FileNotFoundError:
                     is_there = False
-                if not is_there:  # whoever held it last has committed it, and the file is a pack's now
+                if not is_there:  # the previous holder committed it, and the file is a pack now
                     raise gone()
                 if status.st_nlink > 1:
                     self._part_company()
-                os.ftruncate(self._fd, size)  # what an earlier attempt appended
+                os.ftruncate(self._fd, size)  # cuts off bytes that an earlier attempt appended
                 os.lseek(self._fd, size, os.SEEK_SET)
                 self.size = size
             try:
                 yield
             except BaseException:
-                with suppress(OSError):  # without a mark, everything is looked at the next time
+                with suppress(OSError):  # without a mark, the next attempt checks the whole file
                     if os.fstat(self._fd).st_nlink == 1:
                         os.ftruncate(self._fd, size)
                         mark(self._fd, size)
@@ -107,7 +106,7 @@ class PartialFile(OpenFile):
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def given_away(self) -> Path:
-        """A second name, so that the first one stays until the pack's commit has ended."""
+        """Return a second name of the file, so that the first one stays until the pack's commit has ended."""
         path = _second(self.path)
         with translated("preparing an upload"):
             path.unlink(missing_ok=True)
@@ -120,7 +119,7 @@ class PartialFile(OpenFile):
         return path
 
     def _part_company(self) -> None:
-        """A commit broke off after its pack was made: that keeps the file, and a copy goes on as this upload's."""
+        """Replace the file by a copy, because an interrupted commit has made a pack of it, which keeps the file."""
         copy = _second(self.path)
         copy.unlink(missing_ok=True)
         fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE)
@@ -139,9 +138,9 @@ class PartialFile(OpenFile):
 
 
 class Partials:
-    """The folder of a server's uploads that arrive in parts; it is made if it is not there. They are ``holder``'s.
+    """The folder of the partial uploads of the server ``holder``. A missing folder is made.
 
-    Without ``room`` they may take all there is.
+    Without ``room`` the uploads may fill the disk.
     """
 
     def __init__(self, folder: Path, holder: Holder, *, durable: bool, room: Room | None = None) -> None:
@@ -158,7 +157,7 @@ class Partials:
         return self._durable
 
     def create(self, name: str, size: int) -> None:
-        """A file of ``size`` bytes, all of them holes, and its mark; or the one that is there."""
+        """Make a file of ``size`` bytes, all of them a hole, and its mark. An existing file stays."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         with (
             translated("making an upload's file"),
@@ -173,7 +172,7 @@ class Partials:
             return self._path(name).exists()
 
     def open(self, name: str) -> PartialFile:
-        """Whoever opens it closes it. Raises Gone ``upload-gone``."""
+        """Open the file of an upload; the caller closes it. Raises Gone ``upload-gone``."""
         path = self._path(name)
         with translated("opening an upload's file"):
             try:
@@ -185,7 +184,7 @@ class Partials:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[PartialFile]:
-        """The same, closed at the end."""
+        """Open the file of an upload, and close it at the end."""
         file = self.open(name)
         try:
             yield file
@@ -200,7 +199,7 @@ class Partials:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names of the uploads that have a file there. What no server has written is none."""
+    """The names of the uploads that have a file in ``folder``. Files that no server has written are left out."""
     with translated("looking through the partial uploads"):
         if not folder.is_dir():
             return set()
@@ -209,7 +208,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 def size_of(folder: Path, name: str) -> int:
-    """Bytes of the disk that would be free without it; 0 where it is not there."""
+    """Bytes on disk that removing the upload's file would free; 0 if there is no such file."""
     with translated("looking at an upload's file"):
         try:
             status = (folder / checked(name)).stat()
@@ -219,7 +218,7 @@ def size_of(folder: Path, name: str) -> int:
 
 
 def is_held(folder: Path, name: str) -> bool:
-    """Tell whether somebody makes a pack of it now."""
+    """Tell whether a process is making a pack of the upload's file now."""
     with translated("looking at an upload's file"):
         try:
             with opened(folder / checked(name), os.O_RDWR) as fd:
@@ -232,7 +231,7 @@ def is_held(folder: Path, name: str) -> bool:
 
 
 def remove(folder: Path, name: str) -> None:
-    """Remove what there is of it."""
+    """Remove the files of an upload."""
     path = folder / checked(name)
     with translated("removing an upload's file"):
         for each in (path, _second(path)):

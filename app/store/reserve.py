@@ -1,10 +1,10 @@
-"""The reserve: room on the disk that uploads never get, for what frees more of it.
+"""The reserve: disk space that uploads never get, kept for work that frees space.
 
-A file beside the database, allocated beforehand. When the disk is full, a deletion or a sweep gives its bytes back to
-the file system; when there is room again, it is made whole. While it is not whole, nothing is taken in.
+The reserve is an allocated file beside the database. When the disk is full, a deletion or a sweep gives its bytes back
+to the file system. When there is room again, it is made whole. While it is not whole, uploads are refused.
 
-Whoever writes for an upload holds a shared lock on it, and whoever releases it waits for those writes to end: else
-the uploads that run would take what is released.
+Each write of an upload holds a shared lock on the reserve, and a release waits for running writes to end. Otherwise
+running uploads would take the released space.
 """
 
 import errno
@@ -23,13 +23,13 @@ _CANNOT_ALLOCATE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _ZEROS = bytes(1024 * 1024)
 
 WRITES_SECONDS = 2.0
-"""How long a release waits at most for the writes that run, each of a few MiB."""
+"""Longest wait of a release for running writes, in seconds. Each write is a few MiB."""
 
 MAKING_SECONDS = 0.5
 
 
 class Reserve:
-    """``size`` bytes in the file at ``path``; raises OSError. For several processes and threads at once."""
+    """A reserve of ``size`` bytes in the file at ``path``. Raises OSError. Safe for several processes and threads."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Reserve:
 
     @property
     def held(self) -> int:
-        """Bytes that it keeps from everybody else now."""
+        """Bytes that the reserve holds now."""
         try:
             return min(self.path.stat().st_size, self.size)
         except FileNotFoundError:
@@ -45,7 +45,7 @@ class Reserve:
 
     @contextmanager
     def left_alone(self) -> Iterator[None]:
-        """Nobody is let have its bytes meanwhile."""
+        """Keep the reserve from being released or made inside the block."""
         fd = self._open(os.O_RDONLY)
         if fd is None:
             yield
@@ -57,7 +57,7 @@ class Reserve:
             os.close(fd)
 
     def release(self) -> bool:
-        """Give its bytes to whoever needs them; False where it has none."""
+        """Give the reserve's bytes back to the file system; False if it holds none."""
         fd = self._open(os.O_RDWR)
         if fd is None:
             return False
@@ -65,7 +65,7 @@ class Reserve:
             held = os.fstat(fd).st_size
             if held == 0:
                 return False
-            os.ftruncate(fd, held - 1)  # not whole: from here on nobody begins to write for an upload
+            os.ftruncate(fd, held - 1)  # no longer whole: from here on no upload begins a write
             _lock(fd, WRITES_SECONDS)
             os.ftruncate(fd, 0)
         finally:
@@ -73,13 +73,13 @@ class Reserve:
         return True
 
     def make(self) -> bool:
-        """Make it whole, and as large as it should be; False where the disk has no room for it."""
+        """Make the reserve whole, at its full size; False if the disk has no room for it or it is in use."""
         if self.size == 0:
             self.path.unlink(missing_ok=True)
             return True
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE)
         try:
-            if not _lock(fd, MAKING_SECONDS):  # it is in use, or somebody else makes it
+            if not _lock(fd, MAKING_SECONDS):  # it is in use, or another process makes it
                 return False
             _allocate(fd, self.size)
             os.ftruncate(fd, self.size)
@@ -114,7 +114,7 @@ def _lock(fd: int, seconds: float) -> bool:
 
 
 def _allocate(fd: int, size: int) -> None:
-    """Take ``size`` bytes of the disk, holes among them included."""
+    """Allocate ``size`` bytes on disk, also for holes in the file."""
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:

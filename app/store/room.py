@@ -1,7 +1,7 @@
-"""Room: how much of the disks uploads may still take, and the reserve for what frees more.
+"""Room: the disk space that uploads may still take, and the reserve for work that frees space.
 
-Uploads are refused while the catalog could not be written any more, or the reserve would have to be touched. What
-frees room goes on to the last byte: see ``freeing``.
+Uploads are refused when they would leave too little space for the catalog or would touch the reserve. Work that frees
+space may use the last byte: see ``freeing``.
 """
 
 import asyncio
@@ -24,36 +24,37 @@ T = TypeVar("T")
 
 LARGEST_RESERVE = 64_000_000
 SHARE = 10
-"""Unless it is set, the reserve is this part of the device, and no larger than that many bytes."""
+"""Default size of the reserve: 1/SHARE of the device, at most LARGEST_RESERVE bytes."""
 
 _LARGEST_MARGIN = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Of one device: bytes that are free, and how many of these uploads may take."""
+    """Free space of one device: the free bytes, and the part of them that uploads may take."""
 
     nbytes: int
     for_uploads: int
 
 
 class Promise:
-    """Bytes of one upload that are still to come."""
+    """Room promised to one upload: its bytes that are still to come."""
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
         self.is_over = False
 
     def kept(self, nbytes: int) -> None:
-        """So many of them have come."""
+        """Record that ``nbytes`` of them have arrived."""
         self.nbytes = max(0, self.nbytes - nbytes)
 
 
 class Room:
-    """What there is on the devices of ``folders``, the first of which has the ``reserve``. For several threads.
+    """The space on the devices of ``folders``. The ``reserve`` is on the first device. Safe for several threads.
 
-    Uploads go to each of these devices: at most from one to another. ``size`` is that of the reserve (None: as the
-    device makes it, 0: none); on devices without its file as much is left free.
+    An upload may need its space on each of these devices, because it can be copied from one to another. ``size`` is the
+    size of the reserve (None: chosen by the device's size, 0: none). Devices without the reserve's file keep as many
+    bytes free.
     """
 
     def __init__(self, *folders: Path, reserve: Path | None = None, size: int | None = 0) -> None:
@@ -69,11 +70,11 @@ class Room:
         return 0 if self._reserve is None else self._reserve.held
 
     def free(self) -> list[Free]:
-        """Of each folder's device, in the order of the folders. Raises StoreError."""
+        """The free space of each folder's device, in the order of the folders. Raises StoreError."""
         return [self._free(number) for number in range(len(self._folders))]
 
     def refusal(self) -> str | None:
-        """Why no upload is taken in now, if so. Raises StoreError."""
+        """The reason why uploads are refused now, or None. Raises StoreError."""
         try:
             self.check(0)
         except StorageFull as error:
@@ -81,21 +82,21 @@ class Room:
         return None
 
     def check(self, nbytes: int) -> None:
-        """Raises StorageFull unless there is room for ``nbytes`` more, and for what is promised already; for 0, unless
-        there is any.
+        """Raise StorageFull unless there is room for ``nbytes`` more and for all promises; for 0, unless there is any
+        room.
         """
         with self._lock:
             self._check(nbytes)
 
     @asynccontextmanager
     async def promised(self, nbytes: int) -> AsyncIterator[Promise]:
-        """Room for an upload of ``nbytes``, which others cannot have meanwhile. Raises StorageFull."""
+        """Keep room for an upload of ``nbytes`` inside the block. Raises StorageFull."""
         promise = Promise(nbytes)
         try:
             await asyncio.to_thread(self._promise, promise)
             yield promise
         finally:
-            promise.is_over = True  # a thread that is still at it will see that
+            promise.is_over = True  # for a thread that is still adding the promise
             self._promises.discard(promise)
 
     def _promise(self, promise: Promise) -> None:
@@ -107,8 +108,8 @@ class Room:
 
     @contextmanager
     def growing(self, nbytes: int) -> Iterator[None]:
-        """While ``nbytes`` of an upload are written. Raises StorageFull where they would have to come out of the
-        reserve; an OSError of the block passes through.
+        """Guard a write of ``nbytes`` of an upload. Raises StorageFull if the write would need the reserve. An OSError
+        of the block passes through.
         """
         if self._reserve is None:
             yield
@@ -120,9 +121,9 @@ class Room:
             yield
 
     def freeing(self, work: Callable[[], T]) -> T:
-        """The result of ``work``, which frees room and may have the reserve for it; where that helps, it is done twice.
+        """Run ``work``, which frees room, and return its result. It may use the reserve, and runs twice if that helps.
 
-        Raises what ``work`` does.
+        Raises what ``work`` raises.
         """
         if self._reserve is not None and self._free(0).for_uploads < self._margin(0):
             self._release()
@@ -134,9 +135,10 @@ class Room:
             return work()
 
     def make_reserve(self, *, anew: bool = False) -> None:
-        """Make it whole, if the disk has room for it and for uploads. Where it has not, the log says so.
+        """Make the reserve whole, if the disk has room for it and for uploads. Otherwise log a warning.
 
-        ``anew``, for who is alone here: even if it looks whole. A copy of it may be full of holes, and its size change.
+        ``anew`` makes it even if it looks whole, since a copy of its file may be full of holes, and its size may
+        change. Use ``anew`` only while no other process uses the data dir.
         """
         reserve = self._reserve
         if reserve is None or (reserve.held == reserve.size and not anew):
@@ -164,7 +166,7 @@ class Room:
         self.make_reserve()
 
     def _distinct(self) -> tuple[int, ...]:
-        """The folders on different devices, by their numbers."""
+        """The numbers of the folders, one folder for each device."""
         if self._devices is None:
             with translated("looking for room"):
                 first = {folder.stat().st_dev: number for number, folder in reversed([*enumerate(self._folders)])}
@@ -186,7 +188,7 @@ class Room:
         return number == 0 or self._folders[number].stat().st_dev == self._folders[0].stat().st_dev
 
     def _margin(self, number: int) -> int:
-        """Bytes that uploads leave to the catalog, whose commits they end in."""
+        """Bytes that uploads leave free for the catalog, because each upload ends in a commit to it."""
         return min(_LARGEST_MARGIN, self._reserved(self._folders[number]) // 4)
 
     def _reserved(self, folder: Path) -> int:

@@ -1,6 +1,6 @@
-"""Files with holes: where nothing was written, and whether a file is the one that it was.
+"""Sparse files: finding their holes, and marking a file so that it can be recognised.
 
-Everything here but ``tells_holes`` raises OSError; callers translate it.
+All functions except ``tells_holes`` raise OSError; callers translate it.
 """
 
 import errno
@@ -18,18 +18,18 @@ _MARK_SIZE = len(_MAGIC) + 16
 
 
 def mark(fd: int, size: int) -> None:
-    """Write a new mark, random bytes, behind a file's ``size`` bytes."""
+    """Write a new mark of random bytes after a file's ``size`` bytes."""
     os.pwrite(fd, _MAGIC + secrets.token_bytes(_MARK_SIZE - len(_MAGIC)), size)
 
 
 def mark_of(fd: int, size: int) -> str:
-    """The mark at the end of a file of ``size`` bytes; where there is none, one that no other file has."""
+    """The mark at the end of a file of ``size`` bytes. A file without a mark gets a new unique value."""
     found = os.pread(fd, _MARK_SIZE, max(0, size - _MARK_SIZE))
     return found.removeprefix(_MAGIC).hex() if found.startswith(_MAGIC) else new_name()
 
 
 def holes_in(fd: int, size: int) -> list[Span]:
-    """Where in its first ``size`` bytes nothing has been written, in order. It moves the file's position."""
+    """The holes in a file's first ``size`` bytes, in order. Moves the file's position."""
     holes, position = [], 0
     while position < size:
         start = os.lseek(fd, position, os.SEEK_HOLE)
@@ -40,7 +40,7 @@ def holes_in(fd: int, size: int) -> list[Span]:
 
 
 def tells_holes(folder: Path) -> bool:
-    """Ask the file system about a file that is one hole. Those that cannot tell say that it is all data."""
+    """Tell whether the file system reports holes. The probe is a file that is one hole; other systems call it data."""
     if not hasattr(os, "SEEK_DATA"):
         return False
     probe = folder / new_name()
@@ -54,7 +54,7 @@ def tells_holes(folder: Path) -> bool:
 
 
 def _data_from(fd: int, position: int, size: int) -> int:
-    """Where the next bytes are that were written; ``size`` where there are none before that."""
+    """The offset of the next written bytes; ``size`` if there are none before it."""
     try:
         return min(os.lseek(fd, position, os.SEEK_DATA), size)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The spool: uploads as they arrive, before anybody knows whether they are worth keeping.
+"""The spool: the folder for uploads that arrive whole, before the server knows whether it has to keep them.
 
-<data-dir>/spool/<name>     one file an upload, named like the pack it may become
+<data-dir>/spool/<name>     one file for each upload, named like the pack it may become
 
-Whoever writes a file holds a lock on it, which ends with its process: what is not locked is left over.
+The process that writes a file holds a lock on it. The lock ends with the process, so an unlocked file is a leftover.
 """
 
 import fcntl
@@ -24,11 +24,11 @@ from .open_file import OpenFile
 from .room import Room
 
 _WRITERS = 8
-"""Uploads of one owner that wait for the disk at once."""
+"""Uploads of one owner that may wait for the disk at once."""
 
 
 class SpoolFile(OpenFile):
-    """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` are of what was ``put`` there."""
+    """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` cover the bytes passed to ``put``."""
 
     def __init__(self, path: Path, writers: Executor, hashers: Executor, room: Room) -> None:
         with translated("making a spool file"):
@@ -47,9 +47,9 @@ class SpoolFile(OpenFile):
         return self._sha256.hexdigest()
 
     def put(self, data: Buffer) -> tuple[Future[None], ...]:
-        """Begin to append ``data``, a part of the upload, whose hashing and writing run side by side, each in order.
+        """Begin to append ``data``, a part of the upload. Hashing and writing run side by side, each in order.
 
-        Nobody may touch ``data`` before all of these are done. A failure stands for all that is put after it, too.
+        Leave ``data`` unchanged until all futures are done. After a failure, all later calls fail too.
         """
         return (
             self._writing.submit(lambda: self.append(data)),
@@ -59,18 +59,18 @@ class SpoolFile(OpenFile):
 
 
 def _created(path: Path) -> int:
-    """A new file, open and locked."""
+    """Make a new file, open it and lock it; return its file descriptor."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd
-        os.close(fd)  # it was taken for a left over one before it was locked
+        os.close(fd)  # another process removed it as a leftover before it was locked
 
 
 def left_behind(folder: Path, *, remove: bool) -> Iterator[tuple[str, int]]:
-    """Names and sizes of the files in a spool's ``folder`` whose process has ended; removed before they are told, if
-    ``remove``. Any process may ask, beside those that write there. What no server has written is left alone.
+    """Names and sizes of the files in a spool's ``folder`` whose process has ended. With ``remove`` each is removed
+    before it is yielded. Any process may call this while others write there. Files of others are left alone.
     """
     with translated("looking through the spool"):
         if not folder.is_dir():
@@ -97,27 +97,27 @@ def _if_left(folder: int, name: str, *, remove: bool) -> int | None:
 
 
 class Spool:
-    """The folder that uploads arrive in; it is made if it is not there. Needs ``close``.
+    """The folder that uploads arrive in. A missing folder is made. Needs ``close``.
 
-    Nothing in it is made durable: an upload that is worth keeping becomes a pack, and the store sees to that. So one
-    that holds nothing new never waits for the disk. Without ``room`` they may take all there is.
+    Files in the spool are not durable: an upload that is kept becomes a pack, and the store makes the pack durable. So
+    an upload with nothing new never waits for fsync. Without ``room`` uploads may fill the disk.
     """
 
     def __init__(self, folder: Path, room: Room | None = None) -> None:
         self.room = room or Room(folder)
         self._folder = folder
-        # Pools of their own: these tasks wait for no other, and no hash waits for a disk.
+        # Separate pools: these tasks wait for no other tasks, and no hash waits for a disk.
         self._writers = FairPool(_WRITERS, "spool-write")
         self._hashers = FairPool(os.cpu_count() or 1, "spool-hash")
         with translated("making the spool"):
             make_folder(folder, durable=False)
 
     def create(self, name: str) -> SpoolFile:
-        """A new empty file. Names are made of [a-z0-9]; one that is taken raises StoreError."""
+        """Make a new empty file. Names are made of [a-z0-9]. Raises StoreError if the name is taken."""
         return SpoolFile(self._folder / checked(name), self._writers, self._hashers, self.room)
 
     def clear(self) -> int:
-        """Remove what a crash left. Tells how many files that were."""
+        """Remove the files that a crash left, and return their number."""
         return sum(1 for _ in left_behind(self._folder, remove=True))
 
     def close(self) -> None:

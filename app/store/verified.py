@@ -1,4 +1,4 @@
-"""A blob's bytes for whoever reads them: block by block, and never a byte beside it, whatever the catalog says."""
+"""Verified reads of a blob, block by block. A wrong row in the catalog never exposes bytes outside the blob."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,8 @@ from .digests import digest_of_blocks, verify_block
 
 
 def check_blob(blob: Blob, length: int | None = None) -> None:
-    """Raise DamagedBlob unless ``blob`` has ``length`` bytes, where that is known, a place in a pack, and block digests
-    that make its own.
+    """Raise DamagedBlob unless ``blob`` has ``length`` bytes (if given), a valid place in a pack, and block digests
+    that hash to its digest.
     """
     if length not in {None, blob.length}:
         raise DamagedBlob(f"{blob.digest} has {blob.length:,} bytes in the catalog, and {length:,} in a manifest")
@@ -24,7 +24,7 @@ def check_blob(blob: Blob, length: int | None = None) -> None:
 
 
 def block_span(blob: Blob, index: int) -> Span:
-    """Where block ``index`` of a blob lies in its pack. Raises DamagedBlob where it has no such block."""
+    """The span of block ``index`` of a blob in its pack. Raises DamagedBlob if the blob has no such block."""
     start = index * BLOCK_SIZE
     if not 0 <= start < blob.length:
         raise DamagedBlob(f"{blob.digest} has {blob.length:,} bytes, and no block {index}")
@@ -32,9 +32,9 @@ def block_span(blob: Blob, index: int) -> Span:
 
 
 def verified_blocks(store: PackStore, blob: Blob) -> Iterator[memoryview]:
-    """The blocks of ``blob``, in order; at most 16 MiB are held at a time.
+    """The blocks of ``blob``, in order, with at most 16 MiB in memory at a time.
 
-    Raises DamagedBlob where one does not match its digest, and what ``PackStore.read`` raises.
+    Raises DamagedBlob if a block does not match its digest, and what ``PackStore.read`` raises.
     """
     check_blob(blob)
     for index in indexes_of(blob):
@@ -42,12 +42,12 @@ def verified_blocks(store: PackStore, blob: Blob) -> Iterator[memoryview]:
 
 
 def indexes_of(blob: Blob) -> range:
-    """The numbers of its blocks."""
+    """The block numbers of ``blob``."""
     return range(-(-blob.length // BLOCK_SIZE))
 
 
 def verified_block(store: PackStore, blob: Blob, index: int) -> memoryview:
-    """One of them. Raises as ``verified_blocks`` does."""
+    """One block of ``blob``. Raises the errors of ``verified_blocks``."""
     block = store.read(blob.pack, block_span(blob, index))
     verify_block(block, blob.blocks, index)
     return block
