@@ -1,7 +1,6 @@
-"""The catalog: all SQL, and nothing else that knows of it.
+"""The catalog: the only package with SQL.
 
-What is asked of it are functions over a session (``checkpoints.resolve(session, ...)``), grouped by noun; what comes
-out are values.
+Queries are functions over a session (``checkpoints.resolve(session, ...)``), grouped by noun. They return values.
 """
 
 from .catalog import Catalog

@@ -1,4 +1,4 @@
-"""What a check of everything asks the catalog: all rows, a page at a time, and what still is so a moment later."""
+"""Queries of the full check (fsck): all rows, a page at a time, and look-ups that confirm a finding later."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class PackRow:
 
 @dataclass(frozen=True, slots=True)
 class BlobRow:
-    """A blob, and what its pack's row says of that. ``damaged_at`` is when it was marked, if it is, ``healed_at`` when
-    an upload brought it again.
+    """A blob, with the size and state in its pack's row. ``damaged_at`` is when it was marked as damaged, if it is;
+    ``healed_at`` is when an upload brought it again.
     """
 
     id: int
@@ -55,7 +55,7 @@ class CheckpointRow:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """What a model's row says of its checkpoints, and what they are."""
+    """The counters in a model's row (``says``, ``next_version``), and the real values of its checkpoints."""
 
     name: ModelName
     says: int
@@ -108,7 +108,7 @@ def blob_named(s: ReadSession, namespace: str, digest: Digest) -> BlobRow | None
 
 
 def users_of(s: ReadSession, blob_id: int, limit: int) -> list[str]:
-    """Checkpoints that refer to a blob, ``namespace/name@version``, at most ``limit``."""
+    """At most ``limit`` checkpoints that refer to a blob, as ``namespace/name@version``."""
     rows = s.select(
         select(models.c.namespace, models.c.name, checkpoints.c.version)
         .join(checkpoints, checkpoints.c.model_id == models.c.id)
@@ -121,7 +121,7 @@ def users_of(s: ReadSession, blob_id: int, limit: int) -> list[str]:
 
 
 def all_checkpoints(catalog: Catalog) -> Iterator[CheckpointRow]:
-    """Those that anybody sees."""
+    """All visible checkpoints."""
     found = (
         select(
             checkpoints.c.id,
@@ -144,7 +144,7 @@ def exists(s: ReadSession, checkpoint_id: int) -> bool:
 
 
 def references(s: ReadSession, checkpoint_id: int) -> Mapping[tuple[str, Digest], int]:
-    """What a checkpoint refers to: namespaces and digests, and the lengths of those blobs."""
+    """The namespaces and digests of the blobs that a checkpoint refers to, with their lengths."""
     rows = s.select(
         select(blobs.c.namespace, blobs.c.digest, blobs.c.length)
         .join(checkpoint_blobs, checkpoint_blobs.c.blob_id == blobs.c.id)
@@ -154,7 +154,7 @@ def references(s: ReadSession, checkpoint_id: int) -> Mapping[tuple[str, Digest]
 
 
 def wrong_models(s: ReadSession) -> list[ModelRow]:
-    """Models whose row does not say what their checkpoints say: at one moment, so nothing is just about to change."""
+    """Models whose row disagrees with their checkpoints. One statement, so a running commit causes no false alarm."""
     there = (
         select(
             checkpoints.c.model_id,
@@ -183,9 +183,9 @@ def _time(microseconds: int | None) -> datetime | None:
 
 
 def _pages(catalog: Catalog, found: Select[*tuple[Any, ...]], by: Any) -> Iterator[Any]:
-    """The rows of ``found``, whose first column is ``by``, in its order; no transaction is open while one is looked at.
+    """The rows of ``found`` in the order of their first column, ``by``. No transaction is open between pages.
 
-    What comes or goes meanwhile may be among them or not.
+    Rows added or removed meanwhile may be included or not.
     """
     last = 0
     while True:

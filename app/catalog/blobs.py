@@ -1,6 +1,6 @@
-"""Blobs: which are stored, and where. A namespace shares them; no other namespace sees them.
+"""The stored blobs and their places. All models of a namespace share them; other namespaces do not see them.
 
-A blob is its digest and its length: a row of another length is no such blob, whoever asks.
+A blob is identified by its digest and its length: a row with another length is a different blob.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from .tables import blobs, checkpoint_blobs, packs
 
 
 def known(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> dict[Digest, Blob]:
-    """Those of ``digests`` that the namespace holds, damaged ones too, in one statement however many they are."""
+    """The blobs of ``digests`` that the namespace holds, damaged ones too. One statement for any number of digests."""
     return {row[0]: Blob(*row) for row in s.select(_placed(namespace, digests))}
 
 
@@ -31,17 +31,17 @@ def _placed(namespace: str, digests: Iterable[Digest]) -> Select[*tuple[Any, ...
 
 
 def stored(s: ReadSession, namespace: str, lengths: Mapping[Digest, int]) -> dict[Digest, Blob]:
-    """The blobs of these digests and lengths whose bytes an upload need not bring again."""
+    """The undamaged blobs of these digests and lengths, which an upload need not send again."""
     rows = s.select(_placed(namespace, lengths).where(blobs.c.damaged_at.is_(None)))
     return {row[0]: Blob(*row) for row in rows if row.length == lengths[row[0]]}
 
 
 def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob]) -> None:
-    """Blobs of a sealed pack, whose bytes were seen to match their digests.
+    """Insert the blobs of a sealed pack, whose bytes were checked against their digests.
 
-    Where the namespace holds a blob already, that row stays, unless the blob is marked as damaged, or its row is of
-    another length and so cannot be right. Then it is healed: its place is the new one, for all checkpoints that refer
-    to it, and what lies at the old one is nobody's any more.
+    An existing row of a blob stays, unless the blob is marked as damaged or the row has another length and so is wrong.
+    Then the blob is healed: the row gets the new place, for all checkpoints that refer to the blob, and the bytes at
+    the old place are unused.
     """
     b, lengths = blobs.c, {blob.digest: blob.length for blob in new}
     there = w.select(
@@ -90,9 +90,9 @@ def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob
 
 
 def refer(w: WriteSession, checkpoint_id: int, namespace: str, lengths: Mapping[Digest, int]) -> tuple[Digest, ...]:
-    """Let the checkpoint refer to the blobs of these digests and lengths, so that the database keeps them.
+    """Make the checkpoint refer to the blobs of these digests and lengths, so that the database keeps them.
 
-    Returns the digests of those that are not there, or are marked as damaged.
+    Returns the digests of blobs that are missing or marked as damaged.
     """
     rows = w.select(
         select(blobs.c.id, blobs.c.digest, blobs.c.length).where(

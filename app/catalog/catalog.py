@@ -1,4 +1,4 @@
-"""The catalog's door: engines, sessions, migration."""
+"""The entry point of the catalog: engines, sessions, migration."""
 
 import time
 from collections.abc import Iterator
@@ -16,10 +16,9 @@ from .session import ReadSession, WriteSession
 class Catalog:
     """All metadata, in the database at ``url`` (``sqlite:///PATH``). Safe to share between threads.
 
-    Without ``durable`` a crash of the machine may lose what was acknowledged; a crash of the process may not.
+    Without ``durable`` a crash of the machine may lose acknowledged writes; a crash of the process loses none.
 
-    Database failures come out of every session as StoreError (codes ``catalog-busy``, ``catalog-failed``) or
-    StorageFull.
+    Every session raises database failures as StoreError (codes ``catalog-busy``, ``catalog-failed``) or StorageFull.
     """
 
     def __init__(self, url: str, *, durable: bool = True) -> None:
@@ -28,7 +27,7 @@ class Catalog:
         self._writer = writing_engine(self._url, durable=durable)
 
     def migrate(self) -> None:
-        """Bring an empty or older database up to this version's schema, in one transaction."""
+        """Migrate an empty or older database to this version's schema, in one transaction."""
         engine = migrating_engine(self._url)
         try:
             with translated_errors():
@@ -37,7 +36,7 @@ class Catalog:
             engine.dispose()
 
     def ping(self) -> None:
-        """Raises StoreError unless the database answers and holds a catalog. Makes none where there is none."""
+        """Raise StoreError unless the database answers and holds a catalog. Never creates a database."""
         if not is_there(self._url):
             raise StoreError("there is no database; a server makes it, or migrate", code="catalog-failed")
         try:
@@ -57,13 +56,13 @@ class Catalog:
 
     @contextmanager
     def write(self) -> Iterator[WriteSession]:
-        """One transaction, committed at the end and undone by any exception. Keep it short: others wait for it."""
+        """One transaction, committed at the end and rolled back on any exception. Keep it short: other writers wait."""
         with translated_errors(), self._writer.begin() as connection:
             yield WriteSession(connection)
 
     @contextmanager
     def turn(self) -> Iterator[WriteSession]:
-        """One write among many. Others wait by polling: the lock is then left to them for as long as it was held."""
+        """One write transaction of many, followed by a sleep as long as it held the lock: other writers poll for it."""
         with self.write() as w:
             began = time.monotonic()
             yield w

@@ -1,4 +1,4 @@
-"""Checkpoints: found, changed a little, deleted."""
+"""Operations on checkpoints: resolving a ref, updating metrics and tags, deleting."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def resolve(s: ReadSession, name: ModelName, ref: str, run: str | None = None) -> Checkpoint:
-    """The checkpoint that ``ref`` picks now, among those of ``run`` if it is given.
+    """The checkpoint that ``ref`` picks now, limited to the run ``run`` if given.
 
     Raises NotFound (``model-not-found``, ``checkpoint-not-found``) and InvalidRequest (``bad-ref``).
     """
@@ -58,7 +58,7 @@ def update(
     changed_metrics: Mapping[str, float | None],
     changed_tags: Mapping[str, str | None],
 ) -> Checkpoint:
-    """Set metrics and tags, or remove those that are None; the others stay. Everything else is fixed at upload.
+    """Set metrics and tags, and remove those given as None. All other fields are fixed at upload.
 
     Raises NotFound (``model-not-found``, ``checkpoint-not-found``) and InvalidRequest (``bad-metric``, ``bad-tag``,
     ``bad-text``).
@@ -66,7 +66,7 @@ def update(
     check_fields(changed_metrics, changed_tags)
     checkpoint = resolve(w, name, str(version))
     key = {"model_id": get_model(w, name).id, "version": version, "run": checkpoint.run}
-    # As the checkpoint will be: what many small changes add up to is bounded too.
+    # Check the resulting checkpoint too, because the limits also bound the sum of many small changes.
     check_fields(_changed(checkpoint.metrics, changed_metrics), _changed(checkpoint.tags, changed_tags))
     new_metrics = {metric: value for metric, value in changed_metrics.items() if value is not None}
     new_tags = {tag: value for tag, value in changed_tags.items() if value is not None}
@@ -92,7 +92,7 @@ def _changed(there: Mapping[str, T], changes: Mapping[str, T | None]) -> dict[st
 
 
 def delete(w: WriteSession, name: ModelName, version: int) -> None:
-    """The checkpoint is gone and its version is never used again; the blobs that only it referred to are the sweep's.
+    """Delete a checkpoint. Its version is never used again. The sweep removes blobs that only it referred to.
 
     Raises NotFound (``model-not-found``, ``checkpoint-not-found``).
     """
@@ -106,9 +106,9 @@ def delete(w: WriteSession, name: ModelName, version: int) -> None:
 
 
 def drop_unfinished(w: WriteSession, before: datetime | None = None) -> int:
-    """Remove what commits that never ended have left (begun before ``before``, if given); returns how many.
+    """Remove rows of commits that never ended (begun before ``before``, if given), and return their number.
 
-    Without ``before`` it is for a server that knows that it is the only one and has not begun to serve.
+    Omit ``before`` only in a server that knows that it is the only one and has not begun to serve.
     """
     count = w.execute(delete_from(checkpoints).where(_is_unfinished(before))).rowcount
     drop_never_used(w)
@@ -116,7 +116,7 @@ def drop_unfinished(w: WriteSession, before: datetime | None = None) -> int:
 
 
 def count_unfinished(s: ReadSession, before: datetime) -> int:
-    """How many ``drop_unfinished`` would remove."""
+    """The number of rows that ``drop_unfinished`` would remove."""
     unfinished = select(func.count()).select_from(checkpoints).where(_is_unfinished(before))
     return int(s.select(unfinished).scalar_one())
 
@@ -127,7 +127,7 @@ def _is_unfinished(before: datetime | None) -> ColumnElement[bool]:
 
 
 def _what_exists(s: ReadSession, model: Model, ref: Ref, run: str | None) -> str:
-    """Why ``ref`` picks nothing, and what would be there."""
+    """The error text for a ``ref`` that picks nothing: the reason, and the range that exists."""
     scope = [checkpoints.c.model_id == model.id, checkpoints.c.version.is_not(None)]
     where = str(model.name)
     if run is not None:

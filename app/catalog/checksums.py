@@ -1,4 +1,4 @@
-"""CRC32s of derived spans: computed once, kept for every later download. The key is the caller's own."""
+"""CRC32s of derived spans: computed once, kept for every later download. The caller chooses the key."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .tables import blobs, checksums
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """``digest`` is a blob that the span lies in: with it the checksum goes."""
+    """The CRC32 of a span. ``digest`` is a blob that contains the span; the checksum is deleted with that blob."""
 
     key: str
     digest: Digest
@@ -21,7 +21,7 @@ class Checksum:
 
 
 def get(s: ReadSession, namespace: str, keys: Iterable[str]) -> dict[str, int]:
-    """Those of ``keys`` that are kept, in one statement."""
+    """The stored checksums of ``keys``, in one statement."""
     rows = s.select(
         select(checksums.c.key, checksums.c.crc32).where(
             checksums.c.namespace == namespace, checksums.c.key.in_(each_text(keys))
@@ -31,8 +31,8 @@ def get(s: ReadSession, namespace: str, keys: Iterable[str]) -> dict[str, int]:
 
 
 def put(w: WriteSession, namespace: str, new: Sequence[Checksum]) -> None:
-    """Keep ``new``, as far as their blobs are there still. What is kept already stays: the same bytes have the same
-    checksum.
+    """Store the checksums ``new`` whose blobs still exist. Existing rows stay, since equal bytes have equal
+    checksums.
     """
     wanted = each_text({one.digest for one in new})
     there = set(
@@ -47,5 +47,5 @@ def put(w: WriteSession, namespace: str, new: Sequence[Checksum]) -> None:
 
 
 def drop(w: WriteSession, namespace: str, digests: Iterable[Digest]) -> None:
-    """Let go of the checksums that were kept for the blobs ``digests``."""
+    """Delete the checksums of the blobs ``digests``."""
     w.execute(delete(checksums).where(checksums.c.namespace == namespace, checksums.c.digest.in_(each_text(digests))))

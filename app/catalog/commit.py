@@ -1,14 +1,14 @@
-"""Making a checkpoint visible: the one moment before which nobody sees it and after which a crash cannot take it.
+"""The commit of a checkpoint: before it nobody sees the checkpoint, after it a crash cannot lose the checkpoint.
 
-A checkpoint of few blobs is one transaction. One of many takes several short ones, so that nobody waits for its
-hundreds of thousands of rows:
+A checkpoint of few blobs is one transaction. One of many blobs takes several short transactions, so that no other
+writer waits for hundreds of thousands of rows:
 
-1. the pack is sealed and its blobs become known, a batch at a time;
-2. a checkpoint row without a version, then what it refers to, a batch at a time;
-3. the version is drawn, and with it the checkpoint is there.
+1. seal the pack and insert its blobs, a batch at a time;
+2. insert a checkpoint row without a version, then its references to blobs, a batch at a time;
+3. assign the version, which makes the checkpoint visible.
 
-A crash between them leaves blobs that nobody refers to and a row that nobody sees: ``drop_unfinished`` removes the
-one, the sweep the others.
+A crash between them leaves blobs without references and an invisible row: ``drop_unfinished`` removes the row, the
+sweep removes the blobs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,14 +41,14 @@ from .shown import shown_components, shown_names
 from .tables import checkpoints, metrics, models, tags
 
 BATCH = 2000
-"""Rows of one kind in a transaction: some 20 ms of write lock."""
+"""Rows of one kind in a transaction: about 20 ms of write lock."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class NewPack:
-    """A pack whose bytes are durable: ``size`` bytes, of which ``blobs`` were new to the namespace."""
+    """A pack of ``size`` durable bytes, with ``blobs`` that were new to the namespace."""
 
     name: str
     size: int
@@ -56,18 +56,18 @@ class NewPack:
 
 
 def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None = None) -> Checkpoint:
-    """Make ``new`` the next version of its model, which appears if it is the first.
+    """Make ``new`` the next version of its model. The first checkpoint creates the model.
 
-    ``pack`` was begun and is written; it is None where nothing was new, and ``forget_pack`` then names the pack that
-    was begun for nothing.
+    ``pack`` was begun and is written. It is None if nothing was new; ``forget_pack`` then names the pack that was begun
+    but is not needed.
 
-    Where others stored all of the pack's blobs first, the checkpoint refers to theirs, its ``new_bytes`` are 0 and the
-    pack is abandoned: delete its bytes, then forget it.
+    If other uploads stored all of the pack's blobs first, the checkpoint refers to those blobs, its ``new_bytes`` are 0
+    and the pack is abandoned: delete its bytes, then forget it.
 
-    Raises MissingBlobs with the digests that are neither in ``pack`` nor stored any more: the checkpoint is then
-    not there, and the commit may be tried again, with this pack or with another that holds them. Raises
+    Raises MissingBlobs with the digests that are neither in ``pack`` nor stored any more. The checkpoint then does
+    not exist, and the commit may be retried, with this pack or with another that holds those blobs. Raises
     InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``), StoreError (``pack-lease-expired``), and
-    KeyInUse where another checkpoint of the model has this idempotency key.
+    KeyInUse if another checkpoint of the model has this idempotency key.
     """
     _check(new)
     if len(new.blobs) + (len(pack.blobs) if pack else 0) > BATCH:
@@ -84,7 +84,7 @@ def _commit_in_batches(
     catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None
 ) -> Checkpoint:
     if pack is not None:
-        # In the order of the index, so that neighbours are written, and later read, together.
+        # In index order, so that neighbouring rows are written, and later read, together.
         for stored in _batches(sorted(pack.blobs, key=lambda blob: blob.digest)):
             with catalog.turn() as w:
                 _store(w, new, pack, stored)
@@ -100,7 +100,7 @@ def _commit_in_batches(
         with catalog.write() as w:
             return _publish(w, checkpoint_id, new, pack, forget_pack)
     except BaseException:
-        with suppress(StateroomError), catalog.write() as w:  # what this cannot remove, drop_unfinished will
+        with suppress(StateroomError), catalog.write() as w:  # drop_unfinished removes what this cannot
             w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.version.is_(None)))
             drop_never_used(w)
         raise
@@ -127,7 +127,7 @@ def _check(new: NewCheckpoint) -> None:
 
 
 def _insert(w: WriteSession, new: NewCheckpoint) -> int:
-    """The row, still without a version; returns its id."""
+    """Insert the row, still without a version, and return its id."""
     now = to_microseconds(datetime.now(UTC))
     namespace, name = new.model.namespace, new.model.name
     w.insert_or_keep(
@@ -170,7 +170,7 @@ def _insert(w: WriteSession, new: NewCheckpoint) -> int:
 def _publish(
     w: WriteSession, checkpoint_id: int, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None
 ) -> Checkpoint:
-    """Draw the version; the transaction's end makes it visible."""
+    """Assign the version. The end of the transaction makes the checkpoint visible."""
     if pack is not None and packs.finish(w, pack.name):
         new = replace(new, new_bytes=0)
     created_at = to_microseconds(datetime.now(UTC))
@@ -192,7 +192,7 @@ def _publish(
         .where(checkpoints.c.id == checkpoint_id)
         .values(version=version, created_at=created_at, new_bytes=new.new_bytes)
     )
-    if published.rowcount != 1:  # a server that thinks that it is alone has cleaned up after a crash that was none
+    if published.rowcount != 1:  # another server, believing itself alone, removed the row as crash debris
         raise StoreError("the commit was taken for one that had broken off; send the upload again")
     key = {"model_id": model_id, "version": version, "run": new.run}
     w.insert(metrics, metric_rows(key, new.metrics))

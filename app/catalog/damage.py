@@ -1,7 +1,7 @@
-"""Marks on blobs whose bytes are not what their digests name.
+"""Marks on damaged blobs, whose bytes do not match their digests.
 
-A marked blob is one that an upload has to bring: ``blobs.stored`` does not know it, and ``blobs.insert_new`` heals it.
-Readers still find it, and fail with what is wrong.
+An upload has to send a marked blob again: ``blobs.stored`` leaves it out, and ``blobs.insert_new`` heals it. Readers
+still find the blob, and fail with an error that names the damage.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from .tables import blobs, packs
 
 
 def mark(w: WriteSession, namespace: str, blob: Blob) -> bool:
-    """Note that ``blob`` is damaged where it lies. False where it lies elsewhere by now, or is marked already."""
+    """Mark ``blob`` as damaged at its place. False if the blob has moved or is marked already."""
     b = blobs.c
     pack = select(packs.c.id).where(packs.c.name == blob.pack).scalar_subquery()
     there = b.namespace == namespace, b.digest == blob.digest, b.pack_id == pack, b.offset == blob.offset
@@ -29,7 +29,7 @@ def mark(w: WriteSession, namespace: str, blob: Blob) -> bool:
 
 
 def mark_pack(catalog: Catalog, pack: str) -> int:
-    """Note that all blobs of a pack are lost, in short transactions; tells how many were not marked before."""
+    """Mark all blobs of a pack as damaged, in short transactions, and return the number of new marks."""
     b, count = blobs.c, 0
     lost = b.pack_id == select(packs.c.id).where(packs.c.name == pack).scalar_subquery(), b.damaged_at.is_(None)
     while True:
@@ -43,7 +43,7 @@ def mark_pack(catalog: Catalog, pack: str) -> int:
 
 
 def clear(w: WriteSession, namespace: str, blob: Blob) -> None:
-    """Take the mark from a blob whose bytes are good where it lies: they were restored, say."""
+    """Remove the mark of a blob whose bytes are good at its place, for example after a restore."""
     b = blobs.c
     pack = select(packs.c.id).where(packs.c.name == blob.pack).scalar_subquery()
     there = b.namespace == namespace, b.digest == blob.digest, b.pack_id == pack, b.offset == blob.offset
@@ -51,14 +51,14 @@ def clear(w: WriteSession, namespace: str, blob: Blob) -> None:
 
 
 def unmarked(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> set[Digest]:
-    """Those of ``digests`` that the namespace holds and that are not marked."""
+    """The ``digests`` of unmarked blobs that the namespace holds."""
     b = blobs.c
     wanted = b.namespace == namespace, b.digest.in_(each_text(digests)), b.damaged_at.is_(None)
     return set(s.select(select(b.digest).where(*wanted)).scalars())
 
 
 def count(s: ReadSession) -> int:
-    """How many blobs are marked."""
+    """The number of marked blobs."""
     return int(s.select(select(func.count()).select_from(blobs).where(blobs.c.damaged_at.is_not(None))).scalar_one())
 
 

@@ -1,4 +1,4 @@
-"""Where databases differ, and the only module that knows it: engines, pragmas, errors, a few words of SQL."""
+"""All differences between SQLite and PostgreSQL: engines, pragmas, errors, a few SQL expressions."""
 
 import json
 import os
@@ -35,16 +35,16 @@ from ..errors import StateroomError, StorageFull, StoreError
 from ..private import FILE, shut
 
 BUSY_TIMEOUT = 30
-"""Seconds to wait for a writer before a request is told to come back later."""
+"""Longest wait for another writer, in seconds. Then the request fails with ``catalog-busy``."""
 
-_READERS = 32  # connections; more threads than this wait their turn
+_READERS = 32  # connections; further threads wait for one
 
 _WRITE_LOCK = 0x53746174
-"""The number of the advisory lock that whoever writes to a PostgreSQL catalog holds."""
+"""The number of the advisory lock that a writer to a PostgreSQL catalog holds."""
 
 
 def parse_url(url: str) -> URL:
-    """Raises StateroomError, code ``bad-database-url``, for what Stateroom cannot keep a catalog in."""
+    """Parse a database URL. Raises StateroomError, code ``bad-database-url``, if it cannot hold a catalog."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -61,12 +61,12 @@ def parse_url(url: str) -> URL:
 
 
 def is_there(url: URL) -> bool:
-    """False only where the database is a file, and there is none."""
+    """Tell whether the database may exist: False only for a missing SQLite file."""
     return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
 
 
 def reading_engine(url: URL) -> Engine:
-    """Connections whose transactions see one moment of the catalog, and which refuse to write."""
+    """An engine of read-only connections. Each transaction sees one snapshot of the catalog."""
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, "BEGIN", ("foreign_keys=ON", "query_only=ON"), _READERS)
     return _postgresql_engine(
@@ -75,9 +75,9 @@ def reading_engine(url: URL) -> Engine:
 
 
 def writing_engine(url: URL, *, durable: bool) -> Engine:
-    """Connections whose transactions hold the write lock from their start: one writes at a time, on every database.
+    """An engine whose transactions hold the write lock from their start: one writer at a time, on every database.
 
-    One connection in each process: its threads queue in the pool, in order, rather than at the database.
+    Each process has one connection: its threads queue in the pool, in order, not at the database.
     """
     if url.get_backend_name() == "sqlite":
         synchronous = "synchronous=FULL" if durable else "synchronous=OFF"
@@ -87,14 +87,16 @@ def writing_engine(url: URL, *, durable: bool) -> Engine:
 
 
 def migrating_engine(url: URL) -> Engine:
-    """As for writing. On SQLite rebuilding a table must not cascade: foreign keys are checked at the end instead."""
+    """A writing engine for migrations. On SQLite foreign keys are off, because rebuilding a table must not cascade:
+    ``check_foreign_keys`` checks them at the end.
+    """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF"), 1)
     return _locking(_postgresql_engine(url, 1, isolation_level="READ COMMITTED", options=""))
 
 
 def check_foreign_keys(connection: Connection) -> None:
-    """Raises StoreError when a migration broke a reference."""
+    """Raise StoreError if a migration broke a reference."""
     if (
         connection.dialect.name == "sqlite"
         and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None
@@ -118,7 +120,7 @@ def _sqlite_engine(url: URL, begin: str, pragmas: tuple[str, ...], connections: 
 
     @event.listens_for(engine, "connect")
     def on_connect(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself; on_begin does
+        connection.isolation_level = None  # the driver never begins a transaction; on_begin does
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 
@@ -130,11 +132,11 @@ def _sqlite_engine(url: URL, begin: str, pragmas: tuple[str, ...], connections: 
 
 
 def _keep_private(database: Path) -> None:
-    """Make the file, or shut others out of the one that is there; SQLite gives the files beside it the same mode.
+    """Make the file with a private mode, or make an existing one private. SQLite gives its side files the same mode.
 
-    Raises StateroomError where that cannot be done. What else keeps it from being opened is SQLite's to say.
+    Raises StateroomError if that fails. SQLite itself reports any other reason why the file cannot be opened.
     """
-    with suppress(OSError):  # one that is there is not opened: closing it would end the locks that this process has
+    with suppress(OSError):  # never open an existing file: closing it would drop this process's locks
         os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE))
     for suffix in ("", "-wal", "-shm", "-journal"):
         with suppress(OSError):
@@ -148,7 +150,7 @@ def _postgresql_engine(url: URL, connections: int, *, isolation_level: Isolation
         pool_size=connections,
         max_overflow=0,
         pool_timeout=BUSY_TIMEOUT,
-        pool_pre_ping=True,  # connections that a restart of the database has cut are made anew
+        pool_pre_ping=True,  # reconnects after a restart of the database
         isolation_level=isolation_level,
         connect_args={"connect_timeout": 10, "options": f"{timeouts} {options}".strip()},
         json_serializer=_to_json,
@@ -156,9 +158,9 @@ def _postgresql_engine(url: URL, connections: int, *, isolation_level: Isolation
 
 
 def _locking(engine: Engine) -> Engine:
-    """Every transaction of ``engine`` begins by waiting for the write lock, and ends by giving it back.
+    """Make every transaction of ``engine`` wait for the write lock at its start, and release the lock at its end.
 
-    What it then reads is committed: at READ COMMITTED each statement sees what is there when it begins.
+    Its reads then see all committed data: at READ COMMITTED each statement sees the data at the statement's start.
     """
 
     @event.listens_for(engine, "begin")
@@ -174,7 +176,7 @@ def _to_json(value: object) -> str:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Failures of the database as the errors that callers know. Mistakes in our own SQL pass through."""
+    """Translate database failures into our error classes. Mistakes in our own SQL pass through."""
     try:
         yield
     except PoolTimeoutError as error:
@@ -189,7 +191,7 @@ def translated_errors() -> Iterator[None]:
 def _sqlite_failure(error: DBAPIError) -> StoreError | None:
     # The lower byte of an extended result code is its family: https://www.sqlite.org/rescode.html
     code = getattr(error.orig, "sqlite_errorcode", None)
-    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the index of its log finds no room
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the index of the WAL
         return StorageFull("no room left for the catalog")
     match None if code is None else code & 0xFF:
         case sqlite3.SQLITE_FULL:
@@ -210,13 +212,13 @@ def _sqlite_failure(error: DBAPIError) -> StoreError | None:
 
 
 def _postgresql_failure(error: DBAPIError) -> StoreError | None:
-    """By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html); a connection that is lost, or was
-    never made, has none.
+    """The error for a SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html). A lost or failed
+    connection has none.
     """
     state = getattr(error.orig, "sqlstate", None) or ""
     if state == "53100":
         return StorageFull("no room left for the catalog")
-    if state in {"55P03", "40P01", "53300"}:  # the lock was not given in time, a deadlock, too many connections
+    if state in {"55P03", "40P01", "53300"}:  # lock timeout, deadlock, too many connections
         return _busy()
     if isinstance(error, OperationalError) or state[:2] in {"08", "25", "53", "57", "58", "XX"}:
         return StoreError("the catalog's database failed, or is not there", code="catalog-failed")
@@ -228,7 +230,7 @@ def _busy() -> StoreError:
 
 
 def insert_or_keep(connection: Connection, table: Table) -> Insert:
-    """An insert that leaves a row alone that is already there."""
+    """An insert that leaves existing rows unchanged."""
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()
@@ -249,13 +251,13 @@ def _json_array_elements(element: _json_elements, compiler: SQLCompiler, **optio
 
 
 def each_text(items: Iterable[str]) -> Select[Any]:
-    """A column ``value`` of texts: however many, one parameter. Sorted, because an index takes them fastest so."""
+    """A column ``value`` of texts, passed as one parameter. Sorted, because index look-ups are fastest in order."""
     elements = _json_elements(json.dumps(sorted(items))).table_valued("value")
     return select(cast(elements.c.value, Text).label("value"))
 
 
 def each_integer(items: Iterable[int] | BindParameter[str]) -> Select[Any]:
-    """A column ``value`` of integers: however many, one parameter. One that gets its value later is given as JSON."""
+    """A column ``value`` of integers, passed as one parameter. A ``bindparam`` gets its value later, as JSON."""
     listed = items if isinstance(items, BindParameter) else json.dumps(list(items))
     elements = _json_elements(listed).table_valued("value")
     return select(cast(elements.c.value, BigInteger).label("value"))

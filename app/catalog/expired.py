@@ -1,4 +1,4 @@
-"""What is kept for a limited time, let go of."""
+"""Deletion of expired rows."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from .tables import idempotency_keys, plans
 
 
 def drop_expired(w: WriteSession, now: datetime) -> int:
-    """Drop the plans and idempotency keys that were kept until ``now``; tells how many."""
+    """Delete the plans and idempotency keys that expired before ``now``, and return their number."""
     return sum(
         w.execute(delete(table).where(table.c.kept_until < to_microseconds(now))).rowcount
         for table in (plans, idempotency_keys)

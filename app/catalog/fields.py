@@ -1,4 +1,4 @@
-"""The fields that a listing can be ordered and filtered by, and the values they compare with."""
+"""The fields by which a listing can be ordered and filtered, and the values they compare with."""
 
 import math
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _NAMES = f"{', '.join(_KINDS)}, metric.NAME or tag.NAME"
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """``text`` is what a request calls it; ``name`` is the column's name, or that of the metric or tag."""
+    """A field of a listing. ``text`` is its name in a request; ``name`` is the column, metric or tag."""
 
     text: str
     source: Source
@@ -41,7 +41,7 @@ class Field:
 
     @property
     def python_type(self) -> type[Comparable]:
-        """Of the values as they are stored: a time is its microseconds."""
+        """The Python type of stored values; a time is stored in microseconds."""
         return {"integer": int, "number": float, "text": str, "time": int}[self.kind]
 
     @property
@@ -50,13 +50,13 @@ class Field:
 
 
 def parse_field(text: str, *, code: str) -> Field:
-    """Raises InvalidRequest with ``code``."""
+    """Parse a field's name. Raises InvalidRequest with ``code``."""
     kind = _KINDS.get(text)
     if kind is not None:
         return Field(text, "checkpoints", "nbytes" if text == "bytes" else text, kind)
     prefix, _, name = text.partition(".")
     if prefix == "metric" and name and _is_text(name):
-        # "metric.loss" is what "min:loss" is: the checkpoint's own
+        # "metric.loss" is the checkpoint's own loss, as in "min:loss"
         return parse_field(name, code=code) if name == "loss" else Field(text, "metrics", name, "number")
     if prefix == "tag" and name and _is_text(name):
         return Field(text, "tags", name, "text")
@@ -64,7 +64,7 @@ def parse_field(text: str, *, code: str) -> Field:
 
 
 def parse_value(field: Field, text: str) -> Comparable:
-    """``text`` as ``field`` compares it. Raises InvalidRequest, code ``bad-filter``."""
+    """Convert ``text`` to the type that ``field`` compares. Raises InvalidRequest, code ``bad-filter``."""
     value: Comparable | None
     try:
         match field.kind:

@@ -1,7 +1,7 @@
-"""Idempotency keys: an upload that is sent again with the key of the first is the first.
+"""Idempotency keys: an upload sent again with the same key returns the first checkpoint.
 
-A key is written by the very transaction that publishes its checkpoint, so a crash cannot keep one and lose the other;
-and it goes with its checkpoint, by the database's own cascade. Of two commits with one key the second is undone.
+The transaction that publishes a checkpoint also writes its key, so a crash cannot keep one and lose the other. The
+database deletes the key with its checkpoint (cascade). Of two commits with one key the second is rolled back.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -15,14 +15,14 @@ from .session import ReadSession, WriteSession
 from .tables import checkpoints, idempotency_keys, models
 
 KEPT = timedelta(hours=24)
-"""How long a key is good for, at least: whoever lost an answer asks again within it."""
+"""Shortest lifetime of a key. A client that lost the answer has to retry within it."""
 
 _PRUNED_AT_ONCE = 100
-"""More than the one that each commit adds, few enough that no commit pays for a busy day."""
+"""Most expired keys that one commit deletes: more than the one key it adds, but few enough to stay fast."""
 
 
 def find(s: ReadSession, model: ModelName, key: str) -> Checkpoint | None:
-    """The checkpoint that was published under ``key``."""
+    """The checkpoint published under ``key``, or None."""
     row = s.select(
         select(checkpoints.c.model_id, checkpoints.c.version)
         .join(idempotency_keys, idempotency_keys.c.checkpoint_id == checkpoints.c.id)
@@ -33,9 +33,9 @@ def find(s: ReadSession, model: ModelName, key: str) -> Checkpoint | None:
 
 
 def remember(w: WriteSession, model_id: int, key: str, checkpoint_id: int) -> None:
-    """Part of publishing the checkpoint. Raises KeyInUse where another was published under ``key``: undo this one.
+    """Store the key of a checkpoint that is being published, and delete expired keys.
 
-    Keys whose time is over are forgotten on the way.
+    Raises KeyInUse if another checkpoint was published under ``key``: roll this one back.
     """
     k = idempotency_keys.c
     if w.select(select(k.key).where(k.model_id == model_id, k.key == key)).first() is not None:

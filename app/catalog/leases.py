@@ -1,7 +1,7 @@
-"""Leases: what one process at a time does, among all that share a catalog.
+"""Leases for work that one process at a time should do, among all processes that share a catalog.
 
-A lease says who should work, and is no proof that nobody else does: clocks differ, and a process may sleep longer than
-its lease. What is done under one has to be safe without it.
+A lease does not prove that no other process works: clocks differ, and a process may sleep longer than its lease. Work
+under a lease has to be safe without it.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from .tables import leases
 
 
 def take(w: WriteSession, name: str, holder: str, seconds: float) -> bool:
-    """Give ``holder`` the lease ``name`` for ``seconds`` from now, unless it is another's. Again renews it."""
+    """Give ``holder`` the lease ``name`` for ``seconds`` from now, or renew it; False if another holder has it."""
     now = datetime.now(UTC)
     until = to_microseconds(now + timedelta(seconds=seconds))
     w.insert_or_keep(leases, [{"name": name, "holder": holder, "lease_until": until}])
@@ -24,6 +24,6 @@ def take(w: WriteSession, name: str, holder: str, seconds: float) -> bool:
 
 
 def give_back(w: WriteSession, name: str, holder: str | None = None) -> None:
-    """End the lease of ``holder``; without one, whoever's it is."""
+    """End the lease of ``holder``. Without ``holder``, end it for any holder."""
     given = delete(leases).where(leases.c.name == name)
     w.execute(given if holder is None else given.where(leases.c.holder == holder))

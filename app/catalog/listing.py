@@ -1,7 +1,7 @@
 """Listing a model's checkpoints: order, filters, keyset pages.
 
-The order is total: by a field, then by newest version, and last, newest first, those that have no finite value of
-it. So a listing has two sections, each a plain run through an index, and a page is at most one statement for each.
+The order is total: by a field, then by newest version. Checkpoints without a finite value of the field come last,
+newest first. So a listing has two sections, each a plain index scan. A page needs at most one statement for each.
 """
 
 import operator
@@ -33,19 +33,19 @@ _OPERATORS: dict[str, _Compare] = {
 MAX_FILTERS = 50
 
 PAGE_BYTES = 1024 * 1024
-"""Bytes of JSON, about, after which a page ends."""
+"""Approximate size of a page, in bytes of JSON."""
 
 AT_ONCE = 50
-"""Checkpoints that are read before their size is known."""
+"""Checkpoints read in one batch, before their size is known."""
 
 _TABLES = {"checkpoints": checkpoints, "metrics": metrics, "tags": tags}
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """``field`` compared with ``value``, which is text as a query string has it; ``op`` is eq, lt, le, gt or ge.
+    """A comparison of ``field`` with ``value``, the text in the query string. ``op`` is eq, lt, le, gt or ge.
 
-    Null and what is not finite compare with nothing.
+    Null and non-finite values match no comparison.
     """
 
     field: str
@@ -55,8 +55,8 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """``order`` is a field (version, epoch, step, loss, created_at, run, bytes, metric.NAME, tag.NAME), with ``-``
-    before it to descend; ``cursor`` is the ``next`` of an earlier page of the same listing.
+    """The parameters of a listing. ``order`` is a field (version, epoch, step, loss, created_at, run, bytes,
+    metric.NAME, tag.NAME), with a leading ``-`` for descending order. ``cursor`` is ``next`` of an earlier page.
     """
 
     run: str | None = None
@@ -67,8 +67,8 @@ class Listing:
 
 
 def list_checkpoints(s: ReadSession, name: ModelName, listing: Listing) -> Page[Checkpoint]:
-    """Raises NotFound (``model-not-found``); InvalidRequest (``bad-order``, ``bad-filter``, ``bad-cursor``,
-    ``bad-limit``).
+    """One page of a listing. Raises NotFound (``model-not-found``), InvalidRequest (``bad-order``, ``bad-filter``,
+    ``bad-cursor``, ``bad-limit``).
     """
     model = get_model(s, name)
     limit = check_limit(listing.limit)
@@ -101,7 +101,7 @@ def list_checkpoints(s: ReadSession, name: ModelName, listing: Listing) -> Page[
 
 
 def _load(s: ReadSession, name: ModelName, model_id: int, versions: Sequence[int]) -> tuple[Checkpoint, ...]:
-    """The checkpoints of ``versions``, up to the one with which they come to PAGE_BYTES."""
+    """The checkpoints of ``versions``, until they reach PAGE_BYTES."""
     items: list[Checkpoint] = []
     nbytes = 0
     for start in range(0, len(versions), AT_ONCE):
@@ -115,10 +115,10 @@ def _load(s: ReadSession, name: ModelName, model_id: int, versions: Sequence[int
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """A listing's two sections, as statements. Each gives ``version`` and ``rank``, which indexes hold, and no more:
-    where many checkpoints tie, sorting them must not read them all.
+    """The SQL statements of a listing's two sections. Each selects only ``version`` and ``rank``, which indexes hold:
+    where many checkpoints tie, sorting them must not read all rows.
 
-    A place is where to go on: a rank (None in the second section) and a version.
+    A place is the point to continue from: a rank (None in the second section) and a version.
     """
 
     model_id: int
@@ -128,11 +128,11 @@ class _Query:
     conditions: tuple[ColumnElement[bool], ...]
 
     def ranked(self, place: Sequence[Any] | None) -> Select[*tuple[Any, ...]]:
-        """Those with a value of the order's field, after ``place``."""
+        """Checkpoints with a finite value of the order's field, after ``place``."""
         table = _TABLES[self.field.source]
         rank = table.c[self.field.name if table is checkpoints else "value"]
         version = table.c.version
-        # The scope is asked of the table that ranks, so that its index leads.
+        # The scope filters the ranking table, so that the database uses its index.
         statement = select(version, rank.label("rank")).where(*self._scope(table), rank.is_not(None))
         if table is not checkpoints:
             same = and_(table.c.model_id == checkpoints.c.model_id, version == checkpoints.c.version)
@@ -146,7 +146,7 @@ class _Query:
         return statement if rank is version else statement.order_by(version.desc())
 
     def unranked(self, place: Sequence[Any] | None) -> Select[*tuple[Any, ...]]:
-        """Those without a finite value of the order's field, after ``place``."""
+        """Checkpoints without a finite value of the order's field, after ``place``."""
         if self.field.source == "checkpoints":
             without: ColumnElement[bool] = checkpoints.c[self.field.name].is_(None)
         else:
@@ -163,7 +163,7 @@ class _Query:
 
 
 def _has(field: Field, condition: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> ColumnElement[bool]:
-    """That the checkpoint has the metric or tag, and its value fulfils ``condition``."""
+    """The SQL condition that the checkpoint has the metric or tag, with a value that fulfils ``condition``."""
     table = _TABLES[field.source].alias()  # the listing may be ordered by the same table
     return exists().where(
         table.c.model_id == checkpoints.c.model_id,

@@ -1,4 +1,4 @@
-"""Migrations, run from the program."""
+"""Schema migrations, run with Alembic from within the program."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from .tables import metadata
 
 
 def migrations_folder() -> Path:
-    """``migrations`` lies inside the installed package, and beside it in a checkout."""
+    """The folder ``migrations``: inside the installed package, or beside the package in a checkout."""
     package = Path(__file__).resolve().parent.parent
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
@@ -28,8 +28,8 @@ def config_for(connection: Connection) -> Config:
 
 
 def upgrade(engine: Engine) -> None:
-    """Up to the newest revision, all of it or nothing. Raises StateroomError, code ``catalog-newer``, for a
-    database that a later Stateroom has written.
+    """Migrate to the newest revision in one transaction. Raises StateroomError, code ``catalog-newer``, for a
+    database written by a newer Stateroom.
     """
     with engine.begin() as connection:
         try:

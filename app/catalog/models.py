@@ -1,4 +1,4 @@
-"""Models: lines of checkpoints. One appears with its first checkpoint, and stays until it is deleted."""
+"""Models: series of checkpoints. A model appears with its first checkpoint, and stays until it is deleted."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from .tables import checkpoints, models
 
 DEFAULT_BEST = "min:loss"
 
-_never_used = models.c.next_version == 1  # before its first commit ends, a model has a row but nothing to show
+_never_used = models.c.next_version == 1  # until its first commit ends, a model has a row but is invisible
 _exists = and_(~_never_used, models.c.deleted_at.is_(None))
 
 _MODEL = select(models).where(models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"), _exists)
@@ -24,7 +24,7 @@ _MODEL = select(models).where(models.c.namespace == bindparam("namespace"), mode
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A line of ``checkpoints`` many checkpoints; ``best`` is what the ref ``best`` means in it."""
+    """A model. ``checkpoints`` is the number of its checkpoints; ``best`` is the meaning of its ref ``best``."""
 
     id: int
     name: ModelName
@@ -34,7 +34,7 @@ class Model:
 
 
 def get_model(s: ReadSession, name: ModelName) -> Model:
-    """Raises NotFound, code ``model-not-found``."""
+    """Return the model. Raises NotFound, code ``model-not-found``."""
     row = s.select(_MODEL, namespace=name.namespace, name=name.name).first()
     if row is None:
         siblings = s.select(
@@ -49,7 +49,7 @@ def get_model(s: ReadSession, name: ModelName) -> Model:
 def list_models(
     s: ReadSession, *, limit: int = 50, cursor: str | None = None, namespace: str | None = None
 ) -> Page[Model]:
-    """In the order of their names; only those of ``namespace`` if it is given.
+    """One page of models, ordered by name; only models in ``namespace`` if it is given.
 
     Raises InvalidRequest, codes ``bad-limit`` and ``bad-cursor``.
     """
@@ -73,7 +73,7 @@ def list_models(
 
 
 def set_best(w: WriteSession, name: ModelName, best: str) -> Model:
-    """Raises NotFound, and InvalidRequest, code ``bad-best``, unless ``best`` is ``min:NAME`` or ``max:NAME``."""
+    """Set ``best``. Raises NotFound, and InvalidRequest (``bad-best``) unless it is ``min:NAME`` or ``max:NAME``."""
     parse_best(best)
     model = get_model(w, name)
     w.execute(update(models).where(models.c.id == model.id).values(best=best))
@@ -81,7 +81,7 @@ def set_best(w: WriteSession, name: ModelName, best: str) -> Model:
 
 
 def delete_empty(w: WriteSession, name: ModelName) -> None:
-    """Delete a model that has no checkpoint. The next one brings it back, with the version after the last.
+    """Delete a model without checkpoints. A later checkpoint restores the model, and version numbers continue.
 
     Raises NotFound, and Conflict, code ``model-not-empty``.
     """

@@ -1,4 +1,4 @@
-"""Blobs that move from one pack to another: what compaction reads and writes."""
+"""Queries of compaction, which moves blobs from one pack to another."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from .tables import blobs, packs
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The blob with this id goes from the pack ``source`` (an id) to ``offset`` of another."""
+    """The move of the blob ``blob_id`` from the pack with the id ``source`` to ``offset`` in another pack."""
 
     blob_id: int
     source: int
@@ -23,10 +23,9 @@ class Move:
 
 
 def blobs_of(catalog: Catalog, pack_id: int, namespace: str) -> Iterator[tuple[int, Blob]]:
-    """The blobs of a pack that are a namespace's, and their ids, in the order in which they lie there: what belongs
-    together stays together.
+    """The ids and blobs of a namespace in a pack, in the pack's order, so that related blobs stay together.
 
-    No transaction is open in between. What has gone meanwhile, or has moved, is left out.
+    No transaction is open between pages. Blobs that were deleted or moved meanwhile are left out.
     """
     b = blobs.c
     with catalog.read() as s:
@@ -51,8 +50,8 @@ def is_in(s: ReadSession, blob_id: int, pack_id: int) -> bool:
 
 
 def move(w: WriteSession, pack_id: int, moves: Sequence[Move]) -> None:
-    """Let the blobs lie in the pack ``pack_id``, which is sealed, at their new places. Those that are not where they
-    are to be moved from stay as they are.
+    """Point the rows of the blobs to their new places in the sealed pack ``pack_id``. A blob that is no longer in
+    the ``source`` of its move stays unchanged.
     """
     moved = update(blobs).where(blobs.c.id == bindparam("blob_id"), blobs.c.pack_id == bindparam("source"))
     w.execute_many(

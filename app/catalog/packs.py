@@ -1,12 +1,12 @@
-"""Packs, from before their first byte to the sweep that removes them.
+"""The life cycle of packs, from before their first byte to the sweep that removes them.
 
-A pack's row comes first: ``writing``, with a lease. So what an upload that crashed has left is a query. Its commit
-seals it, and when that has ended, ends the lease: a sealed pack whose lease is over is *finished*, it gets no more
-blobs. Only finished packs are swept.
+A pack's row is written before its bytes, with the state ``writing`` and a lease. So a query finds the remains of a
+crashed upload. The commit seals the pack, and ends the lease when the commit has ended. A sealed pack whose lease is
+over is *finished*: it gets no more blobs. Only finished packs are swept.
 
-The order of clean-up is the other way round. A pack is given up (its lease is taken from it, so that it can no longer
-be sealed), its bytes are deleted, then it is forgotten: a crash in between is found again. A finished pack whose last
-blob has gone is unsealed, and goes the same way.
+Clean-up goes the other way round, so that a later sweep finds an interrupted one. The pack is given up (its lease is
+ended, so it can no longer be sealed), its bytes are deleted, then its row is deleted. A finished pack whose last blob
+is gone is unsealed, and goes the same way.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from .tables import blobs, packs
 
 
 def begin(w: WriteSession, name: str, lease_seconds: float) -> None:
-    """Announce the pack ``name``; its bytes may be written once this is committed."""
+    """Insert the row of the pack ``name``. Write the pack's bytes only after this is committed."""
     until = datetime.now(UTC) + timedelta(seconds=lease_seconds)
     w.insert(packs, [{"name": name, "size": 0, "state": "writing", "lease_until": to_microseconds(until)}])
 
 
 def seal(w: WriteSession, name: str, size: int) -> int:
-    """The pack's bytes are durable: ``size`` of them. Returns its id. Sealing again changes nothing.
+    """Record that the pack's ``size`` bytes are durable, and return its id. Sealing again changes nothing.
 
-    Raises StoreError, code ``pack-lease-expired``: its bytes may be gone, the upload must begin again.
+    Raises StoreError, code ``pack-lease-expired``: the bytes may be gone, so the upload must begin again.
     """
     now = to_microseconds(datetime.now(UTC))
     pack_id = w.execute(
@@ -45,8 +45,8 @@ def seal(w: WriteSession, name: str, size: int) -> int:
 
 
 def finish(w: WriteSession, name: str) -> bool:
-    """End the lease of the pack ``name``: nobody is at work on it. Sealed it is finished, unless it holds no blob: then
-    it is abandoned, as is one that was never sealed. Tells whether it is abandoned.
+    """End the lease of the pack ``name``, because nobody works on it any more. Return whether it is abandoned: it
+    holds no blob or was never sealed. Any other pack is finished.
     """
     state = case((_is_empty, "writing"), else_=packs.c.state)
     ended = update(packs).where(packs.c.name == name).values(lease_until=0, state=state).returning(packs.c.state)
@@ -54,22 +54,22 @@ def finish(w: WriteSession, name: str) -> bool:
 
 
 def finish_all(w: WriteSession) -> None:
-    """End every lease, for a server that knows that it is the only one and has not begun to serve."""
+    """End every lease. Only for a server that knows that it is the only one and has not begun to serve."""
     w.execute(update(packs).where(packs.c.lease_until > 0).values(lease_until=0))
 
 
 def finished(before: datetime) -> ColumnElement[bool]:
-    """Of a row of packs: it is sealed, and its lease was over at ``before``."""
+    """The SQL condition that a pack is sealed and its lease was over at ``before``."""
     return and_(packs.c.state == "sealed", packs.c.lease_until <= to_microseconds(before))
 
 
 def forget(w: WriteSession, name: str) -> bool:
-    """Remove the row of a pack that was never sealed. False: it is sealed, its bytes must stay (or it is no pack)."""
+    """Delete the row of an unsealed pack. False if the pack is sealed, so its bytes must stay, or does not exist."""
     return w.execute(delete(packs).where(packs.c.name == name, packs.c.state == "writing")).rowcount == 1
 
 
 def empty(s: ReadSession, before: datetime, limit: int) -> Sequence[int]:
-    """Ids of packs that were finished at ``before`` and hold no blob, at most ``limit``."""
+    """At most ``limit`` ids of packs that were finished at ``before`` and hold no blob."""
     return (
         s.select(select(packs.c.id).where(finished(before), _is_empty).order_by(packs.c.id).limit(limit))
         .scalars()
@@ -78,7 +78,7 @@ def empty(s: ReadSession, before: datetime, limit: int) -> Sequence[int]:
 
 
 def unseal(w: WriteSession, ids: Sequence[int], before: datetime) -> int:
-    """Make those of ``ids`` abandoned ones that are still empty and finished; tells how many."""
+    """Make the packs ``ids`` abandoned if they are still empty and finished, and return their number."""
     wanted = packs.c.id.in_(each_integer(ids))
     unsealed = update(packs).where(wanted, finished(before), _is_empty)
     return w.execute(unsealed.values(state="writing", lease_until=0)).rowcount
@@ -89,12 +89,13 @@ def is_sealed(s: ReadSession, name: str) -> bool:
 
 
 def abandoned(s: ReadSession, before: datetime) -> tuple[str, ...]:
-    """The packs that nobody is writing any more: their lease was over at ``before``."""
+    """The names of unsealed packs whose lease was over at ``before``: nobody writes them any more."""
     return tuple(s.select(select(packs.c.name).where(_is_abandoned(before)).order_by(packs.c.id)).scalars())
 
 
 def give_up(w: WriteSession, before: datetime) -> tuple[str, ...]:
-    """As ``abandoned``; and from now on none of them can be sealed, whatever the clock of its writer says.
+    """End the leases of the ``abandoned`` packs and return their names. None can be sealed now, whatever its writer's
+    clock says.
 
     Delete their bytes, then forget them.
     """

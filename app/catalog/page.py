@@ -1,8 +1,8 @@
 """Pages and their cursors.
 
 A cursor is the place of a page's last item in the listing's order, as URL-safe text. It belongs to one listing
-(model, order, filters): it carries a check over both, so that a damaged cursor, or one of another listing, is an
-error and not a wrong page. It holds nothing secret and grants nothing.
+(model, order, filters). Its checksum covers the place and the listing, so that a damaged cursor, or a cursor of another
+listing, is an error and not a wrong page. A cursor holds no secret and grants no access.
 """
 
 import base64
@@ -24,27 +24,27 @@ _CHECK_SIZE = 8
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """``next`` is the cursor of the page after this one, None on the last."""
+    """One page of a listing. ``next`` is the cursor of the next page, None on the last page."""
 
     items: tuple[T, ...]
     next: str | None
 
 
 def check_limit(limit: int) -> int:
-    """Raises InvalidRequest, code ``bad-limit``."""
+    """Return ``limit``. Raises InvalidRequest, code ``bad-limit``."""
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidRequest(f"limit must be between 1 and {MAX_LIMIT}, not {limit}", code="bad-limit")
     return limit
 
 
 def seal_cursor(listing: str, place: Sequence[Any]) -> str:
-    """``place`` is made of what JSON keeps exactly: str, int, finite float, bool, None."""
+    """Make a cursor. ``place`` holds only values that JSON keeps exactly: str, int, finite float, bool, None."""
     data = json.dumps(place, separators=(",", ":")).encode()
     return _text(_check(listing, data) + data)
 
 
 def open_cursor(cursor: str, listing: str, *kinds: tuple[type, ...]) -> list[Any]:
-    """The place that ``seal_cursor`` was given, one value of each of ``kinds``.
+    """Return the place passed to ``seal_cursor``: one value for each of ``kinds``.
 
     Raises InvalidRequest, code ``bad-cursor``.
     """

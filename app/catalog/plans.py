@@ -1,4 +1,4 @@
-"""Plans that a warm start made, kept for a while so that a short URL can stand for a long list of keys."""
+"""Warm-start plans, stored for a while so that a short URL can stand for a long list of keys."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,11 +9,11 @@ from .session import ReadSession, WriteSession
 from .tables import plans
 
 KEPT = timedelta(days=2)
-"""At least a day is promised."""
+"""Lifetime of a plan. The API promises at least a day."""
 
 
 def keep(w: WriteSession, namespace: str, digest: str, document: str, at_least: timedelta = KEPT) -> None:
-    """Keep ``document`` from now on for ``at_least`` that long, and let go of what has been kept long enough."""
+    """Store ``document`` for at least ``at_least`` from now, and delete expired plans."""
     now = datetime.now(UTC)
     w.execute(delete(plans).where(plans.c.kept_until < to_microseconds(now)))
     until = to_microseconds(now + at_least)
@@ -23,8 +23,8 @@ def keep(w: WriteSession, namespace: str, digest: str, document: str, at_least: 
 
 
 def find(s: ReadSession, namespace: str, digest: str) -> str | None:
-    """The document kept under ``digest``, or None. Any text may be asked for."""
-    if "\0" in digest:  # which PostgreSQL's text cannot hold
+    """The document stored under ``digest``, or None. ``digest`` may be any text."""
+    if "\0" in digest:  # PostgreSQL's text type cannot hold NUL
         return None
     found = s.select(select(plans.c.document).where(plans.c.namespace == namespace, plans.c.digest == digest))
     document: str | None = found.scalar()

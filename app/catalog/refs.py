@@ -1,7 +1,7 @@
-"""Refs: what picks one checkpoint of a model.
+"""Refs: texts that pick one checkpoint of a model.
 
-``12`` or ``v12``, ``latest``, ``best``, ``min:NAME``, ``max:NAME``, ``epoch:N``, ``step:N``, or an alias. A ref picks
-among the checkpoints of one run, if one is given. Ties go to the newest version; what is not finite ranks nowhere.
+``12`` or ``v12``, ``latest``, ``best``, ``min:NAME``, ``max:NAME``, ``epoch:N``, ``step:N``, or an alias. If a run is
+given, a ref picks among its checkpoints. Ties go to the newest version; non-finite values are not ranked.
 """
 
 import re
@@ -26,7 +26,7 @@ _ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """``name`` is the metric (or ``loss``) of ``min`` and ``max`` and an alias's own; ``number`` that of the others."""
+    """A parsed ref. ``name`` is the metric (or ``loss``), or the alias; ``number`` is the version, epoch or step."""
 
     kind: Kind
     name: str = ""
@@ -34,7 +34,7 @@ class Ref:
 
 
 def parse_ref(text: str) -> Ref:
-    """Raises InvalidRequest, code ``bad-ref``, for what no ref looks like."""
+    """Parse a ref. Raises InvalidRequest, code ``bad-ref``, for a text of no known form."""
     if match := _VERSION.fullmatch(text):
         return Ref("version", number=_number(match[1]))
     if text in {"latest", "best"}:
@@ -53,12 +53,12 @@ def parse_ref(text: str) -> Ref:
 
 
 def _number(digits: str) -> int:
-    """Beyond 64 bits there is no checkpoint anyway, and no number of a database."""
+    """Convert ``digits``, limited to 64 bits: no checkpoint has a larger number, and no database can hold one."""
     return max(-MAX_INTEGER, min(int(digits), MAX_INTEGER)) if len(digits) <= 20 else MAX_INTEGER
 
 
 def parse_best(text: str) -> Ref:
-    """What ``best`` may mean. Raises InvalidRequest, code ``bad-best``."""
+    """Parse the meaning of ``best``: ``min:NAME`` or ``max:NAME``. Raises InvalidRequest, code ``bad-best``."""
     match = _RANK.fullmatch(text)
     if match is None or len(match[2]) > MAX_NAME_LENGTH:
         detail = f"best is min:NAME or max:NAME, where NAME is loss or a metric's, not {text[:MAX_NAME_LENGTH]!r}"
@@ -67,7 +67,7 @@ def parse_best(text: str) -> Ref:
 
 
 def version_of(s: ReadSession, ref: Ref, model_id: int, run: str | None) -> int | None:
-    """The version that ``ref`` (no ``best``, no alias) picks, by one look-up in an index; None where there is none."""
+    """The version that ``ref`` (not ``best`` or an alias) picks, by one index look-up, or None."""
     statement = _picks(ref.kind, by_metric=ref.kind in {"min", "max"} and ref.name != "loss", in_run=run is not None)
     version: int | None = s.select(statement, model_id=model_id, name=ref.name, number=ref.number, run=run).scalar()
     return version
@@ -89,7 +89,7 @@ def _picks(kind: Kind, *, by_metric: bool, in_run: bool) -> Select[int]:
         case "version" | "epoch" | "step":
             scope.append(table.c[kind] == bindparam("number"))
         case "min" | "max":
-            # Not "order by value, version desc": no one index serves that, and ties may be many.
+            # Not "order by value, version desc": no single index serves it, and there may be many ties.
             extreme = func.min(column) if kind == "min" else func.max(column)
             scope.append(column == select(extreme).where(*scope).scalar_subquery())
     return select(table.c.version).where(*scope).order_by(table.c.version.desc()).limit(1)

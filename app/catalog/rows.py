@@ -1,4 +1,4 @@
-"""Between rows and values: numbers, times, text, components."""
+"""Conversion between database rows and values: numbers, times, text, components."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def from_microseconds(count: int) -> datetime:
 
 
 def split_number(number: float | None) -> tuple[float | None, str | None]:
-    """A number as (what is ranked, what is not finite): one of them is None."""
+    """Split a number into (finite value, text of a non-finite value). At least one of them is None."""
     if number is None:
         return None, None
     return (float(number), None) if math.isfinite(number) else (None, str(float(number)))
@@ -43,7 +43,7 @@ def join_number(value: float | None, nonfinite: str | None) -> float | None:
 
 
 def check_text(text: str, what: str) -> str:
-    """Raises InvalidRequest, code ``bad-text``, for text that not every database can keep."""
+    """Return ``text``. Raises InvalidRequest, code ``bad-text``, for text that not every database can store."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -54,7 +54,7 @@ def check_text(text: str, what: str) -> str:
 
 
 def check_integer(number: int | None, what: str) -> int | None:
-    """Raises InvalidRequest, code ``bad-number``, beyond 64 bits."""
+    """Return ``number``. Raises InvalidRequest, code ``bad-number``, beyond 64 bits."""
     if number is not None and abs(number) > MAX_INTEGER:
         raise InvalidRequest(f"{what} must be an integer of at most 64 bits", code="bad-number")
     return number
@@ -64,13 +64,15 @@ MAX_FIELDS = 1_000
 MAX_NAME_LENGTH = 200
 MAX_TAG_LENGTH = 10_000
 MAX_TAGS_LENGTH = 256 * 1024
-"""Metrics, or tags, of one checkpoint; characters in a name, in a tag, and in all tags. Every listing shows them."""
+"""Limits, because every listing shows these: number of metrics or of tags of one checkpoint; characters in a name, in
+a tag's value, and in all tags.
+"""
 
 MAX_RUN_LENGTH = 1_000
 
 
 def check_fields(metrics: Mapping[str, float | None], tags: Mapping[str, str | None]) -> None:
-    """Raises InvalidRequest for metrics and tags that could not be kept or asked for."""
+    """Check metrics and tags. Raises InvalidRequest for those that could not be stored or queried."""
     for kind, names in (("metric", metrics), ("tag", tags)):
         if len(names) > MAX_FIELDS:
             raise InvalidRequest(f"{len(names):,} {kind}s; a checkpoint has at most {MAX_FIELDS:,}", code=f"bad-{kind}")
@@ -96,13 +98,13 @@ def check_fields(metrics: Mapping[str, float | None], tags: Mapping[str, str | N
 
 
 def check_run(run: str | None) -> None:
-    """Raises InvalidRequest, code ``bad-text``."""
+    """Check a run's name. Raises InvalidRequest, code ``bad-text``."""
     if run is not None and len(check_text(run, "run")) > MAX_RUN_LENGTH:
         raise InvalidRequest(f"run has {len(run):,} characters; at most {MAX_RUN_LENGTH:,}", code="bad-text")
 
 
 def metric_rows(key: Mapping[str, Any], metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Rows for ``metrics``; ``key`` is their model_id, version and run."""
+    """Rows for ``metrics``; ``key`` holds model_id, version and run."""
     rows = []
     for name, number in metrics.items():
         value, nonfinite = split_number(number)
@@ -111,18 +113,18 @@ def metric_rows(key: Mapping[str, Any], metrics: Mapping[str, float]) -> list[di
 
 
 def tag_rows(key: Mapping[str, Any], tags: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Rows for ``tags``; ``key`` is their model_id, version and run."""
+    """Rows for ``tags``; ``key`` holds model_id, version and run."""
     return [{**key, "name": name, "value": value} for name, value in tags.items()]
 
 
 def components_to_json(components: Sequence[Component]) -> Any:
-    """Those that are shown, and how many there are if that is not all."""
+    """The shown components as JSON, with the total number if some are left out."""
     shown = [_component_to_json(component) for component in shown_components(components)]
     return shown if len(shown) == len(components) else {"shown": shown, "count": len(components)}
 
 
 def components_from_json(data: Any) -> tuple[tuple[Component, ...], int]:
-    """The components that are shown, and how many more there are. Older catalogs hold all of them."""
+    """The shown components, and the number of further ones. Older catalogs hold all components."""
     listed, count = (data["shown"], data["count"]) if isinstance(data, dict) else (data, len(data))
     shown = shown_components([_component_from_json(each) for each in listed[:MAX_COMPONENTS]])
     return shown, count - len(shown)
@@ -159,7 +161,7 @@ _TAGS = _of_versions(tags, tags.c.version, tags.c.name, tags.c.value)
 
 
 def load_checkpoints(s: ReadSession, name: ModelName, model_id: int, versions: list[int]) -> tuple[Checkpoint, ...]:
-    """The checkpoints of ``versions``, which exist, in their order: three statements."""
+    """The checkpoints of the existing ``versions``, in that order, in three statements."""
     if not versions:
         return ()
     wanted = {"model_id": model_id, "versions": json.dumps(versions)}

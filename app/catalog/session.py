@@ -1,4 +1,4 @@
-"""Sessions: one short transaction each. What only reads takes a ReadSession, and cannot write with it."""
+"""Sessions: one short transaction each. Functions that only read take a ReadSession, which cannot write."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,30 +8,30 @@ from sqlalchemy import Connection, CursorResult, Delete, Insert, Select, Table, 
 from .dialect import insert_or_keep
 
 Rows = Sequence[dict[str, Any]]
-"""Column names to values; the same columns in each."""
+"""Rows as dicts of column names to values, with the same columns in each row."""
 
 
 class ReadSession:
-    """One moment of the catalog. Rows stay inside the catalog; its functions give values."""
+    """A session that sees one snapshot of the catalog. Rows stay inside the catalog; its functions return values."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def select(self, statement: Select[*tuple[Any, ...]], **parameters: object) -> CursorResult[*tuple[Any, ...]]:
-        """``parameters`` are the values of its ``bindparam``s: what every request asks is put together only once.
-        One that the statement has not is left out.
+        """Run ``statement``. ``parameters`` are the values of its ``bindparam``s, so that frequent statements are
+        built only once. Names that the statement does not use are ignored.
         """
         return self._connection.execute(statement, parameters)
 
 
 class WriteSession(ReadSession):
-    """Holds the write lock; what it wrote is kept when its ``with`` block ends without an error."""
+    """A session that holds the write lock. It commits when its ``with`` block ends without an error."""
 
     def execute(self, statement: Insert | Update | Delete) -> CursorResult[*tuple[Any, ...]]:
         return self._connection.execute(statement)
 
     def execute_many(self, statement: Update, rows: Rows) -> None:
-        """Once for each of ``rows``, which name its parameters."""
+        """Run ``statement`` once for each of ``rows``, which hold its parameters by name."""
         if rows:
             self._connection.execute(statement, rows)
 
@@ -40,6 +40,6 @@ class WriteSession(ReadSession):
             self._connection.execute(table.insert(), rows)
 
     def insert_or_keep(self, table: Table, rows: Rows) -> None:
-        """Where a row with the same unique key exists, that one stays as it is."""
+        """Insert ``rows``. An existing row with the same unique key stays unchanged."""
         if rows:
             self._connection.execute(insert_or_keep(self._connection, table), rows)

@@ -1,4 +1,4 @@
-"""How much of a file the catalog shows: every listing reads all of that. The manifest has the rest."""
+"""Limits for the names that the catalog shows, because every listing reads them. The manifest has the rest."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,10 +8,10 @@ from ..values.manifest import Component
 MAX_COMPONENTS = 256
 MAX_NAMES = 256
 MAX_TEXT = 16 * 1024
-"""Characters of all components' names, and of all names of one kind."""
+"""Most characters in the names of all components, and in all names of one kind."""
 
 MORE = "..."
-"""Stands at the end of names that are not all shown."""
+"""The last entry of a shortened list of names."""
 
 
 def shown_components(components: Sequence[Component]) -> tuple[Component, ...]:
@@ -27,7 +27,7 @@ def shown_components(components: Sequence[Component]) -> tuple[Component, ...]:
 
 
 def shown_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The first names, and MORE if there are more."""
+    """The first names, followed by MORE if some are left out."""
     shown: list[str] = []
     text = 0
     for name in names:
@@ -39,10 +39,10 @@ def shown_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def weight(checkpoint: Checkpoint) -> int:
-    """About how many bytes of JSON a checkpoint is."""
+    """The approximate size of a checkpoint in a listing, in bytes of JSON."""
     numbers = sum(len(name) + 30 for name in checkpoint.metrics)
     texts = sum(len(name) + len(text) + 8 for name, text in checkpoint.tags.items())
-    # A component's name is shown twice, the second time in a URL that is no shorter than all else of it.
+    # A component's name is shown twice. The second time is in a URL at least as long as its other fields.
     components = sum(300 + 4 * len(component.name) for component in checkpoint.components)
     names = sum(len(name) + 4 for name in (*checkpoint.devices, *checkpoint.unsafe_globals))
     return 1000 + numbers + texts + components + names

@@ -1,20 +1,20 @@
 """The tables.
 
-A checkpoint row without a version is one whose commit has not ended: nothing but commit and clean-up sees it. A model
-whose next version is 1 never had a checkpoint, and is as invisible; so is one with ``deleted_at``, whose row stays so
-that no version is given twice. Metrics and tags hang on (model, version), so
-that ranking by one is a look-up in an index; ``run`` is repeated there for the same reason.
+A checkpoint row without a version belongs to an unfinished commit: only commit and clean-up see it. A model whose next
+version is 1 never had a checkpoint, and is invisible too. So is a model with ``deleted_at``; its row stays so that no
+version is given twice. Metrics and tags have the key (model, version, name), so that ranking by one is an index
+look-up; ``run`` is repeated there for the same reason.
 
-A blob is ``unused_since`` a sweep found no checkpoint that refers to it. It is ``damaged_at`` the time when its bytes
-were found not to be what its digest names, until an upload brings them again: then it is ``healed_at`` that time, and
-damaged no more. A sealed pack whose lease is still running is one whose commit has not ended. An upload in parts is in
-the data dir of its ``holder`` alone. A revoked token stays, so
-that a server that was ever guarded is never open.
+A blob's ``unused_since`` is the time when a sweep found no checkpoint that refers to it. ``damaged_at`` is the time
+when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
+``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. An upload in parts is only
+in the data dir of its ``holder``. The row of a revoked token stays, so that a server that ever had a token never
+becomes open.
 
-Numbers that are not finite are null where numbers are ranked, and text ("nan", "inf", "-inf") beside it. Times are
-integers, microseconds since 1970 in UTC. ``digest`` and ``sha256`` are empty where an upload came in parts, so that the
-server never had its bytes in order; without ``original``, no such file ever was. Text compares by code point, on every
-database.
+Non-finite numbers are null in the ranked column, and text ("nan", "inf", "-inf") in the column beside it. Times are
+integers: microseconds since 1970 in UTC. ``digest`` and ``sha256`` are empty for an upload in parts, because the server
+never had its bytes in order. If ``original`` is false, no such file ever existed. Text compares by code point, on
+every database.
 """
 
 from sqlalchemy import (
@@ -46,7 +46,7 @@ metadata = MetaData(
     }
 )
 
-_Id = BigInteger().with_variant(Integer, "sqlite")  # only an INTEGER key is SQLite's rowid
+_Id = BigInteger().with_variant(Integer, "sqlite")  # in SQLite only an INTEGER key is the rowid
 _Text = Text().with_variant(Text(collation="C"), "postgresql")
 
 models = Table(
@@ -98,7 +98,7 @@ checkpoints = Table(
     Index(None, "model_id", "run", "step", "version"),
     Index(None, "model_id", "run", "loss", "version"),
     CheckConstraint("loss IS NULL OR loss_nonfinite IS NULL", name="one_loss"),
-    sqlite_autoincrement=True,  # an id is never used again: what is cached under it stays true
+    sqlite_autoincrement=True,  # ids are never reused, so entries cached by id stay valid
 )
 Index(
     "ix_checkpoints_unfinished",

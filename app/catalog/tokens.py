@@ -1,4 +1,4 @@
-"""Tokens, and the keys that links are signed with."""
+"""Access tokens, and the keys that sign links."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,13 +14,14 @@ from .session import ReadSession, WriteSession
 from .tables import signing_keys, tokens
 
 MOST_GOOD = 10_000
-"""Tokens that are good at once: every server keeps them all in memory, and reads them again and again."""
+"""Most valid tokens at once, because every server keeps all of them in memory and re-reads them often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Whom to let in: the good tokens by their ids, and the keys of links by theirs. ``guarded`` is whether there ever
-    was a token, good or not. Of thousands of tokens few are asked for in its time, so each stays a row until it is.
+    """The valid tokens and the link keys, each by id. ``guarded`` tells whether there ever was a token, valid or not.
+
+    Each token stays a database row until it is needed, because requests use few of thousands of tokens.
     """
 
     guarded: bool = True
@@ -33,7 +34,7 @@ class Credentials:
 
 
 def add(w: WriteSession, token: Token) -> None:
-    """Raises Conflict where its name is taken (a revoked token keeps its own), or where there are too many."""
+    """Add a token. Raises Conflict if its name is taken (also by a revoked token), or if there are too many tokens."""
     taken = w.select(select(tokens).where(tokens.c.name == token.name)).first()
     if taken is not None:
         revoked = ", by a token that was revoked" if taken.revoked_at is not None else ""
@@ -58,7 +59,7 @@ def add(w: WriteSession, token: Token) -> None:
 
 
 def revoke(w: WriteSession, name: str, now: datetime) -> Token:
-    """Raises NotFound. One that was revoked before stays revoked since then."""
+    """Revoke a token. Raises NotFound. A token revoked earlier keeps its first revocation time."""
     change = update(tokens).where(tokens.c.name == name, tokens.c.revoked_at.is_(None))
     w.execute(change.values(revoked_at=to_microseconds(now)))
     row = w.select(select(tokens).where(tokens.c.name == name)).first()
@@ -68,7 +69,7 @@ def revoke(w: WriteSession, name: str, now: datetime) -> Token:
 
 
 def list_tokens(s: ReadSession) -> tuple[Token, ...]:
-    """All there ever were, by name."""
+    """All tokens ever added, ordered by name."""
     return tuple(map(_token, s.select(select(tokens).order_by(tokens.c.name))))
 
 
@@ -77,7 +78,7 @@ def any_ever(s: ReadSession) -> bool:
 
 
 def credentials(s: ReadSession, now: datetime) -> Credentials:
-    """Three statements, whatever there is."""
+    """Read the credentials, always in three statements."""
     return Credentials(
         guarded=any_ever(s),
         rows={row[0]: row for row in s.select(select(tokens).where(_is_good(now)))},  # the first column is the id

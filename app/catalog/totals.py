@@ -1,4 +1,4 @@
-"""How much there is, all namespaces together."""
+"""Totals of stored data over all namespaces."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Totals:
 
 
 def totals(s: ReadSession) -> Totals:
-    """Takes as long as counting all blobs does: seconds where there are millions."""
+    """Compute the totals. Takes as long as counting all blobs: seconds for millions of blobs."""
     count, size = s.select(
         select(func.count(), func.coalesce(func.sum(packs.c.size), 0)).where(packs.c.state == "sealed")
     ).one()

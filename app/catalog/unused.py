@@ -1,10 +1,10 @@
-"""Blobs that no checkpoint refers to: noticed, and after a grace dropped. And what that leaves of the packs.
+"""Blobs that no checkpoint refers to: marked, and dropped after a grace period. Also the use of packs after that.
 
-Everything is looked for in read transactions and done in short write transactions that look once more: a writer holds
-the one write lock, so what it has looked up is still so when it ends. A commit that relied on a blob that goes here
-finds it missing in its own transaction, and stores it after all.
+Read transactions find the rows, and short write transactions check them again before a change. A writer holds the only
+write lock, so its look-ups stay true until it ends. A commit that relied on a blob dropped here finds the blob missing
+in its own transaction, and stores it.
 
-A blob of a pack that is not finished is left alone: the commit that brought it may be about to refer to it.
+Blobs of an unfinished pack are left alone: the commit that brought them may be about to refer to them.
 """
 
 from collections import defaultdict
@@ -25,13 +25,13 @@ from .tables import blobs, checkpoint_blobs
 from .tables import packs as packs_table
 
 GoOn = Callable[[], None]
-"""Called between two transactions of something long; what it raises ends it there."""
+"""A function called between two transactions of a long task. An exception from it ends the task there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a sweep looks: ``now``; leases that were over at ``before`` are over on every server's clock; what has been
-    unused since ``cutoff`` may go.
+    """The times of a sweep. ``now`` is its own time. Leases that were over at ``before`` are over on every server's
+    clock. Blobs unused since ``cutoff`` or longer may be dropped.
     """
 
     now: datetime
@@ -40,18 +40,19 @@ class Moment:
 
     @classmethod
     def at(cls, now: datetime, grace: float) -> "Moment":
-        """``grace`` is in seconds."""
+        """The moment of a sweep at ``now`` with ``grace`` in seconds."""
         return cls(now, now - MARGIN, now - timedelta(seconds=grace))
 
 
 MARGIN = timedelta(hours=1)
-"""How long a lease has to have run out before others act on it: clocks differ, and commits take a moment."""
+"""Time after the end of a lease before others act on it, because clocks differ and commits take a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackUse:
-    """A finished pack of ``size`` bytes, of which ``live`` are those of blobs that stay; its blobs are those of
-    ``namespaces``, sorted: of one, but for packs of a compaction that did not keep them apart yet.
+    """A finished pack of ``size`` bytes, with ``live`` bytes of blobs that stay. ``namespaces``, sorted, own its blobs.
+
+    A pack has one namespace, except packs of an older compaction that mixed namespaces.
     """
 
     id: int
@@ -65,18 +66,18 @@ _is_unused = ~select(checkpoint_blobs.c.blob_id).where(checkpoint_blobs.c.blob_i
 
 
 def _is_settled(moment: Moment) -> ColumnElement[bool]:
-    """Its pack is finished."""
+    """The SQL condition that the blob's pack is finished."""
     return select(packs_table.c.id).where(packs_table.c.id == blobs.c.pack_id, packs.finished(moment.before)).exists()
 
 
 def _may_go(moment: Moment) -> ColumnElement[bool]:
-    """Nothing refers to it, and its grace is over or would be if it were marked now."""
+    """The SQL condition that no checkpoint refers to the blob and its grace is over, or would be if marked now."""
     since = func.coalesce(blobs.c.unused_since, to_microseconds(moment.now))
     return and_(since <= to_microseconds(moment.cutoff), _is_unused)
 
 
 def mark(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
-    """Note of every blob that nothing refers to since when that is so; tells how many were new."""
+    """Mark every unreferenced blob with the time since when it is unused, and return the number of new marks."""
     count = 0
     is_new = and_(blobs.c.unused_since.is_(None), _is_unused, _is_settled(moment))
     for ids in _pages(catalog, select(blobs.c.id).where(is_new)):
@@ -88,7 +89,7 @@ def mark(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
 
 
 def drop(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
-    """Drop the marked blobs whose grace is over, unless something refers to them after all; tells how many."""
+    """Drop the marked blobs whose grace is over and that are still unreferenced, and return their number."""
     count = 0
     is_over = blobs.c.unused_since <= to_microseconds(moment.cutoff)
     for ids in _pages(catalog, select(blobs.c.id).where(is_over)):
@@ -107,10 +108,10 @@ def drop(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
 
 
 def release(catalog: Catalog, pack: str) -> None:
-    """Drop the blobs of ``pack`` that no checkpoint refers to: whoever brought them has given up. With the last one the
-    pack becomes an abandoned one, whose bytes may be deleted; with others, it is finished.
+    """Drop the unreferenced blobs of ``pack``, whose upload has given up. An empty pack becomes abandoned, and its
+    bytes may be deleted; a pack with other blobs becomes finished.
 
-    In short transactions; a crash between them leaves less for the sweep.
+    Works in short transactions. After a crash between them, the sweep does the rest.
     """
     is_of_pack = blobs.c.pack_id == select(packs_table.c.id).where(packs_table.c.name == pack).scalar_subquery()
     for ids in _pages(catalog, select(blobs.c.id).where(_is_unused, is_of_pack)):
@@ -121,14 +122,14 @@ def release(catalog: Catalog, pack: str) -> None:
 
 
 def count(s: ReadSession, moment: Moment) -> int:
-    """How many blobs would be dropped."""
+    """The number of blobs that would be dropped."""
     wanted = select(func.count()).select_from(blobs).where(_may_go(moment), _is_settled(moment))
     return int(s.select(wanted).scalar_one())
 
 
 def usage(s: ReadSession, moment: Moment) -> Sequence[PackUse]:
-    """All finished packs, and what of each stays when the blobs that may go have gone. Takes as long as going through
-    all blobs does: seconds where there are millions.
+    """All finished packs, with the bytes that stay in each after the blobs that may go are dropped. Takes as long as
+    a scan of all blobs: seconds for millions of blobs.
     """
     live = func.coalesce(func.sum(case((_may_go(moment), 0), else_=blobs.c.length)), 0)
     rows = s.select(
@@ -149,10 +150,10 @@ def usage(s: ReadSession, moment: Moment) -> Sequence[PackUse]:
 
 
 def _pages(catalog: Catalog, found: Select[int]) -> Iterator[Sequence[int]]:
-    """The ids that ``found`` finds, at most BATCH at a time."""
+    """The ids selected by ``found``, at most BATCH at a time."""
     last = 0
     while True:
-        with catalog.read() as s:  # looking for them may take long where they are few
+        with catalog.read() as s:  # the search may take long if there are few
             ids = s.select(found.where(blobs.c.id > last).order_by(blobs.c.id).limit(BATCH)).scalars().all()
         if not ids:
             return

@@ -1,8 +1,8 @@
-"""Uploads that arrive in parts: what was announced and where, which blocks have arrived, and until when they are
-waited for.
+"""Rows of uploads that arrive in parts: the announcement, the server that holds it, the arrived blocks, the expiry.
 
-Their bytes are in the data dir of one server, the upload's holder, and no other takes parts of it. The same bytes that
-are announced to another server are another upload. The row comes before the file, so a file without one is left over.
+The bytes are in the data dir of one server, the upload's holder; no other server takes its parts. The same bytes
+announced to another server are a separate upload. The row is written before the file, so a file without a row is a
+leftover.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ from .session import ReadSession, WriteSession
 from .tables import upload_parts, uploads
 
 KEPT = timedelta(hours=24)
-"""How long an upload waits for its next part."""
+"""Longest wait of an upload for its next part."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedUpload:
-    """``original`` says that the file itself may be asked for later."""
+    """An announced upload. ``original`` tells whether clients may request the file itself later."""
 
     id: str
     model: ModelName
@@ -35,8 +35,8 @@ class AnnouncedUpload:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Blocks from ``first`` on have arrived; ``checksums`` are their CRC32s, four bytes each, little-endian. ``stamp``
-    tells who wrote them, and into which file.
+    """Consecutive arrived blocks from ``first`` on. ``checksums`` are their CRC32s, four bytes each, little-endian.
+    ``stamp`` identifies their writer and its file.
     """
 
     first: int
@@ -49,8 +49,8 @@ class Part:
 
 
 def begin(w: WriteSession, upload_id: str, holder: str, model: ModelName, split: bytes, original: bool) -> str:
-    """Announce an upload to ``holder``, to be called ``upload_id``; its id, which is that of an earlier one where the
-    very same has been announced to it before. Whoever comes back goes on with that.
+    """Announce an upload to ``holder`` with the id ``upload_id``, and return its id. If the same upload was announced
+    to that holder before, return the earlier id, so that a returning client continues that upload.
     """
     digest = hashlib.sha256(split + (b"\1" if original else b"\0")).hexdigest()
     until = to_microseconds(datetime.now(UTC) + KEPT)
@@ -85,13 +85,13 @@ def find(s: ReadSession, model: ModelName, upload_id: str) -> AnnouncedUpload | 
 
 
 def split_of(s: ReadSession, upload_id: str) -> bytes | None:
-    """Its values.split.Split as bytes, which may be many; None if there is no such upload any more."""
+    """The upload's values.split.Split as bytes, which may be large; None if the upload no longer exists."""
     split: bytes | None = s.select(select(uploads.c.split).where(uploads.c.id == upload_id)).scalar()
     return split
 
 
 def add_part(w: WriteSession, upload_id: str, part: Part) -> bool:
-    """Note that blocks have arrived, which keeps the upload for a while; False if there is no such upload any more."""
+    """Record arrived blocks and extend the upload's lifetime; False if the upload no longer exists."""
     until = to_microseconds(datetime.now(UTC) + KEPT)
     if w.execute(update(uploads).where(uploads.c.id == upload_id).values(kept_until=until)).rowcount == 0:
         return False
@@ -107,12 +107,12 @@ def add_part(w: WriteSession, upload_id: str, part: Part) -> bool:
 
 
 def forget_parts(w: WriteSession, upload_id: str) -> None:
-    """What had arrived is not there any more."""
+    """Delete all parts of an upload, because its arrived bytes are gone."""
     w.execute(delete(upload_parts).where(upload_parts.c.upload_id == upload_id))
 
 
 def forget_lost(w: WriteSession, upload_id: str, lost: Iterable[Part]) -> None:
-    """These parts have to be sent again."""
+    """Delete the parts ``lost``, which have to be sent again."""
     p = upload_parts.c
     for part in lost:
         these = p.first == part.first, p.end == part.numbers.stop, p.stamp == part.stamp
@@ -126,30 +126,30 @@ def parts(s: ReadSession, upload_id: str) -> Sequence[Part]:
 
 
 def expired(s: ReadSession, now: datetime) -> Sequence[str]:
-    """The uploads that nobody waits for any more, whoever holds them."""
+    """The ids of expired uploads of all holders."""
     return s.select(select(uploads.c.id).where(uploads.c.kept_until < to_microseconds(now))).scalars().all()
 
 
 def held(s: ReadSession, holder: str | None, names: Iterable[str]) -> set[str]:
-    """Those of ``names`` that are uploads of ``holder``."""
+    """The ``names`` that are uploads of ``holder``."""
     wanted = uploads.c.holder == holder, uploads.c.id.in_(each_text(names))
     return set(s.select(select(uploads.c.id).where(*wanted)).scalars())
 
 
 def forget(w: WriteSession, upload_id: str) -> bool:
-    """No part of it is taken any more. False if there is no such upload."""
+    """Delete an upload: the server accepts no more parts of it. False if there is no such upload."""
     forget_parts(w, upload_id)
     return w.execute(delete(uploads).where(uploads.c.id == upload_id)).rowcount == 1
 
 
 def forget_expired(w: WriteSession, upload_id: str, now: datetime) -> None:
-    """Forget it, unless somebody has gone on with it."""
+    """Delete an upload if it is still expired, so not if a client has continued it."""
     w.execute(delete(uploads).where(uploads.c.id == upload_id, uploads.c.kept_until < to_microseconds(now)))
 
 
 def finish(w: WriteSession, upload_id: str) -> None:
-    """It is a checkpoint now. Forget it, and what other servers have of the very same: whoever sends that will find
-    that all of it is there.
+    """Delete an upload that became a checkpoint, and the same upload at other servers: their clients will find all
+    bytes stored.
     """
     u = uploads.c
     this = select(u.namespace, u.name, u.digest).where(u.id == upload_id)
