@@ -1,1 +1,1 @@
-"""The write path: receive, index, digest, commit. Whatever stops an upload on the way, nothing of it is left."""
+"""The write path: receive, index, digest, commit. An interrupted upload leaves nothing behind."""

@@ -1,4 +1,4 @@
-"""What of a split file has arrived, what is stored anyhow, and what both make of its manifest."""
+"""The arrived blocks of a split file, and its manifest made of them and of the blobs stored before."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,14 +18,14 @@ from .pack_plan import FoundBlob
 
 
 def storage_digests(split: Split) -> Sequence[Digest]:
-    """The storages', in order."""
+    """The digests of the storages, in order."""
     return [digest_of_blocks(split.digests(split.numbers(piece))) for piece in range(1, len(split.storages) + 1)]
 
 
 class Arrived:
-    """The blocks of ``split`` that ``parts`` have brought. The frame always has to come: it is what is parsed.
+    """The blocks of ``split`` that arrived in ``parts``. The frame always has to arrive, because it is parsed.
 
-    ``digests`` are the storages', in order.
+    ``digests`` are the digests of the storages, in order.
     """
 
     def __init__(self, split: Split, parts: Iterable[Part], digests: Sequence[Digest]) -> None:
@@ -38,10 +38,10 @@ class Arrived:
             self._checksums[4 * numbers.start : 4 * numbers.stop] = part.checksums
         self.digests = digests
         self.lengths = {digest: span.length for digest, span in zip(digests, split.storages, strict=True)}
-        """The storages' by their digests, of which each has one length."""
+        """The lengths of the storages by digest. Each digest has one length."""
 
     def missing(self, known: Container[Digest]) -> tuple[range, ...]:
-        """The blocks that have to come: of each storage that is not ``known``, once where several are equal."""
+        """The blocks still to be sent, for each storage that is not ``known``. Equal storages need to be sent once."""
         runs: list[range] = []
         seen: set[Digest] = set()
         for piece, digest in enumerate((None, *self.digests)):
@@ -59,7 +59,7 @@ class Arrived:
         return tuple(runs)
 
     def absent(self, known: Container[Digest]) -> tuple[Digest, ...]:
-        """The blobs that blocks are missing of."""
+        """The digests of the blobs with missing blocks."""
         pieces = (self._split.piece(run.start + i) for run in self.missing(known) for i in range(len(run)))
         frame = digest_of_blocks(self._split.digests(self._split.numbers(0)))
         return tuple(dict.fromkeys(self.digests[piece - 1] if piece else frame for piece in pieces))
@@ -74,7 +74,7 @@ class Arrived:
         return found
 
     def holes(self) -> list[tuple[Span, Digest]]:
-        """The storages that have not."""
+        """The storages that have not arrived in full."""
         here = {blob.spans[0] for blob in self.found()}
         pairs = zip(self._split.storages, self.digests, strict=True)
         return [(span, digest) for span, digest in pairs if span not in here]
@@ -87,10 +87,10 @@ class Arrived:
         return checksum
 
     def digested(self, file: OpenFile, manifest: Manifest, known: Mapping[Digest, Blob]) -> Digested:
-        """``manifest`` with every digest and checksum filled in, and the blobs of it that are in ``file``.
+        """Return ``manifest`` with all digests and checksums filled in, and its blobs that are in ``file``.
 
-        Raises InvalidRequest (``split-mismatch``) unless its storages are those that were announced, and
-        HostileCheckpoint (rule ``crc``).
+        Raises InvalidRequest (``split-mismatch``) unless its storages are the announced ones, and HostileCheckpoint
+        (rule ``crc``).
         """
         check_split(self._split, manifest)
         found = self.found()
@@ -107,7 +107,7 @@ class Arrived:
 
 
 def check_split(split: Split, manifest: Manifest) -> None:
-    """Raises InvalidRequest ``split-mismatch``."""
+    """Raise InvalidRequest ``split-mismatch`` unless ``split`` has exactly the large storages of ``manifest``."""
     read = sorted(storage.span for storage in manifest.storages if storage.span.length > MIN_BLOB_SIZE)
     if read != list(split.storages):
         differing = set(read) ^ set(split.storages)

@@ -14,7 +14,7 @@ from .body import Body
 
 
 def groups(split: Split, numbers: range) -> Iterator[range]:
-    """Runs of ``numbers`` of at most 16 MiB each: what is hashed and written in one go."""
+    """Runs of ``numbers`` of at most 16 MiB each. Each run is hashed and written in one call."""
     first, size = numbers.start, 0
     for number in numbers:
         length = split.length(range(number, number + 1))
@@ -26,13 +26,13 @@ def groups(split: Split, numbers: range) -> Iterator[range]:
 
 
 def held_by(split: Split, numbers: range) -> int:
-    """Bytes of memory that it takes to receive ``numbers``."""
+    """Bytes of memory needed to receive ``numbers``."""
     return min(2 * BLOCK_SIZE, split.length(numbers))
 
 
 def put(file: PartialFile, split: Split, numbers: range, data: memoryview) -> bytes:
-    """Verify blocks and write them; their CRC32s. Blocks are written one by one, so what came before a damaged one is
-    there. Raises InvalidRequest ``digest-mismatch``.
+    """Verify and write blocks, and return their CRC32s. Blocks are written one by one, so the blocks before a
+    damaged one are kept. Raises InvalidRequest ``digest-mismatch``.
     """
     checksums, start = bytearray(), 0
     for number in numbers:
@@ -51,10 +51,10 @@ def put(file: PartialFile, split: Split, numbers: range, data: memoryview) -> by
 
 
 async def receive_blocks(body: Body, file: PartialFile, split: Split, numbers: range, threads: Executor) -> bytes:
-    """Take in blocks ``numbers``; their CRC32s, four bytes each.
+    """Receive the blocks ``numbers``, and return their CRC32s, four bytes each.
 
-    One group is hashed and written in a thread while the next one arrives, so memory is two groups. No thread touches
-    the file any more when this ends, however it ends. Raises IncompleteUpload for another number of bytes,
+    One group is hashed and written in a thread while the next one arrives, so memory is two groups. When this ends,
+    with or without an error, no thread uses the file any more. Raises IncompleteUpload for another number of bytes,
     InvalidRequest (``digest-mismatch``), StoreError.
     """
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What an upload is read from, whichever way it comes."""
+"""The source of an upload's bytes."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -6,13 +6,13 @@ from typing import Protocol
 
 class Body(Protocol):
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill ``buffer`` with what comes next, and tell how many bytes that were: fewer than it holds at the end
-        alone, 0 after it. Raises what keeps the rest from coming.
+        """Fill ``buffer`` with the next bytes and return their number: less than the buffer's size only at the end,
+        0 after it. Raises the error that interrupts the body.
         """
 
 
 class Chunks:
-    """A Body that comes in pieces of any size."""
+    """A Body that arrives in chunks of any size."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks

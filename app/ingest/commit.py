@@ -1,8 +1,8 @@
-"""Committing: first the new bytes, durably, in a pack; then the catalog, which makes the checkpoint visible.
+"""Committing: first write the new bytes durably to a pack, then update the catalog, which shows the checkpoint.
 
-A blob that the namespace holds already is only referred to. It may be deleted before the commit says so, and then the
-catalog names what has gone; an upload that came whole still has it, so it is stored after all and the commit is tried
-again.
+The checkpoint only refers to blobs that the namespace holds already. If such a blob is deleted before the commit, the
+catalog names the missing digests. An upload that arrived whole still has those blobs, so it stores them and retries the
+commit.
 """
 
 import logging
@@ -22,25 +22,25 @@ from .pack_plan import FoundBlob, PackPlan, plan_adoption, plan_copy, plan_pack
 _log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 24 * 60 * 60
-"""How long an upload may take from its first byte to its commit."""
+"""Longest time from the first byte of an upload to its commit, in seconds."""
 
 _RETRIES = 4
 
 
 class Committer:
-    """Writes packs and commits what refers to them. For several threads at once."""
+    """Writes packs, and commits checkpoints that refer to them. Safe for several threads."""
 
     def __init__(self, catalog: Catalog, store: PackStore) -> None:
         self._catalog = catalog
         self._store = store
 
     def begin(self, name: str) -> None:
-        """Announce a pack, so that a crash from here on leaves nothing that cannot be found."""
+        """Announce a pack, so that all remains of a later crash can be found."""
         with self._catalog.write() as w:
             packs.begin(w, name, LEASE_SECONDS)
 
     def abandon(self, name: str) -> None:
-        """Remove a pack and its row, whatever there is of them. What of a sealed pack a checkpoint refers to stays."""
+        """Remove a pack and its row, as far as they exist. Blobs of a sealed pack with a reference stay."""
         try:
             with self._catalog.read() as s:
                 is_sealed = packs.is_sealed(s, name)
@@ -53,14 +53,14 @@ class Committer:
                 with self._catalog.write() as w:
                     packs.forget(w, name)
         except StateroomError:
-            # What went wrong before is what the caller has to hear of; the next start removes the rest.
+            # The caller has to get the earlier error; the next start removes the rest.
             _log.exception("pack %s could not be removed", name)
 
     def commit(self, name: str, file: OpenFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:
-        """Store what is new of the blobs ``found`` in ``file``, and make ``new`` visible, its ``new_bytes`` filled in.
+        """Store the new ones of the blobs ``found`` in ``file``, and publish ``new`` with its ``new_bytes`` filled in.
 
-        ``name`` is the pack begun for it. When this raises, it leaves no pack behind. Raises MissingBlobs where one
-        that ``new`` refers to is neither in the file nor stored any more.
+        ``name`` is the pack begun for it. On an error no pack is left behind. Raises MissingBlobs if a blob that
+        ``new`` refers to is neither in the file nor stored any more.
         """
         size = file.size
         try:
@@ -71,15 +71,15 @@ class Committer:
                 try:
                     return self._publish(name, new, plan)
                 except MissingBlobs as gone:
-                    if not here.issuperset(gone.digests):  # it came in parts, and without them
+                    if not here.issuperset(gone.digests):  # an upload in parts, without these blobs
                         raise
-                if plan is not None and plan.adopt:  # the pack has them; only its rows were missing
+                if plan is not None and plan.adopt:  # the pack has these blobs; only their rows were missing
                     plan = plan_adoption(name, size, found, self._known(new))
                 else:
                     self.abandon(name)
-                    name = new_name()  # the last one may be sealed, and what is sealed never changes
+                    name = new_name()  # the last pack may be sealed, and sealed packs never change
                     self.begin(name)
-                    plan = plan_copy(name, found, self._known(new))  # only now: what was abandoned is known no more
+                    plan = plan_copy(name, found, self._known(new))  # only now: the abandoned blobs are unknown again
                     self._write(plan, file)
             return self._publish(name, new, plan)
         except BaseException:
@@ -104,5 +104,5 @@ class Committer:
         pack = NewPack(plan.name, plan.size, plan.blobs)
         checkpoint = commit(self._catalog, replace(new, new_bytes=plan.size), pack)
         if checkpoint.new_bytes == 0:
-            self.abandon(plan.name)  # others have stored the same bytes meanwhile
+            self.abandon(plan.name)  # other uploads stored the same bytes meanwhile
         return checkpoint

@@ -1,4 +1,4 @@
-"""What is committed of an upload: what the request says, and where it says nothing, what the file says."""
+"""The committed description of an upload: the request's fields, with defaults from the file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .pack_plan import FoundBlob
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The file that an upload was: None for digests that only bytes in order have, and whether it may be asked for."""
+    """The uploaded file: its digests (None if its bytes did not arrive in order), and whether it may be downloaded."""
 
     digest: Digest | None
     sha256: str | None
@@ -26,7 +26,7 @@ class Source:
 def describe(
     model: ModelName, fields: Fields, index: Index, digested: Digested, manifest: FoundBlob, source: Source
 ) -> NewCheckpoint:
-    """Raises InvalidRequest ``bad-split`` where the manifest has one digest for blobs of two lengths."""
+    """Make the NewCheckpoint. Raises InvalidRequest ``bad-split`` if the manifest has a digest with two lengths."""
     facts = index.facts
     blobs = {manifest.digest: manifest.length}
     for digest, length in blobs_of(digested.manifest):
@@ -59,7 +59,7 @@ def describe(
 
 
 def _metrics(of_file: Mapping[str, float], given: Mapping[str, float]) -> dict[str, float]:
-    """What is given, and as many of the file's own as a checkpoint may have beside it."""
+    """The given metrics, and as many metrics of the file as the limit still allows."""
     room = max(0, MAX_METRICS - len(given))
     own = islice(((name, number) for name, number in of_file.items() if name not in given), room)
     return {**dict(own), **given}

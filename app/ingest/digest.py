@@ -1,7 +1,7 @@
-"""What an upload's bytes are called: digests and checksums of all its storages and of its frame.
+"""Hashing an upload: digests and checksums of all its storages and of its frame.
 
-The file is read through windows of 16 MiB, by several threads, each holding one window at a time: memory does not
-grow with the file, and neither does the number of tasks with the number of storages in a window.
+Several threads read the file through windows of 16 MiB, each holding one window at a time. So memory does not grow with
+the file, and the number of tasks does not grow with the number of storages in a window.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from .pack_plan import FoundBlob
 
 @dataclass(frozen=True, slots=True)
 class Digested:
-    """``manifest`` with every digest and checksum filled in, and the blobs it names: its storages' and its frame."""
+    """A ``manifest`` with all digests and checksums filled in, and its blobs: its storages and its frame."""
 
     manifest: Manifest
     storages: tuple[FoundBlob, ...]
@@ -29,17 +29,17 @@ class Digested:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A storage, or 16 MiB of a larger one. ``storage`` is its place in the manifest; ``span`` is in the file."""
+    """A storage, or 16 MiB of a larger one. ``storage`` is its index in the manifest; ``span`` is in the file."""
 
     storage: int
     span: Span
 
 
 def digest_upload(file: OpenFile, manifest: Manifest, threads: Executor) -> Digested:
-    """Hash all that ``manifest`` says is in ``file``.
+    """Hash all storages of ``manifest`` in ``file``, and the frame.
 
-    ``Storage.crc32`` comes in as what the file declares, 0 where it declares nothing; HostileCheckpoint (rule
-    ``crc``) when that is wrong.
+    On input ``Storage.crc32`` is the CRC32 that the file declares, or 0 for none. Raises HostileCheckpoint (rule
+    ``crc``) if it is wrong.
     """
     windows = list(_windows(_blocks(manifest.storages)))
     tasks = [threads.submit(_digest_window, file, window, manifest.storages) for window in windows]
@@ -48,7 +48,7 @@ def digest_upload(file: OpenFile, manifest: Manifest, threads: Executor) -> Dige
         for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
             task.result()
     finally:
-        # None of them may outlive this call: its caller closes the file. What has not begun need not begin.
+        # No task may outlive this call, because its caller closes the file. Tasks that have not begun are cancelled.
         wait([task for task in tasks if not task.cancel()])
     checksums = [0] * len(manifest.storages)
     digests = [b""] * len(manifest.storages)
@@ -68,7 +68,7 @@ def digest_upload(file: OpenFile, manifest: Manifest, threads: Executor) -> Dige
 
 
 def check_declared(storage: Storage, checksum: int) -> None:
-    """Raises HostileCheckpoint (rule ``crc``) where the file declares another CRC32 than its bytes have."""
+    """Raise HostileCheckpoint (rule ``crc``) if the file declares another CRC32 than its bytes have."""
     if storage.crc32 not in {0, checksum}:
         raise HostileCheckpoint(
             f"the bytes of storage {storage.key!r} do not have the CRC32 that the file declares for them",
@@ -78,7 +78,7 @@ def check_declared(storage: Storage, checksum: int) -> None:
 
 
 def digest_frame(file: OpenFile, spans: Sequence[Span]) -> FoundBlob:
-    """What of ``file`` lies at ``spans``, as one blob."""
+    """Hash the bytes of ``file`` at ``spans`` as one blob."""
     hasher, checksum = Hasher(), 0
     for span in spans:
         for start in range(span.start, span.end, BLOCK_SIZE):
@@ -89,13 +89,13 @@ def digest_frame(file: OpenFile, spans: Sequence[Span]) -> FoundBlob:
 
 
 def digest_bytes(data: bytes, span: Span) -> FoundBlob:
-    """``data``, which lies at ``span`` of the upload, as a blob."""
+    """Hash ``data``, the bytes at ``span`` of the upload, as a blob."""
     digest, blocks = digest_of(data)
     return FoundBlob(digest, (span,), crc32(data), blocks)
 
 
 def _blocks(storages: Sequence[Storage]) -> list[_Block]:
-    """All storages, the large ones block by block, in the order of the file."""
+    """The blocks of all storages, in file order. Large storages have several blocks."""
     blocks = [
         _Block(number, Span(start, min(start + BLOCK_SIZE, storage.span.end)))
         for number, storage in enumerate(storages)
@@ -117,7 +117,7 @@ def _windows(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
 
 
 def _digest_window(file: OpenFile, window: Sequence[_Block], storages: Sequence[Storage]) -> list[tuple[int, bytes]]:
-    """For each block its CRC32 and its raw digest, which is empty for a storage that stays in the frame."""
+    """The CRC32 and raw digest of each block. The digest is empty for a storage that stays in the frame."""
     start = window[0].span.start
     view = file.read(Span(start, max(block.span.end for block in window)))
     answers = []

@@ -1,10 +1,10 @@
-"""An upload in parts: announce what there is, send what is missing, commit.
+"""An upload in parts: announce the file's blocks, send the missing ones, commit.
 
-Nothing that the client says is believed. A block is written only when it has the digest that was announced for it,
-what is committed is what our own reader finds in the file, and that has to be split just as it was announced.
+The server trusts nothing that the client says. It writes a block only if the block has its announced digest. It commits
+only the result of its own reader, and the file has to be split exactly as announced.
 
-An upload lies in the data dir of the server that it was announced to; others that share the catalog refuse its parts
-(Elsewhere) before they read them.
+An upload is in the data dir of the server that it was announced to. Other servers with the same catalog refuse its
+parts (Elsewhere) before they read them.
 """
 
 import asyncio
@@ -52,18 +52,18 @@ from .recheck import lost
 _log = logging.getLogger(__name__)
 
 MAX_PART_SIZE = 64 * 1024 * 1024
-"""Bytes that one request may bring: what has to be sent again when it breaks off."""
+"""Most bytes in one request. They have to be sent again if the request breaks off."""
 
 CACHED_SPLITS = 64 * 1024 * 1024
-"""Bytes."""
+"""Size of the cache of splits, in bytes."""
 
 BEGINS = 100
-"""How often an upload is begun anew because others, who announced the same, have committed it meanwhile."""
+"""Most attempts to begin an upload while other clients commit the same upload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One that was announced, and has not been committed."""
+    """An upload that was announced and is not committed."""
 
     id: str
     model: ModelName
@@ -74,19 +74,19 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """``missing`` are the blocks that have to be sent, in runs."""
+    """The state of an upload. ``missing`` are runs of the blocks that have to be sent."""
 
     upload: Upload
     missing: tuple[range, ...]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of what is missing."""
+        """Bytes of the missing blocks."""
         return sum(self.upload.split.length(run) for run in self.missing)
 
 
 class Negotiated:
-    """All but ``receive`` block."""
+    """The service for uploads in parts. All methods except ``receive`` block."""
 
     def __init__(
         self, catalog: Catalog, store: PackStore, partials: Partials, committer: Committer, threads: Executor
@@ -100,7 +100,7 @@ class Negotiated:
         self._digests: Cache[Sequence[Digest]] = Cache(CACHED_SPLITS, lambda digests: 150 * len(digests))
 
     def begin(self, model: ModelName, split: Split, original: bool) -> Progress:
-        """Announce an upload, or the same again; what of it is missing. Raises StorageFull where there is no room."""
+        """Announce an upload, new or again, and return its progress. Raises StorageFull if there is no room."""
         announced = split.to_bytes()
         self._partials.room.check(len(announced))
         for _ in range(BEGINS - 1):
@@ -109,14 +109,14 @@ class Negotiated:
         return self._begin(model, split, original, announced)
 
     def _begin(self, model: ModelName, split: Split, original: bool, announced: bytes) -> Progress:
-        """Raises Gone where others commit or give up the same upload meanwhile."""
+        """Begin once. Raises Gone if another client commits or gives up the same upload meanwhile."""
         with self._catalog.write() as w:
             upload_id = uploads.begin(w, new_name(), self._partials.holder.id, model, announced, original)
         if not self._partials.holds(upload_id):
             with self._catalog.write() as w:
                 uploads.forget_parts(w, upload_id)
             self._partials.create(upload_id, split.size)
-        self._splits.get(upload_id, lambda: split)  # there already, so that it is not read and made once more
+        self._splits.get(upload_id, lambda: split)  # fill the cache, so that the split is not read and parsed again
         progress = self.progress(model, upload_id)
         try:
             self._partials.room.check(progress.nbytes)
@@ -126,7 +126,7 @@ class Negotiated:
         return progress
 
     def find(self, model: ModelName, upload_id: str) -> Upload:
-        """Raises Gone ``upload-gone``, which is Elsewhere where another server has it."""
+        """Return the upload. Raises Gone ``upload-gone``, or Elsewhere if another server has it."""
         with self._catalog.read() as s:
             found = uploads.find(s, model, upload_id)
         if found is None:
@@ -144,7 +144,7 @@ class Negotiated:
         return Split.from_bytes(data)
 
     def progress(self, model: ModelName, upload_id: str) -> Progress:
-        """Where an upload stands. Raises Gone, Elsewhere."""
+        """The progress of an upload. Raises Gone, Elsewhere."""
         upload = self.find(model, upload_id)
         with self._partials.opened(upload_id), self._catalog.read() as s:
             arrived = Arrived(upload.split, uploads.parts(s, upload_id), self._digests_of(upload))
@@ -154,7 +154,7 @@ class Negotiated:
         return self._digests.get(upload.id, lambda: storage_digests(upload.split))
 
     async def receive(self, upload: Upload, numbers: range, body: Body) -> None:
-        """Take in a part. When this returns, it is as durable as this server makes things.
+        """Receive a part. When this returns, the part is as durable as this server's settings demand.
 
         Raises InvalidRequest ``digest-mismatch``, IncompleteUpload, StoreError, Gone ``upload-gone``.
         """
@@ -174,12 +174,13 @@ class Negotiated:
         await loop.run_in_executor(None, self._note, upload.id, uploads.Part(numbers.start, checksums, stamp))
 
     def commit(self, model: ModelName, upload_id: str, fields: Fields) -> tuple[Checkpoint, bool]:
-        """Make it the next version of ``model``; and whether an earlier try, with the same idempotency key, did
+        """Make the upload the next version of ``model``. Return the checkpoint, and whether an earlier try with the
+        same idempotency key made it.
 
-        Raises MissingBlobs where something has to be sent first, InvalidRequest ``split-mismatch``, Gone, Elsewhere,
-        Conflict (``commit-in-progress``), and what ``Ingest.commit`` raises. A file that is refused is given up.
+        Raises MissingBlobs if blocks have to be sent first, InvalidRequest ``split-mismatch``, Gone, Elsewhere,
+        Conflict (``commit-in-progress``), and the errors of ``Ingest.commit``. A refused file is given up.
         """
-        key = fields.idempotency_key or f"upload {upload_id}"  # which no user's key can be: theirs have no blanks
+        key = fields.idempotency_key or f"upload {upload_id}"  # never a user's key: users' keys have no blanks
         try:
             upload = self.find(model, upload_id)
             with self._partials.opened(upload_id) as file, file.held(upload.split.size):
@@ -188,7 +189,7 @@ class Negotiated:
                 except RefusedCheckpoint:
                     self._forget(upload_id)
                     raise
-                self._forget(upload_id, committed=True)  # while it is held: the file is a pack's from now on
+                self._forget(upload_id, committed=True)  # while it is held: the file is a pack from now on
                 return checkpoint, False
         except (Gone, KeyInUse):
             with self._catalog.read() as s:
@@ -198,7 +199,7 @@ class Negotiated:
             return first, True
 
     def abandon(self, model: ModelName, upload_id: str) -> None:
-        """Give it up, whichever server has it: its file goes when that one looks for what is left. Raises Gone."""
+        """Give up an upload of any server. Another server removes the file when it cleans up. Raises Gone."""
         with self._catalog.write() as w:
             if uploads.find(w, model, upload_id) is None or not uploads.forget(w, upload_id):
                 raise gone()
@@ -222,7 +223,7 @@ class Negotiated:
         return self._committer.commit(name, file, new, (*digested.storages, digested.frame, manifest))
 
     def _recheck(self, upload: Upload, file: PartialFile) -> list[uploads.Part]:
-        """The parts that have arrived, and are there; what is not there has to be sent again."""
+        """The arrived parts that are in the file. Parts that are not in the file are forgotten, to be sent again."""
         with self._catalog.read() as s:
             parts = uploads.parts(s, upload.id)
         gone_parts = lost(file, upload.split, parts, self._threads)
@@ -233,7 +234,7 @@ class Negotiated:
         return [part for part in parts if part not in gone_parts]
 
     def _known(self, upload: Upload, arrived: Arrived) -> Mapping[Digest, Blob]:
-        """The storages that need not come."""
+        """The storages that need not be sent."""
         return at_hand(self._catalog, self._store, upload.model.namespace, arrived.lengths)
 
     def _fill_in(
@@ -244,8 +245,8 @@ class Negotiated:
         arrived: Arrived,
         known: Mapping[Digest, Blob],
     ) -> bool:
-        """Numbers at the top level are read out of storages, and of those that were not sent the file has holes: fill
-        in such ones. Tells whether there were any. Raises MissingBlobs for one that is damaged where it is stored.
+        """Fill in storages that were not sent (holes in the file) and hold a number at the top level, which the indexer
+        reads. Return whether there were any. Raises MissingBlobs if the stored blob is damaged.
         """
         numbers = {
             tensor.storage
@@ -277,7 +278,7 @@ class Negotiated:
                 raise gone()
 
     def _forget(self, upload_id: str, *, committed: bool = False) -> None:
-        """Its file, then its row."""
+        """Remove the upload's file, then its row."""
         try:
             self._partials.remove(upload_id)
             with self._catalog.write() as w:

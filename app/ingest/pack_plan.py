@@ -1,4 +1,4 @@
-"""Where the new bytes of an upload go: into the upload itself, kept whole, or into a pack of just those.
+"""The plan for storing an upload's new bytes: keep the upload whole as a pack, or copy only the new bytes to one.
 
 Pure: a plan is a value, and commit.py carries it out.
 """
@@ -16,7 +16,7 @@ TOLERATED_SHARE = 1 / 20
 
 @dataclass(frozen=True, slots=True)
 class FoundBlob:
-    """A blob as it was found in an upload: ``spans`` of it, one after another. The rest is as in ``Blob``."""
+    """A blob found in an upload: the bytes of ``spans``, one after another. Other fields are as in ``Blob``."""
 
     digest: Digest
     spans: tuple[Span, ...]
@@ -30,10 +30,10 @@ class FoundBlob:
 
 @dataclass(frozen=True, slots=True)
 class PackPlan:
-    """A pack of ``size`` bytes to be called ``name``.
+    """The plan for a pack of ``size`` bytes named ``name``.
 
-    With ``adopt`` it is the upload with copies of ``spans`` of itself appended, else just copies of ``spans``.
-    ``blobs`` are the new ones, in their places in the pack.
+    With ``adopt`` the pack is the upload followed by copies of its ``spans``, otherwise only copies of ``spans``.
+    ``blobs`` are the new blobs, with their places in the pack.
     """
 
     name: str
@@ -44,11 +44,11 @@ class PackPlan:
 
 
 def plan_pack(name: str, size: int, found: Sequence[FoundBlob], known: Container[Digest]) -> PackPlan | None:
-    """How to store an upload of ``size`` bytes, in which ``found`` are all blobs, of those that are not ``known``.
+    """Plan how to store an upload of ``size`` bytes with the blobs ``found``, of which some are ``known``.
 
-    Keeping the upload whole costs a rename, copying costs its bytes; so the upload is kept if at most
-    max(1 MiB, 5%) of it would be stored in vain: bytes known before, bytes there twice, a frame that has to be
-    gathered. None when there is nothing new.
+    Keeping the upload whole costs a rename, copying costs its bytes. So the upload is kept whole if at most
+    max(1 MiB, 5%) of it is wasted: bytes known before, duplicate bytes, a frame that has to be gathered. None if
+    nothing is new.
     """
     whole = plan_adoption(name, size, found, known)
     if not whole.blobs:
@@ -58,7 +58,7 @@ def plan_pack(name: str, size: int, found: Sequence[FoundBlob], known: Container
 
 
 def plan_adoption(name: str, size: int, found: Sequence[FoundBlob], known: Container[Digest]) -> PackPlan:
-    """Keep the upload whole. What pack this makes does not depend on what is known: only which blobs are new does."""
+    """Plan to keep the upload whole. ``known`` decides only which blobs are new, not the bytes of the pack."""
     spans: list[Span] = []
     gathered: dict[Digest, int] = {}
     end = size
@@ -75,7 +75,7 @@ def plan_adoption(name: str, size: int, found: Sequence[FoundBlob], known: Conta
 
 
 def plan_copy(name: str, found: Sequence[FoundBlob], known: Container[Digest]) -> PackPlan | None:
-    """A pack of just what is new, in the order of the upload."""
+    """Plan a pack of only the new blobs, in the order of the upload."""
     blobs: list[Blob] = []
     spans: list[Span] = []
     end = 0
@@ -87,7 +87,7 @@ def plan_copy(name: str, found: Sequence[FoundBlob], known: Container[Digest]) -
 
 
 def _new(found: Sequence[FoundBlob], known: Container[Digest]) -> list[FoundBlob]:
-    """What of ``found`` is not known, each digest once."""
+    """The blobs of ``found`` that are not known, each digest once."""
     return list({blob.digest: blob for blob in found if blob.digest not in known}.values())
 
 

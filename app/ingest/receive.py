@@ -1,4 +1,4 @@
-"""Receiving: from the wire to the spool, in bounded memory and without ever making the event loop wait."""
+"""Receiving an upload into the spool, in bounded memory and without blocking the event loop."""
 
 import asyncio
 from collections import deque
@@ -13,21 +13,21 @@ from ..values.digest import Digest
 from .body import Body
 
 BATCH_SIZE = 4 * 1024 * 1024
-"""Bytes handed to the disk at a time."""
+"""Bytes written to disk in one call."""
 
 BATCHES = 2
-"""Of each upload: as many as keep the slowest of those that write and hash busy all the time."""
+"""Batches of each upload: enough to keep the slowest of its writers and hashers busy all the time."""
 
 
 def held_by(size: int | None) -> int:
-    """Bytes of memory that an upload of ``size`` bytes takes while it arrives; None: of any size."""
+    """Bytes of memory that an arriving upload of ``size`` bytes takes; None: size unknown."""
     whole = BATCHES * BATCH_SIZE
     return whole if size is None else min(whole, size)
 
 
 @dataclass(frozen=True, slots=True)
 class SpooledUpload:
-    """An upload that has arrived in full: ``size`` bytes. ``name`` is its file's, and that of the pack begun for it."""
+    """An upload of ``size`` bytes that arrived in full. ``name`` names its file and the pack begun for it."""
 
     name: str
     file: SpoolFile
@@ -37,13 +37,13 @@ class SpooledUpload:
 
 
 class Arrival:
-    """An upload on its way into its file, which ``open_file`` opens. Needs a running event loop.
+    """An upload being written to its file, which ``open_file`` opens. Needs a running event loop.
 
-    What blocks is done in threads. A thread cannot be cancelled, so a call goes on when the task that waits for it is:
-    nobody may touch the file before ``settle`` has returned.
+    Blocking calls run in threads. A thread cannot be cancelled, so a call continues after the task that waits for it
+    is cancelled: do not touch the file before ``settle`` has returned.
 
-    It comes in batches: while some are hashed and written, the next one fills. What of them nothing was read into takes
-    no memory. ``on_stored`` is told how many bytes each batch had, when it is in the file.
+    The upload arrives in batches: while some are hashed and written, the next one fills. Unused parts of a batch take
+    no memory. ``on_stored`` gets the size of each batch in bytes when the batch is in the file.
     """
 
     def __init__(self, open_file: Callable[[], SpoolFile], on_stored: Callable[[int], None]) -> None:
@@ -54,12 +54,12 @@ class Arrival:
 
     @property
     def batch(self) -> memoryview:
-        """What the next bytes are to be read into."""
+        """The buffer for the next bytes."""
         return self._batches[0]
 
     async def put(self, count: int) -> None:
-        """Store the first ``count`` bytes of ``batch``; waits until there is another one. Raises what opening or
-        storing raised.
+        """Store the first ``count`` bytes of ``batch``, and wait until another batch is free. Raises the error of
+        opening or storing.
         """
         file = await asyncio.shield(self._opening)
         calls = file.put(self.batch[:count])
@@ -69,13 +69,13 @@ class Arrival:
             await self._stored()
 
     async def finish(self) -> SpoolFile:
-        """The file, when all of it is written."""
+        """Wait until everything is written, and return the file."""
         while self._storing:
             await self._stored()
         return await asyncio.shield(self._opening)
 
     async def settle(self) -> SpoolFile | None:
-        """Wait until no thread touches the file any more, whatever came of it. None: it was never opened."""
+        """Wait until no thread uses the file any more, with or without an error. None if it was never opened."""
         storing = (calls for _, calls in self._storing)
         await asyncio.gather(self._opening, *storing, return_exceptions=True)
         return None if self._opening.exception() else self._opening.result()
@@ -93,8 +93,8 @@ class Arrival:
 async def receive(body: Body, arrival: Arrival, expected_size: int | None) -> SpoolFile:
     """Write all of ``body`` into the file of ``arrival``.
 
-    Raises IncompleteUpload when that is not ``expected_size`` bytes, or when ``body`` fails with anything but one of
-    our errors; NotACheckpoint when it is nothing at all; StoreError when it cannot be written.
+    Raises IncompleteUpload if the size is not ``expected_size``, or if ``body`` raises an error other than ours;
+    NotACheckpoint if the body is empty; StoreError if the file cannot be written.
     """
     size = 0
     while count := await _read(body, arrival.batch, size):

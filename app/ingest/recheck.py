@@ -1,8 +1,8 @@
-"""Are the blocks that were noted as arrived in the file? A commit acknowledges none that is not.
+"""The check that blocks recorded as arrived are in the file. A commit never accepts a block that is not.
 
-A note is taken at its word where this run of the server wrote the block into this very file, and the file system knows
-of no hole there. Every other block is read and compared with its digest: notes outlive the server, the machine's last
-writes, a data dir that was copied or brought back from a backup, and a file that somebody put in another's place.
+A record is trusted if this run of the server wrote the block into this same file, and the file system reports no hole
+there. Every other block is read and compared with its digest, because records outlive the server, the machine's last
+writes, a data dir that was copied or restored from a backup, and a file that was replaced by another.
 """
 
 from bisect import bisect_right
@@ -17,7 +17,7 @@ from ..values.split import Split
 
 
 def lost(file: PartialFile, split: Split, parts: Iterable[Part], threads: Executor) -> list[Part]:
-    """Those of ``parts`` of which a block is not in ``file``, which the caller holds."""
+    """The ``parts`` with a block that is not in ``file``. The caller holds ``file``."""
     holes, stamp = file.holes(), file.stamp
 
     def is_lost(part: Part) -> bool:
@@ -32,7 +32,7 @@ def lost(file: PartialFile, split: Split, parts: Iterable[Part], threads: Execut
 
 
 def _touches(spans: Iterable[Span], holes: Sequence[Span]) -> bool:
-    """Whether one of ``spans`` has a byte in one of ``holes``, which are in order."""
+    """Tell whether one of ``spans`` overlaps one of ``holes``, which are in order."""
     if not holes:
         return False
     for span in spans:

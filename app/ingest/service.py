@@ -1,4 +1,4 @@
-"""The write path: receive, index, digest, commit. Whatever stops an upload on the way, nothing of it is left."""
+"""The write path: receive, index, digest, commit. An interrupted upload leaves nothing behind."""
 
 import asyncio
 import logging
@@ -25,11 +25,11 @@ from .receive import Arrival, SpooledUpload, receive
 _log = logging.getLogger(__name__)
 
 _MAX_THREADS = 4
-"""Threads that hash for all uploads together: each holds a window of 16 MiB, and few disks keep up with more."""
+"""Most threads that hash for all uploads: each holds a window of 16 MiB, and few disks keep up with more."""
 
 
 class Ingest:
-    """One for a server process. Needs ``close``."""
+    """The write path of a server process: one instance for each process. Needs ``close``."""
 
     def __init__(self, catalog: Catalog, store: PackStore, spool: Spool, partials: Partials) -> None:
         self._committer = Committer(catalog, store)
@@ -39,11 +39,11 @@ class Ingest:
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def receive(self, body: Body, expected_size: int | None) -> SpooledUpload:
-        """Take in an upload of ``expected_size`` bytes (None: of as many as come), to be committed or discarded.
+        """Receive an upload of ``expected_size`` bytes (None: any number), to be committed or discarded.
 
-        What will find no room on the disk is refused before its first byte is asked for. Raises IncompleteUpload,
-        NotACheckpoint (nothing came), StoreError (StorageFull), and what of our errors ``body`` raises. Then, and
-        when it is cancelled, nothing of the upload is kept.
+        An upload too large for the disk is refused before its first byte is read. Raises IncompleteUpload,
+        NotACheckpoint (an empty body), StoreError (StorageFull), and our own errors that ``body`` raises. Then, and
+        on cancellation, nothing of the upload is kept.
         """
         async with self._spool.room.promised(expected_size or 0) as promise:
             return await self._receive(body, expected_size, promise.kept)
@@ -54,7 +54,7 @@ class Ingest:
         try:
             file = await receive(body, arrival, expected_size)
         except BaseException:
-            # In a task of its own, because a cancelled one is not let wait; and held, or it might be collected.
+            # A separate task, because a cancelled task cannot wait. Keep a reference, or it might be collected.
             cleaning = asyncio.create_task(self._clean_up(name, arrival))
             self._cleaning.add(cleaning)
             cleaning.add_done_callback(self._cleaning.discard)
@@ -65,8 +65,8 @@ class Ingest:
     def commit(self, upload: SpooledUpload, model: ModelName, fields: Fields) -> Checkpoint:
         """Make ``upload`` the next version of ``model``. Blocks: call it in a thread.
 
-        Raises RefusedCheckpoint, StoreError and whatever the catalog refuses (KeyInUse, if the idempotency key of
-        ``fields`` has been used meanwhile); then nothing of the upload is kept.
+        Raises RefusedCheckpoint, StoreError and the catalog's errors (KeyInUse, if the idempotency key of ``fields``
+        has been used meanwhile); then nothing of the upload is kept.
         """
         try:
             index = index_file(upload.file.path, current().is_given_up)
@@ -84,7 +84,7 @@ class Ingest:
         return checkpoint
 
     def discard(self, upload: SpooledUpload) -> None:
-        """Remove what ``receive`` kept of an upload that will not be committed. Blocks."""
+        """Remove an upload returned by ``receive`` that will not be committed. Blocks."""
         self._remove(upload.file)
         self._committer.abandon(upload.name)
 
