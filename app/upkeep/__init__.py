@@ -1,1 +1,1 @@
-"""What runs besides requests."""
+"""Maintenance tasks: the sweep, compaction, fsck and recovery."""

@@ -1,11 +1,11 @@
-"""Compaction: what is left of packs that are mostly dead is copied to fresh packs, and the old ones go.
+"""Compaction: copy the live blobs of mostly dead packs to new packs, and remove the old packs.
 
-A fresh pack has the blobs of one namespace: what lies beside a blob is nobody else's.
+A new pack holds blobs of one namespace, so that no blob lies beside another namespace's bytes.
 
-What is copied costs less than half of what is freed. The order is that of an upload: the new pack's row, its bytes,
-durable, then the catalog, in short transactions; a crash leaves an abandoned pack, or two packs that each hold some of
-the blobs. Only what matches its digest is copied: a pack with a damaged blob stays as it is, its only original, and
-the blob is marked, so that the next upload that has it heals it.
+A copy costs less than half of the bytes it frees. The order is that of an upload: the new pack's row, its durable
+bytes, then the catalog, in short transactions. A crash leaves an abandoned pack, or two packs that each hold some of
+the blobs. Only bytes that match their digest are copied. A pack with a damaged blob stays, as the only original. The
+blob is marked, so that the next upload with that blob heals it.
 """
 
 import logging
@@ -26,17 +26,17 @@ from ..values.checkpoint import Blob
 _log = logging.getLogger("stateroom.sweep")
 
 MOSTLY_DEAD = 0.5
-"""A pack is worth copying if less than this share of it is live."""
+"""Largest live share of a pack that is worth copying."""
 
 WORTH_BYTES = 1024 * 1024
-"""Bytes that one new pack has to free: several packs may bring them together."""
+"""Fewest bytes that one new pack has to free; several old packs may add up to them."""
 
 SHARED_BYTES = 256 * 1024 * 1024
 SHARED_PACKS = 1_000
-"""Live bytes, and packs, after which the next pack begins a new one."""
+"""Most live bytes, and most old packs, that are copied to one new pack."""
 
 LEASE_SECONDS = 6 * 60 * 60
-"""How long copying one new pack may take."""
+"""Longest time for copying one new pack, in seconds."""
 
 MOVES_AT_ONCE = 2_000
 
@@ -44,11 +44,11 @@ Group = tuple[PackUse, ...]
 
 
 def plan_compaction(uses: Sequence[PackUse], room: int | None = None) -> list[Group]:
-    """Which packs become one new pack each time, of packs of the same namespaces. Pure. Those of which nothing is live
-    are not its business.
+    """Group packs of the same namespaces; each group becomes one new pack. Pure. Packs without live bytes are left
+    out.
 
-    With ``room`` no new pack is larger than that many bytes: each group frees more than it takes, so the disk need only
-    hold one. What does not fit waits for a later sweep.
+    With ``room`` no new pack is larger than that many bytes. Each group frees more than it takes, so the disk needs
+    space for only one. Packs that do not fit wait for a later sweep.
     """
     by_namespace = sorted(uses, key=lambda use: use.namespaces)
     return [group for _, these in groupby(by_namespace, lambda use: use.namespaces) for group in _groups(these, room)]
@@ -77,7 +77,7 @@ class _Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What became of a group: the packs that were left alone because they hold damage, and what was written."""
+    """The result for a group: packs left alone because they hold damage, number of packs copied, bytes written."""
 
     damaged: tuple[str, ...]
     packs: int
@@ -86,9 +86,7 @@ class Compacted:
 
 @dataclass(slots=True)
 class _Copy:
-    """The live blobs that ``namespace`` has in ``group``, on their way into a new pack: their blocks, and where they
-    will lie.
-    """
+    """The copy of the live blobs of ``namespace`` in ``group`` to a new pack: their blocks, and their new places."""
 
     catalog: Catalog
     store: PackStore
@@ -119,9 +117,9 @@ class _Copy:
 
 
 def compact(catalog: Catalog, store: PackStore, group: Group, go_on: GoOn) -> Compacted:
-    """Copy what is live of ``group`` to one new pack for each of its namespaces, and make the old ones abandoned.
+    """Copy the live blobs of ``group`` to one new pack for each of its namespaces, and make the old packs abandoned.
 
-    Raises StoreError where that cannot be written, and what ``go_on`` raises; then the old packs stay.
+    Raises StoreError if a new pack cannot be written, and what ``go_on`` raises; then the old packs stay.
     """
     left, damaged, copied = list(group), [], 0
     for namespace in group[0].namespaces:
@@ -150,11 +148,11 @@ def _copy(catalog: Catalog, store: PackStore, group: Sequence[PackUse], namespac
         found = iter(copy.moves)
         while batch := list(islice(found, MOVES_AT_ONCE)):
             with catalog.turn() as w:
-                # Each time, for it refuses where the lease was taken from us and the bytes may be gone.
+                # Seal for each batch: it fails if another process took the lease and the bytes may be gone.
                 moves.move(w, packs.seal(w, name, size), batch)
         with catalog.write() as w:
             for use in group:
-                packs.finish(w, use.name)  # without a blob it is abandoned; and so is ours, if another sweep was faster
+                packs.finish(w, use.name)  # abandons it if empty; ours too, if another sweep was faster
     finally:
         _finish(catalog, name)
     return size

@@ -1,8 +1,9 @@
-"""Does the catalog fit the store? Asked beside a running server, and changing nothing but, if asked, marks of damage.
+"""The consistency check of catalog and store. It runs beside a server and changes nothing except, on request, damage
+marks.
 
-Others write meanwhile, so whatever looks wrong is looked at once more, in an order in which a true alarm stays: a pack
-is sealed after its bytes are there and unsealed before they go; a row tells of a pack before its first byte and after
-its last; what a checkpoint refers to stays for as long as its row does; a blob that has moved says where.
+Servers write meanwhile, so each suspect is checked again, in an order in which a true finding stays. A pack is sealed
+after its bytes exist and unsealed before they are deleted. The row of a pack exists before its first byte and after its
+last. The blobs of a checkpoint stay as long as its row. The row of a moved blob has its new place.
 """
 
 import zlib
@@ -22,12 +23,12 @@ from ..values.frame import blobs_of
 from ..values.manifest import Manifest
 
 USERS_NAMED = 5
-"""Checkpoints that are named with a blob that is damaged."""
+"""Most checkpoints listed with a damaged blob."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``kind`` is stable and machine-readable, ``what`` is a pack, a blob, a checkpoint or a model."""
+    """A finding. ``kind`` is stable and machine-readable; ``what`` names a pack, blob, checkpoint or model."""
 
     kind: str
     what: str
@@ -36,7 +37,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Checked:
-    """How much was looked at; ``healed`` are blobs that an upload has brought again after they had been damaged."""
+    """The numbers of checked items. ``healed`` are damaged blobs that an upload has brought again."""
 
     packs: int = 0
     blobs: int = 0
@@ -47,8 +48,8 @@ class Checked:
 
 @dataclass(slots=True)
 class Fsck:
-    """One check; ``findings`` goes through everything once. With ``mark`` the marks on blobs become what ``read_data``
-    finds.
+    """One check; ``findings`` goes through everything once. With ``mark`` the marks on blobs are updated to what
+    ``read_data`` finds.
     """
 
     catalog: Catalog
@@ -58,7 +59,7 @@ class Fsck:
     checked: Checked = field(default_factory=Checked)
 
     def findings(self) -> Iterator[Finding]:
-        """In the order in which they are found. Raises StoreError where catalog or store cannot be asked at all."""
+        """Findings as they are found. Raises StoreError if catalog or store cannot be read at all."""
         yield from self._of_known_packs()
         yield from self._of_unknown_packs()
         for row in audit.all_blobs(self.catalog):
@@ -93,7 +94,7 @@ class Fsck:
                     )
 
     def _is_sealed(self, pack: PackRow) -> bool:
-        """Still, and so all the time."""
+        """Tell whether the pack is still sealed, and so was sealed all the time."""
         with self.catalog.read() as s:
             row = audit.packs_named(s, [pack.name]).get(pack.name)
         return row is not None and row.sealed
@@ -105,7 +106,7 @@ class Fsck:
         suspects = {(stored.name, stored.whole): stored for stored in found if not _belongs(stored, known)}
         if not suspects:
             return
-        for stored in self.store.walk():  # what has gone was being cleaned up: bytes go before their row
+        for stored in self.store.walk():  # files gone now were being cleaned up: bytes go before their row
             if (stored.name, stored.whole) in suspects:
                 size = f"{stored.size:,} bytes"
                 if stored.whole:
@@ -162,9 +163,9 @@ class Fsck:
         return None
 
     def _damaged(self, kind: str, row: BlobRow, detail: str) -> Finding:
-        """The finding; with ``mark``, of a blob that the next upload brings again."""
+        """Make the finding. With ``mark``, also mark the blob, so that the next upload brings it again."""
         if self.mark:
-            self.store.ping()  # a store that is not there holds no blob, and has lost none
+            self.store.ping()  # an unavailable store does not mean lost blobs
             with self.catalog.write() as w:
                 damage.mark(w, row.namespace, row.blob)
         return self._blob_finding(kind, row, detail)
@@ -196,7 +197,7 @@ class Fsck:
         return _problem_of_manifest(row, manifest, referred)
 
     def _whole(self, namespace: str, digest: Digest) -> bytes:
-        """Raises StoreError where it cannot be read and has not just moved."""
+        """The bytes of a blob. Raises StoreError if it cannot be read and has not just moved."""
         before: Blob | None = None
         while True:
             with self.catalog.read() as s:
@@ -212,7 +213,7 @@ class Fsck:
 
 
 def _belongs(stored: StoredPack, known: Mapping[str, PackRow]) -> bool:
-    """A part belongs to a pack that is being written; a whole one may be sealed as well."""
+    """Tell whether a file fits a row: a part needs a pack that is being written; a whole pack may also be sealed."""
     pack = known.get(stored.name)
     return pack is not None and (stored.whole or not pack.sealed)
 
@@ -220,7 +221,7 @@ def _belongs(stored: StoredPack, known: Mapping[str, PackRow]) -> bool:
 def _problem_of_manifest(
     row: CheckpointRow, manifest: Manifest, referred: Mapping[tuple[str, Digest], int]
 ) -> str | None:
-    """Whether the manifest, the frame, the storages and what the checkpoint refers to say the same."""
+    """The first disagreement between manifest, frame, storages and the checkpoint's references, or None."""
     if manifest.frame != row.frame or manifest.size != row.nbytes:
         return "its manifest is of another file"
     needed = {(row.model.namespace, row.manifest)}

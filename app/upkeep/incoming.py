@@ -1,9 +1,7 @@
-"""Find and remove what has been left where uploads arrive: in the spool by processes that ended, among the partial
-ones by clients that never came back.
+"""Find and remove left uploads: spool files of processes that ended, partial uploads of clients that never came back.
 
-Files are those of one data dir, and of no other server. Rows are all servers': a row that has expired goes, whoever
-holds its file, and its holder finds a file without a row the next time it looks. So do the rows of a server that is no
-more.
+Only files of this server's data dir are removed. Expired rows of all servers are removed, so also the rows of a server
+that no longer exists. The holder of such a row finds its file without a row the next time it looks.
 """
 
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from ..store.spool import left_behind
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """The folders that uploads arrive in, and whose they are: ``holder`` is None where no server has run yet."""
+    """The folders that uploads arrive in, and their holder. ``holder`` is None if no server has run yet."""
 
     spool: Path
     partial: Path
@@ -27,7 +25,7 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The sizes of what was left, in bytes of the disk."""
+    """The sizes of left uploads, in bytes on disk."""
 
     spooled: Sequence[int]
     partial: Sequence[int]
@@ -38,8 +36,8 @@ class Left:
 
 
 def find_orphans(catalog: Catalog, incoming: Incoming, moment: Moment, *, remove: bool) -> Left:
-    """What may go; it goes, if ``remove``: rows first, and then the files that have none."""
-    there = partial.names_in(incoming.partial)  # before the rows are looked at: those come first
+    """Find left uploads. With ``remove``, remove them: first rows, then files without a row."""
+    there = partial.names_in(incoming.partial)  # read before the rows, because rows are written before files
     with catalog.read() as s:
         expired = uploads.expired(s, moment.before)
     if remove:

@@ -1,7 +1,7 @@
-"""What a crash leaves behind.
+"""Removal of the remains of a crash.
 
-An upload's pack has a row from before its first byte until its commit, so every byte without an owner is found by a
-query; a spooled file is locked for as long as its process lives.
+An upload's pack has a row from before its first byte until its commit, so a query finds all bytes without an owner. A
+spool file is locked as long as its process lives.
 """
 
 import logging
@@ -18,18 +18,18 @@ from .sweep_lease import SWEEP
 _log = logging.getLogger("stateroom.sweep")
 
 LONGEST_COMMIT = timedelta(days=1)
-"""Far more than passes between the first row of a checkpoint and its version."""
+"""Upper bound, by far, for the time between the first row of a checkpoint and its version."""
 
 PACKS_AT_ONCE = 100
-"""Packs whose rows go in one transaction."""
+"""Packs whose rows are deleted in one transaction."""
 
 
 def recover(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) -> None:
     """Clean up before any upload arrives.
 
-    ``alone`` says that no other server shares the catalog: then
-    nobody is at work on anything, so that every lease is over, and every commit. Blobs that a crashed commit has left
-    are the sweep's, with those of deleted checkpoints: it knows what grace they have.
+    ``alone`` says that no other server shares the catalog. Then no work is running, so all leases and commits are
+    over. The blobs of a crashed commit are left to the sweep, like the blobs of deleted checkpoints, because the sweep
+    knows their grace.
     """
     if alone:
         with catalog.write() as w:
@@ -40,9 +40,9 @@ def recover(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) 
 
 
 def remove_abandoned(catalog: Catalog, store: PackStore, moment: Moment, go_on: GoOn) -> tuple[int, int]:
-    """Remove the packs that nobody writes any more; how many, and how many bytes that was.
+    """Remove abandoned packs, and return their number and their bytes.
 
-    Bytes go before the row that tells of them, so a crash in here is made good by the next time.
+    Bytes are deleted before their row, so the next run completes a run that crashed.
     """
     with catalog.write() as w:
         names = iter(packs.give_up(w, moment.before))
@@ -57,7 +57,7 @@ def remove_abandoned(catalog: Catalog, store: PackStore, moment: Moment, go_on: 
 
 
 def _delete(store: PackStore, names: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Those that could be deleted. One that cannot must not keep the others."""
+    """Delete packs, and yield names and sizes of the deleted ones. A failure does not stop the others."""
     for name in names:
         try:
             yield name, store.delete(name)

@@ -1,4 +1,4 @@
-"""Sweeping from time to time, beside whatever else a server process does."""
+"""Periodic sweeps in a background thread of a server process."""
 
 import logging
 import threading
@@ -18,20 +18,20 @@ from .sweep_lease import Stopped, SweepLease
 _log = logging.getLogger("stateroom.sweep")
 
 FIRST_AFTER = 60.0
-"""Seconds after its start at which a server tries for the first time, if its interval is no shorter."""
+"""Delay of a server's first sweep after its start, in seconds, unless its interval is shorter."""
 
 PATIENCE = 10.0
-"""Seconds to wait for a sweep that was told to stop: it does between two steps, each of some milliseconds."""
+"""Longest wait, in seconds, for a sweep to stop. It stops between two steps of some milliseconds each."""
 
 TURN = "periodic sweep"
-"""The lease that lasts from one periodic sweep to the next, whoever does it."""
+"""Name of the lease that lasts from one periodic sweep to the next, in any process."""
 
 
 class PeriodicSweeps:
-    """A thread that sweeps every ``interval`` seconds, unless another process that shares the catalog has. What uploads
-    have left in this server's own data dir it removes either way: no other server can. Needs ``close``.
+    """A thread that sweeps every ``interval`` seconds, unless another process with the same catalog has swept. The
+    thread always removes left uploads in this server's own data dir, because no other server can. Needs ``close``.
 
-    ``on_swept`` is told, in that thread, what each sweep freed.
+    The thread calls ``on_swept`` with the result of each sweep.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class PeriodicSweeps:
                 continue
             except StateroomError as error:
                 _log.warning("a sweep broke off, and is tried again later: %s", error)
-            except Exception:  # noqa: BLE001 - the log is the only one to be told; the next sweep may do better
+            except Exception:  # noqa: BLE001 - nobody else can be told; the next sweep may succeed
                 _log.exception("a sweep failed")
 
     def _is_due(self) -> bool:
         with self._catalog.write() as w:
-            # A little shorter than the interval, so that whoever did it last is not just too early for the next.
+            # A little shorter than the interval, so that the last sweeper is not slightly too early for the next turn.
             return leases.take(w, TURN, new_name(), self._interval * 0.9)
 
     def _sweep(self) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep and a check have to say, for people and for machines. Pure."""
+"""Reports of a sweep and of a check, as text and as JSON. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +11,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def size_as_text(nbytes: int) -> str:
-    """``0 bytes``, ``1.5 MiB``."""
+    """Format a size: ``0 bytes``, ``1.5 MiB``."""
     size, unit = float(nbytes), 0
     while abs(size) >= 1024 and unit < len(_UNITS) - 1:
         size, unit = size / 1024, unit + 1

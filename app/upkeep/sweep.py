@@ -1,7 +1,7 @@
-"""The sweep: it frees what deleted checkpoints and crashed uploads have left, and nothing that anybody needs.
+"""The sweep: it frees the bytes that deleted checkpoints and crashed uploads leave, and never bytes in use.
 
-Rows go before bytes, and each is looked at once more in the transaction that drops it. So a crash, or a second sweep at
-the same time, leaves at worst work for the next one. See docs/decisions/0009-what-makes-a-sweep-safe.md.
+Rows are deleted before bytes, and each row is checked again in the transaction that deletes it. So after a crash, or
+two sweeps at once, at worst some work is left for the next sweep. See docs/decisions/0009-what-makes-a-sweep-safe.md.
 """
 
 import logging
@@ -25,10 +25,10 @@ _log = logging.getLogger("stateroom.sweep")
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did, or would do now.
+    """The result of a sweep, or of a dry run.
 
-    ``freed_bytes`` are those of the packs and unfinished uploads that went, less what was copied. ``damaged`` are packs
-    that are mostly dead and hold damage, so that they stay.
+    ``freed_bytes`` are the bytes of the removed packs and unfinished uploads, less the copied bytes. ``damaged`` are
+    mostly dead packs that stay because they hold damage.
     """
 
     freed_bytes: int = 0
@@ -45,8 +45,8 @@ class Swept:
 def sweep(
     catalog: Catalog, store: PackStore, incoming: Incoming, grace: float, go_on: GoOn, room: Room | None = None
 ) -> Swept:
-    """Free what has been unused for ``grace`` seconds. ``go_on`` is called every few milliseconds of work, and what it
-    raises ends the sweep there, as does StoreError. No more is copied than there is ``room`` for (None: however much).
+    """Free what has been unused for ``grace`` seconds. ``go_on`` is called every few milliseconds of work. An exception
+    from it ends the sweep there, and so does StoreError. Copies fit in ``room`` (None: no limit).
     """
     began = time.monotonic()
     moment = Moment.at(datetime.now(UTC), grace)
@@ -91,7 +91,7 @@ def sweep(
 
 
 def dry_run(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float) -> Swept:
-    """What ``sweep`` would do now. Changes nothing."""
+    """Return what ``sweep`` would do now, without changes."""
     moment = Moment.at(datetime.now(UTC), grace)
     with catalog.read() as s:
         unfinished = checkpoints.count_unfinished(s, before=moment.now - LONGEST_COMMIT)
@@ -128,7 +128,7 @@ def _unseal_empty(catalog: Catalog, moment: Moment, go_on: GoOn) -> None:
 
 
 def _bytes_of(store: PackStore, names: Sequence[str]) -> int:
-    """Those of whole packs: of what was interrupted, only the sweep itself can tell."""
+    """The bytes of whole packs. Only the sweep itself knows the bytes of interrupted writes."""
     size = 0
     for name in names:
         try:

@@ -1,6 +1,6 @@
-"""Shifts: one sweep at a time, among all processes that share a catalog.
+"""The lease that allows one sweep at a time, among all processes that share a catalog.
 
-That is for economy: two sweeps at once would do everything twice, but nothing wrong.
+It only saves work: two sweeps at once would do everything twice, but nothing wrong.
 """
 
 import time
@@ -12,14 +12,14 @@ from ..errors import StateroomError
 from ..store.keys import new_name
 
 SWEEP = "sweep"
-"""The lease of whoever sweeps."""
+"""Name of the lease of the process that sweeps."""
 
 LEASE_SECONDS = 30.0
 RENEWED_AFTER = 10.0
 
 
 class Stopped(StateroomError):
-    """A sweep ended early: its process ends, or another one took its lease."""
+    """A sweep ended early, because its process ends or another process took its lease."""
 
     code = "sweep-stopped"
 
@@ -34,13 +34,13 @@ class SweepLease:
     _renewed: float = 0.0
 
     def begin(self) -> bool:
-        """False while another sweeps."""
+        """Take or renew the lease; False while another process sweeps."""
         self._renewed = time.monotonic()
         with self.catalog.write() as w:
             return leases.take(w, SWEEP, self._holder, LEASE_SECONDS)
 
     def go_on(self) -> None:
-        """Raises Stopped. Never call it inside a transaction."""
+        """Renew the lease if needed. Raises Stopped. Never call it inside a transaction."""
         if self.stopped() or (time.monotonic() - self._renewed > RENEWED_AFTER and not self.begin()):
             raise Stopped("the sweep was stopped before its end; the next one goes on")
 
