@@ -1,4 +1,4 @@
-"""What Alembic runs: the program passes a connection, the command line a URL (``-x url=sqlite:///PATH``)."""
+"""The Alembic environment. The program passes a connection, the command line a URL (``-x url=sqlite:///PATH``)."""
 
 from alembic import context
 from sqlalchemy import Connection, MetaData
@@ -8,7 +8,7 @@ def migrate(connection: Connection, metadata: MetaData) -> None:
     context.configure(
         connection=connection,
         target_metadata=metadata,
-        transactional_ddl=True,  # SQLite can, once the driver leaves transactions alone
+        transactional_ddl=True,  # works on SQLite once the driver begins no transactions itself
         render_as_batch=True,  # SQLite changes a table by rebuilding it
     )
     with context.begin_transaction():

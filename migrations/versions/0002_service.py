@@ -1,4 +1,4 @@
-"""What running it for a year needs: tokens, retries, a sweep that works beside the server."""
+"""The tables for long operation: tokens, idempotency keys for retries, a sweep that runs beside the server."""
 
 import secrets
 
@@ -21,7 +21,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("unused_since IS NOT NULL"),
         postgresql_where=sa.text("unused_since IS NOT NULL"),
     )
-    # Derived, so it is made again when it is wanted: now with the blob that each row is of.
+    # Dropped, because checksums are derived and computed again on demand. The new rows name their blob.
     op.drop_table("checksums")
     op.create_table(
         "checksums",

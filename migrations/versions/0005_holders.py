@@ -1,6 +1,6 @@
-"""Which server's data dir an upload in parts is in, and who wrote what of it.
+"""The server whose data dir holds an upload in parts, and the writer of each of its parts.
 
-Uploads that are on their way begin anew: nobody knows which server has what of them.
+Running uploads begin anew, because the old rows do not tell which server has which parts.
 """
 
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""When a model without checkpoints was deleted; its row stays, so that no version is given twice."""
+"""The time when a model without checkpoints was deleted. Its row stays, so that no version is given twice."""
 
 import sqlalchemy as sa
 from alembic import op
