@@ -1,1 +1,1 @@
-"""``make demo``: Stateroom in a minute. What a training job, an inference host and a new run do with a checkpoint."""
+"""``make demo``: Stateroom in a minute. A training job, an inference host and a new run use a checkpoint."""

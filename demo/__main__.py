@@ -1,4 +1,4 @@
-"""``python -m demo``: train, save, list, load, resume and warm-start, with a word on each."""
+"""``python -m demo``: train, save, list, load, resume and warm-start, with a short text for each step."""
 
 import time
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ INTERRUPTED_AFTER = 2
 MODEL = "demo/classifier"
 
 console = Console(highlight=False)
-"""Where it all goes."""
+"""The console for all output."""
 
 
 def main() -> None:
     started = time.monotonic()
-    torch.set_num_threads(1)  # so small a model is slower with more
+    torch.set_num_threads(1)  # a model this small is slower with more threads
     torch.manual_seed(0)
     training, test = make_data(4000, seed=1), make_data(500, seed=2)
     console.print()
@@ -159,7 +159,7 @@ def momentum(run: Run) -> list[torch.Tensor]:
 
 
 def same(these: Iterable[torch.Tensor], those: Iterable[torch.Tensor]) -> bool:
-    """Whether all tensors are equal, and on the same device."""
+    """Tell whether all tensors are equal and on the same device."""
     return all(torch.equal(this, that) for this, that in zip(these, those, strict=True))
 
 
@@ -173,7 +173,7 @@ def code(text: str) -> None:
 
 
 def verdict(claim: bool, text: str) -> None:
-    """Say that a claim holds; a demo whose claim does not hold must not end well."""
+    """Print that a claim holds. If it does not hold, the demo fails."""
     if not claim:
         raise SystemExit(f"NOT true, and this is a bug: {text}")
     console.print(f"   [green]✓[/] {text}")

@@ -1,4 +1,4 @@
-"""The classic small classifier, images it can learn, and a training loop with nothing special in it."""
+"""The classic small classifier, images that it can learn, and a plain training loop."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ SIGNAL = 0.25
 
 
 class Classifier(nn.Module):
-    """Sorts images of shape (N, 3, 32, 32) into ``classes``; scores of shape (N, classes)."""
+    """A classifier of images of shape (N, 3, 32, 32) into ``classes``. Returns scores of shape (N, classes)."""
 
     def __init__(self, classes: int = CLASSES) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Classifier(nn.Module):
 
 
 class TinyDetector(nn.Module):
-    """Another model: the same two convolutions, and then a head of its own with two answers."""
+    """Another model: the same two convolutions, but its own head with two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Data:
 
 
 def make_data(count: int, seed: int) -> Data:
-    """Noise, over a faint pattern for each class."""
+    """Make images of noise over a faint pattern for each class."""
     patterns = nn.functional.interpolate(torch.randn(CLASSES, 3, 4, 4, generator=_random(0)), size=32, mode="bilinear")
     random = _random(seed)
     labels = torch.randint(CLASSES, (count,), generator=random)
@@ -63,7 +63,7 @@ def make_data(count: int, seed: int) -> Data:
 
 @dataclass(slots=True)
 class Run:
-    """A training run: a model, its optimizer, and how far they have come."""
+    """A training run: a model, its optimizer, and their progress."""
 
     model: Classifier
     optimizer: torch.optim.SGD
@@ -71,7 +71,7 @@ class Run:
     loss: float = float("nan")
 
     def train(self, data: Data) -> None:
-        """One more epoch. The order of the images depends on the number of the epoch alone."""
+        """Train for one more epoch. The order of the images depends only on the epoch's number."""
         self.epoch += 1
         total = 0.0
         order = torch.randperm(len(data.labels), generator=_random(self.epoch))
@@ -79,7 +79,7 @@ class Run:
             batch = order[start : start + BATCH]
             self.optimizer.zero_grad()
             loss = nn.functional.cross_entropy(self.model(data.images[batch]), data.labels[batch])
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
             self.optimizer.step()
             total += loss.item() * len(batch)
         self.loss = total / len(data.labels)

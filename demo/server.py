@@ -1,4 +1,4 @@
-"""A real server, in a process and a folder of its own, for as long as the demo runs."""
+"""A real server in a separate process and a temporary folder, for the time of the demo."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def running_server() -> Iterator[str]:
-    """The URL of a server on a free port. It is stopped, and its data removed, at the end.
+    """Start a server on a free port and yield its URL. At the end, stop the server and remove its data.
 
     Its log is shown only if the demo fails.
     """
@@ -36,7 +36,7 @@ def running_server() -> Iterator[str]:
 
 
 def wait_until_ready(server: subprocess.Popen[str]) -> str:
-    """The URL that it prints when it answers there."""
+    """Wait for the URL that the server prints when it answers there, and return it."""
     for line in server.stdout or ():
         if found := re.search(r"http://\S+", line):
             return found[0]
