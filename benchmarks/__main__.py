@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--only QUESTION ...]``: run the scripts, print the table. Ends with 1 if a bar was missed."""
+"""``python -m benchmarks [--only QUESTION ...]``: run the scripts, print the table. Exits with 1 if a bar is missed."""
 
 import argparse
 import re
@@ -62,7 +62,7 @@ def main() -> int:
         "--folder", type=Path, default=Path("build"), help="where to write some 12 GB for a while (build)"
     )
     options = parser.parse_args()
-    options.folder = options.folder.resolve()  # nginx takes relative paths for its own
+    options.folder = options.folder.resolve()  # nginx resolves relative paths from its own prefix
     options.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     with tempfile.TemporaryDirectory(prefix="stateroom-bench-", dir=options.folder) as folder:

@@ -1,4 +1,4 @@
-"""What every script is given: a folder, sizes, checkpoints, and servers to send them to."""
+"""The setting of every script: a folder, sizes, checkpoints, and servers to send them to."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ MANY = 10_000
 
 @dataclass
 class Bench:
-    """``size`` is about that of the general checkpoint, ``big`` that of the one that memory is measured with, in
-    bytes; each thing is timed ``rounds`` times.
+    """The setting of a run. ``size`` is the approximate size of the general checkpoint, ``big`` that of the
+    checkpoint for measuring memory, in bytes. Everything is timed ``rounds`` times.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Bench:
 
     @contextmanager
     def server(self, *uploads: Path, options: Sequence[str] = ()) -> Iterator[Server]:
-        """A server that has never seen anything but ``uploads``: versions 1, 2, ... of one model."""
+        """A fresh server that holds only ``uploads``: versions 1, 2, ... of one model."""
         data_dir = self.folder / "server" / "data"
         running = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"})
         try:
@@ -55,9 +55,9 @@ class Bench:
             rmtree(data_dir.parent)
 
     def free_memory(self) -> None:
-        """Take memory for two checkpoints and free it, before each thing that is timed. In a virtual machine, what was
-        freed a moment ago is many times faster to fill than what the host has taken back meanwhile, and who is
-        timed first after a pause would pay for it.
+        """Allocate memory for two checkpoints and free it, before each timed step. In a virtual machine, memory freed a
+        moment ago is many times faster to fill than memory that the host has taken back meanwhile. Without this, the
+        first step after a pause would be slower.
         """
         path, piece = self.folder / "freed", bytes(1 << 20)
         with path.open("wb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""The checkpoints that are sent around."""
+"""The checkpoints that the benchmarks send."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ import torch
 LAYERS = 49
 STAGE = 7
 UNITS = 3 * (LAYERS // STAGE) * (2**STAGE - 1)
-"""A general checkpoint's size in units: layer ``stageS.convN`` has ``2**N``, three times over (weight and Adam)."""
+"""A general checkpoint's size in units: layer ``stageS.convN`` has ``2**N``, three times (weight and Adam)."""
 
 ONE_PERCENT = ("stage*.conv0.weight", "stage*.conv1.weight", "stage0.conv2.weight", "stage1.conv2.weight")
 """Keys of the model that hold 29 of the 2,667 units."""
 
 
 def write_general(path: Path, size: int) -> None:
-    """A general checkpoint of about ``size`` bytes: 49 float32 weights and Adam's two averages of each, 147 tensors."""
+    """Write a general checkpoint of about ``size`` bytes: 147 tensors (49 float32 weights, two Adam averages each)."""
     unit = size // UNITS // 4
     counts = [unit << n for _ in range(LAYERS // STAGE) for n in range(STAGE)]
     names = [f"stage{stage}.conv{n}.weight" for stage in range(LAYERS // STAGE) for n in range(STAGE)]
@@ -39,14 +39,14 @@ def write_general(path: Path, size: int) -> None:
 
 
 def write_many(path: Path, tensors: int) -> None:
-    """A state_dict of many small tensors (8 KiB each), whose plan is work and whose bytes are not."""
+    """Write a state_dict of many small tensors (8 KiB each): much work to plan, few bytes."""
     values = torch.arange(tensors * 2048, dtype=torch.float32).reshape(tensors, 2048)
     torch.save({f"blocks.{i}.weight": values[i].clone() for i in range(tensors)}, path)
 
 
 def write_giant(path: Path, parameters: int) -> None:
-    """A general checkpoint of so many small parameters (64 bytes) with all that Adam keeps of each: four times as many
-    tensors, whose parsing is work.
+    """Write a general checkpoint of ``parameters`` small parameters (64 bytes) with Adam's state for each: four times
+    as many tensors, with much work to parse.
     """
     values = torch.arange(3 * parameters * 16, dtype=torch.float32).reshape(3, parameters, 16)
     weights, exp_avg, exp_avg_sq = (list(map(torch.clone, rows)) for rows in values)

@@ -1,4 +1,4 @@
-"""How fast does the client bring a checkpoint into fresh memory (P1), and into a model's own (P2)?"""
+"""Measure how fast the client loads a checkpoint into fresh memory (P1) and into a model's own memory (P2)."""
 
 import http.client
 import shutil
@@ -32,7 +32,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def fresh_memory(bench: Bench) -> Iterator[Row]:
-    """Against parallel ranges of nginx into one buffer, which is no checkpoint yet, and what else brings one."""
+    """Compare with parallel ranges from nginx into one buffer (not yet a checkpoint), torch.hub and MLflow."""
     size = bench.general.stat().st_size
     seconds: dict[str, list[float]] = {}
     with ExitStack() as stack:
@@ -73,7 +73,7 @@ def fresh_memory(bench: Bench) -> Iterator[Row]:
 
 
 def own_memory(bench: Bench) -> Iterator[Row]:
-    """Into a model that has the general checkpoint's tensors: what it takes is the network, and no page fault."""
+    """Load into a model with the general checkpoint's tensors, which costs only the network and no page faults."""
     net = model_like(torch.load(bench.general, mmap=True))
     file = bench.folder / "net.pt"
     torch.save(net.state_dict(), file)
@@ -103,7 +103,7 @@ def own_memory(bench: Bench) -> Iterator[Row]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds until it is there, not until it is gone again."""
+    """Seconds until the result exists, without the time to free it."""
     started = time.perf_counter()
     result = work()
     seconds = time.perf_counter() - started
@@ -112,7 +112,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def model_like(checkpoint: Mapping[str, Any]) -> nn.Module:
-    """A model with a parameter for each tensor of a general checkpoint, all of its own memory."""
+    """A model with a parameter for each tensor of a general checkpoint, all in its own memory."""
     states = checkpoint["optimizer_state_dict"]["state"].values()
     tensors = [*checkpoint["model_state_dict"].values()]
     tensors += [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
@@ -138,13 +138,13 @@ def parallel_ranges(url: str, size: int) -> memoryview:
 
 
 def hub(url: str, folder: Path) -> object:
-    """As torch.hub does it, with nothing in its cache."""
+    """Load with torch.hub and an empty cache."""
     (folder / "hub" / "general.tar").unlink(missing_ok=True)
     return torch.hub.load_state_dict_from_url(url, str(folder / "hub"), progress=False, weights_only=True)
 
 
 def into_file_then_load(url: str, file: Path) -> object:
-    """What MLflow's own client does with an artifact: a file first, in pieces of 1 MiB."""
+    """Load an artifact as MLflow's own client does: into a file first, in pieces of 1 MiB."""
     address = urlsplit(url)
     wire = http.client.HTTPConnection(address.hostname or "", address.port)
     wire.request("GET", address.path)

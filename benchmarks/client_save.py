@@ -1,7 +1,7 @@
-"""Is saving to a server no slower than saving to a file, and does a training that saves hardly wait for it?
+"""Compare saving to a server with saving to a file (P4), and measure how long ``save_async`` blocks training (P5).
 
-The file is removed with the server's, and both are written seconds later: in a virtual machine, memory that was freed a
-moment ago is many times faster than what the host has taken back meanwhile, as it is for any file that stays.
+The file and the server's data are removed together and written again seconds later. In a virtual machine, memory freed
+a moment ago is many times faster than memory that the host has taken back meanwhile, as for any file that stays.
 """
 
 import time
@@ -19,7 +19,7 @@ from tests.support.server import Server
 
 SPARE = 1024 * 1024
 CHANGED = slice(10, None, 20)
-"""Every twentieth storage."""
+"""The changed storages: every twentieth."""
 
 
 def rows(bench: Bench) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Are derived downloads (remapped, filtered, converted, cast) as fast as the file itself; how soon do they begin?"""
+"""Compare derived downloads (remapped, filtered, converted, cast) with the file itself: speed and first byte."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -17,7 +17,7 @@ FILTERED_MANY = f"{MODEL}/checkpoints/2/state_dict?exclude=*.0.*&device=cuda:0"
 CONVERTED_MANY = f"{MODEL}/checkpoints/2/state_dict?exclude=*.0.*&format=safetensors"
 
 TURNS = 3
-"""Downloads are short, and their rates differ by a tenth from one to the next: they take this many times the rounds."""
+"""Factor for the rounds of downloads, because they are short and their rates vary by a tenth."""
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -35,7 +35,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             for _ in range(bench.rounds):
                 server.restart()
                 with Connection(server.base_url) as connection:
-                    connection.get("/readyz", memory)  # as whoever sends it requests would have asked
+                    connection.get("/readyz", memory)  # as a load balancer would do before sending requests
                     times.append(connection.get(path, memory).first_byte)
     plain = [answer.rate for answer in answers[PLAIN]]
     for what, path in (
@@ -89,12 +89,10 @@ def cast_rows(answers: Mapping[str, Sequence[Answer]]) -> Iterator[Row]:
 
 
 def by_turns(url: str, memory: memoryview, rounds: int) -> dict[str, list[Answer]]:
-    """Each download that is compared, one after another, so often."""
+    """The answers of all compared downloads, one after another, ``rounds`` times."""
     answers: dict[str, list[Answer]] = {path: [] for path in (PLAIN, REMAPPED, FILTERED, CONVERTED, UNCAST, CAST)}
     with Connection(url) as connection:
-        connection.get(
-            CAST, memory
-        )  # a server's first cast imports torch, and its first of a file learns its checksums
+        connection.get(CAST, memory)  # the first cast imports torch, and the first of a file computes its checksums
         for _ in range(rounds):
             for path, taken in answers.items():
                 taken.append(connection.get(path, memory))

@@ -1,4 +1,4 @@
-"""How much does an image of the server have to hold beside Python, and how soon is a server ready?"""
+"""Measure the size of a server image without Python, and the time until a server is ready."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ EXTRAS = {"": "without torch", "[cast]": "with the extra cast"}
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Each environment is installed as the Dockerfile installs it; servers start on an empty data dir in turns."""
+    """Install each environment as the Dockerfile does, and start servers on an empty data dir in turns."""
     environments = {}
     for extra, what in EXTRAS.items():
         folder = bench.folder / f"footprint-{what.replace(' ', '-')}"
@@ -32,7 +32,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     for turn in range(bench.rounds + 1):
         for what, folder in environments.items():
             took = _start(folder, bench.folder / "footprint-data")
-            if turn:  # the first one fills the page cache
+            if turn:  # the first start only fills the page cache
                 seconds[what].append(took)
     for what, folder in environments.items():
         packages = len(list(next((folder / "lib").glob("*/site-packages")).glob("*.dist-info")))
@@ -42,7 +42,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 def _install(scratch: Path, folder: Path, extra: str) -> None:
     source = scratch / "footprint-source"
-    shutil.rmtree(source, ignore_errors=True)  # what a build leaves behind, the next one would take in
+    shutil.rmtree(source, ignore_errors=True)  # otherwise a build would include leftovers of the last one
     source.mkdir()
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -61,12 +61,12 @@ def _install(scratch: Path, folder: Path, extra: str) -> None:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files in it."""
+    """Bytes of all files in ``folder``."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
 
 
 def _start(environment: Path, data_dir: Path) -> float:
-    """Seconds from the command to its word that it is ready."""
+    """Seconds from the command until the server reports that it is ready."""
     began = time.perf_counter()
     server = start_server(data_dir, env={"PYTHONPATH": ""}, command=(str(environment / "bin/stateroom-server"),))
     took = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""What does a checkpoint of 400,000 tensors cost, and who waits for it? And for a worker's first cast?"""
+"""Measure a checkpoint of 400,000 tensors and a worker's first cast: their cost, and the wait of other requests."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,20 +26,20 @@ SUBSET = f"{GIANT}/state_dict?component=model&strip_prefix=blocks.1"
 CAST = f"{SMALL}/state_dict?strip_prefix=blocks.999&dtype=bfloat16"
 
 IDLE = 1_000
-"""Requests that show how long one takes when nothing else goes on."""
+"""Metadata requests for measuring an idle server."""
 
 PAUSE = 0.01
 """Seconds between two metadata requests."""
 
 WAIT = 0.05
-"""Seconds that one in a hundred of them may take longer than."""
+"""Bar for the p99 of metadata requests, in seconds."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """One thing that a server was asked, all it took, and how long metadata requests took meanwhile, in seconds.
+    """One request to a server, its cost, and the times of metadata requests during it, in seconds.
 
-    ``grown`` is the server's own high-water mark less what that was before, in bytes; ``child`` is what its child used.
+    ``grown`` is the growth of the server's own high-water mark, in bytes; ``child`` is the use of its child process.
     """
 
     answer: Answer
@@ -49,10 +49,10 @@ class Turn:
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Everything once: a giant takes half a minute, in which hundreds of other requests are answered."""
+    """Run everything once: a giant takes half a minute, in which hundreds of other requests are answered."""
     for parameters in PARAMETERS:
         giant = bench.folder / "giant.tar"
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # what it takes, this process would keep
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # otherwise this process would keep its memory
             pool.submit(write_giant, giant, parameters).result()
         into = memory_for(giant, bench.many)
         with bench.server(bench.many) as server:
@@ -112,7 +112,7 @@ def _idle(server: Server) -> list[float]:
 
 
 def _turn(server: Server, ask: Callable[[Connection, str, T], Answer], path: str, body: T) -> Turn:
-    """``ask`` a server for ``path``; meanwhile somebody else asks it for metadata."""
+    """``ask`` a server for ``path``, while another connection sends metadata requests."""
     with Connection(server.base_url) as working, Connection(server.base_url) as asking, ThreadPoolExecutor(1) as pool:
         asking.get("/readyz", memoryview(bytearray(1 << 16)))
         waits = [_ask(asking)]

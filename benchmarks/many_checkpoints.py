@@ -1,4 +1,4 @@
-"""Does a catalog of 100,000 checkpoints answer as fast as one of 1,000?"""
+"""Compare the response times of a catalog of 100,000 checkpoints with those of one of 1,000."""
 
 import io
 import math
@@ -48,7 +48,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def _of(bench: Bench, database: str, few_url: str | None, many_url: str | None) -> Iterator[Row]:
-    """Both servers are asked the same in turn: what slows the machine down for a while slows down both."""
+    """Send the same requests to both servers in turn, so that a slow phase of the machine affects both."""
     with ExitStack() as stack:
         servers = _server(bench, stack, few_url, FEW), _server(bench, stack, many_url, MANY)
         few, many = (stack.enter_context(Connection(server.base_url)) for server in servers)
@@ -81,7 +81,7 @@ def p99(seconds: list[float]) -> float:
 
 
 def _server(bench: Bench, stack: ExitStack, url: str | None, count: int) -> Server:
-    """A server whose one model has ``count`` checkpoints: one real upload, and rows like its own."""
+    """A server with one model of ``count`` checkpoints: one real upload, and copies of its rows."""
     data_dir = bench.folder / f"many-{count}" / "data"
     stack.callback(rmtree, data_dir.parent)
     options = () if url is None else ("--database-url", url)
@@ -105,7 +105,7 @@ def _upload(server: Server, path: Path) -> None:
 
 
 def _multiply(url: str, count: int) -> None:
-    """Add checkpoints 2 to ``count``: the same file each, other epochs, losses and metrics, 20 runs."""
+    """Add checkpoints 2 to ``count``: the same file, with different epochs, losses and metrics, in 20 runs."""
     engine = create_engine(parse_url(url))
     with engine.begin() as database:
         one = database.execute(select(checkpoints)).mappings().one()

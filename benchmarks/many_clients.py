@@ -1,4 +1,4 @@
-"""Do 16 downloads at once get as much together as one alone, and how long does everybody else wait meanwhile?"""
+"""Compare the total rate of 16 parallel downloads with a single one, and measure metadata requests meanwhile."""
 
 import subprocess
 import sys
@@ -68,7 +68,7 @@ def _of(bench: Bench, database: str, *options: str) -> Iterator[Row]:
 
 @contextmanager
 def _downloaders(url: str, count: int, size: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that downloads ``count`` times at once for each line it is sent, and answers with the GB/s of all."""
+    """A process that runs ``count`` parallel downloads for each input line, and prints their total GB/s."""
     command = [sys.executable, "-m", "benchmarks.many_clients", url, str(count), str(size)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -78,7 +78,7 @@ def _downloaders(url: str, count: int, size: int) -> Iterator[subprocess.Popen[s
 
 
 def _rate(downloaders: subprocess.Popen[str], waits: list[float], asking: Connection | None = None) -> float:
-    """One turn of ``downloaders``; meanwhile ``waits`` gets how long each metadata request took."""
+    """Run one turn of ``downloaders``, and add the times of metadata requests during it to ``waits``."""
     assert downloaders.stdin is not None
     assert downloaders.stdout is not None
     downloaders.stdin.write("go\n")
@@ -96,7 +96,7 @@ def _ask(connection: Connection) -> float:
 
 
 def download_in_turns(url: str, count: int, size: int) -> None:
-    """All threads read into the same memory: what comes is the same, and nobody looks at it."""
+    """Download in turns. All threads read into the same memory, because the bytes are equal and nothing reads them."""
     memory = touched(size * 11 // 10)
 
     def download(_: int) -> int:

@@ -1,4 +1,4 @@
-"""Other servers, where they are installed: nginx (WebDAV) and MLflow's artifact server."""
+"""Other servers for comparison, if installed: nginx (WebDAV) and MLflow's artifact server."""
 
 import shutil
 import socket
@@ -35,8 +35,8 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A server that a file can be PUT to. ``start`` is told the program, a folder that it may fill, and a port;
-    what is uploaded to ``path`` lies in ``folder / "files"`` then.
+    """A server that accepts PUT of a file. ``start`` makes the command from the program, a folder for its data, and a
+    port. A file uploaded to ``path`` is then in ``folder / "files"``.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Peer:
 
     @property
     def _found(self) -> str | None:
-        """In an environment of its own beside ours (``.venv-mlflow``), or wherever programs are looked for."""
+        """The program in its own environment beside ours (``.venv-mlflow``), or on the PATH."""
         own = ROOT / f".venv-{self.program}" / "bin"
         return shutil.which(self.program, path=str(own)) or shutil.which(self.program)
 
@@ -56,7 +56,7 @@ class Peer:
 
     @contextmanager
     def running(self, folder: Path) -> Iterator[str]:
-        """Its URL, while it runs."""
+        """Start the server, yield its URL, and stop the server at the end."""
         program = self._found
         assert program is not None
         (folder / "files").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""How fast does one plain connection deliver the file that was uploaded?"""
+"""Measure how fast one plain connection delivers the uploaded file."""
 
 from collections.abc import Iterator
 

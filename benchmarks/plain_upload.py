@@ -1,4 +1,4 @@
-"""Is a plain upload, parsed and digested and committed, nearly as fast as writing the bytes down?"""
+"""Compare a plain upload (parsed, digested and committed) with only writing its bytes to disk."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""The machine's limit: sockets and files with nothing between them, in a process of their own."""
+"""The machine's limit: sockets and files with nothing between them, in a separate process."""
 
 import os
 import socket
@@ -14,8 +14,8 @@ from benchmarks.wire import send_file, touched
 
 @contextmanager
 def raw_peer(verb: str, path: Path) -> Iterator[int]:
-    """A process that, on the port it yields, sends the file ``path`` to whoever connects (``send``), or writes what
-    it gets to a new file in the folder ``path`` (``receive``).
+    """Start a process and yield its port. On each connection it sends the file ``path`` (``send``), or writes the
+    received bytes to a new file in the folder ``path`` (``receive``).
     """
     command = [sys.executable, "-m", "benchmarks.raw", verb, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -27,7 +27,7 @@ def raw_peer(verb: str, path: Path) -> Iterator[int]:
 
 
 def raw_download(port: int, into: memoryview) -> float:
-    """Seconds for a file of ``len(into)`` bytes from a raw sender."""
+    """Seconds to receive ``len(into)`` bytes from a raw sender."""
     started = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port)) as wire:
         done = 0
@@ -37,14 +37,14 @@ def raw_download(port: int, into: memoryview) -> float:
 
 
 def raw_upload(port: int, file: Path) -> float:
-    """Seconds until a raw receiver says that it has written the file."""
+    """Seconds until a raw receiver confirms that it has written the file."""
     started, size = time.perf_counter(), file.stat().st_size
     with socket.create_connection(("127.0.0.1", port)) as wire, file.open("rb") as source:
         wire.sendall(size.to_bytes(8, "big"))
         send_file(wire, source.fileno(), size)
         wire.recv(1)
         seconds = time.perf_counter() - started
-        wire.recv(1)  # the end: it has removed the file again
+        wire.recv(1)  # end of the connection: the receiver has removed the file
     return seconds
 
 
@@ -73,5 +73,5 @@ def receive(connection: socket.socket, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.setpgid(0, 0)  # Ctrl+C in the terminal is for the runner, which ends this process itself
+    os.setpgid(0, 0)  # keeps Ctrl+C from this process; the runner ends it
     serve_raw(sys.argv[1], Path(sys.argv[2]))

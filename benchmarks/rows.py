@@ -1,4 +1,4 @@
-"""A row of the table that ``make bench`` prints."""
+"""Rows of the table that ``make bench`` prints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ Verdict = Literal["ok", "short", "info", "skipped", "not yet built"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``question`` is the bar's number, ``ours`` and ``peer`` are figures with their unit, the peer's with its name.
+    """A row. ``question`` is the bar's number; ``ours`` and ``peer`` are figures with units, ``peer`` with its name.
 
-    ``bar`` says what ``ratio`` (``ours`` to ``peer``, unless ``what`` says otherwise) has to be; a row without a
-    bar is there to be read.
+    ``bar`` is the required ``ratio`` (``ours`` to ``peer``, unless ``what`` says otherwise). A row without a bar is
+    only for information.
     """
 
     question: str
@@ -34,17 +34,17 @@ def at_most(bar: float, ratio: float) -> Verdict:
 
 
 def rate(nbytes: int, seconds: Sequence[float]) -> float:
-    """GB/s, for the median of some times."""
+    """The rate in GB/s for the median of ``seconds``."""
     return nbytes / median(seconds) / 1e9
 
 
 def median_ratio(ours: Sequence[float], peers: Sequence[float]) -> float:
-    """The median of the ratios, turn by turn: what slows the machine down for a while slows down both of a pair."""
+    """The median of the ratios of pairs, because a slow phase of the machine affects both times of a pair."""
     return median(a / b for a, b in zip(ours, peers, strict=True))
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows under a heading, in columns as wide as they need."""
+    """The rows as text under a heading, in aligned columns."""
     cells = [
         ("#", "what", "ours", "peer or limit", "ratio", "bar", ""),
         *((r.question, r.what, r.ours, r.peer, r.ratio, r.bar, r.verdict) for r in rows),

@@ -1,4 +1,4 @@
-"""Does a transfer's size show in the server's memory?"""
+"""Measure how much the server's memory grows with the size of a transfer."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ LOOK_SECONDS = 0.02
 
 @dataclass(slots=True)
 class Used:
-    """What a process has used so far: ``peak`` is its memory's high-water mark (VmHWM), in bytes."""
+    """The resources that a process has used: ``peak`` is its memory high-water mark (VmHWM), in bytes."""
 
     peak: int = 0
     cpu_seconds: float = 0.0
@@ -39,8 +39,8 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def peak(bench: Bench, size: int) -> int:
-    """The most memory, in bytes, that a fresh server used to take in a checkpoint of ``size`` bytes, and give it back
-    as it was, remapped, and in part cast and as safetensors.
+    """Peak memory, in bytes, of a fresh server that receives a checkpoint of ``size`` bytes and sends it unchanged,
+    remapped, and in part cast and as safetensors.
     """
     file = bench.folder / "memory.tar"
     write_general(file, size)
@@ -57,8 +57,8 @@ def peak(bench: Bench, size: int) -> int:
 
 @contextmanager
 def watched(pid: int) -> Iterator[dict[int, Used]]:
-    """What a process uses, and each descendant it ever has, by pid; filled in while it runs, so that children that
-    come and go count too.
+    """The resources of a process and of all its descendants, by pid. Updated while the process runs, so that
+    short-lived children count too.
     """
     used: dict[int, Used] = {}
     done = threading.Event()
@@ -86,10 +86,10 @@ def look(pid: int, used: dict[int, Used]) -> None:
             int(child) for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()
         ]
     except (FileNotFoundError, ProcessLookupError):
-        return  # it has ended meanwhile
+        return  # the process has ended
     for line in status.splitlines():
         if line.startswith("VmHWM:"):
-            # Not the most that was ever seen: until it has become its own program, a child shows its parent's.
+            # The latest value, not the largest: until exec, a child shows the memory of its parent.
             used[pid] = Used(int(line.split()[1]) << 10, sum(map(int, times)) / os.sysconf("SC_CLK_TCK"))
     for child in children:
         look(child, used)

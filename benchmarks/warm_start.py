@@ -1,4 +1,4 @@
-"""Does a new run that wants 1% of a checkpoint pay for 1% of it?"""
+"""Measure the bytes and the time of a warm start that needs 1% of a checkpoint."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def warm_start(connection: Connection, wanted: Mapping[str, object], memory: memoryview) -> tuple[float, int]:
-    """Seconds for the report and the download it names, and the bytes of the tensors in it."""
+    """Seconds for the report and its download, and the bytes of the downloaded tensors."""
     started = time.perf_counter()
     report = connection.post(f"{MODEL}/checkpoints/1/warmstart", wanted)
     connection.get(report["download"], memory)

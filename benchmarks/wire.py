@@ -1,6 +1,6 @@
-"""A small HTTP/1.1 client that counts every byte and reads into memory that is there already.
+"""A small HTTP/1.1 client that counts every byte and reads into memory touched before.
 
-It costs less than the servers it measures: first-touch page faults alone would cost more than the network does.
+The client must cost less than the servers it measures: first-touch page faults alone would cost more than the network.
 """
 
 import json
@@ -19,8 +19,8 @@ HEAD_SIZE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``nbytes`` counts the body. Seconds run from just before the request was sent: to the first byte of the body
-    (``first_byte``), and to its last (``seconds``). ``first_nbytes`` came with the first byte.
+    """An answer with ``nbytes`` of body. Times run from just before the request was sent to the first byte of the body
+    (``first_byte``) and to its last byte (``seconds``). ``first_nbytes`` arrived with the first byte.
     """
 
     status: int
@@ -31,7 +31,7 @@ class Answer:
 
     @property
     def rate(self) -> float:
-        """GB/s of what came after the first byte: how fast it streams once it does."""
+        """The streaming rate in GB/s, without the time to the first byte and the bytes that arrived with it."""
         return (self.nbytes - self.first_nbytes) / (self.seconds - self.first_byte) / 1e9
 
 
@@ -59,7 +59,7 @@ class Connection:
         return self._receive(into, started)
 
     def post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
-        """The answer's JSON, to a body of JSON."""
+        """Post a JSON body and return the JSON answer."""
         data, into = json.dumps(body).encode(), memoryview(bytearray(1 << 20))
         head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
         self._send(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
@@ -68,7 +68,7 @@ class Connection:
         return parsed
 
     def put(self, path: str, file: Path) -> Answer:
-        """Send a file as the body, the cheapest way there is."""
+        """Send a file as the body, with ``sendfile``."""
         started, size = time.perf_counter(), file.stat().st_size
         self._send(f"PUT {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {size}\r\n\r\n".encode())
         with file.open("rb") as source:
@@ -121,19 +121,19 @@ def _parse_head(head: bytes) -> tuple[int, int]:
 
 
 def send_file(to: socket.socket, fd: int, size: int) -> None:
-    """All ``size`` bytes of an open file, from the page cache to a blocking socket."""
+    """Send all ``size`` bytes of an open file from the page cache to a blocking socket."""
     done = 0
     while done < size:
         done += os.sendfile(to.fileno(), fd, done, size - done)
 
 
 def touched(size: int) -> memoryview:
-    """Memory whose pages are there already."""
+    """Memory with all pages already faulted in."""
     memory = bytearray(size)
     memory[::4096] = b"\1" * len(range(0, size, 4096))
     return memoryview(memory)
 
 
 def memory_for(*files: Path) -> memoryview:
-    """Touched memory with room for any one of the files, and for what is derived of it: its pickle may be longer."""
+    """Touched memory with room for any of the files or a file derived from it, which may have a longer pickle."""
     return touched(max(file.stat().st_size for file in files) * 11 // 10)

@@ -1,4 +1,4 @@
-"""What is the worst that one request to each route does to everybody else: time on the loop, memory, metadata?"""
+"""Measure the worst effect of one request to each route on others: event loop, memory, metadata requests."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,15 +14,15 @@ from tests.support.worst_bodies import MODEL, Worst, fill, peak, reset_peak, wor
 
 SCALE = 400_000
 PAUSE = 0.005
-"""Seconds between two questions of who looks on."""
+"""Seconds between two requests of the observer."""
 
 LOOP, MEMORY, METADATA = 0.1, 256 << 20, 0.2
-"""Seconds that a request may hold the loop, bytes that it may take, seconds that the p99 of metadata may be."""
+"""Bars: seconds that a request may block the event loop, bytes that it may take, p99 of metadata in seconds."""
 
 
 @dataclass(slots=True)
 class _Seen:
-    """How long each question took meanwhile: one that the loop answers itself, and one to the catalog."""
+    """The times of the observer's requests: one that the event loop answers itself, and one to the catalog."""
 
     loop: list[float] = field(default_factory=list)
     metadata: list[float] = field(default_factory=list)
@@ -43,7 +43,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 def _look(http: httpx.Client, is_over: Callable[[], bool]) -> _Seen:
     seen = _Seen()
-    while len(seen.loop) < 2 or not is_over():  # of one there is no p99
+    while len(seen.loop) < 2 or not is_over():  # a single value has no p99
         for path, times in (("/healthz", seen.loop), (f"{MODEL}/checkpoints/2", seen.metadata)):
             started = time.perf_counter()
             http.get(path)
