@@ -1,7 +1,7 @@
 """Compare saving to a server with saving to a file (P4), and measure how long ``save_async`` blocks training (P5).
 
 The file and the server's data are removed together and written again seconds later. In a virtual machine, memory freed
-a moment ago is many times faster than memory that the host has taken back meanwhile, as for any file that stays.
+a moment ago is many times faster than memory that the host has taken back, and any file that stays gets the latter.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Committing: first write the new bytes durably to a pack, then update the catalog, which shows the checkpoint.
+"""Committing: first write the new bytes durably to a pack, then make the checkpoint visible in the catalog.
 
 The checkpoint only refers to blobs that the namespace holds already. If such a blob is deleted before the commit, the
 catalog names the missing digests. An upload that arrived whole still has those blobs, so it stores them and retries the

@@ -119,7 +119,7 @@ class PartialFile(OpenFile):
         return path
 
     def _part_company(self) -> None:
-        """Replace the file by a copy, because an interrupted commit has made a pack of it, which keeps the file."""
+        """Replace the file by a copy: an interrupted commit made a pack that keeps the original file."""
         copy = _second(self.path)
         copy.unlink(missing_ok=True)
         fd = os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE)

@@ -33,7 +33,7 @@ WORTH_BYTES = 1024 * 1024
 
 SHARED_BYTES = 256 * 1024 * 1024
 SHARED_PACKS = 1_000
-"""Most live bytes, and most old packs, that are copied to one new pack."""
+"""Live bytes, and old packs, that fill a group: the next pack begins a new group."""
 
 LEASE_SECONDS = 6 * 60 * 60
 """Longest time for copying one new pack, in seconds."""

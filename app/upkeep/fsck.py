@@ -1,5 +1,4 @@
-"""The consistency check of catalog and store. It runs beside a server and changes nothing except, on request, damage
-marks.
+"""The consistency check of catalog and store. It runs beside a server and, without ``mark``, changes nothing.
 
 Servers write meanwhile, so each suspect is checked again, in an order in which a true finding stays. A pack is sealed
 after its bytes exist and unsealed before they are deleted. The row of a pack exists before its first byte and after its
