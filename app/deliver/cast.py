@@ -1,7 +1,7 @@
-"""Casting elements as torch does: the one module that knows torch, and imports it when it is first needed.
+"""Casting of tensor elements as torch does it. Only this module imports torch, on first use.
 
-NaNs come out as one NaN for each dtype, the one that ``float("nan")`` becomes: which of its bits torch keeps depends on
-the processor, and an ETag promises the same bytes everywhere.
+Every NaN becomes the NaN that ``float("nan")`` is in its dtype: the NaN bits that torch keeps depend on the processor,
+and an ETag promises the same bytes everywhere.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ _importing = Lock()
 
 
 def require_torch() -> Any:
-    """Torch. Raises SelectionError ``cast-unavailable`` where it cannot be imported."""
+    """Import torch. Raises SelectionError ``cast-unavailable`` if torch cannot be imported."""
     with _importing:
         return _import_torch()
 
@@ -29,23 +29,23 @@ def require_torch() -> Any:
 def _import_torch() -> Any:
     _load_library()
     try:
-        import torch  # noqa: PLC0415  the server starts, indexes and serves without it
+        import torch  # noqa: PLC0415  the server starts, indexes and serves without torch
     except ImportError:
         raise SelectionError(
             "this server cannot cast tensors, because torch is not installed there: leave out dtype, and cast after "
             "loading; or ask whoever runs it to install stateroom-server[cast]",
             code="cast-unavailable",
         ) from None
-    torch.set_num_threads(1)  # whoever casts is one of several threads already
+    torch.set_num_threads(1)  # several threads cast at once already
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.frombuffer(b"\0", dtype=torch.uint8)  # it warns once of bytes that cannot be written to: nobody does
+        torch.frombuffer(b"\0", dtype=torch.uint8)  # warns once of a read-only buffer; nobody writes to it
     return torch
 
 
 def _load_library() -> None:
-    """Load the largest of torch's libraries, where it is found. Its import would keep the interpreter to itself for
-    160 ms meanwhile; a call through ctypes lets the event loop go on.
+    """Load the largest of torch's libraries, if found. Importing torch would hold the interpreter lock for 160 ms
+    meanwhile; a call through ctypes lets the event loop run.
     """
     found = find_spec("torch")
     for folder in (found and found.submodule_search_locations) or ():
@@ -56,7 +56,7 @@ def _load_library() -> None:
 
 
 def cast(data: memoryview | bytearray, dtype: str, to: str) -> bytearray:
-    """Little-endian elements of ``dtype``, at least one, as such of ``to``, rounded as ``Tensor.to`` rounds them.
+    """Cast little-endian elements, at least one, from ``dtype`` to ``to``, rounded as ``Tensor.to`` does.
 
     Dtypes are torch's names; ``to`` is a float of 2 or 4 bytes.
     """
@@ -68,6 +68,6 @@ def cast(data: memoryview | bytearray, dtype: str, to: str) -> bytearray:
     made = bytearray(source.numel() * target.itemsize)
     values = torch.frombuffer(made, dtype=target)
     values.copy_(source)
-    if values.sum().isnan():  # as it is where there is a NaN, and seldom else; to look at each takes ten times as long
+    if values.sum().isnan():  # so if any value is NaN, and seldom else; testing each value takes ten times as long
         values.masked_fill_(values.isnan(), float("nan"))
     return made

@@ -1,7 +1,7 @@
-"""CRC32s that no upload carried: of storages that are only partly wanted, and of what is cast.
+"""CRC32s that no upload carried: of parts of storages, and of conversions.
 
-Each is computed once and kept in the catalog. Those of parts are needed before a plan is used. Those of what is cast
-are learned while it is sent, and computed only where a range begins behind it.
+Each CRC32 is computed once and kept in the catalog. The CRC32s of parts are needed before a plan is used. That of a
+conversion is learned while its bytes are sent, and computed separately only if a range begins after them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ Crc32s = dict[Conversion, int]
 
 
 class Checksums:
-    """Those of files made of one checkpoint."""
+    """CRC32s for files made of one checkpoint."""
 
     def __init__(self, catalog: Catalog, namespace: str, blobs: BlobMap) -> None:
         self._catalog = catalog
@@ -34,7 +34,7 @@ class Checksums:
         self._blobs = blobs
 
     def fill(self, file: VirtualFile, reader: BlobReader) -> Crc32s:
-        """Fill in those of parts, computed or recalled; those that are known of what is cast are given back."""
+        """Fill in the CRC32s of parts, computed or looked up; return the known CRC32s of conversions."""
         parts = {span: self._name(span) for _, span in file.checksums}
         cast = {conversion: self._name(conversion.source, conversion) for conversion in file.checksums_of()}
         if not parts and not cast:
@@ -53,7 +53,7 @@ class Checksums:
         self._put([self._kept(self._name(one.source, one), one.source, value) for one, value in learned.items()])
 
     def _put(self, rows: Sequence[checksums.Checksum]) -> None:
-        """What cannot be kept for want of room is computed again: nothing that is downloaded depends on it."""
+        """Store rows, unless storage is full: a missing CRC32 is computed again, and no download needs the row."""
         for start in range(0, len(rows), AT_ONCE):
             with suppress(StorageFull), self._catalog.write() as session:
                 checksums.put(session, self._namespace, rows[start : start + AT_ONCE])
@@ -62,7 +62,7 @@ class Checksums:
         return checksums.Checksum(name, next(self._blobs.resolve(span)).digest, value)
 
     def _name(self, span: Span, conversion: Conversion | None = None) -> str:
-        """Names bytes by the blobs they are in, so that checkpoints that share a blob share its checksums."""
+        """Name bytes by the blobs that hold them, so that checkpoints that share a blob share its checksums."""
         where = ",".join(f"{blob.digest}[{blob.span.start}:{blob.span.end}]" for blob in self._blobs.resolve(span))
         if conversion is None:
             return where
@@ -71,7 +71,7 @@ class Checksums:
 
 
 class Following:
-    """The checksums of one download's conversions, learned as its strips go by. ``known`` is shared with others."""
+    """CRC32s of one download's conversions, learned as its strips are sent. Downloads share ``known``."""
 
     def __init__(self, checksums: Checksums, known: Crc32s, reader: BlobReader, blobs: BlobMap) -> None:
         self._checksums = checksums
@@ -83,7 +83,7 @@ class Following:
         self._done, self._value = 0, 0
 
     def follow(self, strip: Strip, data: memoryview) -> None:
-        """``data`` is what goes out of ``strip``."""
+        """Add ``data``, the bytes sent of ``strip``."""
         conversion = strip.conversion
         position = strip.first * conversion.to.itemsize + strip.span.start
         if not position:
@@ -96,7 +96,7 @@ class Following:
             self._known[conversion] = self._fresh[conversion] = self._value
 
     def find_out(self, conversion: Conversion) -> Iterator[None]:
-        """Learn a checksum that was not learned by following, a strip at a time."""
+        """Compute a checksum that ``follow`` did not learn, a strip at a time."""
         if conversion not in self._known:
             value = 0
             for data in self._reader.converted(self._blobs, conversion):
@@ -105,11 +105,11 @@ class Following:
             self._known[conversion] = self._fresh[conversion] = value
 
     def of(self, conversion: Conversion) -> int:
-        """One that was learned."""
+        """Return a learned checksum."""
         return self._known[conversion]
 
     def keep(self) -> None:
-        """Keep what was learned for other downloads."""
+        """Store the learned checksums for other downloads."""
         if self._fresh:
             self._checksums.keep(self._fresh)
             self._fresh = {}

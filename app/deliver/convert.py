@@ -1,4 +1,4 @@
-"""Making what a strip consists of, from the bytes it was stored as."""
+"""Conversion of a strip's stored bytes to the bytes that are sent."""
 
 from array import array
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _FLIPPED = bytes(byte ^ 0x80 for byte in range(256))
 
 
 def convert(strip: Strip, stretches: Iterable[tuple[int, memoryview]]) -> memoryview:
-    """The bytes of a strip that go out. ``stretches`` are its sources, each with its place."""
+    """Make the bytes sent of a strip. ``stretches`` are its sources, each with its position."""
     conversion = strip.conversion
     dtype, to = conversion.dtype, conversion.to
     data = _elements(strip, stretches)
@@ -42,7 +42,7 @@ def _elements(strip: Strip, stretches: Iterable[tuple[int, memoryview]]) -> memo
 
 
 def _swapped(data: memoryview | bytearray, word: int) -> bytearray | memoryview:
-    """Each word of ``word`` bytes the other way round."""
+    """Reverse the bytes of each word of ``word`` bytes."""
     if word == 1:
         return data
     words = array(_WORDS[word], bytes(data))

@@ -1,7 +1,7 @@
-"""What may be asked of the server for one file. Pure.
+"""Limits on the server's work for one file. Pure.
 
-A view may show one stored element a billion times over, or lie so that each element needs another block read. Saved,
-it is small and honest; written out it could be endless.
+A view may repeat one stored element a billion times, or be strided so that each element needs another block read. Such
+a view is small and honest as saved; written out it could be endless.
 """
 
 from bisect import bisect_right
@@ -19,15 +19,15 @@ ROOM_TO_GROW = 1 << 30
 """Bytes that any file may grow by."""
 
 MAX_BLOCK_READS = 20_000
-"""Of one tensor. Each reads and verifies up to 16 MiB."""
+"""Block reads for one tensor. Each reads and verifies up to 16 MiB."""
 
 SHORT_LINE = 16
 MAX_SHORT_LINES = 500_000
-"""Elements, and how many lines of fewer than that are copied one by one: views of many dimensions have no others."""
+"""Lines of fewer than SHORT_LINE elements, copied one by one: a view of many dimensions has no longer ones."""
 
 
 def check_cost(tensors: Iterable[Content], manifest: Manifest, work: Work) -> None:
-    """Raises SelectionError ``too-expanded`` or ``too-strided``."""
+    """Check the limits. Raises SelectionError ``too-expanded`` or ``too-strided``."""
     tensors = list(tensors)
     size, most = sum(tensor.size for tensor in tensors), MAX_GROWTH * manifest.size + ROOM_TO_GROW
     if size > most:
@@ -45,7 +45,7 @@ def check_cost(tensors: Iterable[Content], manifest: Manifest, work: Work) -> No
 
 
 def _check_reads(name: str, conversion: Conversion, starts: list[int], work: Work) -> None:
-    """``starts`` are where in the file the storages of some size begin, in order."""
+    """Check a strided tensor. ``starts`` are the sorted file offsets of storages over MIN_BLOB_SIZE."""
     longest = max(size for size, _ in conversion.dims)
     if longest < SHORT_LINE and conversion.count // longest > MAX_SHORT_LINES:
         raise SelectionError(

@@ -1,4 +1,4 @@
-"""A download that is about to be streamed: everything known about it but its bytes."""
+"""A download that is about to be streamed: everything known about the file but its bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -18,9 +18,9 @@ CONVERTING = 2 * GATHERED_STRIP
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """``size`` in bytes; ``etag`` without quotes; ``left_out`` are the dotted paths of values the file cannot hold.
+    """A file to send. ``etag`` has no quotes; ``left_out`` are the dotted paths of values the file cannot hold.
 
-    ``sha256`` (hex) is known only for the file as it was uploaded.
+    ``size`` is in bytes. ``sha256`` (hex) is known only for the file as it was uploaded.
     """
 
     size: int
@@ -36,16 +36,16 @@ class Download:
 
     @property
     def held(self) -> int:
-        """Bytes of memory that sending it takes, beside what is mapped: what is converted lies there twice, in the
-        window that is sent and in the one that is made.
+        """Bytes of memory that sending takes, beside mapped pages: converted bytes are held twice, in the window
+        being sent and in the next one.
         """
         return CONVERTING if self.plan.file.conversions else 0
 
     async def windows(self, start: int, end: int, *, client_verifies: bool = False) -> AsyncIterator[list[memoryview]]:
-        """Bytes ``[start, end)``, a window at a time, read in a thread and verified, as far as the client does not do
-        that itself. Raises StoreError, and Cancelled once the current work is given up.
+        """Yield bytes ``[start, end)``, a window at a time, read in a thread, and verified as far as the client does
+        not verify them. Raises StoreError, and Cancelled once the current work is given up.
 
-        What is yielded may be sent as it is. It lives in the page cache, mapped: let go of it once it is sent.
+        The views may be sent as they are. They map the page cache: release them once they are sent.
         """
         loop = asyncio.get_running_loop()
         slices = self._slices(start, end, client_verifies=client_verifies)
@@ -54,7 +54,7 @@ class Download:
                 yield views
 
     def _slices(self, start: int, end: int, *, client_verifies: bool) -> Iterator[list[memoryview] | None]:
-        """The windows, and None wherever others may have a turn before the next one. Blocks."""
+        """Yield windows, and None where other downloads may run before the next window. Blocks."""
         for window in cut_windows(self.plan.file, self.blobs, start, end):
             yield (yield from self.reader.load(window, self.checksums, whole_as_they_are=client_verifies))
         if self.checksums is not None:

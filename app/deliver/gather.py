@@ -1,7 +1,7 @@
 """Taking a view's elements, in C order, out of stretches of its storage. Pure, and without torch.
 
-The view is cut into boxes, a box into lines: elements that lie equally far apart, in the storage and in what is made.
-A line is copied by one slice assignment, which is C; where it leaves the stretch at hand it is clipped.
+The view is cut into boxes, and a box into lines: elements equally far apart both in the storage and in the output. One
+slice assignment, in C, copies a line. A line is clipped to the current stretch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,17 +13,17 @@ from typing import Literal
 from ..values.conversion import Dims
 
 MAX_LINE = 32 * 1024
-"""Elements copied in one go: a copy keeps the interpreter lock."""
+"""Elements copied in one go: a copy holds the interpreter lock."""
 
 MAX_PLACES = 1024
-"""Stretches that a box is looked at in, one by one, for the blocks it needs."""
+"""Places of a box that are looked at one by one for the blocks needed."""
 
 _FORMATS: Mapping[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Elements that are a box of the view: ``made`` and ``stored`` are where its first one goes to and lies.
+    """A box of a view's elements. Its first element is read at ``stored`` and written at ``made``.
 
     ``dims`` are ``(size, stride stored, stride made)``. All but sizes count elements.
     """
@@ -34,7 +34,7 @@ class Box:
 
 
 def boxes(dims: Dims, first: int, last: int) -> Iterator[Box]:
-    """Elements ``[first, last)`` of a view, in C order; ``made`` counts from ``first``."""
+    """Cut elements ``[first, last)`` of a view into boxes, in C order; ``made`` counts from ``first``."""
     yield from _boxes(dims, first, last, 0, 0)
 
 
@@ -68,8 +68,8 @@ def _with_strides(dims: Dims) -> Iterator[tuple[int, int, int]]:
 
 
 def touched(box: Box, itemsize: int, block: int, origin: int) -> set[int]:
-    """The blocks of ``block`` bytes that a box has elements in; of a box in very many places those between them, too.
-    ``origin`` is the byte at which the view's first element lies.
+    """Return the blocks of ``block`` bytes that hold elements of a box; with over MAX_PLACES places, also the blocks
+    between them. ``origin`` is the byte offset of the view's first element.
     """
     start = origin + box.stored * itemsize
     starts, reach = {start}, sum((size - 1) * stride * itemsize for size, stride, _ in box.dims)
@@ -83,10 +83,9 @@ def touched(box: Box, itemsize: int, block: int, origin: int) -> set[int]:
 
 
 def gather(dims: Dims, itemsize: int, first: int, last: int, stretches: Iterable[tuple[int, memoryview]]) -> bytearray:
-    """Elements ``[first, last)`` of a view, of stretches of its storage that have all of them between them.
+    """Copy elements ``[first, last)`` of a view from stretches of its storage that together hold all of them.
 
-    A stretch comes with the byte at which it begins, counted from the view's first element; it begins with a whole
-    element.
+    A stretch comes with its byte offset from the view's first element, and begins with a whole element.
     """
     made = bytearray((last - first) * itemsize)
     into = memoryview(made).cast(_FORMATS[itemsize])
@@ -99,7 +98,7 @@ def gather(dims: Dims, itemsize: int, first: int, last: int, stretches: Iterable
 
 
 def _copy(box: Box, stretch: memoryview, begin: int, into: memoryview) -> None:
-    """All of a box that lies in ``stretch``, which begins with the element ``begin`` of the storage."""
+    """Copy a box's elements that lie in ``stretch``, which begins with element ``begin`` of the storage."""
     end = begin + len(stretch)
     if not box.dims:
         if begin <= box.stored < end:
@@ -117,7 +116,7 @@ def _copy(box: Box, stretch: memoryview, begin: int, into: memoryview) -> None:
             if begin <= stored < end:
                 _repeat(stretch[stored - begin : stored - begin + 1], into[made : made + (size - 1) * pace + 1 : pace])
             continue
-        low = max(0, -((stored - begin) // step))  # the first that is not before the stretch
+        low = max(0, -((stored - begin) // step))  # the first element not before the stretch
         high = min(size, -((stored - end) // step))
         for i in range(low, high, MAX_LINE):
             stop = min(i + MAX_LINE, high)

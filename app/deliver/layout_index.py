@@ -1,4 +1,4 @@
-"""What a client needs to fetch a download in parallel ranges, straight to where they belong, and to verify them."""
+"""The layout of a download, with which a client fetches parallel ranges straight into place and verifies them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from .plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class IndexedStorage:
-    """A storage of a download, or its pickle: ``span`` is where it lies in that file, ``blocks`` are its block digests
+    """A storage of a download, or its pickle. ``span`` is its place in the download, ``blocks`` are its block digests
     in hex.
 
-    The digest is None, and there are no blocks, where they were not asked for. ``is_plain`` is PlannedStorage's.
+    A digest that was not asked for is None, and its ``blocks`` are empty. ``is_plain`` is PlannedStorage's.
     """
 
     span: Span
@@ -30,9 +30,9 @@ class IndexedStorage:
 
 @dataclass(frozen=True, slots=True)
 class LayoutIndex:
-    """``rest`` is the digest of all bytes between the storages, one after another; None while a checksum among them is
-    yet to be found out, by the cast that it is of. ``pickle`` is a torch file's, and
-    ``byteorder`` that of its storages. ``left_out`` is Download's.
+    """The layout of a download. ``rest`` is the digest of all bytes between the storages, one after another; None while
+    the CRC32 of a conversion among them is unknown. ``pickle`` is a torch file's, and ``byteorder`` that of its
+    storages. ``left_out`` is Download's.
     """
 
     size: int
@@ -45,8 +45,8 @@ class LayoutIndex:
 
 
 def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) -> LayoutIndex:
-    """Where each storage lies in a download of a checkpoint with the storages ``stored``, and what it has to hash to:
-    what is cut out of a stored one or made of one only if ``derived``, because it has to be made to be known.
+    """Return the place and digest of each storage in a download of a checkpoint with the storages ``stored``. A part or
+    conversion of a storage has a digest only if ``derived``, because its bytes have to be made first.
     """
     reader, planned = download.reader, download.plan
     digests: dict[Span | Conversion, Digest | None] = {storage.span: storage.digest for storage in stored}
@@ -72,7 +72,7 @@ def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) ->
 
 
 def index_of_original(download: Download, manifest: Manifest) -> LayoutIndex:
-    """Where each blob lies in the uploaded file; all the rest of it is its frame."""
+    """Return the place of each blob in the uploaded file; the rest of the file is its frame."""
     reader = download.reader
     kept = [(storage.span, storage.digest) for storage in manifest.storages if storage.digest is not None]
     reader.locate(digest for _, digest in kept)

@@ -1,4 +1,4 @@
-"""From a checkpoint's tree and a query to the tree that is to be written. Pure."""
+"""Selection of the tree to write, from a checkpoint's tree and a query. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from ..values.manifest import Manifest, Path, dotted
 from ..values.work import Work
 
 LEFT_OUT_REVISION = 2
-"""Raised when the rules change by which values are left out: the ETags of files that lack some go by it."""
+"""Revision of the rules for leaving values out, in the ETags of files that lack some. Raise it with each change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """The tree to be written, whose values all can be. ``left_out`` are the dotted paths of those that can't.
+    """The tree to write, without values that cannot be written: ``left_out`` are their dotted paths.
 
-    ``caster`` gave each tensor that is cast its new dtype, if any is; ``is_flat`` says that the tree is a state_dict.
+    ``caster``, if any, gave each cast tensor its new dtype; ``is_flat`` says that the tree is a state_dict.
     """
 
     tree: Node
@@ -39,18 +39,18 @@ class Picked:
 
     @property
     def targets(self) -> Mapping[int, DType]:
-        """The new dtypes of tensors that are cast, by the ids of their TensorRefs."""
+        """New dtypes of the cast tensors, by the ids of their TensorRefs."""
         return {} if self.caster is None else self.caster.targets
 
     def leaves(self, work: Work) -> Iterator[tuple[str, Node]]:
-        """Its values under their keys, or dotted paths."""
+        """Iterate over keys, or dotted paths, and values."""
         if self.is_flat:
             return iter(self.tree.pairs)
         return ((_name(path, work), node) for path, node in walk(self.tree, is_leaf, work))
 
 
 def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[str] | None, work: Work) -> Picked:
-    """The component a query means; of a state_dict those of the new keys ``only``, if they are given.
+    """Pick the component a query means; of a state_dict, only the new keys ``only``, if given.
 
     Raises SelectionError.
     """
@@ -77,7 +77,7 @@ def _nothing_to_serve(what: Iterable[str], query: StateDictQuery) -> SelectionEr
 
 
 def _name(path: Path, work: Work) -> str:
-    """A path as text, which is as long as the path makes it, whoever else has the same names above."""
+    """Join a path as text, and spend work on its length: paths may share long names, but each text repeats them."""
     text = dotted(path)
     work.spend(len(text) // 8)
     return text
@@ -91,7 +91,7 @@ def _caster(query: StateDictQuery) -> Caster | None:
 
 
 def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | None, work: Work) -> Picked:
-    """A state_dict as an OrderedDict of the keys picked, under their new names; its ``_metadata`` is renamed along."""
+    """Copy the picked keys of a state_dict to an OrderedDict, under their new names; rename ``_metadata`` too."""
     pairs = state_dict_pairs(state_dict, work)
     keys = [key for key, _ in pairs]
     selected = select_keys(keys, query, work)
@@ -119,10 +119,10 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
 
 
 def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int], work: Work, *, keeps_steps: bool) -> Picked:
-    """A tree with the leaves picked, without the nodes whose ids are in ``skip``.
+    """Copy a tree with the picked leaves, without the nodes whose ids are in ``skip``.
 
-    Of a container, nothing is left when none of its leaves is. An optimizer counts its steps in float32, and in no
-    other dtype: 16 bits are full after some hundred.
+    A container that loses all its leaves is dropped. An optimizer's ``step`` stays float32: 16 bits are full after
+    some hundred steps.
     """
     leaves = walk(tree, lambda node: is_leaf(node) or id(node) in skip, work)
     paths = [path for path, node in leaves if id(node) not in skip]

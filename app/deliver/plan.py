@@ -1,7 +1,7 @@
 """Planning a download: a manifest, a skeleton and a selection become a virtual file. Pure, no I/O.
 
-A skeleton is the bytes of the checkpoint's pickle, or header. It is parsed again for every plan, by what parsed it at
-upload: 147 tensors take 3 ms, and no second representation can ever disagree with the first.
+A skeleton is the bytes of the checkpoint's pickle, or header. It is parsed again for every plan, by the parser used
+at upload: 147 tensors take 3 ms, and no second representation can ever disagree with the first.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ from .pick import Picked, pick
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of a checkpoint is wanted: with ``query`` one component, else the whole, remapped to ``device``.
+    """The wanted part of a checkpoint: with ``query`` one component, else the whole, remapped to ``device``.
 
-    ``only`` are the new keys that a warm start matched; None means all that the query picks.
+    ``only`` are the new keys that a warm start matched; None means all keys that the query picks.
     """
 
     query: StateDictQuery | None = None
@@ -42,7 +42,7 @@ class Wanted:
     device: str | None = None
 
     def to_json(self) -> str:
-        """Write canonical text, equal where the answer is equal. ``only`` follows from the second line on."""
+        """Canonical text, without differences that cannot change the answer. The second line on has ``only``."""
         query = None if self.query is None else json.loads(self.query.normalised())
         only: list[str] | None = None if self.only is None else []
         fields = {"query": query, "only": only, "device": self.device}
@@ -72,8 +72,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStorage:
-    """A storage of the planned file, or a tensor of a safetensors file: ``span`` is where it lies in that, ``source``
-    where in the uploaded file, or what is made of that. ``is_plain``: torch.load builds the tensors in it without
+    """A storage of the planned file, or a tensor of a safetensors file. ``span`` is its place in the planned file,
+    ``source`` its place in the uploaded file, or its conversion. ``is_plain``: torch.load builds its tensors without
     looking at its bytes.
     """
 
@@ -84,8 +84,8 @@ class PlannedStorage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``left_out`` are the dotted paths of values that the file cannot hold. ``crc32s`` are those of conversions, as
-    far as they are known by now. ``pickle`` is where a torch file's lies, ``byteorder`` that of its storages.
+    """A planned file. ``left_out`` are the dotted paths of values that the file cannot hold. ``crc32s`` are the known
+    CRC32s of conversions. ``pickle`` is the span of a torch file's pickle, ``byteorder`` that of its storages.
     """
 
     file: VirtualFile
@@ -97,7 +97,7 @@ class Plan:
     byteorder: str = "little"
 
     def weight(self) -> int:
-        """Roughly the bytes it takes in memory."""
+        """Approximate size in memory, in bytes."""
         return (
             len(self.file.literals)
             + 16 * len(self.file.starts)
@@ -114,7 +114,7 @@ def plan_original(manifest: Manifest) -> Plan:
 
 
 def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None = None) -> Plan:
-    """Lay out what is wanted. Raises SelectionError, and HostileCheckpoint where that takes too much work."""
+    """Lay out the wanted file. Raises SelectionError, and HostileCheckpoint if that takes too much work."""
     work = work or Work.for_plan()
     root = tree_of(manifest, skeleton, work)
     storages = {storage.key: storage for storage in manifest.storages}
@@ -150,7 +150,7 @@ def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[
 def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest: Manifest, work: Work) -> Plan:
     contents = contents_of(picked.leaves(work), storages, picked.targets, manifest.byteorder)
     check_cost(contents.tensors, manifest, work)
-    metadata = {"format": "pt", **manifest.metadata, **contents.notes} | {"format": "pt"}  # whatever the upload's was
+    metadata = {"format": "pt", **manifest.metadata, **contents.notes} | {"format": "pt"}  # whatever the upload says
     file, places = write_safetensors(contents.tensors, metadata)
     left_out = (*picked.left_out, *contents.left_out)
     return Plan(file, left_out, tuple(PlannedStorage(*place) for place in places), format="safetensors")

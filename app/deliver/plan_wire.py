@@ -1,4 +1,4 @@
-"""Planning here or in a child process: what takes more than a moment would hold up everybody else."""
+"""Planning in a thread or in a child process: a long plan in a thread would hold up all other requests."""
 
 import json
 from array import array
@@ -23,7 +23,7 @@ from .plan import Plan, PlannedStorage, Wanted, plan
 
 
 def plan_here(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan | None:
-    """``plan``; None where it takes more work than may be done in a thread of the server."""
+    """Run ``plan``; return None if it takes more work than a thread of the server may do."""
     try:
         return plan(manifest, skeleton, wanted, Work.here())
     except HostileCheckpoint as error:
@@ -35,17 +35,17 @@ def plan_here(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan | Non
 def plan_in_child(
     manifest: bytes, skeleton: bytes, wanted: Wanted, cancelled: Callable[[], bool] = lambda: False
 ) -> Plan:
-    """``plan``, elsewhere. ``manifest`` is the encoded one. Raises Cancelled once ``cancelled`` says so."""
+    """Run ``plan`` in a child process. ``manifest`` is encoded. Raises Cancelled once ``cancelled()`` is true."""
     return _decode_plan(run(planned_parts, manifest, skeleton, wanted.to_json().encode(), cancelled=cancelled))
 
 
 def planned_parts(manifest: bytes, skeleton: bytes, wanted: bytes) -> Sequence[bytes]:
-    """What the child does: plan, and give the plan as byte strings."""
+    """Plan in the child process. Return the plan as byte strings."""
     return _encode_plan(plan(decode(manifest), skeleton, Wanted.from_json(wanted.decode())))
 
 
 def select(keys: Sequence[str], query: StateDictQuery, cancelled: Callable[[], bool] = lambda: False) -> Selected:
-    """``select_keys``, here or elsewhere. Raises SelectionError, and Cancelled once ``cancelled`` says so."""
+    """Run ``select_keys``, here or in a child. Raises SelectionError, and Cancelled once ``cancelled()`` is true."""
     try:
         return select_keys(keys, query, Work.here())
     except HostileCheckpoint as error:
@@ -58,7 +58,7 @@ def select(keys: Sequence[str], query: StateDictQuery, cancelled: Callable[[], b
 
 
 def selected_parts(keys: bytes, wanted: bytes) -> Sequence[bytes]:
-    """Select keys in the child process. Give their positions and new names as byte strings."""
+    """Select keys in the child process. Return their positions and new names as byte strings."""
     query = Wanted.from_json(wanted.decode()).query
     selected = select_keys(from_lines(decode_text(keys)), query or StateDictQuery())
     return array("q", [i for i, _ in selected]).tobytes(), encode(to_lines([new for _, new in selected]))

@@ -1,4 +1,4 @@
-"""Reading blobs: find their packs, read neighbouring blocks together, verify every block before a byte of it leaves."""
+"""Reading of blobs: find their packs, read neighbouring blocks together, verify every block before it is sent."""
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ from .spans import BlobMap, BlobSpan
 from .windows import Block, BlockPart, Strip, Window, blocks_in, blocks_of, strips_of
 
 MAX_GAP = 64 * 1024
-"""Bytes read and thrown away rather than read twice."""
+"""Bytes between two blocks that are read and discarded to save a second read."""
 
 MAX_RUN = 2 * BLOCK_SIZE
 
 SMALL = 64 * 1024
-"""Bytes below which a piece is joined with its neighbours: a send costs more than a copy of this much."""
+"""Bytes below which a piece is joined with its neighbours: a send costs more than copying this many."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A block and where it lies."""
+    """A block and its place in a pack."""
 
     block: Block
     blob: Blob
@@ -40,7 +40,7 @@ class _Stored:
 
 
 class Followed(Protocol):
-    """Knows the CRC32s of conversions, and wants to see what they make."""
+    """The CRC32s of conversions, learned from the converted bytes."""
 
     def follow(self, strip: Strip, data: memoryview) -> None: ...
 
@@ -50,12 +50,12 @@ class Followed(Protocol):
 
 
 class BlobReader:
-    """Reads a namespace's blobs. Not for use by two threads at once.
+    """Reader of a namespace's blobs. Not for use by two threads at once.
 
-    ``frame`` is the blob that small pieces come from, if there is one: its last block is kept at hand.
+    ``frame`` is the blob that small pieces come from, if there is one: its last block read is cached.
 
-    Raises DamagedBlob where bytes do not match their digest or a blob is not in the catalog, StoreError where the
-    store fails, Cancelled where nobody waits for the bytes any more.
+    Raises DamagedBlob if bytes do not match their digest or a blob is not in the catalog, StoreError if the store
+    fails, Cancelled if nobody waits for the bytes any more.
     """
 
     def __init__(self, catalog: Catalog, store: PackStore, namespace: str, frame: Digest | None = None) -> None:
@@ -74,7 +74,7 @@ class BlobReader:
                 self._blobs |= blobs.known(session, self._namespace, wanted)
 
     def blob(self, digest: Digest, length: int | None = None) -> Blob:
-        """Raises DamagedBlob also where it has not the ``length`` bytes that a manifest gives it."""
+        """Look up a blob. Raises DamagedBlob also if its length is not the manifest's ``length``."""
         self.locate((digest,))
         try:
             blob = self._blobs[digest]
@@ -98,13 +98,13 @@ class BlobReader:
         return _crc32(self._views(blocks_of(file, span)))
 
     def converted(self, file: BlobMap, conversion: Conversion) -> Iterator[memoryview]:
-        """All that a conversion makes, a strip at a time."""
+        """Yield a conversion's output, a strip at a time."""
         for strip in strips_of(file, conversion, Span(0, conversion.size)):
             check()
             yield convert(strip, self._one_by_one(strip))
 
     def digest_of(self, file: BlobMap, what: Span | Conversion) -> tuple[Digest, bytes]:
-        """The digest of bytes of the uploaded file, or of what is made of them; and its raw block digests, joined."""
+        """Digest of bytes of the uploaded file, or of a conversion's output; and its raw block digests, joined."""
         hasher = Hasher()
         for view in self._views(blocks_of(file, what)) if isinstance(what, Span) else self.converted(file, what):
             hasher.update(view)
@@ -122,10 +122,10 @@ class BlobReader:
     def load(
         self, window: Window, checksums: Followed | None = None, *, whole_as_they_are: bool = False
     ) -> Generator[None, None, list[memoryview]]:
-        """A window's bytes in order, verified, in pieces that are worth a send each. It yields now and then where a
-        checksum has to be found out, which may take minutes.
+        """Return a window's bytes in order, verified, in pieces large enough to send. Yields now and then while a
+        checksum is computed, which may take minutes.
 
-        ``whole_as_they_are``: blocks that go out whole and unchanged are verified by whoever gets them.
+        ``whole_as_they_are``: the receiver verifies blocks that are sent whole and unchanged.
         """
         unverified = window.whole_blocks() if whole_as_they_are else frozenset()
         blocks = self._read(list(window.blocks), unverified)
@@ -154,7 +154,7 @@ class BlobReader:
         return data
 
     def _read(self, blocks: Sequence[Block], unverified: frozenset[Block] = frozenset()) -> dict[Block, memoryview]:
-        """Blocks, verified but for those said, those at hand among them."""
+        """Return blocks, kept or newly read, verified except ``unverified``."""
         self.locate({block.digest for block in blocks})
         missing = [block for block in blocks if block not in self._kept]
         while True:
@@ -171,15 +171,13 @@ class BlobReader:
         return found
 
     def _have_moved(self, digests: Collection[Digest]) -> bool:
-        """Look ``digests`` up once more; whether any lies elsewhere now, in a pack that was made of others or that an
-        upload brought.
-        """
+        """Look ``digests`` up again. Return whether any is in another pack now, after a compaction or upload."""
         before = [self._blobs.pop(digest, None) for digest in digests]
         self.locate(digests)
         return before != [self._blobs.get(digest) for digest in digests]
 
     def _mark_damage(self, blocks: Iterable[Block]) -> None:
-        """Have those of ``blocks`` marked that are damaged or lost."""
+        """Mark the damaged and lost ones among ``blocks``."""
         suspects: dict[Digest, tuple[Blob, set[int]]] = {}
         for block in blocks:
             if (blob := self._blobs.get(block.digest)) is not None:
@@ -221,7 +219,7 @@ def _crc32(views: Iterable[memoryview]) -> int:
 
 
 def _runs(blocks: Iterable[_Stored]) -> Iterator[list[_Stored]]:
-    """Blocks that lie close to each other in one pack, to be read in one go."""
+    """Group blocks that lie close together in one pack, to read them in one go."""
     run: list[_Stored] = []
     for stored in sorted(blocks, key=lambda stored: (stored.blob.pack, stored.span.start)):
         if run and not (
@@ -237,7 +235,7 @@ def _runs(blocks: Iterable[_Stored]) -> Iterator[list[_Stored]]:
 
 
 def _joined(views: Iterable[memoryview]) -> list[memoryview]:
-    """The same bytes, with runs of small pieces copied into one each."""
+    """Copy each run of small pieces into one piece."""
     pieces: list[memoryview] = []
     small: list[memoryview] = []
     for view in views:

@@ -1,4 +1,4 @@
-"""The read path as the API sees it: a checkpoint and what is wanted of it become a download."""
+"""The API's entry to the read path: a checkpoint and a request become a download."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ from .read import BlobReader
 from .spans import BlobMap
 
 MAX_SKELETON_IN_THREAD = 300_000
-"""Bytes of pickle; a longer one is planned in a child process, and so is what takes more work for its bytes."""
+"""Bytes of pickle. A child process plans longer pickles, and pickles that take more work for their bytes."""
 
 CACHED_TENSORS = 1_000_000
 CACHED_PLAN_BYTES = 64 * 1024 * 1024
@@ -44,18 +44,18 @@ CACHED_DRAFT_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """A checkpoint's manifest, and where its bytes are."""
+    """A checkpoint's manifest, and the map from file positions to blobs."""
 
     manifest: Manifest
     blobs: BlobMap
 
     def weight(self) -> int:
-        """Tensors and storages, and one for the rest."""
+        """Number of tensors and storages, plus one."""
         return len(self.manifest.tensors) + len(self.manifest.storages) + 1
 
 
 class Deliver:
-    """Plans downloads. Every method but ``close`` may block: none belongs on an event loop."""
+    """Planner of downloads. Every method but ``close`` may block: call none of them on an event loop."""
 
     def __init__(self, catalog: Catalog, store: PackStore) -> None:
         self._catalog = catalog
@@ -63,8 +63,8 @@ class Deliver:
         self._contents: Cache[_Contents] = Cache(CACHED_TENSORS, _Contents.weight)
         self._plans: Cache[Plan] = Cache(CACHED_PLAN_BYTES, Plan.weight)
         self._drafts: Cache[Plan] = Cache(CACHED_DRAFT_BYTES, Plan.weight)
-        # No more threads than can hash at once: with 6 on 2 cores, metadata waited 170 ms (p99) beside 16 downloads
-        # that were no faster for it; with 2 that give way, 37 ms.
+        # No more threads than cores, since each hashes: with 6 on 2 cores, metadata waited 170 ms (p99) beside 16
+        # downloads, which were no faster; with 2 of low priority, 37 ms.
         self._executor = FairPool(os.cpu_count() or 1, "window", give_way)
 
     def close(self) -> None:
@@ -84,8 +84,8 @@ class Deliver:
         return self._download(checkpoint, planned, _etag("original", checkpoint, ""), checkpoint.sha256)
 
     def file(self, checkpoint: Checkpoint, device: str | None, weights_only: bool) -> Download:
-        """The whole checkpoint, remapped. Raises Conflict for unsafe globals unless ``weights_only`` is given up, and
-        for a TorchScript archive, which is no file that torch.save writes.
+        """Plan the whole checkpoint, remapped to ``device``. Raises Conflict for a TorchScript archive, which
+        torch.save cannot write, and for unsafe globals if ``weights_only``.
         """
         if checkpoint.format == TORCHSCRIPT:
             raise Conflict(
@@ -104,13 +104,13 @@ class Deliver:
         return self._planned(checkpoint, Wanted(device=device))
 
     def state_dict(self, checkpoint: Checkpoint, query: StateDictQuery) -> Download:
-        """One component, selected and renamed. Raises SelectionError."""
+        """Plan one component, selected and renamed. Raises SelectionError."""
         return self._planned(checkpoint, Wanted(query=query))
 
     def warmstart(
         self, checkpoint: Checkpoint, target: Mapping[str, TargetTensor], query: StateDictQuery
     ) -> tuple[Report, str]:
-        """What ``load_state_dict(strict=False)`` would do, and the digest of a plan that sends just what matched."""
+        """Report ``load_state_dict(strict=False)`` in advance, with the digest of a plan that sends the matches."""
         _require_cast(query)
         manifest = self.manifest(checkpoint)
         number = choose_component(manifest, query.component)
@@ -126,9 +126,7 @@ class Deliver:
         return report, digest
 
     def planned(self, checkpoint: Checkpoint, plan_digest: str, keep: timedelta | None = None) -> Download:
-        """What an earlier ``warmstart`` planned; it is kept for ``keep`` from now on. Raises Gone when that was too
-        long ago.
-        """
+        """Plan the download of an earlier ``warmstart``; keep its plan for ``keep`` more. Raises Gone if it expired."""
         namespace = checkpoint.model.namespace
         with self._catalog.read() as session:
             document = plans.find(session, namespace, plan_digest)
@@ -170,7 +168,7 @@ class Deliver:
         return self._download(checkpoint, planned, _etag(kind, checkpoint, name), None)
 
     def _draft(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:
-        """A plan whose checksums are yet to be filled in."""
+        """Plan a file; its checksums are yet to be filled in."""
         contents = self._contents_of(checkpoint)
         reader = self._reader(checkpoint)
         skeleton = reader.bytes_of(contents.blobs, contents.manifest.skeleton)
@@ -203,12 +201,12 @@ class Deliver:
 
 
 def _require_cast(query: StateDictQuery | None) -> None:
-    """Raises SelectionError where a query asks for a dtype and there is no torch to cast with."""
+    """Raise SelectionError if a query asks for a dtype and there is no torch to cast with."""
     if query is not None and query.dtype is not None:
         require_torch()
 
 
 def _etag(kind: str, checkpoint: Checkpoint, wanted: str) -> str:
-    """Follows from what is stored and what is wanted, so that every replica agrees."""
+    """ETag from the stored checkpoint and the request, so that all replicas agree."""
     text = json.dumps([WRITER_REVISION, kind, checkpoint.manifest, wanted])
     return hashlib.sha256(text.encode()).hexdigest()[:32]

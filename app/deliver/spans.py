@@ -1,6 +1,6 @@
-"""From positions in the uploaded file to bytes of blobs.
+"""Map from positions in the uploaded file to bytes of blobs.
 
-A file is its blob-sized storages, in order, and its frame: all the bytes between them, one after another.
+A file is its blob-sized storages, in order, and its frame: all bytes between the storages, one after another.
 """
 
 from bisect import bisect_right
@@ -23,7 +23,7 @@ class BlobSpan:
 
 
 class BlobMap:
-    """Where each byte of an uploaded file is kept: a table of segments, each a stretch of one blob."""
+    """Table that finds each byte of an uploaded file: its segments are stretches of one blob each."""
 
     def __init__(self, manifest: Manifest) -> None:
         if manifest.frame is None:
@@ -43,11 +43,11 @@ class BlobMap:
         self._digests = [digest for _, digest, _, _ in segments]
         self._offsets = [offset for _, _, offset, _ in segments]
         self._lengths = [length for _, _, _, length in segments]
-        """Of the blobs, as the manifest has them: whoever reads one compares."""
+        """Blob lengths by the manifest: the reader of a blob compares them."""
         self._size = manifest.size
 
     def resolve(self, span: Span) -> Iterator[BlobSpan]:
-        """The blob spans that ``span`` of the file consists of, in order."""
+        """Yield the blob spans that make up ``span`` of the file, in order."""
         position = span.start
         i = bisect_right(self._starts, position) - 1
         while position < span.end:

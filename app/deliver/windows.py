@@ -1,12 +1,12 @@
-"""Cutting a range of a virtual file into windows: what is read, verified and sent in one go. Pure.
+"""Cutting a range of a virtual file into windows. A window is read, verified and sent in one go. Pure.
 
 A window is at most some 16 MiB of output. Blobs are verified block by block, so a window names the blocks it needs and
-which part of each block goes out, in order. What has to be read for it is bounded too: ten bytes of each of a hundred
+the part of each block that is sent, in order. Reading for a window is bounded too: ten bytes of each of a hundred
 blocks are fifty windows.
 
-What is converted is cut into strips of elements. A strip names the blocks that it is made of as well; one of more
-blocks than a window may have at once (a large matrix that was saved transposed) has a window to itself, and its blocks
-are read one after another.
+A conversion is cut into strips of elements. A strip also names the blocks it is made of. A strip of more blocks than a
+window may hold (of a large matrix that was saved transposed) has a window to itself, and its blocks are read one after
+another.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from .gather import boxes, touched
 from .spans import BlobMap, BlobSpan
 
 WINDOW_SIZE = BLOCK_SIZE + 64 * 1024
-"""Bytes: a whole block, and the headers around it."""
+"""Output bytes: a whole block, and the headers around it."""
 
 MAX_READ = 2 * BLOCK_SIZE
 """Bytes of the blocks that one window needs."""
@@ -29,10 +29,10 @@ MAX_PARTS = 4096
 """Parts of one window: enough to fill it with storages of 4 KiB."""
 
 CONTIGUOUS_STRIP = 4 * 1024 * 1024
-"""Bytes, before or after, of what is converted in one go."""
+"""Bytes, before or after, that are converted in one go."""
 
 GATHERED_STRIP = BLOCK_SIZE
-"""The same where elements lie apart: the more at once, the seldomer each block is read."""
+"""Bytes converted in one go if elements lie apart: the more bytes, the fewer reads of a block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ class BlockPart:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Elements ``[first, last)`` of a conversion, of which the bytes ``span`` go out, counted from the first's.
+    """Elements ``[first, last)`` of a conversion. ``span`` is the output bytes sent, counted from element ``first``.
 
-    ``sources`` hold them all: parts of blocks, each with its place in the conversion's source.
+    ``sources`` are the parts of blocks with the elements, each with its place in the conversion's source.
     """
 
     conversion: Conversion
@@ -67,7 +67,7 @@ class Strip:
 
     @property
     def is_wide(self) -> bool:
-        """Whether its blocks are more than a window may have at once."""
+        """Tell whether its blocks are more than a window may hold."""
         return sum(part.block.length for _, part in self.sources) > MAX_READ
 
 
@@ -78,7 +78,7 @@ Part = memoryview | BlockPart | Strip | ChecksumOf
 class Window:
     """Literal bytes, parts of blocks and strips, in the order in which they are sent.
 
-    ``size`` is what goes out, ``blocks`` are the blocks needed for it, ``read`` is their size.
+    ``size`` is the bytes sent, ``blocks`` are the blocks needed, ``read`` is their size.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Window:
         )
 
     def whole_blocks(self) -> frozenset[Block]:
-        """The blocks that go out whole and unchanged, and that nothing else is made of."""
+        """Blocks that are sent whole and unchanged, and from which no other part is made."""
         whole, used = set[Block](), set[Block]()
         for part in self.parts:
             if isinstance(part, BlockPart) and part.span.length == part.block.length:
@@ -110,7 +110,7 @@ class Window:
         return frozenset(whole - used)
 
     def _to_read(self, part: Part) -> int:
-        """Bytes that have to be read for ``part`` and for nothing before it."""
+        """Bytes to read for ``part`` that no earlier part needs."""
         if isinstance(part, Strip) and part.is_wide:
             return MAX_READ
         return sum(block.length for block in set(_needed_at_once(part)) if block not in self.blocks)
@@ -129,7 +129,7 @@ def size_of(part: Part) -> int:
 
 
 def cut_windows(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iterator[Window]:
-    """The windows of bytes ``[start, end)`` of a virtual file."""
+    """Cut bytes ``[start, end)`` of a virtual file into windows."""
     window = Window()
     for part in _parts(file, blobs, start, end):
         if not window.has_room_for(part):
@@ -151,9 +151,7 @@ def _parts(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iterator[
 
 
 def strips_of(blobs: BlobMap, conversion: Conversion, span: Span) -> Iterator[Strip]:
-    """The strips that bytes ``span`` of what a conversion makes consist of, in order. Where they are cut does not
-    depend on ``span``.
-    """
+    """Cut bytes ``span`` of a conversion's output into strips, in order. Cuts do not depend on ``span``."""
     itemsize = conversion.to.itemsize
     length = strip_length(conversion)
     for begin in range(span.start // itemsize // length * length, -(-span.end // itemsize), length):
@@ -169,9 +167,7 @@ def strip_length(conversion: Conversion) -> int:
 
 
 def blocks_touched(conversion: Conversion, first: int, last: int, origin: int) -> set[int]:
-    """The blocks that elements ``[first, last)`` lie in; ``origin`` is where in its blob the conversion's source
-    starts.
-    """
+    """Blocks that hold elements ``[first, last)``; ``origin`` is the offset of the conversion's source in its blob."""
     itemsize = conversion.dtype.itemsize
     found: set[int] = set()
     return found.union(*(touched(box, itemsize, BLOCK_SIZE, origin) for box in boxes(conversion.dims, first, last)))
@@ -184,7 +180,7 @@ def _sources(blobs: BlobMap, conversion: Conversion, first: int, last: int) -> I
         yield from _placed(blocks_of(blobs, span), first * itemsize)
         return
     blob, *others = blobs.resolve(source)
-    if others:  # a small storage, which may lie across anything
+    if others:  # a small storage, which may overlap several blobs
         yield from _placed(blocks_of(blobs, source), 0)
         return
     origin = blob.span.start
@@ -200,13 +196,13 @@ def _placed(parts: Iterator[BlockPart], position: int) -> Iterator[tuple[int, Bl
 
 
 def blocks_of(blobs: BlobMap, span: Span) -> Iterator[BlockPart]:
-    """The parts of blocks that ``span`` of the uploaded file consists of, in order."""
+    """Yield the parts of blocks that make up ``span`` of the uploaded file, in order."""
     for blob in blobs.resolve(span):
         yield from blocks_in(blob)
 
 
 def blocks_in(blob: BlobSpan) -> Iterator[BlockPart]:
-    """The parts of blocks that a span of one blob consists of, in order."""
+    """Yield the parts of blocks that make up a span of one blob, in order."""
     position = blob.span.start
     while position < blob.span.end:
         index = position // BLOCK_SIZE
