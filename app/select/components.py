@@ -1,4 +1,4 @@
-"""Which component of a checkpoint a query means."""
+"""Choice of the component that a query means."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _USUAL = tuple((name,) for name in MODELS)
 
 
 def choose_component(manifest: Manifest, wanted: str | None) -> int | None:
-    """The index of the component meant, or None for the root's rest: the tensors that belong to no component.
+    """Index of the component meant, or None for the root's rest: the tensors that belong to no component.
 
     ``wanted`` is a dotted path, ``""`` for a flat file or the root's rest, None for
     ``default_component``. Raises SelectionError ``unknown-component`` or ``component-ambiguous``.
@@ -20,11 +20,11 @@ def choose_component(manifest: Manifest, wanted: str | None) -> int | None:
 
 
 def default_component(components: Sequence[Component]) -> int | None:
-    """The index of the component meant when none is named: the only state_dict, else the first of MODELS; where there
-    is none but optimizers', the only one of those. None where it would be a guess.
+    """Index of the component meant if none is named: the only state_dict, else the first of MODELS; if there is
+    no state_dict, the only optimizer. None if the choice would be a guess.
 
-    Schedulers and the like do not count beside others. A model that is called so and is an optimizer's is no model
-    that could be read, and nothing else is served in its place.
+    Schedulers and the like do not count beside others. If an optimizer has a name of MODELS, the model could not be
+    read, and no other component is served in its place.
     """
     if len(components) == 1:
         return None if components[0].named_only else 0

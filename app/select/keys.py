@@ -1,4 +1,4 @@
-"""Which keys of a component are picked and what they are then called, in the order the contract fixes."""
+"""Selection and renaming of a component's keys, in the order the contract fixes."""
 
 import re
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from .patterns import REGEX, PatternSet
 from .query import StateDictQuery
 
 MAX_KEY_LENGTH = 4_096
-"""Characters in a new name: no reader of ours takes longer ones."""
+"""Characters in a new name: our readers refuse longer ones."""
 
 MAX_COST = 40_000_000
 """Steps (app/values/work.py) that one list of patterns, or of renames, may take: ten seconds."""
 
 MAX_PREFIX_PARTS = 4
-"""Names before a key that are looked through for a prefix in its way."""
+"""Parts of a key that are tried as a prefix to strip."""
 
 Selected: TypeAlias = tuple[tuple[int, str], ...]
-"""Positions in what was given, ascending, each with its new name."""
+"""Positions in the given keys, ascending, each with its new name."""
 
 
 def select_keys(keys: Sequence[str], query: StateDictQuery, work: Work | None = None) -> Selected:
-    """The picked keys of a state_dict.
+    """Pick and rename the keys of a state_dict.
 
     Raises SelectionError ``no-keys-matched``, ``duplicate-key``, ``key-too-long``, ``bad-pattern``, ``bad-rename`` or
-    ``too-much-work``; HostileCheckpoint where it takes more than what is left of ``work``.
+    ``too-much-work``; HostileCheckpoint if the selection takes more than is left of ``work``.
     """
     names = Names(query)
     _spend(names, keys, work)
@@ -39,9 +39,9 @@ def select_keys(keys: Sequence[str], query: StateDictQuery, work: Work | None = 
 
 
 def select_leaves(keys: Sequence[str], query: StateDictQuery, work: Work | None = None) -> tuple[int, ...]:
-    """The picked leaves of a tree (an optimizer, the root's rest), by position; ``keys`` are their joined paths.
+    """Pick leaves of a tree (an optimizer, the root's rest), by position; ``keys`` are the leaves' joined paths.
 
-    Raises SelectionError ``no-keys-matched``, ``bad-pattern``, or ``not-a-state-dict`` where the query renames.
+    Raises SelectionError ``no-keys-matched``, ``bad-pattern``, or ``not-a-state-dict`` if the query renames.
     """
     if query.renames:
         raise SelectionError(
@@ -85,7 +85,7 @@ def _filter(keys: Sequence[str], query: StateDictQuery, work: Work | None) -> Se
 
 
 def _prefix_in_the_way(keys: Sequence[str], query: StateDictQuery, work: Work | None) -> str | None:
-    """The shortest prefix of the first key that most keys have, and without which ``include`` would pick some."""
+    """Shortest prefix of the first key that most keys share, if ``include`` picks a key without the prefix."""
     if not query.include or any(query.strip_prefix):
         return None
     include = PatternSet(query.include)
@@ -120,7 +120,7 @@ def _asked(query: StateDictQuery) -> str:
 
 
 def _near(keys: Sequence[str], query: StateDictQuery) -> tuple[str, ...]:
-    """Keys that come close to the text of the include patterns, else the first ones there are."""
+    """Return keys close to the text of the include patterns, else the first keys."""
     texts = {re.sub(r"[^\w.]+", "", pattern.removeprefix(REGEX)): None for pattern in query.include[:5]}
     close = dict.fromkeys(key for text in texts for key in near(text, keys))
     return tuple(close)[:3] or tuple(keys[:3])

@@ -1,4 +1,4 @@
-"""How a key's name changes: strip_prefix, rename, add_prefix."""
+"""Renaming of keys: strip_prefix, rename, add_prefix."""
 
 from ..errors import SelectionError
 from .patterns import INSTRUCTIONS_PER_STEP, REGEX, Rewrite, check_program_size
@@ -28,19 +28,19 @@ class Names:
         self._program_size = size
 
     def cost(self, keys: int, characters: int) -> int:
-        """Steps that ``final`` takes for so many keys of so many characters; a new name is as long as it is."""
+        """Steps that ``final`` takes for so many keys of so many characters; longer new names take more steps."""
         longest = len(self._add) + max((len(rule) for _, rule in self._rules if isinstance(rule, str)), default=0)
         each = 4 + len(self._strip) // 4 + len(self._rules) // 2 + longest // 8
         return keys * each + characters * self._program_size // INSTRUCTIONS_PER_STEP
 
     def strip(self, key: str) -> str:
-        """A key without the prefixes, each taken off in its turn where the key has it by then."""
+        """Remove the prefixes in turn, each if the key begins with it by then."""
         for prefix in self._strip:
             key = key.removeprefix(prefix)
         return key
 
     def rename(self, key: str) -> str:
-        """A stripped key under its final name; the first rename that matches wins."""
+        """Return a stripped key's final name; the first rename that matches wins."""
         for old, rule in self._rules:
             if isinstance(rule, Rewrite):
                 new = rule.apply(key)

@@ -9,16 +9,16 @@ from itertools import islice
 LIMIT = 3
 MAX_LENGTH = 150
 CONSIDERED = 2_000
-"""Names and prefixes that are looked at: an error message is not worth comparing with 400,000 keys."""
+"""Names and prefixes that are considered: an error message is not worth a comparison with 400,000 keys."""
 
 COMPARED = 30
-"""Of those, the ones with the most letters in common, which alone are compared in order: that can take 5 ms each."""
+"""Considered names that are compared in full, by most letters in common: a comparison can take 5 ms."""
 
 
 def near(wanted: str, names: Iterable[str], limit: int = LIMIT) -> tuple[str, ...]:
     """At most ``limit`` of ``names`` that come close to ``wanted``, the closest first; case does not count.
 
-    A dotted name also comes close by a prefix of it: ``conv1`` is near ``conv1.weight``.
+    A dotted name is also close if one of its prefixes is: ``conv1`` is near ``conv1.weight``.
     """
     by_text: dict[str, str] = {}
     for name in islice((name for name in names if len(name) <= MAX_LENGTH), CONSIDERED):

@@ -1,8 +1,8 @@
-"""Users' patterns on keys: globs and linear-time regular expressions. The one place that knows re2.
+"""Users' patterns on keys: globs and linear-time regular expressions. Only this module uses re2.
 
 A pattern is a case-sensitive glob in which ``*`` crosses dots (``?`` is one character, ``[a-z]`` and ``[!a-z]`` one of
 a class), or ``re:`` and an RE2 expression. Either has to match the whole key. RE2 takes time linear in the key, but
-also in the expression, so the compiled size of what is matched together is limited.
+also in the expression, so the compiled size of patterns that are matched together is limited.
 
 Every function raises SelectionError ``bad-pattern`` for a pattern that cannot be compiled or is too large.
 """
@@ -18,7 +18,7 @@ MAX_PATTERN_LENGTH = 4_096
 """Characters in a pattern: as long as a key may be."""
 
 MAX_PROGRAM_SIZE = 4_000
-"""RE2 instructions of all the patterns matched together; ``*.attn.*.weight`` takes about 30."""
+"""RE2 instructions of all patterns matched together; ``*.attn.*.weight`` takes about 30."""
 
 INSTRUCTIONS_PER_STEP = 50
 """RE2 may look at each of its instructions for each character."""
@@ -27,7 +27,7 @@ MAX_PREFIXES = 1_000
 """Patterns such as ``layer1.*``: each is compared with each key."""
 
 _MEMORY = 8 << 20
-"""Bytes for RE2's automaton: many times what the instructions need, for a set has nothing slower to fall back on."""
+"""Bytes for RE2's automaton: many times what the instructions need, because a set has no slower fallback."""
 
 REGEX = "re:"
 _MAGIC = frozenset("*?[")
@@ -35,9 +35,9 @@ _SPECIAL = frozenset("\\.+*?()|[]{}^$-")
 
 
 class PatternSet:
-    """Patterns compiled once; ``matches(key)`` is whether any of them matches the whole of ``key``.
+    """Patterns compiled once; ``matches(key)`` tells whether any pattern matches the whole of ``key``.
 
-    Plain keys and ``prefix*`` are looked up, however many there are; only the rest is RE2's.
+    Plain keys and ``prefix*`` are looked up, however many there are; only RE2 matches the rest.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -91,7 +91,7 @@ class Rewrite:
 
 
 def encode(text: str) -> bytes:
-    """UTF-8, in which text that has none (a lone surrogate) is passed on for RE2 to refuse or not match."""
+    """Encode as UTF-8. A lone surrogate, which UTF-8 excludes, is left for RE2 to refuse or not match."""
     return text.encode(errors="surrogatepass")
 
 
@@ -104,7 +104,7 @@ def check_program_size(pattern: str, size: int) -> None:
 
 
 def _glob(pattern: str) -> Iterator[str]:
-    """The expression a glob means. As in fnmatch, ``[`` without its ``]`` is itself."""
+    """Translate a glob to an expression. As in fnmatch, ``[`` without its ``]`` is literal."""
     at = 0
     while at < len(pattern):
         char = pattern[at]
@@ -137,7 +137,7 @@ def _template(pattern: str, template: str, groups: int) -> Iterator[str | int]:
     rest = iter(escapes)
     for escape in rest:
         if not escape and (after := next(rest, None)) is not None:
-            yield "\\" + after  # two backslashes: what follows the second is text
+            yield "\\" + after  # two backslashes: text follows the second
         elif escape[:1].isascii() and escape[:1].isdecimal() and int(escape[0]) <= groups:
             yield int(escape[0])
             yield escape[1:]
@@ -151,7 +151,7 @@ def _check_length(pattern: str) -> None:
 
 
 def _compile(pattern: str, expression: str) -> Any:
-    """``expression`` compiled; ``pattern`` is what the user wrote, for the message."""
+    """Compile ``expression``; ``pattern`` is the user's text, for the message."""
     _check_length(pattern)
     try:
         compiled = re2.compile(encode(expression), _options())
@@ -163,7 +163,7 @@ def _compile(pattern: str, expression: str) -> Any:
 
 
 def _compile_set(expressions: Sequence[tuple[str, str]]) -> tuple[Any, int]:
-    """A set of whole-key expressions, as one automaton (None of none), and how many instructions it has."""
+    """Compile whole-key expressions to one automaton (None if there are none); return its instruction count too."""
     if not expressions:
         return None, 0
     result = re2.Set.FullMatchSet(_options())

@@ -1,6 +1,6 @@
-"""What a request asks of a checkpoint, as a value.
+"""A request's selection from a checkpoint, as a value.
 
-``StateDictQuery`` holds the fields of the state_dict routes. Making one checks what can be checked without a
+``StateDictQuery`` holds the fields of the state_dict routes. Its constructor checks the fields that need no
 checkpoint: the device, the dtype and the format. Patterns are checked where they are compiled.
 """
 
@@ -27,11 +27,11 @@ MAX_DEVICE_INDEX = 127
 
 @dataclass(frozen=True, slots=True)
 class StateDictQuery:
-    """What is picked and how it is written. The defaults ask for the default component, as it was saved.
+    """A selection and the format to write it in. The defaults ask for the default component, as it was saved.
 
-    ``strip_prefix`` are taken off in turn; ``rename`` is pairs of old and new; ``device`` is a location as torch writes
-    it, None for as saved; ``dtype`` is torch's name of what floating tensors become, whose new names match none of
-    ``dtype_exclude``.
+    ``strip_prefix`` are removed in turn; ``rename`` is pairs of old and new; ``device`` is a location as torch writes
+    it, None for as saved; ``dtype`` is torch's name of the dtype that floating tensors are cast to, except tensors
+    whose new names match ``dtype_exclude``.
     """
 
     component: str | None = None
@@ -64,14 +64,14 @@ class StateDictQuery:
 
     @property
     def renames(self) -> bool:
-        """Whether keys may come out under other names."""
+        """Tell whether keys may get new names."""
         return bool(any(self.strip_prefix) or self.rename or self.add_prefix)
 
     def normalised(self) -> str:
-        """Canonical text: equal for queries that differ only in what cannot change the answer."""
+        """Canonical text, without differences that cannot change the answer."""
         fields = asdict(self)
         prefixes = [prefix for prefix in self.strip_prefix if prefix]
-        # None, or one as text, as in plans that were kept before there could be several
+        # no prefix as None and one as text, as in plans kept since before there could be several
         fields["strip_prefix"] = prefixes if len(prefixes) > 1 else (prefixes or (None,))[0]
         fields["include"] = sorted(set(self.include))
         fields["exclude"] = sorted(set(self.exclude))
@@ -103,7 +103,7 @@ def parse_dtype(text: str) -> str:
 
 
 def parse_device(text: str) -> str:
-    """The location torch writes for a device: ``cuda:0`` stays, ``cpu:0`` is ``cpu``, which has only one.
+    """The location that torch writes for a device: ``cuda:0`` stays; ``cpu:0`` is ``cpu``, the only one.
 
     Raises SelectionError ``unknown-device``.
     """

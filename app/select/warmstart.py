@@ -1,4 +1,4 @@
-"""What ``load_state_dict(strict=False)`` would do with a selection, known before a byte of it moves."""
+"""Report of what ``load_state_dict(strict=False)`` would do with a selection, before any byte is sent."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class TargetTensor:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A key whose shape here, ``have``, is not the target's, ``want``. It does not travel."""
+    """A key whose shape here, ``have``, is not the target's, ``want``. Its tensor is not sent."""
 
     key: str
     have: Shape
@@ -27,10 +27,10 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``missing_keys`` are in the target but not here, in the target's order; all others are in the selection's.
+    """Result of ``match``. ``missing_keys`` are only in the target, in its order; others are in the selection's order.
 
-    ``cast_keys`` match under another dtype: loading casts them to the target's. ``nbytes`` counts what the matched
-    tensors hold, the elements that several keys share once.
+    ``cast_keys`` match under another dtype: loading casts them to the target's. ``nbytes`` counts the bytes of the
+    matched tensors, elements that several keys share once.
     """
 
     matched_keys: tuple[str, ...]
@@ -43,7 +43,7 @@ class Report:
 
 def match(selection: Iterable[tuple[str, Tensor]], target: Mapping[str, TargetTensor]) -> Report:
     """Compare the selected tensors, under their new names, with ``target``. Linear in both. A tensor without bytes
-    counts as one that is not here.
+    counts as absent.
     """
     matched: list[str] = []
     unexpected: list[str] = []
@@ -71,5 +71,5 @@ def match(selection: Iterable[tuple[str, Tensor]], target: Mapping[str, TargetTe
 
 
 def _fits(have: Shape, want: Shape) -> bool:
-    """As torch says; it also loads the one-element vector of torch 0.3 into a scalar."""
+    """Tell whether torch loads the shape; a scalar also takes the one-element vector of torch 0.3."""
     return have == want or (want == () and have == (1,))
