@@ -13,7 +13,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
 def is_name(text: str) -> bool:
-    """Whether a namespace, or a model in it, may be called so."""
+    """Tell whether ``text`` is a valid name of a namespace or a model."""
     return _NAME.fullmatch(text) is not None and ".." not in text
 
 
@@ -30,12 +30,12 @@ class ModelName:
 
 @dataclass(frozen=True, slots=True)
 class NewCheckpoint:
-    """A checkpoint about to be committed: all but what the catalog itself assigns.
+    """A checkpoint about to be committed, without the fields that the catalog assigns.
 
-    ``manifest`` and ``frame`` name blobs; ``blobs`` are all the blobs it refers to, those two included, and the length
-    that each of them has to have.
-    Sizes are in bytes; ``new_bytes`` is by how much the store grew. ``loss`` and metrics may be non-finite.
-    ``digest`` and ``sha256`` are None where the server never had the file's bytes in order; without ``original``,
+    ``manifest`` and ``frame`` name blobs; ``blobs`` maps all blobs of the checkpoint, these two included, to their
+    expected lengths.
+    Sizes are in bytes; ``new_bytes`` is the growth of the store. ``loss`` and metrics may be non-finite.
+    ``digest`` and ``sha256`` are None if the server never had the file's bytes in order; without ``original``,
     there was no such file.
     """
 
@@ -65,8 +65,8 @@ class NewCheckpoint:
 class Checkpoint:
     """A named immutable upload. ``id`` is the catalog's own; users see ``model`` and ``version``.
 
-    ``components`` here carry no ``param_groups``; of a file with very many they are the first, and ``more_components``
-    says how many follow. ``devices`` and ``unsafe_globals`` end in ``...`` where they are not all.
+    ``components`` here carry no ``param_groups``. A file with very many has only the first here, and
+    ``more_components`` counts the others. Shortened ``devices`` and ``unsafe_globals`` end in ``...``.
     """
 
     id: int
@@ -94,19 +94,19 @@ class Checkpoint:
 
     @property
     def stem(self) -> str:
-        """``resnet50-v12``: what files made of it are called. torch.hub finds no hash in it."""
+        """Base name of files made of the checkpoint, like ``resnet50-v12``. torch.hub finds no hash in it."""
         return _HASH_TO_TORCH_HUB.sub(r"-\1_", f"{self.model.name}-v{self.version}")
 
     def file_name(self, unique: str, kind: str, sha256: str | None) -> str:
-        """The name of a file made of it, another for every file, because torch.hub caches by name. torch.hub takes
-        ``-HEX.`` for the beginning of the file's SHA-256, so that it stands there only where that is known.
+        """Return a name for a file made of the checkpoint. Each file has its own, because torch.hub caches by name.
+        torch.hub takes ``-HEX.`` for the start of a SHA-256, so only a file of known SHA-256 has ``-HEX.``.
         """
         return f"{self.stem}_{unique}.{kind}" if sha256 is None else f"{self.stem}-{sha256[:8]}.{kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Where a blob lies: ``length`` bytes at ``offset`` of the pack called ``pack``.
+    """A blob and its place: ``length`` bytes at ``offset`` of the pack called ``pack``.
 
     ``blocks`` are the raw BLAKE3 digests of its 16 MiB blocks, concatenated; a blob of one block has one.
     """
@@ -121,7 +121,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What a request says about a checkpoint. Where it says nothing, the file is asked."""
+    """A request's fields for a checkpoint. A field that is not given is read from the file."""
 
     run: str | None = None
     epoch: int | None = None

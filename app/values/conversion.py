@@ -1,4 +1,4 @@
-"""Bytes that are made of stored elements while they are sent: put in order, swapped, cast."""
+"""Conversion of stored elements while they are sent: reordered, byte-swapped, cast."""
 
 from dataclasses import dataclass
 from math import prod
@@ -15,12 +15,12 @@ Dims = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """The elements of a view, one after another in C order, as ``to``.
+    """The elements of a view, in C order, converted to ``to``.
 
-    ``source`` are the bytes of the uploaded file that the view reaches, from its first element on; they are whole
-    elements of ``dtype``. ``dims`` are the view's, as merged as they can be: a contiguous one has a single dimension
-    of stride 1. ``flips`` are the bytes of a little-endian element whose top bit is turned over: the signs that a
-    negative or conjugate view leaves unresolved.
+    ``source`` is the bytes of the uploaded file that the view reaches, from its first element on: whole elements of
+    ``dtype``. ``dims`` are the view's, merged as far as possible: a contiguous view has a single dimension of stride 1.
+    ``flips`` are the bytes of a little-endian element whose top bit is inverted: the signs that a negative or conjugate
+    view leaves unresolved.
     """
 
     source: Span
@@ -33,12 +33,12 @@ class Conversion:
 
     @property
     def count(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return prod(size for size, _ in self.dims)
 
     @property
     def size(self) -> int:
-        """Bytes that it makes."""
+        """Bytes of output."""
         return self.count * self.to.itemsize
 
     @property
@@ -47,13 +47,13 @@ class Conversion:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether what it makes is ``source`` as it is."""
+        """Tell whether the output equals ``source``."""
         same_order = self.byteorder == self.to_byteorder or self.dtype.itemsize == 1
         return self.is_contiguous and self.dtype == self.to and same_order and not self.flips
 
 
 def merged(shape: tuple[int, ...], stride: tuple[int, ...]) -> Dims:
-    """The dimensions of a view with elements, without those of size 1, and neighbours that are one stretch as one."""
+    """Dimensions of a nonempty view: without dimensions of size 1, and with adjoining contiguous ones merged."""
     dims: list[tuple[int, int]] = []
     for size, step in zip(shape, stride, strict=True):
         if size == 1:

@@ -17,12 +17,12 @@ class DType:
 
     @property
     def word(self) -> int:
-        """Bytes of what has a byte order: a complex number is two words."""
+        """Bytes in a unit that has a byte order: a complex number is two words."""
         return self.itemsize // 2 if self.name.startswith("complex") else self.itemsize
 
     @property
     def is_floating(self) -> bool:
-        """Whether it can be cast: numbers with a sign and an exponent, one for each element."""
+        """Tell whether the dtype can be cast: each element is one number with a sign and an exponent."""
         return self.name.startswith(("float", "bfloat")) and self.name != "float4_e2m1fn_x2"
 
 

@@ -1,4 +1,4 @@
-"""The frame: what of an uploaded file is in no blob of its own."""
+"""The frame: the bytes of an uploaded file outside its blob-sized storages."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,7 +8,7 @@ from .span import Span
 
 
 def frame_spans(size: int, storages: Iterable[Storage]) -> tuple[Span, ...]:
-    """The parts of a file of ``size`` bytes that lie in no blob-sized storage, in order. Joined they are its frame."""
+    """Spans of a file of ``size`` bytes outside its blob-sized storages, in order. Joined, the spans are the frame."""
     spans, end = [], 0
     for blob in sorted(storage.span for storage in storages if storage.span.length > MIN_BLOB_SIZE):
         if end < blob.start:
@@ -20,8 +20,8 @@ def frame_spans(size: int, storages: Iterable[Storage]) -> tuple[Span, ...]:
 
 
 def blobs_of(manifest: Manifest) -> Iterator[tuple[Digest, int]]:
-    """The blobs that a committed file consists of, its frame first: their digests, and how many bytes of the file each
-    has to be. Equal storages come once each.
+    """Yield the digest and the expected length, in bytes, of each blob of a committed file, the frame first. Equal
+    storages come once each.
     """
     if manifest.frame is not None:
         yield manifest.frame, sum(span.length for span in frame_spans(manifest.size, manifest.storages))

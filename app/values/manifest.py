@@ -1,7 +1,6 @@
-"""What an upload was found to contain: the manifest, and the plain facts lifted into the catalog.
+"""Contents of an upload: the manifest, and the plain facts copied into the catalog.
 
-Positions are offsets in the uploaded file. Everything that is served is laid out in those coordinates;
-``deliver.spans`` turns them into blobs.
+Positions are offsets in the uploaded file. Plans use these offsets; ``deliver.spans`` turns them into blobs.
 """
 
 from collections.abc import Mapping
@@ -13,16 +12,16 @@ from .dtype import DType
 from .span import Span
 
 Path = tuple[str | int, ...]
-"""Where something lies in a checkpoint: the keys and list indices that lead to it. ``()`` is the root."""
+"""A place in a checkpoint: the keys and list indices that lead there. ``()`` is the root."""
 
 
 def dotted(path: Path) -> str:
-    """A path as text, for people and for look-ups; two paths may be written alike."""
+    """A path as text, for people and for look-ups; two paths may have one text."""
     return ".".join(map(str, path))
 
 
 def is_one_element(shape: tuple[int, ...]) -> bool:
-    """Tell whether a tensor of this shape is a number, as ``Tensor.item()`` has it."""
+    """Tell whether a tensor of this shape is a number for ``Tensor.item()``."""
     return all(size == 1 for size in shape)
 
 
@@ -36,8 +35,8 @@ MIN_BLOB_SIZE = 4096
 class Storage:
     """torch's untyped byte buffer as it lies in the file.
 
-    ``dtype`` is None for an untyped storage; ``location`` is the device tag saved with it; ``crc32`` is of its
-    bytes; ``digest`` names its blob, and is None when the storage is small enough to stay in the frame.
+    ``dtype`` is None for an untyped storage; ``location`` is the device tag saved with the storage; ``crc32`` is of its
+    bytes; ``digest`` names its blob, and is None if the storage is small enough to stay in the frame.
     """
 
     key: str
@@ -53,8 +52,8 @@ class Tensor:
     """A view of a storage. ``offset`` and ``stride`` count elements; ``storage`` indexes ``Manifest.storages``.
 
     ``component`` indexes ``Manifest.components``, or is None for a tensor that belongs to the root;
-    ``path`` starts below its component. A tensor on the meta device has no storage; a lazy one that has seen no batch
-    has no shape either, and the dtype that it will have by default.
+    ``path`` starts below its component. A tensor on the meta device has no storage; a lazy tensor that has seen no
+    batch also has no shape, and the dtype that it will have by default.
     """
 
     component: int | None
@@ -84,8 +83,8 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Component:
     """A state_dict inside a checkpoint. ``keys`` counts its keys (an optimizer: its tensors); ``nbytes`` counts
-    each storage it uses once; ``param_groups`` is an optimizer's, as JSON text. ``named_only``: a request that names no
-    component does not mean it, because there is something else that may be the model.
+    each storage it uses once; ``param_groups`` is an optimizer's, as JSON text. ``named_only``: never the default
+    component, because something else may be the model.
     """
 
     path: Path
@@ -97,17 +96,17 @@ class Component:
 
     @property
     def name(self) -> str:
-        """Dotted text; ``""`` is a checkpoint that is one flat state_dict."""
+        """Dotted text; ``""`` for a checkpoint that is one flat state_dict."""
         return dotted(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A checkpoint, without its tensors' bytes: what every listing, plan and range is computed from.
+    """A checkpoint without its tensors' bytes: the source of every listing, plan and range.
 
-    ``skeleton`` is where the pickle or the header lies; ``size`` is the whole file's; ``frame`` names the blob of all
-    that is no blob-sized storage; ``metadata`` are a safetensors file's own texts, by their names;
-    ``keys`` are those of a TorchScript archive's state_dict, which its skeleton alone does not tell.
+    ``skeleton`` is the span of the pickle or header; ``size`` is the whole file's; ``frame`` names the blob of all
+    bytes outside blob-sized storages; ``metadata`` is a safetensors file's own texts, by name;
+    ``keys`` are the keys of a TorchScript archive's state_dict, which its skeleton alone does not tell.
     """
 
     format: str
@@ -125,7 +124,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file says about itself, at its top level. ``metrics`` are its other numbers; floats may be
+    """Facts at the top level of a file. ``metrics`` are its other numbers; floats may be
     non-finite; ``devices`` are the storages' locations, sorted.
     """
 

@@ -1,13 +1,13 @@
-"""Where the bytes of a file are read from."""
+"""Interface for reading the bytes of a file."""
 
 from typing import Protocol
 
 
 class ByteSource(Protocol):
-    """A file's bytes, a slice at a time: a memoryview, or a file that is read as it is asked for.
+    """A file's bytes, a slice at a time: a memoryview, or a file that is read on demand.
 
-    A whole file mapped into memory would do as well, but for what it costs: on recent kernels each touch of a file
-    can map 2 MiB of it, and 147 touches are 300 MB.
+    Mapping a whole file into memory would cost too much: on recent kernels each access can map 2 MiB of the file, and
+    147 accesses 300 MB.
     """
 
     def __len__(self) -> int: ...

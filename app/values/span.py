@@ -1,4 +1,4 @@
-"""Half-open ranges of bytes: one, and many in little memory."""
+"""Half-open ranges of bytes: a single Span, and compact Spans."""
 
 from array import array
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ class Span:
 
 
 class Spans:
-    """Many spans, each kept as two integers and made into a Span when it is asked for.
+    """Many spans, each kept as two integers and made into a Span on access.
 
-    Half a million Span objects take 40 MB, and the garbage collector stops every thread to look through them.
+    Half a million Span objects take 40 MB, and the garbage collector stops every thread to scan them.
     """
 
     __slots__ = ("_bounds",)
@@ -29,7 +29,7 @@ class Spans:
         self._bounds = array("Q")
 
     def append(self, start: int, end: int) -> None:
-        """Add a span. Raises OverflowError unless both are of 0 to 2**64 - 1."""
+        """Add a span. Raises OverflowError unless both bounds are 0 to 2**64 - 1."""
         self._bounds.extend((start, end))
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Spans:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Spans":
-        """The spans that ``to_bytes`` wrote."""
+        """Read spans that ``to_bytes`` wrote."""
         spans = cls()
         spans._bounds.frombytes(data)
         return spans

@@ -1,7 +1,7 @@
 """A file split into its frame and its storages, as a client announces it before it sends a byte.
 
-All of it comes in blocks, which are numbered: those of the frame first, then those of each storage, in the order of
-the file. A block is at most 16 MiB of one piece; it is named by its digest, received, verified and resumed as one.
+The file is sent in numbered blocks: first the frame's blocks, then each storage's, in the order of the file. A block
+is at most 16 MiB of one piece. Its digest names it. A block is received, verified and resumed as a whole.
 """
 
 from array import array
@@ -20,8 +20,8 @@ MAX_STORAGES = 500_000
 
 
 class Split:
-    """``storages`` are spans of a file of ``size`` bytes, in order, and ``frame`` is what lies between them;
-    ``blocks`` are the raw digests of all blocks, joined. Raises InvalidRequest ``bad-split`` for what cannot be one.
+    """A split file. ``storages`` are spans of a file of ``size`` bytes, in order, and ``frame`` is the spans between
+    them; ``blocks`` are the raw digests of all blocks, joined. Raises InvalidRequest ``bad-split`` for a wrong split.
     """
 
     def __init__(self, size: int, storages: Iterable[Span], blocks: bytes) -> None:
@@ -29,11 +29,11 @@ class Split:
         self.blocks = blocks
         self.storages, self.frame = _divided(size, storages)
         self._places = array("Q", accumulate((span.length for span in self.frame), initial=0))
-        """How many bytes of the frame come before each of its spans, and at the end how many there are."""
+        """Bytes of the frame before each of its spans, and then their total."""
         self._firsts = array("Q", [0])
-        """The number of each piece's first block, and at the end how many blocks there are."""
+        """The number of each piece's first block, and then the count of blocks."""
         self._starts = array("Q", accumulate(self._lengths(), initial=0))
-        """How many bytes come before each piece, where all follow each other; and at the end how many there are."""
+        """Bytes before each piece if the pieces are joined, and then their total."""
         for length in self._lengths():
             self._firsts.append(self._firsts[-1] + max(1, -(-length // BLOCK_SIZE)))
         if len(blocks) != self.count * BLOCK_DIGEST_SIZE:
@@ -46,7 +46,7 @@ class Split:
 
     @property
     def count(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return self._firsts[-1]
 
     def numbers(self, piece: int) -> range:
@@ -62,7 +62,7 @@ class Split:
         return self.blocks[numbers.start * BLOCK_DIGEST_SIZE : numbers.stop * BLOCK_DIGEST_SIZE]
 
     def spans(self, number: int) -> tuple[Span, ...]:
-        """Where in the file a block's bytes lie, in order."""
+        """Spans of the file that make up a block, in order."""
         piece = self.piece(number)
         start = (number - self._firsts[piece]) * BLOCK_SIZE
         if piece == 0:
@@ -71,24 +71,24 @@ class Split:
         return (Span(storage.start + start, min(storage.start + start + BLOCK_SIZE, storage.end)),)
 
     def length(self, numbers: range) -> int:
-        """Bytes of a run of blocks."""
+        """Number of bytes in a run of blocks."""
         return self._before(numbers.stop) - self._before(numbers.start) if numbers else 0
 
     def _before(self, number: int) -> int:
-        """Bytes of all blocks before the one of this number."""
+        """Number of bytes in all blocks before block ``number``."""
         if number == self.count:
             return self._starts[-1]
         piece = self.piece(number)
         return self._starts[piece] + (number - self._firsts[piece]) * BLOCK_SIZE
 
     def _lengths(self) -> Iterator[int]:
-        """Bytes of each piece."""
+        """Yield the length of each piece, in bytes."""
         yield self._places[-1]
         for storage in self.storages:
             yield storage.length
 
     def _of_frame(self, start: int, end: int) -> Iterator[Span]:
-        """Bytes ``[start, end)`` of the frame."""
+        """Yield the file spans of bytes ``[start, end)`` of the frame."""
         for i in range(bisect_right(self._places, start) - 1, len(self.frame)):
             place, span = self._places[i], self.frame[i]
             if place >= end:
@@ -98,7 +98,7 @@ class Split:
                 yield Span(span.start + low - place, span.start + high - place)
 
     def _check_lengths(self) -> None:
-        """Bytes of different lengths have different digests, so two blocks of one digest have one length."""
+        """Check that blocks of one digest have one length: bytes of different lengths have different digests."""
         known: dict[bytes, int] = {}
         for piece, nbytes in enumerate(self._lengths()):
             for number in self.numbers(piece):
@@ -112,7 +112,7 @@ class Split:
                     )
 
     def weight(self) -> int:
-        """Roughly the bytes it takes in memory."""
+        """Approximate size in memory, in bytes."""
         return 72 * len(self.storages) + len(self.blocks)
 
     def to_bytes(self) -> bytes:
@@ -120,14 +120,14 @@ class Split:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Split":
-        """The split that ``to_bytes`` wrote."""
+        """Read a split that ``to_bytes`` wrote."""
         size, count = array("Q", data[:16])
         end = 16 + 16 * count
         return cls(size, Spans.from_bytes(data[16:end]), data[end:])
 
 
 def _divided(size: int, storages: Iterable[Span]) -> tuple[Spans, Spans]:
-    """The storages, and the frame: what of the file lies in none of them."""
+    """Return the spans of the storages and of the frame between them."""
     if not 0 < size <= MAX_FILE_SIZE:
         raise InvalidRequest(f"a file has 1 to {MAX_FILE_SIZE} bytes", code="bad-split")
     inside, between, end = Spans(), Spans(), 0

@@ -1,8 +1,8 @@
-"""Tokens: who may do what, where, and for how long.
+"""Access tokens: their scope, namespace and expiry.
 
-A token reads ``stateroom_ID_SECRET``: the prefix so that people and scanners know one when they see it, the id to look
-it up by, and 256 random bits that only its holder has. A plain SHA-256 of those is kept. What makes passwords need a
-slow hash, that they can be guessed, is not so here; and a fast one lets every request be judged.
+A token reads ``stateroom_ID_SECRET``: the prefix marks tokens for people and scanners, the id serves for look-up, and
+the secret is 256 random bits that only its holder has. Only a plain SHA-256 of the secret is stored. Passwords need a
+slow hash because they can be guessed; a secret cannot be guessed, and a fast hash lets every request be checked.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _NO_HASH = "0" * 64
 
 
 class Scope(StrEnum):
-    """What a token is good for; each covers those before it."""
+    """Operations that a token allows; each scope covers the scopes before it."""
 
     READ = "read"
     WRITE = "write"
@@ -36,7 +36,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as it is kept, good in ``namespace`` alone if it has one, and until ``expires_at`` if it has that."""
+    """A stored token, valid only in ``namespace`` if that is set, and until ``expires_at`` if that is set."""
 
     id: str
     name: str
@@ -52,27 +52,27 @@ class Token:
 
 
 def is_token_name(text: str) -> bool:
-    """1 to 64 letters, digits, ``.``, ``_`` and ``-``, of which the first is a letter or a digit."""
+    """Tell whether ``text`` is 1 to 64 letters, digits, ``.``, ``_`` and ``-``, the first a letter or digit."""
     return _NAME.fullmatch(text) is not None
 
 
 def new_token(
     name: str, scope: Scope, namespace: str | None, created_at: datetime, expires_at: datetime | None
 ) -> tuple[Token, str]:
-    """A token that nobody has yet, and its text, which cannot be had again."""
+    """Make a token and its text, which cannot be recovered later."""
     id_, secret = secrets.token_hex(ID_BYTES), secrets.token_hex(SECRET_BYTES)
     token = Token(id_, name, _hash(secret.encode()), scope, namespace, created_at, expires_at)
     return token, f"{PREFIX}_{id_}_{secret}"
 
 
 def parse_token(text: bytes) -> tuple[str, bytes] | None:
-    """The id and the secret in it; None for what is no token of ours, whatever it is."""
+    """Return a token's id and secret, or None if ``text`` is not a token of this server."""
     match = _TEXT.fullmatch(text)
     return (match[1].decode(), match[2]) if match else None
 
 
 def is_secret_of(secret: bytes, token: Token | None) -> bool:
-    """Takes as long for a nearly right one as for a wrong one, and as long where there is no token."""
+    """Tell whether a secret is right; a nearly right secret, a wrong one and no token take equal time."""
     known = _NO_HASH if token is None else token.secret_hash
     return hmac.compare_digest(_hash(secret), known) and token is not None
 

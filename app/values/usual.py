@@ -1,17 +1,15 @@
-"""What people call the parts of a checkpoint."""
+"""Usual names of the parts of a checkpoint."""
 
 from .manifest import Path
 
 MODELS = ("model_state_dict", "state_dict", "model", "net", "module", "weights", "params")
-"""What people call the model's state_dict, the most telling name first."""
+"""Usual names of the model's state_dict, the most specific first."""
 
 _SUPPORT = ("optim", "sched", "scaler", "callback")
 
 
 def is_support(path: Path) -> bool:
-    """Whether a name along a path says that this is no model, but what trains one: an optimizer, a scheduler, a
-    gradient scaler, a callback.
-    """
+    """Tell whether a name in a path is that of training state: optimizer, scheduler, gradient scaler, callback."""
     return any(word in element.lower() for element in path if type(element) is str for word in _SUPPORT)
 
 

@@ -1,8 +1,8 @@
-"""Virtual files: bytes that are known in every respect before the first of them is read.
+"""Virtual files: files whose layout is known before their first byte is read.
 
-A virtual file is a list of pieces. A piece is literal bytes, a span of the uploaded file, or what is made of such a
-span: a conversion, or its checksum. Neighbours are merged as they are added. Its length, and what any range of it
-consists of, follow from the list alone.
+A virtual file is a list of pieces. A piece is literal bytes, a span of the uploaded file, a conversion of such
+a span, or a conversion's checksum. Neighbours are merged as they are added. The list alone gives the file's length, and
+the pieces of any range.
 """
 
 from array import array
@@ -16,7 +16,7 @@ from .span import Span
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """Bytes ``span`` of what a conversion makes."""
+    """Bytes ``span`` of a conversion's output."""
 
     conversion: Conversion
     span: Span
@@ -24,13 +24,13 @@ class Converted:
 
 @dataclass(frozen=True, slots=True)
 class ChecksumOf:
-    """Bytes ``span`` of the CRC32 of all that a conversion makes, which is four little-endian bytes."""
+    """Bytes ``span`` of the CRC32, four little-endian bytes, of a conversion's output."""
 
     conversion: Conversion
     span: Span
 
     def of(self, crc32: int) -> memoryview:
-        """The bytes, once it is known."""
+        """Return the bytes for a known CRC32."""
         return memoryview(crc32.to_bytes(4, "little"))[self.span.start : self.span.end]
 
 
@@ -38,15 +38,15 @@ Piece = memoryview | Span | Converted | ChecksumOf
 
 _CONVERTED = 1 << 61
 _CHECKSUM = 1 << 62
-"""Above them a source is no file offset but the number of a conversion."""
+"""From these values on, a source is the number of a conversion, not a file offset."""
 
 
 @dataclass(slots=True)
 class VirtualFile:
     """Pieces in order. ``sources[i]`` is a file offset, ``~offset`` into ``literals``, or a number in ``conversions``.
 
-    ``checksums`` are the CRC32s of spans that a planner could not know, as pairs of an offset into ``literals`` and the
-    span they are of: four little-endian bytes each, to be filled in before the file is read.
+    ``checksums`` are pairs of an offset into ``literals`` and a span whose CRC32 a planner could not know. Each is four
+    little-endian bytes, to be filled in before the file is read.
     """
 
     literals: bytearray = field(default_factory=bytearray)
@@ -80,11 +80,11 @@ class VirtualFile:
         self.add_literal(bytes(4))
 
     def add_conversion(self, conversion: Conversion) -> None:
-        """Append what it makes."""
+        """Append a conversion's output."""
         self._add_made(conversion, _CONVERTED, conversion.size)
 
     def add_checksum_of(self, conversion: Conversion) -> None:
-        """Append the CRC32 of what it makes, which becomes known while that is made."""
+        """Append the CRC32 of a conversion's output, which is computed as the output is made."""
         self._add_made(conversion, _CHECKSUM, 4)
 
     def _add_made(self, conversion: Conversion, kind: int, size: int) -> None:
@@ -115,7 +115,7 @@ class VirtualFile:
         self.literals[offset : offset + 4] = crc32.to_bytes(4, "little")
 
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[Piece]:
-        """What bytes ``[start, end)`` consist of, in order."""
+        """Yield the pieces of bytes ``[start, end)``, in order."""
         end = self.size if end is None else min(end, self.size)
         literals = memoryview(self.literals).toreadonly()
         i = bisect_right(self.starts, start) - 1
