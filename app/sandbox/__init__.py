@@ -1,8 +1,8 @@
 """Running one of our own pure functions in a child process, with limits on its time and memory.
 
 A large pickle parsed in a thread would make every other request wait for the interpreter lock, and a hostile one could
-take the worker's memory with it. A child gives both back. The function takes and returns byte strings; errors come back
-as what they were.
+take the worker's memory with it. A child frees both. The function takes and returns byte strings; its errors are raised
+again here.
 """
 
 import os
@@ -21,7 +21,7 @@ from .wire import error_from_bytes, join_parts, split_parts
 PureFunction = Callable[..., Sequence[bytes]]
 
 CPU_SECONDS = 60
-"""Indexing 400,000 tensors takes 10 to 14, planning them 16 to 24; what cannot be honest its rules refuse earlier."""
+"""Indexing 400,000 tensors takes 10 to 14, planning them 16 to 24; our rules refuse hostile files earlier."""
 
 MEMORY = 2 * 1024**3
 """Bytes of anonymous memory; file mappings do not count."""
@@ -29,7 +29,7 @@ MEMORY = 2 * 1024**3
 WALL_SECONDS = 300
 
 _places = FairPlaces(1 + (os.cpu_count() or 1))
-"""As many children at once as can run at once, and one more for who has none: more would only take memory."""
+"""Children at once: one for each core, and one more for an owner without any. More would only take memory."""
 
 
 def _never() -> bool:
@@ -45,11 +45,11 @@ def run(
 ) -> list[bytes]:
     """Call ``function(*parts)`` in a child process and return its parts.
 
-    ``function`` is a module-level function. ``cancelled`` is asked every LOOK_SECONDS, while this waits for a place and
-    for the child; once it says True the child is killed.
+    ``function`` is a module-level function. ``cancelled`` is called every LOOK_SECONDS, during the wait for a place and
+    for the child; once it returns True the child is killed.
 
-    Raises what ``function`` raised, and HostileCheckpoint (rule ``time`` or ``memory``) where it took more CPU time or
-    memory than it may; StoreError (``parser-busy``) where the machine has neither; Cancelled.
+    Raises the errors of ``function``; HostileCheckpoint (rule ``time`` or ``memory``) if the child exceeds its CPU time
+    or memory; StoreError (``parser-busy``) if the machine has neither; Cancelled.
     """
     with _places.turn_in_thread(current().owner, cancelled):
         return _run([function.__module__, function.__name__, str(seconds), str(memory)], join_parts(parts), cancelled)
@@ -81,7 +81,7 @@ def _run(arguments: Sequence[str], call: bytes, cancelled: Callable[[], bool]) -
     _check(cancelled)
     if child.returncode == -signal.SIGXCPU:
         raise HostileCheckpoint("the file takes more time to read than any honest checkpoint", rule="time")
-    if child.returncode == -signal.SIGKILL:  # not ours: the machine has run out of memory
+    if child.returncode == -signal.SIGKILL:  # sent by the kernel: the machine has run out of memory
         raise _busy()
     if child.returncode != 0 or not output:
         raise StateroomError("the parser's process ended without an answer")

@@ -1,4 +1,4 @@
-"""The child process: limit ourselves, call the one function that was named, answer, end."""
+"""The child process: set resource limits, call the named function, answer, end."""
 
 import gc
 import importlib

@@ -1,4 +1,4 @@
-"""Indexing an uploaded file: here if that takes a moment, in a child process if it takes longer."""
+"""Indexing an uploaded file: here if that is quick, otherwise in a child process."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from . import CPU_SECONDS, run
 MAX_BYTES_HERE = 300_000
 """Bytes of pickle and directory; parsing more holds up every other request of this process.
 
-An honest checkpoint takes 0.4 s a MB. What takes more work for its bytes is given up here, and left to the child.
+An honest checkpoint takes 0.4 s a MB. A file that takes more work for its bytes is left to the child.
 """
 
 MIN_SECONDS = 10
@@ -29,9 +29,9 @@ PAGE_SIZE = 4096
 
 
 class FileBytes:
-    """The bytes of an open file, read when they are asked for.
+    """The bytes of an open file, read on demand.
 
-    A small slice is served from the page that was read last, if it lies there: the headers of small records do.
+    A small slice is served from the last page read, if it lies there, as the headers of small records do.
     """
 
     def __init__(self, file: int) -> None:
@@ -64,7 +64,7 @@ class FileBytes:
 
 
 def index_file(path: Path, cancelled: Callable[[], bool] = lambda: False) -> Index:
-    """Index the checkpoint file at ``path``. Raises RefusedCheckpoint, and Cancelled once ``cancelled`` says so."""
+    """Index the checkpoint file at ``path``. Raises RefusedCheckpoint, and Cancelled once ``cancelled()`` is true."""
     with path.open("rb") as file:
         data = FileBytes(file.fileno())
         if parsing_cost(data, MAX_BYTES_HERE) < MAX_BYTES_HERE:
@@ -80,8 +80,8 @@ def index_file(path: Path, cancelled: Callable[[], bool] = lambda: False) -> Ind
 
 
 def index_in_child(path: bytes) -> Sequence[bytes]:
-    """What the child does: index, and give manifest and facts as byte strings."""
+    """Index in the child process. Return manifest and facts as byte strings."""
     with Path(path.decode()).open("rb") as file:
         found = index(FileBytes(file.fileno()))
-    facts = json.dumps(asdict(found.facts), ensure_ascii=False)  # as in the manifest: half characters stay halves
+    facts = json.dumps(asdict(found.facts), ensure_ascii=False)  # as in the manifest: lone surrogates are kept
     return encode(found.manifest), facts.encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""How a call and its answer cross the pipe: byte strings with their lengths, errors as JSON."""
+"""Encoding of a call and its answer on the pipe: byte strings with their lengths, errors as JSON."""
 
 import json
 import struct
@@ -26,7 +26,7 @@ def error_to_bytes(error: errors.StateroomError) -> bytes:
 
 
 def error_from_bytes(data: bytes) -> errors.StateroomError:
-    """The same error again, its code and fields with it."""
+    """Rebuild an error, with its code and fields."""
     fields = json.loads(data)
     kind, detail, code = getattr(errors, fields.pop("class")), fields.pop("detail"), fields.pop("code")
     error: errors.StateroomError = kind(detail, code=code) if kind is errors.SelectionError else kind(detail)
