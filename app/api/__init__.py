@@ -1,1 +1,1 @@
-"""HTTP, and nothing else: routes, what they read and answer, and how an error reads on the wire."""
+"""The HTTP layer: routes, their requests and responses, and errors as HTTP problems."""

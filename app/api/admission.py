@@ -1,4 +1,4 @@
-"""How much is taken in: uploads at once, and bytes of each. And under which key."""
+"""Admission of uploads: how many at once, how many bytes each, and their Idempotency-Key."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _KEY = re.compile(rf"[!-~]{{1,{KEY_LENGTH}}}", re.ASCII)
 class Admission:
     """At most ``at_once`` uploads at a time in this process, each of at most ``max_bytes`` (None: of any size).
 
-    They are given out as FairPlaces has it, but nobody waits: one caller alone may send half of them.
+    Places are given out as in FairPlaces, but without waiting: one caller alone may hold half of them.
     """
 
     def __init__(self, at_once: int, max_bytes: int | None) -> None:
@@ -32,7 +32,7 @@ class Admission:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """For as long as an upload takes, on the account of the current work. Raises TooManyUploads."""
+        """Hold a place for an upload, on the account of the current work. Raises TooManyUploads."""
         place = self._places.take(current().owner)
         if place is None:
             raise TooManyUploads(
@@ -46,7 +46,7 @@ class Admission:
 
 
 def declared_size(request: Request, limit: int | None) -> int | None:
-    """How many bytes the request says its body has. Raises TooLarge before any of it is read."""
+    """Return the body size that the request declares, in bytes. Raises TooLarge before any byte is read."""
     length = request.headers.get("Content-Length")
     if length is None:
         return None
@@ -55,7 +55,7 @@ def declared_size(request: Request, limit: int | None) -> int | None:
 
 
 def check_size(size: int, limit: int | None) -> None:
-    """Raises TooLarge."""
+    """Raise TooLarge if ``size`` exceeds ``limit``."""
     if limit is not None and size > limit:
         raise TooLarge(f"the body has more than the {limit:,} bytes that this server takes in at most")
 
@@ -71,7 +71,7 @@ async def idempotency_key(
         ),
     ] = None,
 ) -> str | None:
-    """Raises InvalidRequest ``bad-idempotency-key``."""
+    """Return the request's key. Raises InvalidRequest ``bad-idempotency-key``."""
     given = request.headers.getlist("Idempotency-Key")
     if not given:
         return None

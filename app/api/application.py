@@ -1,4 +1,4 @@
-"""All routes as one application, on parts that somebody else made."""
+"""The FastAPI application: all routes and middleware. Its services are made elsewhere."""
 
 from fastapi import APIRouter, FastAPI
 from starlette.types import Lifespan
@@ -19,7 +19,7 @@ DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a chec
 
 
 def include(app: FastAPI, router: APIRouter) -> None:
-    """Raises RuntimeError for a route that doesn't say who may use it."""
+    """Add ``router``. Raises RuntimeError for a route that doesn't declare who may use it."""
     if open_to_all := without_declaration(router.routes) - health.PUBLIC:
         raise RuntimeError(f"these routes don't say who may use them: {', '.join(sorted(open_to_all))}")
     app.include_router(router, responses=refusals(*OF_ANY))
@@ -28,7 +28,7 @@ def include(app: FastAPI, router: APIRouter) -> None:
 def build(
     version: str, metrics: Metrics, lifespan: Lifespan[FastAPI] | None = None, sites: Sites | None = None
 ) -> FastAPI:
-    """Its lifespan sets ``app.state.services`` before the first request."""
+    """Build the application. Its lifespan sets ``app.state.services`` before the first request."""
     app = FastAPI(
         title="Stateroom",
         description=DESCRIPTION,
@@ -42,7 +42,7 @@ def build(
     app.add_middleware(Normalize)
     app.add_middleware(Browsers, sites=sites or Sites())
     app.add_middleware(Drain)
-    app.add_middleware(Telemetry, metrics=metrics)  # what is added last is outermost
+    app.add_middleware(Telemetry, metrics=metrics)  # the last one added is outermost
     for module in (health, models, uploads, negotiated, checkpoints, tensors, state_dicts, files, links):
         include(app, module.router)
     document = app.openapi()

@@ -1,7 +1,7 @@
-"""What an operator wants to see, for Prometheus: counted by each worker, summed over all of them when it is asked for.
+"""Prometheus metrics: counted by each worker, and summed over all workers at each scrape.
 
-Workers count into files of a common folder, which is how prometheus_client does it. A worker that takes a dead one's
-place goes on with its files, so nothing that was counted is lost, and no file is left over.
+Workers count into files in a shared folder, as prometheus_client does. A worker that replaces a dead one continues the
+dead worker's files, so no count is lost and no file is left over.
 """
 
 import os
@@ -27,17 +27,16 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 _FILE = re.compile(r"(counter|gauge_[a-z]+|histogram)_[0-9]+\.db", re.ASCII)
 _KINDS = ("counter", "gauge_livesum", "histogram")
 _FILE_SIZE = 1024 * 1024
-"""As prometheus_client begins a file, which is some thousands of figures."""
+"""Initial bytes of a file, as in prometheus_client: room for some thousands of figures."""
 
 COUNTED_EVERY = 30.0
-"""Seconds that the totals of the catalog are good for: counting millions of blobs takes a while."""
+"""Seconds for which the catalog's totals are cached: counting millions of blobs takes a while."""
 
 
 class Metrics:
-    """The figures of one process; with a ``folder``, of worker ``number`` among those that share it.
+    """The metrics of one process; with a ``folder``, of worker ``number`` among the workers that share the folder.
 
-    A process makes one: with a folder, prometheus_client is told for the whole process where to count. Raises
-    StorageFull.
+    Create one per process: a folder configures prometheus_client for the whole process. Raises StorageFull.
     """
 
     def __init__(self, folder: Path | None = None, number: int = 0) -> None:
@@ -82,7 +81,7 @@ class Metrics:
         self._counted_at = 0.0
 
     def text(self, catalog: Catalog, room: Room) -> bytes:
-        """All figures in the text format of Prometheus, those of the store among them. Blocks."""
+        """Return all metrics, including the store's, in the Prometheus text format. Blocks."""
         registry = CollectorRegistry()
         if self._folder is None:
             registry.register(self._registry)
@@ -136,8 +135,8 @@ def is_metrics_file(name: str) -> bool:
 
 
 def _allocate(folder: Path, number: int) -> None:
-    """Make the files that worker ``number`` counts into, with every byte on the disk. They are mapped into memory, and
-    a page that a full disk has no room for would end the process. Raises StorageFull.
+    """Create the files of worker ``number`` with all their bytes allocated. They are mapped into memory, and a page
+    that a full disk has no room for would kill the process. Raises StorageFull.
     """
     for kind in _KINDS:
         with translated("making files to count in"):
@@ -149,5 +148,5 @@ def _allocate(folder: Path, number: int) -> None:
 
 
 def drop_live(folder: Path, number: int) -> None:
-    """Worker ``number`` has ended: what it had open is open no more."""
+    """Drop the live gauges of worker ``number``, which has ended."""
     mark_process_dead(number, str(folder))

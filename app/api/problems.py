@@ -1,7 +1,7 @@
-"""How an error reads on the wire: RFC 9457 problem details, from one table.
+"""Errors as HTTP responses: RFC 9457 problem details, from one table.
 
-A problem says what the error's own text says, which is written for the user. What nobody foresaw says nothing but a
-request id.
+A problem's detail is the error's own text, which is written for the user. The problem of an unexpected exception shows
+only a request id.
 """
 
 import json
@@ -60,7 +60,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
     "no-original": Kind(404, "There is no uploaded file"),
 }
-"""By the error's code where it has an entry, else by its very class."""
+"""Kinds by error code; for a code without an entry, by the exact class of the error."""
 
 STATUS_CODES: Mapping[int, tuple[str, str]] = {
     400: ("malformed-request", "The request is malformed"),
@@ -73,15 +73,15 @@ STATUS_CODES: Mapping[int, tuple[str, str]] = {
     431: ("head-too-large", "The head of the request is too large"),
     503: ("not-ready", "The server is not ready"),
 }
-"""Code and title of what HTTP itself refuses."""
+"""Code and title of each error that HTTP itself defines, by status."""
 
 
 MAX_DETAIL = 2_000
 MAX_NAME = 300
 MAX_NEAR = 100
 MAX_DIGESTS = 1_000
-"""Characters of a problem's detail and of each name in its members; names and digests that it lists. It is about what a
-user sent or stored, which may be long.
+"""Most characters of a problem's detail and of a name in its members, and most names and digests that it lists: texts
+that a user sent or stored may be long.
 """
 
 
@@ -91,7 +91,7 @@ def cut(text: str, length: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem. ``members`` are its extension members beside ``code``."""
+    """An RFC 9457 problem. ``members`` are its extension members beside ``code``."""
 
     status: int
     title: str
@@ -114,12 +114,12 @@ class Problem:
 
 
 def kind_of(error: errors.StateroomError) -> Kind:
-    """Raises KeyError for a class without an entry: a test sees to it that there is none."""
+    """Return the kind of ``error``. Raises KeyError for a class without an entry, which a test rules out."""
     return KINDS.get(error.code) or KINDS[type(error)]
 
 
 def problem_of(error: errors.StateroomError) -> Problem:
-    """The problem an error of ours is, with the members that its class has."""
+    """Convert one of our errors to a problem, with the members of its class."""
     kind = kind_of(error)
     members: dict[str, Any] = {}
     match error:
@@ -139,7 +139,7 @@ def problem_of(error: errors.StateroomError) -> Problem:
 
 
 def invalid(mistakes: Sequence[Mapping[str, Any]]) -> Problem:
-    """The problem that pydantic's ``errors()`` are; values that were sent are not sent back."""
+    """Convert pydantic's ``errors()`` to one problem, without the values that were sent."""
 
     def place(loc: Iterable[Any]) -> str:
         return cut(".".join(map(str, loc)), MAX_NAME)
@@ -152,14 +152,14 @@ def invalid(mistakes: Sequence[Mapping[str, Any]]) -> Problem:
 
 
 def internal_error(request_id: str) -> Response:
-    """The answer to what nobody foresaw."""
+    """Return the response to an unexpected exception."""
     detail = "The server failed on this request. Its log has more, under this request id."
     kind = KINDS[errors.StateroomError]
     return Problem(kind.status, kind.title, detail, "internal-error", {"request_id": request_id}).response()
 
 
 def of_status(status: int, detail: str) -> Problem:
-    """The problem of a status that HTTP itself gives a meaning."""
+    """Return the problem for a status in STATUS_CODES."""
     code, title = STATUS_CODES[status]
     return Problem(status, title, detail, code)
 
@@ -175,13 +175,13 @@ def _of_http(error: HTTPException, request: Request) -> Problem:
 
 
 def _by_link(request: Request) -> bool:
-    """Whether the caller may know of one download alone, and not of what else there is in its place."""
+    """Return whether the caller came by a link, and may learn of its one download only."""
     grant = getattr(request.state, "grant", None)
     return grant is not None and grant.by_link
 
 
 class NoAnswer(Response):
-    """Nothing, for a client that has gone: it was not answered, and that is no failure of the server."""
+    """A response that sends nothing, for a client that has disconnected. It is not a failure of the server."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pass
@@ -203,6 +203,6 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of ``app`` answer as a problem."""
+    """Answer every error of ``app`` with a problem."""
     for kind in (errors.StateroomError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)

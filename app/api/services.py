@@ -1,4 +1,4 @@
-"""What a handler works with: the parts that the composition root made, reached by one dependency."""
+"""The services that handlers use, made by the composition root and injected by one dependency."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -31,14 +31,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = {"ask": 32, "plan": 8, "long plan": 4, "commit": 8}
-"""Threads by kind of call: what asks the catalog alone, what plans a download, what has to make or hash many bytes for
-that, and what commits an upload. Whoever waits for one of a kind holds none. One caller gets half of each.
+"""Threads by kind of call: catalog queries, download plans, plans that make or hash many bytes, and upload commits. A
+call that waits for a thread holds no thread of any kind. One caller gets at most half of each kind.
 """
 
 
 class Streams:
-    """How many downloads are being sent by this process; they share the loop, so they share its patience. And the
-    memory of what comes and goes.
+    """The number of downloads that this process is sending, which share its event loop, and the memory budget of its
+    transfers.
     """
 
     def __init__(self, gauge: Gauge, memory: MemoryBudget) -> None:
@@ -59,7 +59,7 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Made on the event loop."""
+    """The parts of a server. Create it on the event loop."""
 
     catalog: Catalog
     store: PackStore
@@ -78,15 +78,15 @@ class Services:
     async def from_inside(
         self, request: Request, model: ModelName, ref: str, run: str | None, answer: Callable[[Checkpoint], Response]
     ) -> Response:
-        """What ``answer`` makes of the checkpoint that ``ref`` names: anything that needs its manifest or a plan.
+        """Return what ``answer`` makes from the manifest, or from a plan, of the checkpoint that ``ref`` names.
 
-        It is called in a thread, and may block. Raises Cancelled when the client goes away meanwhile.
+        ``answer`` runs in a thread, and may block. Raises Cancelled when the client disconnects meanwhile.
         """
         checkpoint = await self.find(model, ref, run)
         return await unless_gone(request, self._planned(partial(answer, checkpoint)))
 
     async def find(self, model: ModelName, ref: str, run: str | None) -> Checkpoint:
-        """Raises NotFound."""
+        """Resolve ``ref``. Raises NotFound."""
 
         def resolved() -> Checkpoint:
             with self.catalog.read() as session:
@@ -104,7 +104,7 @@ class Services:
             return await self.long_plans.run(answer)
 
     async def uploaded_as(self, model: ModelName, key: str) -> Checkpoint | None:
-        """The checkpoint that was stored under this idempotency key."""
+        """Find the checkpoint that was stored under this idempotency key."""
 
         def found() -> Checkpoint | None:
             with self.catalog.read() as session:
@@ -120,8 +120,8 @@ class Services:
         fields: Fields,
         judge: Callable[[], Coroutine[Any, Any, None]],
     ) -> Checkpoint:
-        """``Ingest.commit`` in a thread, unless ``judge`` raises first. An upload whose commit never begins, for
-        want of a thread or because the request is cancelled or its client goes away, is discarded.
+        """Run ``Ingest.commit`` in a thread, unless ``judge`` raises first. Discard the upload if its commit never
+        begins: no thread comes free, the request is cancelled, or the client disconnects.
         """
         taken = Lock()  # by the commit or by the discard, whichever comes first
 
@@ -139,7 +139,7 @@ class Services:
             checkpoint = await unless_gone(request, self.commits.run(commit))
         except BaseException:
             if taken.acquire(blocking=False):
-                # Submitted at once and shielded: a cancelled task is not let wait for it.
+                # Submitted at once and shielded: a cancelled task may not get to wait for it.
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.ingest.discard, upload))
             raise
         assert checkpoint is not None  # noqa: S101 - only a discard takes the upload from its commit, and it raises
@@ -155,12 +155,12 @@ Parts = Annotated[Services, Depends(services_of)]
 
 
 def in_turn(handler: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-    """Run a handler that takes ``services`` and may block in a thread, when it is its caller's turn."""
+    """Run a blocking handler that takes ``services`` in a thread, when its caller's turn comes."""
 
     @wraps(handler)
     async def waiting(*args: P.args, **kwargs: P.kwargs) -> T:
         services = kwargs["services"]
-        assert isinstance(services, Services)  # noqa: S101 - as FastAPI calls it: by its parameters' names
+        assert isinstance(services, Services)  # noqa: S101 - FastAPI passes arguments by name
         return await services.asks.run(partial(handler, *args, **kwargs))
 
     return waiting

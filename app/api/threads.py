@@ -1,4 +1,4 @@
-"""Threads for what may take seconds, lent fairly among callers, and the end of such work when its client goes."""
+"""Threads for blocking calls, shared fairly among callers, and cancellation when a client disconnects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class FairThreads:
-    """``capacity`` threads. Calls that wait for one take turns by the owner of their work, as FairPlaces has it.
+    """A pool of ``capacity`` threads. Waiting calls take turns by the owner of their work, as in FairPlaces.
 
-    Made on the event loop. ``running`` and ``waiting`` are told how many calls are.
+    Create it on the event loop. The gauges ``running`` and ``waiting`` count the calls.
     """
 
     def __init__(self, capacity: int, running: Gauge, waiting: Gauge) -> None:
@@ -30,8 +30,8 @@ class FairThreads:
         self._waiting = waiting
 
     async def run(self, call: Callable[[], T]) -> T:
-        """``call`` in a thread. Cancelled while it runs, this gives up the current work and ends at once; the thread is
-        not lent again before the call has ended.
+        """Run ``call`` in a thread. If cancelled meanwhile, give up the current work and end at once; the thread stays
+        taken until ``call`` has ended.
         """
         work = current()
         with self._waiting.track_inprogress():
@@ -43,7 +43,7 @@ class FairThreads:
             place.leave()
             self._running.dec()
             if not call.cancelled():
-                call.exception()  # nobody may be left to ask for it
+                call.exception()  # marks it as retrieved: no caller may be left
 
         calling.add_done_callback(ended)
         try:
@@ -54,8 +54,8 @@ class FairThreads:
 
 
 async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
-    """What ``answer`` comes to, for a request of which nothing is left to read. Raises Cancelled when its client goes
-    away first, and then ``answer`` is cancelled.
+    """Return the result of ``answer``, for a request whose body has been read. If the client disconnects first, cancel
+    ``answer`` and raise Cancelled.
     """
     if _waits_to_continue(request):
         return await answer
@@ -69,16 +69,16 @@ async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
     finally:
         for task in (answering, leaving):
             task.cancel()
-            with suppress(asyncio.CancelledError, Exception):  # what it failed with was raised, or is moot
+            with suppress(asyncio.CancelledError, Exception):  # its error was raised, or no longer matters
                 await task
 
 
 async def disconnected(receive: Receive) -> None:
-    """Wait until the client has gone. What still comes of its request is dropped."""
+    """Wait until the client disconnects, and drop the rest of its request."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def _waits_to_continue(request: Request) -> bool:
-    """To ask for more from such a client would tell it to send a body that nobody wants."""
+    """Tell whether the client waits for 100 (Continue): receiving would request a body that nobody wants."""
     return request.method in {"GET", "HEAD"} and "Expect" in request.headers

@@ -1,9 +1,9 @@
-"""A long body, read from the socket to where its reader wants it.
+"""Long bodies, read from the socket straight into the reader's buffer.
 
 The way through uvicorn copies each byte four times: into a chunk, out of the parser, into a message, and to its place.
-A body whose length is known needs no parser. So where a request asks for that with ``read_into``, its connection is
-taken from the protocol until the body has ended, and the kernel writes to the place itself. All else stays as ASGI has
-it: the layers of the application see a message for each buffer, and the client is held back while nobody asks.
+A body of known length needs no parser. When a request calls ``read_into``, its connection is taken from the protocol
+until the body has ended, and the kernel writes into the buffer. The rest stays plain ASGI: middleware sees a message
+for each buffer, and the client is held back while nobody receives.
 """
 
 from asyncio import BufferedProtocol
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from .protocol import LimitedProtocol
 
 MIN_BYTES = 256 * 1024
-"""Of which a body must be about to come; to hand a connection over and back is not worth it for less."""
+"""Fewest bytes still to arrive for which handing a connection over and back is worth it."""
 
 _BUFFER = "stateroom.read_into"
 
 
 def read_into(scope: Mapping[str, Any], buffer: memoryview) -> None:
-    """Ask that the next message be read into ``buffer``: if it is, its body is a memoryview, of the part that was
-    filled, and that is all of ``buffer`` unless the body ended.
+    """Ask for the next message to be read into ``buffer``. If it is, its body is a memoryview of the filled part, which
+    is all of ``buffer`` unless the body ended.
     """
     if "state" in scope:
         scope["state"][_BUFFER] = buffer
 
 
 class BodyReader(BufferedProtocol):
-    """What receives the body of the request ``cycle``, and its connection's protocol from the first buffer on."""
+    """The receiver of the body of ``cycle``, and the protocol of its connection from the first buffer on."""
 
     def __init__(self, connection: "LimitedProtocol", cycle: RequestResponseCycle) -> None:
         self._connection = connection
@@ -42,7 +42,7 @@ class BodyReader(BufferedProtocol):
         self._unread = b""
 
     async def receive(self) -> Message:
-        """As ASGI has it."""
+        """Receive an ASGI message."""
         buffer: memoryview | None = self._cycle.scope["state"].pop(_BUFFER, None)
         if self._left is None and buffer is not None and self._may_take_over():
             self._left = self._connection.body_left
@@ -58,13 +58,13 @@ class BodyReader(BufferedProtocol):
         return {"type": "http.request", "body": data, "more_body": self._cycle.more_body}
 
     def _may_take_over(self) -> bool:
-        """Whether all that is to come is of this body, and long enough."""
+        """Return whether the next bytes all belong to this body, and are enough."""
         cycle, connection = self._cycle, self._connection
         is_coming = cycle.more_body and not cycle.disconnected and not cycle.waiting_for_100_continue
         return is_coming and cycle is connection.cycle and not cycle.body and connection.body_left >= MIN_BYTES
 
     async def _read(self, left: int, buffer: memoryview) -> bytes | memoryview:
-        """Wait until ``buffer`` is full, or the body has ended, or the connection has."""
+        """Wait until ``buffer`` is full, or the body or the connection has ended."""
         if self._unread:
             data, self._unread = self._unread, b""
             return data
@@ -76,7 +76,7 @@ class BodyReader(BufferedProtocol):
                 connection.flow.resume_reading()
                 await cycle.message_event.wait()
                 cycle.message_event.clear()
-        except BaseException:  # cancelled: what has come is for who asks next
+        except BaseException:  # cancelled: the next call gets these bytes
             self._unread = bytes(buffer[: self._filled])
             if not connection.transport.is_closing():
                 connection.flow.pause_reading()
@@ -85,10 +85,10 @@ class BodyReader(BufferedProtocol):
             self._buffer = None
         return buffer[: self._filled]
 
-    # What the connection calls
+    # Called by the connection
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        if self._buffer is None:  # the connection ends, and what still comes is dropped
+        if self._buffer is None:  # the connection is ending: drop further bytes
             return memoryview(bytearray(sizehint if sizehint > 0 else MIN_BYTES))[: self._left or None]
         return self._buffer[self._filled :]
 

@@ -1,4 +1,4 @@
-"""The head of a request, judged: what its framing is, and whom it is for."""
+"""Validation of a request's head: its framing and its target."""
 
 import re
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ _VERSIONS = frozenset({"1.0", "1.1"})
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 Fields = Sequence[tuple[bytes, bytes]]
-"""Names in lower case, and values."""
+"""Header names in lower case, and values."""
 
 
 class BadHead(Exception):
-    """The text is for the client."""
+    """An invalid head. The text is for the client."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """``target`` is a path. ``length`` is that of a body whose length is known, else 0."""
+    """A valid head. ``target`` is a path. ``length`` is the body's if it is known, else 0."""
 
     target: bytes
     fields: Fields
@@ -29,8 +29,8 @@ class Head:
 
 
 def judged(version: str, target: bytes, fields: Fields, *, upgrade: bool) -> Head:
-    """``upgrade``: the parser takes what follows for another protocol. Raises BadHead for what two readers might read
-    differently, beyond what the parser refuses by itself.
+    """Validate a head. Raises BadHead for a head that two servers might read differently, beyond the parser's own
+    refusals. ``upgrade``: the parser takes the next bytes for another protocol.
     """
     if version not in _VERSIONS:
         raise BadHead(f"HTTP/1.1 is spoken here, and HTTP/1.0; not HTTP/{version}.")
@@ -40,13 +40,13 @@ def judged(version: str, target: bytes, fields: Fields, *, upgrade: bool) -> Hea
     length = next((int(value) for name, value in fields if name == b"content-length"), 0)
     has_body = bool(codings or length)
     if has_body and upgrade:
-        # The parser looks for the other protocol where the body is.
+        # The parser would read the body as the other protocol.
         raise BadHead("A request with a body cannot ask for an Upgrade: only HTTP/1.1 is spoken here.")
     return Head(*_made_relative(version, target, fields), length, has_body)
 
 
 def _made_relative(version: str, target: bytes, fields: Fields) -> tuple[bytes, Fields]:
-    """Of an absolute target the path, and its authority as the Host: it wins (RFC 9112, 3.2.2)."""
+    """Reduce an absolute target to its path. Its authority replaces the Host (RFC 9112, 3.2.2)."""
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
         if not target.startswith((b"/", b"*")):

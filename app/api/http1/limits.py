@@ -1,4 +1,4 @@
-"""How long a client may take over what."""
+"""Limits for slow clients."""
 
 from asyncio import Transport
 from collections.abc import Callable, Mapping
@@ -12,9 +12,9 @@ _WHY_CUT = "stateroom.why_cut"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds for a whole head, without a byte of a body, and without a byte of an answer being taken; the bytes a
-    second that a body and an answer have to make in the long run; and connections at once in this process (None: any
-    number).
+    """Limits of a connection: seconds for a whole head, seconds without a byte of a body, seconds without a byte of a
+    response being taken, and the least bytes a second of a body and a response in the long run; also the connections at
+    once in this process (None: any number).
     """
 
     head_seconds: float = 10.0
@@ -29,7 +29,7 @@ class Limits:
 
 
 def why_cut(scope: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Code and detail of the problem with which the connection of this request was cut while its body came."""
+    """Return code and detail of the problem that cut this request's connection while its body was arriving."""
     found: tuple[str, str] | None = scope.get("state", {}).get(_WHY_CUT)
     return found
 
@@ -40,10 +40,10 @@ def note_why_cut(scope: Mapping[str, Any], code: str, detail: str) -> None:
 
 @dataclass(slots=True)
 class Pace:
-    """Measures a transfer against ``rate`` bytes a second (0: none is too slow).
+    """A token bucket that measures a transfer against ``rate`` bytes a second (0: no transfer is too slow).
 
-    It starts ``window`` seconds ahead, loses a second each second, gains one for ``rate`` bytes, and is never more than
-    ``window`` ahead: a transfer may pause, but not trickle for ever.
+    It starts with ``window`` seconds, loses one each second, gains one for ``rate`` bytes, and never holds more than
+    ``window``: a transfer may pause, but not trickle for ever.
     """
 
     rate: int
@@ -54,7 +54,7 @@ class Pace:
         self._ahead = self.window
 
     def keeps_up(self, count: int, seconds: float) -> bool:
-        """Tell whether it is fast enough still, after ``count`` bytes in ``seconds`` more."""
+        """Tell whether the transfer is still fast enough, after ``count`` more bytes in ``seconds``."""
         if not self.rate:
             return True
         self._ahead = min(self.window, self._ahead + count / self.rate - seconds)
@@ -62,7 +62,7 @@ class Pace:
 
 
 class PatientFlow(FlowControl):
-    """Knows since when the application has been waiting for more of a body."""
+    """Flow control that knows since when the application has waited for more of a body."""
 
     def __init__(self, transport: Transport, clock: Callable[[], float]) -> None:
         super().__init__(transport)

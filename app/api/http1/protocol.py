@@ -1,10 +1,10 @@
-"""HTTP as uvicorn speaks it, with clients that cannot be trusted to hurry, or to stop.
+"""uvicorn's HTTP protocol, with limits for clients that are slow or never stop.
 
-What uvicorn leaves to a proxy holds here too: a head has to come in time and be of a decent size, a body has to keep
-coming, an answer has to be taken. What breaks HTTP is answered by a problem, after the requests that came before it,
-and ends the connection. Fields after a chunked body are dropped: uvicorn would make headers of them.
+These limits are ones that uvicorn leaves to a proxy: a head has to arrive in time and within a size, a body has to keep
+arriving, a response has to be taken. Invalid HTTP is answered with a problem, after the requests before it, and ends
+the connection. Trailer fields after a chunked body are dropped: uvicorn would make headers of them.
 
-A connection is looked at once a tick. For a chunk, nothing is scheduled and next to nothing done.
+A connection is checked once a tick. For a chunk, nothing is scheduled and almost nothing done.
 """
 
 from asyncio import BaseTransport, CancelledError, TimerHandle, Transport
@@ -22,23 +22,23 @@ from .refusals import ENDED_EARLY, SHUTTING_DOWN, last_answer, too_large, too_ma
 from .transfers import Transfers
 
 MAX_PIPELINED = 16
-"""Requests that wait behind the one that is being answered."""
+"""Most requests that may wait behind the one that is being answered."""
 
 LINGER_SECONDS = 2.0
-"""How long a connection that ended with a problem is listened to: closed on unread bytes, it would be reset, and the
-problem might be lost.
+"""Seconds to go on reading from a connection that ended with a problem: closing it on unread bytes would reset it, and
+the problem might be lost.
 """
 
 HALF_CLOSED_SECONDS = 2.0
-"""How long a request without a body is worked on for a client that sends no more: it may have gone, too."""
+"""Seconds to work on a request without a body for a client that sends no more, because it may have gone, too."""
 
 
 class _Stop(Exception):
-    """No error, but the way out of the parser."""
+    """Control flow out of the parser, not an error."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. ``protocol`` makes a class with limits of its own, as uvicorn takes it."""
+    """One connection. ``protocol`` makes a subclass with its own limits, because uvicorn takes a class."""
 
     limits = Limits()
 
@@ -53,13 +53,13 @@ class LimitedProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None  # the newest is ``cycle``
         self._head_since: float | None = now  # None: between requests, or in a body
         self._head_size = 0
-        self._asked = False  # a head has begun to come: line ends between requests are none
-        self._overhead = 0  # bytes since the last that were of a body
-        self._has_body = False  # the newest request
+        self._asked = False  # a head has begun; line ends between requests do not count
+        self._overhead = 0  # bytes since the last byte of a body
+        self._has_body = False  # of the newest request
         self.body_left = 0  # bytes of the newest body that the parser has not seen, where its length is known
         self._looked = now
         self._eof = False  # the client sends nothing more
-        self._deaf = False  # nothing more is taken from it
+        self._deaf = False  # no more bytes are taken from it
         self._ends_at: float | None = None
         self._problem: Problem | None = None
         self._watch: TimerHandle = self.loop.call_later(self.limits.tick, self._look)
@@ -74,7 +74,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
 
-    # What comes
+    # Incoming bytes
 
     def data_received(self, data: bytes) -> None:
         now = self.hear(len(data))
@@ -89,7 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(too_large(self.url) if self._head_since is not None else None)
 
     def hear(self, count: int) -> float:
-        """Note that bytes came; the time."""
+        """Note that bytes arrived, and return the time."""
         now = self.loop.time()
         self._transfers.hear(count, now)
         return now
@@ -99,8 +99,8 @@ class LimitedProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except HttpParserUpgrade as upgrade:
-                # An Upgrade and a CONNECT are answered like any request, and HTTP/1.1 goes on behind them. For the
-                # parser another protocol begins here, so another parser takes over.
+                # An Upgrade and a CONNECT are answered like any request, and HTTP/1.1 goes on after them. This parser
+                # expects another protocol now, so a new one takes over.
                 data = data[upgrade.args[0] :]
                 self.parser = self._new_parser()
             except HttpParserError:
@@ -115,7 +115,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return parser
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio has it so: True keeps the connection
-        """The client sends nothing more, but may still listen: whole requests are answered."""
+        """Answer the requests that are whole: the client sends nothing more, but may still listen."""
         self._eof = True
         if self._ends_at is not None or self._running is None or self._running.response_complete:
             return False
@@ -127,7 +127,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return not self.transport.is_closing()
 
     def _give_up(self, cycle: RequestResponseCycle) -> None:
-        """Take the client to be gone unless the answer has begun."""
+        """Abort the connection unless the response has begun: the client counts as gone."""
         if cycle is self._running and not cycle.response_started:
             self.transport.abort()
 
@@ -158,7 +158,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._stop(of_status(400, str(error)))
         self.url, self.headers[:] = head.target, head.fields
         self.body_left, self._has_body = head.length, head.has_body
-        if not head.has_body or version == "1.0":  # which has no 100 (Continue): RFC 9110, 10.1.1
+        if not head.has_body or version == "1.0":  # 1.0 has no 100 (Continue): RFC 9110, 10.1.1
             self.expect_100_continue = False
         self._head_since = None
         self._asked = False
@@ -168,7 +168,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
         self.body_left -= len(body)
-        if not self.cycle.body:  # taken as it came, a bytes: to collect it in a bytearray copies it twice
+        if not self.cycle.body:  # kept as bytes: collecting it in a bytearray copies it twice
             self.cycle.body, body = cast("bytearray", body), b""
         elif isinstance(self.cycle.body, bytes):
             self.cycle.body = bytearray(self.cycle.body)
@@ -189,13 +189,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def _in_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body
 
-    # What is answered
+    # Responses
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         async def reading(scope: Any, _: Any, send: Any) -> None:
             try:
                 await app(scope, BodyReader(self, cycle).receive, send)
-            except CancelledError:  # the server ends, and has waited for long
+            except CancelledError:  # the server stops, and has waited long enough
                 cycle.disconnected = True
                 self.transport.abort()
 
@@ -210,17 +210,17 @@ class LimitedProtocol(HttpToolsProtocol):
         elif was_last and (self._deaf or self._in_body):
             self.transport.close()
         elif self._head_since is not None:
-            self._head_since = self.loop.time()  # it was busy: the head that has begun to come has its time now
+            self._head_since = self.loop.time()  # it was busy: the time of the next head starts now
 
-    # What is refused
+    # Refusals
 
     def _stop(self, problem: Problem) -> NoReturn:
-        """Out of the parser, whoever has called it."""
+        """Leave the parser with ``problem``."""
         self._problem = problem
         raise _Stop
 
     def _refuse(self, problem: Problem | None) -> None:
-        """Take nothing more. Requests that came whole before this are answered, and then it ends."""
+        """Take no more bytes. Requests that arrived whole are answered, then the connection ends."""
         problem = problem or of_status(400, "The request is not valid HTTP/1.1.")
         self._deaf, self._problem = True, problem
         if self._running is None or self._running.response_complete:
@@ -228,10 +228,10 @@ class LimitedProtocol(HttpToolsProtocol):
         elif self._running is self.cycle and self.cycle.more_body:
             self._cut(problem)
         elif self._in_body:
-            self.pipeline.popleft()  # the newest, which will never be whole
+            self.pipeline.popleft()  # the newest request, which stays incomplete
 
     def _cut(self, problem: Problem) -> None:
-        """End it while a body is coming. The application sees a client that went away."""
+        """End the connection while a body is arriving. The application sees a disconnect."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
         if self.cycle.response_started:
@@ -240,13 +240,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self._end(problem)
 
     def _end(self, problem: Problem) -> None:
-        """Say why, and end it."""
+        """Send ``problem``, and end the connection."""
         self._deaf = True
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
         self.transport.write(last_answer(problem, self.server_state.default_headers))
-        if self._eof:  # nothing comes any more that could reset it
+        if self._eof:  # no more bytes arrive that could reset it
             self.transport.close()
             return
         self.transport.write_eof()
@@ -254,8 +254,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._ends_at = self.loop.time() + LINGER_SECONDS
 
     def end_transfers(self) -> None:
-        """The server stops, and has waited long enough: end a body that is still coming, with a problem, and an answer
-        that is still being sent. A request that came whole is still worked on.
+        """End the transfers of a stopping server: a body that is still arriving, with a problem, and a response that is
+        still being sent. A request that arrived whole is still worked on.
         """
         running = self._running
         if running is None or running.response_started:
@@ -268,7 +268,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deaf = True
         self._cut(problem)
 
-    # Who is too slow
+    # Slow clients
 
     def _look(self) -> None:
         now = self.loop.time()

@@ -17,7 +17,7 @@ SHUTTING_DOWN = problem_of(
 
 
 def too_large(target: bytes) -> Problem:
-    """A head that is more than MAX_HEAD_BYTES, or has more than MAX_HEADERS fields."""
+    """Return the problem of a head with more than MAX_HEAD_BYTES bytes or MAX_HEADERS fields."""
     if len(target) > MAX_HEAD_BYTES // 2:
         return of_status(414, f"A request has at most {MAX_HEAD_BYTES:,} bytes before its body.")
     limits = f"{MAX_HEAD_BYTES:,} bytes and {MAX_HEADERS} fields"
@@ -31,7 +31,7 @@ def too_many_connections(count: int) -> Problem:
 
 
 def last_answer(problem: Problem, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """``problem`` as the last bytes that a connection sends."""
+    """Encode ``problem`` as the last bytes that a connection sends."""
     response = problem.response()
     fields = [*default_headers, *response.raw_headers, (b"connection", b"close")]
     head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)

@@ -1,4 +1,4 @@
-"""How the transfers of one connection go: when bytes came, and when some were taken."""
+"""The progress of one connection's transfers: when bytes arrived, and when some were taken."""
 
 import fcntl
 import os
@@ -14,28 +14,28 @@ from .limits import Limits, Pace, PatientFlow
 
 
 class Transfers:
-    """Asked once a tick whether a client is too slow. ``heard`` is when its last byte came."""
+    """The detector of a slow client, asked once a tick. ``heard`` is when the client's last byte arrived."""
 
     def __init__(self, limits: Limits, transport: Transport, flow: PatientFlow, now: float) -> None:
         self.heard = now
         self._limits = limits
         self._transport = transport
         self._flow = flow
-        self._received = 0  # bytes since the pace of the body was looked at
-        self._paced: RequestResponseCycle | None = None  # whose body ``_body_pace`` is about
+        self._received = 0  # bytes since the last check of the body's pace
+        self._paced: RequestResponseCycle | None = None  # the request that ``_body_pace`` measures
         self._body_pace = self._send_pace = Pace(limits.least_rate, 0)
-        self._progress: object = None  # of the answer: it moved since it was another one
+        self._progress: object = None  # of the response, as of ``_moved``
         self._moved = now
-        self._untaken = 0  # bytes of the answer that the client had not taken when that was looked at
+        self._untaken = 0  # bytes of the response that the client had not taken at the last check
 
     def hear(self, count: int, now: float) -> None:
-        """Note that bytes came."""
+        """Note that bytes arrived."""
         self.heard = now
         self._received += count
 
     def why_late(self, cycle: RequestResponseCycle, now: float, seconds: float) -> str | None:
-        """Why a body that is being waited for comes too slowly, if it does and we do not hold it back. ``seconds``
-        have passed since this was looked at.
+        """Say why an expected body arrives too slowly; None if it does not, or if we hold it back. ``seconds`` have
+        passed since the last check.
         """
         if not cycle.more_body or cycle.waiting_for_100_continue or self._flow.read_paused:
             return None
@@ -49,7 +49,7 @@ class Transfers:
         return f"The body came at less than {self._limits.least_rate:,} bytes a second."
 
     def is_stuck(self, cycle: RequestResponseCycle | None, now: float, seconds: float) -> bool:
-        """Tell whether the client takes nothing of what is to be sent, not even its kernel does; or next to nothing."""
+        """Tell whether the client, its kernel included, takes no bytes of the response, or almost none."""
         unsent = self._transport.get_write_buffer_size()
         if not unsent:
             self._progress = None
@@ -66,15 +66,15 @@ class Transfers:
         return now - self._moved > self._limits.send_seconds or not keeps_up
 
     def reset(self) -> None:
-        """End the connection, and drop what the kernel still holds of the answer: for a client that takes nothing it
-        would keep that for a quarter of an hour, long after our own end is closed.
+        """Abort the connection, and drop the response bytes that our kernel holds. For a client that takes nothing, it
+        would keep them for a quarter of an hour, long after our own end is closed.
         """
         with suppress(OSError), socket.socket(fileno=os.dup(self._fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
     def _unacknowledged(self) -> int:
-        """Bytes in the kernel that the client's has not taken (SIOCOUTQ), which has the number of TIOCOUTQ."""
+        """Count the bytes in our kernel that the client's kernel has not taken (SIOCOUTQ, which equals TIOCOUTQ)."""
         with suppress(OSError):
             return int(struct.unpack("i", fcntl.ioctl(self._fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
         return 0

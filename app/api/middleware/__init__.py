@@ -1,1 +1,1 @@
-"""What every request passes before its route, and every answer after it."""
+"""ASGI middleware, which every request and every response passes."""

@@ -1,4 +1,4 @@
-"""The layer that keeps web pages of other sites out, and lets named ones in (CORS)."""
+"""Middleware that keeps web pages of other sites out, and lets allowed origins in (CORS)."""
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
@@ -18,15 +18,15 @@ _SHOWN = (
 _PREFLIGHT_SECONDS = 600
 
 SECURITY_HEADERS = (("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin"))
-"""In every answer: bytes that somebody uploaded are never a script or a picture of a page elsewhere."""
+"""Headers of every response: a page elsewhere cannot use uploaded bytes as a script or an image."""
 
 
 class Browsers:
-    """Judges each request before it is routed.
+    """Middleware that checks the Host and the origin of each request before routing.
 
-    Its Host has to be one, and valid. Without tokens a server answers only to names that are its own, because a page
-    can't have those; and no page of another site writes. A token in ``Authorization: Bearer`` is not a browser's doing,
-    while Basic is: a browser remembers it and sends it along.
+    A request needs one valid Host. A server without tokens answers only to its own names, because a page can't have
+    those. A page of another site cannot write, unless the server has tokens and the request has ``Authorization:
+    Bearer``: no browser adds that by itself, while a browser remembers Basic credentials and sends them along.
     """
 
     def __init__(self, app: ASGIApp, sites: Sites) -> None:

@@ -1,4 +1,4 @@
-"""What an answer leaves unread of its request's body, read and dropped, so that the answer arrives."""
+"""Middleware that reads and drops the unread rest of a request's body, so that the response arrives."""
 
 import asyncio
 from contextlib import suppress
@@ -7,17 +7,17 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LINGER_SECONDS = 30.0
-"""How long a refused client may go on sending before it is cut off."""
+"""Seconds that a refused client may go on sending before it is cut off."""
 
 
 class Drain:
-    """A layer around the application.
+    """Middleware that sends a response at once, and ends it when the request's body has ended.
 
-    Most clients send all of a body before they look for an answer, and a connection that is closed while bytes come is
-    reset, which takes with it an answer that was not read yet. So an answer is sent at once, and ends when the body
-    did. A refused body is waited for only so long; one whose answer is a success, until it stops coming.
+    Most clients send a whole body before they read the response. A connection that is closed while bytes arrive is
+    reset, which loses a response that was not read yet. The body of a refused request is read for LINGER_SECONDS, the
+    body of a successful one until it stops arriving.
 
-    Who waits for "100 Continue" is told that the connection ends here: both may not know whether a body follows.
+    A client that waits for "100 Continue" gets ``Connection: close``: neither side may know whether a body follows.
     """
 
     def __init__(self, app: ASGIApp) -> None:

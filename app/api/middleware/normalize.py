@@ -1,4 +1,4 @@
-"""What happens to every request before it is routed and to every failure after it."""
+"""Middleware that normalizes requests before routing, and turns unexpected exceptions into problems."""
 
 import logging
 import re
@@ -15,17 +15,17 @@ _ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
 
 
 def is_head(scope: Scope) -> bool:
-    """Whether the request was a HEAD, which is routed as a GET."""
+    """Return whether the request was a HEAD, which is routed as a GET."""
     return bool(scope.get(_IS_HEAD))
 
 
 class Normalize:
-    """The layer around the application.
+    """Middleware with three rules.
 
-    - A HEAD runs as the GET it asks about, and its body is dropped.
+    - A HEAD runs as the same GET, and the response body is dropped.
     - ``%2F`` in a path stays inside its segment: ``max:val%2Facc`` is one ref.
-    - An exception nobody expected becomes a problem with a request id, which the log shares with its traceback; if the
-      head is out already, the connection is aborted, so that a short body never looks whole.
+    - An unexpected exception becomes a problem with a request id, which is logged with the traceback. If the head was
+      sent already, the connection is aborted, so that a short body never looks whole.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,8 +1,8 @@
-"""Which Host a server answers to, and which web pages may write: the rules, on plain text.
+"""Rules for the Hosts that a server answers to and the web pages that may write, on plain text.
 
-A browser lets any page send requests to any address, this machine's too. Two facts of a request tell a page from a
-client: its Host, which is the page's own where its name was made to resolve to us (DNS rebinding), and its Origin and
-Sec-Fetch-Site, which a page can't choose.
+A browser lets any page send requests to any address, including this machine's. Two facts tell a page's request from a
+client's: its Host, which is the page's own when the page's name was made to resolve to us (DNS rebinding), and its
+Origin and Sec-Fetch-Site, which a page can't choose.
 """
 
 import ipaddress
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._~!$&'()*+,;=%-]+)(?::([0-9]{0,5}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _OWN = frozenset({"same-origin", "none"})
-"""Values of Sec-Fetch-Site: a page of this very server, or the user's own doing."""
+"""Values of Sec-Fetch-Site for a page of this server, and for an action of the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Host:
 
     @property
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """None for a name."""
+        """The IP address; None for a name."""
         bare = self.name.removeprefix("[").removesuffix("]")
         try:
             found = ipaddress.ip_address(bare)
@@ -37,7 +37,7 @@ class Host:
 
     @property
     def is_loopback(self) -> bool:
-        """Tell whether it names this machine, whoever resolves it (RFC 6761 for ``localhost``)."""
+        """Tell whether the host is this machine for every resolver (RFC 6761 for ``localhost``)."""
         if self.address is not None:
             return self.address.is_loopback
         return self.name == "localhost" or self.name.endswith(".localhost")
@@ -47,7 +47,7 @@ class Host:
 
 
 def parse_host(given: Sequence[str], http_version: str) -> Host | None:
-    """The one Host of a request; None where HTTP/1.0 leaves it out. Raises ValueError with what is wrong."""
+    """Parse the one Host of a request; None if HTTP/1.0 omits it. Raises ValueError with a text for the client."""
     if not given and http_version == "1.0":
         return None
     if len(given) != 1:
@@ -60,10 +60,10 @@ def parse_host(given: Sequence[str], http_version: str) -> Host | None:
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """The names of this server, and the web pages it lets in.
+    """The names of this server, and the origins of the web pages it lets in.
 
-    ``hosts`` are as they were given: a name stands for every port. ``any_address``: an address as Host is as good as a
-    name, because nobody can make it resolve to another machine.
+    A name in ``hosts`` without a port stands for every port. ``any_address``: an IP address as Host is accepted,
+    because nobody can make it resolve to another machine.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -71,15 +71,15 @@ class Sites:
     any_address: bool = False
 
     def answers_to(self, host: Host) -> bool:
-        """Tell whether a page of another site can't have this Host."""
+        """Tell whether ``host`` is one that a page of another site can't have."""
         if host.is_loopback or (self.any_address and host.address is not None):
             return True
         return host.name in self.hosts or str(host) in self.hosts
 
     def is_foreign(self, host: Host | None, origin: str | None, fetch_site: str | None) -> bool:
-        """Tell whether a request comes from a web page that is neither this server's nor let in.
+        """Tell whether a request comes from a web page that is neither this server's nor of an allowed origin.
 
-        Either header is enough to tell. A page on another port of this machine is another site too.
+        One of the two headers is enough. A page on another port of this machine is another site too.
         """
         if origin is not None and self.lets_in(origin):
             return False
@@ -92,7 +92,7 @@ class Sites:
 
 
 def _is_of(origin: str, host: Host | None) -> bool:
-    """Tell whether a page of ``origin`` was loaded from ``host``. A proxy may speak TLS for us: any scheme will do."""
+    """Tell whether a page of ``origin`` was loaded from ``host``, by http or https, as a proxy may speak TLS for us."""
     scheme, _, authority = origin.lower().partition("://")
     match = _HOST.fullmatch(authority)
     if match is None or host is None or scheme not in _DEFAULT_PORTS:

@@ -1,4 +1,4 @@
-"""What is noted of every request: one line of the log, and its share of the figures."""
+"""Middleware that logs each request in one line and counts it in the metrics."""
 
 import logging
 import re
@@ -12,28 +12,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..metrics import Metrics
 
 _requests = logging.getLogger("stateroom.requests")
-"""Every request is a record of this logger, its fields in ``extra={"fields": {...}}``."""
+"""Logger with one record for each request, its fields in ``extra={"fields": {...}}``."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Asked every few seconds, by machines; logged only where they fail."""
+"""Routes that machines call every few seconds; only failures are logged."""
 
 _KEY = "stateroom.request_id"
 NO_ROUTE = "none"
 NOT_ANSWERED = 0
-"""The status of a request whose client went away first."""
+"""Status of a request whose client disconnected before the response."""
 
 
 def request_id(scope: Scope) -> str:
-    """What the log calls this request, and ``X-Request-Id`` too."""
+    """Return the request's id, as in the log and in ``X-Request-Id``."""
     found: str = scope[_KEY]
     return found
 
 
 class Telemetry:
-    """The outermost layer: it sees what really went over the wire, whatever the layers inside made of it.
+    """The outermost middleware, which sees the bytes and the status that really go over the wire.
 
-    The request id is the client's, or that of the proxy in front of us, where it is short and plain; else a new one.
+    The request id is the one that the client or a proxy sent, if it is short and plain; else a new one.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -45,7 +45,7 @@ class Telemetry:
             await self.app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        scope = dict(scope)  # the layers inside change it; the server outside looks at its own once more
+        scope = dict(scope)  # inner layers change it, and the server reads its own again
         scope[_KEY] = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         method, began = scope["method"], time.monotonic()
         status, received, sent = NOT_ANSWERED, 0, 0

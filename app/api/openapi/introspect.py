@@ -1,4 +1,4 @@
-"""The server's own OpenAPI document, asked: what it says there is, there is, and nothing else."""
+"""Look-ups in the server's own OpenAPI document, which lists every parameter and method."""
 
 import re
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ def _regex(template: str) -> re.Pattern[str]:
 
 
 def query_parameters(request: Request) -> Mapping[str, Mapping[str, Any]]:
-    """The query parameters of the request's route: name -> JSON schema. A name may have a part in braces.
+    """Return the query parameters of the request's route: name -> JSON schema. A name may have a part in braces.
 
-    What lets a caller in by the query is one of them.
+    Credentials in the query are included.
     """
     document = request.app.openapi()
     operation = document["paths"][request.scope["route"].path_format][request.method.lower()]
@@ -30,7 +30,7 @@ def query_parameters(request: Request) -> Mapping[str, Mapping[str, Any]]:
 
 
 def methods_at(app: FastAPI, path: str) -> list[str]:
-    """The methods that any route takes at ``path``."""
+    """Return the methods that routes take at ``path``."""
     methods: set[str] = set()
     for template, operations in app.openapi()["paths"].items():
         if _regex(template).fullmatch(path):

@@ -12,7 +12,7 @@ HEADERS = {
     "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
-"""A page that shows no more than text may do no more than that, whatever somebody got into it."""
+"""Headers that limit the page to showing text, even if somebody injects a script."""
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -24,7 +24,7 @@ td { padding: 0.1rem 1rem 0.1rem 0; vertical-align: top; } pre { overflow-x: aut
 
 
 def docs_page(document: Mapping[str, Any]) -> Callable[[Request], Awaitable[Response]]:
-    """The route's handler. The page is put together once."""
+    """Return the handler of ``/docs``. The page is built once."""
     page = "".join(_page(document)).encode()
 
     async def docs(_: Request) -> Response:

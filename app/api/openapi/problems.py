@@ -1,4 +1,4 @@
-"""The problems that routes may answer with, as OpenAPI has them: what each status means, and one example of it."""
+"""OpenAPI descriptions of the problems that routes may answer with: each status's meaning, and one example."""
 
 from typing import Any
 
@@ -52,11 +52,11 @@ OF_A_BODY = (408, 413)
 OF_A_DOWNLOAD = (404, 409, 410, 501)
 
 KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "The client has it: If-None-Match names its ETag"}}
-"""OpenAPI for every GET of JSON."""
+"""OpenAPI of the 304 that a conditional GET may have."""
 
 
 class ProblemView(BaseModel):
-    """RFC 9457. `code` is stable; some problems have more members, such as `near`, `rule` and `where`."""
+    """An RFC 9457 problem. `code` is stable; some problems have more members, such as `near`, `rule` and `where`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -73,7 +73,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def add_problem_schema(document: dict[str, Any]) -> None:
-    """The schema that all of them refer to. FastAPI would list it as plain JSON beside problem+json."""
+    """Add the schema that all problems refer to. FastAPI would list it as plain JSON beside problem+json."""
     document["components"]["schemas"][ProblemView.__name__] = ProblemView.model_json_schema()
 
 

@@ -1,8 +1,8 @@
-"""What a route asks of its caller, which every one declares: READ, WRITE, ADMIN, DOWNLOAD, or EVERYWHERE.
+"""Authorization. Every route declares READ, WRITE, ADMIN, DOWNLOAD, or EVERYWHERE.
 
-A caller shows a token as a Bearer, or as the password of Basic; or, for a download, a link. Each declaration is the
-list of a route's ``dependencies``: who may is settled first, before the query is judged or a body read, and without a
-look at what there is in the namespace.
+A caller shows a token as a Bearer, or as the password of Basic; or, for a download, a link. Each declaration is a list
+of ``dependencies`` of a route. Authorization comes first, before the query is checked or a body is read, and without
+looking into the namespace.
 """
 
 import base64
@@ -32,7 +32,7 @@ SIGNATURE = "signature"
 
 
 def token_in(authorization: bytes) -> bytes | None:
-    """The token an Authorization header carries, None where it carries none. Any bytes: it may not be UTF-8."""
+    """Return the token in an Authorization header, None without one. A token may be any bytes, not only UTF-8."""
     scheme, _, credentials = authorization.strip().partition(b" ")
     if scheme.lower() == b"bearer":
         return credentials.strip()
@@ -47,7 +47,7 @@ def token_in(authorization: bytes) -> bytes | None:
 
 
 def link_in(request: Request) -> tuple[Resource, str] | None:
-    """What a request is for by its link, and the link's signature; None without one."""
+    """Return the resource and the signature of a request by link; None without a link."""
     given = request.query_params.multi_items()
     signatures = [value for name, value in given if name == SIGNATURE]
     if not signatures:
@@ -57,10 +57,10 @@ def link_in(request: Request) -> tuple[Resource, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """A dependency that lets only those through who may do what takes ``scope`` in the namespace of the path.
+    """A dependency that requires ``scope`` in the namespace of the path.
 
-    ``link``: or who shows a link for this very request. ``everywhere``: no namespace may limit them. It leaves the
-    Grant as ``request.state.grant``, and from here on the request's work is done on the caller's account.
+    ``link``: a link for this very request is enough, too. ``everywhere``: the token must not be limited to a namespace.
+    Sets ``request.state.grant``; from then on the request's work is done on the caller's account.
     """
 
     scope: Scope
@@ -96,8 +96,8 @@ class Allowed:
 
 
 async def judge_again(request: Request, services: Services) -> None:
-    """Refuse a request whose caller was let in and would not be now: it took long, and its token was revoked or is
-    over. Call it right before something is stored.
+    """Authorize a long request again, right before something is stored: its token may have been revoked or have expired
+    meanwhile.
     """
     allowed: Allowed = request.state.allowed
     await allowed.judge(request, services)
@@ -137,7 +137,7 @@ _LINK = Depends(
         description="In a URL made by `POST .../links/...`, which has to be used as it is.",
     )
 )
-"""These are there for /docs, and refuse nothing."""
+"""Security schemes for the OpenAPI document and /docs, which refuse nothing."""
 
 
 def _declaration(allowed: Allowed) -> list[Dependency]:
@@ -153,7 +153,7 @@ EVERYWHERE = _declaration(Allowed(Scope.READ, everywhere=True))
 
 
 def without_declaration(routes: Iterable[BaseRoute]) -> set[str]:
-    """The paths of routes that anybody may use."""
+    """Return the paths of routes without a declaration, which anybody may use."""
 
     def declares(dependant: Dependant) -> bool:
         return any(isinstance(each.call, Allowed) for each in dependant.dependencies)

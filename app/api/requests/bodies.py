@@ -1,4 +1,4 @@
-"""Bodies: as they arrive, or whole where they are JSON.
+"""Request bodies: streams of bytes, or whole JSON.
 
 JSON is read after the token was checked, under the limit of its route, and parsed by the handler, off the event loop.
 """
@@ -22,19 +22,19 @@ from .auth import Caller
 from .json_reader import read_json
 
 SMALL = 1024 * 1024
-"""Bytes that JSON may have where a person could have written it."""
+"""Most bytes of JSON that a person could have written."""
 
 LARGE = 64 * 1024 * 1024
-"""The same where it describes each tensor of a checkpoint: a target of 400,000 keys takes some 40 MB."""
+"""Most bytes of JSON that describes each tensor of a checkpoint: a target of 400,000 keys takes some 40 MB."""
 
 COST = 3
-"""Bytes of memory that one byte of JSON takes, with what is made of it."""
+"""Bytes of memory that one byte of JSON takes, parsed objects included."""
 
 PIECE = 1024 * 1024
-"""Bytes of a body that are kept together."""
+"""Most bytes of a JSON body in one buffer."""
 
 LEAST_RATE = 64 * 1024
-"""Bytes a second. JSON holds memory until it is whole, so it has SPARE_SECONDS and the time that this takes to come."""
+"""Bytes a second at which JSON has to arrive, beside SPARE_SECONDS, because it holds memory until it is whole."""
 
 SPARE_SECONDS = 30
 
@@ -52,7 +52,7 @@ class JsonBody:
             self.pieces.append(bytearray(chunk))
 
     def read(self, model: type[M]) -> M:
-        """What the body says, which can be asked once: it is given up on the way.
+        """Parse the body. Call this once: the bytes are freed on the way.
 
         Raises RequestValidationError, with the first mistake in it.
         """
@@ -65,17 +65,17 @@ class JsonBody:
 
 
 class RequestBody:
-    """The body of ``request``: read into buffers, without a copy on the way if it is long, or in chunks as they come.
+    """The body of ``request``: read into buffers, without a copy on the way if it is long, or in chunks as they arrive.
 
-    Raises IncompleteUpload when the client goes away before its end, or stops sending; TooLarge at the first byte
-    beyond ``limit``.
+    Raises IncompleteUpload when the client disconnects before the body's end, or stops sending; TooLarge at the first
+    byte beyond ``limit``.
     """
 
     def __init__(self, request: Request, limit: int | None) -> None:
         self._request = request
         self._limit = limit
         self._size = 0
-        self._left = memoryview(b"")  # of a message that came as it was
+        self._left = memoryview(b"")  # the rest of a message that has its own bytes
         self._more = True
 
     async def readinto(self, buffer: memoryview) -> int:
@@ -116,7 +116,7 @@ class RequestBody:
 
 @asynccontextmanager
 async def json_body(request: Request, services: Services, limit: int) -> AsyncIterator[JsonBody]:
-    """The body of ``request``, with the memory for it. Raises TooLarge, ServerBusy, IncompleteUpload."""
+    """Read the body of ``request``, with memory reserved. Raises TooLarge, ServerBusy, IncompleteUpload."""
     size = declared_size(request, limit)
     at_most = limit if size is None else size
     body = JsonBody()

@@ -1,9 +1,8 @@
-"""JSON bodies, read a value at a time: the first mistake ends it, and no step is longer than one short value.
+"""A JSON parser that reads one short value at a time, and stops at the first mistake.
 
-A parser that reads a body in one call holds the interpreter lock for all of it, and makes objects of what is then
-refused. This one walks the object at the top, and its long lists and objects, by itself; only what stands in them
-goes to the C scanner of ``json``, and each such value has at most MAX_VALUE characters. Text that has been read is
-let go of.
+A parser that reads a body in one call holds the GIL for the whole body, and makes objects that are then refused. This
+parser walks the top-level object, and its long lists and objects, by itself. Only the values in them go to the C
+scanner of ``json``, and each such value has at most MAX_VALUE characters. Text that has been read is freed.
 """
 
 import codecs
@@ -23,23 +22,22 @@ from ...formats.pickle.names import is_unicode
 M = TypeVar("M", bound=BaseModel)
 
 MAX_VALUE = 64 * 1024
-"""Characters of one value inside the long lists and objects, and of any other value at the top."""
+"""Most characters of one value in a long list or object, and of any other top-level value."""
 
 STEP = 64 * 1024
 """Bytes that are decoded at a time."""
 
 LOOKAHEAD = 3
-"""Characters that have to be at hand after a value: the scanner takes `1` of `1e+`, of which more may be to come."""
+"""Characters that have to be decoded after a value: the scanner takes `1` of `1e+`, though more may follow."""
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # as above
 
 
 def read_json(chunks: Iterator[bytes], model: type[M]) -> M:
-    """The ``model`` that a body describes. Raises RequestValidationError with its first mistake.
+    """Parse a body, given as ``chunks``, as ``model``. Raises RequestValidationError with the first mistake.
 
-    A field whose type is a list or a dict is read item by item, and may have as many as its ``max_length`` says.
-    ``chunks`` are the body's.
+    A field whose type is a list or a dict is read item by item, and may have ``max_length`` items.
     """
     text = _Text(chunks)
     if text.peek() != "{":
@@ -64,11 +62,11 @@ def refuse(kind: str, place: tuple[str | int, ...], why: str) -> NoReturn:
 
 
 class _Text:
-    """The body's text, of which no more is at hand than the value that is being read and STEP bytes."""
+    """The body's text, with at most the value that is being read and STEP bytes in memory."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self.context: dict[Any, Any] = {}
-        """For validators that compare the values of one body."""
+        """The context of validators that compare the values of one body."""
         self._steps = (chunk[i : i + STEP] for chunk in chunks for i in range(0, len(chunk), STEP))
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
@@ -76,7 +74,7 @@ class _Text:
         self._ended = False
 
     def peek(self) -> str:
-        """The next character that is no blank, which stays; "" at the end."""
+        """Return the next non-blank character, without taking it; "" at the end."""
         while True:
             self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
             if self._at < len(self._text):
@@ -85,7 +83,7 @@ class _Text:
                 return ""
 
     def take(self, expected: str) -> str:
-        """The next character, which is one of ``expected``."""
+        """Take the next non-blank character, which has to be one of ``expected``."""
         found = self.peek()
         if not found or found not in expected:
             _malformed()
@@ -93,7 +91,7 @@ class _Text:
         return found
 
     def members(self) -> Iterator[str]:
-        """The names of the object that comes next; the value of each has to be read before the next is asked for."""
+        """Iterate over the names of the next object. Read the value of each name before going on."""
         self.take("{")
         if self.peek() == "}":
             self.take("}")
@@ -110,7 +108,7 @@ class _Text:
                 return
 
     def items(self) -> Iterator[None]:
-        """Once for each item of the list that comes next, which has to be read before the next is asked for."""
+        """Iterate over the items of the next list. Read each item before going on."""
         self.take("[")
         if self.peek() == "]":
             self.take("]")
@@ -121,13 +119,13 @@ class _Text:
                 return
 
     def value(self, place: tuple[str | int, ...]) -> Any:
-        """The next value, a short one."""
+        """Parse the next value, a short one."""
         if not self.peek():
             _malformed()
         return self._scanned(_scan, place)
 
     def skip_value(self) -> None:
-        """Read a value that nobody wants, to tell what is no JSON from what is no object."""
+        """Read and drop a value, to tell invalid JSON from JSON that is not an object."""
         self.value(())
         self.end()
 
@@ -139,7 +137,7 @@ class _Text:
         while True:
             try:
                 value, end = scan(self._text, self._at)
-            except (StopIteration, ValueError):  # no JSON, or not all of it yet
+            except (StopIteration, ValueError):  # invalid JSON, or not complete yet
                 end = None
             except RecursionError:
                 refuse("recursion_loop", place, "It is nested too deep")
@@ -192,7 +190,7 @@ class _Long:
     def read(self, text: _Text, *place: str | int) -> Any:
         kind = "an object" if self._named else "a list"
         if text.peek() != ("{" if self._named else "["):
-            text.value(place)  # what is no JSON is told from what is no list
+            text.value(place)  # tells invalid JSON from another type
             refuse("type", place, f"Input should be {kind}")
         if self._named:
             members: dict[str, Any] = {}

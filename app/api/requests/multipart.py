@@ -1,4 +1,4 @@
-"""multipart/form-data as a stream: the part ``file`` goes on as it arrives, the other parts are short fields."""
+"""A streaming parser of multipart/form-data: the part ``file`` is a stream, the other parts are short fields."""
 
 from collections.abc import AsyncIterator
 from typing import TypeAlias
@@ -11,19 +11,19 @@ from ...errors import IncompleteUpload, InvalidRequest
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FIELDS = 1_000
 MAX_FORM_BYTES = 1024 * 1024
-"""Bytes of all fields, with their names."""
+"""Most bytes of all fields, with their names."""
 
 Field: TypeAlias = tuple[str, str]
 
 
 def boundary_of(content_type: str | None) -> bytes | None:
-    """The boundary of a multipart/form-data body, None for any other body."""
+    """Return the boundary of a multipart/form-data body, None for any other body."""
     kind, options = parse_options_header(content_type)
     return options.get(b"boundary") if kind == b"multipart/form-data" else None
 
 
 class Multipart:
-    """One body. Iterate over ``file()`` once; after it, ``fields`` holds all others, in order."""
+    """One multipart body. Iterate over ``file()`` once; then ``fields`` holds the other parts, in order."""
 
     def __init__(self, boundary: bytes) -> None:
         self.fields: list[Field] = []
@@ -54,7 +54,7 @@ class Multipart:
             raise _malformed(str(error)) from error
 
     async def file(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The bytes of the part ``file``. Raises InvalidRequest ``malformed-request`` for a body that is no
+        """Yield the bytes of the part ``file``. Raises InvalidRequest ``malformed-request`` for a body that is not
         multipart, without that part or with two, and IncompleteUpload for one that stops before its last boundary.
         """
         async for chunk in body:

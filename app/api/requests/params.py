@@ -1,4 +1,4 @@
-"""What the address of a request says: the model, the ref, and query parameters that are known, every one."""
+"""Parameters in a request's URL: the model, the ref, and a check that every query parameter is known."""
 
 import re
 from collections import Counter
@@ -47,7 +47,7 @@ Model = Annotated[ModelName, Depends(model_name)]
 Ref = Annotated[str, Depends(checkpoint_ref)]
 Run = Annotated[str | None, Query(description="only checkpoints of this run")]
 FileName = Annotated[str | None, Depends(file_name)]
-"""The last part of the path of a download under a name: of that path alone, which says so with UNDER_A_NAME."""
+"""The last segment of a path that downloads under a name. Routes with such a path document it with UNDER_A_NAME."""
 
 UNDER_A_NAME: dict[str, Any] = {
     "parameters": [
@@ -64,7 +64,7 @@ Cursor = Annotated[str | None, Query(description="`next` of the page before")]
 
 
 def dynamic_parameters(**names: str) -> dict[str, Any]:
-    """OpenAPI for query parameters whose names hold a part of the user's choosing, in braces: name -> description."""
+    """Return OpenAPI for query parameters whose names have a variable part in braces: name -> description."""
     return {
         "parameters": [
             {"in": "query", "name": name, "required": False, "description": text, "schema": {"type": "string"}}
@@ -74,16 +74,16 @@ def dynamic_parameters(**names: str) -> dict[str, Any]:
 
 
 def _is_named(name: str, pattern: str) -> bool:
-    """Whether ``metric.acc`` is one of ``metric.{name}``, or any other name is itself."""
+    """Return whether ``name`` matches ``pattern``, as ``metric.acc`` matches ``metric.{name}``."""
     parts = re.split(r"\{[^}]*\}", pattern)
     return re.fullmatch(".+".join(map(re.escape, parts)), name, re.DOTALL) is not None
 
 
 async def known_parameters(request: Request) -> None:
-    """Refuses a query parameter that the route doesn't document, and one that is given twice and can't be.
+    """Refuse a query parameter that the route doesn't document, or that is repeated and is not a list.
 
-    A typo in ``include`` must not send the whole file. What is documented is read from OpenAPI, so that the two
-    can't come apart.
+    A typo in ``include`` must not send the whole file. The documented parameters are read from OpenAPI, so that the
+    check always agrees with the documentation.
     """
     given = Counter(name for name, _ in request.query_params.multi_items())
     if not given:

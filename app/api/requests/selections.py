@@ -14,10 +14,10 @@ from ...select.query import StateDictQuery, parse_rename
 from ...values.checkpoint import Checkpoint
 
 MAX_PATTERNS = 500_000
-"""Of one kind: as many keys as a torch file may have can be named one by one."""
+"""Most patterns in one list: each key that a torch file may have can be named."""
 
 MAX_PREFIXES = 100
-"""Of one key: wrappers around wrappers."""
+"""Most prefixes of one key, as nested wrappers add them."""
 
 
 def _prefixes(given: str | list[str] | None) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def _prefixes(given: str | list[str] | None) -> tuple[str, ...]:
 
 
 class SelectionBody(BaseModel):
-    """The fields of a selection, as a JSON body has them; `rename` is pairs."""
+    """A selection in a JSON body; `rename` is a list of pairs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,7 +44,7 @@ class SelectionBody(BaseModel):
 
     @property
     def query(self) -> StateDictQuery:
-        """Raises SelectionError for an unknown device, dtype or format."""
+        """The selection as a query. Raises SelectionError for an unknown device, dtype or format."""
         return StateDictQuery(
             component=self.component,
             strip_prefix=_prefixes(self.strip_prefix),
@@ -55,7 +55,7 @@ class SelectionBody(BaseModel):
             device=self.device,
             dtype=self.dtype,
             dtype_exclude=tuple(self.dtype_exclude),
-            format=cast("Literal['pt', 'safetensors']", self.format),  # which is checked there
+            format=cast("Literal['pt', 'safetensors']", self.format),  # StateDictQuery checks it
         )
 
 
@@ -96,13 +96,15 @@ Selection = Annotated[StateDictQuery, Depends(selection_in_query)]
 
 @dataclass(frozen=True, slots=True)
 class SelectionOrPlan:
-    """What of a checkpoint is wanted: a selection, or what an earlier warm start planned."""
+    """The wanted part of a checkpoint: a selection, or the plan of an earlier warm start."""
 
     selection: StateDictQuery
     plan: str | None
 
     def of(self, checkpoint: Checkpoint, deliver: Deliver, keep: timedelta | None = None) -> Download:
-        """Blocks. The plan is kept for ``keep`` from now on. Raises SelectionError, and Gone for a forgotten plan."""
+        """Plan the download; blocks. A plan is kept for ``keep`` from now on. Raises SelectionError, and Gone for an
+        expired plan.
+        """
         if self.plan is None:
             return deliver.state_dict(checkpoint, self.selection)
         return deliver.planned(checkpoint, self.plan, keep)

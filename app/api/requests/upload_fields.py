@@ -1,4 +1,4 @@
-"""What an upload says about itself beside its bytes: ``epoch=3``, ``metric.acc=0.9``, ``tag.author=me``."""
+"""The metadata fields of an upload: ``epoch=3``, ``metric.acc=0.9``, ``tag.author=me``."""
 
 import re
 from collections.abc import Iterable
@@ -25,7 +25,9 @@ PARAMETERS = dynamic_parameters(
 
 
 def parse_fields(given: Iterable[tuple[str, str]]) -> Fields:
-    """Raises InvalidRequest (``repeated-parameter``, ``invalid-value``) and SelectionError ``unknown-parameter``."""
+    """Parse the fields. Raises InvalidRequest (``repeated-parameter``, ``invalid-value``) and SelectionError
+    ``unknown-parameter``.
+    """
     plain: dict[str, str] = {}
     metrics: dict[str, float] = {}
     tags: dict[str, str] = {}
@@ -62,7 +64,7 @@ def parse_integer(name: str, text: str) -> int:
 
 
 def parse_number(name: str, text: str) -> float:
-    """``nan`` and ``inf`` are numbers: a loss can be."""
+    """Parse a number; ``nan`` and ``inf`` are valid, because a loss can be either."""
     try:
         return float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Conditional requests (RFC 9110, 13): is this still, or already, the representation that the client holds?
+"""Conditional requests (RFC 9110, 13): If-Match, If-None-Match and If-Range.
 
 ETags here are opaque text without quotes, always strong.
 """
@@ -18,9 +18,7 @@ def is_known(if_none_match: str | None, etag: str) -> bool:
 
 
 def is_unchanged(if_match: str | None, etag: str | None) -> bool:
-    """Tell whether If-Match lets a request be performed on what has this ETag now (strong comparison; None: there is
-    nothing).
-    """
+    """Tell whether If-Match allows a request on a resource with this ETag (strong comparison; None: no resource)."""
     if if_match is None:
         return True
     if if_match.strip() == "*":
@@ -29,7 +27,7 @@ def is_unchanged(if_match: str | None, etag: str | None) -> bool:
 
 
 def range_applies(if_range: str | None, etag: str) -> bool:
-    """Tell whether a Range is to be honoured: no If-Range, or one with this very ETag (strong comparison).
+    """Tell whether to honour a Range: there is no If-Range, or one with this ETag (strong comparison).
 
     A date never applies: nothing here has a Last-Modified.
     """

@@ -1,4 +1,4 @@
-"""A download as a response: RFC 9110 in front of a file that exists only as a plan."""
+"""Responses that send downloads, by RFC 9110, of files that exist only as plans."""
 
 import asyncio
 import base64
@@ -29,15 +29,13 @@ from .ranges import UnsatisfiableRange, content_range, requested_span
 SMALLEST_SLICE = 128 * 1024
 LARGEST_SLICE = 1024 * 1024
 SLICES = 4 * 1024 * 1024
-"""Bytes that all downloads together hand to the kernel before everybody else has had a turn, as far as the sizes above
-let them.
-"""
+"""Bytes that all downloads together hand to the kernel before other tasks have a turn, within the slice sizes above."""
 
 LEFT_OUT = "Stateroom-Left-Out"
 LEFT_OUT_BYTES = 2048
 
 VERIFIES = "Stateroom-Verifies"
-"""A request's header; its value ``client`` says that whole stored blocks will be compared with the index's digests."""
+"""Request header; its value ``client`` says that the client verifies whole stored blocks by the index's digests."""
 
 _NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
@@ -52,20 +50,20 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def file_name(asked: str | None, default: str) -> str:
-    """What ``asked``, a segment of a path, comes to as a file in the folder it is saved to; ``default`` for nothing."""
+    """Return the path segment ``asked`` as a safe file name, or ``default`` without a usable name."""
     name = _NOT_IN_A_NAME.sub("_", path_value(asked or ""))
     return name if name.strip(" .") else default
 
 
 def disposition(filename: str) -> str:
-    """The value of Content-Disposition (RFC 6266); ``filename*`` where ASCII does not do."""
+    """Return the value of Content-Disposition (RFC 6266), with ``filename*`` if ASCII is not enough."""
     plain = "".join(c if " " <= c <= "~" and c not in '"\\%' else "_" for c in filename)
     value = f'attachment; filename="{plain}"'
     return value if plain == filename else f"{value}; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def left_out(paths: tuple[str, ...]) -> str:
-    """The value of Stateroom-Left-Out: percent-encoded paths, then ``...`` if a header should not hold all of them."""
+    """Return the value of Stateroom-Left-Out: percent-encoded paths, then ``...`` if they exceed LEFT_OUT_BYTES."""
     value = ""
     for path in paths:
         more = (", " if value else "") + quote(path, safe="/:@[]()+=!$&'*;", errors="replace")
@@ -76,10 +74,10 @@ def left_out(paths: tuple[str, ...]) -> str:
 
 
 class DownloadResponse(Response):
-    """Sends ``download``, or the part of it that the request asks for.
+    """A response that sends ``download``, or the range of it that the request asks for.
 
-    The first window is read before the head is sent: damage and a lost pack are still a problem then. Whatever fails
-    later is raised, which cuts the connection before Content-Length is reached.
+    The first window is read before the head is sent, so that damage or a lost pack is still answered with a problem. A
+    later failure is raised, which cuts the connection before Content-Length is reached.
     """
 
     def __init__(
@@ -171,15 +169,15 @@ class DownloadResponse(Response):
                 window = await ahead
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            current().give_up()  # for a thread that may be at work on a window that nobody waits for
+            current().give_up()  # stops a thread that may still work on an unwanted window
             for task in (gone, ahead):
                 task.cancel()
-                with suppress(asyncio.CancelledError, Exception):  # what it failed with has been raised, or is moot
+                with suppress(asyncio.CancelledError, Exception):  # its error was raised, or no longer matters
                     await task
 
     async def _send_view(self, view: memoryview, send: Send) -> None:
-        """In slices: a long one would hold up every other request, a short one costs a call. Everybody else has a turn
-        after each: a send to a client that reads as fast as we write never waits, and would have the loop to itself.
+        """Send ``view`` in slices: a long one would hold up every other request, a short one costs a call. Other tasks
+        have a turn after each: a send to a client that reads as fast as we write never waits.
         """
         start = 0
         while start < len(view):
@@ -192,7 +190,7 @@ class DownloadResponse(Response):
 def download_answer(
     request: Request, streams: Streams, checkpoint: Checkpoint, ref: str, download: Download, filename: str | None
 ) -> DownloadResponse:
-    """``download`` of the checkpoint that ``ref`` picked, under ``filename`` if the request gave one."""
+    """Return the response for a ``download`` of the checkpoint that ``ref`` picked, as ``filename`` if given."""
     headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": shown_to(request) + lifetime(ref)}
     caller = current().owner
     return DownloadResponse(download, headers, streams, caller=caller, filename=filename)
@@ -203,6 +201,6 @@ async def _next(windows: AsyncIterator[list[memoryview]]) -> list[memoryview] | 
 
 
 async def _comes_first(task: asyncio.Task[Any], other: asyncio.Task[Any]) -> bool:
-    """Wait for either; whether ``task`` has ended, and ``other`` has not."""
+    """Wait for either task, and return whether only ``task`` has ended."""
     await asyncio.wait((task, other), return_when=asyncio.FIRST_COMPLETED)
     return not other.done()

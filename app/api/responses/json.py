@@ -1,4 +1,4 @@
-"""Answers in JSON: their ETag, how long they hold, and which checkpoint they are about."""
+"""JSON responses: ETag, Cache-Control, preconditions, and headers that name the checkpoint."""
 
 import hashlib
 import re
@@ -26,12 +26,12 @@ _FIXED_REF = re.compile(r"v?[0-9]+", re.ASCII)
 
 
 def is_fixed(ref: str) -> bool:
-    """Whether a ref names one version forever; any other may move."""
+    """Return whether a ref names one version forever; any other may move."""
     return _FIXED_REF.fullmatch(ref) is not None
 
 
 def identity_headers(request: Request, checkpoint: Checkpoint, ref: str) -> dict[str, str]:
-    """Which checkpoint ``ref`` came to; for a ref that moves, also the address at which this answer stays."""
+    """Return headers that name the checkpoint of ``ref``; for a moving ref, also the fixed URL of this response."""
     headers = {"Stateroom-Checkpoint": f"{checkpoint.model}@{checkpoint.version}"}
     if not is_fixed(ref):
         headers["Content-Location"] = fixed_url(request, checkpoint)
@@ -39,9 +39,10 @@ def identity_headers(request: Request, checkpoint: Checkpoint, ref: str) -> dict
 
 
 def fixed_url(request: Request, checkpoint: Checkpoint, rest: str | None = None) -> str:
-    """The address of this very request, but by the checkpoint's number; ``run`` has done its work then.
+    """Return the URL of this request with the checkpoint's number as its ref, which makes ``run`` needless.
 
-    ``rest``, such as ``/state_dict``, replaces what follows the ref; ``derived`` is for an index alone.
+    ``rest``, such as ``/state_dict``, replaces the path after the ref. ``derived``, which only an index takes, is left
+    out.
     """
     if rest is None:
         rest = "".join("/" + path_segment(path_value(segment)) for segment in request.scope["path"].split("/")[7:])
@@ -53,13 +54,13 @@ def fixed_url(request: Request, checkpoint: Checkpoint, rest: str | None = None)
 
 
 def lifetime(ref: str) -> str:
-    """Cache-Control of what never changes once a version is known: its bytes."""
+    """Return the Cache-Control of a version's bytes, which never change."""
     return FOREVER if is_fixed(ref) else REVALIDATE
 
 
 def shown_to(request: Request) -> str:
-    """The beginning of Cache-Control: what a token was needed for is no shared cache's to keep. A link carries no
-    Authorization, and a cache that looks at none would go on answering when the link or the token is dead.
+    """Return the start of Cache-Control: ``private`` if a token was needed. A link has no Authorization, so a shared
+    cache would go on answering after the link or the token has ended.
     """
     return "" if getattr(request.state, "grant", OPEN) == OPEN else "private, "
 
@@ -94,10 +95,10 @@ def _etag(body: bytes) -> str:
 def json_answer(
     request: Request, view: BaseModel | bytes, headers: dict[str, str] | None = None, *, status: int = 200
 ) -> Response:
-    """``view``, as an object or as JSON, with its ETag; 304 where a GET names it. Unless told otherwise it has to be
-    asked for again.
+    """Return ``view``, an object or JSON, with its ETag; 304 if a GET's If-None-Match names it. By default a cache has
+    to revalidate it.
 
-    Raises PreconditionFailed where a GET's If-Match does not name it.
+    Raises PreconditionFailed if a GET's If-Match does not name it.
     """
     body = view if isinstance(view, bytes) else view_json(view)
     etag = _etag(body)
@@ -112,17 +113,17 @@ def json_answer(
 
 
 def check_if_match(headers: Headers, etag: str | None) -> None:
-    """Raises PreconditionFailed where If-Match does not hold of what has this ETag now (None: there is nothing)."""
+    """Raise PreconditionFailed if If-Match does not hold for the current ETag (None: no resource)."""
     if not is_unchanged(all_of(headers, "If-Match"), etag):
         now = "there is nothing that it could name" if etag is None else "this has another ETag now"
         raise PreconditionFailed(f"If-Match does not hold: {now}. Look again, and decide again.", etag=etag)
 
 
 def check_write(request: Request, current: Callable[[], str | None]) -> None:
-    """Hold a write back unless its If-Match and If-None-Match hold. Raises PreconditionFailed.
+    """Raise PreconditionFailed unless the If-Match and If-None-Match of a write hold.
 
-    ``current`` is asked only where there is a condition, for the ETag that a GET of the same address has now, None
-    where there is no answer to one. Call it where nobody else can write before this write does.
+    ``current`` returns the ETag that a GET of the same URL has now, None if there is none; it is called only for a
+    conditional request. Call check_write where no other write can come between it and this write.
     """
     if "If-Match" not in request.headers and "If-None-Match" not in request.headers:
         return
@@ -133,10 +134,10 @@ def check_write(request: Request, current: Callable[[], str | None]) -> None:
 
 
 def nothing() -> None:
-    """The ETag of an address that only does something, for ``check_write``."""
+    """Return None, the ETag of a URL that only does something, for ``check_write``."""
 
 
 def all_of(headers: Headers, name: str) -> str | None:
-    """A list header, however many lines it came in."""
+    """Return a list header as one value, from all its lines."""
     lines = headers.getlist(name)
     return ", ".join(lines) if lines else None

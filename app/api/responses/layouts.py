@@ -31,7 +31,7 @@ class StorageLayout(Stretch):
 
 
 class Layout(BaseModel):
-    """A download's file, before a byte of it is fetched: ranges that can be fetched in parallel and verified."""
+    """The layout of a download's file: ranges that can be fetched in parallel and verified."""
 
     size: int
     etag: str
@@ -46,11 +46,11 @@ class Layout(BaseModel):
 
 
 AT_ONCE = 1_000
-"""Storages that are written in one go: everybody else has a turn between two of them."""
+"""Storages that are written at a time, so that other threads have a turn in between."""
 
 
 def layout_json(found: LayoutIndex, url: str) -> bytes:
-    """A Layout. Of 400,000 storages there are never more than a few as objects."""
+    """Write a Layout as JSON. Of 400,000 storages, at most AT_ONCE are objects at a time."""
     rest = Layout(
         size=found.size,
         etag=found.etag,
@@ -78,7 +78,7 @@ def _fields(stored: IndexedStorage) -> dict[str, Any]:
 
 
 def layout_answer(request: Request, checkpoint: Checkpoint, ref: str, index: LayoutIndex, route: str) -> Response:
-    """``route``, such as ``/state_dict``, is where the same query gets the file."""
+    """Return a layout response. ``route``, such as ``/state_dict``, is where the same query gets the file."""
     view = layout_json(index, fixed_url(request, checkpoint, route))
     headers = identity_headers(request, checkpoint, ref)
     if index.left_out:

@@ -1,4 +1,4 @@
-"""Byte ranges (RFC 9110, 14): what part of a representation a request asks for."""
+"""Byte ranges (RFC 9110, 14): Range and Content-Range."""
 
 import re
 
@@ -13,13 +13,13 @@ class UnsatisfiableRange(Exception):
 
 
 def _position(digits: str) -> int:
-    """A number of any length; beyond 10^18 they are all alike, and int() refuses to read thousands of digits."""
+    """Parse a number of any length, capped at 10^18, because int() refuses to read thousands of digits."""
     digits = digits.lstrip("0") or "0"
     return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
 
 
 def requested_span(header: str | None, size: int) -> Span | None:
-    """The one range asked for of ``size`` bytes, cut to them; None where all of it is to be sent.
+    """Return the one range requested of ``size`` bytes, cut to them; None if all of them are to be sent.
 
     A header that is malformed, has another unit, or names several ranges is ignored, as the RFC allows.
     Raises UnsatisfiableRange.
@@ -46,5 +46,5 @@ def requested_span(header: str | None, size: int) -> Span | None:
 
 
 def content_range(span: Span | None, size: int) -> str:
-    """The value of Content-Range; without a span, that of a 416."""
+    """Return the value of Content-Range; without a span, the value for a 416."""
     return f"bytes */{size}" if span is None else f"bytes {span.start}-{span.end - 1}/{size}"

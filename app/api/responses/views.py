@@ -24,12 +24,12 @@ def checkpoint_url(model: ModelName, version: int) -> str:
 
 
 def finite(number: float | None) -> float | None:
-    """JSON has no NaN and no infinity."""
+    """Replace NaN and infinity, which JSON lacks, by None."""
     return number if number is None or math.isfinite(number) else None
 
 
 def printable(text: str) -> str:
-    """Text from a file, which may hold lone surrogates, as Unicode, which may not."""
+    """Escape lone surrogates, which text from a file may hold and Unicode may not."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -47,7 +47,7 @@ class ComponentView(BaseModel):
 
 
 class CheckpointUrls(BaseModel):
-    """Relative, ready to be fetched. The last part of what is downloaded is unique, because torch.hub caches by it."""
+    """Relative URLs, ready to be fetched. The last segment of a download is unique, because torch.hub caches by it."""
 
     self: str
     tensors: str
@@ -121,7 +121,7 @@ class CheckpointPage(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A line of checkpoints; `best` is what the ref `best` means in it."""
+    """A line of checkpoints; `best` is the meaning of the ref `best` in it."""
 
     model: str = Field(examples=["vision/resnet50"])
     best: str = Field(examples=["min:loss"])
@@ -141,7 +141,7 @@ class ModelView(BaseModel):
 
 
 class ModelDetails(ModelView):
-    """A model with two of its checkpoints; null where no checkpoint is meant."""
+    """A model with its latest and best checkpoint; null where there is none."""
 
     latest_checkpoint: CheckpointView | None
     best_checkpoint: CheckpointView | None
@@ -189,7 +189,7 @@ def _original_url(checkpoint: Checkpoint) -> str:
 
 
 def _unique(route: str, component: str | None, checkpoint: Checkpoint) -> str:
-    """Another for every file, because torch.hub caches by a URL's last part."""
+    """Return text that differs for every file, because torch.hub caches by a URL's last segment."""
     text = f"{route} {component!r} {checkpoint.digest or checkpoint.manifest}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -1,1 +1,1 @@
-"""The routes, one module for each kind of thing they answer with."""
+"""The routes, in one module for each kind of resource."""

@@ -1,4 +1,4 @@
-"""Checkpoints: listed, looked at, changed a little, deleted."""
+"""Routes that list, get, change and delete checkpoints."""
 
 import re
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ _COMPARED = ("version", "epoch", "step", "loss", "bytes", "created_at")
 
 
 def parse_filters(given: Iterable[tuple[str, str]]) -> tuple[Filter, ...]:
-    """``epoch.ge=3`` and ``tag.x=y``: whether there are such fields is the catalog's to say."""
+    """Parse ``epoch.ge=3`` and ``tag.x=y``. The catalog refuses unknown fields."""
     filters = []
     for name, value in given:
         if name not in _PLAIN:
@@ -36,7 +36,7 @@ def parse_filters(given: Iterable[tuple[str, str]]) -> tuple[Filter, ...]:
 
 
 class CheckpointChange(BaseModel):
-    """What is named is set, or removed where it is null; all else stays."""
+    """Metrics and tags to set, or to remove where null; all others stay."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -70,7 +70,7 @@ def index(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """Those without a finite value of the order's field come last; ties go to the newest."""
+    """Checkpoints without a finite value of the order's field come last; ties go to the newest."""
     listing = Listing(run, order, limit, cursor, parse_filters(request.query_params.multi_items()))
     with services.catalog.read() as session:
         page = list_checkpoints(session, model, listing)
@@ -89,7 +89,7 @@ def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = N
     """The answer names the version that the ref picked: `Stateroom-Checkpoint: vision/resnet50@12`."""
     with services.catalog.read() as session:
         checkpoint = resolve(session, model, ref, run)
-    # Metrics and tags may change under a number too: nobody may keep this without asking again.
+    # Metrics and tags may change under a number too: a cache has to revalidate this.
     headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": REVALIDATE}
     return json_answer(request, CheckpointView.of(checkpoint), headers)
 
@@ -123,7 +123,7 @@ def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body
 )
 @in_turn
 def remove(request: Request, services: Parts, model: Model, ref: Ref) -> Response:
-    """By its number only: what a moving ref names may be another one by now."""
+    """The ref has to be a number: a moving ref may name another checkpoint by now."""
     if not is_fixed(ref):
         raise InvalidRequest(f"{ref!r} may move; delete a checkpoint by its number", code="moving-ref")
 

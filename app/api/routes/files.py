@@ -1,4 +1,4 @@
-"""The whole checkpoint: as saved but for its devices, or as uploaded, byte for byte."""
+"""Routes for the whole checkpoint: as saved but for its devices, or as uploaded, byte for byte."""
 
 from typing import Annotated
 
@@ -37,7 +37,7 @@ async def layout(
     weights_only: WeightsOnly = True,
     derived: Derived = True,
 ) -> Response:
-    """Of the file that `file` sends for the same query."""
+    """The layout of the file that `file` sends for the same query."""
     location = None if device is None else parse_device(device)
 
     def answer(checkpoint: Checkpoint) -> Response:
@@ -87,7 +87,7 @@ async def file(
     responses=KNOWN | refusals(*OF_A_MODEL),
 )
 async def original_layout(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
-    """Of the file that `original` sends. Storages of up to 4 KiB count as bytes between the storages."""
+    """The layout of the file that `original` sends. Storages of up to 4 KiB count as bytes between the storages."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         return layout_answer(request, checkpoint, ref, services.deliver.index_of_original(checkpoint), "/original")

@@ -1,4 +1,4 @@
-"""Whether the process is up, and whether it can do its work; public, for a load balancer has no token. And figures."""
+"""Health, readiness and metrics. Health and readiness are public, because a load balancer has no token."""
 
 from typing import Literal
 
@@ -24,14 +24,14 @@ class Health(BaseModel):
 
 
 class FreeBytes(BaseModel):
-    """On the devices of the data dir and of the store."""
+    """Free bytes on the devices of the data dir and of the store."""
 
     data: int
     store: int
 
 
 class Readiness(BaseModel):
-    """``degraded``: what is stored can be read and deleted, and nothing is taken in."""
+    """``degraded``: checkpoints can be read and deleted, but not uploaded."""
 
     status: Literal["ready", "degraded"]
     uploads: str = Field(description="`accepted`, or `refused: ` and why")
@@ -40,13 +40,13 @@ class Readiness(BaseModel):
 
 @router.get("/healthz", summary="Is the process up?")
 async def healthz() -> Health:
-    """It is, if it answers."""
+    """The process is up if it answers."""
     return Health(status="ok")
 
 
 @router.get("/readyz", summary="Do the catalog and the store answer?", responses=refusals(503))
 def readyz(services: Parts) -> Readiness:
-    """503 names the one that does not. A full disk is no 503: all but uploads go on."""
+    """503 names the part that does not answer. A full disk is no 503: all but uploads go on."""
     for part, ping in (("catalog", services.catalog.ping), ("store", services.store.ping)):
         try:
             ping()
@@ -70,6 +70,6 @@ def readyz(services: Parts) -> Readiness:
 )
 @in_turn
 def metrics(services: Parts) -> Response:
-    """Of all workers together; what the store holds is counted every half minute."""
+    """Figures of all workers together; the store's totals are counted every half minute."""
     text = services.metrics.text(services.catalog, services.room)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,4 +1,4 @@
-"""Links: URLs that are a download's address and a caller's permission in one, for tools that send no headers."""
+"""Routes that make links: signed download URLs, for tools that send no headers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from ..services import Parts, Services
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}/links", tags=["links"])
 
 _NOT_SIGNED = frozenset({"run", "expires"})
-"""Parameters that have done their work when the link is made."""
+"""Parameters that are used only to make the link."""
 
 
 class LinkView(BaseModel):
-    """A download that needs no token, until then. `url` is relative, and to be used as it is."""
+    """A download that needs no token until `expires_at`. `url` is relative, and to be used as it is."""
 
     url: str
     expires_at: datetime = Field(description="it ends with the token that made it, if that ends earlier")
@@ -36,7 +36,7 @@ class LinkView(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What every link is made of, whatever it is for."""
+    """The common parameters of requests for a link."""
 
     request: Request
     services: Services
@@ -47,7 +47,7 @@ class Asked:
     lifetime: timedelta
 
     async def link(self, route: str, planned: Callable[[Checkpoint], Download]) -> Response:
-        """To what ``planned``, which may block, says is to be downloaded: what cannot be is refused now."""
+        """Make a link to the download that ``planned``, which may block, returns. An impossible one is refused now."""
         signer = await self.services.access.signer(self.caller)
         query = [pair for pair in self.request.query_params.multi_items() if pair[0] not in _NOT_SIGNED]
 

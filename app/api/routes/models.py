@@ -1,4 +1,4 @@
-"""Models: lines of checkpoints."""
+"""Routes for models, which are lines of checkpoints."""
 
 from typing import Annotated
 
@@ -48,7 +48,7 @@ def index(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """By name. A token that is limited to a namespace sees those in it."""
+    """Models by name. A token that is limited to a namespace sees the models in it."""
     with services.catalog.read() as session:
         page = list_models(session, limit=limit, cursor=cursor, namespace=caller.namespace)
     return json_answer(request, ModelPage(items=[ModelView.of(model) for model in page.items], next=page.next))
@@ -63,7 +63,7 @@ def index(
 )
 @in_turn
 def show(request: Request, services: Parts, model: Model) -> Response:
-    """With its latest and its best checkpoint."""
+    """A model with its latest and its best checkpoint."""
     with services.catalog.read() as session:
         view = _details(session, model)
     return json_answer(request, view)
@@ -98,7 +98,7 @@ def change(request: Request, services: Parts, model: Model, body: Body) -> Respo
 )
 @in_turn
 def remove(request: Request, services: Parts, model: Model) -> Response:
-    """One that has checkpoints is refused. An upload brings the model back, with the version after its last."""
+    """A model that has checkpoints is refused. An upload brings the model back, with the version after its last."""
 
     def work() -> None:
         with services.catalog.write() as session:

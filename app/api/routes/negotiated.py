@@ -1,4 +1,4 @@
-"""A checkpoint arrives in parts: it is announced, what is missing of it is sent, and it is committed."""
+"""Negotiated uploads: a checkpoint is announced, its missing blocks are sent, and it is committed."""
 
 import re
 from dataclasses import replace
@@ -77,12 +77,12 @@ class Announcement(BaseModel):
     original: bool = Field(default=True, description="false: the file itself is never asked for, and may be wrong")
 
     def split(self) -> Split:
-        """Raises InvalidRequest ``bad-split``."""
+        """Return the split. Raises InvalidRequest ``bad-split``."""
         return Split(self.size, self.storages, b"".join(self.blocks))
 
 
 class UploadView(BaseModel):
-    """Where an upload stands."""
+    """The progress of an upload."""
 
     id: str
     kept_until: datetime = Field(description="later with every part that arrives")
@@ -105,7 +105,7 @@ class UploadView(BaseModel):
 
     @classmethod
     def answer(cls, progress: Progress) -> tuple[str, bytes]:
-        """The upload's URL and its JSON. For a thread: there may be as many runs as blocks."""
+        """Return the upload's URL and its JSON. Call it in a thread: there may be as many runs as blocks."""
         view = cls.of(progress)
         return view.url, view_json(view)
 
@@ -133,7 +133,7 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
         return announced.split(), announced.original
 
     def begin() -> tuple[str, bytes]:
-        # What was read is let go of before the rest is done: a split takes much less memory.
+        # The parsed body is freed before the rest is done: a split takes much less memory.
         return UploadView.answer(services.ingest.negotiated.begin(model, *read()))
 
     check_write(request, nothing)
@@ -150,7 +150,7 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
     responses=refusals(410, 422, 503),
 )
 async def progress(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
-    """To go on with one that broke off."""
+    """The blocks to send to go on with an upload that broke off."""
 
     def find() -> bytes:
         return UploadView.answer(services.ingest.negotiated.progress(model, upload_id))[1]
@@ -194,7 +194,7 @@ async def receive(
 
 
 def _numbers(split: Split, first: int, end: int, size: int | None) -> range:
-    """Raises InvalidRequest ``bad-part``, TooLarge."""
+    """Check a part. Raises InvalidRequest ``bad-part``, TooLarge."""
     if not first < end <= split.count:
         raise InvalidRequest(
             f"there are no blocks [{first}, {end}): the upload has {split.count}, numbered from 0", code="bad-part"
@@ -217,12 +217,12 @@ def _numbers(split: Split, first: int, end: int, size: int | None) -> range:
     openapi_extra=PARAMETERS,
 )
 async def commit(request: Request, services: Parts, model: Model, upload_id: UploadId, key: IdempotencyKey) -> Response:
-    """Make it a checkpoint. What went missing meanwhile is a 409: ask what, send it, and commit again."""
+    """Make the upload a checkpoint. 409: blocks went missing meanwhile; ask which, send them, and commit again."""
     fields = replace(parse_fields(request.query_params.multi_items()), idempotency_key=key)
     check_write(request, nothing)
 
     def work() -> tuple[Checkpoint, bool]:
-        from_thread.run(judge_again, request, services)  # it may have waited long for this thread
+        from_thread.run(judge_again, request, services)  # the request may have waited long for this thread
         return services.ingest.negotiated.commit(model, upload_id, fields)
 
     checkpoint, replayed = await counted(services, unless_gone(request, services.commits.run(work)))
@@ -238,7 +238,7 @@ async def commit(request: Request, services: Parts, model: Model, upload_id: Upl
     responses=refusals(410, 422, 503),
 )
 async def abandon(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
-    """What has arrived of it is removed. One that is left alone goes by itself after a day."""
+    """Remove the blocks that have arrived. An upload that is left alone is removed after a day."""
     negotiated = services.ingest.negotiated
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""One component of a checkpoint, as a file; its layout; and the match with a target model."""
+"""Routes for one component of a checkpoint as a file, its layout, and the match with a target model."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -23,16 +23,16 @@ router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tag
 
 
 MAX_TARGET = 500_000
-"""Keys of a target: as many tensors as a torch file may have."""
+"""Most keys of a target: as many as a torch file may have tensors."""
 
 MAX_DIMS = 64
 MAX_DTYPE_LENGTH = 100
 MAX_KINDS = 100_000
-"""Different shapes and dtypes in one target. Large models have some dozens; equal ones are kept once."""
+"""Most different shapes and dtypes in one target. Large models have some dozens; equal ones are kept once."""
 
 
 def _same(one: TargetTensor, info: ValidationInfo) -> TargetTensor:
-    """A described tensor; equal ones of a body are kept once."""
+    """Validate a described tensor, and keep equal ones of a body once."""
     if len(one.shape) > MAX_DIMS or any(size < 0 for size in one.shape) or len(one.dtype) > MAX_DTYPE_LENGTH:
         raise ValueError(f"a shape is at most {MAX_DIMS} sizes of 0 or more, and a dtype a name of torch's")
     known: dict[TargetTensor, TargetTensor] = {} if info.context is None else info.context
@@ -59,7 +59,7 @@ Target = Annotated[
 
 
 class WarmstartRequest(SelectionBody):
-    """The model to be loaded into, key by key, and what of the checkpoint is meant for it."""
+    """The target model, key by key, and the selection of the checkpoint to load into it."""
 
     target: dict[str, Target] = Field(max_length=MAX_TARGET)
 
@@ -71,7 +71,7 @@ class MismatchView(BaseModel):
 
 
 class WarmstartReport(BaseModel):
-    """What `load_state_dict(strict=False)` would do. `download` has just the matched tensors; null where none is."""
+    """The outcome of `load_state_dict(strict=False)`. `download` has only the matched tensors; null without any."""
 
     matched_keys: list[FileText]
     missing_keys: list[FileText]
@@ -107,7 +107,7 @@ class WarmstartReport(BaseModel):
 async def layout(
     request: Request, services: Parts, model: Model, ref: Ref, part: Part, derived: Derived = True, run: Run = None
 ) -> Response:
-    """Of the file that `state_dict` sends for the same query: fetch ranges of it in parallel, and verify them."""
+    """The layout of the file that `state_dict` sends for the same query: ranges to fetch in parallel and verify."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         index = services.deliver.index(checkpoint, part.of(checkpoint, services.deliver), derived=derived)
@@ -154,7 +154,7 @@ async def state_dict(
     openapi_extra=documented_body(WarmstartRequest),
 )
 async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
-    """What would match, what would be missing, what would not fit: known before a byte of a tensor moves."""
+    """Report the keys that match, are missing, or do not fit, before a byte of a tensor moves."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         asked = body.read(WarmstartRequest)

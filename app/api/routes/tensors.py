@@ -1,4 +1,4 @@
-"""What is inside a checkpoint, key by key."""
+"""The route that lists a checkpoint's tensors, key by key."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,17 +27,17 @@ router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tag
 
 MOST_SHARED = 100
 SHARED_TEXT = 4096
-"""Characters of the other keys of one storage that are shown with each of them."""
+"""Most characters of other keys of the same storage that are shown with a tensor."""
 
 PAGE_TEXT = 1024 * 1024
-"""Characters, about, after which a page ends; and as many of components, and of metadata, come with it."""
+"""Characters, about, after which a page ends; its components and its metadata have the same limit."""
 
 GROUPS_TEXT = 64 * 1024
-"""Characters of param_groups that are shown to who has not asked for just that component."""
+"""Most characters of param_groups that are shown unless the request asks for just that component."""
 
 
 def _printable(value: Any) -> Any:
-    """All text in a JSON value made printable."""
+    """Make all text in a JSON value printable."""
     match value:
         case str():
             return printable(value)
@@ -49,8 +49,8 @@ def _printable(value: Any) -> Any:
 
 
 class TensorView(BaseModel):
-    """A tensor. `stride` counts elements; `bytes` are its elements', `digest` its storage's. One on the meta device has
-    neither.
+    """A tensor. `stride` counts elements; `bytes` is of its elements, `digest` of its storage. A tensor on the meta
+    device has neither.
     """
 
     component: FileText | None = Field(description="null for a tensor outside every component")
@@ -103,7 +103,7 @@ async def tensors(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     cursor: Cursor = None,
 ) -> Response:
-    """In the file's order, with each component's shape of things beside them. A page of long keys has fewer of them."""
+    """Tensors in the file's order, and the details of each component. A page of long keys has fewer tensors."""
 
     def answer(checkpoint: Checkpoint) -> Response:
         view = _page(services.deliver.manifest(checkpoint), component, limit, _position(cursor))
@@ -113,7 +113,7 @@ async def tensors(
 
 
 def _position(cursor: str | None) -> int:
-    """A manifest never changes, so a place in it is a number."""
+    """Parse a cursor, which is a number, because a manifest never changes."""
     if cursor is None:
         return 0
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 12):
@@ -147,7 +147,7 @@ def _page(manifest: Manifest, component: str | None, limit: int, start: int) -> 
 
 
 def _up_to(most: int, items: Iterable[T], length: Callable[[T], int]) -> Iterator[T]:
-    """The first items, up to the one with which they have ``most`` characters."""
+    """Yield items up to the one with which they reach ``most`` characters."""
     total = 0
     for item in items:
         yield item
@@ -157,7 +157,7 @@ def _up_to(most: int, items: Iterable[T], length: Callable[[T], int]) -> Iterato
 
 
 def _length(view: TensorView) -> int:
-    """About how many characters of JSON a tensor is."""
+    """Estimate the characters of a tensor's JSON."""
     texts = (view.component or "", view.key, view.device, *view.shared_with)
     return 250 + sum(len(text) + 4 for text in texts) + 20 * len(view.shape or ())
 
@@ -228,6 +228,6 @@ def _device(tensor: Tensor, storage: Storage | None) -> str:
 
 
 def _seen_from(manifest: Manifest, tensor: Tensor, other: Tensor) -> str:
-    """Its key in the same component, its whole path in another."""
+    """Return the key of ``other`` in the same component, its whole path in another."""
     component = _name(manifest, other)
     return other.key if other.component == tensor.component or not component else f"{component}.{other.key}"

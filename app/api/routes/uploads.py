@@ -1,4 +1,4 @@
-"""A checkpoint arrives: as the raw body, or as the part ``file`` of a form."""
+"""Uploads of a checkpoint, as the raw body or as the part ``file`` of a form."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -81,7 +81,7 @@ async def counted(services: Services, storing: Awaitable[tuple[Checkpoint, bool]
 
 
 def stored_answer(request: Request, services: Services, checkpoint: Checkpoint, *, replayed: bool) -> Response:
-    """To whoever sent a checkpoint, now or in an earlier try."""
+    """Return the response to an upload, stored now or in an earlier try."""
     url = checkpoint_url(checkpoint.model, checkpoint.version)
     headers = {"Location": url, "Stateroom-Checkpoint": f"{checkpoint.model}@{checkpoint.version}"}
     if replayed:
@@ -93,7 +93,7 @@ def stored_answer(request: Request, services: Services, checkpoint: Checkpoint, 
 
 
 async def _take_in(request: Request, services: Services, model: ModelName, key: str | None) -> tuple[Checkpoint, bool]:
-    """The checkpoint, and whether an earlier upload with this key has made it. Refuses all it can before the body."""
+    """Return the checkpoint, and whether an earlier upload with this key made it. Most refusals precede the body."""
     in_query = request.query_params.multi_items()
     fields = parse_fields(in_query)
     size = declared_size(request, services.admission.max_bytes)
@@ -113,7 +113,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             form = Multipart(boundary)
 
             async def file_then_fields() -> AsyncIterator[bytes]:
-                """A wrong field is a failure of the body, so that whoever stores it drops what has arrived."""
+                """Raise a wrong field from inside the body, so that its receiver drops the bytes that have arrived."""
                 nonlocal fields
                 async for chunk in form.file(body.chunks()):
                     yield chunk
@@ -128,14 +128,14 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             first = None if key is None else await services.uploaded_as(model, key)
             if first is None:  # and deleted since
                 raise
-            # What came in parts has no digest: then this is the same client, that could not send them all.
+            # A negotiated upload has no digest: this is the same client, which could not send all parts.
             if first.nbytes != upload.size or first.digest not in {None, upload.digest}:
                 raise _reused(first) from None
             return first, True
 
 
 def _listed(services: Services, model: ModelName) -> str | None:
-    """The ETag of the list of a model's checkpoints, None where there is no such model."""
+    """Return the ETag of the list of a model's checkpoints, None if there is no such model."""
     try:
         with services.catalog.read() as session:
             page = list_checkpoints(session, model, Listing())
