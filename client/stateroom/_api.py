@@ -1,4 +1,4 @@
-"""The server's JSON for one model, each request as a function of values."""
+"""The requests about one model, and the parsing of their JSON answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TENSORS_A_PAGE = 10_000
 
 @dataclass(frozen=True)
 class Transfers:
-    """How a client moves bytes: over how many ``connections``, verified or not, through which cache and outbox."""
+    """Settings of a client's transfers: progress, verification, number of ``connections``, cache and outbox."""
 
     progress: ProgressOption = None
     verify: bool = True
@@ -32,13 +32,13 @@ class Transfers:
     outbox: Outbox | None = None
 
     def bar(self) -> Progress | None:
-        """The progress of one transfer."""
+        """Return the progress callback of one transfer."""
         return progress_of(self.progress)
 
 
 @dataclass(frozen=True)
 class ModelApi:
-    """One model of a server. ``run`` scopes every ref but a Checkpoint, which is one already."""
+    """The HTTP API of one model. ``run`` scopes every ref except a Checkpoint, which is already one version."""
 
     http: Http
     model: str
@@ -49,7 +49,7 @@ class ModelApi:
         model_path(self.model)  # raises InvalidRequest
 
     def in_background(self) -> ModelApi:
-        """For a thread, which draws no bar into what others print unless it was asked for."""
+        """Return the API for a background thread, which draws a progress bar only if one was asked for."""
         if self.transfers.progress is not None:
             return self
         return replace(self, transfers=replace(self.transfers, progress=False))
@@ -66,7 +66,7 @@ class ModelApi:
         return [] if isinstance(ref, Checkpoint) else optional(run=self.run)
 
     def read(self, answer: Any) -> Checkpoint:
-        """A checkpoint that makes its URLs through this."""
+        """Parse a checkpoint, which makes its URLs through this API."""
         return checkpoint_of(answer, self.link)
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
@@ -83,7 +83,7 @@ class ModelApi:
 
     def delete(self, ref: Ref) -> None:
         if self.scope(ref):
-            self.checkpoint(ref)  # raises for another run's: DELETE takes a number, and no run
+            self.checkpoint(ref)  # raises for another run's checkpoint: DELETE takes no run
         self.http.json("DELETE", self.at(ref))
 
     def delete_model(self) -> None:
@@ -113,8 +113,8 @@ class ModelApi:
         return groups
 
     def match(self, ref: Ref, selection: Selection, target: Mapping[str, Any]) -> tuple[Report, str | None]:
-        """Match a selection with a target, ``{key: {"shape": [...], "dtype": "float32"}}``: a report, and the path of a
-        download of just the tensors that fit, None where none does.
+        """Match a selection with a target, ``{key: {"shape": [...], "dtype": "float32"}}``. Return a report, and the
+        path of a download of only the tensors that fit, None if none does.
         """
         answer, headers = self.http.json(
             "POST",

@@ -17,8 +17,8 @@ Linker = Callable[["Checkpoint", What, int, Any, "dict[str, Any]"], str]
 
 @dataclass(frozen=True)
 class Component:
-    """A state_dict inside a checkpoint. ``kind`` is ``state_dict`` or ``optimizer``; ``keys`` counts its keys (an
-    optimizer's: its tensors) and ``bytes`` each storage once. A flat file is the component ``""``.
+    """A state_dict inside a checkpoint. ``kind`` is ``state_dict`` or ``optimizer``; ``keys`` is the number of its keys
+    (an optimizer's: its tensors), and ``bytes`` counts each storage once. A flat file is the component ``""``.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Component:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model as a listing has it: how many checkpoints it has, and what the ref ``best`` means in it."""
+    """A model in a listing: its number of checkpoints, and the meaning of its ref ``best``."""
 
     name: str
     best: str
@@ -41,9 +41,9 @@ class ModelSummary:
 class Checkpoint:
     """A named immutable upload. ``str()`` of it reads ``vision/resnet50@12``.
 
-    ``bytes`` is its size and ``new_bytes`` by how much the store grew; ``digest`` and ``sha256`` are of the uploaded
-    file, None where that came in parts. A loss or metric that is no finite number reads None and is named in
-    ``nonfinite``. ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``.
+    ``bytes`` is its size and ``new_bytes`` the growth of the store; ``digest`` and ``sha256`` are of the uploaded file,
+    None if it was uploaded in parts. A loss or metric that is not a finite number is None and named in ``nonfinite``.
+    ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``.
     """
 
     model: str
@@ -91,13 +91,13 @@ class Checkpoint:
         format: Format = "pt",  # noqa: A002  the server's word for it
         weights_only: bool = True,
     ) -> str:
-        """An absolute URL that downloads it without a token, for tools that send none: torch.hub, curl, a browser.
+        """Return an absolute URL that downloads the checkpoint without a token, for torch.hub, curl or a browser.
 
-        It is good for ``expires`` seconds, at most 7 days, and no longer than the token that made it. ``what`` is
+        The URL is valid for ``expires`` seconds, at most 7 days, and no longer than the token that made it. ``what`` is
         ``state_dict``, one component with the selection of ``Model.download_state_dict``; ``file``, the whole
         checkpoint (with ``weights_only=False`` also one that only an unsafe load reads); or ``original``, the uploaded
-        file. ``map_location`` is a device, for the first two. Raises what that download would raise. A copy of a
-        checkpoint, or one that was pickled, makes no URLs.
+        file. ``map_location`` is a device, for ``state_dict`` and ``file``. Raises the errors of that download. A
+        copied or unpickled checkpoint makes no URLs.
         """
         if isinstance(self, SpooledCheckpoint):
             raise InvalidRequest(f"{self} has no URL yet")
@@ -123,9 +123,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, eq=False)
 class SpooledCheckpoint(Checkpoint):
-    """What ``save`` returns where the server was away and the client has a ``spool_dir``: its ``version`` is None, its
-    numbers are those that were given, and ``path`` is the file that waits, which ``torch.load`` reads. ``why`` says
-    what went wrong. It is no ref: it is stored only when the server is back.
+    """The result of ``save`` if the server was away and the client has a ``spool_dir``.
+
+    Its ``version`` is None, and its numbers are those that were given. ``path`` is the waiting file, which
+    ``torch.load`` reads; ``why`` says what went wrong. It is not a ref, because it is stored only when the server is
+    back.
     """
 
     path: Path = field(default_factory=Path)
@@ -138,15 +140,15 @@ class SpooledCheckpoint(Checkpoint):
 Kind = TypeVar("Kind")
 
 _LINKER = "_linker"
-"""Where a checkpoint keeps its way back to the client, which is no part of its value: neither compared nor copied."""
+"""Attribute with a checkpoint's link to its client, which is not part of its value: neither compared nor copied."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor without fetching it. ``stride`` counts elements and ``bytes`` are its elements';
-    ``digest`` is its storage's, None for one too small to be kept by itself, and ``shared_with`` are other keys that
-    use that storage. ``component`` is None for a tensor outside every component, ``shape`` for a lazy parameter that
-    has seen no batch yet.
+    """The description of a tensor, without its data. ``stride`` counts elements; ``bytes`` is the size of its elements.
+    ``digest`` is that of its storage, None for one too small to be stored by itself; ``shared_with`` lists other keys
+    that use that storage. ``component`` is None for a tensor outside every component, ``shape`` for a lazy parameter
+    that has seen no batch yet.
     """
 
     component: str | None
@@ -162,13 +164,13 @@ class TensorInfo:
 
 @understood("a model")
 def model_of(data: Mapping[str, Any]) -> ModelSummary:
-    """From the server's JSON."""
+    """Parse the server's JSON."""
     return ModelSummary(data["model"], data["best"], data["checkpoints"], _time(data["created_at"]))
 
 
 @understood("a checkpoint")
 def checkpoint_of(data: Mapping[str, Any], linker: Linker | None = None) -> Checkpoint:
-    """From the server's JSON; fields that this client doesn't know yet are ignored. ``linker`` makes its URLs."""
+    """Parse the server's JSON; fields that this client doesn't know yet are ignored. ``linker`` makes its URLs."""
     checkpoint = Checkpoint(
         model=_kind(data["model"], str),
         version=_kind(data["version"], int),
@@ -196,7 +198,7 @@ def checkpoint_of(data: Mapping[str, Any], linker: Linker | None = None) -> Chec
 
 @understood("a tensor")
 def tensor_of(data: Mapping[str, Any]) -> TensorInfo:
-    """From the server's JSON."""
+    """Parse the server's JSON."""
     return TensorInfo(
         component=data["component"],
         key=data["key"],

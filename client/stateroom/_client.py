@@ -1,4 +1,4 @@
-"""The way in."""
+"""The client of one Stateroom server."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ DEFAULT_URL = "http://127.0.0.1:8765"
 
 
 class Client:
-    """A Stateroom server.
+    """A client of one Stateroom server.
 
-    ``url`` and ``token`` default to STATEROOM_URL (else ``http://127.0.0.1:8765``, where ``serve`` listens) and
-    STATEROOM_TOKEN. ``timeout`` is in seconds, for each wait on the network rather than a whole transfer. While the
-    server is not reached, or says that it is too busy or about to stop, everything is tried again for ``retry_seconds``
-    (or STATEROOM_RETRY_SECONDS, else 60), as a warning of the logger ``stateroom`` says; ``retries`` counts the tries
-    after the first instead. A large download comes over up to ``connections`` at once. ``progress`` is None
-    for a bar on a terminal, True or False for one always or never, or a function called with ``(label, done, total)``
-    in bytes. ``verify`` checks what was transferred against its digests and checksums.
+    ``url`` defaults to STATEROOM_URL, else ``http://127.0.0.1:8765``, where ``serve`` listens; ``token`` defaults to
+    STATEROOM_TOKEN. ``timeout`` is in seconds, for each wait on the network rather than a whole transfer. Requests are
+    retried while the server is not reached, is too busy or is about to stop: for ``retry_seconds`` (or
+    STATEROOM_RETRY_SECONDS, else 60), or ``retries`` times instead. The logger ``stateroom`` warns of retries. A large
+    download uses up to ``connections`` connections. ``progress`` is None for a bar on a terminal, True or False for one
+    always or never, or a function called with ``(label, done, total)`` in bytes. ``verify`` checks transferred bytes
+    against their digests and checksums.
 
     ``cache_dir``, or STATEROOM_CACHE_DIR, is a folder in which ``load``, ``state_dict`` and the downloads keep
-    storages, so that what two checkpoints share is fetched once; processes may share it, and those that start together
-    fetch each storage once. What was not used for longest goes when it is over ``cache_size``, or STATEROOM_CACHE_SIZE:
-    bytes, or a text (``"20 GB"``, which is the default). What is loaded in place, and all with ``verify=False``, goes
-    past it.
+    storages, so that a storage of several checkpoints is fetched once. Processes may share the folder; processes that
+    start together fetch each storage once. When the folder exceeds ``cache_size``, or STATEROOM_CACHE_SIZE, the
+    least recently used storages are deleted. The size is in bytes, or a text (``"20 GB"``, the default). In-place
+    loads, and all transfers with ``verify=False``, bypass the cache.
 
-    ``spool_dir``, or STATEROOM_SPOOL_DIR, is a folder for saves that fail because the server is away: they wait there,
-    and are sent before the next save that reaches it.
+    ``spool_dir``, or STATEROOM_SPOOL_DIR, is a folder for saves that fail because the server is away. They are sent
+    before the next save that reaches the server.
 
-    Threads may share a client, and a forked process may go on using it. A pickled one, and a deep copy, is a client of
-    its own, made with the same arguments: the token is among them, if it was given here.
+    Threads may share a client, and a forked process may go on using it. A pickled or deep-copied client is a new client
+    with the same arguments, including the token if it was given here.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Client:
     ) -> None:
         given = url, token
 
-        def secrets() -> tuple[str | None, str | None]:  # whose repr, unlike theirs, shows none
+        def secrets() -> tuple[str | None, str | None]:  # a function, because its repr shows no secret
             return given
 
         self._secrets = secrets
@@ -100,39 +100,40 @@ class Client:
         return self._http.url
 
     def model(self, name: str, run: str | None = None) -> Model:
-        """The model ``namespace/name``, which the first upload makes.
+        """Return the model ``namespace/name``; the first upload creates it on the server.
 
-        ``run`` marks what is saved and narrows what is found; it defaults to STATEROOM_RUN, and ``""`` is none.
+        ``run`` is set on saved checkpoints and limits look-ups to that run; it defaults to STATEROOM_RUN, and ``""``
+        means no run.
         """
         run = os.environ.get("STATEROOM_RUN") if run is None else run
         return Model(self._model_api(name, run or None), self._save_queue, self.model)
 
     def models(self) -> Iterator[ModelSummary]:
-        """All models by name, page by page as they are taken."""
+        """Iterate over all models, by name; each page is fetched when it is needed."""
         return map(model_of, self._http.pages("/v1/models", []))
 
     def delete_model(self, name: str) -> None:
-        """Delete a model that has no checkpoint. The next upload brings it back, with the version after its last.
+        """Delete a model that has no checkpoint. The next upload creates it again, with the version after its last.
 
-        Raises ModelNotFound, and Conflict while it has checkpoints.
+        Raises ModelNotFound, and Conflict while the model has checkpoints.
         """
         self._model_api(name, None).delete_model()
 
     def send_spooled(self) -> list[Checkpoint]:
-        """Send the saves that wait in ``spool_dir``, the oldest first, to this server, whichever they were meant for;
-        the checkpoints they have become.
+        """Send the saves that wait in ``spool_dir``, oldest first, and return their checkpoints.
 
-        Raises ServerUnavailable while the server is away. A save that it refuses for good is warned of
-        (StateroomWarning) and kept aside.
+        All go to this server, even those meant for another. Raises ServerUnavailable while the server is away. A save
+        that the server refuses for good is kept aside, with a StateroomWarning.
         """
         if self._outbox is None:
             raise InvalidRequest("this client has no spool_dir, where saves could wait")
         return self._outbox.send_all()
 
     def close(self) -> None:
-        """Wait for saves in the background, then close its connections; a later call would open new ones.
+        """Wait for background saves, then close the connections; a later call opens new ones.
 
-        Warns (StateroomWarning) of saves that failed, or raises if ``save_async`` was to.
+        Warns (StateroomWarning) of failed saves, or raises the error if ``save_async`` was called with
+        ``raise_errors``.
         """
         self._close(may_raise=True)
 
@@ -154,19 +155,19 @@ class Client:
         return ModelApi(self._http, model, run, self._transfers)
 
     def _post(self, waiting: Waiting) -> Checkpoint:
-        """Send a save that waited: as it would have been sent, and under its key."""
+        """Send a spooled save as it would have been sent, under its idempotency key."""
         label = waiting.label
         with waiting.file.open("rb") as file:
             api, params = self._model_api(label.model, None).in_background(), list(label.fields.items())
             return upload_file(api, file, params, label=label.model, key=label.idempotency_key, original=False)
 
     def _save_queue(self) -> SaveQueue:
-        """The one of this process: a forked one begins with none."""
+        """Return the save queue of this process; a forked process begins without one."""
         queue = self._saves.get(os.getpid())
         return queue if queue is not None else self._saves.setdefault(os.getpid(), SaveQueue())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy is made as this one was, and reads the environment of its own process."""
+        """Copy the client by its arguments; the copy reads the environment of its own process."""
         return partial(type(self), *self._secrets(), **self._options), ()
 
     def __repr__(self) -> str:
@@ -174,7 +175,7 @@ class Client:
 
 
 def _seconds(given: float | None) -> float:
-    """For how long to try again: as a client is told, else as STATEROOM_RETRY_SECONDS says. Raises InvalidRequest."""
+    """Return the seconds to retry: ``given``, STATEROOM_RETRY_SECONDS or the default. Raises InvalidRequest."""
     said = given if given is not None else os.environ.get("STATEROOM_RETRY_SECONDS") or RETRY_SECONDS
     try:
         seconds = float(said)

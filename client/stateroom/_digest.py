@@ -1,4 +1,4 @@
-"""Digests as the server names bytes: ``blake3:<hex>`` up to 16 MiB, above it ``blake3-16m:<hex>``, the BLAKE3 of the
+"""Digests in the server's form: ``blake3:<hex>`` up to 16 MiB, above it ``blake3-16m:<hex>``, the BLAKE3 of the
 concatenated BLAKE3 digests of the 16 MiB blocks.
 """
 
@@ -16,7 +16,7 @@ Buffer = Union[bytes, bytearray, memoryview]
 
 
 class Hasher:
-    """The digest of bytes that come piece by piece."""
+    """The digest of bytes that arrive piece by piece."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -41,7 +41,7 @@ class Hasher:
 
 
 def digest_of_blocks(blocks: Sequence[bytes]) -> str:
-    """The digest of bytes whose blocks, one at least, have these digests."""
+    """Return the digest of bytes from the digests of their blocks, at least one."""
     return _digest(b"".join(blocks))
 
 

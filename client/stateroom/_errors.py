@@ -1,4 +1,4 @@
-"""Everything the client raises on purpose, and how the server's answers become it.
+"""All errors that the client raises on purpose, and the error for each answer of the server.
 
 StateroomError
 ├── InvalidRequest (ValueError)      a request that cannot be understood
@@ -7,7 +7,7 @@ StateroomError
 │       ├── ComponentAmbiguous       say which component
 │       └── UnknownComponent
 ├── Unauthorized                     no token, a wrong one, or one that may not do this
-├── NotFound                         no such thing; a wrong address too
+├── NotFound                         not found; a wrong address too
 │   ├── ModelNotFound
 │   └── CheckpointNotFound
 ├── RefusedCheckpoint                an upload that Stateroom will not store
@@ -17,17 +17,17 @@ StateroomError
 │   └── ShardedTensor                one rank's shard of a distributed tensor
 ├── UnsafeGlobals                    only weights_only=False reads this checkpoint as it was saved
 ├── Conflict                         contradicts what is stored
-├── DigestMismatch                   bytes that are not the bytes that were sent
+├── DigestMismatch                   the bytes that arrived are not those that were sent
 ├── StateDictMismatch (RuntimeError) keys or shapes that don't fit the target; nothing was loaded
 ├── PartialLoadError                 failed after a target was touched; .loaded, .remaining
-├── Superseded                       a save in the background whose place a newer one took
+├── Superseded                       a background save that was replaced by a newer one
 ├── TorchRequired (ImportError)
-├── StorageFull                      the server's disk
+├── StorageFull                      the server's disk is full
 └── ServerError                      the server failed
     ├── ServerUnavailable            not reached, or overloaded, after all retries
     └── UnexpectedAnswer             an answer that no Stateroom server gives
 
-StateroomWarning (UserWarning)       saved, but not all will load as one may think; or, in the background, not saved
+StateroomWarning (UserWarning)       saved, but part of it will not load as expected; or a background save failed
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from ._printable import printable, with_lines
 class StateroomError(Exception):
     """The base of all errors raised on purpose.
 
-    ``detail`` is for people. ``code`` (stable, machine-readable) and ``status`` are the server's, None for what the
-    client found itself. ``rule`` and ``where`` say which rule a refused checkpoint broke, and where in the file;
-    ``near`` are names that come close to one that does not exist. ``elsewhere``: another server behind the same address
-    would have taken the request.
+    ``detail`` is for people. ``code`` (stable, machine-readable) and ``status`` are the server's, None for errors that
+    the client found itself. ``rule`` and ``where`` are the rule that a refused checkpoint broke, and its place in the
+    file; ``near`` lists existing names similar to a missing one. ``elsewhere``: another server behind the same address
+    would have accepted the request.
     """
 
     code: str | None = None
@@ -106,7 +106,7 @@ class ShardedTensor(RefusedCheckpoint): ...
 
 
 class UnsafeGlobals(StateroomError):
-    """``globals`` are the names that ``weights_only=True`` does not load, where they are known."""
+    """``globals`` are the names that ``weights_only=True`` does not load, if they are known."""
 
     def __init__(self, detail: str, globals: Sequence[str] = ()) -> None:  # noqa: A002  torch's word for them
         super().__init__(detail)
@@ -120,11 +120,11 @@ class DigestMismatch(StateroomError): ...
 
 
 class StateDictMismatch(StateroomError, RuntimeError):
-    """What ``load_state_dict(strict=True)`` would raise, before a byte was fetched."""
+    """``load_state_dict(strict=True)`` would raise; found before anything was downloaded."""
 
 
 class PartialLoadError(StateroomError):
-    """``loaded`` are the keys known to be in place; ``remaining`` all others, of which some may be."""
+    """``loaded`` lists the keys known to be loaded; ``remaining`` all others, some of which may be loaded."""
 
     def __init__(self, detail: str, loaded: Sequence[str] = (), remaining: Sequence[str] = ()) -> None:
         super().__init__(detail)
@@ -188,9 +188,9 @@ ERROR_OF_STATUS: dict[int, type[StateroomError]] = {
 
 
 def error_of(response: httpx.Response) -> StateroomError:
-    """The error that an answer of 3xx, 4xx or 5xx stands for: by its problem's ``code``, else by its status.
+    """Return the error for a 3xx, 4xx or 5xx answer, by its problem's ``code``, else by its status.
 
-    The response's body has been read.
+    The response's body must have been read.
     """
     status = response.status_code
     problem = _problem(response)
@@ -216,8 +216,8 @@ def error_of(response: httpx.Response) -> StateroomError:
 
 @contextmanager
 def understood(what: str) -> Iterator[None]:
-    """Raises UnexpectedAnswer where the block finds that an answer has other fields or values than it must have. Also a
-    decorator, for a function that reads an answer and does nothing else.
+    """Raise UnexpectedAnswer if the block finds wrong fields or values in an answer. Also a decorator, for a function
+    that only reads an answer.
     """
     try:
         yield
@@ -233,7 +233,7 @@ def _text(value: object) -> str | None:
 
 
 def _problem(response: httpx.Response) -> dict[str, Any]:
-    """The problem of RFC 9457 in the answer; empty when it is none (a proxy's page, say)."""
+    """Return the answer's RFC 9457 problem; empty if there is none (a proxy's page, say)."""
     if "json" not in response.headers.get("Content-Type", ""):
         return {}
     try:

@@ -1,7 +1,7 @@
-"""The client's log, which says nothing below a warning unless it is asked to.
+"""The client's logger, which shows only warnings unless it is configured otherwise.
 
-Warnings: a server that is away or busy. Info: an upload or a download that goes another way than the usual one. Debug:
-what came out of the cache.
+Warning: a server is away or busy. Info: an upload or a download takes another path than the usual one. Debug: bytes
+that came from the cache.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""One line of checkpoints."""
+"""The checkpoints of one model: save, look up, load and download."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Model:
     """The checkpoints of one model, ``namespace/name``; with ``run``, only those of that run.
 
     A ref is a Checkpoint, an int or a str: ``12``, ``latest``, ``best``, ``min:NAME``, ``max:NAME``, ``epoch:N``,
-    ``step:N``. Every method raises the StateroomError that its answer means: ModelNotFound, CheckpointNotFound,
-    Unauthorized, ServerUnavailable and so on. ``Client.model`` makes one.
+    ``step:N``. Every method raises the StateroomError for the server's answer: ModelNotFound, CheckpointNotFound,
+    Unauthorized, ServerUnavailable and so on. ``Client.model`` returns a Model.
     """
 
     def __init__(self, api: ModelApi, save_queue: Callable[[], SaveQueue], again: Callable[[str, str], Model]) -> None:
@@ -54,10 +54,10 @@ class Model:
         return f"Model({self.name!r})" if self.run is None else f"Model({self.name!r}, run={self.run!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A deep copy is of the same client, a pickled one brings a client of its own."""
+        """A deep copy shares the client; a pickled copy has a client of its own."""
         return self._again, (self.name, self.run or "")
 
-    # Putting checkpoints in
+    # Save and change checkpoints
 
     def upload(
         self,
@@ -69,10 +69,10 @@ class Model:
         metrics: Mapping[str, SupportsFloat] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Checkpoint:
-        """Store a file that torch.save wrote: a path, or a file open for reading bytes, from where it stands.
+        """Upload a file that torch.save wrote: a path, or a file open for reading bytes, from its current position.
 
-        Epoch, step and loss that are left out are read from the file. Raises the RefusedCheckpoint tree for what is
-        no checkpoint, and DigestMismatch if the server stored other bytes than were sent.
+        Epoch, step and loss that are left out are read from the file. Raises RefusedCheckpoint or one of its subclasses
+        for a file that is not a valid checkpoint, and DigestMismatch if the server stored other bytes than were sent.
         """
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
         if not isinstance(file, (str, os.PathLike)):
@@ -119,13 +119,13 @@ class Model:
         tags: Mapping[str, str] | None = None,
         rank_zero_only: bool = True,
     ) -> Checkpoint | None:
-        """Store anything that torch.save takes.
+        """Save any object that torch.save accepts.
 
         In a distributed job, ranks other than 0 do nothing and get None, unless ``rank_zero_only`` is False. Raises
         ShardedTensor, on every rank that calls, before anything is sent, if the object holds one rank's part of a
-        tensor. Warns (StateroomWarning) of what ``weights_only=True`` will not load. Of a large object only those
-        storages travel that the server does not hold, straight from the tensors' memory: nothing may write to them
-        meanwhile.
+        tensor. Warns (StateroomWarning) of values that ``weights_only=True`` will not load. For a large object, only
+        the storages that the server does not hold are sent, straight from the tensors' memory: nothing may write to
+        them meanwhile.
         """
         refuse(obj)
         if rank_zero_only and _torch.rank() != 0:
@@ -146,13 +146,13 @@ class Model:
         droppable: bool = False,
         raise_errors: bool = False,
     ) -> SaveJob:
-        """``save`` in the background: returns when a copy of the tensors is taken, which may change from then on.
+        """Save in the background: return once the tensors are copied. They may change from then on.
 
-        The client keeps the copy's memory for the next one, until it is closed. Saves are sent one after another;
-        while one is sent and another waits, a third call waits too. ``droppable`` lets a newer save of this model and
-        run take this one's place if it has not begun by then. A save that fails is warned of (StateroomWarning) at
-        the client's next ``save_async`` or ``close``, or raised there with ``raise_errors``, unless ``result()`` has
-        raised it before.
+        The client reuses the copy's memory for the next save, until it is closed. Saves are sent one after another;
+        while one is sent and another waits, a third call blocks. With ``droppable``, a newer save of this model and run
+        replaces this one if it has not begun by then. A failed save is reported by a StateroomWarning at the client's
+        next ``save_async`` or ``close``, or raised there with ``raise_errors``, unless ``result()`` has raised it
+        before.
         """
         queue = self._save_queue()
         queue.tell()
@@ -171,18 +171,18 @@ class Model:
         metrics: Mapping[str, SupportsFloat | None] | None = None,
         tags: Mapping[str, str | None] | None = None,
     ) -> Checkpoint:
-        """Set metrics and tags, or remove those that are None; all others stay."""
+        """Set metrics and tags, and remove those given as None; all others stay."""
         return self._api.update(ref, changes(metrics, tags))
 
     def delete(self, ref: Ref) -> None:
-        """Delete one checkpoint, named by its number: a moving ref is refused."""
+        """Delete one checkpoint by its version number; a moving ref such as ``latest`` is refused."""
         self._api.delete(ref)
 
     def set_best(self, by: str) -> ModelSummary:
-        """Set what the ref ``best`` means: ``min:NAME`` or ``max:NAME``, of ``loss`` or a metric."""
+        """Define the ref ``best``: ``min:NAME`` or ``max:NAME``, of ``loss`` or a metric."""
         return self._api.set_best(by)
 
-    # Finding them
+    # Look up checkpoints
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
         return self._api.checkpoint(ref)
@@ -190,11 +190,11 @@ class Model:
     def checkpoints(
         self, *, order: str | None = None, where: Mapping[str, Any] | None = None, limit: int | None = None
     ) -> Iterator[Checkpoint]:
-        """All checkpoints, newest first unless ``order`` names a field (``-loss``: descending), page by page as they
-        are taken; ``limit`` ends it early.
+        """Iterate over the checkpoints, newest first unless ``order`` names a field (``-loss``: descending). Each page
+        is fetched when it is needed; ``limit`` is the most checkpoints to return.
 
-        ``where`` holds filters as the server reads them: ``{"epoch.ge": 3, "metric.acc.lt": 0.5, "tag.author": "me"}``
-        (lt, le, gt, ge; bare is equal).
+        ``where`` holds filters in the server's syntax: ``{"epoch.ge": 3, "metric.acc.lt": 0.5, "tag.author": "me"}``
+        (lt, le, gt, ge; a bare name means equal).
         """
         params = [] if order is None else [("order", order)]
         params += [(name, str(value)) for name, value in (where or {}).items()]
@@ -203,26 +203,27 @@ class Model:
         return islice(self._api.checkpoints(params), limit)
 
     def tensors(self, ref: Ref, *, component: str | None = None) -> Iterator[TensorInfo]:
-        """Every tensor of a checkpoint, or of one component, in the file's order: key, dtype, shape, device, bytes.
-        None is fetched, and torch is not needed. An optimizer's keys are dotted (``state.0.exp_avg``).
+        """Iterate over the tensors of a checkpoint, or of one component, in the file's order: key, dtype, shape,
+        device, bytes. No tensor data is fetched, and torch is not needed. An optimizer's keys are dotted
+        (``state.0.exp_avg``).
         """
         return self._api.tensors(self._pinned(ref), component)
 
     def param_groups(self, ref: Ref, component: str) -> list[Mapping[str, Any]]:
-        """An optimizer's, as JSON has words for them: ``model.param_groups("latest", "optimizer_state_dict")``.
+        """Return an optimizer's param_groups as JSON values: ``model.param_groups("latest", "optimizer_state_dict")``.
 
-        Raises UnknownComponent, and InvalidRequest for a component that is no optimizer's.
+        Raises UnknownComponent, and InvalidRequest for a component that is not an optimizer's.
         """
         return self._api.param_groups(self._pinned(ref), component)
 
-    # Getting them back
+    # Load and download checkpoints
 
     def load(self, ref: Ref, map_location: Any = None, *, weights_only: bool = True, default: Any = ...) -> Any:
-        """The object as it was saved, every field of it. ``map_location`` is what torch.load takes.
+        """Load the object as it was saved, with every field. ``map_location`` is that of torch.load.
 
         Raises UnsafeGlobals, before anything is fetched, for a checkpoint that ``weights_only=True`` cannot load.
-        With ``weights_only=False`` what it holds is unpickled, which runs code of whoever saved it.
-        ``default`` is returned where there is no such model or checkpoint, as in the first run of a job.
+        ``weights_only=False`` unpickles the checkpoint, which runs code of whoever saved it. ``default`` is returned if
+        the model or checkpoint does not exist, as in the first run of a job.
         """
         _torch.require_torch("load()")
         try:
@@ -249,13 +250,14 @@ class Model:
         dtype: Any = None,
         dtype_exclude: Patterns = (),
     ) -> dict[str, Any]:
-        """One component, its keys to tensors; only what is selected travels. An optimizer's keeps its nesting.
+        """Load one component as a dict of keys to tensors; only selected tensors are downloaded.
 
-        Applied in this order: ``strip_prefix`` (keys without it pass; of several, each in turn), ``include`` and
-        ``exclude`` (globs in which ``*`` crosses dots, or ``re:`` and an expression for the whole key), ``rename``
-        (prefix to prefix, or ``re:`` and an expression to a text), ``add_prefix``, ``dtype`` (float32, float16 or
-        bfloat16: the server casts floating tensors, but for the new keys that ``dtype_exclude`` matches).
-        ``map_location`` is what torch.load takes. Raises NoKeysMatched, UnknownComponent, ComponentAmbiguous.
+        An optimizer's state_dict keeps its nesting. The selection is applied in this order: ``strip_prefix`` (keys
+        without the prefix are kept; several prefixes are stripped in turn), ``include`` and ``exclude`` (globs in which
+        ``*`` crosses dots, or ``re:`` and an expression for the whole key), ``rename`` (prefix to prefix, or ``re:``
+        and an expression to a text), ``add_prefix``, ``dtype`` (float32, float16 or bfloat16: the server casts floating
+        tensors, except those whose new key matches ``dtype_exclude``). ``map_location`` is that of torch.load. Raises
+        NoKeysMatched, UnknownComponent, ComponentAmbiguous.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
         state: dict[str, Any] = load_state_dict(self._api, ref, selection, map_location, label=self._label(ref))
@@ -275,8 +277,8 @@ class Model:
         dtype: Any = None,
         dtype_exclude: Patterns = (),
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """The tensors of ``state_dict``, one after another with their keys (an optimizer's dotted:
-        ``state.0.exp_avg``); what was taken and let go takes no memory any more.
+        """Iterate over the tensors of ``state_dict`` with their keys (an optimizer's dotted: ``state.0.exp_avg``). A
+        tensor's memory is freed once the caller drops it.
         """
         yield from _torch.drain(
             self.state_dict(
@@ -305,11 +307,11 @@ class Model:
         add_prefix: str | None = None,
         rename: Rename = (),
     ) -> Report:
-        """Load whatever fits, into the model's own memory: keys of the same name and shape, in the model's dtype and
-        on its devices. Only those bytes travel. The selection is ``state_dict``'s.
+        """Load every tensor whose key and shape fit into the model's own memory, in the model's dtype and on its
+        devices. Only those bytes are downloaded. The selection is that of ``state_dict``.
 
-        Raises NoKeysMatched if there are none, and then leaves the model as it was. DataParallel,
-        DistributedDataParallel and torch.compile's wrapper are seen through.
+        Raises NoKeysMatched if no tensor fits, and then leaves the model as it was. DataParallel,
+        DistributedDataParallel and torch.compile wrappers are unwrapped first.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
         return warmstart(self._api, net, ref, selection)
@@ -325,10 +327,10 @@ class Model:
         """Load a checkpoint into a model, or its components into models and optimizers:
         ``{"model_state_dict": net, "optimizer_state_dict": optimizer}``.
 
-        Before a byte is fetched, keys and shapes are compared, and StateDictMismatch raised where load_state_dict
-        would refuse. With ``staged`` everything is fetched and checked before any target is touched, which takes the
-        memory for it; without, one component after another. Raises PartialLoadError when it fails after a target was
-        touched. The report's keys, and the error's, begin with the component's name where a dict was given; an
+        Keys and shapes are compared before anything is downloaded; raises StateDictMismatch if load_state_dict would
+        refuse. With ``staged``, everything is downloaded and checked before any target is touched, which takes the
+        memory for it; without, components are loaded one after another. Raises PartialLoadError if it fails after a
+        target was touched. Keys in the report and in the error begin with the component's name if a dict was given; an
         optimizer is one key.
         """
         return load_into(self._api, target, ref, strict=strict, staged=staged)
@@ -336,9 +338,10 @@ class Model:
     def download(self, ref: Ref, path: str | os.PathLike[str], map_location: Any = None) -> Path:
         """Write a checkpoint to a file, which appears under its name only when it is complete and checked.
 
-        Without ``map_location`` it is the uploaded file, byte for byte, or where ``save`` sent the tensors alone, the
-        file that torch.save would have written; with a device (a str or a torch.device), the same checkpoint with its
-        tensors there. A folder as the path gets a file ``NAME-vVERSION.pt``, or ``.safetensors`` for such an upload.
+        Without ``map_location``, the file is the uploaded one, byte for byte, or if ``save`` sent only the tensors, the
+        one that torch.save would have written. With a device (a str or a torch.device), it is the same checkpoint with
+        its tensors on that device. If ``path`` is a folder, the file is named ``NAME-vVERSION.pt``, or ``.safetensors``
+        for such an upload.
         """
         device = _device(map_location)
         checkpoint = self._api.checkpoint(ref)
@@ -365,9 +368,9 @@ class Model:
         dtype_exclude: Patterns = (),
         format: Format = "pt",  # noqa: A002  the server's word for it
     ) -> Path:
-        """Write what ``state_dict`` gives to a file that ``torch.load`` reads, or a safetensors file, as ``download``
-        writes one; torch is not needed for it. A folder as the path gets a file ``NAME-vVERSION-state_dict.pt``, or
-        ``.safetensors``, which has no place for a device.
+        """Write the result of ``state_dict`` to a file for ``torch.load``, or a safetensors file, in the way of
+        ``download``; torch is not needed. If ``path`` is a folder, the file is named ``NAME-vVERSION-state_dict.pt``,
+        or ``.safetensors``. A safetensors file cannot name a device.
         """
         device = _device(map_location)
         selection = Selection(
@@ -383,7 +386,7 @@ class Model:
         return str(ref) if isinstance(ref, Checkpoint) else f"{self.name} {ref}"
 
     def _pinned(self, ref: Ref) -> Checkpoint:
-        """What a ref means now: what is asked for in several requests must not move between them."""
+        """Resolve a ref once: a moving ref must not change between several requests."""
         return ref if isinstance(ref, Checkpoint) else self._api.checkpoint(ref)
 
 

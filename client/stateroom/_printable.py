@@ -1,25 +1,26 @@
-"""Text that others wrote, made fit for a terminal, a log and a traceback.
+"""Escape untrusted text for terminals, logs and tracebacks.
 
-Keys, components, globals, tags, runs, the names of models and files, and what a server says are chosen by whoever made
-the checkpoint or runs the server. Whatever of them goes into an error, a warning, a log record or a ``str()`` passes
-through here. Values that a program uses (``Report.missing_keys``, ``PartialLoadError.loaded``) stay as they are.
+Keys, components, globals, tags, runs, the names of models and files, and the server's messages are chosen by whoever
+made the checkpoint or runs the server. All of them pass through here before they go into an error, a warning, a log
+record or a ``str()``. Values that a program uses (``Report.missing_keys``, ``PartialLoadError.loaded``) stay as they
+are.
 """
 
 from __future__ import annotations
 
 
 def printable(text: object) -> str:
-    """The text as one line, with escapes for all that would steer a terminal, turn the writing's direction, or begin a
-    line: control characters, line breaks, marks of direction, lone surrogates.
+    """Return the text as one line, with escapes for all characters that would steer a terminal, change the writing
+    direction, or begin a line: control characters, line breaks, direction marks, lone surrogates.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def one_line(text: object) -> str:
-    """The same of a text of several lines, which may end up as one."""
+    """Join the lines of a text into one line, escaped like ``printable``."""
     return printable(" ".join(str(text).split()))
 
 
 def with_lines(text: object) -> str:
-    """The same of a text that has lines and tabs of our own: these stay."""
+    """Escape a text like ``printable``, but keep line breaks and tabs, which are our own."""
     return "".join(c if c in "\n\t" else printable(c) for c in str(text))

@@ -1,4 +1,4 @@
-"""Folders and files that nobody but their owner may read, whatever the umask: they hold other people's weights."""
+"""Folders and files that only their owner can read, whatever the umask: they hold other people's weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ._errors import InvalidRequest
 
 
 def private_folder(path: Path) -> None:
-    """Make the folder for its owner alone, if it is not there, and take the rights of others away, if it is.
+    """Create a folder for its owner alone; if it exists, take the permissions of others away.
 
-    Raises InvalidRequest for what ``check_private`` refuses, and OSError where the system does.
+    Raises InvalidRequest as ``check_private`` does, and OSError.
     """
     for parent in reversed([each for each in path.parents if not each.exists()]):
         parent.mkdir(mode=0o700, exist_ok=True)
@@ -31,8 +31,8 @@ def private_folder(path: Path) -> None:
 
 
 def check_private(path: Path) -> None:
-    """Raises InvalidRequest for a folder that somebody else may have put there: one that another user owns, who could
-    change what is in it, or a symbolic link. What is not there is fine.
+    """Raise InvalidRequest for a folder that somebody else may have put there: a symbolic link, or a folder of another
+    user, who could change its contents. A missing folder is fine.
     """
     try:
         found = path.lstat()
@@ -46,5 +46,5 @@ def check_private(path: Path) -> None:
 
 
 def private_opener(path: str, flags: int) -> int:
-    """For ``open(opener=...)``."""
+    """Open a file that only its owner can read; for ``open(opener=...)``."""
     return os.open(path, flags, 0o600)

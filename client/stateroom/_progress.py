@@ -1,4 +1,4 @@
-"""A line on the terminal for transfers that take a while."""
+"""A progress bar on the terminal, for transfers that take a while."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Callable, Optional, TextIO, Union
 from ._printable import printable
 
 Progress = Callable[[str, int, Optional[int]], None]
-"""Called as ``progress(label, done, total)``: bytes so far, and of all if that is known."""
+"""Called as ``progress(label, done, total)``: bytes so far, and all bytes if known."""
 
 ProgressOption = Union[None, bool, Progress]
 
@@ -18,7 +18,7 @@ REDRAW = 0.1
 
 
 class Bar:
-    """Draws one transfer on ``stream`` over itself, and ends the line once it is complete. ``clock`` gives seconds."""
+    """Draws the progress of one transfer on a line of ``stream``, ended on completion. ``clock`` gives seconds."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -38,7 +38,7 @@ class Bar:
 
 
 def line(label: str, done: int, total: int | None, seconds: float) -> str:
-    """What is drawn: ``model.pt [=====     ] 512.0 MB of 1.0 GB, 256.0 MB/s``."""
+    """Return the line to draw: ``model.pt [===== ] 512.0 MB of 1.0 GB, 256.0 MB/s``."""
     label = printable(label)
     rate = f"{size_text(done / seconds)}/s" if seconds > 0 else ""
     if not total:
@@ -48,7 +48,7 @@ def line(label: str, done: int, total: int | None, seconds: float) -> str:
 
 
 def size_text(size: float) -> str:
-    """``1536000`` as ``1.5 MB``."""
+    """Return ``1536000`` as ``1.5 MB``."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
@@ -57,7 +57,9 @@ def size_text(size: float) -> str:
 
 
 def progress_of(option: ProgressOption) -> Progress | None:
-    """Whom one transfer reports to: None means a bar if there is a terminal, True a bar anyway, False nobody."""
+    """Return the callback of one transfer: for None a bar if there is a terminal, for True always a bar, for False
+    none.
+    """
     if callable(option):
         return option
     if option or (option is None and sys.stderr.isatty()):

@@ -1,4 +1,4 @@
-"""What a caller says, as paths and query parameters."""
+"""Conversion of method arguments to URL paths, query parameters and JSON bodies."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ._types import Format, Params, Patterns, Prefixes, Rename
 Ref = Union[Checkpoint, int, str]
 
 MAX_QUERY = 60_000
-"""Characters of metrics and tags in a URL: httpx sends a query of 65,536 at most."""
+"""Longest query string of metrics and tags, in characters: httpx sends at most 65,536."""
 
 PLAIN_DEVICE = re.compile(r"(cpu|meta|mps|(cuda|xpu)(:\d+)?)\Z")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which keys of a component, under which names, as what: the fields of the server's query, in its order.
+    """A selection of keys, their new names, dtype and format: the fields of the server's query, in its order.
 
-    ``dtype`` is a torch.dtype or its name, whatever the server casts to.
+    ``dtype`` is a torch.dtype, or its name, that the server can cast to.
     """
 
     component: str | None = None
@@ -50,7 +50,7 @@ class Selection:
         ]
 
     def body(self) -> dict[str, Any]:
-        """The same for a JSON body."""
+        """Return the selection as a JSON body."""
         texts = optional(
             component=self.component,
             add_prefix=self.add_prefix,
@@ -73,7 +73,7 @@ class Selection:
 
     @property
     def renames(self) -> bool:
-        """Whether keys may come out under other names."""
+        """Return whether the selection may rename keys."""
         return bool(self.prefixes or self.add_prefix or self.rename)
 
     def _renames(self) -> Iterable[tuple[str, str]]:
@@ -89,7 +89,7 @@ def model_path(name: str) -> str:
 
 
 def ref_text(ref: Ref, model: str) -> str:
-    """A ref as a segment of a path. A Checkpoint is its number, and must be one of this model's."""
+    """Return a ref as a path segment. A Checkpoint becomes its number, and must be one of this model's."""
     if isinstance(ref, Checkpoint):
         if isinstance(ref, SpooledCheckpoint):
             raise InvalidRequest(f"{ref} has no version yet: client.send_spooled() sends what waits")
@@ -105,7 +105,7 @@ def ref_text(ref: Ref, model: str) -> str:
 
 
 def device_tag(map_location: Any) -> str | None:
-    """The device to ask the server for: that of a plain tag or a torch.device, None for all else."""
+    """Return the device to ask the server for: a plain tag or a torch.device, None for everything else."""
     tag = map_location if isinstance(map_location, str) else None
     if hasattr(map_location, "type") and hasattr(map_location, "index"):
         tag = str(map_location)
@@ -113,8 +113,8 @@ def device_tag(map_location: Any) -> str | None:
 
 
 def number_text(name: str, value: Any) -> str:
-    """A number as text; 0-dim tensors and numpy's count. Non-finite ones read ``nan``, ``inf`` and ``-inf``."""
-    if hasattr(value, "detach"):  # a loss is often still part of the graph that made it
+    """Return a number as text, also a 0-dim tensor or numpy's. Non-finite ones read ``nan``, ``inf`` and ``-inf``."""
+    if hasattr(value, "detach"):  # a loss is often still attached to its autograd graph
         value = value.detach()
     try:
         number = float(value)
@@ -143,7 +143,7 @@ def upload_params(
     metrics: Mapping[str, Any] | None,
     tags: Mapping[str, str] | None,
 ) -> Params:
-    """The fields beside the file. Raises InvalidRequest for more than one request can carry."""
+    """Return an upload's query parameters. Raises InvalidRequest if they are too long for one request."""
     params = [
         *optional(
             run=run,
@@ -165,7 +165,7 @@ def upload_params(
 
 
 def link_params(what: str, expires: int, map_location: Any, fields: Mapping[str, Any]) -> Params:
-    """What a link is asked for with; ``fields`` are those of a Selection, and ``weights_only``."""
+    """Return the query parameters of a link; ``fields`` are those of a Selection, and ``weights_only``."""
     unsafe = not fields["weights_only"]
     selection = Selection(**{name: value for name, value in fields.items() if name != "weights_only"})
     device = device_tag(map_location)
@@ -185,8 +185,8 @@ def link_params(what: str, expires: int, map_location: Any, fields: Mapping[str,
 
 
 def changes(metrics: Mapping[str, Any] | None, tags: Mapping[str, str | None] | None) -> dict[str, Any]:
-    """The body that changes metrics and tags; None removes one. Numbers are text, because JSON has no word for the
-    non-finite ones.
+    """Return the JSON body that changes metrics and tags; None removes one. Numbers are sent as text, because JSON
+    cannot express non-finite ones.
     """
     return {
         "metrics": {
@@ -198,7 +198,7 @@ def changes(metrics: Mapping[str, Any] | None, tags: Mapping[str, str | None] | 
 
 
 def optional(**fields: str | None) -> Params:
-    """Those that are given; an empty one is (the component of a flat file is ``""``)."""
+    """Return the fields that are not None. An empty one is kept: the component of a flat file is ``""``."""
     return [(name, value) for name, value in fields.items() if value is not None]
 
 

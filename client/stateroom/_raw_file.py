@@ -1,4 +1,4 @@
-"""A file to read whose bytes are made when they are asked for."""
+"""A readable file whose bytes are produced on demand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 
 class RawFile(io.RawIOBase):
-    """A file of ``size`` bytes; a subclass fills in those that are read, and may let the size grow before that."""
+    """A file of ``size`` bytes, produced by a subclass's ``fill``; the subclass may let the size grow before a read."""
 
     def __init__(self, size: int = 0) -> None:
         self._size = size
@@ -29,7 +29,7 @@ class RawFile(io.RawIOBase):
         self._position = offset + (0, self._position, self._size)[whence]
         return self._position
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what can be written to
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # a writable buffer
         view = memoryview(buffer).cast("B")
         view = view[: max(0, self._size - self._position)]
         self.fill(self._position, view)

@@ -1,4 +1,4 @@
-"""What became of a target's keys."""
+"""Reports of the keys that were loaded into a target, and of those that were not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A key whose shape in the checkpoint, ``have``, is not the target's, ``want``."""
+    """A key whose shape in the checkpoint (``have``) differs from that in the target (``want``)."""
 
     key: str
     have: tuple[int, ...]
@@ -27,15 +27,15 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Report:
-    """What was loaded of ``checkpoint`` (``vision/resnet50@12``), and what was not.
+    """The keys of ``checkpoint`` (``vision/resnet50@12``) that were loaded, and those that were not.
 
-    ``matched_keys`` were loaded; ``missing_keys`` are in the target only, ``unexpected_keys`` in the checkpoint
-    only; ``mismatched_keys`` have another shape. ``cast_keys`` are those matched that were converted to the target's
-    dtype. ``skipped_keys`` are sparse and quantized tensors of the target, which are loaded only when all must be
-    there (``load_into`` with ``strict``). ``bytes`` is what the matched tensors hold in the checkpoint, as far as they
-    are dense. ``prefix`` are the wrappers (``module.``, ``_orig_mod.``) that the keys of the checkpoint have, or else
-    the target's, and that were taken off or put before the checkpoint's; ``near`` is what would make most keys match
-    (``strip_prefix=model.``). ``str()`` of it is for people.
+    ``matched_keys`` were loaded; ``missing_keys`` are in the target only, ``unexpected_keys`` in the checkpoint only;
+    ``mismatched_keys`` have another shape. ``cast_keys`` are the matched keys that were converted to the target's
+    dtype. ``skipped_keys`` are sparse and quantized tensors of the target, which only ``load_into`` with ``strict``
+    loads. ``bytes`` is the size of the matched dense tensors in the checkpoint. ``prefix`` is the wrapper prefix
+    (``module.``, ``_orig_mod.``) that was stripped from the checkpoint's keys, or added to them because only the
+    target's have it; ``near`` lists selections that would make most keys match (``strip_prefix=model.``). ``str()`` of
+    it is for people.
     """
 
     checkpoint: str
@@ -73,7 +73,7 @@ class Report:
 
 @understood("a report")
 def report_of(checkpoint: str, answer: Mapping[str, Any]) -> Report:
-    """From the warmstart route's answer."""
+    """Parse the warmstart route's answer."""
     return Report(
         checkpoint=checkpoint,
         matched_keys=tuple(answer["matched_keys"]),
@@ -88,7 +88,7 @@ def report_of(checkpoint: str, answer: Mapping[str, Any]) -> Report:
 
 
 def misfit(report: Report, *, strict: bool) -> str | None:
-    """Why ``load_state_dict`` would refuse, in its words; None if it would not."""
+    """Return why ``load_state_dict`` would refuse, in its words; None if it would not."""
     reasons = []
     if strict and report.missing_keys:
         reasons.append(f"Missing key(s) in state_dict: {_quoted(report.missing_keys)}.")

@@ -1,4 +1,4 @@
-"""Work done by several threads at once."""
+"""Calls of a function by several threads at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ Result = TypeVar("Result")
 
 
 def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
-    """What ``work`` gives for each item, in their order. The calling thread is one of the threads, and the only one
-    where no other can be started: unlike an executor, this works while the interpreter waits for its last threads.
+    """Return the results of ``work`` for all items, in their order. The calling thread is one of the threads, and the
+    only one if no other can be started: unlike an executor, this works while the interpreter waits for its last
+    threads.
 
-    Raises the first error, when all have stopped; no item is begun after it.
+    Raises the first error, after all threads have stopped; no item is begun after an error.
     """
     results: dict[int, Result] = {}
     errors: list[BaseException] = []
@@ -34,7 +35,7 @@ def side_by_side(work: Callable[[Item], Result], items: Sequence[Item], threads:
             errors.append(error)
 
     helpers: list[Thread] = []
-    with suppress(RuntimeError):  # Python 3.12 starts none once the main thread has ended
+    with suppress(RuntimeError):  # Python 3.12 starts no thread once the main thread has ended
         for _ in range(min(threads, len(items)) - 1):
             helper = Thread(target=run)
             helper.start()

@@ -1,4 +1,4 @@
-"""All that touches torch, which is imported when it is first needed and not before."""
+"""All code that touches torch, which is imported only when it is first needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GATHER = (
 
 
 def require_torch(purpose: str) -> Any:
-    """torch, or TorchRequired."""
+    """Import torch and return it. Raises TorchRequired."""
     try:
         import torch  # noqa: PLC0415  not at the top: the client imports without torch, and quickly
     except ImportError as error:
@@ -30,7 +30,7 @@ def require_torch(purpose: str) -> Any:
 
 
 def rank() -> int:
-    """The rank of this process in its job: torch.distributed's, or what torchrun put into the environment; else 0."""
+    """Return this process's rank in its job: torch.distributed's, else torchrun's environment variable, else 0."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return int(distributed.get_rank())
@@ -38,7 +38,7 @@ def rank() -> int:
 
 
 def load(file: IO[bytes], map_location: Any, *, weights_only: bool) -> Any:
-    """torch.load. Raises UnsafeGlobals where it refuses under ``weights_only``."""
+    """Call torch.load. Raises UnsafeGlobals if torch refuses the file under ``weights_only``."""
     torch = require_torch("load()")
     file.seek(0)
     try:
@@ -59,21 +59,21 @@ def allowed_globals() -> set[str]:
 
 
 def unsafe_globals(file: IO[bytes]) -> tuple[str, ...] | None:
-    """What ``weights_only=True`` does not load of a file that torch.save wrote; None if this torch cannot say."""
+    """Return the globals in a torch.save file that ``weights_only=True`` refuses; None if this torch cannot tell."""
     serialization = require_torch("save()").serialization
     if not hasattr(serialization, "get_unsafe_globals_in_checkpoint"):  # before torch 2.6
         return None
     file.seek(0)
     try:
         return tuple(sorted(serialization.get_unsafe_globals_in_checkpoint(file)))
-    except pickle.UnpicklingError:  # it reads fewer opcodes than torch.save writes: none for a very large int, say
+    except pickle.UnpicklingError:  # it lacks opcodes that torch.save writes, that of a very large int, say
         return None
     finally:
         file.seek(0)
 
 
 def whole_modules(obj: Any) -> tuple[str, ...]:
-    """Where in the object an nn.Module itself is held, rather than its state_dict."""
+    """Return the paths in the object where an nn.Module is stored instead of its state_dict."""
     torch = require_torch("save()")
     return tuple(path or "The object itself" for path, value in walk(obj) if isinstance(value, torch.nn.Module))
 
@@ -90,7 +90,9 @@ def refuse_shards(obj: Any, verdict: str) -> None:
 
 
 def walk(obj: Any) -> Iterator[tuple[str, Any]]:
-    """Whatever the object holds in dicts, lists and tuples, itself included, each once, with its dotted path."""
+    """Yield every value in nested dicts, lists and tuples with its dotted path, or the object itself if it is no
+    container. Each container is visited once.
+    """
     seen: set[int] = set()
     todo: list[tuple[str, Any]] = [("", obj)]
     while todo:
@@ -105,13 +107,13 @@ def walk(obj: Any) -> Iterator[tuple[str, Any]]:
 
 
 def drain(tree: Any) -> Iterator[tuple[str, Any]]:
-    """The tensors of a state_dict, or of an optimizer's, with their dotted keys. Each is let go as it is given, and
-    so is every container: what nobody else holds takes no memory any more.
+    """Yield the tensors of a state_dict, or of an optimizer's, with their dotted keys. No reference to a yielded tensor
+    or to its containers is kept, so that their memory is freed as soon as nobody else holds them.
     """
     torch = require_torch("iter_tensors()")
     todo: list[tuple[str, Any]] = [("", tree)]
     del tree
-    while todo:  # no name here ever stands for a tensor, or for what holds one
+    while todo:  # no local variable here may refer to a tensor or its container
         if isinstance(todo[-1][1], torch.Tensor):
             yield todo.pop()
         else:
@@ -119,7 +121,7 @@ def drain(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _held(path: str, value: Any) -> list[tuple[str, Any]]:
-    """What a container holds, with dotted paths, the last first; nothing where it is none."""
+    """Return a container's values with dotted paths, the last first; nothing if the value is no container."""
     if not isinstance(value, (Mapping, list, tuple)):
         return []
     items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
@@ -127,20 +129,20 @@ def _held(path: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def unwrap(target: Any) -> Any:
-    """The module inside DistributedDataParallel, DataParallel and torch.compile's wrapper, however nested."""
+    """Return the module inside DistributedDataParallel, DataParallel and torch.compile wrappers, however nested."""
     torch = require_torch("loading into a model")
     wrappers = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
     while True:
         if isinstance(target, wrappers):
             target = target.module
         elif isinstance(target, torch.nn.Module) and hasattr(target, "_orig_mod"):
-            target = target._orig_mod  # noqa: SLF001  how torch.compile's OptimizedModule names what it wraps
+            target = target._orig_mod  # noqa: SLF001  torch.compile's OptimizedModule has its module there
         else:
             return target
 
 
 def target_tensors(module: Any, *, lazy: bool = False) -> dict[str, Any]:
-    """The tensors of a module's state_dict, which are its own memory. Raises where they cannot be written to; with
+    """Return the tensors of a module's state_dict, which are its own memory. Raises if they cannot be written to; with
     ``lazy`` some may have no shape yet.
     """
     torch = require_torch("loading into a model")
@@ -158,7 +160,7 @@ def target_tensors(module: Any, *, lazy: bool = False) -> dict[str, Any]:
 
 
 def is_lazy(module: Any) -> bool:
-    """Whether it has parameters that take their shapes from what they are given first, a checkpoint too."""
+    """Return whether some parameters take their shapes from their first data, which a checkpoint may be."""
     return any(is_uninitialized(tensor) for _, tensor in _parameters(module))
 
 
@@ -167,7 +169,7 @@ def is_uninitialized(value: Any) -> bool:
 
 
 def is_dense(tensor: Any) -> bool:
-    """Whether it is one stretch of numbers, as the server lists tensors: not sparse, not quantized."""
+    """Return whether the tensor is strided, as the server lists tensors: not sparse, not quantized."""
     return bool(tensor.layout == require_torch("loading into a model").strided and not tensor.is_quantized)
 
 

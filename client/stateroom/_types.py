@@ -1,4 +1,4 @@
-"""Words of the public signatures that several modules share."""
+"""Types in public signatures that several modules share."""
 
 from __future__ import annotations
 

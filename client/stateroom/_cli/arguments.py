@@ -1,4 +1,4 @@
-"""What is typed on the command line, as values; and what an error means to whoever called it."""
+"""Values of the command line's arguments, and exit codes of errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .._errors import (
 
 FAILED, WRONG_USAGE, NOT_FOUND, UNAUTHORIZED, UNAVAILABLE = 1, 2, 3, 4, 5
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".tar", ".bin"}
-INTERRUPTED = 130  # as shells have it for what Ctrl+C ended
+INTERRUPTED = 130  # as shells report a command ended by Ctrl+C
 TERMINATED = 143
 
 EXIT_CODES: tuple[tuple[type[StateroomError], int], ...] = (
@@ -32,7 +32,7 @@ EXIT_CODES: tuple[tuple[type[StateroomError], int], ...] = (
     (Unauthorized, UNAUTHORIZED),
     (ServerUnavailable, UNAVAILABLE),
 )
-"""The first that fits; FAILED for all else."""
+"""Exit codes by error: the first match counts, and FAILED is for all others."""
 
 
 def exit_code(error: Exception) -> int:
@@ -41,7 +41,7 @@ def exit_code(error: Exception) -> int:
 
 @dataclass(frozen=True)
 class Target:
-    """``namespace/name@ref``; without a ref it is ``latest``."""
+    """A checkpoint ``namespace/name@ref``; without a ref it is ``latest``."""
 
     model: str
     ref: str
@@ -51,7 +51,7 @@ class Target:
 
 
 def target_of(text: str) -> Target:
-    """Raises BadParameter."""
+    """Parse ``namespace/name@ref``. Raises BadParameter."""
     model, at, ref = text.partition("@")
     if at and not ref:
         raise typer.BadParameter(f"{text!r} names no ref after its @: it reads namespace/name@REF", param_hint="MODEL")
@@ -59,14 +59,15 @@ def target_of(text: str) -> Target:
 
 
 def model_of(text: str) -> str:
-    """The name of a model where no ref is meant. Raises BadParameter."""
+    """Return a model's name, where no ref is allowed. Raises BadParameter."""
     if "@" in text:
         raise typer.BadParameter(f"{text!r} names one checkpoint; namespace/name is meant", param_hint="MODEL")
     return text
 
 
 def doomed_of(text: str) -> Target | str:
-    """A checkpoint by its number, as other refs may mean another one a moment later; or a model, where no ``@`` is.
+    """Parse the name of what to delete: a checkpoint by its number, because other refs may move; or a model, without
+    ``@``.
 
     Raises BadParameter.
     """
@@ -80,7 +81,7 @@ def doomed_of(text: str) -> Target | str:
 
 
 def pairs_of(texts: Iterable[str] | None, option: str) -> dict[str, str]:
-    """``NAME=VALUE`` options. Raises BadParameter for what is none, and for a name that is given twice."""
+    """Parse ``NAME=VALUE`` options. Raises BadParameter for any other text, and for a name that is given twice."""
     pairs: dict[str, str] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -93,7 +94,7 @@ def pairs_of(texts: Iterable[str] | None, option: str) -> dict[str, str]:
 
 
 def numbers_of(texts: Iterable[str] | None, option: str) -> dict[str, float]:
-    """``NAME=NUMBER`` options. Raises BadParameter."""
+    """Parse ``NAME=NUMBER`` options. Raises BadParameter."""
     try:
         return {name: float(value) for name, value in pairs_of(texts, option).items()}
     except ValueError as error:
@@ -105,7 +106,7 @@ def says_safetensors(path: Path) -> bool:
 
 
 def check_name(path: Path, kind: str) -> None:
-    """Raises BadParameter for a name that says another format than that of the file."""
+    """Raise BadParameter if the file's name ends in the suffix of another format."""
     if says_safetensors(path) and kind != "safetensors":
         raise typer.BadParameter(
             f"{path.name} says safetensors, and this is a torch file: end the name in .pt, or ask for a state_dict as "
@@ -121,7 +122,7 @@ def check_name(path: Path, kind: str) -> None:
 
 
 def renames_of(texts: Iterable[str] | None) -> list[tuple[str, str]]:
-    """``OLD=>NEW`` options. Raises BadParameter."""
+    """Parse ``OLD=>NEW`` options. Raises BadParameter."""
     renames = []
     for text in texts or ():
         old, arrow, new = text.partition("=>")

@@ -1,6 +1,6 @@
-"""The commands. Each prints what was asked for, as text or (``--json``) as one JSON document, or raises an error."""
+"""The commands. Each prints its result, as text or (``--json``) as one JSON document, or raises an error."""
 
-# No ``from __future__ import annotations``: typer reads them while it runs, and Python 3.9 has no ``str | None``.
+# No ``from __future__ import annotations``: typer reads annotations at run time, and Python 3.9 has no ``str | None``.
 import os
 import shutil
 import sys
@@ -40,7 +40,7 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 
-# These three may stand before the command or after it.
+# These three options may stand before or after the command.
 Url = Annotated[
     Optional[str], typer.Option(metavar="URL", help="the server (STATEROOM_URL, else http://127.0.0.1:8765)")
 ]

@@ -1,6 +1,6 @@
 """The command line: ``stateroom push | pull | ls | show | best | rm | serve``.
 
-What was asked for goes to stdout; all else goes to stderr, an error as one line. docs/client.md lists the exit codes.
+Results go to stdout; everything else goes to stderr, an error as one line. docs/client.md lists the exit codes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .arguments import FAILED, INTERRUPTED, TERMINATED, exit_code
 from .commands import cli
 
 WrongUsage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-"""click's. Newer versions of typer bring a click of their own, under another name."""
+"""The ClickException of click. Newer versions of typer bring a click of their own, under another name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command and return its exit code."""
     signal.signal(signal.SIGTERM, _end)
     LOG.addHandler(_Complaints())
     LOG.propagate = False
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Complaints(logging.Handler):
-    """Says what the client logs, such as that it waits for a server: nothing else would until it gives up."""
+    """Prints the client's warnings, such as that it waits for a server: nothing else would until it gives up."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
@@ -60,13 +60,13 @@ class _Complaints(logging.Handler):
 
 
 def complain(problem: str) -> None:
-    """One line, whatever is in it; over a progress bar, if one was broken off."""
+    """Print a problem as one line, whatever it contains, over the progress bar if one was interrupted."""
     line_start = "\r\x1b[K" if sys.stderr.isatty() else ""
     typer.echo(f"{line_start}stateroom: {one_line(problem)}", err=True)
 
 
 def _end(signum: int, frame: FrameType | None) -> NoReturn:
-    """End as on Ctrl+C does: what is half done is cleared away."""
+    """End as Ctrl+C does: unfinished files are removed."""
     raise SystemExit(TERMINATED)
 
 

@@ -1,4 +1,4 @@
-"""What the command line prints: tables for people, or one JSON document."""
+"""Output of the command line: tables for people, or one JSON document."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .._printable import printable
 from .._progress import size_text
 
 ABSENT = "-"
-MANY = 20  # of a list are shown, such as the parameter ids of a group; all of them are in the JSON
-AS_WIDE_AS_IT_GETS = 10_000  # columns, where no terminal says
+MANY = 20  # items of a list are shown, of a group's parameter ids, say; the JSON has all of them
+AS_WIDE_AS_IT_GETS = 10_000  # columns, without a terminal
 
 
 def say_json(document: Any) -> None:
-    """Dataclasses become objects of their fields, times ISO 8601."""
+    """Print a JSON document: dataclasses become objects of their fields, times ISO 8601."""
     sys.stdout.write(json.dumps(document, default=_plain, indent=2) + "\n")
 
 
@@ -79,7 +79,7 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
 
 
 def tensors_tables(tensors: Iterable[TensorInfo], param_groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Each component's keys with their sizes, and after an optimizer's its ``param_groups``."""
+    """Print each component's keys with their sizes, and after an optimizer its ``param_groups``."""
     components: dict[str | None, list[TensorInfo]] = {None: []}
     for tensor in tensors:
         components.setdefault(tensor.component, []).append(tensor)
@@ -114,7 +114,7 @@ def _component(title: str, tensors: Sequence[TensorInfo], groups: Sequence[Mappi
 
 
 def table(header: Sequence[str] | None, rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Columns side by side; on a terminal that is too narrow cells fold, elsewhere lines are as long as they are."""
+    """Print columns side by side; cells fold on a terminal that is too narrow, lines have any length elsewhere."""
     from rich.console import Console  # noqa: PLC0415  a fifth of the time that a command takes to start
     from rich.table import Table  # noqa: PLC0415  as above
 
@@ -132,7 +132,7 @@ def stored_text(checkpoint: Checkpoint) -> str:
 
 
 def time_text(time: datetime) -> str:
-    """To the minute, on this machine's clock."""
+    """Return the time to the minute, in this machine's time zone."""
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
@@ -145,7 +145,7 @@ def _loss(checkpoint: Checkpoint) -> str:
 
 
 def _metrics(checkpoint: Checkpoint) -> str:
-    """A metric that was stored and reads None is not finite."""
+    """Return the metrics as text. A stored metric that reads None is not finite."""
     shown = (
         f"{name}={'not finite' if value is None else _number(value)}" for name, value in checkpoint.metrics.items()
     )

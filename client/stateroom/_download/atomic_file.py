@@ -13,7 +13,7 @@ from .._errors import InvalidRequest, NotACheckpoint
 
 @contextmanager
 def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when the block ends well; however else it ends, nothing is left of it."""
+    """Open a file to write, which gets its name when the block succeeds; after an error nothing is left of it."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with partial.open("x+b") as file:
@@ -27,7 +27,7 @@ CHECKPOINT_SUFFIXES = frozenset({".pt", ".pth", ".tar", ".ckpt", ".bin", ".safet
 
 
 def check_is_no_folder(path: Path) -> None:
-    """Raises NotACheckpoint for a folder, with what to upload instead of it."""
+    """Raise NotACheckpoint for a folder, and say what to upload instead."""
     if not path.is_dir():
         return
     files = sorted(each for each in path.iterdir() if each.is_file())
@@ -43,8 +43,8 @@ def check_is_no_folder(path: Path) -> None:
 
 
 def named_in(path: Path, model: str, version: int, suffix: str) -> Path:
-    """The path, or where it is a folder the file ``NAME-vVERSION`` + ``suffix`` in it: by the name that was asked for,
-    because what the server says must not choose a folder. Raises InvalidRequest if such a name would.
+    """Return the path, or if it is a folder, the file ``NAME-vVERSION`` + ``suffix`` in it. The name is the requested
+    one, because the server's answer must not choose a folder. Raises InvalidRequest if such a name would.
     """
     if not path.is_dir():
         return path

@@ -1,4 +1,4 @@
-"""Fetching with a cache: what this machine has is read from its disk, what it has not is kept there on its way."""
+"""A receiver with a cache: it reads cached storages from this machine's disk, and caches the others as they arrive."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .layout import Layout, Stored
 from .receiver import SMALL, Receiver, Tally
 
 WORTH_A_FILE = 64 * 1024
-"""Bytes of a storage from which on it is kept."""
+"""Size of the smallest storage that is cached, in bytes."""
 
 POLL = 0.05
-"""Seconds between two looks at whether others have fetched what they claimed."""
+"""Seconds between two checks whether other processes have fetched the storages that they claimed."""
 
 if TYPE_CHECKING:
     Parts = list[tuple[Stored, Place]]
 
 
 class CachedReceiver(Receiver):
-    """A receiver that verifies, and keeps in ``cache`` what is worth it. A cache that fails is no error."""
+    """A receiver that verifies, and caches large enough storages in ``cache``. A failing cache is no error."""
 
     def __init__(self, http: Http, layout: Layout, *, connections: int, tally: Tally, cache: Cache) -> None:
         super().__init__(http, layout, connections=connections, verify=True, tally=tally)
@@ -65,14 +65,14 @@ class CachedReceiver(Receiver):
             self._receive(ready, held)
 
     def _fill_and_keep(self, ready: Parts, held: dict[int, Path], missing: Parts, size: int) -> None:
-        """What is ``missing``, too: either this process fetches it, or it comes into the cache by another."""
+        """Fill also the ``missing`` parts: this process fetches and caches each, or waits until another one has."""
         others = Others(self._cache.folder)
         with self._cache.fetching(size) as fetch:
             while ready or missing:
                 waiting: Parts = []
                 for stored, place in missing:
                     entry = fetch.claim(_digest(stored))
-                    if path := self._find(stored):  # by now
+                    if path := self._find(stored):  # cached meanwhile
                         held[stored.start] = path
                         ready.append((stored, place))
                         if entry is not None:
@@ -96,7 +96,7 @@ class CachedReceiver(Receiver):
         self._work_on(pieces_of(parts, verify=True, held=held))
 
     def _is_kept(self, stored: Stored) -> bool:
-        """Whether it is worth a file, and named by the digests that its bytes will be compared with."""
+        """Return whether the storage is large enough, and named by the digests that its bytes will be compared with."""
         return (
             self._layout.size > SMALL
             and stored.size >= WORTH_A_FILE
@@ -128,7 +128,7 @@ class CachedReceiver(Receiver):
             try:
                 file.seek(run[0].at(position))
                 yield cast("Range", file)
-            except BROKEN:  # the disk is; the server has it, too
+            except BROKEN:  # the disk is broken; the server has the bytes, too
                 self._lose(path)
 
     def _lose(self, path: Path) -> None:
@@ -146,14 +146,14 @@ class CachedReceiver(Receiver):
 def receiver_of(
     http: Http, layout: Layout, *, connections: int, verify: bool, tally: Tally, cache: Cache | None
 ) -> Receiver:
-    """One that has a cache, if there is one: what is not verified is not kept."""
+    """Return a receiver, with the cache if there is one: unverified bytes are not cached."""
     if cache is None or not verify:
         return Receiver(http, layout, connections=connections, verify=verify, tally=tally)
     return CachedReceiver(http, layout, connections=connections, tally=tally, cache=cache)
 
 
 class _Kept:
-    """A place whose bytes are written to the cache, too."""
+    """A place whose bytes are also written to the cache."""
 
     def __init__(self, place: Place, entry: Entry) -> None:
         self._place = place

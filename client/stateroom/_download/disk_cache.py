@@ -1,9 +1,10 @@
-"""Storages on a disk of this machine, so that what several checkpoints have in common is fetched once.
+"""A disk cache of storages, so that the storages shared by several checkpoints are fetched once.
 
-A folder with a file for each, named by its digest. Processes may share it, and several machines a network file system:
-a file is written under a name of its own and renamed when every byte of it is verified, so that nobody ever sees half
-of one, and whoever reads it verifies it again. That one process fetches what others wait for is no more than advice,
-in files that are called claims: the worst that can come of a wrong one is that something is fetched twice.
+The cache is a folder with a file for each storage, named by its digest. Processes may share it, and several machines
+may share it on a network file system: a file is written under a unique name and renamed when every byte of it is
+verified, so that nobody ever sees half of one, and every reader verifies it again. The claim files, by which one
+process fetches what others wait for, are only advice: the worst effect of a wrong one is that something is fetched
+twice.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ CLAIM = ".claim"
 ALIVE = ".alive"
 
 BEAT = 1.0
-"""Seconds after which who fetches shows that it still does."""
+"""Heartbeat interval, in seconds, of a process that is fetching."""
 
 ABANDONED = 5.0
-"""Seconds without that, after which others take over what it claimed."""
+"""Seconds without a heartbeat, after which others take over a process's claims."""
 
 LEFT_OVER = 3600
-"""Seconds after which what a killed process left behind is removed."""
+"""Seconds after which the files of a killed process are removed."""
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 class Cache:
-    """The storages in ``folder``, of ``limit`` bytes together at most."""
+    """The storages in ``folder``, at most ``limit`` bytes together."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
@@ -47,7 +48,7 @@ class Cache:
         self._lock = Lock()
 
     def find(self, digest: str, size: int) -> Path | None:
-        """A storage's file. It counts as used now."""
+        """Return a storage's file, and mark it as used now."""
         path = self.folder / _name(digest)
         try:
             found = path.stat().st_size
@@ -55,18 +56,18 @@ class Cache:
             return None
         if found != size:
             return None
-        with suppress(OSError):  # it may be somebody else's
+        with suppress(OSError):  # another user may own it
             os.utime(path)
         return path
 
     def forget(self, path: Path) -> None:
-        """A file turned out to be damaged."""
+        """Remove a file that turned out to be damaged."""
         with suppress(OSError):
             path.unlink()
 
     @contextmanager
     def fetching(self, size: int) -> Iterator[Fetch]:
-        """While ``size`` bytes are fetched, for which there is room then."""
+        """Make room for ``size`` bytes, and yield the Fetch that writes them."""
         fetch = Fetch(self.folder)
         if fetch.error is None:
             try:
@@ -87,8 +88,8 @@ class Cache:
             warn(text)
 
     def _make_room(self, size: int, now: float) -> None:
-        """Remove what was not used for longest, until ``size`` bytes more fit in; and what was left over at the time
-        ``now``, in the file system's own seconds.
+        """Remove the least recently used storages until ``size`` bytes more fit in, and files of killed processes.
+        ``now`` is the file system's own time, in seconds.
         """
         entries: list[tuple[float, int, Path]] = []
         total = size
@@ -109,8 +110,8 @@ class Cache:
 
 
 class Fetch:
-    """One process's fetch of storages into a cache: what it has claimed, and a file that shows that it is alive.
-    ``error`` is why nothing of it is kept.
+    """One process's fetch of storages into a cache: its claims, and a file that shows that the process is alive.
+    ``error`` is why nothing is cached.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,7 +129,7 @@ class Fetch:
             self.error = error
 
     def claim(self, digest: str) -> Entry | None:
-        """What a storage is to be written to; None where somebody else writes it."""
+        """Return the entry to write a storage to; None if another process is writing it."""
         if self.error is None:
             try:
                 with open(self._folder / (_name(digest) + CLAIM), "x", opener=private_opener) as claim:
@@ -141,7 +142,7 @@ class Fetch:
         return self._entries[-1]
 
     def beat(self) -> None:
-        """Show that this fetch gets on."""
+        """Show that this process is still fetching."""
         now = time.monotonic()
         if now - self._beaten > BEAT:
             self._beaten = now
@@ -156,7 +157,7 @@ class Fetch:
 
 
 class Entry:
-    """A storage that is being written, by several threads at once; unless its fetch has failed."""
+    """A storage that several threads are writing to the cache. After its fetch has failed, writes do nothing."""
 
     def __init__(self, fetch: Fetch, path: Path, unique: str) -> None:
         self._fetch = fetch
@@ -177,7 +178,7 @@ class Entry:
         self._fetch.beat()
 
     def publish(self) -> None:
-        """All bytes were given to ``write``, and verified."""
+        """Give the file its name, after all bytes were given to ``write`` and verified."""
         self._close()
         if self._fetch.error is None:
             try:
@@ -187,7 +188,7 @@ class Entry:
         self.end()
 
     def end(self) -> None:
-        """Leave nothing but what was published."""
+        """Remove the claim, and the file if it was not published."""
         if self._ended:
             return
         self._ended = True
@@ -210,14 +211,16 @@ class Entry:
 
 
 class Others:
-    """What other processes have claimed, and whether they still get on with it, by this process's own clock."""
+    """The claims of other processes, and whether their heartbeats go on, measured by this process's own clock."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: dict[str, tuple[float | None, float]] = {}
 
     def free_if_abandoned(self, digest: str) -> None:
-        """Take the claim away from who has shown no life for long. Two that do so at once fetch it twice, at worst."""
+        """Remove a claim whose process has shown no heartbeat for long. Two processes that do so at once fetch it
+        twice, at worst.
+        """
         claim = self._folder / (_name(digest) + CLAIM)
         try:
             owner = claim.read_text()
@@ -238,8 +241,8 @@ class Others:
 
 
 def cache_of(folder: str | os.PathLike[str] | None, size: int | str | None) -> Cache | None:
-    """By what a client is given, else by STATEROOM_CACHE_DIR and STATEROOM_CACHE_SIZE; None without a folder, and where
-    the system does not write to a place in a file. Raises InvalidRequest.
+    """Return the cache of the given folder and size, or of STATEROOM_CACHE_DIR and STATEROOM_CACHE_SIZE; None without a
+    folder, or if the system has no ``pwrite``. Raises InvalidRequest.
     """
     folder = folder if folder is not None else os.environ.get("STATEROOM_CACHE_DIR")
     size = size if size is not None else os.environ.get("STATEROOM_CACHE_SIZE") or "20 GB"

@@ -1,4 +1,6 @@
-"""What of a file is wanted where, cut into pieces with a digest each, and these into runs with a request each. Pure."""
+"""Plans of downloads: wanted bytes are cut into pieces with a digest each, and joined into runs, one request each.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +14,24 @@ from .._digest import BLOCK_SIZE
 from .layout import Stored
 
 RUN_SIZE = 4 * BLOCK_SIZE
-"""Bytes of one request, at most: each costs the server a look into its catalog."""
+"""Largest request, in bytes. Each request costs the server a look into its catalog."""
 
 MAX_GAP = 64 * 1024
-"""Bytes between two pieces that are received and dropped rather than asked around."""
+"""Largest gap between two pieces, in bytes, that is received and dropped instead of split into two requests."""
 
 
 class Place(Protocol):
-    """Where bytes go."""
+    """A destination for bytes."""
 
     def room(self, at: int, spare: memoryview) -> memoryview:
-        """Where to receive the bytes from ``at`` on: in place, or in ``spare``."""
+        """Return the memory in which to receive the bytes from ``at`` on: in place, or in ``spare``."""
 
     def put(self, at: int, received: memoryview) -> None:
-        """These bytes have been received, into what ``room`` gave."""
+        """Take bytes that were received into the memory that ``room`` gave."""
 
 
 class Memory:
-    """Bytes go straight into memory, which somebody else keeps."""
+    """A place in memory that somebody else keeps alive: bytes go straight into it."""
 
     def __init__(self, view: memoryview) -> None:
         self.view = view
@@ -49,7 +51,7 @@ class _Nowhere:
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes ``[start, end)`` of the file, part of ``stored``, which go to ``place``; ``digest`` is their BLAKE3.
+    """Bytes ``[start, end)`` of the file, part of ``stored``, to be put into ``place``; ``digest`` is their BLAKE3.
     ``held`` is a file of this machine that has all of ``stored``.
     """
 
@@ -62,16 +64,16 @@ class Piece:
     held: Path | None = None
 
     def at(self, position: int) -> int:
-        """Where in its place a byte of the file goes."""
+        """Return the offset in its place of a byte of the file."""
         return position - (self.start if self.stored is None else self.stored.start)
 
 
 def pieces_of(
     wanted: Iterable[tuple[Stored, Place]], *, verify: bool, held: Mapping[int, Path] = MappingProxyType({})
 ) -> Iterable[Piece]:
-    """``held`` are files of this machine that have what starts somewhere in the file."""
+    """Cut storages into pieces. ``held`` maps a storage's start in the file to a file of this machine that has it."""
     for stored, place in wanted:
-        if stored.size and not stored.blocks:  # in one piece, so that the server can sum it up while it makes it
+        if stored.size and not stored.blocks:  # in one piece: the server computes its checksum while making it
             yield Piece(stored.start, stored.end, stored, place)
             continue
         for number, start in enumerate(range(stored.start, stored.end, BLOCK_SIZE)):
@@ -81,10 +83,9 @@ def pieces_of(
 
 
 def runs_of(pieces: Sequence[Piece], connections: int) -> Iterable[list[Piece]]:
-    """Pieces that lie one after another, in runs of some size, and what little lies between them. A run comes from the
-    server or from one file.
+    """Join adjacent pieces into runs, with the small gaps between them. A run comes from the server or from one file.
 
-    Runs get shorter towards the end, so that all of the ``connections`` have done their share at about the same time.
+    Runs get shorter towards the end, so that all ``connections`` finish their share at about the same time.
     """
     left, size, run = sum(piece.end - piece.start for piece in pieces), 0, list[Piece]()
     for piece in pieces:

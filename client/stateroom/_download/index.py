@@ -1,6 +1,6 @@
-"""Downloads by their index: what lies where is asked first, and fetched in parallel then.
+"""Downloads by index: the client first asks where each storage lies in the file, and then fetches in parallel.
 
-Whatever can't be had that way, of a server that has no index, is None here; there is always the file as one body.
+If the server has no usable index, functions here return None, and the file can be fetched as one body.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from .receiver import Receiver
 
 @dataclass(frozen=True)
 class Fetching:
-    """A file that can be fetched. ``left_out`` are values that it can't hold, as text."""
+    """A file that can be fetched. ``left_out`` describes, as text, the values that the file cannot hold."""
 
     layout: Layout
     receiver: Receiver
     left_out: str | None
 
     def looked_at(self) -> Fetching:
-        """The same, of something that may look at its tensors while it is built."""
+        """Return a copy for an object that may look at its tensors while it is built."""
         return replace(self, layout=self.layout.looked_at())
 
 
 def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | None] | None:
-    """From the index at ``path``, with what the file leaves out; None where there is none, or one that tells too
-    little.
+    """Fetch the index at ``path``. Return the layout, and the values that the file leaves out; None if there is no
+    index, or one that tells too little.
     """
     try:
         response = http.open(path, params, {}, http.retry_policy())
@@ -64,6 +64,6 @@ def _say_there_is_none(path: str, why: str) -> None:
 
 
 def warn_of_left_out(left_out: str, label: str, *, is_zip: bool) -> None:
-    """Warn of ``left_out``, values that the file can't hold."""
+    """Warn of ``left_out``, the values that the file cannot hold."""
     kept = "a state_dict" if is_zip else "a safetensors file"
     warn(f"{printable(left_out)} of {printable(label)} cannot be kept in {kept} and is left out; load() gives it")

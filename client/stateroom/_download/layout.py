@@ -1,4 +1,4 @@
-"""Where the storages of a file lie that is about to be fetched, and what their bytes have to hash to."""
+"""The layout of a file to fetch: where its storages lie, and the digests of their bytes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .._digest import BLOCK_SIZE
 from .._errors import UnexpectedAnswer, understood
 
 LARGEST = 2**50
-"""Bytes that a file may have, a pebibyte: more is no checkpoint."""
+"""Largest file, in bytes, a pebibyte: no checkpoint is larger."""
 
 LARGEST_PICKLE = 2**32
-"""Bytes that a pickle may have, without its storages."""
+"""Largest pickle without its storages, in bytes."""
 
 _ETAG = re.compile(r"[!#-~]+")
 
@@ -22,7 +22,7 @@ _ETAG = re.compile(r"[!#-~]+")
 @dataclass(frozen=True)
 class Stored:
     """Bytes ``[start, end)`` of the file: a storage, or the pickle. ``blocks`` are the digests of its 16 MiB blocks,
-    none where the server had none to give. ``plain``: torch.load builds its tensors without looking at its bytes.
+    empty if the server has none. ``plain``: torch.load builds its tensors without looking at its bytes.
     """
 
     start: int
@@ -38,8 +38,8 @@ class Stored:
 
 @dataclass(frozen=True)
 class Layout:
-    """A file of ``size`` bytes at the path ``url``. ``rest`` is the digest of all that lies between the storages.
-    ``byteorder`` is theirs.
+    """A file of ``size`` bytes at the path ``url``. ``rest`` is the digest of all bytes between the storages;
+    ``byteorder`` is that of the storages.
     """
 
     url: str
@@ -51,11 +51,11 @@ class Layout:
     byteorder: str
 
     def looked_at(self) -> Layout:
-        """The same, with no storage plain."""
+        """Return a copy in which no storage is plain."""
         return replace(self, storages=tuple(replace(each, plain=False) for each in self.storages))
 
     def between(self) -> list[tuple[int, int]]:
-        """What lies between the storages, and around them."""
+        """Return the byte ranges between the storages, and around them."""
         ends = [0, *(each.end for each in self.storages)]
         starts = [*(each.start for each in self.storages), self.size]
         return [(end, start) for end, start in zip(ends, starts) if end < start]
@@ -63,9 +63,10 @@ class Layout:
 
 @understood("an index")
 def layout_of(answer: Mapping[str, Any], path_of: Callable[[object], str]) -> Layout | None:
-    """From an index; None for that of a server that doesn't tell enough. ``path_of`` gives the path that it names.
+    """Parse an index; return None if the server's index tells too little. ``path_of`` gives the path that an answer
+    names.
 
-    Raises UnexpectedAnswer for one that makes no sense: no memory is asked for on its word.
+    Raises UnexpectedAnswer for an index that makes no sense, before any memory is allocated for it.
     """
     if not {"pickle", "byteorder"} <= answer.keys() or answer["block_size"] != BLOCK_SIZE:
         return None

@@ -1,4 +1,4 @@
-"""Parts of a file, fetched in parallel straight to where they are wanted, and verified by who received them."""
+"""Fetches parts of a file in parallel, straight to their destinations, and verifies them in the receiving threads."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .fetch_plan import Memory, Piece, Place, pieces_of, runs_of
 from .layout import Layout, Stored
 
 SMALL = 1024 * 1024
-"""Bytes of a file that is fetched whole, whatever is wanted of it."""
+"""Largest file, in bytes, that is fetched whole, whatever part of it is wanted."""
 
 SLICE = 1024 * 1024
-"""Bytes received, hashed and put away in one go: they are still in the cache then."""
+"""Bytes received, hashed and put away in one go: few enough to stay in the CPU cache meanwhile."""
 
 TRIES = 3
-"""How often a piece is fetched whose bytes are not those that its digest names."""
+"""Largest number of times that a damaged piece is fetched."""
 
 
 @dataclass
 class Tally:
-    """Counts the bytes of one transfer, whoever receives them."""
+    """Counts the bytes of one transfer, across all threads that receive them."""
 
     label: str
     total: int
@@ -49,7 +49,7 @@ class Tally:
 
 
 class _Ours(Exception):
-    """An error of this machine, a full disk say, which is no broken connection."""
+    """An error of this machine, such as a full disk, rather than a broken connection."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))
@@ -65,7 +65,7 @@ def _ours() -> Iterator[None]:
 
 
 class Receiver:
-    """Fetches parts of the file that ``layout`` describes, over up to ``connections``."""
+    """Fetches parts of the file that ``layout`` describes, over up to ``connections`` connections."""
 
     def __init__(self, http: Http, layout: Layout, *, connections: int, verify: bool, tally: Tally) -> None:
         self._http = http
@@ -77,17 +77,18 @@ class Receiver:
         self._left = Counter[int]()
         self._whole: bytes | None = None  # a small file, which is not worth two requests
         self.has_begun = False
-        """Whether the last ``fill`` has got as far as its first byte."""
+        """True once the last ``fill`` is about to receive its first byte."""
         self.finished: set[int] = set()
-        """Where those start that it has put into their places, whole."""
+        """Start offsets of the storages that are completely in their places."""
 
     def expects(self, total: int) -> None:
-        """How many bytes all that will be wanted has, if not the whole file's."""
+        """Set the number of bytes that will be wanted in all, if not the whole file."""
         self._tally.total = total
 
     def fill(self, wanted: Iterable[tuple[Stored, Place]]) -> None:
-        """All bytes of these, to their places. Raises DigestMismatch for what comes damaged again and again, and
-        ServerUnavailable; then nothing is written any more, and what has been is anything.
+        """Receive all bytes of the wanted parts into their places. Raises DigestMismatch for a piece that is damaged
+        each time, and ServerUnavailable. After an error nothing is written any more, and the places hold undefined
+        bytes.
         """
         self._start()
         if self._layout.size <= SMALL and self._whole is None:
@@ -111,7 +112,7 @@ class Receiver:
         pool.work()
 
     def receive(self, run: Sequence[Piece], connection: Connection, pool: _WorkerPool, spare: memoryview) -> None:
-        """One run of pieces over one connection, each of them verified, and fetched again if it came damaged."""
+        """Receive one run of pieces over one connection, verify each, and fetch damaged ones again."""
         again: list[Piece] = []
         retry = self._http.retry_policy(pool.wait)
         reading = _Reading(run)
@@ -135,7 +136,7 @@ class Receiver:
         spare: memoryview,
         again: list[Piece],
     ) -> None:
-        """As far as the connection carries; what came damaged is added to ``again``."""
+        """Read as far as the connection lasts; damaged pieces are added to ``again``."""
         try:
             with self._body(run, reading.position, connection, retry) as body:
                 if body is not None:
@@ -149,11 +150,11 @@ class Receiver:
     def _body(
         self, run: Sequence[Piece], position: int, connection: Connection, retry: RetryPolicy
     ) -> Iterator[Range | None]:
-        """A run's bytes from a position of the file on; None where the server will not send them now."""
+        """Return a run's bytes from a position of the file on; None if the server will not send them now."""
         if self._whole is not None and not run[0].damaged:
             yield BytesIO(self._whole[position : run[-1].end])
         else:
-            # What came damaged may be damaged where it is stored: a server that verifies it sees that, and marks it.
+            # A damaged piece may be damaged in the store: a server that verifies it sees that, and marks it.
             verifies = self.verifies and not run[0].damaged
             yield connection.open(self._layout.url, position, run[-1].end, self._layout.etag, verifies, retry)
 
@@ -166,7 +167,7 @@ class Receiver:
         spare: memoryview,
         damaged: list[Piece],
     ) -> None:
-        """All of the run that is left; what came damaged is added to ``damaged``. Raises one of BROKEN."""
+        """Read the rest of the run; damaged pieces are added to ``damaged``. Raises one of BROKEN."""
         while (piece := reading.piece) is not None:
             while (left := piece.end - reading.position) > 0:
                 room = piece.place.room(piece.at(reading.position), spare[: min(left, SLICE)])
@@ -201,7 +202,7 @@ class Receiver:
 
 
 class _Reading:
-    """How far a run has come."""
+    """The progress of reading a run."""
 
     def __init__(self, run: Sequence[Piece]) -> None:
         self._left = deque(run)
@@ -227,7 +228,7 @@ class _Reading:
 
 
 class _WorkerPool:
-    """Threads that take one run after another. When ``work`` is over, however it ended, none of them is left."""
+    """Threads that take one run after another. No thread is left when ``work`` ends, even by an error."""
 
     def __init__(self, receiver: Receiver, runs: deque[list[Piece]], size: int) -> None:
         self._receiver = receiver
@@ -253,7 +254,7 @@ class _WorkerPool:
             for thread in threads:
                 thread.join()
         finally:
-            self._stop.set()  # Ctrl+C leaves memory that nobody may write to any more
+            self._stop.set()  # after Ctrl+C nobody may write to the memory any more
             for connection in self._connections:
                 connection.close()
             for thread in threads:

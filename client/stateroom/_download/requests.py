@@ -24,7 +24,7 @@ from .whole_file import FileSink, check_if_zip, check_records, fetch
 def find_state_dict(
     api: ModelApi, ref: Ref, selection: Selection, device: str | None, *, label: str, derived: bool, in_place: bool
 ) -> Fetching | None:
-    """One component, to be fetched in parallel; None without an index of it. ``in_place`` goes past the cache."""
+    """Find the index of one component, to fetch it in parallel; None without one. ``in_place`` bypasses the cache."""
     params = [*api.scope(ref), *selection.params(), *optional(device=device)]
     fetching = _find(api, f"{api.at(ref)}/state_dict", params, label=label, derived=derived, in_place=in_place)
     if fetching is not None and fetching.left_out:
@@ -33,14 +33,14 @@ def find_state_dict(
 
 
 def find_matched(api: ModelApi, download: str, *, label: str) -> Fetching | None:
-    """The download that a match named, to be fetched in parallel."""
+    """Find the index of the download that a match named, to fetch it in parallel."""
     address = urlsplit(download)
     path = address.path.rpartition("/")[0]
     return _find(api, path, parse_qsl(address.query), label=label, derived=False, in_place=True)
 
 
 def find_file(api: ModelApi, checkpoint: Checkpoint, device: str | None, *, derived: bool) -> Fetching | None:
-    """The whole checkpoint, to be fetched in parallel."""
+    """Find the index of the whole checkpoint, to fetch it in parallel."""
     params = _file_params(checkpoint, device)
     fetching = _find(api, f"{api.at(checkpoint)}/file", params, label=str(checkpoint), derived=derived)
     if fetching is not None and checkpoint.unsafe_globals:
@@ -52,7 +52,7 @@ def find_file(api: ModelApi, checkpoint: Checkpoint, device: str | None, *, deri
 def fetched_state_dict(
     api: ModelApi, ref: Ref, selection: Selection, device: str | None, *, label: str
 ) -> Iterator[IO[bytes]]:
-    """One component as a torch file; gone with the context."""
+    """Fetch one component as a torch file, deleted when the context ends."""
     params = [*api.scope(ref), *selection.params(), *optional(device=device)]
     with _fetched(api, f"{api.at(ref)}/state_dict", params, label=label) as file:
         yield file
@@ -60,14 +60,14 @@ def fetched_state_dict(
 
 @contextmanager
 def fetched_match(api: ModelApi, download: str, *, label: str) -> Iterator[IO[bytes]]:
-    """The download that a match named, as a torch file; gone with the context."""
+    """Fetch the download that a match named as a torch file, deleted when the context ends."""
     with _fetched(api, download, [], label=label) as file:
         yield file
 
 
 @contextmanager
 def fetched_file(api: ModelApi, checkpoint: Checkpoint, device: str | None) -> Iterator[IO[bytes]]:
-    """The whole checkpoint; gone with the context."""
+    """Fetch the whole checkpoint into a file, deleted when the context ends."""
     with tempfile.TemporaryFile(prefix="stateroom-") as file:
         fetch_file_into(api, file, checkpoint, device)
         yield file
@@ -80,7 +80,7 @@ def fetch_state_dict_into(
     path = f"{api.at(checkpoint)}/state_dict"
     is_zip = selection.format == "pt"
     if is_worthwhile(checkpoint.bytes):
-        # A safetensors file has no checksums, so that what is cast in it needs digests.
+        # A safetensors file has no checksums, so its cast tensors need digests.
         coming = _find(api, path, params, label=str(checkpoint), derived=not is_zip)
         if coming is not None:
             _fetch_parts(api, file, coming, is_zip=is_zip)
@@ -103,7 +103,7 @@ def fetch_file_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, devi
 
 
 def fetch_original_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint) -> None:
-    """The uploaded file, byte for byte."""
+    """Write the uploaded file, byte for byte."""
     path, label = f"{api.at(checkpoint)}/original", str(checkpoint)
     if is_worthwhile(checkpoint.bytes):
         coming = _find(api, path, [], label=label, derived=None)
@@ -121,7 +121,7 @@ def fetch_original_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint) 
 def _find(
     api: ModelApi, path: str, params: Params, *, label: str, derived: bool | None, in_place: bool = False
 ) -> Fetching | None:
-    """``derived`` is None for what has nothing derived."""
+    """Find the index at ``path``. ``derived`` is None for a file without derived bytes."""
     asked = [] if derived is None else [("derived", "true" if derived else "false")]
     found = find_layout(api.http, f"{path}/index", [*params, *asked])
     if found is None:
@@ -154,7 +154,7 @@ def _fetched(api: ModelApi, path: str, params: Params, *, label: str) -> Iterato
 def _fetch_checked(
     api: ModelApi, file: IO[bytes], path: str, params: Params, *, label: str, is_zip: bool = True
 ) -> None:
-    """A component as a file: a torch file ``is_zip``, and has checksums."""
+    """Fetch a component into a file: with ``is_zip`` a torch file, which has checksums."""
     headers = _fetch(api, path, params, FileSink(file, verify=False), label=label)
     if api.transfers.verify and is_zip:
         check_records(file)

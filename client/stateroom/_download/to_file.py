@@ -1,4 +1,4 @@
-"""Downloads that go into a file, in parallel, each part to its place."""
+"""Parallel downloads into a file, each part to its place."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .index import Fetching
 from .layout import Stored
 
 WORTHWHILE = 2 * BLOCK_SIZE
-"""Bytes from which on several connections are faster than one."""
+"""Size of a file, in bytes, from which several connections are faster than one."""
 
 
 def is_worthwhile(size: int) -> bool:
-    """And possible: not every system writes to a place in a file."""
+    """Return whether a parallel download is worthwhile, and possible: not every system has ``pwrite``."""
     return size >= WORTHWHILE and hasattr(os, "pwrite")
 
 
 class InFile:
-    """Bytes go into a file, from its byte ``start`` on."""
+    """A place in a file, from its byte ``start`` on."""
 
     def __init__(self, file: IO[bytes], start: int) -> None:
         self._file = file
@@ -36,7 +36,7 @@ class InFile:
 
 
 def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
-    """All of a download. Whether all of it is verified: what lies between storages may have no digest yet."""
+    """Download the whole file. Return whether all of it is verified: bytes between storages may have no digest yet."""
     layout = fetching.layout
     between = [Stored(start, end, None, ()) for start, end in layout.between()]
     parts = sorted([*layout.storages, *between], key=lambda part: part.start)

@@ -16,16 +16,16 @@ from .._progress import Progress
 
 
 class Sink(Protocol):
-    """Where a body goes, in order."""
+    """A destination for a body, written in order."""
 
     def write(self, data: bytes) -> object: ...
 
     def restart(self) -> None:
-        """Forget all that was written: the body comes again from its first byte."""
+        """Discard everything written: the body comes again from its first byte."""
 
 
 class FileSink:
-    """A file, from its beginning, and with ``verify`` the digest of what was written."""
+    """A file, written from its beginning; with ``verify`` also the digest of the written bytes."""
 
     def __init__(self, file: IO[bytes], *, verify: bool) -> None:
         self.file = file
@@ -43,7 +43,7 @@ class FileSink:
             self.hasher.update(data)
 
     def check(self, digest: str, size: int) -> None:
-        """Raises DigestMismatch unless these are the bytes so named."""
+        """Raise DigestMismatch if the written bytes have another size or digest."""
         if self.hasher is not None and (self.hasher.size, self.hasher.digest()) != (size, digest):
             raise DigestMismatch(
                 f"{self.hasher.size} bytes came with digest {self.hasher.digest()}; "
@@ -52,10 +52,10 @@ class FileSink:
 
 
 def fetch(http: Http, path: str, params: Params, sink: Sink, *, label: str, progress: Progress | None) -> httpx.Headers:
-    """GET the body into the sink; the answer's headers.
+    """GET the body into the sink; return the answer's headers.
 
-    A transfer that breaks off goes on where it stopped, if it is still the same body. Raises ServerUnavailable when it
-    breaks off too often without coming any further.
+    A broken transfer is resumed where it stopped, if the body is still the same. Raises ServerUnavailable after too
+    many breaks without progress.
     """
     retry = http.retry_policy()
     received, furthest, total, etag = 0, 0, None, None
@@ -94,7 +94,7 @@ def fetch(http: Http, path: str, params: Params, sink: Sink, *, label: str, prog
 
 
 def check_records(file: IO[bytes]) -> None:
-    """Raises DigestMismatch if a record of this zip doesn't match its CRC-32, or the zip is broken."""
+    """Raise DigestMismatch if a record of this zip doesn't match its CRC-32, or the zip is broken."""
     file.seek(0)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -108,13 +108,13 @@ def check_records(file: IO[bytes]) -> None:
 
 
 def check_if_zip(file: IO[bytes]) -> None:
-    """The same, of a file whose digest as a whole nobody knows, if it is a zip at all."""
+    """Check the records of a file that has no digest as a whole, if it is a zip at all."""
     if zipfile.is_zipfile(file):
         check_records(file)
 
 
 def _continues(response: httpx.Response, received: int) -> bool:
-    """Whether this part of a body (206) is what was asked for: its rest after ``received`` bytes, if any came."""
+    """Return whether this 206 answer is the requested rest of the body after ``received`` bytes, if any came."""
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return received > 0 and match is not None and int(match[1]) == received
 

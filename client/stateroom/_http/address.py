@@ -1,4 +1,4 @@
-"""Where a server is, how a client shows itself there, and which addresses in a server's answers are followed."""
+"""Server URLs, authorization, and a check of the addresses that a server's answers name."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _PLAIN = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True)
 class Address:
-    """A server: its ``url``, which holds no password and ends without a slash, and the Authorization for it, if any."""
+    """A server's ``url``, without a password or a trailing slash, and the Authorization header for it, if any."""
 
     url: str
     authorization: str | None = field(repr=False)
 
 
 def address_of(url: str, token: str | None) -> Address:
-    """From what a user gives. A user and a password in the URL become Basic, unless there is a token.
+    """Parse the URL and token of a user. A user and a password in the URL become Basic, unless there is a token.
 
     Raises InvalidRequest, which shows neither the token nor the password.
     """
     shown = hidden(url)
     try:
-        parsed, _ = httpx.URL(url), urlsplit(url).port  # each refuses what the other may not
+        parsed, _ = httpx.URL(url), urlsplit(url).port  # each refuses URLs that the other may accept
     except (httpx.InvalidURL, ValueError) as error:
         why = "" if shown != url else f": {error}"
         raise InvalidRequest(f"{shown!r} is no URL{why}") from None
@@ -52,15 +52,15 @@ def address_of(url: str, token: str | None) -> Address:
 
 
 def hidden(url: str) -> str:
-    """The URL without what may be a password in it, however it is written."""
+    """Return the URL without anything in it that may be a password, however it is written."""
     return re.sub(r"(?s)^(.*?://)?.*@", r"\1***@", url)
 
 
 def path_of(said: object, url: str) -> str:
-    """The path, and the query, that a server's answer names, to be put after ``url``, the server's own.
+    """Return the path and the query that a server's answer names, to be appended to ``url``, the server's own.
 
-    Raises UnexpectedAnswer for all that could lead elsewhere: to another scheme, host or port, out of the path that
-    ``url`` has, or through somebody's looser reading of it.
+    Raises UnexpectedAnswer for every address that could lead elsewhere: to another scheme, host or port, out of the
+    path of ``url``, or through a parser that reads it more loosely.
     """
     if isinstance(said, str):
         path = said.removeprefix(url) if said.startswith(url + "/") else said
@@ -70,7 +70,7 @@ def path_of(said: object, url: str) -> str:
 
 
 def _stays(path: str) -> bool:
-    """Tell whether no segment of the path, however often it is decoded, is empty, leads upwards, or divides."""
+    """Tell whether no segment of the path, however often decoded, is empty, holds a slash or leads to a parent."""
     segments = path.partition("?")[0].split("/")[1:]
     return all(map(_is_name, segments))
 

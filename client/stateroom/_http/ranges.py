@@ -1,4 +1,4 @@
-"""Ranges of a body, read straight into memory."""
+"""Byte ranges of a response body, read straight into memory."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .session import Http
 
 
 class Range(Protocol):
-    """The bytes of a range, as they come."""
+    """A byte range of a response body, read as it arrives."""
 
     def readinto(self, view: memoryview) -> int:
-        """Up to ``len(view)`` bytes; 0 at the end. Raises one of BROKEN."""
+        """Read up to ``len(view)`` bytes and return their number; 0 at the end. Raises one of BROKEN."""
 
 
 class Connection:
-    """One connection to a server, for one range after another; made when it is first needed.
+    """One connection to a server for one range after another, opened when it is first needed.
 
-    ``open`` is for one thread, ``close`` may come from another, and ends a read that waits.
+    ``open`` is called by one thread; ``close`` may be called by another, and ends a read that waits.
     """
 
     def __init__(self, server: Http) -> None:
@@ -37,13 +37,14 @@ class Connection:
         self._wire: http.client.HTTPConnection | None = None
         self._through_httpx = is_proxied(server.url)
         self._response: httpx.Response | None = None
-        self._has_more = False  # than what was asked for: the rest is not worth reading
+        self._has_more = False  # the answer is longer than the range: close instead of reading the rest
 
     def open(self, path: str, start: int, end: int, etag: str, verifies: bool, retry: RetryPolicy) -> Range | None:
-        """Bytes ``[start, end)`` of the body with this ETag, for who ``verifies`` whole blocks of it or does not.
+        """Request bytes ``[start, end)`` of the body with this ETag; ``verifies`` tells that the caller checks whole
+        blocks.
 
-        None where the server said that it will not now, and was waited for. Raises what the answer means, and one of
-        BROKEN.
+        Returns None if the server refused for now, after the wait that it asked for. Raises the error for the answer,
+        and one of BROKEN.
         """
         fields = {"Range": f"bytes={start}-{end - 1}", "If-Range": f'"{etag}"'}
         if verifies:
@@ -77,7 +78,7 @@ class Connection:
 
 
 class _Pieces:
-    """A body of httpx."""
+    """A response body of httpx."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -96,7 +97,7 @@ class _Pieces:
 
 
 def _from(body: Range, status: int, headers: Mapping[str, str], start: int, etag: str) -> Range:
-    """The body from its byte ``start`` on, which a proxy that knows no ranges sends all of."""
+    """Return the body from byte ``start`` on; a proxy without range support sends it from byte 0."""
     fields = httpx.Headers(headers)
     if fields.get("ETag") != f'"{etag}"':
         raise ServerError("the file is another one by now than its index describes; ask again")

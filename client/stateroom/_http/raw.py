@@ -1,5 +1,5 @@
-"""Connections for bodies of gigabytes: http.client moves bytes at twice the speed of httpx, which is still what goes
-through proxies.
+"""Connections for bodies of gigabytes: http.client moves bytes at twice the speed of httpx, which is used only through
+proxies.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import httpx
 from .session import Http
 
 BROKEN = (OSError, http.client.HTTPException, httpx.TransportError)
-"""What a connection that fails may raise."""
+"""Exceptions that a failed connection may raise."""
 
 
 def connect(server: Http) -> http.client.HTTPConnection:
-    """A connection of its own, with the server's timeouts. Raises one of BROKEN."""
+    """Open a new connection with the server's timeouts. Raises one of BROKEN."""
     address = urlsplit(server.url)
     wire: http.client.HTTPConnection
     if address.scheme == "https":
@@ -33,8 +33,8 @@ def connect(server: Http) -> http.client.HTTPConnection:
 
 
 def is_answered(wire: http.client.HTTPConnection) -> bool:
-    """Whether an answer has begun to come, or the connection has ended, before all was sent. Of TLS nobody can tell:
-    what comes may be its own.
+    """Return whether an answer has begun to arrive, or the connection has ended, before everything was sent. Always
+    False over TLS, where the bytes that arrive may be TLS's own.
     """
     if isinstance(wire.sock, ssl.SSLSocket):
         return False
@@ -44,14 +44,14 @@ def is_answered(wire: http.client.HTTPConnection) -> bool:
 
 
 def is_proxied(url: str) -> bool:
-    """Whether httpx would go through a proxy."""
+    """Return whether httpx would use a proxy for this URL."""
     address = urlsplit(url)
     proxies = getproxies()
     return (address.scheme in proxies or "all" in proxies) and not proxy_bypass(address.hostname or "")
 
 
 def read_answer(server: Http, method: str, path: str, answer: http.client.HTTPResponse) -> httpx.Response:
-    """An answer with its body, as httpx gives it."""
+    """Read an answer with its body into an httpx.Response."""
     content = answer.read()
     request = httpx.Request(method, server.url + path)
     return httpx.Response(answer.status, headers=answer.getheaders(), content=content, request=request)

@@ -1,4 +1,4 @@
-"""How long something that fails is tried again, how the tries are spread, and what the log says of it."""
+"""Retries of failed requests: their limits, their random waits, and their log messages."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .._log import LOG
 from .._printable import one_line
 
 RETRY_SECONDS = 60.0
-"""How long a server may be away unless a client is told otherwise: longer than most restarts."""
+"""Default time to retry while a server is away, in seconds: longer than most restarts."""
 
 FIRST_WAIT, LONGEST_BACKOFF = 0.2, 5.0
-LONGEST_WAIT = 60.0  # whatever a server asks for
-LONGEST_QUEUE = 600.0  # a server that takes in as many uploads as it can is well, and worth waiting for
-SAID_AGAIN = 30.0  # seconds between two lines in the log
+LONGEST_WAIT = 60.0  # even if a server asks for more
+LONGEST_QUEUE = 600.0  # a server with as many uploads as it can take is healthy, and worth the wait
+SAID_AGAIN = 30.0  # seconds between two log messages
 
 NO_SUCH_NAME = {getattr(socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA")}
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Try again until ``tries`` tries have failed after the first, or where that is None, for ``seconds``."""
+    """The limit of retries: ``tries`` after the first try, or if that is None, ``seconds``."""
 
     tries: int | None
     seconds: float = RETRY_SECONDS
@@ -44,7 +44,7 @@ class Limit:
 
 
 class Notice:
-    """Tells the log that a server at ``url`` fails: when it begins to, and rarely after that, whoever notices."""
+    """Logs that the server at ``url`` fails: at the first failure, and rarely after that, for all threads together."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -63,8 +63,8 @@ class Notice:
 
 
 class RetryPolicy:
-    """How often one thing is tried again. ``failed`` waits before the next try, or raises when none is left;
-    ``queued`` is for a server that is well but has too many at once, which has a limit of its own.
+    """The retries of one operation. ``failed`` waits before the next try, or raises when none is left; ``queued`` is
+    for a healthy server with too many uploads at once, and has a limit of its own.
     """
 
     def __init__(
@@ -83,12 +83,14 @@ class RetryPolicy:
         self._queued = 0.0
 
     def succeeded(self) -> None:
-        """Something moved: what fails from now on is a failure of its own."""
+        """Record progress: the next failure has all retries again."""
         self._used, self._since = 0, None
 
     def failed(self, error: StateroomError, *, wait: float | None = None) -> None:
-        """``wait`` is how many seconds the server asked for, if it did. A random time goes by too, which may be
-        twice as long at each try, up to LONGEST_BACKOFF: clients that failed together do not come back together.
+        """Wait before the next try, or raise ``error`` if no try is left.
+
+        ``wait`` is the number of seconds that the server asked for, if any. A random wait is added, whose maximum
+        doubles at each try up to LONGEST_BACKOFF, so that clients that failed together do not come back together.
         """
         now = self._clock()
         since = self._since = now if self._since is None else self._since
@@ -102,7 +104,7 @@ class RetryPolicy:
         self._sleep(pause if self._limit.tries is not None else min(pause, left))
 
     def queued(self, error: StateroomError, wait: float) -> None:
-        """Not all who wait come back at the same moment."""
+        """Wait about ``wait`` seconds, with a random spread: waiting clients must not come back all at once."""
         if self._limit.is_none or self._queued >= LONGEST_QUEUE:
             raise error
         self._notice.give(error, f"for up to {LONGEST_QUEUE:g} s")
@@ -111,7 +113,7 @@ class RetryPolicy:
         self._sleep(wait)
 
     def _with_tries(self, error: StateroomError, seconds: float) -> StateroomError:
-        """The error, which says how long was tried."""
+        """Add the number of tries and the time they took to the error."""
         if self._used:
             error.detail += f" (tried {self._used + 1} times in {seconds:.1f} s)"
             error.args = (error.detail,)
@@ -119,9 +121,9 @@ class RetryPolicy:
 
 
 def is_hopeless(failure: BaseException, *, was_reached: bool) -> bool:
-    """Tell whether another try would fail alike: a request that cannot be sent, a certificate that is not trusted, and,
-    where the server was never reached, a name that does not exist (somebody mistyped it; but names of servers that were
-    there go and come back while they are restarted).
+    """Tell whether another try would fail alike: a request that cannot be sent, a certificate that is not trusted, or,
+    if the server was never reached, a host name that does not exist (it is probably mistyped; names of servers that
+    were reached can vanish during a restart).
     """
     cause: BaseException | None = failure
     while cause is not None:
@@ -134,7 +136,7 @@ def is_hopeless(failure: BaseException, *, was_reached: bool) -> bool:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Seconds, from the number or the date of RFC 9110, 10.2.3."""
+    """Parse a Retry-After header into seconds, from the number or the date of RFC 9110, 10.2.3."""
     if value is None:
         return None
     try:

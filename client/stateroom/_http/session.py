@@ -1,4 +1,4 @@
-"""One server, spoken to over a pool of connections: what is tried again, and for how long."""
+"""Requests to one server over a pool of connections, with retries."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Params = Sequence[tuple[str, str]]
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 NOT_TAKEN = (408, 429, 503)  # the server says that it did nothing
 SHUTTING_DOWN = "shutting-down"
-LOST_ON_THE_WAY = (502, 504)  # a proxy says so: the server may have acted all the same
-UPLOAD_BYTES_PER_SECOND = 10e6  # a slow disk's: how long an upload may take to be stored once it is sent
+LOST_ON_THE_WAY = (502, 504)  # sent by a proxy: the server may have acted
+UPLOAD_BYTES_PER_SECOND = 10e6  # a slow disk's, for the time that the server may take to store an upload
 
 
 class Http:
-    """Threads may share one; a forked process gets connections of its own.
+    """An HTTP session with one server. Threads may share it; a forked process gets connections of its own.
 
-    ``timeout`` is in seconds, for each wait on the network and not for a whole transfer; what fails is tried again
-    for ``retry_seconds``, or as often as ``retries`` says.
+    ``timeout`` is in seconds, for each wait on the network and not for a whole transfer. Failed requests are retried
+    for ``retry_seconds``, or ``retries`` times.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Http:
         self.headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
         if address.authorization is not None:
             self.headers["Authorization"] = address.authorization
-        # By process: a child must not write into its parent's connections, nor close them under it.
+        # One client per process: a child must neither write to its parent's connections nor close them.
         self._clients: dict[int, httpx.Client] = {os.getpid(): self._new_client()}
 
     def retry_policy(self, sleep: Callable[[float], object] = time.sleep) -> RetryPolicy:
@@ -65,12 +65,12 @@ class Http:
     def json(
         self, method: str, path: str, params: Params = (), *, body: Any = None, safe: bool | None = None
     ) -> tuple[Any, httpx.Headers]:
-        """The answer's JSON (None where it has none) and its headers. ``safe``: doing it twice is doing it once."""
+        """Return the answer's JSON (None if it is empty) and its headers. ``safe``: the request is idempotent."""
         response = self.send(method, path, params, json=body, safe=method == "GET" if safe is None else safe)
         return (json_of(response) if response.content else None), response.headers
 
     def pages(self, path: str, params: Params) -> Iterator[Any]:
-        """The items of a listing, page after page, each page when it is needed."""
+        """Yield the items of a listing; each page is fetched when it is needed."""
         cursor: list[tuple[str, str]] = []
         while True:
             page, _ = self.json("GET", path, [*params, *cursor])
@@ -84,7 +84,7 @@ class Http:
             cursor = [("cursor", after)]
 
     def path_of(self, said: object) -> str:
-        """The path that an answer of this server names. Raises UnexpectedAnswer for any other place."""
+        """Return the path that an answer of this server names. Raises UnexpectedAnswer for an address elsewhere."""
         return path_of(said, self.url)
 
     def send(
@@ -100,9 +100,10 @@ class Http:
         safe: bool = False,
         size: int = 0,
     ) -> httpx.Response:
-        """The answer, read. ``content`` gives the body anew for each try; without ``replayable`` there is one try.
+        """Send a request and return the answer, with its body read. ``content`` makes the body anew for each try;
+        without ``replayable`` there is one try.
 
-        What is not ``safe`` is tried again only if the server cannot have acted on it.
+        A request that is not ``safe`` is retried only if the server cannot have acted on it.
         """
         timeout = self._timeouts(storing=size / UPLOAD_BYTES_PER_SECOND)
         retry = self.retry_policy() if replayable else RetryPolicy(Limit(0), self._notice)
@@ -130,18 +131,18 @@ class Http:
             self.refused(response, retry, safe=safe)
 
     def is_ready(self) -> bool:
-        """Whether the server answers, and is neither about to stop nor without its database or store. One try."""
+        """Return whether the server answers, is not about to stop, and has its database and store. One try."""
         try:
             return self._client().get(f"{self.url}/readyz", timeout=self._timeouts()).status_code < 500
         except httpx.TransportError:
             return False
 
     def put(self, path: str, headers: Mapping[str, str], content: Iterable[bytes]) -> httpx.Response:
-        """The answer, read, whatever it says; one try. Raises httpx.TransportError."""
+        """Send a PUT in one try and return the answer, read, whatever its status. Raises httpx.TransportError."""
         return self._client().put(self.url + path, headers=headers, content=content, timeout=self._timeouts())
 
     def open(self, path: str, params: Params, headers: Mapping[str, str], retry: RetryPolicy) -> httpx.Response:
-        """The answer to a GET, its body not yet read: the caller closes it."""
+        """Send a GET and return the answer with its body not yet read: the caller closes it."""
         while True:
             client = self._client()
             query = httpx.QueryParams(list(params))
@@ -160,7 +161,7 @@ class Http:
             self.refused(response, retry, safe=True)
 
     def refused(self, response: httpx.Response, retry: RetryPolicy, *, safe: bool) -> None:
-        """Wait as the server asks if another try may help; raise what its answer means otherwise."""
+        """Wait as the server asks if another try may help; otherwise raise the error for its answer."""
         error = error_of(response)
         wait = retry_after(response.headers.get("Retry-After"))
         if error.code == "too-many-uploads" and wait is not None:
@@ -175,9 +176,7 @@ class Http:
             raise error
 
     def lost(self, failure: Exception, retry: RetryPolicy) -> None:
-        """Wait for another try after a connection failed; raise what that means where no try is left, or none would
-        help.
-        """
+        """Wait for another try after a connection failed; raise an error if no try is left or none would help."""
         if is_hopeless(failure, was_reached=self._was_reached):
             raise self.unreachable(failure) from None
         retry.failed(self.unreachable(failure))
@@ -197,7 +196,7 @@ class Http:
 
     def _new_client(self) -> httpx.Client:
         client = httpx.Client(headers=self.headers, timeout=self._timeouts())
-        weakref.finalize(self, _close_at_home, client, os.getpid())  # for whoever doesn't close
+        weakref.finalize(self, _close_at_home, client, os.getpid())  # if close() is not called
         return client
 
     def _client(self) -> httpx.Client:
@@ -206,7 +205,7 @@ class Http:
 
 
 def json_of(response: httpx.Response) -> Any:
-    """What it says. Raises ServerError where it is no JSON, as when something else answers at this address."""
+    """Return an answer's JSON. Raises UnexpectedAnswer if it is not JSON: something else answers at this address."""
     try:
         return response.json()
     except (ValueError, RecursionError):
@@ -215,6 +214,6 @@ def json_of(response: httpx.Response) -> Any:
 
 
 def _close_at_home(client: httpx.Client, pid: int) -> None:
-    """Close it, but not in a process that was forked from its own: the connections are the parent's."""
+    """Close the client, but not in a forked process: the connections are its parent's."""
     if os.getpid() == pid:
         client.close()

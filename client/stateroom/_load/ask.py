@@ -1,4 +1,4 @@
-"""Modules asked which keys they accept: torch's own, and people's, accept more than the names in their state_dict."""
+"""Asks modules which keys they accept: torch's and users' modules accept more than the names in their state_dict."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .in_place import is_plain
 def missing_and_unexpected(
     module: Any, keys: Iterable[str], metadata: Mapping[str, Any] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys that ``load_state_dict`` of an unobserved module misses in a state_dict of these keys and this metadata,
-    and those that it doesn't know. It is given the module's own tensors, which it copies to themselves.
+    """Return the keys that ``load_state_dict`` of an unobserved module misses in a state_dict of these keys and this
+    metadata, and the unexpected ones. The module gets its own tensors, which it copies to themselves.
 
-    Raises the RuntimeError that load_state_dict does.
+    Raises the RuntimeError of load_state_dict.
     """
     torch = require_torch("loading into a model")
     own = module.state_dict(keep_vars=True)
     state = type(own)((key, own[key] if key in own else torch.empty(0)) for key in keys)
     if metadata is not None:
-        state._metadata = metadata  # noqa: SLF001  where torch keeps the versions of modules
+        state._metadata = metadata  # noqa: SLF001  torch keeps the versions of modules there
     found = module.load_state_dict(state, strict=False)
     return tuple(found.missing_keys), tuple(found.unexpected_keys)
 
 
 @contextmanager
 def undone_on_error(module: Any) -> Iterator[None]:
-    """Gives a module back its tensors, and these the numbers that they had, where the block raises."""
+    """If the block raises, restore the module's tensors and their values."""
     torch = require_torch("loading into a model")
     names = ("_parameters", "_buffers", "_modules")
     held = [(vars(each)[name], dict(vars(each)[name])) for each in module.modules() for name in names]

@@ -1,8 +1,8 @@
-"""Objects that torch builds before the bytes of their tensors have come.
+"""Objects that torch builds before the bytes of their tensors have arrived.
 
-torch.load reads a file in which the pickle is true and the storages have only their sizes. It makes memory for each and
-asks for the bytes: then it is known where they belong. Where nothing looks at them while the object is built, which
-the server's index tells, they are left out, and all are received at once afterwards, in parallel.
+torch.load reads a file with the real pickle, whose storages have only their sizes. It allocates memory for each storage
+and asks for its bytes, which shows where they belong. If nothing looks at the bytes while the object is built, as the
+server's index tells, they are left out, and all are received afterwards, in parallel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .virtual_zip import VirtualZip
 from .zip_tail import crc32s_in
 
 WINDOW = 16 * 1024 * 1024
-"""Bytes that are fetched at once of storages that are asked for one after another."""
+"""Bytes fetched at once of storages that torch asks for one after another."""
 
 
 class _Copied(Exception):
@@ -31,7 +31,7 @@ class _Copied(Exception):
 
 
 class DeferredLoad:
-    """An object, ``value``, and its storages by their numbers, whose bytes ``fill`` fetches."""
+    """An object, ``value``, and its storages by their numbers; ``fill`` fetches their bytes."""
 
     def __init__(self, receiver: Receiver, layout: Layout, map_location: Any, *, weights_only: bool) -> None:
         self._receiver = receiver
@@ -54,24 +54,24 @@ class DeferredLoad:
         try:
             self.value = load(file, self._restore, weights_only=weights_only)
         except (_Copied, RuntimeError):
-            # Tensors that wrap others, and some of other devices', refuse any function as map_location: then every
-            # storage has its bytes when torch asks for it.
+            # Tensors that wrap others, and some on other devices, refuse a function as map_location: then torch gets
+            # the bytes of every storage when it asks for them.
             self._asked, self.storages = None, {}
             self._layout = layout.looked_at()
             self.value = load(file, map_location, weights_only=weights_only)
 
     @property
     def has_begun(self) -> bool:
-        """Whether ``fill`` has got as far as to its first byte."""
+        """Return whether ``fill`` is about to receive its first byte, or has."""
         return self._receiver.has_begun
 
     @property
     def finished(self) -> list[int]:
-        """The numbers of those that it has received whole."""
+        """Return the numbers of the storages that are received whole."""
         return [n for n in self.storages if self._layout.storages[n].start in self._receiver.finished]
 
     def fill(self, instead: Mapping[int, memoryview] = MappingProxyType({})) -> None:
-        """Fetch all bytes that are not there yet: those of the storages ``instead`` into other memory."""
+        """Fetch all bytes that are still missing; those of the storages in ``instead`` go into other memory."""
         places: dict[int, Place] = {}
         stored = self._layout.storages
         for number, storage in self.storages.items():
@@ -101,7 +101,7 @@ class DeferredLoad:
         view[:] = self._window[number][at : at + len(view)]
 
     def _fetch_from(self, number: int) -> None:
-        """One storage, and what comes after it as far as it fits into a window."""
+        """Fetch one storage, and as many of the next ones as fit into a window."""
         self._window, size = {}, 0
         for i in range(number, len(self._layout.storages)):
             size += self._layout.storages[i].size
@@ -114,7 +114,9 @@ class DeferredLoad:
                 self._crc32s[i] = zlib.crc32(view)
 
     def _restore(self, storage: Any, location: str) -> Any:
-        """What torch.load does with a storage that it has read, but that one still to come is only given its place."""
+        """Place a storage as torch.load does after reading it; for a storage whose bytes are still to come, only
+        allocate its memory.
+        """
         torch = require_torch("loading")
         where = self._map_location
         where = where.get(location, location) if isinstance(where, Mapping) else location if where is None else where
@@ -136,7 +138,7 @@ class DeferredLoad:
         return self._receiver.verifies and stored.size > 0 and not stored.blocks
 
     def _check_crc32s(self) -> None:
-        """What was cast on its way has no digest, but the checksum that is at the file's end."""
+        """Check cast storages, which have no digest, by the checksums at the file's end."""
         if not self._crc32s:
             return
         layout = self._layout

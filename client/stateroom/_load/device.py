@@ -1,4 +1,4 @@
-"""Memory of another device, as a place for bytes."""
+"""Memory of another device, as a destination for bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _of_thread = threading.local()
 
 
 class Device:
-    """Bytes come into a buffer of this machine's memory, pinned for CUDA, and are copied into a storage from there."""
+    """Bytes are received in a buffer in host memory, pinned for CUDA, and copied into a storage from there."""
 
     def __init__(self, storage: Any) -> None:
         torch = require_torch("loading")
@@ -29,7 +29,7 @@ class Device:
 
 
 def _pinned(size: int) -> memoryview:
-    """A buffer of this thread's, used again and again."""
+    """Return this thread's buffer, which is reused."""
     buffer = getattr(_of_thread, "buffer", None)
     if buffer is None or buffer.numel() < size:
         torch = require_torch("loading")

@@ -1,4 +1,4 @@
-"""Checkpoints received straight into a module's own memory, where nothing of the module's could tell the difference."""
+"""Checkpoints received straight into a module's own memory, if the module cannot notice the difference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOOKS = (
 
 
 class Coming:
-    """A state_dict: complete, or with bytes that are yet to come (``deferred``)."""
+    """A state_dict: complete, or with bytes still to be received (``deferred``)."""
 
     def __init__(self, value: Any, deferred: DeferredLoad | None) -> None:
         self.value = value
@@ -35,24 +35,24 @@ class Coming:
 
     @property
     def touched(self) -> bool:
-        """Whether ``into`` may have changed the module, by now."""
+        """Return whether ``into`` may have changed the module by now."""
         return bool(self._aimed) and self._deferred is not None and self._deferred.has_begun
 
     @property
     def in_place(self) -> tuple[str, ...]:
-        """The keys whose bytes have come, all of them and whole, into a module's own memory."""
+        """Return the keys whose bytes have been received completely into a module's own memory."""
         whole = self._deferred.finished if self._deferred is not None else ()
         return tuple(key for number in whole for key in self._aimed.get(number, ()))
 
     def complete(self) -> Any:
-        """It with all its bytes; nobody's memory is touched."""
+        """Return the state_dict with all its bytes, received in its own memory."""
         if self._deferred is not None:
             self._deferred.fill()
         return self.value
 
     def into(self, module: Any) -> Any:
-        """It with all its bytes, of which those that can be are received in the module's own tensors: these are its
-        values then, and the module's own load_state_dict of it leaves them as they are.
+        """Return the state_dict with all its bytes, received in the module's own tensors where that is possible. These
+        tensors are then its values, and the module's load_state_dict copies them to themselves.
         """
         if self._deferred is None or not is_unobserved(module):
             return self.complete()
@@ -69,8 +69,8 @@ class Coming:
 
 
 def is_unobserved(module: Any) -> bool:
-    """Whether torch's own code alone sees what is loaded into a module: no hooks, no methods overridden outside of
-    torch.nn, no parametrizations, none of torch's ways to replace parameters.
+    """Return whether only torch's own code sees what is loaded into a module: no hooks, no methods overridden outside
+    of torch.nn, no parametrizations, none of torch's ways to replace parameters.
     """
     torch = require_torch("loading into a model")
     swaps = getattr(torch.__future__, "get_swap_module_params_on_conversion", lambda: False)
@@ -90,11 +90,11 @@ def _is_of_torch(kind: type, name: str) -> bool:
 
 
 def _aimed(state: Mapping[str, Any], own: Mapping[str, Any], storages: Mapping[int, Any]) -> dict[int, list[str]]:
-    """The storages that can be received in a module's own tensors, with the keys that these have.
+    """Return the storages that can be received in a module's own tensors, each with the keys of these tensors.
 
-    load_state_dict copies one tensor after another: where the module's tensors share memory, the last copy stays. What
-    is received comes before all copies, so it must not lie where another copy writes, and the storage must have no
-    other reader in the state_dict. There are none where that cannot be told.
+    load_state_dict copies one tensor after another: if the module's tensors share memory, the last copy stays. Bytes
+    received in place come before all copies, so they must not lie where another copy writes, and the storage must have
+    no other reader in the state_dict. The result is empty if that cannot be told.
     """
     keys_of = _keys_of(state, storages)
     written = {key: own[key] for key in state if key in own}
@@ -111,8 +111,8 @@ def _aimed(state: Mapping[str, Any], own: Mapping[str, Any], storages: Mapping[i
 
 
 def _keys_of(state: Mapping[str, Any], storages: Mapping[int, Any]) -> dict[int, list[str]] | None:
-    """The keys of each storage that is read under keys of the state_dict alone; None if it holds something that may
-    read any of them.
+    """Return the keys of each storage that only keys of the state_dict read; None if the state_dict holds a value that
+    may read any storage.
     """
     torch = require_torch("loading into a model")
     number_at = {each.data_ptr(): number for number, each in storages.items() if each.nbytes()}
@@ -131,7 +131,7 @@ def _keys_of(state: Mapping[str, Any], storages: Mapping[int, Any]) -> dict[int,
 
 
 def _overlapping(tensors: Mapping[str, Any]) -> dict[str, set[str]]:
-    """For each key those whose tensors lie between the first and the last byte of its own, or across; itself too."""
+    """Return for each key the keys whose tensors overlap the span from its first to its last byte, itself included."""
     spans = []
     for key, tensor in tensors.items():
         if tensor.numel():
@@ -151,7 +151,7 @@ def _overlapping(tensors: Mapping[str, Any]) -> dict[str, set[str]]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether it is a tensor of torch's own kind, whose elements lie in its storage and are all that it is."""
+    """Return whether the value is a tensor of torch's own class, fully described by the elements in its storage."""
     torch = require_torch("loading into a model")
     return (
         type(value) in {torch.Tensor, torch.nn.Parameter}
@@ -162,7 +162,7 @@ def is_plain(value: Any) -> bool:
 
 
 def _fits(tensor: Any, own: Any, size: int) -> bool:
-    """Whether the bytes of the tensor, which are ``size``, are also those of ``own``."""
+    """Return whether the bytes of the tensor, ``size`` of them, are also those of ``own``."""
     return (
         own is not None
         and own.device.type == "cpu"

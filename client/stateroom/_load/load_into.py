@@ -1,4 +1,4 @@
-"""Checkpoints into models and optimizers that exist: checked first, fetched then, and put in place last."""
+"""Loading of checkpoints into existing models and optimizers: compared first, then fetched, then put in place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .targets import ModuleTarget, OptimizerTarget, Target, module_target
 
 
 def load_into(api: ModelApi, target: Any, ref: Ref, *, strict: bool, staged: bool) -> Report:
-    """As Model.load_into says."""
+    """Implement Model.load_into."""
     given: Mapping[str | None, Any] = target if isinstance(target, Mapping) else {None: target}
     named = {name: unwrap(value) for name, value in given.items()}
     checkpoint = api.checkpoint(ref)
@@ -28,7 +28,7 @@ def load_into(api: ModelApi, target: Any, ref: Ref, *, strict: bool, staged: boo
     states = [each.fetch() for each in targets] if staged else []
     done = 0
     try:
-        for done, each in enumerate(targets):  # noqa: B007  how many were done when it failed
+        for done, each in enumerate(targets):  # noqa: B007  the number of loaded targets at an error
             if staged:
                 each.put(states.pop(0))
             else:
@@ -43,7 +43,7 @@ def load_into(api: ModelApi, target: Any, ref: Ref, *, strict: bool, staged: boo
 
 
 def warmstart(api: ModelApi, net: Any, ref: Ref, selection: Selection) -> Report:
-    """As Model.warmstart says."""
+    """Implement Model.warmstart."""
     module = unwrap(net)
     fit = match(api, ref, selection, module)
     report, download = fit.report, fit.download
@@ -64,7 +64,7 @@ def warmstart(api: ModelApi, net: Any, ref: Ref, selection: Selection) -> Report
 
 
 def _partial(checkpoint: object, loaded: Sequence[str], keys: Sequence[str], error: Exception) -> PartialLoadError:
-    """``keys`` are those of which some may not be loaded."""
+    """Return the error for a partial load; some of ``keys`` may not be loaded."""
     in_place = set(loaded)
     remaining = tuple(key for key in keys if key not in in_place)
     return PartialLoadError(
@@ -84,7 +84,7 @@ def _target_of(api: ModelApi, checkpoint: Checkpoint, name: str | None, target: 
 
 
 def _prefixed(report: Report, name: str | None) -> Report:
-    """The same under the names that the keys have in the whole checkpoint."""
+    """Return the report with the names that the keys have in the whole checkpoint."""
     if not name:
         return report
     return replace(

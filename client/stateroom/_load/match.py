@@ -1,4 +1,4 @@
-"""What of a checkpoint fits a module, by names, shapes and dtypes."""
+"""Matching of a checkpoint with a module, by names, shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REGEX = "re:"
 
 @dataclass(frozen=True)
 class Fit:
-    """A selection under the module's names, what of it fits, and the path of a download of that, if any."""
+    """A selection under the module's names, its report, and the path that downloads the matched tensors, if any."""
 
     report: Report
     download: str | None
@@ -29,20 +29,21 @@ class Fit:
 
     @property
     def keys(self) -> list[str]:
-        """The checkpoint's, as the selection names them."""
+        """Return the checkpoint's keys, as the selection names them."""
         report = self.report
         return [*report.matched_keys, *report.unexpected_keys, *(each.key for each in report.mismatched_keys)]
 
     @property
     def known(self) -> int:
-        """How many of them the module has too."""
+        """Return the number of selected keys that the module has too."""
         return len(self.report.matched_keys) + len(self.report.mismatched_keys)
 
 
 def match(api: ModelApi, ref: Ref, selection: Selection, module: Any, *, lazy: bool = False) -> Fit:
-    """What fits the module, under the checkpoint's own names, or, where more does, without the wrappers of either side.
+    """Match the selection with the module, under the checkpoint's own names, or without either side's wrappers if more
+    keys match then.
 
-    Raises InvalidRequest for lazy tensors, unless they may be ``lazy``: these have no shape, and are mismatched.
+    Raises InvalidRequest for lazy tensors, unless ``lazy`` allows them: they have no shape, and are mismatched.
     """
     tensors = target_tensors(module, lazy=lazy)
     try:
@@ -63,7 +64,7 @@ def match(api: ModelApi, ref: Ref, selection: Selection, module: Any, *, lazy: b
 def _without_wrappers(
     api: ModelApi, ref: Ref, selection: Selection, tensors: Mapping[str, Any], exact: Fit | None
 ) -> Fit | None:
-    """The selection with other names, and with patterns for what is inside of wrappers too."""
+    """Match with renamed keys, and with patterns that also apply inside wrappers."""
     found = exact
     try:
         if (selection.include or selection.exclude) and (exact is None or has_wrappers(exact.keys)):
@@ -73,13 +74,13 @@ def _without_wrappers(
         if not renames:
             return found
         other = _asked(api, ref, replace(selection, rename=renames), tensors)
-    except InvalidRequest:  # nothing is picked by that, two keys would have one name, or it is too much
+    except InvalidRequest:  # no key is selected, two keys would have one name, or the request is too large
         return None
     return replace(other, report=replace(other.report, prefix=wrappers_in(renames)))
 
 
 def _inside(patterns: Patterns) -> list[str]:
-    """The patterns, and each for keys behind a wrapper."""
+    """Return the patterns, and each pattern again for keys behind a wrapper."""
     inside = []
     for pattern in listed(patterns):
         inside.append(pattern)
@@ -90,7 +91,7 @@ def _inside(patterns: Patterns) -> list[str]:
 
 
 def _with_hint(fit: Fit, tensors: Mapping[str, Any]) -> Fit:
-    """Its report names the prefix that stands between most of the keys and the module's."""
+    """Add a hint to the report: the prefix in which most keys differ from the module's."""
     hint = prefix_hint(fit.keys, tensors.keys(), fit.known)
     if hint is None or fit.selection.rename or fit.selection.add_prefix:
         return fit
@@ -103,8 +104,8 @@ def _with_hint(fit: Fit, tensors: Mapping[str, Any]) -> Fit:
 
 
 def _asked(api: ModelApi, ref: Ref, selection: Selection, tensors: Mapping[str, Any]) -> Fit:
-    """ModelApi.match of the tensors. The server lists dense ones only, so it isn't asked about the others: whatever it
-    holds of them, they are skipped.
+    """Call ModelApi.match for the dense tensors. The server lists only dense tensors, so it isn't asked about the
+    others, which are skipped.
     """
     dense = {key: tensor for key, tensor in tensors.items() if is_dense(tensor)}
     report, download = api.match(ref, selection, _described(dense))
@@ -114,7 +115,7 @@ def _asked(api: ModelApi, ref: Ref, selection: Selection, tensors: Mapping[str, 
 
 
 def _described(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys, shapes and dtypes as the warmstart route reads them."""
+    """Return keys, shapes and dtypes in the warmstart route's form."""
     return {
         key: {
             "shape": [] if is_uninitialized(tensor) else list(tensor.shape),

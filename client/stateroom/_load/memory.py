@@ -1,4 +1,4 @@
-"""The memory of tensors, as bytes to write to."""
+"""The memory of tensors, as writable bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 HUGE = 4 * 1024 * 1024
-"""Bytes from which on huge pages are worth asking for."""
+"""Size of a storage, in bytes, from which huge pages are worth asking for."""
 
 _MADV_HUGEPAGE = 14
 _madvise = None
@@ -18,7 +18,7 @@ if sys.platform == "linux":
 
 
 def memory_at(address: int, size: int) -> memoryview:
-    """``size`` bytes from an address on. Nothing keeps them alive but whose they are."""
+    """Return ``size`` bytes from an address on. Only their owner keeps them alive."""
     return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
 
 
@@ -27,11 +27,11 @@ def address_of(view: memoryview) -> int:
 
 
 def expect(storage: Any) -> memoryview:
-    """The bytes of a storage that has just been made and not been touched: the kernel is asked for huge pages there,
-    because to touch fresh memory page by page costs more than to receive what goes into it.
+    """Return the bytes of a newly allocated, untouched storage, after asking the kernel for huge pages there: touching
+    fresh memory page by page costs more than receiving its bytes.
     """
     address, size = storage.data_ptr(), storage.nbytes()
     if _madvise is not None and size >= HUGE:
         start = address - address % mmap.PAGESIZE
-        _madvise(start, address + size - start, _MADV_HUGEPAGE)  # advice: that it was not taken is no error
+        _madvise(start, address + size - start, _MADV_HUGEPAGE)  # only advice: a failure is no error
     return memory_at(address, size)

@@ -1,4 +1,4 @@
-"""Objects out of checkpoints: by the index and in parallel, or of a server that has none as one file."""
+"""Loading of objects from checkpoints: in parallel by the index, or as one file if the server has no index."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .in_place import Coming
 
 
 def load_state_dict(api: ModelApi, ref: Ref, selection: Selection, map_location: Any, *, label: str) -> Any:
-    """As Model.state_dict says."""
+    """Implement Model.state_dict."""
     require_torch("state_dict()")
     device = device_tag(map_location)
     derived = _derived(map_location)
@@ -39,7 +39,7 @@ def load_state_dict(api: ModelApi, ref: Ref, selection: Selection, map_location:
 
 
 def load_object(api: ModelApi, checkpoint: Checkpoint, map_location: Any, *, weights_only: bool) -> Any:
-    """As Model.load says. What only ``weights_only=False`` loads may look at its tensors while it is built."""
+    """Implement Model.load. An object that needs ``weights_only=False`` may look at its tensors while it is built."""
     device = device_tag(map_location)
     fetching = find_file(api, checkpoint, device, derived=_derived(map_location))
     if fetching is not None:
@@ -51,7 +51,7 @@ def load_object(api: ModelApi, checkpoint: Checkpoint, map_location: Any, *, wei
 
 
 def write_file(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, device: str | None) -> None:
-    """As Model.download says."""
+    """Implement Model.download."""
     if device is None:
         try:
             fetch_original_into(api, file, checkpoint)
@@ -64,7 +64,7 @@ def write_file(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, device: s
 
 
 def component_of(api: ModelApi, checkpoint: Checkpoint, selection: Selection, *, label: str) -> Coming:
-    """One component, for this machine's own memory."""
+    """Load one component into this machine's own memory."""
     fetching = find_state_dict(api, checkpoint, selection, "cpu", label=label, derived=False, in_place=True)
     if fetching is not None:
         return _coming(fetching)
@@ -73,7 +73,7 @@ def component_of(api: ModelApi, checkpoint: Checkpoint, selection: Selection, *,
 
 
 def matched(api: ModelApi, download: str | None, *, label: str) -> Coming:
-    """What a match said to download."""
+    """Load the tensors that a match named for download."""
     if download is None:
         return Coming({}, None)
     fetching = find_matched(api, download, label=label)
@@ -93,5 +93,5 @@ def _deferred(fetching: Fetching, map_location: Any, *, weights_only: bool) -> D
 
 
 def _derived(map_location: Any) -> bool:
-    """Whether digests are needed of what is cast: its checksum is made of this machine's memory."""
+    """Return whether cast tensors need digests: only a load into CPU memory can check them by their checksum."""
     return map_location is not None and not str(map_location).startswith(("cpu", "meta"))

@@ -1,4 +1,4 @@
-"""Prefixes that wrappers put before keys, and others that stand between a checkpoint's keys and a model's. Pure."""
+"""Prefixes by which a checkpoint's keys differ from a model's: those of wrappers, and others. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WRAPPERS = ("module", "_orig_mod")
 RUNS = ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.")
 
 MAX_RENAMES_LENGTH = 7_000
-"""Characters in an address, with a rename's 16 around its names: proxies let pass 8 KiB."""
+"""Longest renames in a URL, in characters, counting 16 for each rename besides its names: proxies accept 8 KiB."""
 
 Renames = list[tuple[str, str]]
 
@@ -23,11 +23,11 @@ def has_wrappers(keys: Iterable[str]) -> bool:
 
 
 def renames_between(have: Collection[str], want: Collection[str]) -> Renames:
-    """Renames, prefix to prefix, that give a checkpoint's keys the names that a model has for them, where only wrappers
-    make the difference, on either side and at any depth. There are none for no such keys, or too many places.
+    """Return the renames, prefix to prefix, that turn a checkpoint's keys into the model's, if they differ only in
+    wrappers, on either side and at any depth. The list is empty if there are no such keys, or too many places.
 
-    Of several that a key begins with, the longest is meant, and stands first. Where no key has its like, as in a
-    checkpoint for a module that takes other names than its own, wrappers around all of it are taken off.
+    Of several prefixes of a key, the longest applies, and stands first. If no key has a counterpart, as in a checkpoint
+    for a module that accepts other names than its own, wrappers around all keys are removed.
     """
     wanted = _by_bare_name(want)
     moves: dict[str, str] = {}
@@ -55,13 +55,13 @@ def _renamed(key: str, moves: Mapping[str, str]) -> str:
 
 
 def wrappers_in(renames: Renames) -> str:
-    """The wrappers that one side has and the other has not: ``module.``; of several places, each once."""
+    """Return the wrappers that only one side has (``module.``), each once."""
     runs = (_run(old) or _run(new) for old, new in renames if old != new)
     return ", ".join(dict.fromkeys(run for run in runs if run))
 
 
 def prefix_hint(have: Collection[str], want: Collection[str], matched: int) -> str | None:
-    """``strip_prefix=model.`` or ``add_prefix=model.``, where most keys would match with it, and more than now."""
+    """Return ``strip_prefix=model.`` or ``add_prefix=model.`` if most keys would match with it, and more than now."""
     names, wanted = set(have), set(want)
     best: tuple[int, str, str] = (max(matched, min(len(names), len(wanted)) // 2), "", "")
     for field, keys, others in (("strip_prefix", names, wanted), ("add_prefix", wanted, names)):
@@ -73,7 +73,7 @@ def prefix_hint(have: Collection[str], want: Collection[str], matched: int) -> s
 
 
 def _prefixes(key: str, others: Collection[str]) -> Iterable[str]:
-    """Whatever can be taken off the key to leave one of the others."""
+    """Yield every prefix of the key without which it is one of the others."""
     at = key.find(".")
     while at >= 0:
         if key[at + 1 :] in others:
@@ -82,7 +82,7 @@ def _prefixes(key: str, others: Collection[str]) -> Iterable[str]:
 
 
 def _by_bare_name(keys: Iterable[str]) -> Mapping[str, str]:
-    """Keys by what they would be without wrappers, but for those of which there would be two."""
+    """Return keys by their names without wrappers, except names that two keys would share."""
     found: dict[str, str | None] = {}
     for key in keys:
         *names, last = key.split(".")
@@ -92,7 +92,7 @@ def _by_bare_name(keys: Iterable[str]) -> Mapping[str, str]:
 
 
 def _differing(key: str, other: str) -> tuple[str, str]:
-    """The two without what they have in common at their end, from a name's beginning on."""
+    """Return the prefixes of the two keys before their common ending of whole names."""
     names, others = key.split("."), other.split(".")
     while names and others and names[-1] == others[-1]:
         names.pop()
@@ -101,7 +101,7 @@ def _differing(key: str, other: str) -> tuple[str, str]:
 
 
 def _common_run(keys: Iterable[str]) -> str:
-    """The wrappers that all keys begin with."""
+    """Return the wrappers with which all keys begin."""
     runs = {"".join(f"{name}." for name in takewhile(WRAPPERS.__contains__, key.split(".")[:-1])) for key in keys}
     return runs.pop() if len(runs) == 1 else ""
 

@@ -1,4 +1,4 @@
-"""What a component is loaded into: modules and optimizers."""
+"""Targets into which a component is loaded: modules and optimizers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .objects import component_of, matched
 
 
 class Target(Protocol):
-    """Something that a component is loaded into.
+    """A target into which a component is loaded.
 
-    ``touched`` says whether it may have changed by now, ``in_place`` which keys are known to be loaded.
+    ``touched`` tells whether the target may have changed by now, ``in_place`` lists the keys known to be loaded.
     """
 
     report: Report
@@ -30,16 +30,16 @@ class Target(Protocol):
     in_place: tuple[str, ...]
 
     def fetch(self) -> Any:
-        """The state, complete and checked; the target is not touched."""
+        """Return the state, complete and checked; the target is not touched."""
 
     def put(self, state: Any) -> None: ...
 
     def load(self) -> None:
-        """``fetch`` and ``put`` in one, with less memory if that can be."""
+        """Do ``fetch`` and ``put`` in one step, with less memory if possible."""
 
 
 class ModuleTarget:
-    """A module, and what is to be loaded into it. ``strict`` is load_state_dict's."""
+    """A module, and the state to load into it. ``strict`` is that of load_state_dict."""
 
     def __init__(self, report: Report, coming: Callable[[], Coming], module: Any, *, strict: bool) -> None:
         self.report = report
@@ -67,9 +67,9 @@ class ModuleTarget:
 
 
 class AskedTarget(ModuleTarget):
-    """A module that may accept other keys than its own: it is given the whole component, and says what it misses.
+    """A module that may accept other keys than its own: it gets the whole component, and reports the missing keys.
 
-    It is left as it was where it refuses keys or shapes that are not its own.
+    If it refuses keys or shapes that are not its own, it is left as it was.
     """
 
     def put(self, state: Any) -> None:
@@ -101,10 +101,10 @@ class AskedTarget(ModuleTarget):
 def module_target(
     api: ModelApi, checkpoint: Checkpoint, component: str | None, module: Any, *, strict: bool
 ) -> ModuleTarget:
-    """Asks the server what fits, and raises StateDictMismatch if torch would not load it.
+    """Ask the server what fits, and raise StateDictMismatch if torch would not load it.
 
-    When all keys must be there, the component is fetched as it is, extra state and all; else only what fits. A module
-    that has a say in what it loads is given all of it: only that module knows.
+    If all keys must be there, the whole component is fetched, including extra state; otherwise only the tensors that
+    fit. A module whose own code handles loading gets the whole component, because only that code knows what it accepts.
     """
     selection, label = Selection(component=component), str(checkpoint)
     lazy = is_lazy(module)
@@ -122,7 +122,7 @@ def module_target(
     names = (key for key in module.state_dict() if key not in report.missing_keys)
     report = _judged(report, module, [*names, *report.unexpected_keys], None)
     _refuse(report, module, strict=True)
-    # Sparse tensors and such are fetched with all the rest, and torch says whether they fit.
+    # Sparse and quantized tensors are fetched with the others, and torch checks whether they fit.
     report = replace(report, matched_keys=(*report.matched_keys, *report.skipped_keys), skipped_keys=())
 
     def coming() -> Coming:
@@ -145,7 +145,7 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _judged(report: Report, module: Any, keys: Iterable[str], metadata: Mapping[str, Any] | None) -> Report:
-    """The report of an unobserved module, without the missing keys that torch knows how to do without."""
+    """Return the report of an unobserved module, without the missing keys that torch can do without."""
     if not report.missing_keys:
         return report
     try:
@@ -156,7 +156,7 @@ def _judged(report: Report, module: Any, keys: Iterable[str], metadata: Mapping[
 
 
 class OptimizerTarget:
-    """An optimizer, by its own load_state_dict, all or nothing: its one key is ``""``."""
+    """An optimizer, loaded by its own load_state_dict, all or nothing: its one key is ``""``."""
 
     def __init__(self, api: ModelApi, checkpoint: Checkpoint, component: str, optimizer: Any) -> None:
         self._api = api

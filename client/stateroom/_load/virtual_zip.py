@@ -1,7 +1,7 @@
-"""A torch file whose storages are not there yet, for torch.load to read: it is asked for them one after another, and
-each says where it wants its bytes.
+"""A torch file without the bytes of its storages, for torch.load to read: torch asks for one storage after another, and
+each request tells where its bytes belong.
 
-The file is of our own making, around the pickle: what lies where in the server's is no matter to torch.
+The client makes this file around the pickle, because torch does not care about the layout of the server's file.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _ZIP64 = Struct("<HHQQQ").pack
 _END64 = Struct("<4sQHHIIQQQQ4sIQI").pack
 _END = Struct("<4sHHHHIIH").pack
 SEARCHED = 4096
-"""Bytes in which torch looks for the end of the directory: none of a storage's should be among them."""
+"""Bytes at the end in which torch searches for the end of the directory: they must contain no storage."""
 
 _U16, _U32 = 0xFFFF, 0xFFFFFFFF
 
 Ask = Callable[[int, int, memoryview], None]
-"""Called as ``ask(number, at, view)``: the bytes of storage ``number`` from ``at`` on are wanted in ``view``."""
+"""Called as ``ask(number, at, view)``: write the bytes of storage ``number`` from ``at`` on into ``view``."""
 
 
 class VirtualZip(RawFile):
-    """What torch.load reads as ``pickle`` with storages of these ``sizes`` under the keys ``0``, ``1``, ..."""
+    """A torch file of ``pickle`` and storages of these ``sizes`` under the keys ``0``, ``1``, ..."""
 
     def __init__(self, pickle: bytes, sizes: Sequence[int], byteorder: str, ask: Ask) -> None:
         super().__init__()

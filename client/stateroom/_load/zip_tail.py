@@ -1,4 +1,4 @@
-"""The end of a zip, without the rest of it."""
+"""The directory at the end of a zip, read without the rest of the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._printable import one_line
 
 
 def crc32s_in(tail: bytes) -> dict[str, int]:
-    """The CRC-32 of each record, by its name. Raises DigestMismatch for what is no end of a zip."""
+    """Return the CRC-32 of each record by its name. Raises DigestMismatch if the tail is not that of a zip."""
     try:
         with zipfile.ZipFile(io.BytesIO(tail)) as archive:
             return {each.filename: each.CRC for each in archive.infolist()}

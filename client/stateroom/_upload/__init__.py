@@ -1,1 +1,1 @@
-"""Splitting, pickling and sending what is saved."""
+"""Pickling, splitting and sending of checkpoints."""

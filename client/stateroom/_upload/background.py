@@ -1,6 +1,6 @@
-"""Saves in the background: a snapshot is taken at once, and sent by a thread that lives while there is one to send.
+"""Background saves: a snapshot is taken at once, and sent by a thread that lives while there is one to send.
 
-The thread is no daemon, so the interpreter waits for it when it ends.
+The thread is no daemon, so the interpreter waits for it at exit.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .save import pickled_of, send, unsafe_text
 from .snapshot import Buffer, Buffers, is_pinned, size_of, snapshot
 
 SNAPSHOTS = 2
-"""How many there may be at once, as each takes memory: one is sent, one waits."""
+"""Largest number of snapshots in memory: one is sent, one waits."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """``droppable``: a newer save of the same model and run may take its place before it is begun. ``raise_errors``:
-    what it fails with is raised by the next call, not warned of.
+    """``droppable``: a newer save of the same model and run may replace this one before it is begun. ``raise_errors``:
+    the next call raises this save's error instead of a warning.
     """
 
     droppable: bool
@@ -56,13 +56,13 @@ class _Save:
     def send(self) -> Checkpoint | BaseException:
         try:
             return send(self.api, self.pickled, self.memory, self.params)
-        except BaseException as error:  # noqa: BLE001  whatever it is, the job tells of it
+        except BaseException as error:  # noqa: BLE001  the job reports every error
             return error
 
 
 @dataclass(frozen=True)
 class _News:
-    """What the next call says; an ``error`` is raised by it if that was asked for."""
+    """A message for the next call, which warns of it, or raises ``error`` if that was asked for."""
 
     text: str
     job: SaveJob
@@ -82,7 +82,7 @@ class SaveQueue:
         weakref.finalize(self, _tell_at_last, self._news, os.getpid())
 
     def save(self, api: ModelApi, obj: Any, params: Params, options: Options) -> SaveJob:
-        """Returns when the snapshot is taken, which waits for its turn. Raises as ``save`` does before it sends."""
+        """Wait for room, take the snapshot, and return. Raises the errors of ``save`` before it sends."""
         self._make_room((api.model, api.run))
         buffer = None
         try:
@@ -105,13 +105,13 @@ class SaveQueue:
         return save.job
 
     def drain(self) -> None:
-        """Wait until everything is sent, or has failed; let go of the memory."""
+        """Wait until every save is sent or has failed; then free the memory."""
         with self._changed:
             self._changed.wait_for(lambda: not self._snapshots)
             self._buffers.clear()
 
     def tell(self, *, may_raise: bool = True) -> None:
-        """Warn of what has failed since the last time, and raise the first of what was to be raised."""
+        """Warn of the failures since the last call; raise the first one that was to be raised."""
         with self._changed:
             news = [each for each in self._news if not each.job.is_heard_of]
             self._news.clear()
@@ -123,7 +123,7 @@ class SaveQueue:
             raise raised.error
 
     def _make_room(self, line: tuple[str, str | None]) -> None:
-        """Wait until one more snapshot may be there, or drop one."""
+        """Wait until there is room for one more snapshot, or drop one."""
         with self._changed:
             while self._snapshots >= SNAPSHOTS:
                 dropped = next((save for save in self._waiting if save.options.droppable and save.line == line), None)
@@ -168,7 +168,7 @@ def _news_of(save: _Save, outcome: Checkpoint | BaseException) -> list[_News]:
 
 
 def _tell_at_last(news: Sequence[_News], pid: int) -> None:
-    """When nobody can call any more: the client is gone, or the interpreter ends."""
+    """Warn of failures that no later call can report: the client is gone, or the interpreter ends."""
     if os.getpid() == pid:
         for each in news:
             if not each.job.is_heard_of:

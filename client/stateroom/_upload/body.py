@@ -14,9 +14,9 @@ READ_SIZE = 1024 * 1024
 
 
 class Body:
-    """A file as a request's body, from where it stands to its end, hashed while it is sent.
+    """A file as a request's body, from its current position to its end, hashed while it is sent.
 
-    ``size`` is None for what cannot be measured (a pipe), which cannot be sent twice either.
+    ``size`` is None for a file that cannot be measured (a pipe), which cannot be sent twice either.
     """
 
     def __init__(self, file: IO[bytes], *, label: str, progress: Progress | None, verify: bool) -> None:
@@ -31,7 +31,7 @@ class Body:
             self.size = file.seek(0, 2) - self._start
 
     def __call__(self) -> Iterator[bytes]:
-        """The bytes, from the first."""
+        """Yield the bytes, from the first."""
         self.hasher = Hasher()
         sent = 0
         if self.size is not None:
@@ -51,9 +51,9 @@ class Body:
             raise InvalidRequest(f"the file changed while it was sent: {self.size} bytes before, {sent} now")
 
     def check(self, digest: str) -> None:
-        """Raises DigestMismatch unless the server has stored what was sent."""
+        """Raise DigestMismatch unless the server has stored the bytes that were sent."""
         if self._verify and self.size not in {None, self.hasher.size}:
-            for _ in self():  # the answer came before the end of the last try: an earlier one has sent it all
+            for _ in self():  # the answer came before the last try's end: an earlier try has sent everything
                 pass
         if self._verify and self.hasher.digest() != digest:
             raise DigestMismatch(f"the server stored {printable(digest)}, but {self.hasher.digest()} was sent")

@@ -1,4 +1,4 @@
-"""A save that goes on in the background."""
+"""A save in the background."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._errors import InvalidRequest
 
 
 class SaveJob:
-    """What ``save_async`` returns."""
+    """The result of ``save_async``."""
 
     def __init__(self) -> None:
         self._ended = Event()
@@ -20,14 +20,14 @@ class SaveJob:
         self.is_heard_of = False
 
     def done(self) -> bool:
-        """Whether it is stored, or has failed, or was superseded."""
+        """Return whether the save is stored, has failed, or was superseded."""
         return self._ended.is_set()
 
     def result(self, timeout: float | None = None) -> Checkpoint | None:
-        """The checkpoint, once it is stored; None on the ranks that save nothing.
+        """Wait for the save and return its checkpoint; None on the ranks that save nothing.
 
-        Raises what the upload raised, which then counts as heard of and is not warned of any more; Superseded, if a
-        newer save took its place; TimeoutError after ``timeout`` seconds.
+        Raises the upload's error, which is then not reported by a warning any more; Superseded, if a newer save took
+        its place; TimeoutError after ``timeout`` seconds.
         """
         if self._pid != os.getpid() and not self.done():
             raise InvalidRequest("a save is waited for in the process that began it, not in one forked from it")
@@ -39,7 +39,7 @@ class SaveJob:
         return self._checkpoint
 
     def end(self, outcome: Checkpoint | BaseException | None) -> None:
-        """For whoever carries it out."""
+        """Record the outcome; called by the sender."""
         if isinstance(outcome, BaseException):
             self._error = outcome
         else:

@@ -1,7 +1,7 @@
-"""Uploads in parts: say what there is, send what the server doesn't have, commit. Whatever breaks off goes on later.
+"""Uploads in parts: announce the blocks, send those that the server doesn't have, commit. A broken upload is resumed.
 
-Behind one address there may be several servers, of which only the one that it was announced to takes an upload's parts.
-The others refuse them before they read them, so a part is sent again until it reaches the right one; but not for ever.
+Of several servers behind one address, only the one that received the announcement accepts the upload's parts. The
+others refuse them before they read them, so a part is sent again until it reaches the right one, but not for ever.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from .split import Split
 SEND_SIZE = 1024 * 1024
 
 ROUNDS = 100
-"""How often an upload begins anew: each time, another client has committed the same bytes, or what the server had has
-gone. All but the first send little.
+"""Largest number of times that an upload starts again, because another client has committed the same bytes, or blocks
+that the server had are gone. All rounds but the first send little.
 """
 
 ROUNDS_IN_VAIN = 3
-"""Rounds that had most of the file to send, and came to nothing."""
+"""Largest number of failed rounds that had most of the file to send."""
 
 MISSES = 32
 MISSES_FOR_A_HIT = 4
-"""How often in a round another server than the right one may be met, and how often more for each time that the right
-one was. With five servers and a balancer that takes them in turn, four of five requests miss.
+"""Requests of a round that may reach the wrong server, and how many more for each that reaches the right one. With five
+servers and a round-robin balancer, four of five requests miss.
 """
 
 
 class Luck:
-    """How often requests have met the server that they were for. For several threads."""
+    """Counts the requests that reach the wrong server. For several threads."""
 
     def __init__(self) -> None:
         self._left = MISSES
@@ -53,7 +53,7 @@ class Luck:
             self._left += MISSES_FOR_A_HIT
 
     def missed(self, error: StateroomError) -> None:
-        """Raises ``error`` unless it says that another server was meant, and a further try may help."""
+        """Raise ``error`` unless it says that another server was meant, and a further try may help."""
         with self._lock:
             self._left -= 1
             if not error.elsewhere or self._left < 0:
@@ -61,9 +61,9 @@ class Luck:
 
 
 class NegotiatedUpload:
-    """One checkpoint on its way to ``path``, the address where uploads of its model are announced.
+    """The upload of one checkpoint to ``path``, the address where uploads of its model are announced.
 
-    ``connections`` is how many parts travel at once.
+    ``connections`` is the number of parts sent at once.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class NegotiatedUpload:
         self._total = 0
 
     def run(self, params: Params, *, original: bool, key: str) -> Any:
-        """The checkpoint's JSON; None where parts do not find their server: then the file has to go in one piece, with
-        the same ``key``, which makes one checkpoint of all tries. Raises what the server says, and DigestMismatch where
-        the bytes changed while they were sent.
+        """Return the checkpoint's JSON; None if parts do not reach their server. The file then has to be sent in one
+        piece with the same ``key``, which makes one checkpoint of all tries. Raises the server's errors, and
+        DigestMismatch if the bytes changed while they were sent.
         """
         announcement = self._announcement(original)
         in_vain = 0
@@ -99,12 +99,12 @@ class NegotiatedUpload:
                     upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
                     return self._send_and_commit(upload, params, key)
                 except (NotFound, Conflict) as error:
-                    # Another client has committed the same bytes, or what the server had has gone: there is news.
+                    # Another client has committed the same bytes, or the server's blocks are gone: announce again.
                     if error.code not in {"upload-gone", "missing-blobs"} or not left:
                         raise
                     in_vain += error.elsewhere or 2 * self._total > self._split.size
                 if in_vain == ROUNDS_IN_VAIN:
-                    with suppress(StateroomError):  # nobody goes on with it; what is left of it goes after a day
+                    with suppress(StateroomError):  # nobody resumes it, and the server removes it after a day
                         self._http.json("DELETE", self._http.path_of(upload["url"]))
                     return None
         finally:
@@ -136,7 +136,7 @@ class NegotiatedUpload:
         return json_of(response)
 
     def _commit(self, url: str, params: Params, key: str) -> httpx.Response | None:
-        """None where it has to be tried again."""
+        """Return None if the commit has to be tried again."""
         try:
             return self._http.send("POST", url, params, headers={"Idempotency-Key": key}, safe=True)
         except NotFound as error:
@@ -144,7 +144,7 @@ class NegotiatedUpload:
             return None
 
     def _parts(self, missing: Iterable[tuple[int, int]], part_size: int) -> Iterator[range]:
-        """Runs of blocks as large as a part may be, and small enough that little is lost with one."""
+        """Yield runs of blocks, at most as large as a part may be, and small enough that a lost one costs little."""
         size = min(part_size, max(BLOCK_SIZE, self._total // (4 * self._connections)))
         for first, end in missing:
             start, length = first, 0
@@ -159,7 +159,7 @@ class NegotiatedUpload:
             yield range(start, end)
 
     def _send_or_stop(self, url: str, part: range) -> None:
-        """Send one part; an error, Ctrl+C too, ends the waits of all other threads."""
+        """Send one part; an error, also Ctrl+C, ends the waits of all other threads."""
         try:
             self._send(url, part)
         except BaseException as error:
@@ -170,11 +170,11 @@ class NegotiatedUpload:
 
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds):
-            raise self._failure or ServerUnavailable("the upload has ended")  # whatever ended the other part
+            raise self._failure or ServerUnavailable("the upload has ended")  # the error of the other part
 
     def _send(self, url: str, part: range) -> None:
-        """Send one part, as often as it takes. One whose connection is lost goes on as two halves: what comes between,
-        a proxy say, may end every connection before so much is through.
+        """Send one part, as often as necessary. A part whose connection is lost is halved, because a proxy may end
+        every connection before so much is through.
         """
         retry = self._http.retry_policy(self._wait)
         parts = [part]
@@ -208,7 +208,7 @@ class NegotiatedUpload:
                 retry.failed(error)
 
     def _put(self, path: str, body: Iterable[memoryview], length: int) -> httpx.Response:
-        """Raises one of BROKEN."""
+        """PUT the body once and return the answer. Raises one of BROKEN."""
         if self._proxied:
             headers = {"Content-Length": str(length)}
             return self._http.put(path, headers, map(bytes, body))
@@ -221,10 +221,10 @@ class NegotiatedUpload:
             for name, value in {**self._http.headers, "Content-Length": str(length)}.items():
                 wire.putheader(name, value)
             wire.endheaders()
-            with suppress(BrokenPipeError, ConnectionResetError):  # the server may have said why
+            with suppress(BrokenPipeError, ConnectionResetError):  # the server may have answered why
                 for view in body:
                     wire.send(view)
-                    if is_answered(wire):  # a refusal, of what would be sent in vain
+                    if is_answered(wire):  # a refusal: the rest would be sent in vain
                         break
             response = read_answer(self._http, "PUT", path, wire.getresponse())
         except BaseException:
@@ -237,7 +237,7 @@ class NegotiatedUpload:
         return response
 
     def _watched(self, part: range, sent: list[int]) -> Iterator[memoryview]:
-        """The bytes of a part, counted as they go."""
+        """Yield the bytes of a part, counting them as they are sent."""
         for number in part:
             for view in self._split.views(number):
                 for start in range(0, len(view), SEND_SIZE):
@@ -253,7 +253,7 @@ class NegotiatedUpload:
                 self._progress(self._label, self._sent, self._total)
 
     def _check_unchanged(self, part: range) -> None:
-        """Raises DigestMismatch if it is not the network that changed a part."""
+        """Raise DigestMismatch if a part was changed in memory rather than by the network."""
         for number in part:
             if self._split.digest(number) != self._digests[number]:
                 raise DigestMismatch(

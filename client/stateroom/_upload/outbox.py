@@ -1,4 +1,4 @@
-"""Saves that do not depend on a server: what cannot be sent is kept in a spool, and sent before the next save."""
+"""An outbox for saves while the server is away: they are kept in a spool, and sent before the next save."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .._warn import warn
 from .spool import Label, Spool, Waiting, now_text
 
 AWAY = (ServerError, StorageFull)
-"""Errors of a server, rather than of what was sent to it."""
+"""Errors of the server, rather than of the checkpoint that was sent."""
 
 
 class Outbox:
-    """Of one client. ``post`` sends a waiting file."""
+    """The outbox of one client. ``post`` sends a waiting file."""
 
     def __init__(self, spool: Spool, http: Http, post: Callable[[Waiting], Checkpoint]) -> None:
         self._spool = spool
@@ -34,8 +34,9 @@ class Outbox:
         directly: Callable[[], Checkpoint],
         pieces: Callable[[], Iterable[memoryview]],
     ) -> Checkpoint:
-        """What ``directly`` gives, once all that waited is sent, so that versions are in the order of the saves; or,
-        where the server is away, a SpooledCheckpoint. While something waits, one look tells whether it still is.
+        """Send all waiting saves, so that versions are in the order of the saves, and return the result of
+        ``directly``; or if the server is away, spool the save and return a SpooledCheckpoint. While saves wait, one
+        request tests whether the server is ready.
         """
         why: StateroomError | None = None
         try:
@@ -54,8 +55,8 @@ class Outbox:
         return spooled(kept, one_line(why))
 
     def send_all(self) -> list[Checkpoint]:
-        """Send all that waits, whatever server it was meant for. Raises the error of a server that is away, and
-        Unauthorized where the token may not write a model, when all others are sent.
+        """Send all waiting saves, whichever server they were meant for. Raises the error of a server that is away, and
+        Unauthorized if the token may not write a model, after all others are sent.
         """
         if not self._spool.waiting():
             return []
@@ -66,7 +67,7 @@ class Outbox:
         return sent
 
     def _send_what_waits(self, model: str) -> None:
-        """Raises one of AWAY, and Unauthorized where it is the model's own."""
+        """Send the saves that wait. Raises one of AWAY, and Unauthorized if it is for this model."""
         with self._spool.sending():
             if not self._http.is_ready():
                 raise ServerUnavailable(f"the server at {self._http.url} is still away, and others wait for it")
@@ -75,7 +76,7 @@ class Outbox:
             raise barred[model]
 
     def _send_each(self, server: str | None) -> tuple[list[Checkpoint], dict[str, StateroomError]]:
-        """The checkpoints, and the models for which it is not the file that is refused, but the token."""
+        """Return the stored checkpoints, and an Unauthorized error for each model that the token may not write."""
         sent: list[Checkpoint] = []
         barred: dict[str, StateroomError] = {}
         for each in self._spool.waiting(server):
@@ -107,7 +108,7 @@ def spooled(kept: Waiting, why: str) -> SpooledCheckpoint:
     fields = kept.label.fields
     return SpooledCheckpoint(
         model=kept.label.model,
-        version=cast("int", None),  # honestly none, until the server gives one
+        version=cast("int", None),  # None until the server assigns one
         run=fields.get("run"),
         epoch=int(fields["epoch"]) if "epoch" in fields else None,
         step=int(fields["step"]) if "step" in fields else None,
@@ -126,7 +127,7 @@ def spooled(kept: Waiting, why: str) -> SpooledCheckpoint:
 
 
 def spooled_text(kept: SpooledCheckpoint) -> str:
-    """The warning of it."""
+    """Return the warning of a spooled save."""
     return (
         f"a save of {printable(kept.model)} is not stored yet: it waits in {printable(kept.path)}, and is sent before "
         f"the next save that reaches the server, or by send_spooled() ({kept.why})"

@@ -1,4 +1,4 @@
-"""An object as the file that torch.save would write, without writing it: tensors stay where they are."""
+"""An object in the form of the file that torch.save would write, without writing it: tensors stay where they are."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .zip_writer import Record, zipped
 
 
 class Pickled:
-    """What torch.save makes of an object: its ``pickle``, and the storages that this names, by their keys.
+    """An object pickled as by torch.save: its ``pickle``, and by their keys the storages that the pickle refers to.
 
-    Raises what torch.save raises.
+    Raises the errors of torch.save.
     """
 
     def __init__(self, obj: Any) -> None:
@@ -33,7 +33,7 @@ class Pickled:
         self.pickle = buffer.getvalue()
 
     def _name(self, obj: Any) -> tuple[Any, ...] | None:
-        """The persistent id of a storage, as torch.load reads it; None for anything else."""
+        """Return the persistent id of a storage, as torch.load reads it; None for anything else."""
         torch = self.torch
         if isinstance(obj, torch.storage.TypedStorage):
             storage, dtype, size = obj._untyped_storage, obj.dtype, obj._size()  # noqa: SLF001  as torch.save does
@@ -53,7 +53,7 @@ class Pickled:
         return ("storage", kind, key, torch.serialization.location_tag(storage), size)
 
     def without_storages(self) -> io.BytesIO:
-        """A file from which torch reads which names the pickle holds."""
+        """Return a file without storages, in which torch can look for the pickle's globals."""
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
             for name, data in self._records():
@@ -62,32 +62,32 @@ class Pickled:
         return file
 
     def memory(self) -> list[memoryview]:
-        """The storages' bytes: the very memory of the tensors, but copies of those that another device holds."""
+        """Return the storages' bytes: the tensors' own memory, or copies of storages on other devices."""
         return on_host(self.torch, list(self.storages.values()))
 
     def release(self) -> None:
-        """Keep no tensor alive any more; from now on only their bytes can be had, from elsewhere."""
+        """Drop all references to tensors; the storages' bytes must come from elsewhere from now on."""
         self.storages = dict.fromkeys(self.storages)
 
     def split(self, memory: Sequence[memoryview]) -> MemorySplit:
-        """The file in parts, the storages' bytes as given. Nobody has computed their checksums."""
+        """Return the file in parts, with the given storages' bytes. Their checksums are not computed."""
         (pieces, places), heads = self._zipped(memory, [0] * len(memory))
         spans = [(place, place + len(view)) for place, view in zip(places[heads:], memory)]
         return MemorySplit(pieces, [(start, end) for start, end in spans if end - start > MIN_STORAGE])
 
     def file(self, memory: Sequence[memoryview]) -> io.BufferedReader:
-        """The file, to be read: nothing of the storages is copied."""
+        """Return the file, open for reading: nothing of the storages is copied."""
         return io.BufferedReader(MemoryFile(MemorySplit(self.pieces(memory), [])))
 
     def pieces(self, memory: Sequence[memoryview]) -> list[memoryview]:
-        """The file, piece by piece, with checksums."""
+        """Return the file as pieces, with checksums."""
         (pieces, _), _ = self._zipped(memory, [zlib.crc32(view) for view in memory])
         return pieces
 
     def _zipped(
         self, memory: Sequence[memoryview], checksums: Sequence[int]
     ) -> tuple[tuple[list[memoryview], list[int]], int]:
-        """The pieces and places of its records, and how many of them come before the storages."""
+        """Return the pieces, the places of the records, and the number of records before the storages."""
         heads = [Record(f"archive/{name}", memoryview(data), zlib.crc32(data)) for name, data in self._records()]
         storages = [
             Record(f"archive/data/{key}", view, checksum)
@@ -128,7 +128,7 @@ class _Pickler(pickle.Pickler):
 
 
 def on_host(torch: Any, storages: Sequence[Any]) -> list[memoryview]:
-    """The bytes of storages; copies, in pinned memory and side by side, of those that another device holds."""
+    """Return the bytes of storages; those on another device are copied, in parallel, into pinned memory."""
     copies = []
     for storage in storages:
         if storage.device.type in {"cpu", "meta"}:
@@ -142,7 +142,7 @@ def on_host(torch: Any, storages: Sequence[Any]) -> list[memoryview]:
 
 
 def memory_of(storage: Any) -> memoryview:
-    """The bytes of a storage of this host, which the view keeps alive."""
+    """Return the bytes of a storage of this host; the view keeps the storage alive."""
     if storage.device.type == "meta" or not storage.nbytes():
         return memoryview(b"")
     memory = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())

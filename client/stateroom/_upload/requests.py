@@ -15,7 +15,8 @@ from .split import Split
 
 
 def upload(api: ModelApi, file: IO[bytes], params: Params, *, label: str, key: str) -> Checkpoint:
-    """Upload in one piece. ``key`` makes it safe to send again, whatever became of the first try: it is stored once.
+    """Upload in one piece. With the same ``key`` it is safe to send again, whatever became of the first try: it is
+    stored once.
 
     Raises DigestMismatch if the server stored other bytes than were sent.
     """
@@ -41,9 +42,9 @@ def upload(api: ModelApi, file: IO[bytes], params: Params, *, label: str, key: s
 def upload_split(
     api: ModelApi, split: Split, params: Params, *, original: bool, label: str, key: str
 ) -> Checkpoint | None:
-    """Upload in parts, and of those only what the server doesn't have. ``original``: it is a file, to be kept as it is.
+    """Upload in parts, sending only those that the server doesn't have. ``original``: keep the file byte for byte.
 
-    None where it has to be uploaded in one piece, under the same key.
+    Returns None if the file has to be uploaded in one piece, under the same key.
     """
     negotiated = NegotiatedUpload(
         api.http,

@@ -1,4 +1,4 @@
-"""Putting checkpoints in: in parts where that saves something, else in one piece."""
+"""Saving of checkpoints: in parts if that sends less, otherwise in one piece."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .requests import upload, upload_split
 from .split import Split, split_file
 
 IN_PARTS_FROM = 4 * 1024 * 1024
-"""Bytes; what is smaller goes in one request."""
+"""Size of the smallest file, in bytes, that is sent in parts; a smaller one is sent in one request."""
 
 
 def save_object(api: ModelApi, obj: Any, params: Params) -> Checkpoint:
-    """As Model.save says."""
+    """Implement Model.save."""
     pickled, is_judged = pickled_of(obj)
     checkpoint = send(api, pickled, pickled.memory(), params)
     if isinstance(checkpoint, SpooledCheckpoint):
@@ -36,8 +36,8 @@ def save_object(api: ModelApi, obj: Any, params: Params) -> Checkpoint:
 
 
 def pickled_of(obj: Any) -> tuple[Pickled, bool]:
-    """What is to be sent; and whether this torch can tell what of it ``weights_only=True`` does not load, which is then
-    warned of. Raises what torch.save raises.
+    """Pickle the object. Return the pickle, and whether this torch can tell which globals ``weights_only=True`` does
+    not load; it warns of those. Raises the errors of torch.save.
     """
     pickled = Pickled(obj)
     unsafe = _torch.unsafe_globals(pickled.without_storages())
@@ -47,13 +47,15 @@ def pickled_of(obj: Any) -> tuple[Pickled, bool]:
 
 
 def refuse(obj: Any) -> None:
-    """Raises TorchRequired, and ShardedTensor."""
+    """Raise TorchRequired without torch, and ShardedTensor for an object with shards."""
     _torch.require_torch("save()")
     _torch.refuse_shards(obj, "cannot be saved as a whole")
 
 
 def send(api: ModelApi, pickled: Pickled, memory: Sequence[memoryview], params: Params) -> Checkpoint:
-    """``memory`` are the storages' bytes. A SpooledCheckpoint where the server is away and there is a spool."""
+    """Upload a pickled object; ``memory`` holds its storages' bytes. Spools it if the server is away and there is a
+    spool.
+    """
     key = new_key()
 
     def directly() -> Checkpoint:
@@ -68,7 +70,7 @@ def send(api: ModelApi, pickled: Pickled, memory: Sequence[memoryview], params: 
 def upload_file(
     api: ModelApi, file: IO[bytes], params: Params, *, label: str, key: str, original: bool = True
 ) -> Checkpoint:
-    """Store an open file, from its beginning. Without ``original`` it is stored as a save is."""
+    """Upload an open file, from its beginning. Without ``original`` it is stored as a save is."""
     split = split_file(file)
     checkpoint = None
     if split is not None:
@@ -80,14 +82,14 @@ def upload_file(
 
 
 def new_key() -> str:
-    """An idempotency key, for one upload and all its tries."""
+    """Return an idempotency key, for one upload and all its tries."""
     return uuid.uuid4().hex
 
 
 def _in_parts(
     api: ModelApi, split: Split, params: Params, *, original: bool, label: str, key: str
 ) -> Checkpoint | None:
-    """None where it has to go in one piece: it is small, or the server or what is before it would have it so."""
+    """Return None if it must be sent in one piece: it is small, or the server or its proxy takes no parts."""
     if split.size < IN_PARTS_FROM:
         return None
     why = "parts do not find the server that they were announced to"

@@ -1,5 +1,5 @@
-"""Copies of tensors' memory, in memory that is kept from one to the next: touching fresh memory takes ten times as long
-as the copy.
+"""Snapshots of tensors' memory, copied into memory that is reused: touching fresh memory takes ten times as long as the
+copy.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from .pickled import Pickled, memory_of
 
 ALIGNMENT = 64
 HEADROOM = 8
-"""A buffer is an eighth larger than asked for, as checkpoints grow a little; what is not touched costs nothing."""
+"""A buffer is an eighth larger than asked for, as checkpoints grow a little; untouched memory costs nothing."""
 
 THREADS = 4
-"""For the copy. torch's own threads wait for one another after each tensor: where another process keeps a core busy, as
-a DataLoader's workers do, a copy by them takes twenty times as long.
+"""Threads for the copy. torch's own threads wait for one another after each tensor: if another process keeps a core
+busy, as DataLoader workers do, their copy takes twenty times as long.
 """
 
 WIPE_ON_FORK = 18
-"""Linux's MADV_WIPEONFORK: a forked process, as a DataLoader's workers are, gets none of it. Otherwise the first copy
-after each fork would pay for every page anew.
+"""Linux's MADV_WIPEONFORK: a forked process, such as a DataLoader worker, gets none of the memory. Otherwise the first
+copy after each fork would pay for every page anew.
 """
 
 
 class Buffer:
-    """Memory for one snapshot at a time; ``pinned``, where a GPU can write to it directly."""
+    """Memory for one snapshot at a time; with ``pinned``, a GPU can write to it directly."""
 
     def __init__(self, torch: Any, size: int, *, pinned: bool) -> None:
         self.pinned = pinned
@@ -43,13 +43,13 @@ class Buffer:
 
 
 class Buffers:
-    """Those that are free. The caller sees to it that no two threads are in here at once."""
+    """The free buffers. The caller ensures that only one thread at a time uses them."""
 
     def __init__(self) -> None:
         self._free: list[Buffer] = []
 
     def take(self, torch: Any, size: int, *, pinned: bool) -> Buffer:
-        """One of at least ``size`` bytes. Free ones that are too small are given up for it."""
+        """Return a buffer of at least ``size`` bytes. If all free ones are too small, they are freed for it."""
         fitting = [buffer for buffer in self._free if buffer.pinned == pinned and len(buffer.view) >= size]
         if not fitting:
             self._free.clear()
@@ -66,7 +66,7 @@ class Buffers:
 
 
 def size_of(pickled: Pickled) -> int:
-    """Bytes that a snapshot takes."""
+    """Return the size of a snapshot in bytes."""
     return sum(_aligned(storage.nbytes()) for storage in _solid(pickled)) or ALIGNMENT
 
 
@@ -75,7 +75,7 @@ def is_pinned(pickled: Pickled) -> bool:
 
 
 def snapshot(pickled: Pickled, buffer: Buffer) -> list[memoryview]:
-    """The bytes of all storages, in the buffer from now on: the object may change, and go."""
+    """Copy all storages into the buffer and return their bytes: the object may change, and go."""
     torch = pickled.torch
     copies: list[memoryview] = []
     moves: list[tuple[int, int, int]] = []

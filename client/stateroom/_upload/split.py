@@ -1,7 +1,7 @@
-"""A checkpoint file as the server takes it in parts: its storages, and all the rest of it, its frame.
+"""A checkpoint file split for an upload in parts: its storages, and its frame, which is all the rest.
 
-Both come in blocks of at most 16 MiB, numbered from the frame's first. Where the storages lie is read off a zip's
-directory or a safetensors header; no pickle is looked at.
+Both are cut into blocks of at most 16 MiB, numbered from the frame's first. The places of the storages are read from a
+zip's directory or a safetensors header; no pickle is read.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from .._digest import BLOCK_SIZE
 from .._errors import InvalidRequest
 
 MIN_STORAGE = 4096
-"""Bytes; a storage of no more belongs to the frame."""
+"""Size in bytes up to which a storage belongs to the frame."""
 
 READ_SIZE = 1024 * 1024
 
 Span = tuple[int, int]
-"""``[start, end)`` of a file."""
+"""The byte range ``[start, end)`` of a file."""
 
 
 class Split:
-    """A file of ``size`` bytes whose storages lie at ``storages``, in order. What it is made of, a subclass knows."""
+    """A file of ``size`` bytes whose storages lie at ``storages``, in order. A subclass reads its bytes."""
 
     def __init__(self, size: int, storages: Sequence[Span]) -> None:
         self.size = size
         self.storages = storages
         frame = _between(size, storages)
         self.blocks: list[list[Span]] = [*_cut(frame)] or [[]]
-        """For each block where in the file its bytes lie."""
+        """The spans of each block in the file."""
         for span in storages:
             self.blocks += _cut([span])
 
     def length(self, number: int) -> int:
-        """Bytes of a block."""
+        """Return the size of a block in bytes."""
         return sum(end - start for start, end in self.blocks[number])
 
     def views(self, number: int) -> Iterator[memoryview]:
-        """A block's bytes, in order; a view is good until the next one is taken. For several threads at once."""
+        """Yield a block's bytes, in order; a view is valid until the next one. Several threads may call it at once."""
         for start, end in self.blocks[number]:
             yield from self.read(start, end)
 
     def digest(self, number: int) -> str:
-        """A block's BLAKE3 digest, in hex."""
+        """Return a block's BLAKE3 digest, in hex."""
         hasher = blake3()
         for view in self.views(number):
             hasher.update(view)
@@ -78,7 +78,7 @@ class FileSplit(Split):
 
 
 class MemorySplit(Split):
-    """A file that is nowhere but in pieces of memory, one after another: its storages are those of tensors."""
+    """A file that exists only as pieces of memory, one after another; its storages are the memory of tensors."""
 
     def __init__(self, pieces: Sequence[memoryview], storages: Sequence[Span]) -> None:
         self._pieces = pieces
@@ -98,14 +98,14 @@ class MemorySplit(Split):
 
 
 def split_file(file: IO[bytes]) -> FileSplit | None:
-    """A checkpoint file that lies on a disk, in parts; None where it is none whose storages can be told."""
+    """Split a checkpoint file on a disk; return None if its storages cannot be found."""
     if not hasattr(os, "pread"):
         return None
     try:
         size = os.fstat(file.fileno()).st_size
         spans = sorted(_zip_storages(file) if zipfile.is_zipfile(file) else _safetensors_storages(file, size))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, zipfile.BadZipFile):
-        return None  # whatever is wrong with it, the server says it better
+        return None  # the server's error describes the damage better
     end = 0
     for start, stop in spans:
         if start < end or stop > size:

@@ -1,9 +1,9 @@
-"""Checkpoints that wait on a disk of this machine until their server is back.
+"""A spool: checkpoints that wait on a disk of this machine until their server is back.
 
-Each is a folder, ``TIME-ID``, with the file that torch.save would write, ``checkpoint.pt``, and what belongs to it,
-``fields.json``; no token is in either. It is written as ``TIME-ID.part``, and appears under its name by one rename when
-all of it is on the disk. What the server has stored goes by way of ``TIME-ID.sent``, and what it refused for good is
-kept as ``TIME-ID.refused``, with the reason in ``reason.json``. A crash at any moment leaves one of these.
+Each is a folder ``TIME-ID`` with ``checkpoint.pt``, the file that torch.save would write, and ``fields.json``, its
+label; neither holds a token. The folder is written as ``TIME-ID.part``, and renamed when all of it is on the disk. A
+stored checkpoint is renamed to ``TIME-ID.sent`` and removed. A checkpoint that the server refused for good is kept as
+``TIME-ID.refused``, with the reason in ``reason.json``. A crash at any moment leaves one of these.
 
 Processes may share a spool: one of them sends at a time. Names sort by time, and are sent in that order.
 """
@@ -28,19 +28,19 @@ from .._private import check_private, private_folder, private_opener
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # typeshed knows the module alone
+    fcntl = None  # type: ignore[assignment]  # typeshed has no None for it
 
 PART, SENT, REFUSED = ".part", ".sent", ".refused"
 FILE, FIELDS, REASON = "checkpoint.pt", "fields.json", "reason.json"
 
 LEFT_OVER = 3600
-"""Seconds without a write after which a part is one of a process that was killed."""
+"""Seconds without a write after which a ``.part`` folder is taken to be a killed process's."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """What belongs to a waiting file: where it goes, under which idempotency key, and the ``fields`` of its upload, by
-    their names in the query (``epoch``, ``metric.acc``, ``tag.author``).
+    """The label of a waiting file: its server and model, its idempotency key, and the ``fields`` of its upload by their
+    names in the query (``epoch``, ``metric.acc``, ``tag.author``).
     """
 
     server: str
@@ -63,13 +63,13 @@ class Waiting:
 
 
 class Spool:
-    """The waiting checkpoints in ``folder``, which is made with the first."""
+    """The waiting checkpoints in ``folder``, which is created with the first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def add(self, pieces: Iterable[memoryview], label: Label) -> Waiting:
-        """Returns when all of it is on the disk. Raises OSError, and then nothing is left of it."""
+        """Write a checkpoint, and return when all of it is on the disk. After an OSError nothing of it is left."""
         private_folder(self.folder)
         newest = max((int(each.name.partition("-")[0]) for each in self._folders()), default=0)
         path = self.folder / f"{max(time.time_ns(), newest + 1):020d}-{uuid.uuid4().hex[:8]}"
@@ -87,25 +87,25 @@ class Spool:
         return Waiting(path, label)
 
     def waiting(self, server: str | None = None) -> list[Waiting]:
-        """What waits, for one server or for any, the oldest first. What cannot be read is left where it is."""
+        """Return the checkpoints that wait for one server or for any, oldest first. Unreadable ones are left alone."""
         found = []
         for folder in self._folders():
-            with suppress(OSError, ValueError, TypeError):  # sent by another process just now, or not one of ours
+            with suppress(OSError, ValueError, TypeError):  # just sent by another process, or not ours
                 label = Label(**json.loads((folder / FIELDS).read_bytes()))
                 if server in {None, label.server}:
                     found.append(Waiting(folder, label))
         return found
 
     def remove(self, sent: Waiting) -> None:
-        """It is stored."""
+        """Remove a checkpoint that the server has stored."""
         doomed = sent.folder.with_name(sent.folder.name + SENT)
         sent.folder.rename(doomed)
         _sync(self.folder)
         shutil.rmtree(doomed, ignore_errors=True)
 
     def set_aside(self, refused: Waiting, reason: Mapping[str, Any]) -> Path:
-        """Keep it, with the reason, where nothing sends it any more."""
-        with suppress(FileExistsError):  # of a process that was killed here
+        """Keep a refused checkpoint, with the reason, under a name that is never sent."""
+        with suppress(FileExistsError):  # left by a process that was killed here
             _write(refused.folder / REASON, [_json(reason)])
         aside = refused.folder.with_name(refused.folder.name + REFUSED)
         refused.folder.rename(aside)
@@ -114,7 +114,7 @@ class Spool:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """For the one process and thread that may send, which the others wait for. Clears away what crashes left."""
+        """Hold the spool's lock: one process and thread sends, and others wait. Removes leftovers of crashes."""
         private_folder(self.folder)
         lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
@@ -141,7 +141,7 @@ class Spool:
 
 
 def spool_of(folder: str | os.PathLike[str] | None) -> Spool | None:
-    """By what a client is given, else by STATEROOM_SPOOL_DIR; None without a folder. Raises InvalidRequest."""
+    """Return the spool in the given folder, or in STATEROOM_SPOOL_DIR; None without a folder. Raises InvalidRequest."""
     folder = folder if folder is not None else os.environ.get("STATEROOM_SPOOL_DIR")
     if not folder:
         return None

@@ -1,4 +1,4 @@
-"""The zip around records that are stored as they are, and where each of them lies in it."""
+"""Writes a zip around uncompressed records, and tells where each record lies in it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 FULL = 0xFFFFFFFF
-"""What a field of 32 bits says when the number is too large for it: then a zip64 field has it."""
+"""Value of a 32-bit field whose number is too large for it, and is in a zip64 field instead."""
 
-_OLD, _ZIP64 = 20, 45  # the version of the format that a reader needs
+_OLD, _ZIP64 = 20, 45  # zip versions that a reader needs
 _UTF8 = 0x800
-_PADDING = 0x4246  # the extra field that torch fills up with
+_PADDING = 0x4246  # the extra field that torch pads with
 
 ALIGNMENT = 64
-"""A record's data begin at a multiple of it, as in torch's files, so that they can be mapped into memory."""
+"""Alignment of a record's data, in bytes, as in torch's files, so that the data can be mapped into memory."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """``checksum`` is its CRC32; 0 says that nobody has computed it."""
+    """A file in the zip. ``checksum`` is its CRC32; 0 means that it was not computed."""
 
     name: str
     data: memoryview
@@ -27,7 +27,7 @@ class Record:
 
 
 def zipped(records: Sequence[Record]) -> tuple[list[memoryview], list[int]]:
-    """The zip, piece by piece, the records' data as they are; and where each record's data begin."""
+    """Return the zip as pieces, which include the records' data uncopied, and where each record's data begin."""
     pieces: list[memoryview] = []
     places: list[int] = []
     directory = bytearray()
@@ -71,7 +71,7 @@ def _zip64_extra(numbers: Sequence[int]) -> bytes:
 
 
 def _end(count: int, size: int, start: int) -> bytes:
-    """The end of the directory, and before it the zip64 one where a number needs that."""
+    """Return the end of the directory, with a zip64 end before it if a number needs one."""
     few = min(count, 0xFFFF)
     end = struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, few, few, min(size, FULL), min(start, FULL), 0)
     if count < 0xFFFF and size < FULL and start < FULL:
