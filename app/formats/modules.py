@@ -43,7 +43,7 @@ class _State:
 
 def is_module(node: Node, work: Work) -> bool:
     """Whether a node is a pickled ``nn.Module``, as its state shows."""
-    return _state_of(_compiled_from(node), work) is not None
+    return _state_of(_compiled_from(node, work), work) is not None
 
 
 def has_keys(module: Node, work: Work) -> bool:
@@ -62,21 +62,25 @@ def state_dict_pairs(node: Node, work: Work) -> Pairs:
 
 
 def _pairs(module: Node, work: Work) -> Iterator[tuple[str, Node]]:
-    return _walk(_compiled_from(module), "", work, frozenset())
+    return _walk(_compiled_from(module, work), "", work, frozenset())
 
 
-def _compiled_from(node: Node) -> Node:
-    """The module that ``torch.compile`` was given; any other node as it is."""
-    while (inner := _inside_of_compiled(node)) is not None:
+def _compiled_from(node: Node, work: Work) -> Node:
+    """The module that ``torch.compile`` was given; any other node as it is. A file may say that one lies in itself."""
+    seen: set[int] = set()
+    while (inner := _inside_of_compiled(node, work)) is not None and id(node) not in seen:
+        seen.add(id(node))
         node = inner
     return node
 
 
-def _inside_of_compiled(node: Node) -> Node:
+def _inside_of_compiled(node: Node, work: Work) -> Node:
     if name_of(node) != _COMPILED:
         return None
+    work.spend(2 + attribute_count(node))
     if node.states:  # as torch 2.1 writes it
         modules = next((value for key, value in attributes_of(node) if key == "_modules"), None)
+        work.spend(size_of(modules))
         return next((value for key, value in pairs_of(modules) or () if key == "_orig_mod"), None)
     return node.args[0] if type(node.args) is tuple and node.args else None
 
@@ -89,12 +93,13 @@ def _walk(module: Node, prefix: str, work: Work, above: frozenset[int]) -> Itera
     """``above`` are the ids of the modules that this one lies in. The pickle's nesting bounds the recursion."""
     if type(module) is not Call or id(module) in above:
         return
-    if (inner := _inside_of_compiled(module)) is not None and not module.states:
-        yield from _walk(inner, prefix + "_orig_mod.", work, above | {id(module)})
-        return
+    work.spend(4 + len(above) + len(prefix) // 8)
     if len(prefix) > MAX_KEY_LENGTH:
         detail = f"a key of {len(prefix):,} characters and more; at most {MAX_KEY_LENGTH:,}"
         raise HostileCheckpoint(detail, rule="key-length")
+    if (inner := _inside_of_compiled(module, work)) is not None and not module.states:
+        yield from _walk(inner, prefix + "_orig_mod.", work, above | {id(module)})
+        return
     state = _state_of(module, work)
     if state is None:
         yield prefix.removesuffix("."), module

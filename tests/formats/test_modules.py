@@ -1,5 +1,6 @@
 """Whole pickled models: their state_dict is the one that the model itself gives, without its class."""
 
+import time
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from app.deliver.plan import Wanted
 from app.errors import HostileCheckpoint, SelectionError
 from app.formats.index import index
 from app.select.query import StateDictQuery
+from app.values.work import Work
 from tests.deliver.planning import load, materialise, planned, served_file, served_state_dict
 from tests.formats.torch_files import loaded, saved
+from tests.hostile.make import text, with_tensor
 
 
 class Rotary(nn.Module):
@@ -176,6 +179,36 @@ def test_a_module_that_holds_itself_has_each_key_once() -> None:
     with pytest.raises(RecursionError):
         model.state_dict()
     assert list(load(served_state_dict(saved(model)))) == ["weight", "bias"]
+
+
+COMPILED = b"ctorch._dynamo.eval_frame\nOptimizedModule\n"
+
+
+def registries(modules: bytes) -> bytes:
+    """The state of a module with submodules, and without tensors of its own; and the opcode that sets it."""
+    return b"}(" + text("_parameters") + b"}" + text("_buffers") + b"}" + text("_modules") + modules + b"ub"
+
+
+@pytest.mark.parametrize("size", [1, 2], ids=["itself", "each other"])
+def test_compiled_modules_that_a_file_puts_into_themselves_are_read(size: int) -> None:
+    """No torch makes such a thing, but a pickle can say it."""
+    slots = [bytes([number]) for number in range(size)]
+    made = b"".join(COMPILED + b")Rq" + slot + b"0" for slot in slots)
+    for slot, inner in zip(slots, [*slots[1:], slots[0]], strict=True):
+        made += b"h" + slot + registries(b"}" + text("_orig_mod") + b"h" + inner + b"s") + b"0"
+    manifest = index(memoryview(with_tensor(made + b"h" + slots[0]))).manifest
+    assert [each.key for each in manifest.tensors] == ["weight"]
+
+
+def test_many_ways_through_compiled_modules_are_refused_before_they_take_long() -> None:
+    empty = b"cmine\nNet\n)R" + registries(b"}")
+    chain = COMPILED * 300 + empty + b"\x85R" * 300 + b"q\1"
+    ways = b"}(" + text("way") + chain + b"".join(text(f"way {number}") + b"h\1" for number in range(4_000)) + b"u"
+    began = time.process_time()
+    with pytest.raises(HostileCheckpoint) as refused:
+        index(memoryview(with_tensor(b"cmine\nNet\n)R" + registries(ways))), Work.here())
+    assert refused.value.rule == "too-much-work"
+    assert time.process_time() - began < 2
 
 
 def test_modules_that_share_each_other_endlessly_are_refused() -> None:

@@ -129,10 +129,14 @@ def optimizers() -> dict[str, bytes]:
 
 
 def modules(weight: bytes) -> dict[str, bytes]:
-    def module(parameters: bytes, children: bytes) -> bytes:
+    def module(parameters: bytes, children: bytes, made: bytes = b"cm\nM\n)R") -> bytes:
         parts = text("_parameters") + parameters + text("_buffers") + b"}" + text("_modules") + children
-        return b"cm\nM\n)R}(" + parts + b"ub"
+        return made + b"}(" + parts + b"ub"
 
+    inside = b"}" + text("_orig_mod") + b"h\x01s"
+    compiled = b"ctorch._dynamo.eval_frame\nOptimizedModule\n"
+    chain = kept(compiled * 300 + module(b"}", b"}") + b"\x85R" * 300)
+    ways = b"}(" + b"".join(text(f"m{n}") + b"h\x01" for n in range(4 * K)) + b"u"
     many = b"(" + kept(weight, 3) + kept(dict_of(3 * K, b"h\x03"))
     children = b"}(" + b"".join(text(f"m{n}") + module(b"h\x01", b"}") for n in range(1 * K)) + b"u"
     return {
@@ -140,6 +144,8 @@ def modules(weight: bytes) -> dict[str, bytes]:
         "a module of a parameter that shares itself": b"("
         + module(b"}(" + text("w") + weight + text("v") + laughs() + b"u", b"}")
         + b"l",
+        "a compiled module of itself": kept(compiled + b")R") + b"h\x01" + module(b"}", inside, b"") + b"0h\x01",
+        "many ways to a module that is compiled 300 times": chain + module(b"}", ways),
     }
 
 
