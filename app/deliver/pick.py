@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import SelectionError
 from ..formats.casts import Caster
-from ..formats.components import nodes_of
+from ..formats.components import node_of, nodes_of
 from ..formats.modules import is_module, state_dict_pairs
 from ..formats.pickle.nodes import Call, Dict, Global, Node
 from ..formats.tensor_kinds import kind_of
@@ -56,12 +56,12 @@ def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[s
     """
     number = choose_component(manifest, query.component)
     if number is None:
-        skip = frozenset(map(id, nodes_of(root, manifest.components, work)))
+        skip = frozenset(map(id, nodes_of(root, manifest.components, work).values()))
         picked = _pick_leaves(root, query, skip, work, keeps_steps=False)
         if picked.left_out and not any(is_tensor(node) for _, node in walk(picked.tree, is_leaf, work)):
             raise _nothing_to_serve(map(repr, picked.left_out[:3]), query)
         return picked
-    node = nodes_of(root, manifest.components, work)[number]
+    node = node_of(root, manifest.components, number, work)
     if manifest.components[number].kind == "optimizer":
         return _pick_leaves(node, query, frozenset(), work, keeps_steps=True)
     return _pick_keys(node, query, None if only is None else frozenset(only), work)

@@ -127,11 +127,11 @@ class _Kinds:
         return is_tensor(node) or self.of(node) is not None
 
 
-def nodes_of(root: Node, components: Sequence[Component], work: Work) -> list[Node]:
-    """The nodes of the components that a manifest lists, found by their paths.
+def nodes_of(root: Node, components: Sequence[Component], work: Work) -> dict[int, Node]:
+    """The nodes of the components that a manifest lists, by their numbers, found by their paths.
 
     The rules may have been others when it was made: a node that is no component by today's rules stands for the one
-    that was listed at its path. Raises SelectionError where nothing is at a path any more.
+    that was listed at its path. Without those at whose paths nothing is any more.
     """
     tree: dict[str, Any] = {}
     for number, component in enumerate(components):
@@ -148,20 +148,25 @@ def nodes_of(root: Node, components: Sequence[Component], work: Work) -> list[No
         if numbers and component_kind(node, work) is not None:
             found[numbers.popleft()] = node
             continue
-        if numbers and pairs_of(node):
+        if numbers and isinstance(node, (Dict, Call)):
             others.append((node, numbers))
         if len(place) > ("" in place):
             work.spend(2 + size_of(node))
             below = ((child, place.get(repr(element))) for element, child in children(node))
             stack += reversed([(child, where) for child, where in below if where is not None])
-    for node, numbers in others:
+    for node, numbers in sorted(others, key=lambda other: not pairs_of(other[0])):  # mappings first
         if numbers:
             found[numbers.popleft()] = node
-    for number, component in enumerate(components):
-        if number not in found:
-            raise SelectionError(
-                f"the component {dotted(component.path)!r} was listed by an older version of the server, and is not "
-                "found in the file by today's rules. Upload the checkpoint again",
-                code="unknown-component",
-            )
-    return [found[number] for number in range(len(components))]
+    return found
+
+
+def node_of(root: Node, components: Sequence[Component], number: int, work: Work) -> Node:
+    """The node of one component. Raises SelectionError where there is no mapping at its path any more."""
+    node = nodes_of(root, components, work).get(number)
+    if not pairs_of(node) and not is_module(node, work):
+        raise SelectionError(
+            f"the component {dotted(components[number].path)!r} was listed by an older version of the server, and is "
+            "not found in the file by today's rules. Upload the checkpoint again; the other components are served",
+            code="unknown-component",
+        )
+    return node

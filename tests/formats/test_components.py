@@ -14,7 +14,7 @@ from app.formats.index import index
 from app.formats.manifest_json import decode, encode
 from app.select.components import default_component
 from app.select.query import StateDictQuery
-from app.values.manifest import Component
+from app.values.manifest import Component, Path
 from tests.deliver.planning import load, materialise, planned, save, served_state_dict
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # quantized and sparse tensors come with warnings
@@ -278,14 +278,26 @@ def test_what_was_a_component_by_older_rules_only_is_served_as_it_was_listed() -
         assert list(load(materialise(made, data))) == keys
 
 
-def test_a_listed_component_that_the_file_does_not_have_is_refused_by_name() -> None:
-    data = save({"model": MODEL})
+@pytest.mark.parametrize("path", [("gone", "x"), ("model", "w"), ("epoch",), ("stray",)], ids=".".join)
+def test_a_listed_component_that_the_file_does_not_have_is_refused_by_name_and_no_other(path: Path) -> None:
+    """At its path there is nothing, a tensor, or a number."""
+    data = save({"model": MODEL, "optimizer": adam(), "epoch": 1, "note": [1, None], "stray": B})
     manifest = index(memoryview(data)).manifest
-    older = replace(manifest, components=(*manifest.components, Component(("gone", "x"), "state_dict", 1, 8)))
-    skeleton = data[manifest.skeleton.start : manifest.skeleton.end]
-    with pytest.raises(SelectionError, match=r"gone\.x.*older version") as refused:
-        plan(older, skeleton, Wanted(query=StateDictQuery(component="gone.x")))
+    listed = manifest.components
+    older = replace(manifest, components=(listed[0], Component(path, "state_dict", 1, 8), *listed[1:]))
+    older = replace(older, tensors=tuple(each for each in manifest.tensors if each.component in {None, 0}))
+
+    def served(query: StateDictQuery) -> Any:
+        skeleton = data[manifest.skeleton.start : manifest.skeleton.end]
+        return load(materialise(plan(older, skeleton, Wanted(query=query)), data))
+
+    with pytest.raises(SelectionError, match=r"older version") as refused:
+        served(StateDictQuery(component=".".join(path)))
     assert refused.value.code == "unknown-component"
+    assert repr(".".join(path)) in refused.value.detail
+    assert list(served(StateDictQuery(component="model"))) == ["w", "b"]
+    assert list(served(StateDictQuery(component="optimizer"))) == ["state", "param_groups"]
+    assert served(StateDictQuery(component=""))["note"] == [1, None]
 
 
 def test_a_strict_load_works_as_it_does_with_the_original() -> None:
