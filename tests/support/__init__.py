@@ -1,1 +1,1 @@
-"""What tests share: servers, databases, proxies, documents."""
+"""Support code that tests share: servers, databases, proxies, documents."""

@@ -1,4 +1,4 @@
-"""The code that a document shows."""
+"""The code blocks of a document."""
 
 import re
 from dataclasses import dataclass
@@ -17,5 +17,5 @@ class Block:
 
 
 def blocks(document: str) -> list[Block]:
-    """The fenced blocks of a document, named by its path in the repository, in order."""
+    """Return the fenced blocks of a document, named by its path in the repository, in order."""
     return [Block(*found) for found in FENCE.findall((ROOT / document).read_text())]

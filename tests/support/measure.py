@@ -1,4 +1,4 @@
-"""How much a test does: enough for every change with ``make test``, all there is with ``make stress``."""
+"""Sizes of tests: small for ``make test`` after every change, full with ``make stress``."""
 
 import os
 from typing import TypeVar
@@ -10,7 +10,7 @@ T = TypeVar("T")
 IS_LONG = bool(os.environ.get("LONG_TESTS"))
 
 long = pytest.mark.long
-"""A test that does more with ``make stress``."""
+"""Marks a test that does more with ``make stress``."""
 
 only_long = (
     pytest.mark.long,

@@ -1,4 +1,4 @@
-"""A negotiated upload over plain HTTP, as docs/http-api.md tells it."""
+"""A negotiated upload over plain HTTP, as described in docs/http-api.md."""
 
 import io
 import zipfile
@@ -14,7 +14,7 @@ BLOCK = 16 * 1024 * 1024
 
 @dataclass
 class InParts:
-    """A torch zip, split: ``blocks`` are the frame's, then each storage's."""
+    """A torch zip, split for an upload in parts: ``blocks`` are the frame's, then each storage's."""
 
     data: bytes
     storages: list[tuple[int, int]] = field(init=False)
@@ -38,13 +38,13 @@ class InParts:
         return answer.json()
 
     def send(self, http: httpx.Client, upload: dict[str, Any], numbers: Iterable[int] | None = None) -> None:
-        """What is missing, or the blocks ``numbers``, one by one."""
+        """Send the missing blocks, or the blocks ``numbers``, one by one."""
         for number in missing(upload) if numbers is None else numbers:
             answer = http.put(f"{upload['url']}/blocks/{number}-{number + 1}", content=self.blocks[number])
             assert answer.status_code == 204, answer.text
 
     def upload(self, http: httpx.Client, model: str, **params: Any) -> dict[str, Any]:
-        """All of it; the checkpoint's JSON."""
+        """Upload the whole file and return the checkpoint's JSON."""
         upload = self.announce(http, model)
         self.send(http, upload)
         answer = http.post(f"{upload['url']}/commit", params=params)
@@ -53,7 +53,7 @@ class InParts:
 
 
 def missing(upload: dict[str, Any]) -> list[int]:
-    """The numbers of the blocks that a server asks for."""
+    """Return the numbers of the blocks that a server asks for."""
     return [number for first, end in upload["missing"] for number in range(first, end)]
 
 

@@ -1,4 +1,4 @@
-"""A real nginx in front of servers, with the configuration that docs/operations.md shows."""
+"""A real nginx in front of servers, with the configuration in docs/operations.md."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def nginx_program() -> str | None:
 
 @contextmanager
 def balanced(folder: Path, servers: Sequence[Server], method: str) -> Iterator[str]:
-    """The URL of an nginx before ``servers``; ``method`` is a line of its upstream, "" for one after another."""
+    """Yield the URL of an nginx in front of ``servers``; ``method`` is a line of its upstream, "" for round-robin."""
     folder.mkdir()
     port = _free_port()
     shown = next(block.text for block in blocks("docs/operations.md") if "upstream stateroom" in block.text)

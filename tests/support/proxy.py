@@ -1,4 +1,4 @@
-"""A real TCP proxy in front of a server, that loses connections as it is told."""
+"""A real TCP proxy in front of a server that loses connections at chosen moments."""
 
 import socket
 import threading
@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 Cut = Callable[[bytearray, bytearray], bool]
-"""Whether the connection is lost now, given all that came from the client, and all that came from the server: what
-came last has been passed on to the server, but not to the client.
+"""Called with all bytes from the client and all bytes from the server; returns whether the connection is lost now. The
+last bytes have been passed on to the server, but not to the client.
 """
 
 
@@ -18,13 +18,13 @@ def body_half_sent(asked: bytearray, _: bytearray) -> bool:
 
 
 def body_sent(asked: bytearray, _: bytearray) -> bool:
-    """The server has it all, and may do with it what it likes."""
+    """Cut when the server has the whole body, and may store it."""
     head, end, body = asked.partition(b"\r\n\r\n")
     return bool(end) and len(body) == _length(head)
 
 
 def answered(_: bytearray, answer: bytearray) -> bool:
-    """The server has done its work and says so; nobody hears it."""
+    """Cut when the server has answered, so that its answer is lost."""
     return bool(answer)
 
 
@@ -35,7 +35,7 @@ def _length(head: bytearray) -> int:
 
 @dataclass
 class Proxy:
-    """``cuts`` are for the first connections, in turn; those after them are left alone."""
+    """A running proxy. ``cuts`` apply to the first connections, in turn; later connections are left alone."""
 
     url: str
     cuts: list[Cut]

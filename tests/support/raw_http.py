@@ -1,4 +1,4 @@
-"""HTTP by hand, for requests that no client library would send."""
+"""Hand-written HTTP, for requests that no client library would send."""
 
 import socket
 from contextlib import suppress
@@ -12,15 +12,15 @@ def connected(server: Server) -> socket.socket:
 
 
 def raw(server: Server, request: bytes) -> tuple[int, bytes]:
-    """Send bytes as they are; the status and the body of the answer."""
+    """Send bytes as they are; return the status and the body of the answer."""
     with connected(server) as connection:
-        with suppress(OSError):  # it may answer, and close, before it has read all
+        with suppress(OSError):  # the server may answer, and close, before it has read everything
             connection.sendall(request)
         return answer_on(connection)
 
 
 def hang_up(server: Server, request: bytes, *, half: bool = False) -> bytes:
-    """Send bytes and leave; with ``half``, wait for what the server may still say."""
+    """Send bytes and disconnect; with ``half``, first wait for everything that the server still sends."""
     with connected(server) as connection:
         connection.sendall(request)
         if not half:
@@ -43,14 +43,14 @@ def get(path: str, *headers: str) -> bytes:
 
 
 def answer_on(connection: socket.socket) -> tuple[int, bytes]:
-    """The status and the body of what comes next."""
+    """Return the status and the body of the next answer."""
     answer = HTTPResponse(connection)
     answer.begin()
     return answer.status, answer.read()
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """Whatever comes until the server ends the connection, in whichever way."""
+    """Return all bytes until the server ends the connection, in whichever way."""
     received = bytearray()
     with suppress(ConnectionResetError):
         while data := connection.recv(65536):

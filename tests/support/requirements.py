@@ -1,4 +1,4 @@
-"""What distributions declare that they need, and environments that hold just that."""
+"""Declared requirements of distributions, and environments with nothing else."""
 
 import re
 import sys
@@ -11,9 +11,10 @@ from packaging.requirements import Requirement
 
 
 def closure(requirement: str, places: Sequence[str] = sys.path) -> dict[str, Distribution]:
-    """All that pip would install for ``stateroom[torch]``, by name; the first found in ``places``, folders of packages.
+    """Return all distributions that pip would install for ``stateroom[torch]``, by name; the first found in ``places``,
+    folders of packages.
 
-    Raises LookupError for what isn't there, and for what is there in a version that was not asked for.
+    Raises LookupError for a distribution that is missing, or has a version that was not asked for.
     """
     found: dict[str, Distribution] = {}
     done: set[tuple[str, str]] = set()
@@ -33,7 +34,7 @@ def closure(requirement: str, places: Sequence[str] = sys.path) -> dict[str, Dis
 
 
 def expose(found: dict[str, Distribution], site: Path) -> None:
-    """Link what belongs to these distributions, and nothing else, into a folder of packages."""
+    """Link the files of these distributions, and nothing else, into a folder of packages."""
     for distribution in found.values():
         for top in sorted({file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}):
             link = site / top
@@ -42,7 +43,7 @@ def expose(found: dict[str, Distribution], site: Path) -> None:
 
 
 def installed_bytes(found: dict[str, Distribution]) -> dict[str, int]:
-    """What each takes on the disk, by name."""
+    """Return each distribution's size on the disk, by name."""
     return {name: sum(_sizes(distribution)) for name, distribution in found.items()}
 
 
@@ -51,7 +52,7 @@ def normal(name: str) -> str:
 
 
 def dependencies_folder() -> str:
-    """Where the packages of this Python lie."""
+    """Return the folder of this Python's packages."""
     return sysconfig.get_path("purelib")
 
 

@@ -1,4 +1,4 @@
-"""Every route of the server, as its OpenAPI document has them."""
+"""Every route of the server, from its OpenAPI document."""
 
 import re
 
@@ -10,7 +10,7 @@ OPERATIONS = [
     for path, methods in application.build("0", Metrics()).openapi()["paths"].items()
     for method in methods
 ]
-"""Method and path of each, in the document's order."""
+"""Method and path of each route, in the document's order."""
 
 
 def address(path: str) -> str:

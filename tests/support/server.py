@@ -20,7 +20,7 @@ START_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Server:
-    """A running server. ``args`` and ``env`` are what it was started with besides the data dir and the port."""
+    """A running server. ``args`` and ``env`` are its start arguments besides the data dir and the port."""
 
     process: subprocess.Popen[bytes]
     base_url: str
@@ -35,17 +35,17 @@ class Server:
 
     @property
     def log(self) -> str:
-        """All that it printed so far, to either stream."""
+        """Return everything that the server has printed so far, to either stream."""
         return self.log_file.read_text(errors="replace")
 
     @property
     def lines(self) -> list[dict]:
-        """What it logged: each line but the one that says that it is ready is a JSON object."""
+        """Return the server's log records: each line except the one that reports readiness is a JSON object."""
         return [json.loads(line) for line in self.log.splitlines() if not READY.fullmatch(line)]
 
     @property
     def requests(self) -> list[dict]:
-        """The requests among what it logged, in the order in which they ended."""
+        """Return the log records of requests, in the order in which they ended."""
         return [line for line in self.lines if line["logger"] == "stateroom.requests"]
 
     @property
@@ -57,7 +57,7 @@ class Server:
         return httpx.Client(base_url=self.base_url, **{"timeout": 60.0, "trust_env": False, **options})
 
     def stop(self) -> int:
-        """Ask it to stop, as Ctrl+C does, and wait; its exit code."""
+        """Ask the server to stop, as Ctrl+C does; wait, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
@@ -67,13 +67,13 @@ class Server:
             raise
 
     def kill(self) -> None:
-        """What a power cut does to the process (and to its children); does nothing to one that has ended."""
+        """Kill the process and its children, as a power cut would; do nothing if the process has ended."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)  # its own group: see start_new_session
         self.process.wait()
 
     def restart(self) -> None:
-        """Kill it if it runs still, then start another on the same data dir: a new ``pid``, ``base_url`` and log."""
+        """Kill the server if it runs, and start another on its data dir: a new ``pid``, ``base_url`` and log."""
         self.kill()
         again = start_server(self.data_dir, *self.args, env=self.env)
         self.process, self.base_url, self.log_file = again.process, again.base_url, again.log_file
@@ -90,7 +90,7 @@ def start_server(
 ) -> Server:
     """Start ``python -m app serve --port 0 --data-dir DATA_DIR ARGS`` and wait until it answers.
 
-    ``command`` replaces ``python -m app``. Raises RuntimeError with its log if it ends or stays silent instead.
+    ``command`` replaces ``python -m app``. Raises RuntimeError with the server's log if it ends or stays silent.
     """
     env = dict(env or {})
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Tokens made straight in a catalog, for tests of what they are good for."""
+"""Tokens written straight into a catalog, for tests of their rights."""
 
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -9,14 +9,14 @@ from tests.support.server import Server
 
 
 def catalog_url(server: Server) -> str:
-    """The database of a server that was started with ``--database-url``, or with none."""
+    """Return the database URL of a server that was started with ``--database-url``, or without."""
     if "--database-url" in server.args:
         return server.args[server.args.index("--database-url") + 1]
     return f"sqlite:///{server.data_dir}/catalog.sqlite3"
 
 
 def make_token(url: str, name: str, scope: str, namespace: str | None = None, seconds: float | None = None) -> str:
-    """Its text. It ends after so many ``seconds``, which may be less than none."""
+    """Create a token and return its text. It expires after ``seconds``, which may be negative."""
     now = datetime.now(UTC)
     expires_at = None if seconds is None else now + timedelta(seconds=seconds)
     token, text = new_token(name, Scope(scope), namespace, now, expires_at)

@@ -1,4 +1,4 @@
-"""For every route the worst requests we know of, as files are in the hostile corpus: what is asked, in which body."""
+"""The worst requests that we know of, for every route: an HTTP counterpart of the hostile corpus."""
 
 import io
 import json
@@ -22,7 +22,7 @@ Body = Callable[[], bytes]
 
 @dataclass(frozen=True)
 class Worst:
-    """One request to ``route`` (method and template). ``path`` is below the route's own, with its values filled in."""
+    """One request to ``route`` (method and template). ``path`` has the route's values filled in, and a query."""
 
     route: Route
     what: str
@@ -33,7 +33,7 @@ class Worst:
 
 @dataclass(frozen=True)
 class Place:
-    """What a server was filled with: version 1 is a torch file, version 2 safetensors; and an announced upload."""
+    """The contents of a filled server: version 1 is a torch file, version 2 safetensors; and an announced upload."""
 
     wide: int
     texts: int
@@ -41,17 +41,17 @@ class Place:
 
 
 def fill(http: httpx.Client, scale: int) -> Place:
-    """``scale`` is about how many keys each thing has."""
+    """Fill a server; ``scale`` is about the number of keys of each file."""
     upload_id = http.post(UPLOADS, content=announcement(scale), headers=JSON).raise_for_status().json()["id"]
     files = (wide_file(scale), file_of_texts(scale))
     versions = [http.post(f"{MODEL}/checkpoints", content=file).raise_for_status().json()["version"] for file in files]
-    # The first cast imports torch, which is once in a server's life, and no body's doing.
+    # The first cast imports torch, once in a server's life, which has nothing to do with the bodies.
     http.get(f"{MODEL}/checkpoints/{versions[0]}/state_dict?dtype=fp16").raise_for_status()
     return Place(*versions, upload_id)
 
 
 def wide_file(scale: int) -> bytes:
-    """Many keys on one storage, many components, an optimizer with many ids."""
+    """Return a torch file with many keys on one storage, many components, and an optimizer with many ids."""
     tensor = torch.zeros(4)
     nets = {f"{number:05d}" + "\udcff" * 50: {"w": tensor} for number in range(min(scale // 20, 9_000))}
     tied = {f"{number:06d}." + "k" * 100: tensor for number in range(scale // 2)}
@@ -62,14 +62,14 @@ def wide_file(scale: int) -> bytes:
 
 
 def file_of_texts(scale: int) -> bytes:
-    """A safetensors file with much of its own metadata."""
+    """Return a safetensors file with large metadata of its own."""
     texts = {f"{number}": "\\" * 1000 for number in range(min(scale // 4, 3_900))}
     header = json.dumps({"__metadata__": texts, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     return struct.pack("<Q", len(header)) + header + bytes(4)
 
 
 def announcement(count: int) -> bytes:
-    """Storages with gaps between them, and a frame of several blocks."""
+    """Return an announcement of storages with gaps between them, and a frame of several blocks."""
     storages = [[start, start + 5000] for start in range(100, 100 + count * 10_000, 10_000)]
     size = count * 10_000 + 4 * BLOCK
     frame = size - 5000 * count
@@ -78,7 +78,7 @@ def announcement(count: int) -> bytes:
 
 
 def target(count: int, **more: object) -> bytes:
-    """Keys of a thousand shapes, which is fewer than a target may have."""
+    """Return a target with keys of a thousand shapes, fewer than a target may have."""
     keys = {
         f"{number:06d}." + "k" * 20: {"shape": [number % 1000, 1000, 1], "dtype": "float32"} for number in range(count)
     }
@@ -103,7 +103,7 @@ def many(item: str, count: int) -> str:
 
 
 def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
-    """The requests, those that delete last."""
+    """Yield the requests; those that delete come last."""
     one = f"{MODEL}/checkpoints/{place.wide}"
     texts = f"{MODEL}/checkpoints/{place.texts}"
     mistakes = 20 * scale
@@ -190,13 +190,13 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
 
 
 def reset_peak(pid: int) -> int:
-    """Forget how much memory a process had at most; how many bytes it has now."""
+    """Reset a process's peak memory, and return its current memory in bytes."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     return _memory(pid, "VmRSS")
 
 
 def peak(pid: int) -> int:
-    """The most memory that a process had since ``reset_peak``, in bytes."""
+    """Return a process's peak memory since ``reset_peak``, in bytes."""
     return _memory(pid, "VmHWM")
 
 
