@@ -1,4 +1,4 @@
-"""Fixtures every folder shares: a real server process, one for the session or a fresh one."""
+"""Shared fixtures: a real server process, one for the session or a fresh one."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Places are given out by owner and in turns; threads, processes and uploads all have theirs from there."""
+"""Admission: owners get places in turns, whether of threads, processes or uploads."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""``make bench`` runs: what it finds is for people to read, on a quiet machine."""
+"""``make bench`` runs; its figures are for people to read, on a quiet machine."""
 
 import subprocess
 import sys

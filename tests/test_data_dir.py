@@ -1,4 +1,4 @@
-"""The data dir and all that lies in it are for the server's user alone, and nobody else's folder is taken for one."""
+"""The data dir and its contents are for the server's user alone, and another user's folder is never used."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What the image and docker-compose.yml run, without Docker: their very commands, as processes with their settings."""
+"""The commands of the image and docker-compose.yml, run without Docker as processes with the same settings."""
 
 import fnmatch
 import json

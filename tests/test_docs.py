@@ -1,4 +1,4 @@
-"""Whoever types what the documents show gets what they promise."""
+"""The commands in the documents do what the documents promise."""
 
 import os
 import re

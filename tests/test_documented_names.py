@@ -1,4 +1,4 @@
-"""What the documents name there is, and what there is they name: settings, commands, figures, codes, and so on."""
+"""Every name in the documents exists, and every name is documented: settings, commands, figures, codes, and so on."""
 
 import inspect
 import re

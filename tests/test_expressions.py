@@ -1,4 +1,4 @@
-"""Every regular expression of the server takes time linear in what it reads, which is a stranger's text.
+"""Every regular expression of the server takes time linear in its input, which is a stranger's text.
 
 An expression is tried with texts made for it: each of its repeats in turn goes on for LONG characters, and what follows
 does not match. What is linear takes a millisecond; what is quadratic takes a tenth of a second or more, and hours for

@@ -1,4 +1,4 @@
-"""A pool of threads whose callers take turns: none waits for all that another has asked for."""
+"""A pool of threads whose callers take turns: none waits for all the work of another."""
 
 from collections.abc import Iterator
 from concurrent.futures import CancelledError

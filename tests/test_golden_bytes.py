@@ -1,4 +1,4 @@
-"""An ETag promises bytes. Whoever changes what is written raises the writer's revision, and then these digests."""
+"""An ETag promises bytes: a change of the written bytes needs a new revision of the writer, and new digests here."""
 
 from hashlib import sha256
 

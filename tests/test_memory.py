@@ -1,4 +1,4 @@
-"""What a transfer costs the server in memory follows from how many there are, never from how large they are."""
+"""The server's memory depends on the number of transfers, never on their size."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Memory is shared out: nobody holds more than there is, and what one holds never keeps the next one out."""
+"""The memory budget: no caller gets more than there is, or keeps the next one out."""
 
 import asyncio
 from contextlib import AsyncExitStack, suppress

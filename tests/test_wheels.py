@@ -1,4 +1,4 @@
-"""What users install, rather than what lies in the repository.
+"""The installed wheels, rather than the code in the repository.
 
 An environment here holds our wheels and what they declare that they need, linked from where the tests run, and nothing
 else: what is used and not declared isn't there.

@@ -1,5 +1,6 @@
-"""Upload, list, change, download and delete, with the package ``generated`` of the current folder, which
-openapi-python-client made. It is run by a Python that knows neither torch nor Stateroom: URL, NAMESPACE, NAME, FILE.
+"""A script that uploads, lists, changes, downloads and deletes with the package ``generated`` of the current folder,
+which openapi-python-client made. It runs in a Python without torch and Stateroom. Arguments: URL, NAMESPACE, NAME,
+FILE.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Judging callers: what it costs the catalog, and how soon a change shows."""
+"""Authorization of callers: its cost in catalog reads, and how soon a change takes effect."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""How much is taken in: bytes of one upload, uploads at once, bytes and fields of a head, requests ahead of answers."""
+"""Limits of a server's input: bytes of one upload, uploads at once, bytes and fields of a head, pipelined requests."""
 
 import json
 import re

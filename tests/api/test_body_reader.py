@@ -1,4 +1,4 @@
-"""Long bodies, read past the parser: nothing of them is lost, and the connection goes on as any other."""
+"""Long bodies read directly from the socket: no byte is lost, and the connection goes on as any other."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""An answer has a size that is known before it is made, whatever a file or its tags hold."""
+"""The size of an answer is known before it is made, whatever a file or its tags hold."""
 
 import socket
 from typing import Any

@@ -1,4 +1,4 @@
-"""Damage on a server's disk, as its clients see it: an error, then the good file again, then all is well."""
+"""Damage on a server's disk, as its clients see it: an error, then a new upload of the bytes, then no more errors."""
 
 from pathlib import Path
 

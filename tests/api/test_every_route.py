@@ -1,4 +1,4 @@
-"""What holds for every route there is, read from the server's own OpenAPI document."""
+"""Properties of every route, read from the server's own OpenAPI document."""
 
 import base64
 import re

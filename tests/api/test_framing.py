@@ -1,4 +1,4 @@
-"""Where one request ends and the next begins, byte by byte: every answer belongs to the request that it is for."""
+"""Request framing, byte by byte: every answer belongs to the request that it is for."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""Whoever generates a client from the OpenAPI document gets one that works."""
+"""A client generated from the OpenAPI document works."""
 
 import json
 import os

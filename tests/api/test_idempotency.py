@@ -1,4 +1,4 @@
-"""A retry with the key of an upload that was stored is answered as that was."""
+"""A retry with the idempotency key of a stored upload gets the same answer."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

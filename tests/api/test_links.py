@@ -1,4 +1,4 @@
-"""Signatures as values."""
+"""The signatures of links, as values."""
 
 from dataclasses import replace
 

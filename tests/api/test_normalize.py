@@ -1,4 +1,4 @@
-"""The outermost layers, around an application that misbehaves."""
+"""The outermost layers, around a misbehaving application."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""If-Match and If-None-Match (RFC 9110, 13): a request for another state than there is now is not performed."""
+"""If-Match and If-None-Match (RFC 9110, 13): a request for a state other than the current one is not performed."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""The table of errors, and what a problem may say."""
+"""The table of errors, and the contents of problems."""
 
 import json
 from collections.abc import Iterator

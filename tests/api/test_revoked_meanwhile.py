@@ -1,4 +1,4 @@
-"""A token that was revoked, or is over, while its upload comes: nothing of that is stored."""
+"""A token that is revoked, or expires, during its upload: nothing of the upload is stored."""
 
 import json
 import time

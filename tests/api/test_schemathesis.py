@@ -1,4 +1,4 @@
-"""Every route is asked what OpenAPI says it takes, and worse: none fails, none answers what it does not document."""
+"""Every route gets requests made from OpenAPI, and worse ones: none fails, and none gives an undocumented answer."""
 
 from collections.abc import Iterator
 

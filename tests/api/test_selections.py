@@ -1,4 +1,4 @@
-"""What a query picks, over HTTP: parts of a checkpoint, their layout, and the match with a target model."""
+"""Selections over HTTP: parts of a checkpoint, their layout, and the match with a target model."""
 
 import io
 import pathlib

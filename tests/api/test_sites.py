@@ -1,4 +1,4 @@
-"""Which Host a server answers to, and whose web pages may write: the rules alone."""
+"""The rules for the Host header, and for web pages that may write, without a server."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What may take long has threads of its own, and waiting for them holds up nobody else."""
+"""Slow work has threads of its own, and waiting for one of them blocks no other request."""
 
 import asyncio
 import threading

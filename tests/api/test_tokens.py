@@ -1,4 +1,4 @@
-"""Every route, as the server's own OpenAPI has it, times every kind of credential."""
+"""Every route of the server's own OpenAPI document, with every kind of credential."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""An upload arrives, in whatever form a client has."""
+"""Uploads in every form that a client may send."""
 
 import hashlib
 import shutil

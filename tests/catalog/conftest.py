@@ -1,4 +1,4 @@
-"""A real catalog, on each database, brought up by its own migrations."""
+"""A real catalog on each database, created by its own migrations."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Checkpoints for the catalog to hold, and what these tests ask a catalog again and again."""
+"""Checkpoints for the catalog to hold, and queries that these tests share."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""What no checkpoint refers to is let go of when its grace is over, and nothing that one does."""
+"""Blobs and packs without a reference are dropped when their grace is over, and no others."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

@@ -1,4 +1,4 @@
-"""A network that misbehaves as it is told: a real HTTP server whose answers a test writes."""
+"""A scripted network: a real HTTP server whose answers a test writes."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""A relay in front of a real server that does to the answers' bytes what a test wants."""
+"""A relay in front of a real server that changes the answers' bytes as a test wants."""
 
 import re
 import socket

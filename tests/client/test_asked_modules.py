@@ -1,4 +1,4 @@
-"""A strict load is refused where the module itself would refuse it, and nowhere else."""
+"""A strict load is refused if the module itself would refuse it, and only then."""
 
 import io
 from collections import OrderedDict

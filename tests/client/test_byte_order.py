@@ -1,4 +1,4 @@
-"""A checkpoint of a big-endian machine is to the client what it is to torch.load."""
+"""The client reads a checkpoint of a big-endian machine as torch.load does."""
 
 import io
 from typing import Any

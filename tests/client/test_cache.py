@@ -1,4 +1,4 @@
-"""What a client keeps on its own disk: fetched once, verified whenever it is read, never more than it may be."""
+"""The client's disk cache: storages are fetched once, verified at each read, and stay within the limit."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What docs/client.md shows, run from top to bottom."""
+"""The examples of docs/client.md, run from top to bottom."""
 
 import inspect
 from pathlib import Path

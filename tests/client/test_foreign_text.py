@@ -1,4 +1,4 @@
-"""Nothing that somebody else wrote steers the terminal on which Python prints an error, a warning or a report."""
+"""Text from others cannot control the terminal on which Python prints an error, a warning or a report."""
 
 import io
 import traceback

@@ -1,4 +1,4 @@
-"""Other dtypes and formats through the client: what the server casts and converts is what the user reads."""
+"""Other dtypes and formats through the client: the user reads exactly what the server casts and converts."""
 
 import json
 import subprocess

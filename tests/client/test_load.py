@@ -1,4 +1,4 @@
-"""Getting checkpoints back through a real server, with real torch on both ends."""
+"""Loading of checkpoints through a real server, with real torch on both ends."""
 
 import copy
 import hashlib

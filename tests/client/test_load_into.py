@@ -1,4 +1,4 @@
-"""Into models that exist: what fits is known before a byte moves, and what failed is known afterwards."""
+"""Loading into existing models: mismatches are found before the download, and failures are reported after it."""
 
 from itertools import pairwise
 

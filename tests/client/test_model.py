@@ -1,4 +1,4 @@
-"""Putting checkpoints in, and finding them, through a real server."""
+"""Saving and looking up checkpoints through a real server."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Checkpoints that come in parallel ranges, over connections that break, stall and damage what they carry."""
+"""Downloads in parallel ranges, over connections that break, stall and damage the bytes."""
 
 import io
 import subprocess

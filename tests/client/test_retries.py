@@ -1,4 +1,4 @@
-"""Uploads over a network that loses connections: tried again, and stored once."""
+"""Uploads over a network that loses connections: they are retried, and stored once."""
 
 import io
 import itertools

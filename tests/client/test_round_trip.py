@@ -1,4 +1,4 @@
-"""The script that tries the client on every Python and torch that it supports, on this one."""
+"""The round-trip script, which runs on every supported Python and torch, run on this one."""
 
 import subprocess
 import sys

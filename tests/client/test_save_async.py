@@ -1,4 +1,4 @@
-"""Saving in the background: what is stored is what was there at the call, and nothing of it is lost without a word."""
+"""Background saves: the values at the call are stored, and no save is lost silently."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Saving in parts where one address is several servers, and only one of them takes the parts."""
+"""Saving in parts to several servers behind one address, of which only one accepts the parts."""
 
 import io
 import json

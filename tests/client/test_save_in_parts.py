@@ -1,4 +1,4 @@
-"""Saving what is large: in parts, straight from the tensors, and only what the server does not hold."""
+"""Saving large objects: in parts, straight from the tensors, and only storages that the server does not hold."""
 
 import io
 import os

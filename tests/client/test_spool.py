@@ -1,4 +1,4 @@
-"""A training does not end because a server does: what it saves waits on its own disk, and is stored once."""
+"""A training survives its server: its saves wait on the local disk, and are stored once."""
 
 import json
 import os

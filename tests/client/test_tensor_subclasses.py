@@ -1,4 +1,4 @@
-"""client.load gives what torch.load gives of the same file, also of tensors that are rebuilt in ways of their own."""
+"""client.load returns the same object as torch.load, also with tensors that have their own way of being rebuilt."""
 
 import io
 from collections.abc import Callable

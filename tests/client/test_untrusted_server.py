@@ -1,4 +1,4 @@
-"""A client trusts a server with the token that it was given for it, and with nothing else."""
+"""A client trusts a server with the token for that server, and with nothing else."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""DataParallel, DistributedDataParallel and torch.compile name the module inside; what one saved fits all others."""
+"""A checkpoint saved in a DataParallel, DistributedDataParallel or torch.compile wrapper loads into all others."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Things to save that are large enough to go in parts."""
+"""Objects to save that are large enough to be sent in parts."""
 
 import os
 from collections.abc import Iterator

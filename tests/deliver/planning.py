@@ -1,4 +1,4 @@
-"""Planning without a server: from a file's bytes to the bytes of what would be served."""
+"""Planning without a server: from a file's bytes to the bytes that would be served."""
 
 import io
 import zipfile

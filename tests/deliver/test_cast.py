@@ -1,4 +1,4 @@
-"""Casting: every bit pattern as torch rounds it, and by the definition of rounding."""
+"""Casting: every bit pattern is rounded as torch does, and by the definition of rounding."""
 
 import struct
 

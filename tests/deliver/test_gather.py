@@ -1,4 +1,4 @@
-"""Elements taken out of stretches of a storage, held against torch's own ``as_strided``."""
+"""Elements gathered from ranges of a storage, compared with torch's own ``as_strided``."""
 
 import torch
 from hypothesis import given

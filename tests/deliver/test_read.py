@@ -1,4 +1,4 @@
-"""Blobs from a real store and catalog: what is damaged or gone is an error, never a wrong byte."""
+"""Blobs from a real store and catalog: a damaged or missing blob is an error, never a wrong byte."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From a virtual file to reads of blobs: nothing missing, nothing twice, every window bounded."""
+"""Reads of blobs for a virtual file: nothing missing, nothing twice, every window bounded."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,1 +1,1 @@
-"""Two readers of one file: what Stateroom accepts, stock torch reads alike from the original and from our file."""
+"""Differential tests: stock torch reads the same from each accepted file and from the file that Stateroom makes."""

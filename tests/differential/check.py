@@ -1,4 +1,4 @@
-"""One file, looked at by us and by stock torch."""
+"""A comparison of how Stateroom and stock torch read one file."""
 
 import time
 from collections.abc import Callable

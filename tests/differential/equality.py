@@ -1,4 +1,4 @@
-"""Whether two objects that torch has loaded are one and the same to whoever gets them."""
+"""Equality of two objects that torch has loaded, in all that their user can observe."""
 
 import copyreg
 import struct

@@ -1,4 +1,4 @@
-"""Stock torch in a process of its own: it is handed files that were damaged on purpose, and may die of them."""
+"""Stock torch in a process of its own, because the deliberately damaged files that it reads may crash it."""
 
 import io
 import resource

@@ -1,4 +1,4 @@
-"""Honest files, and what becomes of them by damage."""
+"""Honest files, and damaged versions of them."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""Damage done to the pickle alone, in a file that is right in all else: no CRC32 and no size is there to catch it."""
+"""Damage to the pickle alone, in an otherwise valid file: no CRC32 and no size reveals it."""
 
 import collections
 import io

@@ -1,4 +1,4 @@
-"""Each component, as torch reads what is served of it, is what torch reads at its path in the upload."""
+"""torch reads the same from a served component as at its path in the upload."""
 
 import collections
 import pathlib

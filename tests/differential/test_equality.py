@@ -1,4 +1,4 @@
-"""The judge's eye: what it calls equal is, and what it calls unequal is not."""
+"""The comparison itself: equal objects are found equal, and different ones different."""
 
 import struct
 from typing import Any

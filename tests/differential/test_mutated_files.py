@@ -1,5 +1,4 @@
-"""Honest files, damaged: each is refused, or read by us as stock torch reads it; and whatever state_dict we make of it,
-stock torch loads."""
+"""Damaged files: each is refused, or read as stock torch reads it; and torch loads every state_dict made of it."""
 
 from collections import Counter
 from collections.abc import Callable

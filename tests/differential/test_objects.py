@@ -1,4 +1,4 @@
-"""Invariant 2, on objects drawn at random: what stock torch reads of our file is what it read of the upload."""
+"""Invariant 2, on random objects: stock torch reads the same from our file as from the upload."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Checkpoints that hold something of everything."""
+"""Checkpoints that hold values of every kind."""
 
 import argparse
 import collections

@@ -1,4 +1,4 @@
-"""Which mappings of a checkpoint are components, and which of them a request means that names none."""
+"""The mappings of a checkpoint that are components, and the component that a request without a name means."""
 
 import collections
 from dataclasses import replace

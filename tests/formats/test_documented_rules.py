@@ -1,4 +1,4 @@
-"""Whoever is refused can look up the rule."""
+"""The documents list every rule under which a file is refused."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is parsed and written back unpickles to what the original unpickles to."""
+"""A pickle that is parsed and written back unpickles to the same object as the original."""
 
 import argparse
 import collections

@@ -1,4 +1,4 @@
-"""Files that people upload by mistake, each made by what makes such files, and named in the error."""
+"""Files that people upload by mistake, each made by its usual tool, and named in the error."""
 
 import bz2
 import gzip

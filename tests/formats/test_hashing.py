@@ -1,4 +1,4 @@
-"""Keys and items that Python cannot hash are refused; what Python itself unpickles never is. Python is the judge."""
+"""Keys and items that Python cannot hash are refused, but no pickle that Python unpickles. Python is the judge."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Which bytes of a storage travel, and whether what shared bytes still shares them."""
+"""The bytes of a storage that are sent; tensors that shared bytes still share them."""
 
 from itertools import pairwise
 

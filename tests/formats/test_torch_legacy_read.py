@@ -1,4 +1,4 @@
-"""Files from before torch 1.6 are read, and what is made of them loads as what they load as."""
+"""Files from before torch 1.6 are read, and the files made of them load to the same objects."""
 
 import io
 import pickle

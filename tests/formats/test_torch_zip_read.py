@@ -1,4 +1,4 @@
-"""Files that torch writes are read, and what is written back loads as what they load as."""
+"""Files that torch writes are read, and the files written back load to the same objects."""
 
 import argparse
 import pathlib

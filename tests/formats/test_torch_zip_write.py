@@ -1,4 +1,4 @@
-"""The zip writer, held against the files that torch itself writes."""
+"""The zip writer, compared with the files that torch itself writes."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Zip files as torch writes them are read; whatever could mean two things is refused."""
+"""Zip files as torch writes them are read; ambiguous ones are refused."""
 
 import io
 import itertools

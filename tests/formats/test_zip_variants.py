@@ -1,4 +1,4 @@
-"""Every layout that some torch wrote: what is served of it loads as what torch loads of it."""
+"""Every layout that some torch wrote: the served file loads to the same object as the upload."""
 
 import zipfile
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""A server that writes down what it runs, and what it keeps: for tests that nothing ran, and that nothing was kept."""
+"""A server that records what it runs and what it keeps, for tests that it ran or kept nothing."""
 
 import sqlite3
 import time

@@ -1,4 +1,4 @@
-"""The classic small classifier, on data that it generates: what the scenarios train, save, load and resume."""
+"""The classic small classifier, on generated data, which the scenarios train, save, load and resume."""
 
 import random
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Bad input: each file that is none gets its code and leaves nothing behind, in the catalog or on disk."""
+"""Bad input: each invalid file gets its error code and leaves nothing behind, in the catalog or on disk."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""Requests that lie about their length, name what cannot be named, or say what means nothing leave nothing behind."""
+"""Requests with a false length, an invalid name or a meaningless value leave nothing behind."""
 
 import json
 from email.message import Message

@@ -1,4 +1,4 @@
-"""Callers share a server by token: one that takes all it can keeps nobody out, and who leaves frees what it took."""
+"""Callers share a server by token: a greedy caller keeps nobody out, and a caller that leaves frees its share."""
 
 import json
 from contextlib import ExitStack

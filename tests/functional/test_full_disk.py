@@ -1,4 +1,4 @@
-"""A disk without a free byte is no dead end: what is stored is served, and deleting it works."""
+"""A full disk: stored checkpoints are still served, and can be deleted."""
 
 import os
 import subprocess

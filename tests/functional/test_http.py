@@ -1,4 +1,4 @@
-"""Downloads as RFC 9110 has them: ranges, validators, HEAD, names. Any part of what is served is a slice of it."""
+"""Downloads by RFC 9110: ranges, validators, HEAD, names. Every range is a slice of the whole body."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""URLs for tools that send no headers: made by whoever may read, good for one download, for a while."""
+"""URLs for tools that send no headers: made with any token that may read, valid for one resource, for a while."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""Scenario 4: a general checkpoint. What was in it comes back, and a resumed training goes on as if never stopped."""
+"""Scenario 4: a general checkpoint. All its values come back, and a resumed training goes on as if never stopped."""
 
 import argparse
 import collections

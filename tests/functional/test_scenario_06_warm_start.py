@@ -1,5 +1,5 @@
-"""Scenario 6: warm start. Fewer keys, more keys, keys under other names: reported before a byte is sent, and only what
-matches travels.
+"""Scenario 6: warm start. Fewer keys, more keys, keys under other names: reported before a byte is sent, and only
+matching tensors are sent.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Scenarios 7 to 9: saved on one device, loaded on another. What a download says is what its persistent ids say."""
+"""Scenarios 7 to 9: saved on one device, loaded on another. The device of a download is that in its persistent ids."""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""Scenario 10: DataParallel and DDP put ``module.`` before every key; it comes off, or goes on, with the metadata."""
+"""Scenario 10: DataParallel and DDP put ``module.`` before every key; it can be stripped or added, also in the
+metadata.
+"""
 
 import pytest
 import torch

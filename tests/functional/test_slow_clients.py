@@ -1,4 +1,4 @@
-"""Clients that come late, stall or stop listening are let go, and meanwhile hold up nobody."""
+"""Clients that send late, stall or stop reading are disconnected, and meanwhile block nobody."""
 
 import json
 import select

@@ -1,4 +1,4 @@
-"""Several servers on one database and one store: what the one acknowledges, the other serves."""
+"""Several servers on one database and one store: each serves what another has acknowledged."""
 
 import socket
 import threading

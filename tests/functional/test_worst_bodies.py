@@ -1,4 +1,4 @@
-"""Every route gets the worst that we know of, as every reader gets the hostile corpus."""
+"""Every route gets the worst requests that we know of, as every reader gets the hostile corpus."""
 
 import sys
 import time

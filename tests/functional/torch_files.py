@@ -1,4 +1,4 @@
-"""Files that torch writes, device tags included, and what a file says when it is read back."""
+"""Files that torch writes, device tags included, and readers of their contents."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""What was found: the file itself, and beside it what is wrong and how to see it again."""
+"""Findings: each file, and beside it a description of the fault and how to reproduce it."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""The processes that fuzz, started anew when a file was their end."""
+"""The fuzzing processes, restarted when a file has ended one."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What the fuzzing processes hand over, read again where nothing slows it down, and judged by stock torch."""
+"""Files from the fuzzing processes, read again without instrumentation, and judged by stock torch."""
 
 import time
 from collections import Counter

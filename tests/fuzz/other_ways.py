@@ -1,4 +1,4 @@
-"""What is served of a file besides itself: other formats, dtypes and devices, of each of its components."""
+"""The other downloads of a file: other formats, dtypes and devices of each of its components."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""The files that fuzzing starts from: honest ones as small as they get, and of the hostile corpus what is small."""
+"""The files that fuzzing starts from: minimal honest files, and the small files of the hostile corpus."""
 
 import warnings
 from collections import OrderedDict

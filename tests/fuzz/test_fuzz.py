@@ -1,4 +1,4 @@
-"""What fuzzing rests on, without the hour it takes: its files are read to the end, and what is wrong is noticed."""
+"""The parts of the fuzzer, without an hour of fuzzing: its files are read to the end, and faults are noticed."""
 
 import subprocess
 import sys

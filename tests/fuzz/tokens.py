@@ -1,4 +1,4 @@
-"""A pickle as its opcodes, and the values that they build: where one can be taken out and another put in."""
+"""A pickle as its opcodes and the values that they build, so that one value can replace another."""
 
 from collections.abc import Sequence
 

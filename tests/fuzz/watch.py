@@ -1,4 +1,4 @@
-"""One file, read as an upload is, and watched: what it raises, what it takes, what Python hears meanwhile."""
+"""Reads one file as an upload, and records its error, its cost, and the audit events of Python."""
 
 import re
 import resource

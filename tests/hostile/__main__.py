@@ -1,4 +1,4 @@
-"""The corpus as a table: how many files each class has, and what becomes of them."""
+"""The corpus as a table: the number of files in each class, and their outcomes."""
 
 from tests.hostile.corpus import CLASSES
 from tests.hostile.readings import readings

@@ -1,4 +1,4 @@
-"""One class of the corpus, read as an upload is, in a process that is watched.
+"""Reads one class of the corpus as uploads, in a watched process.
 
 ``python -m tests.hostile.reading CLASS``
 

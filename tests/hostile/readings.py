@@ -1,4 +1,4 @@
-"""What a process of its own finds in a class of the corpus."""
+"""Results of reading a class of the corpus in a process of its own."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Tensors and storages that are not there, or not where they say, are refused by name of the rule."""
+"""Tensors and storages that are missing or misplaced are refused, under the right rule."""
 
 import io
 

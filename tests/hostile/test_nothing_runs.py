@@ -1,4 +1,4 @@
-"""Reading a pickle imports nothing, opens nothing, runs nothing: asked of Python's own audit events."""
+"""Reading a pickle imports nothing, opens nothing and runs nothing, as Python's own audit events show."""
 
 import json
 import subprocess

@@ -1,5 +1,5 @@
-"""A real server gives back what it accepts of the corpus as it came, and as torch reads it; what it refuses leaves
-nothing behind. Whatever comes, the server goes on, and runs nothing.
+"""A real server returns accepted files of the corpus unchanged, and as torch reads them; refused files leave nothing
+behind. After every file the server goes on, and has run nothing.
 
 Every class sends SENT files, spread over all it has; with ``make stress`` it sends each one.
 """

@@ -1,4 +1,4 @@
-"""Files that two readers understand differently, as those readers show; none of them is resolved, all are refused."""
+"""Files that two readers understand differently, as those readers show, are all refused."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""An upload becomes a checkpoint whose every byte can be had again, and each new byte is stored once."""
+"""An upload becomes a checkpoint whose every byte can be read again, and each new byte is stored once."""
 
 import asyncio
 import hashlib

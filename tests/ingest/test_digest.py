@@ -1,4 +1,4 @@
-"""All digests and checksums of an upload, against the plain definition computed in one piece."""
+"""All digests and checksums of an upload, compared with the plain definition computed in one piece."""
 
 import random
 import threading

@@ -1,4 +1,4 @@
-"""Uploads in parts where several servers share a catalog, and where a data dir is not what the catalog says of it."""
+"""Uploads in parts to several servers with one catalog, and to a data dir that contradicts the catalog."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A read and how it compares with another: values or errors, equal or where they are not."""
+"""Results of reads, values or errors, and the differences between them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

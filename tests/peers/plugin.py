@@ -1,4 +1,4 @@
-"""A pytest plugin: ``torch.load`` gives what a Stateroom server serves of the file, and each read is compared.
+"""A pytest plugin: ``torch.load`` reads the file as a Stateroom server serves it, and each read is compared.
 
 ``pytest -p tests.peers.plugin --peers-url URL --peers-log FILE``: a line of JSON for each comparison and each test.
 """

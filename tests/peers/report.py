@@ -1,4 +1,4 @@
-"""What a suite's run came to: read from the plugin's log and the server's."""
+"""The results of a suite's run, read from the plugin's log and the server's."""
 
 import json
 from collections import Counter

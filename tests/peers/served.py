@@ -1,4 +1,4 @@
-"""One checkpoint file, fetched from a Stateroom server in every way that there is, each held against stock torch."""
+"""One checkpoint file, fetched from a Stateroom server in every way, each compared with stock torch."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Where the suites come from: Debian's source packages and the package index, each by name, each once."""
+"""Sources of the suites: Debian's source packages and the package index, each by name, each once."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The suites: where each is had, and which of its tests call torch.load."""
+"""The suites: the source of each, and the tests in it that call torch.load."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""One real checkpoint: uploaded, fetched in every way there is, and held against what stock torch reads."""
+"""One real checkpoint: uploaded, fetched in every way, and compared with what stock torch reads."""
 
 import io
 import pickle

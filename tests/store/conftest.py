@@ -1,4 +1,4 @@
-"""What the tests of stores share: claims with their asserts explained, and a device with almost no room."""
+"""Shared by the tests of stores: claims with their asserts explained, and a device with almost no room."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A device with almost no room, for whoever has to see it fill up."""
+"""A device with almost no room, for tests that fill it up."""
 
 import shutil
 import subprocess

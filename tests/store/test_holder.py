@@ -1,4 +1,4 @@
-"""The name of a data dir: made once, and no other data dir's."""
+"""The name of a data dir: made once, and unlike any other data dir's."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Calls in order: each once, one at a time; and nobody waits for ever, whatever goes wrong."""
+"""Calls in order: each once, one at a time; and none waits for ever, whatever goes wrong."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Packs in a local folder: the conformance suite, and what only a folder can get wrong."""
+"""Packs in a local folder: the conformance suite, and failures that only a folder can have."""
 
 import mmap
 import os

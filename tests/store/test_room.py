@@ -1,4 +1,4 @@
-"""Room: what uploads may take, and the reserve that they never get."""
+"""Disk room: the room for uploads, and the reserve that they never get."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""``make stress``: the full versions, one after another, and their figures."""
+"""``make stress``: the long tests, one after another, and their figures."""
 
 import argparse
 import tempfile

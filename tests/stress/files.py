@@ -1,4 +1,4 @@
-"""Checkpoints that share storages with one another, as epochs do: what a sweep has to take apart."""
+"""Checkpoints that share storages with one another, as epochs do, for sweeps to separate."""
 
 import random
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Writers, deleters and downloaders at once, while a sweep without a grace goes round and round."""
+"""Writers, deleters and downloaders at once, while sweeps without a grace run one after another."""
 
 import random
 import sqlite3

@@ -1,4 +1,4 @@
-"""Small versions of what ``make stress`` runs at length."""
+"""Short versions of the tests of ``make stress``."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A catalog on each database, a store and a spool; what a server sweeps and checks."""
+"""A catalog on each database, a store and a spool, for sweeps and checks."""
 
 import shutil
 from collections.abc import Iterator

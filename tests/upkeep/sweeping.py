@@ -1,4 +1,4 @@
-"""What tests of the sweep do again and again."""
+"""Helpers of the tests of the sweep."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

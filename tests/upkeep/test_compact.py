@@ -1,4 +1,4 @@
-"""Compaction: which packs it takes, and that nothing is lost on the way whatever happens there."""
+"""Compaction: the choice of packs, and that nothing is lost on the way whatever happens."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Damage that somebody met is marked, and healed by the next upload that brings the bytes, for all who share them."""
+"""Damage is marked when it is found, and repaired for all who share the bytes by the next upload of them."""
 
 import asyncio
 import logging

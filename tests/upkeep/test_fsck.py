@@ -1,4 +1,4 @@
-"""A check finds each thing that can be wrong, names it, changes nothing; and nothing else is an alarm."""
+"""fsck finds and names each thing that can be wrong, changes nothing, and raises no false alarm."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a crash leaves is gone after the next start, and nothing else is."""
+"""The next start removes the leftovers of a crash, and nothing else."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a server finds in its data dir when it starts, and what it makes there."""
+"""The contents of a server's data dir when it starts, and the files that it creates."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A sweep frees what nobody needs, all of it, and nothing else; whatever else goes on."""
+"""A sweep frees everything that is not needed and nothing else, whatever else goes on."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Files made to hurt whoever reads them, a module for each class of them. Nothing here is ever loaded."""
+"""Files made to harm their readers, one module for each class. Nothing here is ever loaded."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""What every class of the corpus is made from: a file with what becomes of it, and honest files to go wrong from.
+"""The base of every class of the corpus: a file with its expected outcome, and honest files to corrupt.
 
 The honest checkpoint is ``{"model": {"weight": eight float32}, "x": payload}``, in either container.
 """

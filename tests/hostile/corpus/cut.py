@@ -1,4 +1,4 @@
-"""Honest files that end early, or in which a byte is another."""
+"""Honest files that are truncated, or have one byte changed."""
 
 import torch
 

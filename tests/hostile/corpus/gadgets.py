@@ -1,5 +1,5 @@
-"""Code that a pickle names: what published bypasses of torch.load(weights_only=True), picklescan, fickling and
-modelscan have called, in each of the ways in which a pickle can call. It is stored, named, and never run.
+"""Code that a pickle names: functions that published bypasses of torch.load(weights_only=True), picklescan, fickling
+and modelscan have called, in every way in which a pickle can call. It is stored, named, and never run.
 
 After the advisories of those projects (CVE-2025-32434, CVE-2025-1716, CVE-2025-1889, CVE-2025-1944, CVE-2025-1945,
 CVE-2025-10155 to -10157, and the lists of unsafe imports that followed).

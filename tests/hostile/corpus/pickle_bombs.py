@@ -1,4 +1,4 @@
-"""Small pickles that ask for large memory, long time or deep recursion, whoever reads them.
+"""Small pickles that take much memory, long time or deep recursion in any reader.
 
 The caps on opcodes and memo slots take files of 20 MB: tests/hostile/test_bombs.py has them.
 """

@@ -1,4 +1,4 @@
-"""Numbers and texts that Python's own two unpicklers, or the text of the one that asks, read differently."""
+"""Numbers and texts that Python's two unpicklers, or other readers, may read differently."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Opcodes where they do not belong, with too little below them, or cut off; and pickles behind pickles."""
+"""Opcodes in wrong places, with too few values on the stack, or cut off; and pickles behind pickles."""
 
 import pickle as stock
 import pickletools

@@ -1,5 +1,5 @@
-"""Small pickles that take work without end: what they hold is shared, so whoever walks what they describe, or writes it
-down, comes by it again and again; and numbers and texts that are hard to read.
+"""Small pickles that take endless work: their values are shared, so that walking or writing them visits each again and
+again; and numbers and texts that are expensive to parse.
 
 Each is refused or stored; in both cases within bounds.
 """

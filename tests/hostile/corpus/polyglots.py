@@ -1,4 +1,4 @@
-"""Files that are two things at once, and what each reader takes them for."""
+"""Files that are valid in two formats, and the format in which each reader reads them."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""safetensors: headers that are no JSON, or say things twice; tensors with holes, overlaps and impossible sizes."""
+"""safetensors headers that are not JSON, or have duplicates; tensors with holes, overlaps and impossible sizes."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Ways past those who look for code in checkpoints: files that break off, hide, nest or disguise it.
+"""Evasions of scanners for code in checkpoints: files that break off, hide, nest or disguise the code.
 
 After CVE-2025-1889 (extensions), CVE-2025-1944 and -1945 (zip headers), CVE-2025-10155 (extensions), -10156 (CRC32),
 -10157 (subclasses), 7z containers and "broken" pickles as found on model hubs.

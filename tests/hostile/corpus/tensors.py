@@ -1,4 +1,4 @@
-"""Tensors that reach out of their storage, or cannot be counted; storages that are not there, or are two things."""
+"""Tensors that exceed their storage, or cannot be counted; storages that are missing or contradictory."""
 
 from collections.abc import Callable
 

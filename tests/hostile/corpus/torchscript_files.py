@@ -1,4 +1,4 @@
-"""TorchScript archives: text that is no text, or too much of it, and modules whose tensors have two names."""
+"""TorchScript archives: invalid text, or too much of it, and modules whose tensors have two names."""
 
 import zlib
 

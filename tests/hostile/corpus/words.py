@@ -1,4 +1,4 @@
-"""Honest structures with words and numbers that hurt whoever lists, stores, prints or serves them."""
+"""Honest structures with names and numbers that are harmful to list, store, print or serve."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""What the small records of a torch zip say, and records of which two could be meant."""
+"""Contents of the small records of a torch zip, and ambiguous records."""
 
 from tests.formats.zips import Entry, Zip
 from tests.hostile.corpus.base import FLOATS, NOTHING, Files, entries, inert, pickle, refused, storage, tensor, zip_of

@@ -1,4 +1,4 @@
-"""A record as the directory and as its local header tell of it: what is told twice may not be told differently."""
+"""Records whose directory entry and local header differ."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Where the records of a zip lie: gaps, overlaps, orders, and what is packed to be larger than it looks."""
+"""Positions of records in a zip: gaps, overlaps, orders, and compressed records that are larger than they look."""
 
 import zlib
 from dataclasses import replace

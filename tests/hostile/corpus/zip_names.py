@@ -1,4 +1,4 @@
-"""Names of records: those that lead elsewhere, that another reader takes for another, or that are there twice."""
+"""Names of records that lead elsewhere, that readers understand differently, or that occur twice."""
 
 from dataclasses import replace
 
