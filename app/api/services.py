@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from anyio import from_thread
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 from prometheus_client import Gauge
 
 from ..access.grants import Access
@@ -75,16 +75,6 @@ class Services:
     long_plans: FairThreads
     commits: FairThreads
 
-    async def from_inside(
-        self, request: Request, model: ModelName, ref: str, run: str | None, answer: Callable[[Checkpoint], Response]
-    ) -> Response:
-        """Return what ``answer`` makes from the manifest, or from a plan, of the checkpoint that ``ref`` names.
-
-        ``answer`` runs in a thread, and may block. Raises Cancelled when the client disconnects meanwhile.
-        """
-        checkpoint = await self.find(model, ref, run)
-        return await unless_gone(request, self._planned(partial(answer, checkpoint)))
-
     async def find(self, model: ModelName, ref: str, run: str | None) -> Checkpoint:
         """Resolve ``ref``. Raises NotFound."""
 
@@ -94,14 +84,21 @@ class Services:
 
         return await self.asks.run(resolved)
 
-    async def _planned(self, answer: Callable[[], Response]) -> Response:
+    async def plan(self, request: Request, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a ``call`` that reads manifests, plans, or makes a long answer, in a thread.
+
+        A call that raises TakesLong runs again among the long ones. Raises Cancelled when the client disconnects first.
+        """
+        return await unless_gone(request, self._planned(partial(call, *args, **kwargs)))
+
+    async def _planned(self, call: Callable[[], T]) -> T:
         work = current()
         work.may_take_long = False
         try:
-            return await self.plans.run(answer)
+            return await self.plans.run(call)
         except TakesLong:
             work.may_take_long = True
-            return await self.long_plans.run(answer)
+            return await self.long_plans.run(call)
 
     async def uploaded_as(self, model: ModelName, key: str) -> Checkpoint | None:
         """Find the checkpoint that was stored under this idempotency key."""

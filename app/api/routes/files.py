@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from ...select.query import parse_device
-from ...values.checkpoint import Checkpoint
 from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
 from ..requests.auth import DOWNLOAD, READ
 from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
@@ -39,13 +38,10 @@ async def layout(
 ) -> Response:
     """The layout of the file that `file` sends for the same query."""
     location = None if device is None else parse_device(device)
-
-    def answer(checkpoint: Checkpoint) -> Response:
-        download = services.deliver.file(checkpoint, location, weights_only=weights_only)
-        index = services.deliver.index(checkpoint, download, derived=derived)
-        return layout_answer(request, checkpoint, ref, index, "/file")
-
-    return await services.from_inside(request, model, ref, run, answer)
+    checkpoint = await services.find(model, ref, run)
+    download = await services.plan(request, services.deliver.file, checkpoint, location, weights_only=weights_only)
+    index = await services.plan(request, services.deliver.index, checkpoint, download, derived=derived)
+    return await services.plan(request, layout_answer, request, checkpoint, ref, index, "/file")
 
 
 @router.get(
@@ -71,12 +67,9 @@ async def file(
 ) -> Response:
     """Every field as it was saved."""
     location = None if device is None else parse_device(device)
-
-    def answer(checkpoint: Checkpoint) -> Response:
-        download = services.deliver.file(checkpoint, location, weights_only=weights_only)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename)
-
-    return await services.from_inside(request, model, ref, run, answer)
+    checkpoint = await services.find(model, ref, run)
+    download = await services.plan(request, services.deliver.file, checkpoint, location, weights_only=weights_only)
+    return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
 
 @router.get(
@@ -88,11 +81,9 @@ async def file(
 )
 async def original_layout(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
     """The layout of the file that `original` sends. Storages of up to 4 KiB count as bytes between the storages."""
-
-    def answer(checkpoint: Checkpoint) -> Response:
-        return layout_answer(request, checkpoint, ref, services.deliver.index_of_original(checkpoint), "/original")
-
-    return await services.from_inside(request, model, ref, run, answer)
+    checkpoint = await services.find(model, ref, run)
+    index = await services.plan(request, services.deliver.index_of_original, checkpoint)
+    return await services.plan(request, layout_answer, request, checkpoint, ref, index, "/original")
 
 
 @router.get(
@@ -110,9 +101,6 @@ async def original(
     request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: FileName = None
 ) -> Response:
     """Byte for byte."""
-
-    def answer(checkpoint: Checkpoint) -> Response:
-        download = services.deliver.original(checkpoint)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename)
-
-    return await services.from_inside(request, model, ref, run, answer)
+    checkpoint = await services.find(model, ref, run)
+    download = await services.plan(request, services.deliver.original, checkpoint)
+    return download_answer(request, services.streams, checkpoint, ref, download, filename)

@@ -17,7 +17,7 @@ from ..openapi.problems import OF_A_DOWNLOAD, refusals
 from ..requests.auth import READ, SIGNATURE, Caller
 from ..requests.params import Model, Ref, Run
 from ..requests.selections import Part
-from ..responses.json import check_write, identity_headers, json_answer, nothing
+from ..responses.json import NO_STORE, check_write, identity_headers, json_answer, nothing
 from ..responses.views import checkpoint_url
 from ..services import Parts, Services
 
@@ -49,17 +49,15 @@ class Asked:
     async def link(self, route: str, planned: Callable[[Checkpoint], Download]) -> Response:
         """Make a link to the download that ``planned``, which may block, returns. An impossible one is refused now."""
         signer = await self.services.access.signer(self.caller)
+        check_write(self.request, nothing)
+        checkpoint = await self.services.find(self.model, self.ref, self.run)
+        download = await self.services.plan(self.request, planned, checkpoint)
+        path = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{download.filename}"
         query = [pair for pair in self.request.query_params.multi_items() if pair[0] not in _NOT_SIGNED]
-
-        def answer(checkpoint: Checkpoint) -> Response:
-            check_write(self.request, nothing)
-            path = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/{route}/{planned(checkpoint).filename}"
-            signature, expires_at = signer.sign(Resource(path, query), self.lifetime)
-            url = f"{path}?{urlencode([*query, (SIGNATURE, str(signature))], quote_via=quote)}"
-            headers = {**identity_headers(self.request, checkpoint, self.ref), "Cache-Control": "no-store"}
-            return json_answer(self.request, LinkView(url=url, expires_at=expires_at), headers)
-
-        return await self.services.from_inside(self.request, self.model, self.ref, self.run, answer)
+        signature, expires_at = signer.sign(Resource(path, query), self.lifetime)
+        url = f"{path}?{urlencode([*query, (SIGNATURE, str(signature))], quote_via=quote)}"
+        headers = {**identity_headers(self.request, checkpoint, self.ref), "Cache-Control": NO_STORE}
+        return json_answer(self.request, LinkView(url=url, expires_at=expires_at), headers)
 
 
 async def asked(

@@ -14,7 +14,7 @@ from ..requests.bodies import LARGE, documented_body, json_body
 from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
 from ..requests.selections import Part, SelectionBody
 from ..responses.downloads import FILE_RESPONSES, download_answer
-from ..responses.json import check_write, identity_headers, json_answer, nothing
+from ..responses.json import NO_STORE, check_write, identity_headers, json_answer, nothing
 from ..responses.layouts import Derived, Layout, layout_answer
 from ..responses.views import FileText, checkpoint_url
 from ..services import Parts
@@ -108,12 +108,10 @@ async def layout(
     request: Request, services: Parts, model: Model, ref: Ref, part: Part, derived: Derived = True, run: Run = None
 ) -> Response:
     """The layout of the file that `state_dict` sends for the same query: ranges to fetch in parallel and verify."""
-
-    def answer(checkpoint: Checkpoint) -> Response:
-        index = services.deliver.index(checkpoint, part.of(checkpoint, services.deliver), derived=derived)
-        return layout_answer(request, checkpoint, ref, index, "/state_dict")
-
-    return await services.from_inside(request, model, ref, run, answer)
+    checkpoint = await services.find(model, ref, run)
+    download = await services.plan(request, part.of, checkpoint, services.deliver)
+    index = await services.plan(request, services.deliver.index, checkpoint, download, derived=derived)
+    return await services.plan(request, layout_answer, request, checkpoint, ref, index, "/state_dict")
 
 
 @router.get(
@@ -137,12 +135,9 @@ async def state_dict(
     filename: FileName = None,
 ) -> Response:
     """A torch file that always loads with `weights_only=True`, or a safetensors file."""
-
-    def answer(checkpoint: Checkpoint) -> Response:
-        download = part.of(checkpoint, services.deliver)
-        return download_answer(request, services.streams, checkpoint, ref, download, filename)
-
-    return await services.from_inside(request, model, ref, run, answer)
+    checkpoint = await services.find(model, ref, run)
+    download = await services.plan(request, part.of, checkpoint, services.deliver)
+    return download_answer(request, services.streams, checkpoint, ref, download, filename)
 
 
 @router.post(
@@ -155,16 +150,19 @@ async def state_dict(
 )
 async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
     """Report the keys that match, are missing, or do not fit, before a byte of a tensor moves."""
-
-    def answer(checkpoint: Checkpoint) -> Response:
-        asked = body.read(WarmstartRequest)
-        report, plan = services.deliver.warmstart(checkpoint, asked.target, asked.query)
-        name = checkpoint.file_name(plan[:8], asked.query.format, None)
-        download = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
-        view = WarmstartReport.of(report, download if report.matched_keys else None)
-        return json_answer(request, view, {**identity_headers(request, checkpoint, ref), "Cache-Control": "no-store"})
-
     check_write(request, nothing)
     await services.find(model, ref, run)  # before a long body is read for nothing
     async with json_body(request, services, LARGE) as body:
-        return await services.from_inside(request, model, ref, run, answer)
+        asked = await services.plan(request, body.read, WarmstartRequest)
+        checkpoint = await services.find(model, ref, run)
+        report, plan = await services.plan(request, services.deliver.warmstart, checkpoint, asked.target, asked.query)
+        return await services.plan(request, _answer, request, checkpoint, ref, report, asked.query.format, plan)
+
+
+def _answer(request: Request, checkpoint: Checkpoint, ref: str, report: Report, format_: str, plan: str) -> Response:
+    url = None
+    if report.matched_keys:
+        name = checkpoint.file_name(plan[:8], format_, None)
+        url = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
+    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": NO_STORE}
+    return json_answer(request, WarmstartReport.of(report, url), headers)

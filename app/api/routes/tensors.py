@@ -11,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from ...errors import InvalidRequest
 from ...select.components import choose_component
-from ...values.checkpoint import Checkpoint
 from ...values.json_text import read_json
 from ...values.manifest import Component, ComponentKind, Manifest, Storage, Tensor
 from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
@@ -104,12 +103,10 @@ async def tensors(
     cursor: Cursor = None,
 ) -> Response:
     """Tensors in the file's order, and the details of each component. A page of long keys has fewer tensors."""
-
-    def answer(checkpoint: Checkpoint) -> Response:
-        view = _page(services.deliver.manifest(checkpoint), component, limit, _position(cursor))
-        return json_answer(request, view, identity_headers(request, checkpoint, ref))
-
-    return await services.from_inside(request, model, ref, run, answer)
+    checkpoint = await services.find(model, ref, run)
+    manifest = await services.plan(request, services.deliver.manifest, checkpoint)
+    view = await services.plan(request, _page, manifest, component, limit, _position(cursor))
+    return await services.plan(request, json_answer, request, view, identity_headers(request, checkpoint, ref))
 
 
 def _position(cursor: str | None) -> int:
