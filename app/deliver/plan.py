@@ -42,7 +42,7 @@ class Wanted:
     device: str | None = None
 
     def to_json(self) -> str:
-        """Canonical text, without differences that cannot change the answer. The second line on has ``only``."""
+        """Canonical text, without differences that cannot change the answer. ``only`` is on later lines."""
         query = None if self.query is None else json.loads(self.query.normalised())
         only: list[str] | None = None if self.only is None else []
         fields = {"query": query, "only": only, "device": self.device}
@@ -50,13 +50,13 @@ class Wanted:
         return "\n".join([head, to_lines(self.only, ascii_only=True)]) if self.only else head
 
     def name(self) -> str:
-        """Its canonical text; with ``only``, which may be long, the SHA-256 of that in hex."""
+        """Canonical text; with ``only``, which may be long, the SHA-256 of the text in hex."""
         text = self.to_json()
         return text if self.only is None else hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str) -> "Wanted":
-        """The inverse of ``to_json``, which once wrote all in one line."""
+        """Invert ``to_json``, which once wrote only one line."""
         head, _, keys = text.partition("\n")
         fields = json.loads(head)
         only = None if fields["only"] is None else (*fields["only"], *from_lines(keys))

@@ -55,7 +55,7 @@ class _Contents:
 
 
 class Deliver:
-    """Planner of downloads. Every method but ``close`` may block: call none of them on an event loop."""
+    """Planner of downloads. Every method but ``close`` may block, and must not run on an event loop."""
 
     def __init__(self, catalog: Catalog, store: PackStore) -> None:
         self._catalog = catalog
