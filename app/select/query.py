@@ -81,7 +81,7 @@ class StateDictQuery:
 
 
 def parse_rename(text: str) -> tuple[str, str]:
-    """``OLD=>NEW`` as a pair; the first ``=>`` splits. Raises SelectionError ``bad-rename``."""
+    """Split ``OLD=>NEW`` at the first ``=>``. Raises SelectionError ``bad-rename``."""
     old, arrow, new = text.partition("=>")
     if not arrow:
         raise SelectionError(f"rename={text!r} has no '=>'; it is written rename=OLD=>NEW", code="bad-rename")
