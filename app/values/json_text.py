@@ -36,7 +36,7 @@ def encode(text: str) -> bytes:
 
 
 def slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """``items`` in order, ITEMS at a time."""
+    """Iterate over ``items``, ITEMS at a time."""
     return (items[start : start + ITEMS] for start in range(0, len(items), ITEMS))
 
 

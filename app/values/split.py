@@ -1,7 +1,7 @@
 """A file split into its frame and its storages, as a client announces it before it sends a byte.
 
 The file is sent in numbered blocks: first the frame's blocks, then each storage's, in the order of the file. A block
-is at most 16 MiB of one piece. Its digest names it. A block is received, verified and resumed as a whole.
+is at most 16 MiB of one piece, and is named by its digest, received, verified and resumed as a whole.
 """
 
 from array import array
@@ -16,7 +16,7 @@ from .span import Span, Spans
 
 MAX_FILE_SIZE = 2**62
 MAX_STORAGES = 500_000
-"""As many records as a torch file may have."""
+"""The limit on records of a torch file."""
 
 
 class Split:

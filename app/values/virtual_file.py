@@ -38,7 +38,7 @@ Piece = memoryview | Span | Converted | ChecksumOf
 
 _CONVERTED = 1 << 61
 _CHECKSUM = 1 << 62
-"""From these values on, a source is the number of a conversion, not a file offset."""
+"""Bases of conversion numbers: a source at or above a base is no file offset."""
 
 
 @dataclass(slots=True)
