@@ -1,9 +1,8 @@
-"""Which tensors of a tree another dtype is wanted for.
+"""Casting the tensors of a tree to another dtype.
 
-A cast tensor is a TensorRef of its own, because the same one may also be wanted uncast under another name; what was one
-object stays one object. The elements that make up a sparse or nested tensor are cast as ``Tensor.to`` casts them;
-quantized ones are no floating numbers. A tensor inside of something else, a Parameter's attribute or a module's extra
-state, stays as it is.
+A cast tensor is a new TensorRef, because the old one may also be wanted uncast under another name; one object stays one
+object. The elements of a sparse or nested tensor are cast as by ``Tensor.to``; quantized elements are not floating
+numbers, and stay. A tensor inside another object (a Parameter's attribute, a module's extra state) stays too.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ _META = "torch._utils._rebuild_meta_tensor_no_storage"
 
 @dataclass(slots=True)
 class Caster:
-    """Casts what ``wanted`` says, by its new name. ``targets`` gives for the id of each TensorRef that was made its new
+    """Casts the tensors that ``wanted`` picks by their new names. ``targets`` maps the id of each new TensorRef to its
     dtype.
     """
 
@@ -29,10 +28,10 @@ class Caster:
     wanted: Callable[[str], bool]
     targets: dict[int, DType] = field(default_factory=dict)
     _made: dict[int, tuple[Node, Node]] = field(default_factory=dict)
-    """By the id of what was cast: that, so that its id stays its own, and what became of it."""
+    """The old node, kept so that its id stays unique, and the new node, by the old node's id."""
 
     def cast(self, name: str, node: Node) -> Node:
-        """A value of a state_dict, or a leaf of a tree, as it is to be written."""
+        """Return a value of a state_dict, or a leaf of a tree, as it is to be written."""
         return self._cast(node) if isinstance(node, (TensorRef, Call)) and self.wanted(name) else node
 
     def _cast(self, node: Node) -> Node:

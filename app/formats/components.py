@@ -1,4 +1,4 @@
-"""Which nodes of a checkpoint are components: state_dicts, optimizers' state_dicts, whole modules."""
+"""Search for the components of a checkpoint: state_dicts, optimizers' state_dicts, whole modules."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +16,10 @@ from .tree import NAMELESS, children, pairs_of, size_of, walk
 
 
 def component_kind(node: Node, work: Work, *, is_root: bool = False) -> ComponentKind | None:
-    """Whether a node is a state_dict, an optimizer's state_dict, or neither.
+    """Tell whether a node is a state_dict, an optimizer's state_dict, or neither.
 
-    A state_dict is a mapping with str keys and at least one tensor as a value of its own, whatever stands beside it;
-    or a whole module, which stands for its own. The root of a general checkpoint is none: see ``_is_mostly_tensors``.
+    A state_dict is a mapping with str keys and at least one tensor among its direct values, whatever the others are;
+    or a whole module, read as its state_dict. A general checkpoint's root is none: see ``_is_mostly_tensors``.
     """
     work.spend(size_of(node))
     if is_module(node, work):
@@ -45,7 +45,7 @@ def _is_optimizer(pairs: Sequence[tuple[Node, Node]]) -> bool:
 
 
 def _is_part_of_a_checkpoint(value: Node, work: Work) -> bool:
-    """Whether a value is an optimizer's state_dict or a whole module: no state_dict holds such a thing."""
+    """Tell whether a value is an optimizer's state_dict or a whole module: no state_dict holds either."""
     if not isinstance(value, (Dict, Call)) or is_tensor(value):
         return False
     work.spend(size_of(value))
@@ -53,9 +53,9 @@ def _is_part_of_a_checkpoint(value: Node, work: Work) -> bool:
 
 
 def _is_mostly_tensors(pairs: Sequence[tuple[Node, Node]], work: Work) -> bool:
-    """Whether what may be a general checkpoint is a state_dict all the same: most of its values are tensors.
+    """Tell whether a possible general checkpoint is a state_dict after all: most of its values are tensors.
 
-    What quantized modules put beside theirs does not count against it: lists of tensors, dtypes, None. Beside models or
+    Other values of quantized modules do not count against it: lists of tensors, dtypes, None. Beside models or
     optimizers, numbers are a checkpoint's own (its loss), and there have to be more tensors than the models hold.
     """
     rest = [value for key, value in pairs if not (value is None or type(value) is Global or is_extra_state(key))]
@@ -74,7 +74,7 @@ def _is_mostly_tensors(pairs: Sequence[tuple[Node, Node]], work: Work) -> bool:
 
 
 def _count_tensors(nodes: Iterable[Node], enough: int, work: Work) -> int:
-    """How many tensors are in some nodes, or ``enough``; those of an optimizer are not counted."""
+    """Count the tensors in some nodes, up to ``enough``, without tensors of optimizers."""
 
     def is_leaf(node: Node) -> bool:
         return is_tensor(node) or _is_optimizer(pairs_of(node) or ())
@@ -89,16 +89,16 @@ def _is_number(node: Node) -> bool:
 
 
 def is_extra_state(key: Node) -> bool:
-    """Whether a key is one under which a module saves what ``get_extra_state`` gives."""
+    """Tell whether a module saves the value of ``get_extra_state`` under a key."""
     return type(key) is str and key.endswith("_extra_state")
 
 
 def find_components(root: Node, work: Work) -> Iterator[tuple[Path, ComponentKind | None, Node]]:
-    """Every component in the file's order, and with None as its kind every tensor outside of them, and what else may
-    hold one.
+    """Yield every component in the file's order; also, with None as kind, every tensor outside of components, and
+    nodes that may hold one.
 
-    No component lies inside another, and none where no request could name it: a pickled optimizer keeps its state under
-    its parameters as keys.
+    No component lies inside another, or at a path that no request could name: a pickled optimizer keeps its state
+    under its parameters as keys.
     """
     kinds = _Kinds(root, work)
     for path, node in walk(root, kinds.is_leaf, work):
@@ -110,7 +110,7 @@ def find_components(root: Node, work: Work) -> Iterator[tuple[Path, ComponentKin
 
 
 class _Kinds:
-    """``component_kind``, found out once for each node, however often it is met."""
+    """Cache of ``component_kind`` for each node."""
 
     def __init__(self, root: Node, work: Work) -> None:
         self._root = root
@@ -128,10 +128,10 @@ class _Kinds:
 
 
 def nodes_of(root: Node, components: Sequence[Component], work: Work) -> dict[int, Node]:
-    """The nodes of the components that a manifest lists, by their numbers, found by their paths.
+    """Find the nodes of the components that a manifest lists, by their paths. Return the nodes by number.
 
-    The rules may have been others when it was made: a node that is no component by today's rules stands for the one
-    that was listed at its path. Without those at whose paths nothing is any more.
+    The manifest may be from older rules: if today's rules find no component at a path, the node there is taken.
+    A component without a node at its path is left out.
     """
     tree: dict[str, Any] = {}
     for number, component in enumerate(components):
@@ -141,7 +141,7 @@ def nodes_of(root: Node, components: Sequence[Component], work: Work) -> dict[in
         place.setdefault("", deque()).append(number)
     found: dict[int, Node] = {}
     stack: list[tuple[Node, dict[str, Any]]] = [(root, tree)]
-    others: list[tuple[Node, deque[int]]] = []  # at the path of a component, and none by today's rules
+    others: list[tuple[Node, deque[int]]] = []  # at a component's path, but no component by today's rules
     while stack:
         node, place = stack.pop()
         numbers = place.get("")
@@ -161,7 +161,7 @@ def nodes_of(root: Node, components: Sequence[Component], work: Work) -> dict[in
 
 
 def node_of(root: Node, components: Sequence[Component], number: int, work: Work) -> Node:
-    """The node of one component. Raises SelectionError where there is no mapping at its path any more."""
+    """Find the node of one component. Raises SelectionError if no mapping is at its path any more."""
     node = nodes_of(root, components, work).get(number)
     if not pairs_of(node) and not is_module(node, work):
         raise SelectionError(

@@ -1,4 +1,4 @@
-"""What a parsed checkpoint contains: its components, and each tensor that views one storage, with its path."""
+"""Contents of a parsed checkpoint: its components, and each tensor that views one storage, with its path."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -17,12 +17,12 @@ from .tree import walk
 
 
 def text_length(path: Path) -> int:
-    """Characters of the names along a path."""
+    """Count the characters of the names along a path."""
     return sum(len(element) for element in path if type(element) is str)
 
 
 def check_key(path: Path) -> int:
-    """The path's length as text. Raises HostileCheckpoint for one that no key is as long as."""
+    """Return the length of a path's text. Raises HostileCheckpoint if it exceeds MAX_KEY_LENGTH."""
     length = text_length(path)
     if length > MAX_KEY_LENGTH:
         raise HostileCheckpoint(f"a key of {length:,} characters; at most {MAX_KEY_LENGTH:,}", rule="key-length")
@@ -32,7 +32,7 @@ def check_key(path: Path) -> int:
 def list_contents(
     root: Node, storages: tuple[Storage, ...], index_of: Mapping[str, int], work: Work
 ) -> tuple[tuple[Component, ...], tuple[Tensor, ...]]:
-    """Components and tensors, components first, then what belongs to the root.
+    """List components and tensors: tensors of components first, then tensors of the root.
 
     ``index_of`` gives each storage key its place in ``storages``.
     """

@@ -1,4 +1,4 @@
-"""Tensors of devices that have no storages, as torch writes them: their device is an argument of a call.
+"""Tensors of devices without storages, as torch writes them: the device is an argument of a call.
 
 Reference: ``Tensor._reduce_ex_internal`` in torch/_tensor.py.
 """
@@ -14,21 +14,21 @@ ON_DEVICE = frozenset(
         "torch._utils._rebuild_xla_tensor",
     }
 )
-"""Functions called with ``(data, dtype, device, requires_grad)``, for devices that have no storages: xla, maia."""
+"""Functions called with ``(data, dtype, device, requires_grad)``, for devices without storages: xla, maia."""
 
 
 def is_on_device(node: Call) -> bool:
-    """Whether a call makes such a tensor."""
+    """Tell whether a call makes a tensor of a device without storages."""
     return type(node.function) is Global and node.function.full_name in ON_DEVICE
 
 
 def names_devices(skeleton: bytes) -> bool:
-    """Whether a pickle has the name of one of ON_DEVICE in it: much cheaper than to look at all that it makes."""
+    """Tell whether a pickle names one of ON_DEVICE: much cheaper than a search of all its nodes."""
     return any(name.rpartition(".")[2].encode() in skeleton for name in ON_DEVICE)
 
 
 def put_on(device: str, root: Node, work: Work) -> None:
-    """Make every tensor in a tree whose device is an argument of the call that makes it one on ``device``."""
+    """Change the device to ``device`` in all calls of ON_DEVICE in a tree."""
     seen: set[int] = set()
     stack: list[Node] = [root]
     while stack:

@@ -1,4 +1,4 @@
-"""What a reader makes of a file, whatever its format."""
+"""The result of reading a file of any format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from .pickle.nodes import Node, StorageRef
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A checkpoint file, understood but not interpreted.
+    """A checkpoint file, parsed but not interpreted.
 
-    ``skeleton`` is where its pickle, or its header, lies. ``records`` and ``checksums`` are, by storage key, where a
-    storage's bytes lie and the CRC32 that the file declares for them (0: none). ``storages`` are in the order in which
-    the skeleton first names them; each has exactly the bytes its record has. ``unsafe_globals`` are the names outside
-    of torch's weights_only list, in order of appearance. ``metadata`` are a safetensors file's own texts; ``keys``
-    those of a TorchScript archive's state_dict, which its skeleton alone does not tell.
+    ``skeleton`` is the span of its pickle or header. ``records`` and ``checksums`` are, by storage key, the span of a
+    storage's bytes and their CRC32 as the file declares it (0: none). ``storages`` are in the order in which the
+    skeleton first names them; each has exactly the bytes of its record. ``unsafe_globals`` are the names outside of
+    torch's weights_only list, in order of appearance. ``metadata`` are a safetensors file's own texts; ``keys`` are
+    the keys of a TorchScript archive's state_dict, which its skeleton alone does not tell.
     """
 
     root: Node

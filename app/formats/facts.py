@@ -20,7 +20,7 @@ MAX_METRICS = 1000
 MAX_NAME_LENGTH = 200
 
 ReadStorage = Callable[[str, Span], bytes | memoryview]
-"""Gives bytes ``[start, end)`` of a storage, by its key."""
+"""Reads bytes ``[start, end)`` of a storage, by its key."""
 
 _STRUCT_OF_DTYPE = {
     "float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "int8": "b",
@@ -35,12 +35,11 @@ def lift_facts(
     byteorder: str,
     metadata: Mapping[str, str],
 ) -> Facts:
-    """Facts of a checkpoint: ``top`` are the pairs of its top level; where that is itself a state_dict, plain numbers
-    that are called one of FACTS.
+    """Find a checkpoint's facts. ``top`` are the pairs of its top level; if that is a state_dict, only plain numbers
+    under a name in FACTS.
 
-    Numbers, numpy scalars and tensors of one element count; truth values do not. A number that cannot be an epoch or a
-    step (a fraction, say) is a metric. Of a safetensors file's ``metadata``, epoch, step and loss count where they are
-    plain decimals.
+    Numbers, numpy scalars and tensors of one element count; bools do not. A number that cannot be an epoch or a step
+    (a fraction, say) is a metric. In a safetensors file's ``metadata``, plain decimals count as epoch, step and loss.
     """
     devices = tuple(sorted({storage.location for storage in storages}))
     numbers = {key: _decimal(text) for key, text in metadata.items() if key in FACTS and _DECIMAL.fullmatch(text)}
@@ -67,7 +66,7 @@ def _decimal(text: str) -> int | float:
 
 
 def _is_name(key: Node) -> bool:
-    """Whether a key can name a metric: text that any database keeps and a URL can ask for."""
+    """Tell whether a key can name a metric: text that any database can store and a URL can contain."""
     if type(key) is not str or not 0 < len(key) <= MAX_NAME_LENGTH or "\0" in key:
         return False
     return is_unicode(key)
@@ -94,7 +93,7 @@ def _number(node: Node, read: ReadStorage, byteorder: str) -> int | float | None
 
 
 def _item(tensor: TensorRef, read: ReadStorage, byteorder: str) -> int | float | None:
-    """The value of a tensor of one element, None for any other."""
+    """Return the value of a tensor of one element, None for any other."""
     if not is_one_element(tensor.shape):
         return None
     size = tensor.dtype.itemsize

@@ -1,4 +1,4 @@
-"""Names for files that are no checkpoints: users upload what lies beside one, and the error says what that is.
+"""Names for files that are not checkpoints: users upload neighbouring files, and the error names their type.
 
 References: the signatures in file(1)'s magic database; torch/package, torch/export and torch/distributed/checkpoint.
 """
@@ -8,7 +8,7 @@ import re
 from ..values.source import ByteSource
 
 _HEAD = 4096
-"""Bytes at the start of a file that are looked at."""
+"""Bytes at the start of a file that are examined."""
 
 _INSIDE = "unpack it, and upload the checkpoint inside"
 _DCP = (
@@ -50,11 +50,11 @@ _ARCHIVES = (
     (_NPZ, "a numpy archive (.npz): save its arrays as tensors, with torch.save or safetensors"),
     (_CHECKPOINTS, f"a zip archive around other files: {_INSIDE}"),
 )
-"""What a directory's bytes show, each name followed by whatever stands behind it there."""
+"""Patterns for the bytes of a zip directory, where any bytes may follow a name."""
 
 
 def foreign_file(data: ByteSource) -> str | None:
-    """Name a file that no reader reads, and say what to do with it; None if nothing is known of it."""
+    """Name a file that no reader reads, and say what to do with it; None for an unknown file."""
     head = bytes(data[:_HEAD])
     for magic, name in _MAGIC:
         if head.startswith(magic):
@@ -86,7 +86,7 @@ def foreign_zip(directory: bytes) -> str:
 
 
 def shifted_zip() -> str:
-    """Explain a zip file whose directory counts from somewhere inside the file."""
+    """Explain a zip file whose directory offsets count from inside the file."""
     return (
         "something stands before the zip archive at its end. Several archives, one after another, are what a .distcp "
         f"file holds, which is a part of a folder that was saved with {_DCP}"

@@ -1,4 +1,4 @@
-"""From a checkpoint file's bytes to its manifest and facts."""
+"""Indexing of a checkpoint file's bytes: its manifest and facts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from .tree import pairs_of
 
 MAX_LISTED = 10_000
 MAX_LISTED_TEXT = 1_000_000
-"""Components, unsafe globals and devices that one checkpoint may have, and the characters of each kind together."""
+"""Most components, unsafe globals or devices of one checkpoint, and most characters in the names of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What a file contains. The manifest's storages carry the CRC32s that the file declares (0: none), no digests."""
+    """Contents of a file. The manifest's storages carry the CRC32s that the file declares (0: none), no digests."""
 
     manifest: Manifest
     facts: Facts
 
 
 def index(data: ByteSource, work: Work | None = None) -> Index:
-    """Index a checkpoint file. Raises RefusedCheckpoint: what is wrong, and where."""
+    """Index a checkpoint file. Raises RefusedCheckpoint with the fault and its place."""
     work = work or Work()
     document = read(data, work)
     storages, numbers = storages_of(document)
@@ -63,7 +63,7 @@ def index(data: ByteSource, work: Work | None = None) -> Index:
 
 
 def _check_listing(document: Document, components: Sequence[Component]) -> None:
-    """What every listing of checkpoints shows has to stay small, whatever the file says."""
+    """Limit the fields that every listing of checkpoints shows. Raises HostileCheckpoint."""
     locations = {storage.location for storage in document.storages.values()}
     for what, rule, names in (
         ("components", "components", [component.name for component in components]),
@@ -75,7 +75,7 @@ def _check_listing(document: Document, components: Sequence[Component]) -> None:
 
 
 def storages_of(document: Document) -> tuple[tuple[Storage, ...], dict[str, int]]:
-    """The storages in the order in which the pickle first names them, and each key's place in that order."""
+    """Return the storages in the order in which the pickle first names them, and each key's place in that order."""
     storages = tuple(
         Storage(key, ref.location, ref.dtype, document.records[key], document.checksums[key])
         for key, ref in document.storages.items()

@@ -1,11 +1,11 @@
-"""Which bytes of which storages go into a file that is about to be written, and what each tensor becomes.
+"""Choice of the storage bytes for a file to be written, and of each tensor's new storage and offset.
 
-A storage taken whole stays what it was. Where only some of its tensors are wanted, it is cut down to islands: runs of
-bytes in which tensors overlap or touch. Tensors of one island still share a storage, so ties and views stay, and a
-small view does not drag a large storage along. A few unused bytes between islands are not worth a cut.
+A whole storage stays unchanged. If only some of its tensors are wanted, a storage is cut down to islands: runs of bytes
+in which tensors overlap or touch. Tensors of one island still share a storage, so ties and views stay, and a small view
+does not drag a large storage along. A few unused bytes between islands are not worth a cut.
 
-An island of which some tensors are cast becomes a storage of the new dtype for those, element by element, so that they
-go on sharing; and one of its old bytes for the others, if there are any.
+An island with cast tensors becomes a storage of the new dtype for these tensors, element by element, so that they still
+share it; and a storage of the old bytes for the other tensors, if any.
 """
 
 from bisect import bisect_right
@@ -20,7 +20,7 @@ from ..values.span import Span
 from .pickle.nodes import Call, Global, Node, StorageRef, TensorRef
 
 MAX_WASTE = 1 / 64
-"""The share of unused bytes up to which a storage's islands are sent as one."""
+"""Share of unused bytes up to which a storage's islands are sent as one."""
 
 _CUT_ALIGNMENT = 16
 """Bytes of the largest element (complex128): a cut at a multiple keeps every offset whole."""
@@ -28,8 +28,8 @@ _CUT_ALIGNMENT = 16
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A part of a storage that becomes a storage of its own; ``span`` is within the storage, in bytes. ``cast`` are the
-    dtypes of its elements, if they are cast: from and to.
+    """A part of a storage that becomes a storage of its own; ``span`` is within the storage, in bytes. ``cast`` is the
+    old and new dtype of its elements, if they are cast.
     """
 
     storage: Storage
@@ -46,7 +46,7 @@ class Cut:
         return self.span.length == self.storage.span.length
 
     def source(self, byteorder: ByteOrder) -> Span | Conversion:
-        """Where its bytes come from, in a file of that byte order."""
+        """Return the source of its bytes, in a file of ``byteorder``."""
         if self.cast is None:
             return self.file_span
         dtype, to = self.cast
@@ -58,7 +58,7 @@ class Cut:
 
 @dataclass(slots=True)
 class Layout:
-    """Gives every storage and tensor its place in the new file. ``cuts`` fills up in the order of first use.
+    """Assigns every storage and tensor its place in the new file. ``cuts`` is in the order of first use.
 
     ``targets`` are the new dtypes of tensors that are cast, by the ids of their TensorRefs.
     """
@@ -71,7 +71,7 @@ class Layout:
     _placed: dict[tuple[str, str, int, tuple[DType, DType] | None], StorageRef] = field(default_factory=dict)
 
     def replace(self, ref: StorageRef | TensorRef) -> Node:
-        """What to write in place of ``ref``."""
+        """Return the node to write in place of ``ref``."""
         if isinstance(ref, StorageRef):
             return self._place(ref, Span(0, ref.nbytes))
         to = self.targets.get(id(ref), ref.dtype)
@@ -89,7 +89,7 @@ class Layout:
         return TensorRef(ref.function, storage, offset, ref.shape, ref.stride, ref.rest, ref.dtype)
 
     def numbers(self, refs: Iterable[StorageRef | TensorRef]) -> set[int]:
-        """The places in ``cuts`` of what these were replaced by."""
+        """Return the indices in ``cuts`` of the replacements of ``refs``."""
         placed = map(self.replace, refs)
         storages = (new.storage if isinstance(new, TensorRef) else new for new in placed)
         return {int(storage.key) for storage in storages if isinstance(storage, StorageRef)}
@@ -116,19 +116,19 @@ class Layout:
 
 
 def _as(storage: StorageRef, dtype: DType) -> StorageRef:
-    """The same storage under another dtype, which has a storage class."""
+    """Retype a storage to another dtype, which has a storage class."""
     return StorageRef(Global("torch", dtype.storage_class or ""), dtype, storage.key, storage.location, storage.numel)
 
 
 def _rebuild_typed(ref: TensorRef) -> tuple[Global, tuple[Node, ...]]:
-    """What rebuilds ``ref`` on a typed storage, and with which arguments behind the stride."""
+    """Return the function that rebuilds ``ref`` on a typed storage, and its arguments behind the stride."""
     if ref.function.name != "_rebuild_tensor_v3":
         return ref.function, ref.rest
     return Global("torch._utils", "_rebuild_tensor_v2"), (*ref.rest[:2], *ref.rest[3:])
 
 
 def whole(storages: Mapping[str, Storage], device: str | None) -> Layout:
-    """A layout that keeps every storage as it is."""
+    """Make a layout that keeps every storage unchanged."""
     return Layout(storages, device, {})
 
 
@@ -138,7 +138,7 @@ def trimmed(
     device: str | None,
     targets: Mapping[int, DType] = MappingProxyType({}),
 ) -> Layout:
-    """A layout that keeps of each storage what the tensors among ``refs`` can see; all, where one names it bare."""
+    """Make a layout that keeps the bytes that tensors among ``refs`` can see; all bytes of a storage in ``refs``."""
     extents: dict[str, list[tuple[int, int]]] = {}
     bare: set[str] = set()
     for ref in refs:
@@ -155,7 +155,7 @@ def trimmed(
 
 
 def extent(ref: TensorRef) -> tuple[int, int]:
-    """The bytes ``[start, end)`` of its storage that a tensor can reach; none for one without elements."""
+    """Bytes ``[start, end)`` of its storage that a tensor can reach; none for a tensor without elements."""
     if 0 in ref.shape:
         return 0, 0
     itemsize = ref.dtype.itemsize
@@ -165,7 +165,7 @@ def extent(ref: TensorRef) -> tuple[int, int]:
 
 
 def islands_of(extents: list[tuple[int, int]], size: int) -> list[Span]:
-    """Merge extents into islands within ``[0, size)``, sorted and disjoint; one, if that wastes next to nothing."""
+    """Merge extents into islands within ``[0, size)``, sorted and disjoint; one, if that wastes few bytes."""
     islands: list[list[int]] = []
     for start, end in sorted((start - start % _CUT_ALIGNMENT, end) for start, end in extents):
         if islands and start <= islands[-1][1]:

@@ -1,8 +1,7 @@
-"""Calls of allowed names that torch can carry out.
+"""Checks that torch can carry out calls of allowed names.
 
-A name on torch's weights_only list does not make a call one that works: ``set(None)`` raises, ``bytearray(10**12)``
-asks for a terabyte. What does not work, or is nothing that pickling writes, is left out of a component, so that the
-rest loads.
+A call may fail although its name is on torch's weights_only list: ``set(None)`` raises, ``bytearray(10**12)`` asks for
+a terabyte. A call that fails, or that pickling never writes, is left out of a component, so that the rest loads.
 """
 
 import re
@@ -28,17 +27,17 @@ _LAYOUTS = _COMPRESSED | {"torch.strided", "torch.sparse_coo"}
 _PER_CHANNEL = frozenset({"torch.per_channel_affine", "torch.per_channel_affine_float_qparams"})
 _TENSOR_CLASSES = frozenset({"torch.Tensor", "torch.nn.parameter.Parameter"})
 _BITS = {"torch.bits8": 1, "torch.bits16": 2, "torch.bits1x8": 1, "torch.bits2x4": 1, "torch.bits4x2": 1}
-"""Bytes of an element."""
+"""Bytes of an element, by dtype."""
 _HASHES = frozenset({"builtins.set", "collections.OrderedDict"})
 _CLASSES = frozenset(
     {"collections.OrderedDict", "collections.Counter", "builtins.set", "builtins.bytearray", "builtins.complex",
      "torch.Size", "torch.device", "torch.nn.parameter.Parameter"}
 )  # fmt: skip
-"""What NEWOBJ makes as well."""
+"""Classes that NEWOBJ may make too."""
 
 
 def can_be_called(node: Call, work: Work) -> bool:
-    """Whether torch makes an object of a call. What its arguments hold further down is looked at by the caller."""
+    """Tell whether torch can execute a call. The caller checks the nodes inside of its arguments."""
     work.spend(4)
     name, args = name_of(node), node.args
     if name is None or not isinstance(args, tuple) or node.items:
@@ -58,20 +57,20 @@ def can_be_called(node: Call, work: Work) -> bool:
 
 
 def _size_of(args: Args) -> int:
-    """How much there is to be looked at in arguments that many calls may share: items, text, and items of items."""
+    """Count the parts to check in arguments that many calls may share: items, text, and items of items."""
     inside = [part for arg in args if isinstance(arg, tuple) for part in arg[:MAX_BITS]]
     parts = [part.pairs if isinstance(part, Dict) else part for part in (*args, *inside)]
     return sum(len(part) for part in parts if isinstance(part, (list, tuple, str, bytes, bytearray)))
 
 
 def _hashed(name: str, args: Args) -> Sequence[Node]:
-    """What a set, or an OrderedDict of pairs, is made of and hashes."""
+    """Return the nodes that a set, or an OrderedDict of pairs, hashes."""
     items = args[0] if len(args) == 1 and isinstance(args[0], (list, tuple)) else ()
     return items if name == "builtins.set" else [pair[0] for pair in items if isinstance(pair, (list, tuple)) and pair]
 
 
 def has_right_metadata(tensor: TensorRef) -> bool:
-    """Whether torch takes what a tensor is said to be besides its numbers: ``{"conj": True}``, ``{"neg": True}``."""
+    """Tell whether torch accepts a tensor's metadata: ``{"conj": True}``, ``{"neg": True}``."""
     place = {"_rebuild_tensor_v2": 2, "_rebuild_tensor_v3": 3}.get(tensor.function.name, len(tensor.rest))
     metadata = tensor.rest[place] if place < len(tensor.rest) else None
     if type(metadata) is not Dict and name_of(metadata) != "collections.OrderedDict":
@@ -87,7 +86,7 @@ def has_right_metadata(tensor: TensorRef) -> bool:
 
 
 def _pair_count(mapping: Node) -> int:
-    """At least how many pairs a Dict, or an OrderedDict, was given."""
+    """Count the pairs of a Dict, or an OrderedDict; a lower bound."""
     first = mapping.args[0] if type(mapping) is Call and type(mapping.args) is tuple and mapping.args else ()
     initial = first.pairs if type(first) is Dict else first
     return len(mapping.pairs) + (len(initial) if isinstance(initial, (list, tuple)) else 0)
@@ -139,7 +138,7 @@ def _complex(args: Args) -> bool:
 
 
 def _sizes(node: Node) -> Sequence[int] | None:
-    """A tensor's sizes or strides, or None if the node is nothing that can be."""
+    """Return a tensor's sizes or strides, or None if the node cannot be either."""
     if name_of(node) == "torch.Size" and isinstance(node.args, tuple):
         node = node.args[0] if node.args else ()
     if not isinstance(node, (list, tuple)) or len(node) > MAX_DIMS:
@@ -166,7 +165,7 @@ def _layout(args: Args) -> bool:
 
 
 def _parameter(args: Args) -> bool:
-    """Of a tensor, and with a gradient only where that has floats; ``requires_grad`` itself was checked when read."""
+    """Tell whether a Parameter's data is a tensor, of floats if with a gradient. Parsing checked ``requires_grad``."""
     if not args or not is_tensor(args[0]):
         return False
     tensor, gradient = tensor_of(args[0]), args[1] if len(args) > 1 else True
@@ -174,12 +173,12 @@ def _parameter(args: Args) -> bool:
 
 
 def _state(node: Node) -> bool:
-    """What is set on a tensor as attributes, by itself or beside its slots."""
+    """Tell whether a tensor's attributes, alone or beside its slots, can be set."""
     return all(map(_attributes, node)) if isinstance(node, tuple) and len(node) == 2 else _attributes(node)
 
 
 def _attributes(node: Node) -> bool:
-    """Whatever a tensor has already may not be settable."""
+    """Tell whether a node can be a tensor's attributes; setting an existing attribute may still fail."""
     return node is None or (type(node) is Dict and all(type(key) is str for key, _ in node.pairs))
 
 
@@ -195,7 +194,7 @@ def _from_type(args: Args) -> bool:
 
 
 def _sparse(layout: Node, data: Node) -> bool:
-    """Of parts that are there; whether their numbers fit each other is torch's to say."""
+    """Tell whether all parts are there; torch checks whether their numbers fit each other."""
     if name_of(layout) != "torch.serialization._get_layout" or not isinstance(data, tuple):
         return False
     if layout.how != "reduce" or layout.items or layout.pairs or layout.states or not isinstance(layout.args, tuple):
@@ -214,7 +213,7 @@ def _sparse(layout: Node, data: Node) -> bool:
 
 
 def _quantized(args: Args) -> bool:
-    """``(storage, offset, shape, stride, quantizer, requires_grad, hooks)``, checked but for the quantizer."""
+    """Check the quantizer in ``(storage, offset, shape, stride, quantizer, requires_grad, hooks)``."""
     quantizer = args[4] if len(args) == 7 else None
     if not isinstance(quantizer, tuple) or not quantizer or not isinstance(quantizer[0], Global):
         return False
@@ -248,7 +247,7 @@ def _meta(args: Args) -> bool:
 
 
 def _bits(args: Args) -> bool:
-    """``(storage, offset, shape, stride, requires_grad, hooks, dtype, metadata)``, of a dtype that only torch knows."""
+    """Check ``(storage, offset, shape, stride, requires_grad, hooks, dtype, metadata)`` of a dtype only torch knows."""
     if len(args) not in {7, 8} or type(args[0]) is not StorageRef or not isinstance(args[6], Global):
         return False
     size, stride, itemsize = _sizes(args[2]), _sizes(args[3]), _BITS.get(args[6].full_name)
@@ -261,7 +260,7 @@ def _bits(args: Args) -> bool:
 
 
 def _is_plain(metadata: Node) -> bool:
-    """Whether it says nothing of a tensor."""
+    """Tell whether metadata is empty."""
     return metadata is None or (type(metadata) is Dict and not metadata.pairs)
 
 
@@ -288,5 +287,5 @@ _WORKS: Mapping[str, Callable[[Args], bool]] = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _on_device,
     "torch._utils._rebuild_tensor_v3": _bits,
 }
-"""By name, whether it works with some arguments. Tensors of classes from before torch 0.4, storages and dtypes are not
-called by any pickle."""
+"""Check of the arguments, by function name. No pickle calls storages, dtypes, or tensor classes from before torch 0.4.
+"""

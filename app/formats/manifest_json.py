@@ -1,4 +1,4 @@
-"""A manifest as bytes: JSON by columns, deflated, because 400,000 tensors as rows are slow to read and large.
+"""Encoding of a manifest: JSON by columns, deflated, because 400,000 tensors as rows are slow to read and large.
 
 The document is content-addressed like everything else, so equal manifests are encoded to equal bytes.
 """
@@ -50,12 +50,12 @@ def encode(manifest: Manifest) -> bytes:
             (t.storage for t in tensors),
         ],
     }
-    if manifest.metadata:  # elsewhere left out, so that manifests stay what they were
+    if manifest.metadata:  # left out if empty, so that older manifests stay the same
         document["metadata"] = dict(manifest.metadata)
     if manifest.keys:
         document["keys"] = manifest.keys
-    # Columns are made one by one while others are written: all in one call would let no other thread have a turn.
-    # Two halves of a character are two characters in Python, and one as JSON's escapes: they are kept unescaped.
+    # Columns are made one by one during the writing: one call for all would let no other thread run.
+    # A pair of lone surrogates is two characters in Python, and one as JSON escapes: they are kept unescaped.
     text = json.dumps(document, default=list, separators=(",", ":"), ensure_ascii=False)
     return zlib.compress(encode_text(text), 1)
 

@@ -1,4 +1,4 @@
-"""Which components nobody means who names none: those beside something that may be the model, and is no component."""
+"""Components that are never the default: something outside of the components may be the model."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from .tree import attributes_of, pairs_of, walk
 
 
 def named_only(root: Node, components: Sequence[Component], tensors: Sequence[Tensor], work: Work) -> frozenset[int]:
-    """The numbers of the components that only a request for them by name means.
+    """Return the numbers of the components that are served only by name.
 
-    All of them, where the root holds a model that could not be read: something under a usual name, or an object with
-    tensors in it. Optimizers, where it holds tensors besides. What a callback keeps, always.
+    These are all components if the root holds a model that could not be read: a value under a usual name, or an object
+    with tensors; optimizers if the root holds other tensors; and always the components that a callback keeps.
     """
     every = frozenset(range(len(components)))
     if _holds_an_unread_model(root, components, work):
@@ -42,8 +42,8 @@ def _holds_an_unread_model(root: Node, components: Sequence[Component], work: Wo
 
 
 def _may_be_a_model(value: Node, is_called_so: bool, work: Work) -> bool:
-    """Whether a value is more than plain values: an object with tensors in it, or if it ``is_called_so`` any object,
-    any tensor.
+    """Tell whether a value may be a model: an object with tensors in it, or under a usual name (``is_called_so``) any
+    object or tensor.
     """
     for _, node in walk(value, _is_object, work):
         if is_called_so and (type(node) is StorageRef or is_tensor(node)):
@@ -56,7 +56,7 @@ def _may_be_a_model(value: Node, is_called_so: bool, work: Work) -> bool:
 
 
 def _is_object(node: Node) -> bool:
-    """A tensor, or something that only its own class makes."""
+    """Tell whether a node is a tensor, or an object that only its own class makes."""
     if type(node) is not Call or is_tensor(node):
         return is_tensor(node)
     return pairs_of(node) is None and not (type(node.function) is Global and is_allowed(node.function))

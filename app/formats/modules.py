@@ -1,12 +1,12 @@
-"""Whole models that were pickled: the state_dict of an ``nn.Module``, whatever its class is and without asking for it.
+"""State_dicts of pickled ``nn.Module`` objects of any class, without importing the class.
 
-A module's state is its ``__dict__``, which BUILD gives it, or the ``__reduce__`` of its class (``fx.GraphModule``):
+A module's state is its ``__dict__``, from BUILD or from the ``__reduce__`` of its class (``fx.GraphModule``):
 ``_parameters``, ``_buffers`` and ``_modules`` are mappings in the order in which ``state_dict()`` lists them,
-``_non_persistent_buffers_set`` holds the names that it leaves out. A compiled module stands for the one inside. What a
-class adds in code of its own (``get_extra_state``, hooks on ``state_dict``) is not in the file. Neither are the
-versions of the modules, so there is no ``_metadata``: a strict load then takes all keys as they are. A quantized module
-packs its weights into a ``torch.ScriptObject``, or pickles itself as a tuple; such a thing stands in the state_dict as
-it is, so that whoever writes one names it.
+``_non_persistent_buffers_set`` holds the names that are left out. A compiled module is read as the module inside.
+Values from a class's own code (``get_extra_state``, hooks on ``state_dict``) are not in the file. Module versions are
+not there either, so there is no ``_metadata``: a strict load then takes all keys as they are. A quantized module packs
+its weights into a ``torch.ScriptObject``, or pickles itself as a tuple; such an object stays unchanged in the
+state_dict, so that a writer can name the object.
 
 Reference: ``Module.state_dict`` and ``Module._save_to_state_dict`` in torch/nn/modules/module.py.
 """
@@ -21,7 +21,7 @@ from .torch_tensors import data_of, is_tensor
 from .tree import attribute_count, attributes_of, name_of, pairs_of, size_of
 
 MAX_KEY_LENGTH = 4_096
-"""Characters in the names along a path, as many as the patterns that pick keys may have."""
+"""Characters in the names along a path: as many as a pattern for keys may have."""
 
 Pairs = list[tuple[Node, Node]]
 
@@ -38,21 +38,21 @@ class _State:
     modules: Pairs
     non_persistent: frozenset[str]
     packed: Pairs
-    """Attributes that are no tensors, but hold some: what a quantized module keeps."""
+    """Attributes that hold tensors without being tensors, from quantized modules."""
 
 
 def is_module(node: Node, work: Work) -> bool:
-    """Whether a node is a pickled ``nn.Module``, as its state shows."""
+    """Tell whether a node is a pickled ``nn.Module``, by its state."""
     return _state_of(_compiled_from(node, work), work) is not None
 
 
 def has_keys(module: Node, work: Work) -> bool:
-    """Whether a module's state_dict has a tensor in it, packed or not."""
+    """Tell whether a module's state_dict has a tensor in it, packed or not."""
     return any(is_tensor(value) or _is_packed(value) for _, value in _pairs(module, work))
 
 
 def state_dict_pairs(node: Node, work: Work) -> Pairs:
-    """The keys and values of a state_dict, or of the one that a module would give: detached, without gradients.
+    """Return the keys and values of a state_dict, or of a module's state_dict: detached, without gradients.
 
     Raises HostileCheckpoint for modules that share each other endlessly, or under endless names.
     """
@@ -66,7 +66,7 @@ def _pairs(module: Node, work: Work) -> Iterator[tuple[str, Node]]:
 
 
 def _compiled_from(node: Node, work: Work) -> Node:
-    """The module that ``torch.compile`` was given; any other node as it is. A file may say that one lies in itself."""
+    """Return the module passed to ``torch.compile``; any other node unchanged. In a file, one may contain itself."""
     seen: set[int] = set()
     while (inner := _inside_of_compiled(node, work)) is not None and id(node) not in seen:
         seen.add(id(node))
@@ -78,7 +78,7 @@ def _inside_of_compiled(node: Node, work: Work) -> Node:
     if name_of(node) != _COMPILED:
         return None
     work.spend(2 + attribute_count(node))
-    if node.states:  # as torch 2.1 writes it
+    if node.states:  # written by torch 2.1
         modules = next((value for key, value in attributes_of(node) if key == "_modules"), None)
         work.spend(size_of(modules))
         return next((value for key, value in pairs_of(modules) or () if key == "_orig_mod"), None)
@@ -90,7 +90,7 @@ def _is_packed(node: Node) -> bool:
 
 
 def _walk(module: Node, prefix: str, work: Work, above: frozenset[int]) -> Iterator[tuple[str, Node]]:
-    """``above`` are the ids of the modules that this one lies in. The pickle's nesting bounds the recursion."""
+    """Walk a module. ``above`` are the ids of its outer modules. The pickle's nesting bounds the recursion."""
     if type(module) is not Call or id(module) in above:
         return
     work.spend(4 + len(above) + len(prefix) // 8)
@@ -143,13 +143,13 @@ def _state_of(node: Node, work: Work) -> _State | None:
 
 
 def _body_of(node: Call) -> Pairs:
-    """The ``__dict__`` that is an argument of what rebuilds a module."""
+    """Return the ``__dict__`` among the arguments of a module's rebuild function."""
     args = node.args if type(node.args) is tuple else ()
     return next((arg.pairs for arg in args[:2] if type(arg) is Dict), [])
 
 
 def _texts(node: Node) -> frozenset[str]:
-    """The texts in a set, also as protocol 2 writes it: ``set([...])``."""
+    """Return the texts in a set, also from protocol 2: ``set([...])``."""
     items: Node = ()
     if isinstance(node, Set):
         items = node.items
@@ -159,7 +159,7 @@ def _texts(node: Node) -> frozenset[str]:
 
 
 def detached(node: Node) -> Node:
-    """A tensor as ``detach()`` gives it: what a Parameter is made of, without gradient or attributes."""
+    """Return a tensor as by ``detach()``: the data of a Parameter, without gradient or attributes."""
     tensor = data_of(node)
     if type(tensor) is not TensorRef or not tensor.rest or tensor.rest[0] is False:
         return tensor

@@ -1,4 +1,4 @@
-"""An optimizer's ``param_groups`` as JSON, for people to look at: learning rates, betas, parameter ids."""
+"""An optimizer's ``param_groups`` as JSON, for people to read: learning rates, betas, parameter ids."""
 
 import json
 import math
@@ -13,15 +13,15 @@ MAX_DEPTH = 8
 """Real param_groups nest two deep."""
 
 MAX_VALUES = 500_000
-"""Values shown; 400,000 tensors have as many ids. A text counts as one for every CHARACTERS of it."""
+"""Values shown; 400,000 tensors have as many ids. A text counts as one value for every CHARACTERS."""
 
 CHARACTERS = 16
 MAX_TEXT = 1_000
-"""Characters of one text or name; of longer ones the beginning is shown."""
+"""Characters shown of one text or name; a longer text is cut."""
 
 
 def param_groups_json(optimizer: Node, work: Work) -> str:
-    """JSON text; what JSON has no word for is named in angle brackets, a non-finite number is null."""
+    """Return JSON text; values that JSON cannot express are named in angle brackets, a non-finite number is null."""
     groups: Node = next((value for key, value in pairs_of(optimizer) or () if key == "param_groups"), [])
     return json.dumps(_Shown(work).show(groups, MAX_DEPTH), separators=(",", ":"))
 

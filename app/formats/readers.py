@@ -1,4 +1,4 @@
-"""Which formats there are, how a file shows its own, and who reads it."""
+"""All formats: detection of a file's format, and the reader of each."""
 
 from collections.abc import Callable, Mapping
 
@@ -26,7 +26,7 @@ _TREES: Mapping[str, Callable[[bytes, Work], Node]] = {
 
 
 def tree_of(manifest: Manifest, skeleton: bytes, work: Work | None = None) -> Node:
-    """What a skeleton describes, as the nodes that its reader made of it when it came."""
+    """Parse a skeleton to the nodes that its reader made at upload."""
     work = work or Work()
     if manifest.format == torchscript.FORMAT:
         return torchscript.tree_of(skeleton, manifest.keys, work)
@@ -64,12 +64,12 @@ def read(data: ByteSource, work: Work | None = None) -> Document:
 
 
 def parsing_cost(data: ByteSource, enough: int) -> int:
-    """How many bytes ``read`` would parse at most, or at least ``enough`` if it could be that many."""
+    """Most bytes that ``read`` would parse, or at least ``enough`` if it may parse that many."""
     length = safetensors.header_length(data)
     if length is not None and not _is_zip(data):
         return length
     if not _is_zip(data):
-        return min(len(data), enough)  # nothing says how long a pickle is
+        return min(len(data), enough)  # a pickle's length is not stored
     directory = find_directory(data)
     size = directory.end - directory.start
     if size >= enough:

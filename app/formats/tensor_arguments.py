@@ -1,4 +1,4 @@
-"""What a tensor's arguments have to be, for torch to make a tensor of them and for its elements to be in the file."""
+"""Checks of a tensor's arguments: torch accepts them, and the tensor's elements are in the file."""
 
 from ..errors import HostileCheckpoint
 from ..values.dtype import DType
@@ -19,7 +19,7 @@ def check_extent(
 ) -> None:
     """Raise HostileCheckpoint unless every element of the tensor lies within its storage.
 
-    Where ``per_byte`` elements share one byte, each run along the last dimension starts with a new one.
+    If ``per_byte`` elements share one byte, each run along the last dimension starts with a new byte.
     """
     if len(shape) != len(stride):
         raise broken("a tensor with more sizes than strides, or fewer", "tensor-dimensions")
@@ -42,7 +42,7 @@ def check_extent(
 
 
 def check_requires_grad(value: Node, dtype: DType | None = None, *, or_none: bool = False) -> None:
-    """Raise HostileCheckpoint for what no torch takes: it wants a bool, and of most dtypes False."""
+    """Raise HostileCheckpoint for a value that torch refuses: it takes a bool, for most dtypes only False."""
     if type(value) is not bool and not (value is None and or_none):
         raise broken("a tensor whose requires_grad is neither True nor False", "requires-grad")
     if value and dtype is not None and not dtype.name.startswith(("float", "bfloat", "complex")):
@@ -50,13 +50,13 @@ def check_requires_grad(value: Node, dtype: DType | None = None, *, or_none: boo
 
 
 def check_metadata(value: Node) -> None:
-    """Raise HostileCheckpoint for what no torch takes for a tensor's conj and neg bits: it wants a dict, or nothing."""
+    """Raise HostileCheckpoint for conj and neg bits that torch refuses: it takes a dict, or nothing."""
     if type(value) in {bool, int, float, str, bytes, bytearray, tuple, list} and value:
         raise broken("a tensor whose metadata is no dict", "tensor-arguments")
 
 
 def integers_of(node: Node) -> tuple[Node, ...]:
-    """A tensor's sizes or strides, which may also be a list or a ``torch.Size``."""
+    """Return sizes or strides as a tuple, also of a list or a ``torch.Size``."""
     if type(node) is tuple:
         return node
     if type(node) is Call and type(node.function) is Global and node.function.full_name == "torch.Size":

@@ -1,4 +1,4 @@
-"""Tensors that have no elements in the file, and the classes of those that cannot be written."""
+"""Tensors without elements in the file, and class names of tensors that cannot be written."""
 
 from ..values.dtype import DTYPES, DType
 from .pickle.nodes import FROM_TYPE, Call, Global, Node
@@ -27,7 +27,7 @@ def without_bytes(node: Node) -> tuple[DType, tuple[int, ...] | None, tuple[int,
 
 
 def kind_of(node: Node) -> str:
-    """The class of an object, or the function that makes it, as the pickle names it."""
+    """Return an object's class, or the function that makes the object, by its name in the pickle."""
     if type(node) is not Call:
         return type(node).__name__
     if type(node.function) is Global and node.function.full_name in FROM_TYPE and type(node.args) is tuple:

@@ -1,4 +1,4 @@
-"""Names that a checkpoint's pickle may hold, as torch judges them. They are compared, never imported."""
+"""Names in a checkpoint's pickle that torch allows or refuses. Names are compared, never imported."""
 
 from .pickle.nodes import Global
 
@@ -35,17 +35,17 @@ WEIGHTS_ONLY = frozenset(
         *(f"{module}.{name}Tensor" for module in ("torch.sparse", "torch.cuda.sparse") for name in _TENSORS.split()),
     ]
 )
-"""Full names that ``torch.load(weights_only=True)`` accepts in torch 2.13, without anything registered."""
+"""Full names that ``torch.load(weights_only=True)`` accepts in torch 2.13 without registered additions."""
 
 _SHARDED_CLASSES = frozenset({"DTensor", "DTensorSpec", "ShardedTensor", "ShardedTensorMetadata", "Shard"})
 _SHARDED_MODULES = ("torch.distributed.tensor", "torch.distributed._tensor", "torch.distributed._shard")
 
 
 def is_allowed(name: Global) -> bool:
-    """Whether torch's weights_only list holds a name."""
+    """Tell whether torch's weights_only list holds a name."""
     return name.full_name in WEIGHTS_ONLY
 
 
 def is_sharded(name: Global) -> bool:
-    """Whether a name only occurs where one rank's part of a distributed tensor was saved."""
+    """Tell whether a name means that one rank's part of a distributed tensor was saved."""
     return name.name in _SHARDED_CLASSES and name.module.startswith(_SHARDED_MODULES)

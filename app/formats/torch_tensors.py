@@ -1,4 +1,4 @@
-"""What torch means by a pickle's persistent ids and calls: storages and tensors, checked before anyone relies on them.
+"""Storages and tensors from a pickle's persistent ids and calls, as in torch, checked before use.
 
 References: torch/serialization.py (persistent ids), torch/_utils.py (``_rebuild_*``), torch/_weights_only_unpickler.py
 (the names that ``weights_only=True`` allows).
@@ -32,7 +32,7 @@ _DENSE = {
     "torch._utils._rebuild_tensor_v2": (6, 7),
     "torch._utils._rebuild_tensor_v3": (7, 8),
 }
-"""Functions that view a storage as a dense tensor, and how many arguments they take."""
+"""Functions that view a storage as a dense tensor, and their numbers of arguments."""
 
 PARAMETERS = frozenset(
     {
@@ -54,20 +54,20 @@ _OTHER_TENSORS = frozenset(
 )
 LAZY = frozenset({"torch.nn.parameter.UninitializedParameter", "torch.nn.parameter.UninitializedBuffer"})
 FEW_DIMS = 6
-"""More dimensions than this cost work of their own."""
+"""Number of dimensions above which a tensor costs extra work."""
 
 _QUANTIZED = "torch._utils._rebuild_qtensor"
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
-"""Elements in a byte, where that is more than one."""
+"""Elements in a byte, if more than one."""
 _TENSOR_CALLS = _DENSE.keys() | PARAMETERS | FROM_TYPE | ON_DEVICE | _OTHER_TENSORS | LAZY
 
 
 MAX_WRAPPED = 10
-"""Parameters of Parameters, of which torch has one."""
+"""Levels of Parameters of Parameters; torch has one level."""
 
 
 def data_of(node: Node) -> Node:
-    """What a Parameter, or a Tensor subclass, is made of; any other node as it is, and what is wrapped endlessly."""
+    """Unwrap a Parameter or a Tensor subclass, up to MAX_WRAPPED times; return any other node unchanged."""
     for _ in range(MAX_WRAPPED):
         if type(node) is not Call:
             break
@@ -87,8 +87,8 @@ def data_of(node: Node) -> Node:
 
 
 def tensor_of(node: Node) -> TensorRef | None:
-    """The dense tensor that a node is: itself, or what a Parameter, a Tensor subclass or the like of it on a device
-    without storages is made of.
+    """Return the dense tensor that a node is, or that it wraps as a Parameter, a Tensor subclass, or a tensor of a
+    device without storages. None for other nodes.
     """
     data = data_of(node)
     if type(data) is Call and type(data.args) is tuple and len(data.args) == 4 and is_on_device(data):
@@ -98,14 +98,14 @@ def tensor_of(node: Node) -> TensorRef | None:
 
 
 def is_tensor(node: Node) -> bool:
-    """Whether unpickling makes a tensor of it: dense, a Parameter, a subclass, sparse, quantized, nested, meta."""
+    """Tell whether a node unpickles to a tensor: dense, Parameter, subclass, sparse, quantized, nested, meta."""
     if type(node) is TensorRef:
         return True
     return type(node) is Call and type(node.function) is Global and node.function.full_name in _TENSOR_CALLS
 
 
 class TorchHooks:
-    """Builds StorageRefs and TensorRefs while a checkpoint's pickle is parsed, and notes what it names.
+    """Builds StorageRefs and TensorRefs while a checkpoint's pickle is parsed, and notes unsafe names.
 
     ``storages`` maps a key to the first StorageRef of that key, in order of appearance; ``unsafe_globals`` are the
     names outside of torch's weights_only list, in order of appearance.
@@ -124,7 +124,7 @@ class TorchHooks:
         }
 
     def _tensor(self, function: Global, args: Node) -> Node:
-        """``build_tensor``. Two opcodes call it again with sizes and strides that it was called with before."""
+        """Run ``build_tensor``, and spend work on many dimensions: two opcodes repeat a call with known arguments."""
         built = build_tensor(function, args)
         if type(built) is TensorRef and len(built.shape) > FEW_DIMS:
             self._work.spend(4 * len(built.shape))
@@ -152,7 +152,7 @@ class TorchHooks:
             self.unsafe_globals.append(name.full_name)
 
     def persistent(self, pid: Node) -> StorageRef:
-        """The storage that ``("storage", storage_class, key, location, numel)`` names."""
+        """Return the storage that ``("storage", storage_class, key, location, numel)`` names."""
         if type(pid) is str:
             detail = (
                 "pickle_protocol=0 cannot hold tensors (torch.load fails on it too): save with the default protocol"
@@ -180,14 +180,14 @@ class TorchHooks:
         first = self.storages.setdefault(key, storage)
         if (first.nbytes, first.location) != (storage.nbytes, location):
             raise HostileCheckpoint(f"storage {key!r} comes in two sizes or at two locations", rule="storage-size")
-        return first if storage.nbytes else storage  # as torch: built once, by the first class, unless it is empty
+        return first if storage.nbytes else storage  # as in torch: built once, by the first class, unless it is empty
 
 
 def build_tensor(function: Global, args: Node) -> Node:
-    """A call of ``_rebuild_tensor``, ``_v2`` or ``_v3`` as a TensorRef, its extent checked.
+    """Make a TensorRef of a call of ``_rebuild_tensor``, ``_v2`` or ``_v3``, and check its extent.
 
-    It stays a Call where torch's own view of it is not ours to check: a dtype that Stateroom does not know, a storage
-    that the pickle itself computes.
+    A tensor that we cannot check stays a Call: one of a dtype that Stateroom does not know, or of a storage that the
+    pickle itself computes.
     """
     if type(args) is not tuple or len(args) not in _DENSE[function.full_name]:
         raise broken("a tensor with the wrong number of arguments", "tensor-arguments")
@@ -217,7 +217,7 @@ def build_tensor(function: Global, args: Node) -> Node:
 
 
 def _build_on_view(function: Global, view: StorageView, args: tuple[Node, ...]) -> Node:
-    """A tensor on a part of a storage, as the same tensor on the whole."""
+    """Move a tensor from a part of a storage to the whole storage."""
     if function.name == "_rebuild_tensor_v3":
         raise broken("a view of a storage under another dtype", "storage-view")
     _, offset, shape, stride, *rest = args
@@ -229,8 +229,8 @@ def _build_on_view(function: Global, view: StorageView, args: tuple[Node, ...]) 
 
 
 def build_from_type(function: Global, args: Node) -> Call:
-    """A call of one of FROM_TYPE, with the TensorRef that it wraps, if that is a dense tensor; what it wraps is checked
-    as if it came by itself.
+    """Record a call of one of FROM_TYPE, with the TensorRef of a wrapped dense tensor. The wrapped tensor is checked
+    like an unwrapped one.
     """
     if type(args) is not tuple or len(args) != 4 or type(args[2]) is not tuple:
         raise broken("a Tensor subclass with the wrong arguments", "tensor-arguments")
@@ -248,7 +248,7 @@ def build_from_type(function: Global, args: Node) -> Call:
 
 
 def build_quantized(function: Global, args: Node) -> Call:
-    """``_rebuild_qtensor(storage, offset, shape, stride, ...)``: stays a Call, its extent checked."""
+    """Check the extent of ``_rebuild_qtensor(storage, offset, shape, stride, ...)``; keep the Call."""
     if type(args) is not tuple or len(args) != 7 or type(args[0]) is not StorageRef:
         raise broken("a quantized tensor with the wrong arguments", "tensor-arguments")
     storage, offset, shape, stride, _, requires_grad, _ = args
@@ -259,18 +259,18 @@ def build_quantized(function: Global, args: Node) -> Call:
 
 
 def build_parameter(function: Global, args: Node) -> Call:
-    """``_rebuild_parameter(data, requires_grad, hooks)``: stays a Call."""
+    """Check ``_rebuild_parameter(data, requires_grad, hooks)``; keep the Call."""
     if type(args) is tuple and len(args) > 1:
         check_requires_grad(args[1])
     return Call(function, args)
 
 
 def quantized_of(node: Node) -> TensorRef | None:
-    """The storage, shape and dtype of a quantized tensor, as if it were a dense one; None for any other node."""
+    """Return a quantized tensor's storage, shape and dtype as a dense tensor; None for any other node."""
     data = data_of(node)
     if type(data) is not Call or type(data.function) is not Global or data.function.full_name != _QUANTIZED:
         return None
-    if data.how != "reduce":  # not what build_quantized has checked, nor what torch would make a tensor of
+    if data.how != "reduce":  # not checked by build_quantized, and no tensor in torch
         return None
     storage, offset, shape, stride, *_ = data.args
     dtype = storage.dtype or DTYPES["uint8"]
@@ -278,7 +278,7 @@ def quantized_of(node: Node) -> TensorRef | None:
 
 
 def _dtype_of(storage_class: Global) -> DType | None:
-    """The element type of a storage class; None for an untyped one."""
+    """Return the element type of a storage class; None for an untyped one."""
     if storage_class.module in STORAGE_MODULES:
         if storage_class.name == "UntypedStorage":
             return None
@@ -288,5 +288,5 @@ def _dtype_of(storage_class: Global) -> DType | None:
 
 
 def _text(node: Node) -> Node:
-    """Python 2's str, where it was kept as bytes, as str."""
+    """Decode Python 2's str that was kept as bytes."""
     return node.decode("ascii", "replace") if type(node) is bytes else node

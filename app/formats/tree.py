@@ -14,12 +14,12 @@ PLAIN_MAPPINGS = frozenset({"collections.OrderedDict", "collections.defaultdict"
 CALLED_WITH_PAIRS = frozenset({"collections.OrderedDict", "collections.Counter"})
 
 CONTAINERS = (Dict, list, tuple, Call, Set)
-"""What may have something below it."""
+"""Types of nodes that may have children."""
 
 _LOOKS_AT_NOTHING = PLAIN_MAPPINGS | {"torch._utils._rebuild_parameter"}
 
 MAX_INT_BITS = 64
-"""Of an integer in a path; a larger one names no parameter, and costs seconds to be written in decimal."""
+"""Bits of an integer in a path; a larger one names no parameter, and takes seconds to print in decimal."""
 
 _MAX_SCALAR = 16
 """Bytes of a numpy scalar."""
@@ -31,7 +31,7 @@ _STRUCT_OF_NUMPY = {
 
 
 class Nameless(str):
-    """The element of a path that stands for a tensor as a key: no request can name what lies there."""
+    """The path element for a tensor as a key: no request can name values below."""
 
     __slots__ = ()
 
@@ -40,12 +40,12 @@ NAMELESS = Nameless("(key)")
 
 
 def name_of(node: Node) -> str | None:
-    """The full name of what a Call calls, or None."""
+    """Return the full name of a Call's function, or None."""
     return node.function.full_name if isinstance(node, Call) and isinstance(node.function, Global) else None
 
 
 def pairs_of(node: Node) -> list[tuple[Node, Node]] | None:
-    """A mapping's pairs in order, or None if the node is no mapping.
+    """Return a mapping's pairs in order, or None if the node is not a mapping.
 
     A str key that comes twice keeps its first place and its last value, as in the dict that unpickling would build.
     """
@@ -67,7 +67,7 @@ def pairs_of(node: Node) -> list[tuple[Node, Node]] | None:
 
 
 def _initial_pairs(node: Call) -> list[tuple[Node, Node]]:
-    """What an OrderedDict of Python 2, or a Counter, was called with: a dict, or a list of two-item lists."""
+    """Pairs passed to a call of Python 2's OrderedDict, or Counter: a dict, or a list of two-item lists."""
     args = node.args
     if name_of(node) in CALLED_WITH_PAIRS and isinstance(args, tuple) and len(args) == 1:
         items = args[0]
@@ -79,7 +79,7 @@ def _initial_pairs(node: Call) -> list[tuple[Node, Node]]:
 
 
 def size_of(node: Node) -> int:
-    """How many parts one look at a container goes through, keys that come again and parts of its arguments included."""
+    """Count the parts that one pass over a container visits, with repeated keys and parts of its arguments."""
     if isinstance(node, (list, tuple)):
         return len(node)
     if isinstance(node, Set):
@@ -95,13 +95,13 @@ def size_of(node: Node) -> int:
 
 
 def attribute_count(node: Call) -> int:
-    """How many pairs ``attributes_of`` gives."""
+    """Count the pairs of ``attributes_of``."""
     parts = (part for state in node.states for part in (state if type(state) is tuple else (state,))[:2])
     return sum(len(part.pairs) for part in parts if type(part) is Dict)
 
 
 def attributes_of(node: Node) -> list[tuple[Node, Node]]:
-    """What BUILD put into an object's ``__dict__`` and slots, as pairs."""
+    """Return pairs that BUILD put into an object's ``__dict__`` and slots."""
     if not isinstance(node, Call):
         return []
     pairs: list[tuple[Node, Node]] = []
@@ -113,7 +113,7 @@ def attributes_of(node: Node) -> list[tuple[Node, Node]]:
 
 
 def children(node: Node) -> Iterator[tuple[str | int, Node]]:
-    """The nodes one step below, each with the path element that leads to it."""
+    """Yield a node's children, each after its path element."""
     if isinstance(node, (list, tuple)):
         yield from enumerate(node)
     elif isinstance(node, Set):
@@ -131,7 +131,7 @@ def children(node: Node) -> Iterator[tuple[str | int, Node]]:
 
 
 def walk(root: Node, is_leaf: Callable[[Node], bool], work: Work) -> Iterator[tuple[Path, Node]]:
-    """Every leaf below ``root`` in order, with its path: what ``is_leaf`` says and what has nothing below it.
+    """Yield every leaf below ``root`` in order, with its path: nodes by ``is_leaf``, and nodes without children.
 
     A container inside itself is not entered again.
     """
@@ -160,7 +160,7 @@ def walk(root: Node, is_leaf: Callable[[Node], bool], work: Work) -> Iterator[tu
 
 
 def refs_in(root: Node) -> list[StorageRef | TensorRef]:
-    """Every tensor, and every storage that is named outside of one, once each."""
+    """List every tensor, and every storage that is named outside of a tensor, once each."""
     refs: list[StorageRef | TensorRef] = []
     seen: set[int] = set()
     stack: list[Node] = [root]
@@ -175,8 +175,8 @@ def refs_in(root: Node) -> list[StorageRef | TensorRef]:
 
 
 def refs_in_objects(root: Node) -> list[StorageRef | TensorRef]:
-    """Those of ``refs_in`` whose bytes a loader may look at while it builds what they are part of: of a sparse or a
-    quantized tensor, of an object of any class. And storages that are named outside of a tensor.
+    """List those of ``refs_in`` whose bytes a loader may read while it builds the object around them: a sparse or
+    quantized tensor, an object of any class. Storages that are named outside of a tensor are included.
     """
     refs: list[StorageRef | TensorRef] = []
     seen: set[tuple[int, bool]] = set()
@@ -194,7 +194,7 @@ def refs_in_objects(root: Node) -> list[StorageRef | TensorRef]:
 
 
 def path_element(key: Node) -> str | int:
-    """A mapping's key as part of a path: str and int as they are, other plain values as text."""
+    """Return a mapping's key as part of a path: str and int unchanged, other plain values as text."""
     if type(key) is str or (type(key) is int and key.bit_length() <= MAX_INT_BITS):
         return key
     if key is None or isinstance(key, (bool, float, bytes)):
@@ -203,7 +203,7 @@ def path_element(key: Node) -> str | int:
 
 
 def numpy_scalar(node: Node) -> bool | int | float | None:
-    """The value of a pickled numpy scalar, or None if the node is none, or none that Python has."""
+    """Return the value of a pickled numpy scalar; None for another node, or a type that Python does not have."""
     if name_of(node) not in _NUMPY_SCALAR or not isinstance(node.args, tuple) or len(node.args) != 2:
         return None
     dtype, data = node.args[0], _bytes_of(node.args[1])
@@ -217,7 +217,7 @@ def numpy_scalar(node: Node) -> bool | int | float | None:
 
 
 def _bytes_of(node: Node) -> bytes | None:
-    """A scalar's bytes, also as protocol 2 writes them: ``_codecs.encode(text, "latin1")``."""
+    """Return a scalar's bytes, also from protocol 2: ``_codecs.encode(text, "latin1")``."""
     if isinstance(node, bytes):
         return node
     if (

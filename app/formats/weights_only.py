@@ -1,4 +1,4 @@
-"""What of a tree can be kept in a file that always loads with ``weights_only=True``.
+"""Copies of trees for files that always load with ``weights_only=True``.
 
 Plain values, containers and tensors are kept. A numpy scalar becomes the Python number it stands for. A leaf of any
 other kind (a custom class, a numpy array, a path) is left out, and its path is reported.
@@ -28,12 +28,12 @@ META_TENSOR = "torch._utils._rebuild_meta_tensor_no_storage"
 
 
 def is_leaf(node: Node) -> bool:
-    """Whether a node is kept or left out as one: anything but a mapping, a list or a tuple."""
+    """Tell whether a node is kept or left out as a whole: any node but a mapping, list or tuple."""
     return not isinstance(node, (list, tuple)) and pairs_of(node) is None
 
 
 class _LeftOut:
-    """Stands for a node that cannot be kept."""
+    """Placeholder for a node that cannot be kept."""
 
 
 _LEFT_OUT = _LeftOut()
@@ -41,10 +41,10 @@ _LEFT_OUT = _LeftOut()
 
 @dataclass(slots=True)
 class Keeper:
-    """Copies a tree as far as it can be kept. ``wanted`` decides on each leaf by its path.
+    """Copies the nodes of a tree that can be kept. ``wanted`` decides on each leaf by its path.
 
-    ``skip`` are the ids of nodes that are left out unmentioned. With ``meta``, tensors that are made of others
-    (quantized, sparse) are left out: there is no such thing without bytes. ``change`` says what is kept for a leaf.
+    ``skip`` are the ids of nodes that are left out without report. With ``meta``, tensors that are made of others
+    (quantized, sparse) are left out: they do not exist without bytes. ``change`` replaces a kept leaf.
     """
 
     wanted: Callable[[Path], bool] = lambda path: True
@@ -58,12 +58,12 @@ class Keeper:
     _allowed: set[int] = field(default_factory=set)
 
     def keep(self, node: Node) -> Node:
-        """The copy, or an empty dict if nothing of it is wanted."""
+        """Copy a tree. Return an empty dict if no leaf is wanted."""
         kept = self._keep(node, (), 0)
         return Dict() if kept is _LEFT_OUT else kept
 
     def keep_value(self, node: Node, path: Path) -> tuple[Node, bool]:
-        """The copy of one value of a state_dict, and whether it could be kept."""
+        """Copy one value of a state_dict; return also whether the value could be kept."""
         kept = self._keep(node, path, 1)
         return kept, kept is not _LEFT_OUT
 
@@ -111,8 +111,8 @@ class Keeper:
         return ordered
 
     def _keep_sequence(self, node: list[Node] | tuple[Node, ...], path: Path, depth: int) -> Node:
-        """Without the items that are not wanted. A sequence with an item that cannot be kept is left out itself: the
-        others would move up into its place.
+        """Copy a sequence without its unwanted items. A sequence with an item that cannot be kept is left out itself:
+        later items would move up into that item's place.
         """
         self._ancestors.add(id(node))
         before, kept = len(self.left_out), []
@@ -131,7 +131,7 @@ class Keeper:
         return kept if isinstance(node, list) else tuple(kept)
 
     def _leaf(self, node: Node) -> Node:
-        """A leaf as it may be written, the same one each time it is met."""
+        """Return a leaf as it may be written: one copy, however often the leaf is met."""
         if not isinstance(node, (Call, TensorRef, Global, Set)):
             return _plain(node)
         if id(node) not in self._leaves:
@@ -140,13 +140,13 @@ class Keeper:
         return self._leaves[id(node)]
 
     def _can_be_a_key(self, node: Node) -> bool:
-        """Plain values that Python hashes, and tuples of such. A mapping of one's own may have had others."""
+        """Tell whether a node is a hashable plain value, or a tuple of such. Custom mappings may have other keys."""
         if not is_hashable(node, self.work):
             return False
         return _plain(node) is not _LEFT_OUT or (isinstance(node, tuple) and self._is_allowed_throughout(node))
 
     def _object(self, node: Call | TensorRef | Global | Set) -> Node:
-        """A number, tensor or other allowed object as it may be written; a tensor in disguise as the tensor itself."""
+        """Return a number, tensor or other allowed object as it may be written; a wrapped tensor is unwrapped."""
         scalar = numpy_scalar(node)
         if scalar is not None:
             return scalar
@@ -163,14 +163,14 @@ class Keeper:
         )
 
     def metadata_of(self, state_dict: Node) -> Node | None:
-        """A state_dict's ``_metadata`` (its modules' versions, which a strict load goes by), if it is plain."""
+        """Return a state_dict's ``_metadata`` (module versions, which a strict load reads), if allowed throughout."""
         attributes = attributes_of(state_dict)
         self.work.spend(len(attributes))
         metadata = next((value for key, value in attributes if key == "_metadata"), None)
         return metadata if metadata is not None and self._is_allowed_throughout(metadata) else None
 
     def _is_allowed_throughout(self, root: Node) -> bool:
-        """Whether a node, and all inside it, is something that torch's restricted unpickler accepts."""
+        """Tell whether torch's restricted unpickler accepts a node and all nodes inside."""
         seen: set[int] = set()
         stack: list[Node] = [root]
         while stack:
@@ -199,7 +199,7 @@ def _plain(node: Node) -> Node:
 
 
 def _inside_of_allowed(node: Node, work: Work) -> Sequence[Node] | None:
-    """What has to be allowed for a node to be; None if that is not by itself."""
+    """Return the inner nodes that have to be allowed too; None if the node itself is not allowed."""
     if isinstance(node, Global):
         return () if is_allowed(node) else None
     if isinstance(node, Call):

@@ -1,8 +1,8 @@
-"""How the machine's parts say that a pickle breaks a rule; the machine adds where, and refuses the file."""
+"""The error of the machine's parts for a broken rule; the machine adds the place, and refuses the file."""
 
 
 class Broken(Exception):
-    """``rule`` names the rule that is broken."""
+    """A pickle breaks the rule named ``rule``."""
 
     def __init__(self, rule: str, detail: str) -> None:
         super().__init__(detail)

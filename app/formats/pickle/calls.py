@@ -1,6 +1,6 @@
-"""What opcodes do to the nodes on the stack, where a real unpickler would call, set or fill an object.
+"""Effects of opcodes on the nodes of the stack, where a real unpickler would call, set or fill an object.
 
-Two kinds: a *gatherer* takes what lies above the last mark; an *operation* takes a fixed number from the top.
+There are two kinds: a *gatherer* takes all nodes above the last mark; an *operation* takes a fixed number from the top.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from .nodes import Call, Dict, Global, Node, Set
 Stack = list[Node]
 
 MAX_STATES = 10
-"""BUILDs of one object, of which pickling writes one. Whoever looks for an attribute goes through all of them."""
+"""BUILDs of one object; pickling writes one. Each look-up of an attribute searches all of them."""
 
 
 def called(function: Node, args: Node, how: str = "reduce", kwargs: Node = None) -> Call:
-    """A call, written down. Only something that has a name or was built can be called, with a tuple."""
+    """Record a call. Only a named or built function can be called, with a tuple."""
     if not isinstance(function, (Global, Call)):
         raise Broken("not-callable", f"it calls a {type(function).__name__}")
     if not isinstance(args, (tuple, Call)):
@@ -25,7 +25,7 @@ def called(function: Node, args: Node, how: str = "reduce", kwargs: Node = None)
 
 
 def items_of(target: Node) -> list[Node]:
-    """Where APPEND puts what it appends."""
+    """Return the list to which APPEND appends."""
     if type(target) is list:
         return target
     if type(target) is Call:
@@ -36,7 +36,7 @@ def items_of(target: Node) -> list[Node]:
 
 
 def pairs_of(target: Node) -> list[tuple[Node, Node]]:
-    """Where SETITEM puts what it sets."""
+    """Return the list to which SETITEM appends pairs."""
     if type(target) is Dict:
         return target.pairs
     if type(target) is Call:

@@ -1,12 +1,11 @@
-"""Nodes back into a pickle.
+"""Writer of nodes as a pickle.
 
-Protocol 2, with only the opcodes that torch's restricted unpickler knows, wherever the nodes allow it; what needs a
-later one (keyword arguments of ``__new__``, dotted names) gets it, and the header says so. The bytes follow from the
-tree alone.
+The protocol is 2, with only the opcodes that torch's restricted unpickler knows, if the nodes allow it; nodes that need
+a later protocol (keyword arguments of ``__new__``, dotted names) raise the protocol in the header. The bytes depend on
+the tree alone.
 
-Identity is kept: what is referred to more than once is written once and memoized, cycles included. Names, storage
-classes and locations are memoized apart from the user's own text: a location is never the same object as a text that
-happens to be equal.
+Identity is kept: a node with several references is written once and memoized, cycles included. Names, storage classes
+and locations are memoized apart from the user's own text: a location is never one object with an equal text.
 
 References: Lib/pickle.py, torch/_weights_only_unpickler.py.
 """
@@ -24,17 +23,17 @@ from .survey import Replace, Survey
 from .work import BUILD, MARK, Arguments, Built, Op, appends, setitems
 
 _STEPS_PER_REFERENCE = 16
-"""A tree takes three or four. Tuples that lead back into themselves take more, and could take their square."""
+"""Steps for each reference: a tree takes three or four. Tuples in cycles take more, up to a quadratic total."""
 
 _STRIDE = 1_000
-"""Steps between two looks at how much work is left."""
+"""Steps between two checks of the remaining work."""
 
 _BYTES_PER_STEP = 16
-"""What is written costs work too: a number is written each time that it is named."""
+"""Bytes written for each step of work: a number is written at every reference."""
 
 MIN_PROTOCOL = 2
 LATE_PROTOCOL = 4
-"""The protocol that has NEWOBJ_EX; by then names may be dotted, and are no longer taken for Python 2's."""
+"""The protocol with NEWOBJ_EX and dotted names, in which names are not renamed from Python 2's."""
 
 _U16, _I32, _U32, _F64 = Struct("<H").pack, Struct("<i").pack, Struct("<I").pack, Struct(">d").pack
 _TUPLES = (b")", b"\x85", b"\x86", b"\x87")
@@ -47,11 +46,11 @@ def unchanged(ref: StorageRef | TensorRef) -> Node:
 
 
 def emit(root: Node, replace: Replace = unchanged, work: Work | None = None) -> bytes:
-    """The pickle that unpickles to what ``root`` stands for.
+    """Write the pickle of ``root``.
 
-    ``replace`` is asked once for every TensorRef, and for every StorageRef, what to write instead. A tensor that it
-    gives back unchanged has its storage replaced; a new tensor is written as it is, with the storage it has.
-    Raises TypeError for what is no node, HostileCheckpoint for cycles that would be written over and over.
+    ``replace`` is called once for each TensorRef and StorageRef, and returns the node to write instead. If a tensor is
+    returned unchanged, its storage is replaced; a new tensor is written unchanged, with its own storage.
+    Raises TypeError for an object that is no node, HostileCheckpoint for cycles that would be written over and over.
     """
     work = work or Work.without_end()
     survey = Survey(root, replace, work)
@@ -62,7 +61,7 @@ def emit(root: Node, replace: Replace = unchanged, work: Work | None = None) -> 
 
 
 class _CycleWithoutMemo(Exception):
-    """A tuple or a call was reached again from inside itself: to end, such a cycle needs all of its nodes memoized."""
+    """A tuple or a call was reached again from inside itself: such a cycle ends only if all its nodes are memoized."""
 
 
 class _Writer:
@@ -73,7 +72,7 @@ class _Writer:
         self.out = bytearray()
         self.work: list[Node] = []
         self.open: set[int] = set()
-        """Shared nodes whose parts are being written: they are yet to be built."""
+        """Shared nodes whose parts are being written, and which are not built yet."""
         self.slots = 0
         self.memo: dict[int, int] = {}
         self.pids: dict[int, int] = {}
@@ -124,7 +123,7 @@ class _Writer:
             work.spend(4 * _STRIDE + (len(self.out) - written) // _BYTES_PER_STEP)
         raise HostileCheckpoint("its values contain each other in more ways than can be written", rule="cycles")
 
-    # What each kind of node is written as. Parts are put on the work list, last first.
+    # One method for each kind of node. Parts are put on the work list, last first.
 
     def write(self, code: bytes) -> None:
         self.out += code
@@ -133,7 +132,7 @@ class _Writer:
         self.out += _SMALL_GETS[slot] if slot < 256 else b"j" + _U32(slot)
 
     def put(self) -> int:
-        """Memoize what is on top of the stack; returns the slot."""
+        """Memoize the top of the stack; return the slot."""
         slot = self.slots
         self.slots += 1
         self.out += bytes([op.BINPUT, slot]) if slot < 256 else b"r" + _U32(slot)
@@ -147,7 +146,7 @@ class _Writer:
         self.work += reversed(nodes)
 
     def build(self, node: Node, code: bytes, drop: bytes, *parts: Node) -> None:
-        """Write the parts of what can only be built once they are there; ``Built`` says how."""
+        """Write the parts of a node, and then build the node from them, as ``Built`` describes."""
         if self.survey.is_shared(node):
             if id(node) in self.open and not self.memoizes_all:
                 raise _CycleWithoutMemo
@@ -179,7 +178,7 @@ class _Writer:
         self.memoize(node)
 
     def write_term(self, text: str) -> None:
-        """A text of the format's own, memoized by its value."""
+        """Write a text of the format itself, memoized by its value."""
         slot = self.terms.get(text)
         if slot is None:
             self.write_text(text)
@@ -188,7 +187,7 @@ class _Writer:
             self.write_get(slot)
 
     def write_bytes(self, node: bytes | bytearray) -> None:
-        """As protocol 2 has it, which every torch.load reads with ``weights_only=True``: encoded text."""
+        """Write bytes as encoded text, as in protocol 2: every torch.load reads that with ``weights_only=True``."""
         if type(node) is bytes:
             self.write_name("_codecs", "encode")
         else:
@@ -232,7 +231,7 @@ class _Writer:
         self.later(*setitems(node.pairs))
 
     def write_set(self, node: Set) -> None:
-        """As a call with a list: the set opcodes of protocol 4 are unknown to torch's restricted unpickler."""
+        """Write a set as a call with a list: torch's restricted unpickler does not know protocol 4's set opcodes."""
         self.write_name("builtins", "frozenset" if node.frozen else "set")
         self.out += b"]"
         self.build(node, b"\x85R", b"00", *appends(node.items))
@@ -258,7 +257,7 @@ class _Writer:
             self.build(node, b"R", b"00", node.function, args)
 
     def write_from_type(self, node: Call, args: tuple[Node, ...]) -> None:
-        """A Tensor subclass: what rebuilds its tensor, and with which arguments, are arguments themselves."""
+        """Write a Tensor subclass: its tensor's rebuild function and arguments are arguments of the call."""
         _, kind, ref, state = args
         tensor = self.survey.final(ref)
         arguments = Arguments(tensor) if type(tensor) is TensorRef else tensor.args
@@ -284,7 +283,7 @@ class _Writer:
         self.write_pid(node)
 
     def write_pid(self, storage: StorageRef) -> None:
-        """Name a storage. torch too asks for it each time; what is memoized is its id."""
+        """Name a storage. Its id is memoized; the storage is loaded by its id each time, as in torch."""
         slot = self.pids.get(id(storage))
         if slot is not None:
             self.write_get(slot)

@@ -1,6 +1,6 @@
-"""What Python would hash: keys of mappings, items of sets. No unpickler builds a mapping with a list for a key.
+"""Check that Python could hash keys of mappings and items of sets. No unpickler takes a list as a key.
 
-Nothing is hashed here; what is looked at is which kinds of nodes Python refuses to hash.
+Nothing is hashed here: only the kinds of nodes are checked.
 """
 
 from collections.abc import Sequence
@@ -14,32 +14,32 @@ _MAPPINGS = frozenset({"collections.OrderedDict", "collections.Counter", "collec
 _SETS = frozenset({"builtins.set", "builtins.frozenset"})
 _UNHASHABLE = _MAPPINGS | {"builtins.set", "builtins.list", "builtins.bytearray", "collections.deque"}
 _PAIRS = {"collections.OrderedDict": 0, "builtins.dict": 0, "collections.defaultdict": 1}
-"""Which of its arguments each takes its first pairs from."""
+"""Index of the argument with the initial pairs, by function."""
 
 HASHING = _MAPPINGS | _SETS
-"""Names of what hashes what it is called with, or is given later."""
+"""Names of functions whose arguments, or later items, are hashed."""
 
 
 class Hashing:
-    """Looks at all that one pickle has hashed: a step for each key, and for each part of one."""
+    """Check of all hashed nodes of one pickle. Each key, and each part of a key, costs a step."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
 
     def check(self, items: Sequence[Node], of: str) -> None:
-        """Raise Broken unless Python hashes each of ``items``, which are keys or items ``of`` something."""
+        """Raise Broken unless Python can hash each of ``items``. ``of`` names their role in the message."""
         self._work.spend(len(items))
         for item in items:
             if type(item) not in _PLAIN:
                 self._look(item, of)
 
     def check_keys(self, target: Node, keys: Sequence[Node]) -> None:
-        """Raise Broken unless ``keys`` can be set in ``target``, if that is one of Python's own mappings."""
+        """Raise Broken unless ``keys`` can be set in ``target``, if that is a mapping of Python's own."""
         if type(target) is Dict or _name(target) in _MAPPINGS:
             self.check(keys, "a key of a mapping")
 
     def check_call(self, function: Global, args: Node) -> None:
-        """Raise Broken for arguments that ``function``, one of HASHING, could not hash."""
+        """Raise Broken if ``function``, one of HASHING, could not hash its arguments."""
         name = function.full_name
         place = _PAIRS.get(name, 0)
         items = args[place] if type(args) is tuple and len(args) > place else ()
@@ -51,7 +51,7 @@ class Hashing:
             self.check(items, "a key of a Counter" if name not in _SETS else "an item of a set")
 
     def _look(self, item: Node, of: str) -> None:
-        """Into tuples as well, which are hashed by what is in them."""
+        """Check an item, and the items of tuples, which Python hashes too."""
         waiting = [item]
         while waiting:
             node = waiting.pop()
@@ -68,7 +68,7 @@ class Hashing:
 
 
 def is_hashable(node: Node, work: Work) -> bool:
-    """Whether Python hashes a node, as far as anyone can tell who does not build it."""
+    """Tell whether Python can hash a node, as far as is known without building the object."""
     try:
         Hashing(work).check((node,), "")
     except Broken:
@@ -77,7 +77,7 @@ def is_hashable(node: Node, work: Work) -> bool:
 
 
 def _unhashable(node: Node) -> str | None:
-    """What Python calls a node of a kind that it cannot hash; None for any other."""
+    """Return Python's name for an unhashable kind of node; None for other nodes."""
     kind = type(node)
     if kind is list or kind is bytearray:
         return kind.__name__

@@ -1,7 +1,7 @@
-"""How much a pickle may ask of whoever reads it.
+"""Limits on the cost of reading a pickle.
 
 A checkpoint of 400,000 tensors with Adam's state is 12 million opcodes, 2.8 million memo slots and 35 MB, so no file
-that a training job writes comes near these.
+of a training job comes near the limits.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``nbytes`` of pickle; containers nested ``nesting`` deep; ``stack`` values waiting for their container.
+    """Limits: ``nbytes`` of pickle; containers nested ``nesting`` deep; ``stack`` values waiting for their container.
 
     Marks nest as containers do, a few for each.
     """

@@ -1,8 +1,8 @@
-"""The opcodes that stand for a value by themselves: numbers, strings, bytes.
+"""Readers of opcodes with a literal value: numbers, strings, bytes.
 
-Each reader takes the pickle and the position behind its opcode, and gives the value and the position behind it. A
-declared length is checked against what is left before anything is allocated. What cannot be decoded raises ValueError
-(UnicodeDecodeError is one); what reaches beyond the end raises Broken.
+Each reader takes the pickle and the position behind its opcode, and returns the value and the position behind it. A
+declared length is checked against the remaining bytes before any allocation. A value that cannot be decoded raises
+ValueError (UnicodeDecodeError is one); a value that reaches beyond the end raises Broken.
 """
 
 import codecs
@@ -27,14 +27,14 @@ _LENGTHS = {1: Struct("<B").unpack_from, 4: read_u32, 8: read_u64}
 
 
 MAX_DIGITS = 4_300
-"""Characters of a number in decimal: as many digits as Python reads. What ``repr`` writes of a float takes 24."""
+"""Characters of a number in decimal: Python's own limit on digits. The ``repr`` of a float takes 24."""
 
 MAX_INTEGER = 4_096
 """Bytes of an integer. torch's restricted unpickler reads 255."""
 
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*+)")
 _FLOAT = re.compile(rb"-?(?:[0-9]++(?:\.[0-9]*+)?(?:e[-+]?[0-9]++)?|inf|nan)")
-"""As every Python has written them. Its unpicklers do not agree on what else is a number: 010, 0x10, 1_000."""
+"""Floats as every Python writes them. Python's unpicklers differ on other numbers: 010, 0x10, 1_000."""
 
 
 def beyond_the_end() -> Broken:
@@ -42,7 +42,7 @@ def beyond_the_end() -> Broken:
 
 
 def line(data: bytes, pos: int) -> tuple[bytes, int]:
-    """A newline-terminated argument, without its newline."""
+    """Read a newline-terminated argument, without its newline."""
     end = data.find(b"\n", pos)
     if end < 0:
         raise beyond_the_end()
@@ -50,7 +50,7 @@ def line(data: bytes, pos: int) -> tuple[bytes, int]:
 
 
 def counted(data: bytes, pos: int, width: int) -> tuple[bytes, int]:
-    """Bytes behind their own length, which is ``width`` bytes, little-endian, unsigned."""
+    """Read bytes after their length, which is ``width`` bytes, little-endian, unsigned."""
     (length,) = _LENGTHS[width](data, pos)
     pos += width
     if length > len(data) - pos:
@@ -71,7 +71,7 @@ def _text(width: int) -> Reader:
 
 
 def _python2_string(raw: bytes) -> str | bytes:
-    """Python 2's str: utf-8, as torch.load reads it; where it is none, its bytes, as ``encoding="bytes"`` has it."""
+    """Decode a Python 2 str as utf-8, like torch.load; keep other bytes, like ``encoding="bytes"``."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -122,7 +122,7 @@ def decimal(raw: bytes) -> int:
 
 def _decimal_int(data: bytes, pos: int) -> tuple[int, int]:
     raw, pos = line(data, pos)
-    if raw in {b"00", b"01"}:  # how protocols 0 and 1 write False and True
+    if raw in {b"00", b"01"}:  # False and True in protocols 0 and 1
         return raw == b"01", pos
     return decimal(raw), pos
 

@@ -1,8 +1,8 @@
 """A pickle machine that builds nodes, never objects.
 
-It understands every opcode of protocols 0 to 5, keeps a stack and a memo like the real one, and where the real one
-would import, call or set something, it writes down what was asked for. Nothing is looked up by a name from the file,
-and nothing from the file is hashed but str and memo indices.
+The machine understands every opcode of protocols 0 to 5, and keeps a stack and a memo like Python's unpickler. Imports,
+calls and assignments are recorded, never executed. Nothing is looked up by a name from the file, and nothing from the
+file is hashed but str and memo indices.
 
 References: Lib/pickle.py and Lib/pickletools.py; torch/_weights_only_unpickler.py.
 """
@@ -27,32 +27,32 @@ from .nodes import Dict, Global, Node, Persistent, Set
 
 HIGHEST_PROTOCOL = 5
 LOOK_BACK = 8
-"""Values, and marks, among which a text near a name is looked for."""
+"""Values, and marks, that are searched for a text near a name."""
 
 MAX_NAME_LENGTH = 4096
 """Characters in a module's or a function's name."""
 
 _STRIDE = 10_000
-"""Opcodes between two looks at how much the stack holds, and how much work is left."""
+"""Opcodes between two checks of the stack's size and the remaining work."""
 
 _MARKS_PER_LEVEL = 10
 
 Builder = Callable[[Global, Node], Node]
-"""Takes a function and its arguments, gives what to put in the place of the call."""
+"""Function from the called function and its arguments to the node for the call."""
 
 
 class Hooks(Protocol):
-    """What a format makes of a pickle's persistent ids and calls. Its methods may raise RefusedCheckpoint."""
+    """A format's handling of a pickle's persistent ids and calls. The methods may raise RefusedCheckpoint."""
 
     @property
     def builders(self) -> Mapping[str, Builder]:
-        """By the full name of the function that is called."""
+        """Builders by the full name of the called function."""
 
     def persistent(self, pid: Node) -> Node:
-        """The node that a persistent id stands for."""
+        """Return the node for a persistent id."""
 
     def named(self, name: Global, near: str | None) -> None:
-        """Told of every global once, when it is first named; ``near`` is the last str read before, often its key."""
+        """Called once for each global, when first named; ``near`` is the last str read before, often its key."""
 
 
 class InertHooks:
@@ -75,9 +75,9 @@ def parse(
     limits: Limits = LIMITS,
     work: Work | None = None,
 ) -> Node:
-    """The root node of ``data``, which is exactly one pickle. ``record`` is what errors call it.
+    """Parse ``data``, exactly one pickle; return its root node. Errors call the pickle ``record``.
 
-    Raises NotACheckpoint for what is no pickle or ends early, HostileCheckpoint for what breaks a rule.
+    Raises NotACheckpoint if ``data`` is no pickle or ends early, HostileCheckpoint if it breaks a rule.
     """
     if len(data) > limits.nbytes:
         detail = f"the pickle has {len(data)} bytes; at most {limits.nbytes} are read"
@@ -97,7 +97,7 @@ def parse_first(
     limits: Limits = LIMITS,
     work: Work | None = None,
 ) -> tuple[Node, int]:
-    """The root node of the pickle that ``data`` starts with, and where that pickle ends. Raises as ``parse`` does."""
+    """Parse the pickle at the start of ``data``; return its root node and its end. Raises as ``parse`` does."""
     work = work or Work()
     work.allow(len(data))
     root, end = _Machine(bytes(data), hooks or InertHooks(), record, limits, work).run()
@@ -119,14 +119,14 @@ class _Machine:
         self.hashing = Hashing(work)
 
     def run(self) -> tuple[Node, int]:
-        """Run to STOP; what it leaves, and the position behind it.
+        """Run to STOP; return the value left, and the position behind STOP.
 
-        This loop is where the time goes: the opcodes that tensors are made of come first, the rest is in tables.
+        This loop takes most of the time: opcodes of tensors come first, other opcodes are in tables.
         """
         data, memo, builders = self.data, self.memo, self.builders
         slots, max_slots = memo.dense, memo.max_slots
         stack: list[Node] = []
-        outer: list[list[Node]] = []  # the stacks below each mark; ``stack`` is what lies above the last
+        outer: list[list[Node]] = []  # the stacks below each mark; ``stack`` is above the last mark
         stride = min(_STRIDE, self.limits.opcodes)
         pos = 0
         try:
@@ -235,7 +235,7 @@ class _Machine:
                         stack[-1] = called(stack[-1], tuple(gathered), "obj")
                     elif code == op.GLOBAL:
                         pos = self._global(stack, pos, outer)
-                    elif code == op.FROZENSET:  # a name as well: torch's restricted unpickler knows neither
+                    elif code == op.FROZENSET:  # also as a name: torch's restricted unpickler knows neither
                         gathered, stack = stack, outer.pop()
                         self._named("builtins", "frozenset", stack, outer)
                         self.hashing.check(gathered, "an item of a set")
@@ -260,14 +260,14 @@ class _Machine:
             raise self._hostile("stack-underflow", "an opcode takes more than the stack holds", pos) from None
 
     def _check_stack(self, stack: list[Node], outer: list[list[Node]]) -> None:
-        """Refuse what piles up values or marks that no container takes."""
+        """Refuse a pickle that piles up values or marks that no container takes."""
         if len(outer) > _MARKS_PER_LEVEL * self.limits.nesting:
             raise Broken("nesting", f"values are nested more than {self.limits.nesting} deep")
         if len(stack) + sum(map(len, outer)) > self.limits.stack:
             raise Broken("stack-size", f"more than {self.limits.stack} values wait on its stack")
 
     def _rare(self, code: int, stack: list[Node], pos: int, outer: list[list[Node]]) -> int:
-        """Opcodes that no large pickle has many of; returns the position behind its arguments."""
+        """Run an opcode that is rare in large pickles; return the position behind its arguments."""
         data = self.data
         if code == op.STACK_GLOBAL:
             name, module = stack.pop(), stack.pop()
@@ -310,7 +310,7 @@ class _Machine:
         return pos
 
     def _named(self, module: str, name: str, stack: list[Node], outer: list[list[Node]]) -> Global:
-        """The one node of a name; hooks hear of it when it is new."""
+        """Return the one node of a name; tell the hooks of a new name."""
         if self.protocol < 3:
             module, name = python3_name(module, name)
         known = self.globals.get((module, name))
@@ -327,7 +327,7 @@ class _Machine:
         return known
 
     def _hashed(self, function: Global, args: Node) -> Node:
-        """The call of a mapping or a set, with what it could hash."""
+        """Record a call of a mapping or a set, with arguments that it could hash."""
         if args != ():
             self.hashing.check_call(function, args)
         return called(function, args)
@@ -343,7 +343,7 @@ class _Machine:
 
 
 def _result(stack: list[Node], outer: list[list[Node]]) -> Node:
-    """What STOP leaves: exactly one value."""
+    """Return the value that STOP leaves: exactly one."""
     root = stack.pop()
     if stack or outer:
         raise Broken("stack-left", "values are left on the stack at its end")
@@ -355,7 +355,7 @@ def _is_line(text: str) -> bool:
 
 
 def _last_text(stack: list[Node], outer: list[list[Node]]) -> str | None:
-    """The str nearest to the top of the stack: inside a dict, the key whose value is being read."""
+    """Return the str nearest to the top of the stack: inside a dict, the key of the value being read."""
     for values in (stack, *reversed(outer[-LOOK_BACK:])):
         for value in reversed(values[-LOOK_BACK:]):
             if type(value) is str:

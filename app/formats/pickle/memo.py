@@ -1,14 +1,14 @@
-"""The memo: values a pickle has numbered, to name them again."""
+"""The memo: values that a pickle numbers, to refer to them again."""
 
 from .broken import Broken
 from .nodes import Node
 
 
 class Memo:
-    """Slots numbered in order lie in ``dense``; whatever a strange pickle numbers otherwise lies in ``sparse``.
+    """Memo slots: slots numbered in order are in ``dense``, other slots of strange pickles in ``sparse``.
 
-    A slot costs what its value costs, whatever its number is. The machine's loop appends to ``dense`` and reads it by
-    itself, and comes here for the rest.
+    A slot with a large number costs no more memory. The machine's loop appends to ``dense`` and reads it directly, and
+    calls this class otherwise.
     """
 
     __slots__ = ("dense", "max_slots", "sparse")

@@ -1,15 +1,15 @@
-"""Names in a pickle: which text can be one, and the renames that unpickling applies to protocols below 3."""
+"""Names in a pickle: the check for valid text, and the renames that unpickling applies to protocols below 3."""
 
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 
 
 def python3_name(module: str, name: str) -> tuple[str, str]:
-    """What Python 3 calls ``module.name``; a name that it does not rename comes back as it is."""
+    """Return Python 3's name for ``module.name``; most names are unchanged."""
     return NAME_MAPPING.get((module, name)) or (IMPORT_MAPPING.get(module, module), name)
 
 
 def is_unicode(text: str) -> bool:
-    """Tell whether a text is free of half characters (lone surrogates), which a pickle may hold and no encoding has."""
+    """Tell whether a text is free of lone surrogates, which a pickle may hold and no encoding has."""
     try:
         text.encode()
     except UnicodeEncodeError:

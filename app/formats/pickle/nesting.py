@@ -1,4 +1,4 @@
-"""How deep nodes lie inside each other. Cycles are legal; what lies deep without being one is refused."""
+"""Check of nesting depth. Cycles are legal; deep nesting without a cycle is refused."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from .nodes import Call, Dict, Global, Node, Persistent, Set, TensorRef
 
 def check_nesting(root: Node, limit: int, record: str, work: Work) -> None:
     """Raise HostileCheckpoint if ``root`` holds containers more than ``limit`` deep. Never recurses itself."""
-    heights: dict[int, int] = {}  # 0 while what lies inside is being measured: a way back there is a cycle
+    heights: dict[int, int] = {}  # 0 while a node's inside is measured: a way back to that node is a cycle
     stack: list[tuple[Node, list[Node] | None]] = [(root, None)]
     depth = 0
     while stack:
@@ -32,7 +32,7 @@ def check_nesting(root: Node, limit: int, record: str, work: Work) -> None:
 
 
 def parts(node: Node) -> Sequence[Node]:
-    """All nodes directly inside one, whatever part they play there; a storage counts as none."""
+    """Return all nodes directly inside a node, in any role; a storage does not count."""
     kind = type(node)
     if kind is tuple or kind is list:
         return node  # type: ignore[no-any-return]  # a node is Any; its type was just checked
@@ -52,7 +52,7 @@ _CONTAINERS = frozenset({tuple, list, Dict, Call, Set, Persistent})
 
 
 def _may_hold_containers(node: Node) -> bool:
-    """False for plain values and for the bulk of a checkpoint: dense tensors with nothing unusual about them."""
+    """Tell whether containers may be inside: not in plain values, nor in ordinary dense tensors, the bulk of files."""
     kind = type(node)
     if kind is not TensorRef:
         return kind in _CONTAINERS

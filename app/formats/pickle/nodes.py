@@ -1,8 +1,8 @@
 """The nodes a pickle is parsed into.
 
-What is inert in Python stays what it is: None, bool, int, float, complex, str, bytes, bytearray, tuple and list.
-Everything else is one of the classes below. Dicts and sets are kept as lists, because hashing a stranger's keys is
-work of the stranger's choosing. Nodes compare by identity: the same node twice is one shared object.
+Inert Python values stay unchanged: None, bool, int, float, complex, str, bytes, bytearray, tuple and list. All other
+nodes are of the classes below. Dicts and sets are kept as lists, because a hostile file could choose keys that are slow
+to hash. Nodes compare by identity: one node in two places is one shared object.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ Node: TypeAlias = Any
 FROM_TYPE = frozenset({"torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"})
 """Functions called with ``(rebuild, type, arguments, state)``: a Tensor subclass, or a tensor with attributes.
 
-Where ``rebuild`` makes a dense tensor, the Call holds that TensorRef in the place of ``arguments``.
+If ``rebuild`` makes a dense tensor, the Call holds that TensorRef in the place of ``arguments``.
 """
 
 
 class Dict:
-    """A plain dict, as the pairs it was built from, in order; a later pair with an equal key replaces an earlier."""
+    """A plain dict, as its pairs in order; a later pair with an equal key replaces an earlier pair."""
 
     __slots__ = ("pairs",)
 
@@ -57,9 +57,9 @@ class Call:
     """An object that unpickling would have built by calling ``function``: an opaque node, never built.
 
     ``how`` is ``reduce`` (``function(*args)``), ``newobj`` (``cls.__new__(cls, *args)``), ``newobj_ex`` (with
-    ``kwargs``) or ``obj`` (protocol 0 and 1 instances). ``items`` and ``pairs`` are what APPEND(S) and SETITEM(S)
-    put into it; ``states`` what BUILD gave it, in order. Until there are any, no list is made for them: two bytes of
-    a pickle are a call.
+    ``kwargs``) or ``obj`` (protocol 0 and 1 instances). ``items`` and ``pairs`` are from APPEND(S) and
+    SETITEM(S), ``states`` from BUILD, in order. No list is made while they are empty: two bytes of pickle are
+    a call.
     """
 
     __slots__ = ("args", "function", "how", "items", "kwargs", "pairs", "states")
@@ -75,7 +75,7 @@ class Call:
 
 
 class Persistent:
-    """A persistent id of which nobody knows what it stands for."""
+    """A persistent id of unknown meaning."""
 
     __slots__ = ("pid",)
 
@@ -86,8 +86,8 @@ class Persistent:
 class StorageRef:
     """A storage named by a persistent id ``("storage", storage_class, key, location, numel)``.
 
-    ``dtype`` is the element type of its class, None for an untyped storage; ``numel`` counts elements of it (bytes
-    when untyped). One key is one StorageRef, however often the pickle names it.
+    ``dtype`` is the element type of its class, None for an untyped storage; ``numel`` counts such elements
+    (bytes if untyped). One key is one StorageRef, however often the pickle names the key.
     """
 
     __slots__ = ("dtype", "key", "location", "numel", "storage_class")
@@ -105,9 +105,9 @@ class StorageRef:
 
 
 class StorageView:
-    """A part of a storage: ``numel`` elements of it from ``offset`` on, as torch's format from before 1.6 has them.
+    """A part of a storage in torch's format from before 1.6: ``numel`` elements from ``offset`` on.
 
-    It only lives until a tensor is built on it, which is then a view of the whole storage.
+    It is replaced once a tensor is built on it: the tensor views the whole storage.
     """
 
     __slots__ = ("numel", "offset", "storage")

@@ -1,4 +1,4 @@
-"""A walk over a tree before it is written: what is referred to how often, and what is written in its place."""
+"""A walk over a tree before it is written: counts references to nodes, and asks for their replacements."""
 
 from collections.abc import Callable
 
@@ -9,15 +9,15 @@ from .nodes import Global, Node, StorageRef, TensorRef
 Replace = Callable[[StorageRef | TensorRef], Node]
 
 _NEVER_SHARED = frozenset({type(None), bool, int, float, complex, Global})
-"""Plain numbers are written each time; a Global is told by its name, not by its identity."""
+"""Plain numbers are written each time; a Global is memoized by its name, not by its identity."""
 
 
 class Survey:
-    """Asks for the replacements in the order in which they will be written, so that whoever gives them can number them.
+    """Asks for replacements in the order in which they will be written, so that the caller can number them.
 
     ``references`` counts all references from one node of the tree to another.
 
-    All nodes live as long as their root, so an id is one node's.
+    All nodes live as long as their root, so ids are unique.
     """
 
     def __init__(self, root: Node, replace: Replace, work: Work) -> None:
@@ -33,7 +33,7 @@ class Survey:
         return self._uses.get(id(node), 0) > 1
 
     def final(self, ref: StorageRef | TensorRef) -> Node:
-        """What is written in the place of ``ref``."""
+        """Return the node that is written in the place of ``ref``."""
         key = id(ref)
         if key not in self._final:
             new = self._final[key] = self._replace(ref)
@@ -43,7 +43,7 @@ class Survey:
         return self._final[key]
 
     def storage_of(self, tensor: TensorRef) -> StorageRef:
-        """The storage that is written with a tensor that is itself final."""
+        """Return the storage that is written with a final tensor."""
         storage = tensor.storage if id(tensor) in self._fresh else self.final(tensor.storage)
         if type(storage) is not StorageRef:
             raise TypeError(f"a tensor's storage cannot be replaced by a {type(storage).__name__}")

@@ -1,4 +1,4 @@
-"""What waits to be written: nodes, and between them the opcodes that take them. The last of the list comes first."""
+"""Entries of the writer's work list: nodes, and the opcodes that take them. The last entry is written first."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ from . import opcodes as op
 from .nodes import Node, TensorRef
 
 BATCH = 1000
-"""Items of a list or dict that are on the unpickler's stack at one time."""
+"""Items of a list or dict on the unpickler's stack at one time."""
 
 
 class Op:
@@ -19,8 +19,8 @@ class Op:
 
 
 class Built:
-    """Waits behind the parts of ``node``. ``code`` builds it from them; if a cycle built it meanwhile, ``drop`` takes
-    the parts off the stack again. ``node`` None is never memoized.
+    """Waits behind the parts of ``node``. ``code`` builds ``node`` from its parts; if a cycle built ``node`` meanwhile,
+    ``drop`` takes the parts off the stack again. ``node`` None is never memoized.
     """
 
     __slots__ = ("code", "drop", "node")
@@ -32,7 +32,7 @@ class Built:
 
 
 class Arguments:
-    """A tensor's argument tuple without the call, as ``_rebuild_from_type_v2`` takes it."""
+    """A tensor's argument tuple without the call, for ``_rebuild_from_type_v2``."""
 
     __slots__ = ("tensor",)
 
@@ -45,7 +45,7 @@ SETITEM, SETITEMS, BUILD = Op(op.SETITEM), Op(op.SETITEMS), Op(op.BUILD)
 
 
 def appends(items: Sequence[Node]) -> Iterator[Node]:
-    """What appends ``items`` to the list on top of the stack."""
+    """Yield entries that append ``items`` to the list on top of the stack."""
     for start in range(0, len(items), BATCH):
         batch = items[start : start + BATCH]
         if len(batch) == 1:
@@ -55,7 +55,7 @@ def appends(items: Sequence[Node]) -> Iterator[Node]:
 
 
 def setitems(pairs: Sequence[tuple[Node, Node]]) -> Iterator[Node]:
-    """What sets ``pairs`` in the mapping on top of the stack."""
+    """Yield entries that set ``pairs`` in the mapping on top of the stack."""
     for start in range(0, len(pairs), BATCH):
         batch = [part for pair in pairs[start : start + BATCH] for part in pair]
         if len(batch) == 2:

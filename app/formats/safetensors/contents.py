@@ -1,4 +1,4 @@
-"""From the tensors of a tree to the contents of a safetensors file: each one contiguous, little-endian, by itself."""
+"""Conversion of a tree's tensors to contents of a safetensors file, each contiguous, little-endian and separate."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ SHARED_NOTE = "stateroom.shared"
 """Texts in ``__metadata__``: JSON lists of names, and of lists of names."""
 
 MAX_NOTED = 1_000
-"""Names in a note; of more, the first."""
+"""Names in a note; of more names, only the first are noted."""
 
 _WHY_NOT = {
     "torch._utils._rebuild_qtensor": "quantized",
@@ -34,7 +34,7 @@ _WHY_NOT = {
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """``notes`` are for ``__metadata__``; ``left_out`` are the names of what is no tensor."""
+    """Contents of a file. ``notes`` are for ``__metadata__``; ``left_out`` are the names of other values."""
 
     tensors: tuple[Content, ...]
     notes: Mapping[str, str]
@@ -47,10 +47,10 @@ def contents_of(
     targets: Mapping[int, DType],
     byteorder: ByteOrder,
 ) -> Contents:
-    """``targets`` are the new dtypes of tensors that are cast, by the ids of their TensorRefs.
+    """Convert leaves. ``targets`` are the new dtypes of cast tensors, by the ids of their TensorRefs.
 
     Raises SelectionError ``not-in-safetensors`` for a tensor that the format cannot hold, ``duplicate-key`` for two
-    leaves that are called the same.
+    leaves of one name.
     """
     tensors: dict[str, Content] = {}
     refs: dict[str, TensorRef] = {}
@@ -94,7 +94,7 @@ def _source(name: str, ref: TensorRef, to: DType, storage: Span, byteorder: Byte
 
 
 def _flips(name: str, ref: TensorRef) -> tuple[int, ...]:
-    """The sign bytes that a negative or a conjugate view turns over."""
+    """Return the bytes with the sign bits that a negative or conjugate view inverts."""
     texts = ref.rest[3:] if ref.function.name == "_rebuild_tensor_v3" else ref.rest[2:]
     bits = {key for key, value in texts[0].pairs if value is True} if texts and isinstance(texts[0], Dict) else set()
     dtype = ref.dtype
@@ -112,7 +112,7 @@ def _flips(name: str, ref: TensorRef) -> tuple[int, ...]:
 
 
 def _sharing(refs: Mapping[str, TensorRef]) -> list[list[str]]:
-    """Groups of names whose tensors lie over each other."""
+    """Return groups of names whose tensors overlap."""
     extents = sorted(
         (ref.storage.key, *extent(ref), number) for number, ref in enumerate(refs.values()) if 0 not in ref.shape
     )

@@ -1,8 +1,8 @@
 """The JSON header of a safetensors file, read so strictly that no two readers can understand it differently.
 
-It is an object of names, each with exactly ``dtype``, ``shape`` and ``data_offsets``, and perhaps of ``__metadata__``,
-texts by their names. The reference reader takes the last of two equal names, and fields that it does not know; here
-they are refused.
+The header is an object of names, each with exactly ``dtype``, ``shape`` and ``data_offsets``, and perhaps of
+``__metadata__``, texts by their names. The reference reader takes the last of two equal names, and accepts unknown
+fields; this reader refuses both.
 
 Reference: safetensors/src/tensor.rs.
 """
@@ -28,13 +28,13 @@ _DTYPES = {
     "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu", "F4": "float4_e2m1fn_x2",
 }  # fmt: skip
-"""Those that the reference reader gives torch."""
+"""Dtypes that the reference reader gives torch."""
 NAMES = {torch: name for name, torch in _DTYPES.items()}
 _WITHOUT_TORCH = {"F6_E2M3", "F6_E3M2"}
 
 
 class Field(TypedDict):
-    """A tensor as the header has it."""
+    """A tensor's fields in the header."""
 
     dtype: str
     shape: list[int]
@@ -43,7 +43,7 @@ class Field(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor: contiguous, at bytes ``[start, end)`` behind the header. ``shape`` is what torch shows of it."""
+    """A tensor: contiguous, at bytes ``[start, end)`` behind the header. ``shape`` is its shape in torch."""
 
     name: str
     dtype: DType
@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """``entries`` are in the header's order; they fill the file behind it, without a hole or an overlap."""
+    """A parsed header. ``entries`` are in its order; they fill the rest of the file, without a hole or an overlap."""
 
     entries: tuple[Entry, ...]
     metadata: dict[str, str]
@@ -65,9 +65,9 @@ class Header:
 
 
 def parse_header(text: bytes) -> Header:
-    """``text`` starts with ``{``, or it would be none.
+    """Parse a header. ``text`` must start with ``{``.
 
-    Raises NotACheckpoint for what is no such header, HostileCheckpoint for what breaks a rule.
+    Raises NotACheckpoint if ``text`` is not a header, HostileCheckpoint if it breaks a rule.
     """
     fields = _parse_json(text)
     metadata = fields.pop(METADATA, {})
@@ -88,7 +88,7 @@ def _parse_json(text: bytes) -> dict[str, Any]:
         fields: dict[str, Any] = json.loads(
             decoded, object_pairs_hook=_object, parse_int=_integer, parse_constant=_no_constant
         )
-        if "\\u" in decoded:  # only an escape can stand for half a character
+        if "\\u" in decoded:  # only an escape can make a lone surrogate
             json.dumps(fields, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise _refused("nesting", "its values are nested too deep", None) from None
@@ -108,7 +108,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    """-0 is a whole number to Python, and none to the reference."""
+    """Parse an integer. Python accepts -0, and the reference reader refuses it."""
     if digits == "-0":
         raise ValueError("-0 is no size")
     return int(digits)
@@ -172,5 +172,5 @@ def _refused(rule: str, detail: str, where: str | None) -> HostileCheckpoint:
 
 
 def _shown(name: str) -> str:
-    """A name that may hold half characters, and be long."""
+    """Shorten a name, and escape its lone surrogates."""
     return name[:200].encode("utf-8", "backslashreplace").decode()

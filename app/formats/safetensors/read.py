@@ -1,7 +1,7 @@
-"""From the bytes of a safetensors file to a Document: a flat state_dict, one storage for each tensor.
+"""Reader of a safetensors file, to a Document: a flat state_dict, one storage for each tensor.
 
-A file is the header's length in eight bytes, little-endian; the header; the tensors. There is no pickle in it, so its
-tree is made here, as torch.save would have described the dict that safetensors.torch.load gives.
+A file is the header's length in eight bytes, little-endian; the header; the tensors. A file has no pickle, so its
+tree is made here, as torch.save would describe the dict from safetensors.torch.load.
 """
 
 from struct import Struct
@@ -18,13 +18,13 @@ from .header import Entry, Header, parse_header
 FORMAT = "safetensors"
 
 MAX_HEADER = 100_000_000
-"""Bytes, as in the reference reader."""
+"""Bytes of header, as in the reference reader."""
 
 _LENGTH = Struct("<Q")
 
 
 def header_length(data: ByteSource) -> int | None:
-    """How long a file's header is; None for what does not start as a safetensors file does."""
+    """Return the length of a file's header; None if the start is not that of a safetensors file."""
     start = bytes(data[: _LENGTH.size + 1])
     if len(start) <= _LENGTH.size or start[-1:] != b"{":
         return None
@@ -64,7 +64,7 @@ def read(data: ByteSource, work: Work) -> Document:
 
 
 def tree_of(skeleton: bytes, work: Work) -> Node:
-    """What a header describes, as nodes."""
+    """Parse a header to nodes."""
     return _tree(_header(skeleton, work))[0]
 
 
@@ -97,7 +97,7 @@ def _storage(entry: Entry, key: str) -> StorageRef:
 
 
 def _tensor(entry: Entry, storage: StorageRef) -> TensorRef:
-    """As torch saves a contiguous tensor: no gradient, no hooks."""
+    """Make a contiguous tensor as torch saves it: no gradient, no hooks."""
     strides = [1] * len(entry.shape)
     for i in range(len(strides) - 1, 0, -1):
         strides[i - 1] = strides[i] * max(entry.shape[i], 1)

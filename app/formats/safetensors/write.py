@@ -1,7 +1,7 @@
-"""A safetensors file as a virtual file, laid out byte for byte as the safetensors package lays it out.
+"""Writer of a safetensors file as a virtual file, with the byte layout of the safetensors package.
 
 The header's length in eight bytes, little-endian; the header, padded with spaces to a multiple of eight; the tensors,
-those of the largest elements first, so that each begins at a multiple of its element.
+largest elements first, so that each tensor begins at a multiple of its element size.
 
 Reference: safetensors/src/tensor.rs (``prepare``).
 """
@@ -20,7 +20,7 @@ from .header import METADATA, NAMES, Field
 from .read import MAX_HEADER
 
 WRITER_REVISION = 2
-"""Goes up whenever the bytes written for the same input change, so that no ETag ever names two byte strings."""
+"""Increased whenever the bytes written for one input change, so that no ETag ever names two byte strings."""
 
 _ALIGNMENT = 8
 _LENGTH = Struct("<Q").pack
@@ -28,7 +28,7 @@ _RANK = {name: rank for rank, name in enumerate((
     "U64", "I64", "F64", "C64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "F8_E5M2FNUZ", "F8_E4M3FNUZ",
     "F8_E8M0", "F8_E4M3", "F8_E5M2", "I8", "U8", "F4", "BOOL",
 ))}  # fmt: skip
-"""The package's order of dtypes, the first first."""
+"""Rank of each dtype in the package's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Content:
 def write_safetensors(
     contents: Iterable[Content], metadata: Mapping[str, str]
 ) -> tuple[VirtualFile, tuple[tuple[Span, Span | Conversion], ...]]:
-    """The file; and where in it each tensor lies, in its order, with what that is made of. Raises SelectionError for a
-    header that no reader takes.
+    """Lay out the file; return it and, in file order, each tensor's span and source. Raises SelectionError for a
+    header that no reader accepts.
     """
     ordered = sorted(contents, key=lambda content: (_RANK[NAMES[content.dtype.name]], content.name))
     fields: dict[str, Mapping[str, str] | Field] = {METADATA: dict(sorted(metadata.items()))}
@@ -81,7 +81,7 @@ def write_safetensors(
 
 
 def _shape(content: Content) -> list[int]:
-    """As the file counts: of torch's pairs of half bytes, each is an element of its own."""
+    """Return the shape in the file: each of torch's pairs of half bytes is two elements there."""
     if content.dtype.name == "float4_e2m1fn_x2":
         return [*content.shape[:-1], 2 * content.shape[-1]]
     return list(content.shape)

@@ -1,4 +1,4 @@
-"""What persistent ids mean in torch's format before 1.6: classes, storages, and parts of storages.
+"""Persistent ids of torch's format before 1.6: classes, storages, and parts of storages.
 
 Reference: ``_legacy_load`` and ``_legacy_save`` in torch/serialization.py.
 """
@@ -11,8 +11,8 @@ from ..torch_tensors import TorchHooks
 
 
 class PlainHooks(InertHooks):
-    """Of the pickles around the object: plain values. A torch.load without ``weights_only`` runs these pickles too, and
-    what they name would be listed nowhere.
+    """Hooks for the pickles around the object: plain values only. A torch.load without ``weights_only`` runs these
+    pickles too, and names in them would be listed nowhere.
     """
 
     def persistent(self, pid: Node) -> Node:
@@ -23,14 +23,14 @@ class PlainHooks(InertHooks):
 
 
 class LegacyHooks(TorchHooks):
-    """``views`` are by their own keys the parts of storages that the pickle names."""
+    """Hooks for the object's pickle. ``views`` are the named parts of storages, by their own keys."""
 
     def __init__(self, work: Work | None = None) -> None:
         super().__init__(work)
         self.views: dict[str, StorageView] = {}
 
     def persistent(self, pid: Node) -> Node:
-        """The class that ``("module", class, file, source)`` names, or the storage, or the part of one, that
+        """Return the class that ``("module", class, file, source)`` names, or the storage, or part of a storage, that
         ``("storage", storage_class, key, location, numel, view)`` names.
         """
         if type(pid) is tuple and len(pid) == 4 and pid[0] in ("module", b"module"):

@@ -1,9 +1,9 @@
-"""From the bytes of a file in torch's format before 1.6 to a Document.
+"""Reader of torch's format before 1.6, from a file's bytes to a Document.
 
-Five pickles back to back: a magic number, the format's version, facts about the machine, the object, the keys of its
-storages. Then for each key, in the order of that list, a count of elements in 8 bytes and the elements, both
-little-endian: so torch writes them on every machine, and so it reads them whatever the facts about the machine say.
-Nothing says how long a pickle is, so it is read in pieces that grow until it ends in one.
+Five pickles lie back to back: a magic number, the format's version, facts about the machine, the object, the keys of
+its storages. Then come, for each key in that order, a count of elements in 8 bytes and the elements, both
+little-endian: torch writes and reads them so on every machine, whatever the facts about the machine say.
+A pickle's length is not stored, so a pickle is read in growing pieces until it ends in one.
 
 Reference: ``_legacy_load`` in torch/serialization.py, ``THPStorage_writeFileRaw`` in torch/csrc/serialization.cpp.
 """
@@ -28,23 +28,23 @@ FORMAT = "torch_legacy"
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
 _MAGIC_AS_BYTES = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
-"""How a pickle writes the magic number, with which every such file starts."""
+"""The pickled magic number, at the start of every such file."""
 _MAGIC_AS_TEXT = b"L119547037146038801333356L"
 
 FIRST_PIECE = 64 * 1024
 GROWTH = 4
-"""How much longer each piece is than the one before: in all, a pickle is read and parsed at most 1.34 times."""
+"""Factor between the lengths of two pieces: in all, a pickle is read and parsed at most 1.34 times."""
 
 HEAD_LIMITS = Limits(nbytes=FIRST_PIECE, opcodes=1_000, memo_slots=1_000, stack=1_000, nesting=10)
 HEAD_STEPS = 100_000
-"""For the three pickles before the object, of which torch writes 250 bytes."""
+"""Steps for the three pickles before the object, in which torch writes 250 bytes."""
 
 _COUNT = Struct("<q")
 _CUT_OFF = frozenset({"truncated", "length"})
 
 
 def is_legacy(data: ByteSource) -> bool:
-    """Whether a file starts with the magic number, as some pickle protocol writes it."""
+    """Tell whether a file starts with the magic number in any pickle protocol."""
     start = bytes(data[:32])
     return _MAGIC_AS_BYTES in start or start.startswith(_MAGIC_AS_TEXT)
 
@@ -70,7 +70,7 @@ def read(data: ByteSource, work: Work) -> Document:
 
 
 def tree_of(skeleton: bytes, work: Work) -> Node:
-    """The object's pickle, by itself, as nodes."""
+    """Parse the object's pickle, by itself, to nodes."""
     return parse(skeleton, LegacyHooks(work), record="object", work=work)
 
 
@@ -85,7 +85,7 @@ def _parse_at(
     limits: Limits,
     work: Work,
 ) -> tuple[Node, AnyHooks, int]:
-    """The pickle at ``start``: its root, what the hooks know of it, and where it ends."""
+    """Parse the pickle at ``start``; return its root, its hooks and its end."""
     size = FIRST_PIECE
     while True:
         piece = data[start : min(start + min(size, limits.nbytes), len(data))]
@@ -104,7 +104,7 @@ def _parse_at(
 
 
 def _read_head(data: ByteSource) -> int:
-    """Check the three pickles before the object; where that starts."""
+    """Check the three pickles before the object; return the object's start."""
     work = Work(HEAD_STEPS, per_byte=0)
     magic, _, end = _parse_at(data, 0, PlainHooks, "magic number", HEAD_LIMITS, work)
     if type(magic) is not int or magic != MAGIC:
@@ -119,7 +119,7 @@ def _read_head(data: ByteSource) -> int:
 
 
 def _check_views(root: Node, hooks: LegacyHooks) -> None:
-    """A part of a storage may only be what a tensor is built on, and has a key of its own."""
+    """Check that each part of a storage is used only by tensors, and has a key of its own."""
     for key in hooks.views.keys() & hooks.storages.keys():
         raise _refused("storage-view", f"a storage and a part of one have the key {key[:200]!r}", "object")
     seen: set[int] = set()
@@ -138,7 +138,7 @@ def _check_views(root: Node, hooks: LegacyHooks) -> None:
 
 
 def _check_keys(keys: Node, hooks: LegacyHooks) -> None:
-    """The keys must be those that the object names: torch leaves a storage that is not listed uninitialised."""
+    """Check that the object names the same keys: torch leaves an unlisted storage uninitialised."""
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise _refused("storage-keys", "the storage keys are no list of texts", "storage keys")
     listed = set(keys)
@@ -153,7 +153,7 @@ def _check_keys(keys: Node, hooks: LegacyHooks) -> None:
 
 
 def _places(data: ByteSource, start: int, storages: Iterable[StorageRef]) -> Iterator[tuple[str, Span]]:
-    """Where each storage's bytes lie, by its key. The last one's end must be the file's."""
+    """Yield each storage's key and span. The last span must end where the file does."""
     for storage in storages:
         where = f"storage {storage.key[:200]}"
         count = bytes(data[start : start + _COUNT.size])

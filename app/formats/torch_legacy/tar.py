@@ -1,9 +1,9 @@
-"""What is a tar archive to torch.load, which tries that before its own format from before 1.6.
+"""Detection of tar archives as in torch.load, which tries tar before its own format from before 1.6.
 
-Torch's first container was one. A file that is both gives its readers different tensors.
+Torch's first container was a tar archive. A file in both formats gives its readers different tensors.
 
-Reference: ``_legacy_load`` in torch/serialization.py; ``TarInfo.frombuf`` in Lib/tarfile.py, which asks for the
-checksum of the first 512 bytes and for nothing else.
+Reference: ``_legacy_load`` in torch/serialization.py; ``TarInfo.frombuf`` in Lib/tarfile.py, which checks only the
+checksum of the first 512 bytes.
 """
 
 from ...values.source import ByteSource
@@ -14,7 +14,7 @@ _BLANK = b" " * 8
 
 
 def is_tar(data: ByteSource) -> bool:
-    """Whether the file starts with a tar's head."""
+    """Tell whether the file starts with a tar header."""
     head = bytearray(data[:_HEAD])
     if len(head) < _HEAD:
         return False
@@ -24,7 +24,7 @@ def is_tar(data: ByteSource) -> bool:
 
 
 def _number(field: bytes) -> int | None:
-    """An octal number, or one of base 256; None for neither."""
+    """Read an octal or base-256 number; return None for other text."""
     if field[0] in {0x80, 0xFF}:
         return int.from_bytes(field[1:], "big") - (256**7 if field[0] == 0xFF else 0)
     try:

@@ -1,9 +1,9 @@
 """Zip files as torch writes them, read strictly: every byte of the file has one meaning, or the file is refused.
 
 Records lie one behind the other from the first byte on: local header, name, extra field (which pads the data), data,
-and, where the flags say so, a descriptor. The directory follows, then the zip64 end record and its locator where there
-are any, then the end record, which is the end of the file. The directory is trusted for sizes (torch writes none into
-the local headers), and each local header must agree with it on everything else.
+and, if the flags say so, a descriptor. The directory follows, then the zip64 end record and its locator, if any, then
+the end record, which ends the file. Sizes are taken from the directory (torch writes none into the local headers), and
+each local header must agree with the directory on all other fields.
 
 Reference: PKWARE's APPNOTE.TXT; torch's caffe2/serialize/inline_container.cc.
 """
@@ -33,26 +33,26 @@ _U32_MAX = 0xFFFFFFFF
 _UTF8 = 0x0800
 _HAS_DESCRIPTOR = 0x0008
 _KNOWN_FLAGS = _UTF8 | _HAS_DESCRIPTOR | 0x0006
-"""UTF-8 names, descriptors, and the two bits that describe a deflated record's effort."""
+"""Flags for UTF-8 names, descriptors, and (two bits) the effort of deflating."""
 _ENCRYPTED_FLAGS = 0x2041
 _STORED, _DEFLATED = 0, 8
 _UNPLAIN = 0x10 | 0x08
-"""DOS attributes: a folder, a volume. torch's reader leaves the tensor of a record so marked uninitialised."""
+"""DOS attributes: a folder, a volume. torch's reader leaves the tensor of such a record uninitialised."""
 _FILE_TYPES = frozenset({0, 0o10})
-"""A Unix mode's upper bits: untold, or a regular file."""
+"""A Unix mode's upper bits: unknown, or a regular file."""
 
 _CONSTANTS = "constants.pkl"
 """A record that only TorchScript archives have."""
 _CODE = "code/"
 
 _PLAIN_PATH = re.compile(r"(?!\.\.?/)[^/\\\0]+(?:/(?!\.\.?(?:/|\Z))[^/\\\0]+)+")
-"""At least one folder, and no part that could lead out of it."""
+"""At least one folder, and no part that could lead out of the folder."""
 
 
 class Record(NamedTuple):
-    """A record's bytes lie at ``[start, end)``; ``crc32`` is what the directory says of them.
+    """A record's bytes at ``[start, end)``; ``crc32`` is from the directory.
 
-    With ``inflated`` they are deflated, of so many bytes: only a program's text ever is.
+    ``inflated`` is the inflated size of a deflated record: only a program's text may be deflated.
     """
 
     start: int
@@ -67,7 +67,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """``records`` by name without the root folder, in the order in which they lie in the file."""
+    """A zip file. ``records`` are by name without the root folder, in the order of the file."""
 
     root: str
     records: Mapping[str, Record]
@@ -78,14 +78,14 @@ class Archive:
 
 
 def read_archive(data: ByteSource) -> Archive:
-    """Read a zip's directory and check all of its structure. No record's content is looked at; there is a data.pkl.
+    """Read a zip's directory and check its whole structure, with a data.pkl. No record's content is read.
 
-    Raises NotACheckpoint for what is no zip, ends early or never was torch's, HostileCheckpoint for what breaks a rule.
+    Raises NotACheckpoint for a file that is no zip, ends early or is not torch's, HostileCheckpoint for a broken rule.
     """
     directory = find_directory(data)
     entries = bytes(data[directory.start : directory.end])
     if b"/data.pkl" not in entries:
-        raise _no_pickle(entries)  # before the strict rules for torch's own zips call any other zip forged
+        raise _no_pickle(entries)  # first, or the strict rules for torch's own zips would call any other zip forged
     records: dict[str, Record] = {}
     folded: set[str] = set()
     root = ""
@@ -115,7 +115,7 @@ def read_archive(data: ByteSource) -> Archive:
 
 
 def _check_stored(archive: Archive) -> None:
-    """Only a program's text may be deflated: a range of anything else is a range of the file."""
+    """Check that only a program's text is deflated: a range of any other record is a range of the file."""
     for name, record in archive.records.items():
         if record.inflated is not None and not (archive.is_torchscript and name.startswith(_CODE)):
             detail = f"record {name[:200]!r} is deflated, which torch.save never does: store it uncompressed"
@@ -123,7 +123,7 @@ def _check_stored(archive: Archive) -> None:
 
 
 class _Entry(NamedTuple):
-    """A record as the directory describes it; ``header`` is where its local header starts."""
+    """A record's entry in the directory; ``header`` is the offset of its local header."""
 
     name: bytes
     flags: int
@@ -147,7 +147,7 @@ def _refused(rule: str, detail: str, pos: int) -> HostileCheckpoint:
 
 
 def _read_entry(entries: bytes, pos: int) -> tuple[_Entry, int]:
-    """The directory's entry at ``pos``, and where the next one starts."""
+    """Read the directory's entry at ``pos``; return the next entry's position too."""
     name_at = pos + _CENTRAL.size
     if name_at > len(entries):
         raise _refused("zip-directory", "the directory ends early", pos)
@@ -175,7 +175,7 @@ def _read_entry(entries: bytes, pos: int) -> tuple[_Entry, int]:
 
 
 def _path(entry: _Entry) -> str:
-    """A record's name as text, if it can only mean a plain file below a folder."""
+    """Return a record's name as text. Refuse a name other than of a plain file below a folder."""
     if len(entry.name) > MAX_NAME:
         raise entry.refused("zip-name", f"has a name of {len(entry.name)} bytes; at most {MAX_NAME} are read")
     try:
@@ -190,9 +190,9 @@ def _path(entry: _Entry) -> str:
 
 
 def _place(data: ByteSource, entry: _Entry, expected: int, limit: int) -> tuple[int, int]:
-    """Where a record's data starts, and where it ends with its descriptor.
+    """Return the start of a record's data, and the end of its data and descriptor.
 
-    ``expected`` is where its local header has to be: right behind the record before it. ``limit`` is the directory.
+    ``expected`` is the required start of its local header: the end of the record before. ``limit`` is the directory.
     """
     if entry.header != expected:
         rule = "zip-gap" if entry.header > expected else "zip-overlap"
@@ -213,7 +213,7 @@ def _place(data: ByteSource, entry: _Entry, expected: int, limit: int) -> tuple[
     if flags != entry.flags or method != entry.method:
         raise entry.refused("zip-local", "has other flags or another method in its local header")
     zip64 = read_extra(name_and_extra[name_size:], entry.refused) if extra_size else None
-    if crc32 or packed or size or not flags & _HAS_DESCRIPTOR:  # else they are in the descriptor
+    if crc32 or packed or size or not flags & _HAS_DESCRIPTOR:  # otherwise the descriptor has them
         if _U32_MAX in (packed, size):
             size, packed, _ = widened(zip64, (size, packed, 0), entry.refused)
         if (crc32 or entry.crc32, packed, size) != (entry.crc32, entry.packed, entry.size):

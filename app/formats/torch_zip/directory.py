@@ -1,4 +1,4 @@
-"""Where a zip's directory lies: the records at the end of the file, which must end exactly where the file does."""
+"""Search for a zip's directory by the end records, which must end exactly where the file does."""
 
 from dataclasses import dataclass
 from struct import Struct
@@ -29,7 +29,7 @@ class Directory:
 
 
 def find_directory(data: ByteSource) -> Directory:
-    """Raises NotACheckpoint for what does not end as a zip, HostileCheckpoint for what breaks a rule."""
+    """Find the directory. Raises NotACheckpoint for a file without a zip's end, HostileCheckpoint for a broken rule."""
     end_at = len(data) - _END.size
     if end_at < 0 or bytes(data[end_at : end_at + 4]) != b"PK\5\6":
         detail = "the file starts as a zip file but does not end as one: it was cut off, or something was added"
@@ -65,7 +65,7 @@ def find_directory(data: ByteSource) -> Directory:
 
 
 def _read_end64(data: ByteSource, locator_at: int) -> tuple[Directory, int]:
-    """What the zip64 end record says, and where it starts: just before its locator."""
+    """Read the zip64 end record, just before its locator; return the directory and the record's start."""
     _, disk, end, disks = _LOCATOR64.unpack(data[locator_at : locator_at + _LOCATOR64.size])
     found = locator_at - _END64.size
     if end < found and bytes(data[found : found + 4]) == b"PK\6\6":

@@ -1,6 +1,6 @@
-"""The extra fields of a record's two headers: tags with lengths, of which most are padding or times.
+"""Extra fields of a record's two headers: tags with lengths, most of them padding or times.
 
-Those that some readers obey and others skip make one record two, and are refused.
+Fields that some readers obey and others skip give a record two meanings, and are refused.
 
 Reference: PKWARE's APPNOTE.TXT, 4.5; Info-ZIP's extrafld.txt.
 """
@@ -14,18 +14,18 @@ ZIP64 = 0x0001
 _FORBIDDEN = {0x0017: "encrypts it", 0x6375: "comments on it", 0x7075: "renames it", 0x9901: "encrypts it"}
 
 MAX_FIELDS = 16
-"""Of one header. torch writes one or two; a header has room for 16,000 empty ones."""
+"""Fields of one header. torch writes one or two; a header has room for 16,000 empty ones."""
 
 _HEAD = Struct("<HH")
 _U64 = Struct("<Q")
 _U32_MAX = 0xFFFFFFFF
 
 Refused = Callable[[str, str], HostileCheckpoint]
-"""Makes the error for a rule and what is wrong with the record."""
+"""Makes the error for a rule and a record's fault."""
 
 
 def read_extra(extra: bytes, refused: Refused) -> bytes | None:
-    """The zip64 field, if there is one. Raises HostileCheckpoint (``zip-extra``) for what could be read in two ways."""
+    """Return the zip64 field, if any. Raises HostileCheckpoint (``zip-extra``) for fields readable in two ways."""
     fields: dict[int, bytes] = {}
     pos = 0
     while pos < len(extra):
@@ -46,9 +46,9 @@ def read_extra(extra: bytes, refused: Refused) -> bytes | None:
 
 
 def widened(zip64: bytes | None, sizes: tuple[int, int, int], refused: Refused) -> tuple[int, int, int]:
-    """``sizes`` with each one that did not fit into 32 bits replaced by its value from the zip64 field.
+    """Replace each of ``sizes`` that did not fit into 32 bits by its value from the zip64 field.
 
-    That has those values and no others. Without the field, sizes are what they are.
+    The field must have exactly these values. Without the field, sizes stay unchanged.
     """
     if zip64 is None:
         return sizes

@@ -1,4 +1,4 @@
-"""From the bytes of a torch zip file to a Document: its pickle as nodes, and where each storage's bytes lie."""
+"""Reader of a torch zip file, to a Document: its pickle as nodes, and each storage's span."""
 
 import zlib
 from typing import Literal
@@ -24,7 +24,7 @@ def read(data: ByteSource, archive: Archive, work: Work) -> Document:
     """Read a checkpoint. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
     _check_version(data, archive)
     skeleton = archive.records["data.pkl"]
-    if skeleton.end - skeleton.start > LIMITS.nbytes:  # before it is read
+    if skeleton.end - skeleton.start > LIMITS.nbytes:  # checked before the read
         detail = f"the pickle has {skeleton.end - skeleton.start} bytes; at most {LIMITS.nbytes} are read"
         raise HostileCheckpoint(detail, rule="pickle-size", where="data.pkl")
     pickle = data[skeleton.start : skeleton.end]
@@ -45,12 +45,12 @@ def read(data: ByteSource, archive: Archive, work: Work) -> Document:
 
 
 def tree_of(skeleton: bytes, work: Work) -> Node:
-    """The pickle by itself, as nodes."""
+    """Parse the pickle by itself, to nodes."""
     return parse(skeleton, TorchHooks(work), work=work)
 
 
 def _check_version(data: ByteSource, archive: Archive) -> None:
-    """Every torch writes the format's version into every file, and reads 1 to 10."""
+    """Check the format's version: every torch writes one, and reads 1 to 10."""
     name = _only_one(archive, ".data/version", "version")
     if name is None:
         raise NotACheckpoint("the file has no record version, which torch.save always writes", rule="no-version")
@@ -61,7 +61,7 @@ def _check_version(data: ByteSource, archive: Archive) -> None:
 
 
 def _byteorder(data: ByteSource, archive: Archive) -> Literal["little", "big"]:
-    """Files from before torch 2.1 say nothing, and are little-endian."""
+    """Return the byte order. Files from before torch 2.1 have no such record, and are little-endian."""
     if "byteorder" not in archive.records:
         return "little"
     text = _short_text(data, archive, "byteorder")
@@ -73,7 +73,7 @@ def _byteorder(data: ByteSource, archive: Archive) -> Literal["little", "big"]:
 
 
 def _only_one(archive: Archive, *names: str) -> str | None:
-    """Which of the names that one record has had over the years is there; of two, each torch would read its own."""
+    """Return which of a record's names over the years is there. Two are refused: each torch would read its own."""
     found = [name for name in names if name in archive.records]
     if len(found) > 1:
         detail = f"the records {found[0][:200]!r} and {found[1][:200]!r} are one to some versions of torch"
@@ -82,7 +82,7 @@ def _only_one(archive: Archive, *names: str) -> str | None:
 
 
 def _short_text(data: ByteSource, archive: Archive, name: str) -> bytes:
-    """A record of a word; what is longer gives nothing."""
+    """Read a record of one word; a longer record reads as empty."""
     record = archive.records[name]
     if record.end - record.start > MAX_WORD:
         return b""
@@ -92,13 +92,13 @@ def _short_text(data: ByteSource, archive: Archive, name: str) -> bytes:
 
 
 def _check_crc32(content: bytes | memoryview, record: Record, name: str) -> None:
-    """Raise HostileCheckpoint where torch would not look and others would refuse the file."""
+    """Raise HostileCheckpoint for a wrong CRC32: torch does not check it, and other readers refuse the file."""
     if record.crc32 not in {0, zlib.crc32(content)}:  # torch.serialization.set_crc32_options(False) writes none
         raise HostileCheckpoint(f"record {name!r} does not match its CRC32", rule="zip-crc", where=name)
 
 
 def _record_of(storage: StorageRef, archive: Archive) -> Record:
-    """The record that holds a storage's bytes, and nothing else: ``data/<key>`` (torch 1.4: ``tensors/<key>``)."""
+    """Return the record of exactly a storage's bytes: ``data/<key>`` (torch 1.4: ``tensors/<key>``)."""
     key = storage.key
     name = _only_one(archive, f"data/{key}", f"tensors/{key}")
     where = f"data/{key[:200]}"

@@ -1,7 +1,7 @@
-"""A torch zip file as a virtual file, laid out byte for byte as torch's own writer (2.7 and later) lays it out.
+"""Writer of a torch zip file as a virtual file, with the byte layout of torch's own writer (2.7 and later).
 
-That exactness is what makes the ``.format_version`` record honest: with it, torch may compute where a storage lies
-instead of asking the directory. Records, in order::
+The ``.format_version`` record requires that exactness: torch may then compute a storage's offset without reading the
+directory. Records, in order::
 
     data.pkl  .format_version  .storage_alignment  byteorder  data/0 ... data/n  version  .data/serialization_id
 
@@ -20,11 +20,11 @@ from ...values.span import Span
 from ...values.virtual_file import VirtualFile
 
 WRITER_REVISION = 1
-"""Goes up whenever the bytes written for the same input change, so that no ETag ever names two byte strings."""
+"""Increased whenever the bytes written for one input change, so that no ETag ever names two byte strings."""
 
 ALIGNMENT = 64
 PICKLE_START = ALIGNMENT
-"""Where the pickle lies: it is the first record, and its header fits before that."""
+"""Offset of the pickle: it is the first record, and its header fits before this offset."""
 
 _ROOT = "archive"
 _U16_MAX = 0xFFFF
@@ -40,9 +40,7 @@ _U16, _U32, _U32_TWICE = struct.Struct("<H").pack, struct.Struct("<I").pack, str
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One ``data/N``: bytes of the uploaded file, or what is made of them. ``crc32`` is None where it has yet to be
-    computed.
-    """
+    """A record ``data/N``: bytes of the uploaded file, or a conversion. ``crc32`` is None if yet to be computed."""
 
     source: Span | Conversion
     crc32: int | None
@@ -53,9 +51,9 @@ class Record:
 
 
 def write_torch_zip(pickle: bytes, storages: Sequence[Record], byteorder: str) -> tuple[VirtualFile, tuple[Span, ...]]:
-    """The file that torch.load reads as ``pickle`` with ``storages[N]`` under the key ``str(N)``.
+    """Lay out the file that torch.load reads as ``pickle`` with ``storages[N]`` under the key ``str(N)``.
 
-    Also where in the file each storage lies.
+    Return also the span of each storage in the file.
     """
     archive = _Archive()
     archive.add_bytes("data.pkl", pickle)
@@ -69,7 +67,7 @@ def write_torch_zip(pickle: bytes, storages: Sequence[Record], byteorder: str) -
 
 
 def _serialization_id(pickle: bytes, storages: Sequence[Record]) -> bytes:
-    """40 decimal digits that follow from the content."""
+    """Return 40 decimal digits computed from the content."""
     digest = hashlib.sha256(pickle)
     for record in storages:
         span = record.source if isinstance(record.source, Span) else record.source.source
@@ -99,7 +97,7 @@ class _Archive:
         return Span(start, start + record.size)
 
     def _start(self, name: str, size: int) -> int:
-        """Write the local header; returns where it starts."""
+        """Write the local header; return its offset."""
         header = self.file.size
         path = f"{_ROOT}/{name}".encode()
         zip64 = _zip64_extra(size, 0, header)
@@ -144,7 +142,7 @@ class _Archive:
 def _add_with_crc32(
     file: VirtualFile, before: bytes, crc32: int | None, of: Span | Conversion | None, after: bytes
 ) -> None:
-    """Write a CRC32 between two literals; one that is not known yet is computed later, of what it is ``of``."""
+    """Write a CRC32 between two literals; an unknown CRC32 is computed later, from ``of``."""
     if crc32 is not None:
         file.add_literal(before + _U32(crc32) + after)
         return
@@ -157,7 +155,7 @@ def _add_with_crc32(
 
 
 def _zip64_extra(size: int, compressed_size: int, header: int) -> bytes:
-    """The 0x0001 field: both sizes if the size needs 64 bits, the header's offset if that does; else nothing."""
+    """Make the 0x0001 field: both sizes if the size needs 64 bits, the header's offset if that does; else nothing."""
     if size < _U32_MAX > header:
         return b""
     values = (size, compressed_size) if size >= _U32_MAX else ()

@@ -1,1 +1,1 @@
-"""TorchScript archives: programs with their weights, of which only the weights are read."""
+"""TorchScript archives: programs with their weights. Only the weights are read."""

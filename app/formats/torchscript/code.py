@@ -1,6 +1,6 @@
-"""What a program's text says about its modules: which attributes are parameters, and which are buffers.
+"""Reader of a program's text: which attributes of its modules are parameters, and which are buffers.
 
-The text is looked at for three kinds of lines. It is never compiled::
+The text is searched for three kinds of lines, and never compiled::
 
     class Linear(Module):
       __parameters__ = ["weight", "bias", ]
@@ -28,19 +28,19 @@ _NAME = re.compile(r'"([^"\n]*)", ')
 
 @dataclass(frozen=True, slots=True)
 class ModuleClass:
-    """``buffers`` is None in archives from before torch 1.5, where every other tensor is one."""
+    """A module's attributes. ``buffers`` is None before torch 1.5: every tensor but the parameters is a buffer."""
 
     parameters: frozenset[str]
     buffers: frozenset[str] | None
 
 
 def code_size(archive: Archive) -> int:
-    """Bytes of a program's text, inflated."""
+    """Return the bytes of a program's text, inflated."""
     return sum(map(_size, _texts(archive).values()))
 
 
 def module_classes(data: ByteSource, archive: Archive, work: Work) -> Mapping[str, ModuleClass]:
-    """The classes of modules by their full names. Raises HostileCheckpoint for text that is damaged or too long."""
+    """Return module classes by their full names. Raises HostileCheckpoint for damaged or too long text."""
     texts, size = _texts(archive), code_size(archive)
     if size > MAX_CODE:
         raise _refused("code-size", f"its code has {size} bytes; at most {MAX_CODE} are read", "code")
@@ -67,7 +67,7 @@ def _texts(archive: Archive) -> Mapping[str, Record]:
 
 
 def _size(record: Record) -> int:
-    """What is held in memory of it."""
+    """Return the bytes that a record takes in memory."""
     return max(record.end - record.start, record.inflated or 0)
 
 
@@ -84,7 +84,7 @@ def _text(data: ByteSource, record: Record, name: str) -> str:
 
 
 def _inflate(raw: bytes, size: int, name: str) -> bytes:
-    """Exactly ``size`` bytes, or HostileCheckpoint."""
+    """Inflate to exactly ``size`` bytes. Raises HostileCheckpoint."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         inflated = inflater.decompress(raw, size + 1)

@@ -1,8 +1,8 @@
-"""From a TorchScript archive to a Document: a flat state_dict, as ``torch.jit.load(...).state_dict()`` would give it.
+"""Reader of a TorchScript archive, to a Document: a flat state_dict, as of ``torch.jit.load(...).state_dict()``.
 
-A module's state is a mapping of all its attributes: tensors, submodules, plain values. Which of the tensors are
-parameters and buffers only the program's text says, so the keys found with its help are kept with the manifest, and
-later plans look just those up.
+A module's state is a mapping of all its attributes: tensors, submodules, plain values. Only the
+program's text tells which tensors are parameters and buffers, so the keys found with the text are kept in the manifest,
+and later plans look up only these keys.
 
 Reference: torch/csrc/jit/serialization/python_print.cpp, torch/jit/_script.py (``RecursiveScriptModule``).
 """
@@ -25,21 +25,21 @@ from .code import ModuleClass, module_classes
 FORMAT = "torchscript"
 
 _PROGRAM = "__torch__."
-"""What the names of all of a program's classes start with."""
+"""Common prefix of the names of a program's classes."""
 
 Keep = Callable[[str | None, str], int | None]
-"""Of a class's name and an attribute's: the place among its tensors (parameters 0, buffers 1), None for neither."""
+"""Map a class's and an attribute's name to the tensor's rank: parameter 0, buffer 1, or None for neither."""
 
 
 def read(document: Document, data: ByteSource, archive: Archive, work: Work) -> Document:
-    """``document`` is what the archive is as any other of torch's zip files. Raises HostileCheckpoint."""
+    """Read a program's weights. ``document`` is the archive read as a torch zip file. Raises HostileCheckpoint."""
     keep = _told_by(module_classes(data, archive, work))
     pairs = {key: detached(value) for key, value in _walk(document.root, "", keep, work, frozenset())}
     return replace(document, format=FORMAT, root=Dict(list(pairs.items())), keys=tuple(pairs))
 
 
 def tree_of(skeleton: bytes, keys: Iterable[str], work: Work) -> Node:
-    """The state_dict of ``keys``, found again in the pickle by itself."""
+    """Build the state_dict of ``keys`` from the pickle alone."""
     root = parse(skeleton, TorchHooks(work), work=work)
     found = dict(_walk(root, "", None, work, frozenset()))
     return Dict([(key, detached(found[key])) for key in keys])
@@ -60,11 +60,11 @@ def _told_by(classes: Mapping[str, ModuleClass]) -> Keep:
 def _walk(
     module: Node, prefix: str, keep: Keep | None, work: Work, above: frozenset[int]
 ) -> Iterator[tuple[str, Node]]:
-    """The tensors that are kept, by their keys: a module's parameters, its buffers, then those of its submodules.
+    """Yield kept tensors by their keys: a module's parameters, its buffers, then its submodules' tensors.
 
-    Without ``keep``, every tensor that may be one of them. No key leads through an attribute with a dot in its name
-    (graph-mode quantization makes such, for packed weights), so that no two ways lead to one key. Raises
-    HostileCheckpoint where one would.
+    Without ``keep``, all tensors that may be kept. No key leads through an attribute with a dot in its name
+    (graph-mode quantization makes such names for packed weights), so that no two paths give one key. Raises
+    HostileCheckpoint for a kept tensor behind such a name.
     """
     name = name_of(module)
     if name is None or not name.startswith(_PROGRAM) or id(module) in above:
@@ -100,7 +100,7 @@ def _check_names(names: Sequence[Node]) -> None:
 
 
 def _check_hidden(class_name: str, key: str, value: Node, keep: Keep, work: Work, above: frozenset[int]) -> None:
-    """Refuse a parameter or buffer of that name, and a submodule that holds one."""
+    """Refuse a parameter or buffer of the name ``key``, and a submodule that holds one."""
     kept = keep(class_name, key) is not None if is_tensor(value) else any(_walk(value, "", keep, work, above))
     if kept:
         raise _refused(f"the name {key[:200]!r} of a module's attribute has a dot")
