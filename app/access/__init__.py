@@ -1,1 +1,1 @@
-"""Who may do what: tokens, links, and what they grant. No HTTP."""
+"""Access control: tokens, links, and the rights they grant. No HTTP."""

@@ -1,4 +1,4 @@
-"""Who is let in. What the catalog knows of tokens is kept for a moment, so that a request costs it nothing."""
+"""Checks of tokens and links. The catalog's tokens are cached for a moment, so that a request costs no query."""
 
 import asyncio
 import hashlib
@@ -17,15 +17,15 @@ from ..values.token import Scope, Token, is_secret_of, parse_token
 from .signatures import LONGEST, Resource, Signature, parse_signature, sign
 
 KEPT = 2.0
-"""Seconds for which what the catalog said is good: how long a revoked token may still be used."""
+"""Seconds for which the catalog's answer is cached: a revoked token may be used that long."""
 
 SPACING = 0.5
-"""Seconds at least between two questions to the catalog, however many wrong tokens come in."""
+"""Fewest seconds between two queries of the catalog, however many wrong tokens come in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one caller may do. The log knows them by ``name``, links know who made them by ``maker`` and ``seal``."""
+    """The rights of one caller. The log shows ``name``; a link identifies its maker by ``maker`` and ``seal``."""
 
     name: str | None
     maker: str
@@ -36,8 +36,8 @@ class Grant:
     by_link: bool = False
 
     def account(self, address: str) -> str:
-        """Whose share of this server the caller takes: a token's own, that of all links of a token, and where nobody
-        needs a token that of the ``address``.
+        """Return the account whose share of this server the caller takes: one for each token, one for all links of a
+        token, and one for each ``address`` where nobody needs a token.
         """
         of = f"{self.maker} {address}" if self.maker == OPEN.maker else self.maker
         return f"links of {of}" if self.by_link else of
@@ -48,19 +48,19 @@ def _of_token(token: Token) -> Grant:
 
 
 OPEN = Grant(None, "open", "", Scope.ADMIN)
-"""Everybody's, where there never was a token."""
+"""The grant of every caller, if there never was a token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Makes the links of one caller, with the newest key."""
+    """The signer of one caller's links, with the newest key."""
 
     grant: Grant
     key_id: int
     key: bytes
 
     def sign(self, resource: Resource, lifetime: timedelta) -> tuple[Signature, datetime]:
-        """And when the link ends: after ``lifetime``, after LONGEST, or with its maker's token."""
+        """Sign a link, and return when it ends, too: after ``lifetime``, after LONGEST, or with its maker's token."""
         ends = datetime.now(UTC) + min(lifetime, LONGEST)
         expires = int(min(ends, self.grant.expires_at or ends).timestamp())
         signature = sign(resource, expires, self.key_id, self.key, self.grant.maker, self.grant.seal)
@@ -68,11 +68,11 @@ class Signer:
 
 
 class Access:
-    """Judges callers by the state now, as the catalog told it at most KEPT seconds ago.
+    """The check of callers, by the catalog's tokens as they were at most KEPT seconds ago.
 
-    Nobody is refused by what was known before they came: a token works as soon as it is made. That costs the catalog
-    one short question for many callers, never more than one in SPACING seconds. Memory is bounded by the tokens that
-    are good: of the others nothing is kept. Made on the event loop. ``server_token`` is all-powerful.
+    A caller is refused only by a query that began after the caller came, so a token works as soon as it is made. One
+    short query serves many callers, and there is never more than one in SPACING seconds. Memory is bounded by the good
+    tokens, because no others are kept. Create it on the event loop. ``server_token`` is all-powerful.
     """
 
     def __init__(self, catalog: Catalog, server_token: str | None) -> None:
@@ -88,20 +88,20 @@ class Access:
         self._failure: StateroomError | None = None
 
     async def is_open(self) -> bool:
-        """Tell whether there never was a token. Raises StateroomError where the catalog does not answer."""
+        """Tell whether there never was a token. Raises StateroomError if the catalog does not answer."""
         if self._of_server is not None or self._is_guarded:
             return False
         return await self.of_nobody() is not None
 
     async def of_nobody(self) -> Grant | None:
-        """What a caller may do that shows nothing. Raises StateroomError where the catalog does not answer."""
+        """Return the grant of a caller without credentials. Raises StateroomError if the catalog does not answer."""
         if self._of_server is not None:
             return None
         known = await self._asked_since(time.monotonic() - KEPT)
         return None if known.guarded else OPEN
 
     async def of_token(self, text: bytes) -> Grant | None:
-        """What the holder of a token may do, None for what is none, or is good no more. Raises as above."""
+        """Return the grant of a token, None for one that is invalid or no longer good. Raises as above."""
         if self._server_token is not None and hmac.compare_digest(text, self._server_token):
             return self._of_server
         parsed = parse_token(text)
@@ -118,16 +118,14 @@ class Access:
         return await self._judged(judge)
 
     async def of_link(self, resource: Resource, text: str) -> Grant | None:
-        """What the holder of a link may do with what it is for, None unless it was made for just that. Raises as
-        above.
-        """
+        """Return the grant of a link, None unless it was made for exactly this ``resource``. Raises as above."""
         signature = parse_signature(text)
         if signature is None or signature.expires <= time.time():
             return None
         return await self._judged(lambda known: self._judge_link(known, resource, signature))
 
     async def signer(self, grant: Grant) -> Signer:
-        """Raises StateroomError where the catalog does not answer, or holds no key."""
+        """Return a signer of links. Raises StateroomError if the catalog does not answer, or holds no key."""
         keys = (await self._asked_since(time.monotonic() - KEPT)).keys
         if not keys:
             raise StoreError("the catalog holds no key to sign links with", code="catalog-failed")
@@ -140,7 +138,7 @@ class Access:
         return replace(maker, name=f"link by {maker.name or 'anybody'}", scope=Scope.READ, by_link=True)
 
     def _maker(self, known: Credentials, maker: str) -> Grant | None:
-        """Whoever made a link, if they may still come in themselves."""
+        """Return the grant of a link's maker, None if the maker is no longer let in."""
         if self._of_server is not None and maker == self._of_server.maker:
             return self._of_server
         if maker == OPEN.maker:
@@ -154,7 +152,7 @@ class Access:
         return grant if grant is not None else judge(await self._asked_since(came))
 
     async def _asked_since(self, moment: float) -> Credentials:
-        """What the catalog said when it was asked at ``moment`` or later; whoever waits here waits for one answer."""
+        """Return the catalog's answer to a query at ``moment`` or later. Concurrent callers wait for one query."""
         if self._asked_at < moment:
             async with self._asking:
                 if self._asked_at < moment:

@@ -1,7 +1,7 @@
-"""The signature in a link: which download, until when, and made by whom.
+"""The signature in a link: it covers the download, the expiry and the maker.
 
 It is text that needs no escaping in a URL, ``EXPIRES.KEY.MAKER.MAC``: seconds since 1970, the key's number, the
-maker's id, and an HMAC-SHA256 over all that the link is good for.
+maker's id, and an HMAC-SHA256 over these and the download.
 """
 
 import base64
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 LONGEST = timedelta(days=7)
-"""How long a link may be good for."""
+"""Longest lifetime of a link."""
 
 _TEXT = re.compile(r"([0-9]{1,12})\.([0-9]{1,18})\.([a-z0-9]{1,32})\.([A-Za-z0-9_-]{43})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What is downloaded: the path and the query as they are understood, however they were escaped."""
+    """A download: its path and its query, decoded, however they were escaped."""
 
     path: str
     query: Sequence[tuple[str, str]]
@@ -43,13 +43,13 @@ class Signature:
 
 
 def sign(resource: Resource, expires: int, key_id: int, key: bytes, maker: str, seal: str) -> Signature:
-    """``seal`` is a secret of the maker's: without it, nobody of that name is the same maker."""
+    """Sign ``resource``. ``seal`` is the maker's secret: another maker of the same name has another."""
     signed = json.dumps(["link", resource.path, list(resource.query), expires, key_id, maker, seal])
     mac = hmac.digest(key, signed.encode(), hashlib.sha256)
     return Signature(expires, key_id, maker, base64.urlsafe_b64encode(mac).decode().rstrip("="))
 
 
 def parse_signature(text: str) -> Signature | None:
-    """None for what is no signature."""
+    """Parse a signature; None if ``text`` is not one."""
     match = _TEXT.fullmatch(text)
     return Signature(int(match[1]), int(match[2]), match[3], match[4]) if match else None
