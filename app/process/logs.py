@@ -8,7 +8,7 @@ from typing import Any
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line: time, level, logger, process, message or fields, and a traceback if it has one."""
+    """Formatter of records as lines: time, level, logger, process, message or fields, and a traceback if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -28,12 +28,12 @@ class JsonLines(logging.Formatter):
 
 
 def _is_the_servers(record: logging.LogRecord) -> bool:
-    """False for uvicorn's warnings about what a client sent: it has its answer, and could fill the log with them."""
+    """Return False for uvicorn's warnings about client input: a client has its answer, and could fill the log."""
     return record.levelno > logging.WARNING or record.module != "httptools_impl"
 
 
 def log_as_json() -> None:
-    """Send what this process logs to standard error: warnings of everybody, and every request."""
+    """Log to standard error: warnings of all loggers, and every request."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""Running the server: its data dir, its socket, its workers, its end."""
+"""Running the server: its data dir, its socket, its workers, its shutdown."""
 
 import asyncio
 import fcntl
@@ -31,16 +31,16 @@ from .memory import collect_seldom, keep_freed_memory
 from .supervisor import Supervisor, end_by
 
 FINISH_SECONDS = 10
-"""How long after its transfers were cut a server that was told to stop works on requests that came whole."""
+"""Seconds that a stopping server works on requests that arrived whole, after it has cut its transfers."""
 
 KILL_SECONDS = FINISH_SECONDS + 5
-"""How long after it should have cut its transfers a worker that was told to stop is killed."""
+"""Seconds after which a stopping worker is killed, from when it should have cut its transfers."""
 
 SPARE_FILES = 256
-"""File descriptors that connections leave to all else: uploads, packs, the database. Or a quarter, if that is less."""
+"""File descriptors that connections leave free for uploads, packs and the database. A quarter, if that is less."""
 
 KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection is kept: longer than clients and proxies keep theirs, so that theirs is never cut."""
+"""Seconds that an idle connection is kept: longer than clients and proxies keep it, so that they close it first."""
 
 BACKLOG = 2048
 
@@ -49,10 +49,9 @@ MANY_FILES = 2**20
 
 @contextmanager
 def data_dir_held(settings: Settings) -> Iterator[None]:
-    """While held, this process and those it forks alone serve from the data dir. Raises StateroomError where another
-    server does.
+    """Lock the data dir for this process and the processes it forks. Raises StateroomError if another server has it.
 
-    The lock goes with the last of them, however they end.
+    The lock ends with the last of these processes, however they end.
     """
     claim(settings.data_dir, durable=settings.durable)
     fd = os.open(settings.data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE)
@@ -67,7 +66,7 @@ def data_dir_held(settings: Settings) -> Iterator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError with a text for the user."""
+    """Open a listening socket; port 0 takes a free one. Raises OSError with a text for the user."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=BACKLOG)
@@ -77,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def open_many_files() -> None:
-    """As many as this process may: the soft limit of 1024 that most systems set is one for programs that select()."""
+    """Raise the soft limit of open files: the 1024 that most systems set is meant for programs that select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -86,7 +85,7 @@ def open_many_files() -> None:
 
 
 def _connections() -> int | None:
-    """How many leave enough files for everything else."""
+    """Return the most connections that leave SPARE_FILES free, None for any number."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft - min(SPARE_FILES, soft // 4)
 
@@ -109,7 +108,7 @@ def serve(settings: Settings) -> None:
 
 
 def _supervise(settings: Settings, listener: socket.socket, run: str) -> None:
-    """All workers accept from one socket: no connection is lost with the worker that would have taken it."""
+    """Run workers that accept from one socket, so that no connection is lost when a worker ends."""
     metrics = _empty_folder(settings.data_dir.resolve() / "metrics")
 
     def work(number: int, ready: Callable[[], None]) -> None:
@@ -152,8 +151,8 @@ def _run(
 
 
 class _Server(uvicorn.Server):
-    """Tells ``ready`` once it answers. The first signal drains it. ``alone``, a second one ends the process as if it
-    had not been handled; a worker leaves that to its parent, and takes SIGTERM alone.
+    """A server that calls ``ready`` once it answers. The first signal drains it. If ``alone``, a second signal ends the
+    process as if unhandled; a worker leaves that to its parent, and takes SIGTERM only.
     """
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], drain_seconds: float, *, alone: bool) -> None:
@@ -185,15 +184,15 @@ class _Server(uvicorn.Server):
 
 
 def _say_ready(listener: socket.socket) -> None:
-    """The port is known only now when 0 was asked for."""
+    """Print the address. A port given as 0 is known only now."""
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
-    with suppress(OSError):  # it may go to a file, on a disk that is full
+    with suppress(OSError):  # standard output may be a file on a full disk
         print(f"Stateroom is ready on http://{address}:{port}", flush=True)  # noqa: T201 - the one line it prints
 
 
 def _empty_folder(folder: Path) -> Path:
-    """Make the folder that workers count in. Their predecessors' files are of no use any more, and go."""
+    """Make the folder that workers count in, and delete the files of earlier workers."""
     make_folder(folder, durable=False)
     with opened_folder(folder) as fd:
         for name in own_files(fd, is_metrics_file):

@@ -1,7 +1,7 @@
 """Worker processes: forked, watched, restarted and stopped by a parent that does nothing else.
 
-The parent forks before it has made a thread or opened a database, so a worker begins with what it was given and
-nothing more. It is one loop over three kinds of news: a signal, a worker that is ready, and the time to start another.
+The parent forks before it has made a thread or opened a database, so a worker inherits neither. The parent is one loop
+over three kinds of events: a signal, a worker that is ready, and the time to start another.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from ..errors import StateroomError
 _log = logging.getLogger("stateroom.workers")
 
 STEADY_SECONDS = 10.0
-"""A worker that lived shorter than this died "at once"; each time it does, the next start waits longer."""
+"""Seconds; a worker that lived for less died "at once". Each such death in a row delays the next start longer."""
 
 LONGEST_DELAY = 30.0
 
@@ -29,23 +29,23 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _PR_SET_PDEATHSIG = 1
 
 Work = Callable[[int, Callable[[], None]], None]
-"""What a worker does, given its slot (0, 1, ...) and what to call once it is ready. It ends on SIGTERM."""
+"""The function of a worker, given its slot (0, 1, ...) and a callback for when it is ready. It ends on SIGTERM."""
 
 
 def delay_after(deaths: int) -> float:
-    """Seconds before a worker is started again that died at once so many times in a row."""
+    """Return the seconds before restarting a worker that died at once ``deaths`` times in a row."""
     return 0.0 if deaths <= 1 else min(2.0 ** (deaths - 2), LONGEST_DELAY)
 
 
 def end_by(signum: int) -> None:
-    """End this process the way the signal would have, had nobody handled it."""
+    """End this process as the signal would, if unhandled."""
     signal.signal(signum, signal.SIG_DFL)
     os.kill(os.getpid(), signum)
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One worker after another. ``pid`` is None between two, until ``due``."""
+    """The place of one worker after another. ``pid`` is None between two workers, until ``due``."""
 
     number: int
     pid: int | None = None
@@ -56,11 +56,11 @@ class _Slot:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Keeps ``count`` processes at ``work``.
+    """The parent of ``count`` processes that run ``work``.
 
-    ``on_ready`` is called once, when all of them are ready for the first time, ``on_end`` with the slot of each
-    that has ended, ``on_stop`` when they are told to stop. They are killed if they have not ended ``patience`` seconds
-    after that, or at a second signal.
+    ``on_ready`` is called once, when all workers are ready for the first time; ``on_end`` with the slot of each worker
+    that has ended; ``on_stop`` when the workers are told to stop. Workers that have not ended ``patience`` seconds
+    later are killed, and so are all at a second signal.
     """
 
     count: int
@@ -83,10 +83,10 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(self.count)]
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT, and until every worker has ended then.
+        """Run until SIGTERM or SIGINT, and then until every worker has ended.
 
         A second signal ends the workers and this process at once. Raises StateroomError when a worker ends before all
-        were ready: what stops the first stops those after it.
+        were ready: its successors would fail, too.
         """
         self._lifeline, self._readiness = os.pipe(), os.pipe()
         with _signals_as_bytes() as self._news, selectors.DefaultSelector() as selector:
@@ -111,7 +111,7 @@ class Supervisor:
         return [slot for slot in self._slots if slot.pid is not None]
 
     def _patience(self) -> float | None:
-        """Seconds until something has to be done even without news."""
+        """Return the seconds until something has to be done without an event."""
         if self._kill_at is not None:
             return max(0.0, self._kill_at - time.monotonic())
         due = [slot.due for slot in self._slots if slot.pid is None]
@@ -125,7 +125,7 @@ class Supervisor:
 
     def _start(self, slot: _Slot) -> None:
         parent = os.getpid()
-        # No signal between the fork and the child's own handlers: it would be told to the parent.
+        # No signal between the fork and the child's own handlers: the parent would get it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid == 0:
@@ -134,7 +134,7 @@ class Supervisor:
         slot.pid, slot.started = pid, time.monotonic()
 
     def _be_worker(self, number: int, parent: int, mask: Iterable[int]) -> None:
-        """Never returns."""
+        """Run the child process. Never returns."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -146,9 +146,9 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             self.work(number, lambda: _tell(self._readiness[1], number))
             code = 0
-        except SystemExit as end:  # uvicorn's way to say that it could not start; it has said why
+        except SystemExit as end:  # uvicorn could not start, and has said why
             code = end.code if isinstance(end.code, int) else 1
-        except BaseException:  # noqa: BLE001 - the log is the only one to be told; the parent sees the exit code
+        except BaseException:  # noqa: BLE001 - the log tells why; the parent sees only the exit code
             _log.exception("worker %d failed", number)
         finally:
             with suppress(BaseException):
@@ -183,7 +183,7 @@ class Supervisor:
     def _send(self, signum: signal.Signals) -> None:
         for slot in self._alive:
             if slot.pid is not None:
-                os.kill(slot.pid, signum)  # not reaped yet, so the number is still its own
+                os.kill(slot.pid, signum)  # not reaped yet, so the pid is still its own
 
     def _reap(self) -> None:
         for slot in self._alive:
@@ -211,7 +211,7 @@ class Supervisor:
 
 
 def _how(status: int) -> str:
-    """A status of ``waitpid`` in words."""
+    """Describe a status of ``waitpid`` in words."""
     code = os.waitstatus_to_exitcode(status)
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
@@ -222,8 +222,8 @@ def _tell(fd: int, number: int) -> None:
 
 
 def _end_with(parent: int, lifeline: int) -> None:
-    """Make this process end with its parent, however that ends: by the kernel's word on Linux, and by the end of a
-    pipe that nobody but the parent can write to.
+    """Make this process end with its parent, however the parent ends: by PR_SET_PDEATHSIG on Linux, and by the end of a
+    pipe that only the parent can write to.
     """
     if sys.platform.startswith("linux"):
         with suppress(AttributeError, OSError):
@@ -240,7 +240,7 @@ def _end_with(parent: int, lifeline: int) -> None:
 
 @contextmanager
 def _signals_as_bytes() -> Iterator[int]:
-    """A file descriptor that has one byte to read for every signal, its number, in place of what signals do."""
+    """Replace the effects of signals by a file descriptor that has one byte to read for each: its number."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
