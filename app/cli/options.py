@@ -1,4 +1,4 @@
-"""What the commands share: options, settings read from them, and how they complain."""
+"""Parts that the commands share: options, settings read from them, and error messages."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ StoreUrl = Annotated[str | None, typer.Option(help="file:///PATH (a folder in th
 
 
 def read_settings(**options: Any) -> Settings:
-    """Exits with 2 and a line for each mistake. Environment variables that look like settings are warned of."""
+    """Read the settings. Exits with 2 and a line for each mistake; warns of other variables that look like settings."""
     for warning in unknown_variables(os.environ):
         complain(f"warning: {warning}")
     try:
@@ -40,7 +40,7 @@ def complain(problem: str) -> None:
 
 @contextmanager
 def complaining() -> Iterator[None]:
-    """What it could not do, as one line and the exit code 1."""
+    """Report an error as one line and the exit code 1."""
     try:
         yield
     except (StateroomError, OSError) as error:

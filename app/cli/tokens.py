@@ -30,15 +30,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def _is_missing(settings: Settings) -> bool:
-    """Whether the database is a file that is not there."""
+    """Return whether the database is a file that is missing."""
     return settings.on_sqlite and not Path(settings.catalog_url.removeprefix("sqlite:///")).exists()
 
 
 @contextmanager
 def opened_catalog(settings: Settings, *, make: bool = False) -> Iterator["Catalog"]:
-    """A database that is a file is migrated as by ``serve``, and made where it is missing and ``make`` says so.
+    """Open the catalog. A database file is migrated as by ``serve``, and made if it is missing and ``make`` is true.
 
-    Raises StateroomError where it is not to be made, and StoreError where a shared one has not been migrated.
+    Raises StateroomError for a missing file without ``make``, StoreError for a shared database that is not migrated.
     """
     if _is_missing(settings) and not make:
         raise StateroomError(f"there is no catalog at {settings.catalog_url}: is it the data dir of the server?")
@@ -51,14 +51,14 @@ def opened_catalog(settings: Settings, *, make: bool = False) -> Iterator["Catal
     with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
         if settings.on_sqlite:
             reserve = settings.reserve_file
-            # On a full disk too a token can be revoked.
+            # A token can be revoked on a full disk, too.
             Room(reserve.parent, reserve=reserve, size=settings.reserve).freeing(catalog.migrate)
         catalog.ping()
         yield catalog
 
 
 def was_any_made(settings: Settings) -> bool:
-    """Whether the catalog ever had a token, so that a server asks for one. Makes nothing. Raises StoreError where a
+    """Return whether the catalog ever had a token, so that a server asks for one. Makes nothing. Raises StoreError if a
     shared database does not answer.
     """
     if _is_missing(settings):
@@ -69,7 +69,7 @@ def was_any_made(settings: Settings) -> bool:
         try:
             catalog.ping()
         except StoreError:
-            if settings.on_sqlite:  # an older one, which the server is going to migrate
+            if settings.on_sqlite:  # an older file, which the server is going to migrate
                 return False
             raise
         with catalog.read() as session:
@@ -77,7 +77,7 @@ def was_any_made(settings: Settings) -> bool:
 
 
 def parse_expiry(text: str, now: datetime) -> datetime:
-    """``90d``, ``12h``, ``30m``, ``2w`` from now, or a date or time (in UTC, unless it says otherwise).
+    """Parse ``90d``, ``12h``, ``30m``, ``2w`` from now, or a date or time (in UTC, unless it says otherwise).
 
     Raises typer.BadParameter.
     """
