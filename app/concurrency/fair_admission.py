@@ -1,4 +1,4 @@
-"""Places for what takes long or much, given out fairly among their owners."""
+"""Places for long or large work, given out fairly among their owners."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -11,7 +11,7 @@ from .cancellation import LOOK_SECONDS
 
 
 class Place:
-    """A place that was asked for. ``leave`` it, whether it was given or not; a second time does nothing."""
+    """A requested place. Call ``leave`` whether or not the place was given; a second call does nothing."""
 
     def __init__(self, owner: str, given: Callable[[], None], left: Callable[["Place"], None]) -> None:
         self.owner = owner
@@ -23,11 +23,11 @@ class Place:
 
 
 class FairPlaces:
-    """``capacity`` places. For several threads at once.
+    """A pool of ``capacity`` places. Thread-safe.
 
-    An owner gets another place while more of them are free than it holds. So one owner alone has at most half of all,
-    rounded up, and an owner that holds none gets one as long as any is free: the last is never given to one that holds
-    another. Owners that wait are served in turns, and each one's places in the order in which they were asked for.
+    An owner gets another place while more places are free than it holds. So one owner alone has at most half of all,
+    rounded up, and an owner without a place gets one while any is free: an owner with a place never gets the last one.
+    Waiting owners take turns, and the requests of each are served in order.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -47,7 +47,7 @@ class FairPlaces:
             return sum(map(len, self._queues.values()))
 
     def take(self, owner: str) -> Place | None:
-        """A place, if ``owner`` can have one now."""
+        """Take a place, if ``owner`` can have one now."""
         with self._lock:
             if not self._may_have_one(owner):
                 return None
@@ -56,7 +56,7 @@ class FairPlaces:
             return place
 
     def ask(self, owner: str, given: Callable[[], None]) -> Place:
-        """Queue for a place. ``given`` is called once it is there, perhaps at once; it must not block."""
+        """Queue for a place. ``given`` is called when the place is given, perhaps at once, and must not block."""
         place = Place(owner, given, self._leave)
         with self._lock:
             self._queues.setdefault(owner, deque()).append(place)
@@ -64,7 +64,7 @@ class FairPlaces:
         return place
 
     async def turn(self, owner: str) -> Place:
-        """Wait for a place. To be called on one event loop alone, and so are the ``leave`` of what it gives."""
+        """Wait for a place. Call this and the place's ``leave`` on one event loop only."""
         given = asyncio.Event()
         place = self.ask(owner, given.set)
         try:
@@ -76,7 +76,7 @@ class FairPlaces:
 
     @contextmanager
     def turn_in_thread(self, owner: str, given_up: Callable[[], bool]) -> Iterator[None]:
-        """Block until there is a place. Raises Cancelled once ``given_up`` says so."""
+        """Block until there is a place. Raises Cancelled once ``given_up`` returns True."""
         given = Event()
         place = self.ask(owner, given.set)
         try:
@@ -108,7 +108,7 @@ class FairPlaces:
             if place in self._taken:
                 self._taken.remove(place)
                 self._held[place.owner] -= 1
-                self._held += Counter()  # forgets those that hold none
+                self._held += Counter()  # drops owners that hold none
                 self._serve()
             elif place in (queue := self._queues.get(place.owner, deque())):
                 queue.remove(place)

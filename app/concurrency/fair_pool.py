@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 class FairPool(ThreadPoolExecutor):
-    """At most ``threads`` calls of one owner at a time, and one thread more for the others: a newcomer waits for nobody
-    else's call to end, unless there are two that leave it none.
+    """A pool that runs at most ``threads`` calls of one owner at a time, and has one thread more for the others: a new
+    owner waits for another's call to end only if two others take all threads.
 
-    A call belongs to the owner of the work in which it is submitted, and runs as part of that work. Owners are served
-    in turns, and each one's calls in their order.
+    A call belongs to the owner of the work in which it is submitted, and runs as part of that work. Owners take turns,
+    and the calls of each run in order.
     """
 
     def __init__(self, threads: int, name: str, initializer: Callable[[], None] | None = None) -> None:
@@ -26,18 +26,18 @@ class FairPool(ThreadPoolExecutor):
         self._most = threads
         self._queues: OrderedDict[str, deque[tuple[Future[Any], Callable[[], None]]]] = OrderedDict()
         self._running: Counter[str] = Counter()
-        self._passed = 0  # looks for a call that found none whose owner might have another thread
+        self._passed = 0  # looks that found calls, but no owner that may have another thread
         self._fair_lock = Lock()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Raises RuntimeError when the pool is closed, or no thread can be started; then nothing is called."""
+        """Queue a call. Raises RuntimeError, and calls nothing, if the pool is closed or no thread can be started."""
         owner, context, future = current().owner, copy_context(), Future[T]()
 
         def call() -> None:
             if future.set_running_or_notify_cancel():
                 try:
                     result = context.run(fn, *args, **kwargs)
-                except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+                except BaseException as error:  # noqa: BLE001 - the future passes it on
                     future.set_exception(error)
                 else:
                     future.set_result(result)
@@ -66,11 +66,11 @@ class FairPool(ThreadPoolExecutor):
             pass
 
     def _run_next(self) -> bool:
-        """Run one call, if there is one whose owner may have another thread. True: look for another one."""
+        """Run one call whose owner may have another thread, if any. Return whether to look for another call."""
         with self._fair_lock:
             owner = next((each for each in self._queues if self._running[each] < self._most), None)
             if owner is None:
-                self._passed += bool(self._queues)  # else it was withdrawn
+                self._passed += bool(self._queues)  # else the call was withdrawn
                 return False
             _, call = self._queues[owner].popleft()
             if self._queues[owner]:
@@ -81,13 +81,13 @@ class FairPool(ThreadPoolExecutor):
         call()
         with self._fair_lock:
             self._running[owner] -= 1
-            self._running += Counter()  # forgets those that have none
+            self._running += Counter()  # drops owners without a call
             go_on = self._passed > 0
             self._passed -= go_on
             return go_on
 
     def _withdraw(self, owner: str, entry: tuple[Future[Any], Callable[[], None]]) -> bool:
-        """Tell whether it was still there."""
+        """Remove ``entry``, and return whether it was still there."""
         with self._fair_lock:
             queue = self._queues.get(owner, deque())
             if entry not in queue:

@@ -1,8 +1,8 @@
-"""One budget of memory for what the requests of a worker hold at once, shared out among their callers.
+"""The memory budget of a worker's requests, shared among their callers.
 
-A transfer reserves what it will hold before it takes the first byte, and waits where that is not there: its client is
-not read from meanwhile. One caller may use what is free, up to half of what the others have left. So whatever one
-caller holds, and for however long, the next one finds room.
+A transfer reserves its memory before it takes the first byte, and waits until that is free; its client is not read from
+meanwhile. One caller may use free memory, up to half of the memory that the others have left. So the next caller finds
+room, whatever one caller holds, and for however long.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class _Waiting:
 
 
 class MemoryBudget:
-    """``nbytes`` in all. For one event loop."""
+    """A budget of ``nbytes`` in all. For one event loop."""
 
     def __init__(self, nbytes: int, patience: float = PATIENCE) -> None:
         self._nbytes = nbytes
@@ -40,7 +40,7 @@ class MemoryBudget:
 
     @asynccontextmanager
     async def reserved(self, nbytes: int, caller: str) -> AsyncIterator[None]:
-        """Hold ``nbytes`` for ``caller``; more than there is in all counts as all. Raises ServerBusy."""
+        """Hold ``nbytes`` for ``caller``, at most the whole budget. Raises ServerBusy."""
         one = _Waiting(min(nbytes, self._nbytes), caller)
         self._waiting.append(one)
         self._grant()
@@ -67,11 +67,11 @@ class MemoryBudget:
         self._grant()
 
     def _grant(self) -> None:
-        """Let in who may hold what they ask for, the longest waiting first."""
+        """Grant the reservations that are possible now, the longest waiting first."""
         for one in list(self._waiting):
             free = self._nbytes - self.held
             if one.nbytes > free:
-                return  # all that is given back is kept for this one
+                return  # released memory is kept for this one
             mine = self._held[one.caller]
             if mine and mine + one.nbytes > (free + mine) // 2:
                 continue

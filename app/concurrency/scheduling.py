@@ -1,4 +1,4 @@
-"""Which thread goes first when there are more of them than cores."""
+"""Scheduling of threads when there are more of them than cores."""
 
 import os
 import sys
@@ -7,20 +7,20 @@ import threading
 NICENESS = 10
 
 SWITCH_SECONDS = 0.0005
-"""How long a thread that wants the interpreter waits before it asks for it: Python's own 5 ms are waited anew after
-every call that let it go, and one look into the catalog is a dozen of those.
+"""Seconds that a thread waits before it asks for the GIL. Python's default of 5 ms passes again after every call that
+released the GIL, and one catalog query is a dozen of those.
 """
 
 
 def give_way() -> None:
-    """Let every thread of ordinary priority go before this one, for good: the event loop before whoever hashes.
+    """Lower this thread's priority for good, so that the event loop goes before threads that hash.
 
-    On Linux, where priorities are a thread's own; elsewhere this changes nothing.
+    On Linux each thread has its own priority; elsewhere this changes nothing.
     """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def take_short_turns() -> None:
-    """Let the threads of this process take turns ten times as often as Python's default has them."""
+    """Let the threads of this process take turns ten times as often as by Python's default."""
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -1,4 +1,4 @@
-"""A small cache of what was expensive to compute, with one computation per key however many ask at once."""
+"""A small cache of expensive values, with one computation per key for all concurrent callers."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Making:
-    """A value that is being made, and the work of those that wait for it."""
+    """A value that is being made, and the shared work of its callers."""
 
     def __init__(self, work: SharedWork) -> None:
         self.work = work
@@ -19,7 +19,7 @@ class _Making:
 
 
 class Cache(Generic[T]):
-    """The values used last, up to ``capacity`` in the unit of ``weigh``. Safe to share between threads."""
+    """An LRU cache of up to ``capacity``, in the unit of ``weigh``. Thread-safe."""
 
     def __init__(self, capacity: int, weigh: Callable[[T], int]) -> None:
         self._capacity = capacity
@@ -30,11 +30,11 @@ class Cache(Generic[T]):
         self._lock = Lock()
 
     def get(self, key: str, make: Callable[[], T]) -> T:
-        """The value of ``key``, made if need be. Whoever asks meanwhile waits for the one that makes it, and makes it
-        after all where that one failed.
+        """Return the value of ``key``, made if need be. Concurrent callers wait for the one that makes it, and make it
+        themselves if that one fails.
 
-        The value is made for all of them: the work is given up when the last of them gives its own up. Raises what
-        ``make`` raises, Cancelled, and TakesLong where there is no time to wait for what may take long.
+        The value is made for all callers: the work is given up when the last of them gives up. Raises the errors of
+        ``make``, Cancelled, and TakesLong if there is no time to wait for work that may take long.
         """
         work = current()
         while True:
@@ -60,7 +60,7 @@ class Cache(Generic[T]):
             with self._lock:
                 del self._making[key]
             mine.ended.set()
-        work.check()  # it may have been made for others alone
+        work.check()  # the value may have been made for other callers only
         return value
 
     def _keep(self, key: str, value: T) -> None:
