@@ -52,7 +52,7 @@ def stateroom_server(
 
 
 def refusal(settings: Settings) -> str | None:
-    """Why a server must not be started like this, if so. Raises StoreError where that cannot be known."""
+    """Return why a server must not start with these settings, if so. Raises StoreError if that cannot be known."""
     if not settings.open_to_others or settings.server_token or settings.insecure:
         return None
     return None if token_commands.was_any_made(settings) else HOW_TO_GUARD_IT.format(host=settings.host)
@@ -163,7 +163,7 @@ def fsck(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. 0: it did what was asked; 1: it could not; 2: it was asked wrongly."""
+    """Run one command. Return 0 for success, 1 for failure, 2 for wrong arguments."""
     os.umask(UMASK)
     run: Callable[..., Any] = typer.main.get_command(cli)
     result = run(args=arguments, prog_name="stateroom-server", standalone_mode=True)

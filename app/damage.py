@@ -1,5 +1,5 @@
-"""Damage that somebody ran into: it is looked at once more, and if it is there, marked in the catalog, so that the next
-upload of these bytes brings them again and heals the blob.
+"""Handling of damage found while reading: it is verified again and marked in the catalog, so that the next upload of
+these bytes brings them again and heals the blob.
 """
 
 import logging
@@ -19,9 +19,9 @@ _log = logging.getLogger("stateroom.damage")
 def look_again(
     catalog: Catalog, store: PackStore, namespace: str, suspects: Iterable[tuple[Blob, Container[int]]]
 ) -> None:
-    """Mark those of ``suspects`` that are damaged: blobs, and which of their blocks to look at.
+    """Mark the damaged ones of ``suspects``: blobs, and the indexes of their blocks to verify.
 
-    Raises nothing of ours: whoever calls this has an error to tell of already.
+    Raises no StateroomError, because the caller has an error to report already.
     """
     try:
         looked_at = {blob.digest: (blob, indexes) for blob, indexes in suspects}
@@ -42,7 +42,7 @@ def look_again(
 
 
 def _damaged(store: PackStore, suspects: Iterable[tuple[Blob, Container[int]]]) -> tuple[list[Blob], set[str]]:
-    """Those that are damaged, and packs that are not there."""
+    """Return the damaged blobs, and the packs that are missing."""
     hurt: list[Blob] = []
     lost: set[str] = set()
     for blob, indexes in suspects:
@@ -61,8 +61,8 @@ def _damaged(store: PackStore, suspects: Iterable[tuple[Blob, Container[int]]]) 
 
 
 def at_hand(catalog: Catalog, store: PackStore, namespace: str, lengths: Mapping[Digest, int]) -> dict[Digest, Blob]:
-    """The blobs of these digests and lengths that an upload need not bring: they are stored, not marked as damaged, and
-    their packs are there and long enough. Their bytes are not read.
+    """Return the blobs of these digests and lengths that an upload need not bring: they are stored, not marked as
+    damaged, and their packs are there and long enough. Their bytes are not read.
     """
     with catalog.read() as s:
         found = blobs.stored(s, namespace, lengths)
@@ -73,7 +73,7 @@ def at_hand(catalog: Catalog, store: PackStore, namespace: str, lengths: Mapping
     look_again(catalog, store, namespace, ((blob, indexes_of(blob)) for blob in lost.values()))
     with catalog.read() as s:
         now = blobs.stored(s, namespace, {digest: lengths[digest] for digest in lost})
-    moved = {digest: blob for digest, blob in now.items() if blob != lost[digest]}  # to a pack that was made of others
+    moved = {digest: blob for digest, blob in now.items() if blob != lost[digest]}  # to a pack merged from others
     return {digest: blob for digest, blob in found.items() if digest not in lost} | moved
 
 

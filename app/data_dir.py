@@ -1,4 +1,4 @@
-"""The data dir: it is made for one user alone, and a folder of anything else is never taken for one."""
+"""The data dir: it is private to one user, and a folder with other contents is never used as one."""
 
 import re
 import shlex
@@ -18,10 +18,10 @@ _OWN = re.compile(
 
 
 def claim(folder: Path, *, durable: bool) -> None:
-    """Make the data dir, or take the one that is there and shut others out of it.
+    """Make the data dir, or take an existing one and shut other users out of it.
 
-    Raises StateroomError where the folder holds other things: its mode is then not ours to change, nor is what lies in
-    it ours to clear. So too where others cannot be shut out.
+    Raises StateroomError if the folder holds other things, because neither its mode nor its contents are ours to change
+    then, and if other users cannot be shut out.
     """
     make_folder(folder, durable=durable)
     entries = {path.name: path for path in folder.iterdir()}
@@ -37,7 +37,7 @@ def claim(folder: Path, *, durable: bool) -> None:
 
 
 def _is_data_dir(entries: dict[str, Path]) -> bool:
-    """It holds the file of a server, or nothing that could be anybody else's."""
+    """Return whether the folder holds a server's file, or only names that a server uses."""
     made = (entries.get(name) for name in (LOCK, CATALOG))
     if any(path is not None and stat.S_ISREG(path.lstat().st_mode) for path in made):
         return True

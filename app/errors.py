@@ -1,4 +1,4 @@
-"""Everything that can go wrong, without a word of HTTP.
+"""The tree of errors, independent of HTTP.
 
 StateroomError
 ├── InvalidRequest               a request that cannot be understood; ``code`` says which rule
@@ -9,16 +9,16 @@ StateroomError
 │   └── ShardedTensor            one rank's shard of a distributed tensor
 ├── SelectionError               a selection that cannot be served; ``code`` says which rule
 ├── NotFound                     no such model, checkpoint, component or key
-├── Gone                         it was here for a limited time, which is over
+├── Gone                         kept for a limited time, which is over
 │   └── Elsewhere                another server that shares the catalog has it
 ├── Conflict                     the request contradicts what is stored
 │   └── KeyInUse                 another upload with the same idempotency key was stored first
-├── PreconditionFailed           the request was for another state than there is now
+├── PreconditionFailed           the request was for another state than the present one
 ├── IncompleteUpload             the body ended early, stopped coming, or is longer than it said
 ├── TooLarge                     more bytes than this server takes in
-├── TooManyUploads               as many as this server takes in at once
+├── TooManyUploads               more uploads at once than this server takes in
 ├── Cancelled                    nobody waits for the answer any more, so the work for it was given up
-├── ServerBusy                   its memory for requests is in use
+├── ServerBusy                   the server's memory for requests is in use
 ├── StoreError                   the store failed: never the same as "not there"
 │   ├── PackMissing              a pack that should be there is not
 │   ├── DamagedBlob              bytes that no longer match their digest
@@ -93,8 +93,8 @@ class Gone(StateroomError):
 
 
 class Elsewhere(Gone):
-    """Its code is that of an upload that is gone: whoever knows no more than that announces it again, which is right
-    here too.
+    """The code is that of a gone upload: a client that knows only this code announces the upload again, which is right
+    here, too.
     """
 
     code = "upload-gone"
@@ -109,7 +109,7 @@ class KeyInUse(Conflict):
 
 
 class PreconditionFailed(StateroomError):
-    """``etag`` is that of what there is now, None for nothing."""
+    """``etag`` is the current ETag, None if there is no resource."""
 
     code = "precondition-failed"
 
@@ -156,7 +156,7 @@ HOW_TO_FREE = (
 
 
 class StorageFull(StoreError):
-    """Its text goes on with what to do."""
+    """The error's text goes on with what to do."""
 
     code = "storage-full"
 

@@ -1,4 +1,4 @@
-"""The composition root: which parts there are, and who owns them."""
+"""The composition root: it makes the parts of a server, and owns them."""
 
 import asyncio
 import socket
@@ -29,7 +29,7 @@ from .store.keys import new_name
 from .upkeep.periodic import PeriodicSweeps
 
 SHORT_CALLS = 16
-"""Threads, for one owner, of what an upload has to wait for: its row, its file, its fsync."""
+"""Threads, for one owner, of the short calls that an upload waits for: its row, its file, its fsync."""
 
 
 def server_version() -> str:
@@ -41,9 +41,9 @@ def server_version() -> str:
 
 @contextmanager
 def open_services(settings: Settings, metrics: Metrics, run: str | None = None) -> Iterator[Services]:
-    """All parts of a server, on a catalog that is migrated already; closed in the reverse order.
+    """Open all parts of a server, on a catalog that is migrated already, and close them in the reverse order.
 
-    ``run`` names this run of the server, and is that of all its workers.
+    ``run`` names this run of the server, the same in all its workers.
     """
     with ExitStack() as stack:
         catalog = Catalog(settings.catalog_url, durable=settings.durable)
@@ -83,7 +83,7 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
 
 
 def sites_of(settings: Settings) -> Sites:
-    """Beyond loopback, the machine's own name and the one it listens on are names of the server too."""
+    """Return the server's sites. Beyond loopback, its host names include the machine's name and the listening host."""
     if not settings.open_to_others:
         return Sites(settings.allowed_hosts, settings.allowed_origins)
     own = {settings.host.lower(), socket.gethostname().lower()}
@@ -91,9 +91,9 @@ def sites_of(settings: Settings) -> Sites:
 
 
 def create_app(settings: Settings, metrics: Metrics | None = None, run: str | None = None) -> FastAPI:
-    """The application on a database that is migrated already; its lifespan owns what it opens.
+    """Build the application on a database that is migrated already; its lifespan owns the opened parts.
 
-    ``metrics`` are those of a worker among others, which have a ``run`` in common; without them it counts for itself.
+    ``metrics`` are of one worker among others with the same ``run``; without ``metrics`` it counts for itself.
     """
     metrics = metrics or Metrics()
 

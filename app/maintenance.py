@@ -1,4 +1,4 @@
-"""Work on the data of a server that needs no server: migrating, preparing a start, sweeping, checking."""
+"""Work on a server's data that needs no running server: migrating, preparing a start, sweeping, checking."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def incoming_of(settings: Settings) -> Incoming:
 
 
 def room_of(settings: Settings) -> Room:
-    """On the devices that are there; the database's is the first, and the store's the last."""
+    """Return the room on the existing folders' devices; the database's is the first, the store's the last."""
     reserve = settings.reserve_file
     folders = (reserve.parent, settings.spool_folder, settings.partial_folder, settings.store_folder)
     there = [folder for folder in folders if folder.is_dir()]
@@ -42,12 +42,12 @@ def migrate(settings: Settings) -> None:
 
 
 def prepare(settings: Settings) -> None:
-    """What a server does once, before any worker: migrate a database of its own, and remove what a crash left.
+    """Prepare a start, once before any worker: migrate a database of the server's own, and remove leftovers of a crash.
 
-    Only for a process that holds the data dir. Raises StateroomError where the database holds no catalog.
+    Only for a process that holds the data dir. Raises StateroomError if the database holds no catalog.
     """
     with closing(Spool(settings.spool_folder)) as spool:
-        spool.clear()  # before anything is written: the disk may be full of it
+        spool.clear()  # before anything is written: the spool may fill the disk
     make_folder(settings.partial_folder, durable=settings.durable)
     room = room_of(settings)
     room.freeing(lambda: _prepare(settings))
@@ -63,16 +63,16 @@ def _prepare(settings: Settings) -> None:
         store = LocalPackStore(settings.store_folder, durable=settings.durable)
         moment = Moment.at(datetime.now(UTC), settings.grace)
         recover(catalog, store, moment, alone=settings.alone)
-        holder_id(settings.data_dir, durable=settings.durable)  # made once, before there are workers
+        holder_id(settings.data_dir, durable=settings.durable)  # makes the id once, before there are workers
         find_orphans(catalog, incoming_of(settings), moment, remove=True)
 
 
 ASKED_EVERY = 0.2
-"""Seconds between two attempts to sweep while another does."""
+"""Seconds between two attempts to sweep while another sweep runs."""
 
 
 def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> Swept:
-    """One sweep by hand, beside whatever servers run. ``on_wait`` is called once if another sweep has to end first.
+    """Sweep once, beside any running servers. ``on_wait`` is called once if another sweep has to end first.
 
     Raises StateroomError.
     """
@@ -96,14 +96,14 @@ def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> 
 
 @contextmanager
 def fsck(settings: Settings, *, read_data: bool, mark: bool) -> Iterator[Fsck]:
-    """A check that may be run, beside whatever servers run. Raises StateroomError where there is nothing to check."""
+    """Open a check, beside any running servers. Raises StateroomError if there is nothing to check."""
     with _what_is_there(settings) as (catalog, store):
         yield Fsck(catalog, store, read_data or mark, mark)
 
 
 @contextmanager
 def _what_is_there(settings: Settings) -> Iterator[tuple[Catalog, LocalPackStore]]:
-    """Catalog and store of a server, neither of them made."""
+    """Open a server's existing catalog and store; make neither."""
     with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
         catalog.ping()
         yield catalog, LocalPackStore(settings.store_folder, durable=settings.durable, make=False)

@@ -1,4 +1,4 @@
-"""Files and folders that other users of the machine must not get at: the catalog holds the keys that sign links."""
+"""Protection of files and folders from other users of the machine: the catalog holds the keys that sign links."""
 
 import os
 import shlex
@@ -8,19 +8,19 @@ from pathlib import Path
 from .errors import StateroomError
 
 UMASK = 0o077
-"""What a Stateroom process leaves to nobody but its user, whatever umask it was started with."""
+"""The umask of every Stateroom process, whatever umask it was started with: access for its user only."""
 
 FILE, FOLDER = 0o600, 0o700
-"""The modes of what is made; explicit, so that they hold in a process that has not set its umask."""
+"""Modes of new files and folders; explicit, so that they hold in a process that has not set its umask."""
 
 GROUP, OTHERS = 0o070, 0o007
 
 
 def shut(path: Path, *, keep_group: bool = False) -> None:
-    """Take all access to ``path`` from users other than its owner; with ``keep_group`` its group keeps its own.
+    """Take all access to ``path`` from users other than its owner; with ``keep_group`` its group keeps its access.
 
-    Raises StateroomError, with the command that mends it, where that cannot be done, and where root would make files
-    that the owner's server cannot use.
+    Raises StateroomError, with the command that mends it, if that cannot be done, or if root would make files that the
+    owner's server cannot use.
     """
     status = path.stat()
     mode = stat.S_IMODE(status.st_mode)

@@ -12,7 +12,7 @@ from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Names = Annotated[frozenset[str], NoDecode]
-"""Several, between commas or spaces."""
+"""Several names, separated by commas or spaces."""
 
 PREFIX = "STATEROOM_"
 
@@ -23,17 +23,16 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?")
 
 
 class Settings(BaseSettings):
-    """How one server is set up; a keyword wins over the environment.
+    """The settings of one server. A keyword overrides the environment.
 
-    ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``server_token`` is all-powerful.
-    ``grace`` is how many seconds the bytes of what was deleted stay; every ``sweep_interval`` seconds those whose grace
-    is over go (0: never). At most ``max_uploads`` are taken in at once by each worker, each of at most
-    ``max_upload_bytes``; ``memory`` is how many bytes each worker lets requests hold at once, and
-    ``reserve`` how many bytes of the disk uploads leave to what frees others (None: by its size). A request's head has
-    ``head_seconds`` to come, a body may pause for ``body_seconds``, a client may take nothing of an answer for
-    ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or less). Transfers that run when
-    the server is told to stop have ``drain_seconds`` to end. Without tokens a server answers to ``allowed_hosts``
-    alone, beside names that nobody else can give it; web pages of ``allowed_origins`` may use it.
+    ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``server_token`` is all-powerful. Deleted
+    bytes stay for ``grace`` seconds; every ``sweep_interval`` seconds a sweep frees those whose grace is over (0:
+    never). Each worker takes in at most ``max_uploads`` at once, each of at most ``max_upload_bytes``, and its requests
+    hold at most ``memory`` bytes. Uploads leave ``reserve`` bytes of the disk to work that frees bytes (None: by the
+    disk's size). A request's head has ``head_seconds`` to arrive, a body may pause for ``body_seconds``, a client may
+    take no byte of a response for ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or
+    less). Running transfers have ``drain_seconds`` to end when the server stops. Without tokens a server answers only
+    to ``allowed_hosts`` and to names that nobody else can give it. Web pages of ``allowed_origins`` may use it.
     """
 
     model_config = SettingsConfigDict(
@@ -100,30 +99,30 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _has_no_host(cls, url: str | None) -> str | None:
-        """Of SQLite's alone; all else about it is the catalog's to say."""
+        """Refuse a host in SQLite's URL; the catalog checks everything else."""
         if url is not None and urlsplit(url).scheme.startswith("sqlite") and (host := urlsplit(url).netloc):
             raise ValueError(f"the database is sqlite:///PATH, with three slashes: {host!r} is read as a host")
         return url
 
     @property
     def catalog_url(self) -> str:
-        """The database's URL; embedded, it is a SQLite file in the data dir."""
+        """The database's URL; by default a SQLite file in the data dir."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'catalog.sqlite3'}"
 
     @property
     def on_sqlite(self) -> bool:
-        """Whether the database is a file, which a server creates and migrates at start."""
+        """Tell whether the database is a file, which a server creates and migrates at start."""
         return self.catalog_url.startswith("sqlite:")
 
     @property
     def alone(self) -> bool:
-        """Whether no server on another data dir can share this one's catalog."""
+        """Tell whether no server on another data dir can share this one's catalog."""
         return self.database_url is None
 
     @property
     def store_folder(self) -> Path:
-        """Where packs lie. The spool is in the data dir: on one file system with it, an upload becomes a pack by a
-        rename.
+        """The folder of packs. If it is on one file system with the spool, in the data dir, an upload becomes a pack by
+        a rename.
         """
         if self.store_url is None:
             return self.data_dir.resolve()
@@ -135,18 +134,18 @@ class Settings(BaseSettings):
 
     @property
     def partial_folder(self) -> Path:
-        """Where uploads arrive in parts."""
+        """The folder of uploads that arrive in parts."""
         return self.data_dir.resolve() / "partial"
 
     @property
     def reserve_file(self) -> Path:
-        """Beside the database where that is a file, which cannot free anything on a full disk without room to write."""
+        """The file of the reserve, beside a database file, which needs room to write to free bytes on a full disk."""
         folder = Path(self.catalog_url.removeprefix("sqlite:///")).parent if self.on_sqlite else self.data_dir.resolve()
         return folder / "stateroom-reserve"
 
     @property
     def open_to_others(self) -> bool:
-        """Whether anybody but this machine can reach the server."""
+        """Tell whether other machines can reach the server."""
         try:
             return not ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -154,7 +153,7 @@ class Settings(BaseSettings):
 
 
 def unknown_variables(names: Iterable[str]) -> Iterator[str]:
-    """Say of each environment variable that begins like a setting and is none what it may be meant to be."""
+    """Yield a warning for each environment variable that looks like a setting and is none, with the closest setting."""
     known = {name.upper() for name in Settings.model_fields}
     for name in sorted(names):
         setting = name.upper().removeprefix(PREFIX)
