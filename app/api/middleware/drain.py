@@ -14,8 +14,8 @@ class Drain:
     """Middleware that sends a response at once, and ends it when the request's body has ended.
 
     Most clients send a whole body before they read the response. A connection that is closed while bytes arrive is
-    reset, which loses a response that was not read yet. The body of a refused request is read for LINGER_SECONDS, the
-    body of a successful one until it stops arriving.
+    reset, which loses a response that was not read yet. The body of a refused request is read for at most
+    LINGER_SECONDS, the body of a successful one until it stops arriving.
 
     A client that waits for "100 Continue" gets ``Connection: close``: neither side may know whether a body follows.
     """

@@ -34,7 +34,7 @@ PIECE = 1024 * 1024
 """Most bytes of a JSON body in one buffer."""
 
 LEAST_RATE = 64 * 1024
-"""Bytes a second at which JSON has to arrive, beside SPARE_SECONDS, because it holds memory until it is whole."""
+"""Bytes a second. JSON has the time that this rate takes plus SPARE_SECONDS: it holds memory until it is whole."""
 
 SPARE_SECONDS = 30
 
