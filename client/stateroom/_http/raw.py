@@ -13,6 +13,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from .session import Http
+from .tls import tls_context
 
 BROKEN = (OSError, http.client.HTTPException, httpx.TransportError)
 """Exceptions that a failed connection may raise."""
@@ -23,7 +24,7 @@ def connect(server: Http) -> http.client.HTTPConnection:
     address = urlsplit(server.url)
     wire: http.client.HTTPConnection
     if address.scheme == "https":
-        wire = http.client.HTTPSConnection(address.hostname or "", address.port, context=httpx.create_ssl_context())
+        wire = http.client.HTTPSConnection(address.hostname or "", address.port, context=tls_context())
     else:
         wire = http.client.HTTPConnection(address.hostname or "", address.port)
     wire.timeout = min(server.timeout, 10.0)

@@ -131,7 +131,7 @@ def is_hopeless(failure: BaseException, *, was_reached: bool) -> bool:
             return True
         if isinstance(cause, socket.gaierror) and cause.errno in NO_SUCH_NAME and not was_reached:
             return True
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__  # httpcore raises its errors while it handles the system's
     return False
 
 

@@ -16,6 +16,7 @@ from .._printable import one_line
 from .._version import __version__
 from .address import address_of, path_of
 from .retry import RETRY_SECONDS, Limit, Notice, RetryPolicy, is_hopeless, retry_after
+from .tls import tls_context
 
 Params = Sequence[tuple[str, str]]
 
@@ -195,7 +196,9 @@ class Http:
         )
 
     def _new_client(self) -> httpx.Client:
-        client = httpx.Client(headers=self.headers, timeout=self._timeouts())
+        # Over http:// there is nothing to verify, and no context to wait for; no redirect leads to https://.
+        verify = tls_context() if self.url.lower().startswith("https:") else False
+        client = httpx.Client(headers=self.headers, timeout=self._timeouts(), verify=verify)
         weakref.finalize(self, _close_at_home, client, os.getpid())  # if close() is not called
         return client
 
