@@ -28,9 +28,9 @@ def main() -> None:
     torch.manual_seed(0)
     training, test = make_data(4000, seed=1), make_data(500, seed=2)
     console.print()
-    console.print(Panel("[b]Stateroom[/] in a minute: what people do with checkpoints", expand=False))
+    console.print(Panel("[b]Stateroom[/] in a minute: the common tasks with checkpoints", expand=False))
     with running_server() as url:
-        step("A server", f"A real one, on [cyan]{url}[/], with SQLite and a folder behind it.")
+        step("Start a server", f"A real server on [cyan]{url}[/], with SQLite and a folder.")
         with Client(url) as client:
             model = client.model(MODEL)
             run = train_and_save(model, training)
@@ -44,7 +44,7 @@ def main() -> None:
 def train_and_save(model: Model, training: Data) -> Run:
     step(
         "Train, and save after each epoch",
-        "One call sends what torch.save would write. The server finds epoch and loss.",
+        "One call sends the file that torch.save would write. The server reads epoch and loss from it.",
     )
     code("model.save({'epoch': 1, 'model_state_dict': net.state_dict(), ...})")
     run = new_run()
@@ -56,11 +56,11 @@ def train_and_save(model: Model, training: Data) -> Run:
 
 
 def show_checkpoints(model: Model) -> None:
-    step("List", "The server has looked into each file, and has run nothing of it.")
+    step("List", "The server has read each file, without running any of its code.")
     code("model.checkpoints()")
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    for column in ("version", "epoch", "loss", "size", "what is inside"):
-        table.add_column(column, justify="left" if column == "what is inside" else "right")
+    for column in ("version", "epoch", "loss", "size", "components"):
+        table.add_column(column, justify="left" if column == "components" else "right")
     best = model.checkpoint("best")
     for checkpoint in model.checkpoints():
         table.add_row(
@@ -75,7 +75,7 @@ def show_checkpoints(model: Model) -> None:
 
 
 def load_the_best(model: Model, run: Run, test: Data) -> None:
-    step("Load the best, on this machine's CPU", "Wherever it was saved, this download says cpu.")
+    step("Load the best, on this machine's CPU", "Whatever device it was saved on, this download loads on the CPU.")
     code("net.load_state_dict(model.state_dict('best', map_location='cpu'))")
     loaded = Classifier()
     loaded.load_state_dict(model.state_dict("best", map_location="cpu"))
@@ -85,14 +85,14 @@ def load_the_best(model: Model, run: Run, test: Data) -> None:
     console.print(f"   the trained model says  {numbers(ours.argmax(1)[:16])} ...")
     console.print(f"   the loaded model says   {numbers(theirs.argmax(1)[:16])} ...")
     verdict(
-        torch.equal(ours, theirs), f"equal scores, bit for bit, on {len(test.labels)} test images ({right:.1%} right)"
+        torch.equal(ours, theirs), f"equal scores, bit for bit, on {len(test.labels)} test images ({right:.1%} correct)"
     )
 
 
 def resume(model: Model, run: Run, training: Data) -> None:
     step(
         f"Resume from epoch {INTERRUPTED_AFTER}",
-        f"As if the job had been stopped there: load everything, train on to epoch {EPOCHS}.",
+        f"As if the job had been stopped there: load everything, continue training to epoch {EPOCHS}.",
     )
     code(f"checkpoint = model.load('epoch:{INTERRUPTED_AFTER}')")
     checkpoint = model.load(f"epoch:{INTERRUPTED_AFTER}", map_location="cpu")
@@ -106,12 +106,12 @@ def resume(model: Model, run: Run, training: Data) -> None:
     verdict(
         same(run.model.state_dict().values(), resumed.model.state_dict().values())
         and same(momentum(run), momentum(resumed)),
-        "the same weights and momentum, bit for bit, as the run that never stopped",
+        "the same weights and momentum, bit for bit, as the uninterrupted run",
     )
 
 
 def warm_start(model: Model) -> None:
-    step("Warm-start another model", "Same convolutions, a head of its own. Only the tensors that match travel.")
+    step("Warm-start another model", "The same convolutions, another head. Only matching tensors are sent.")
     code("model.warmstart(net, 'best', include=['conv*'])")
     net = TinyDetector()
     report = model.warmstart(net, "best", include=["conv*"])
@@ -132,11 +132,11 @@ def summary(model: Model, seconds: float) -> None:
     console.print(
         Panel(
             f"{EPOCHS} checkpoints, {stored / 1000:.0f} kB stored, {seconds:.0f} seconds.\n"
-            "The server is stopped, and its data removed.\n\n"
-            "[b]make serve[/]           leaves one running, for your own checkpoints\n"
+            "The server is stopped, and its data is removed.\n\n"
+            "[b]make serve[/]           starts a server for your own checkpoints\n"
             "[b]README.md[/]            a tour with curl, and one in Python\n"
-            "[b]docs/http-api.md[/]     everything you can ask it for\n"
-            "[b]demo/__main__.py[/]     what you have just seen",
+            "[b]docs/http-api.md[/]     every route, filter and error\n"
+            "[b]demo/__main__.py[/]     the code of this demo",
             title="Done",
             title_align="left",
             expand=False,

@@ -40,4 +40,4 @@ def wait_until_ready(server: subprocess.Popen[str]) -> str:
     for line in server.stdout or ():
         if found := re.search(r"http://\S+", line):
             return found[0]
-    raise RuntimeError(f"the server ended with code {server.wait()}; what it said is above")
+    raise RuntimeError(f"the server exited with code {server.wait()}; its output is above")
