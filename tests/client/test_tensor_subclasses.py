@@ -124,3 +124,35 @@ def test_what_torch_loads_of_the_served_file_the_client_loads(kind: str, model: 
         assert answer.status_code == 200, answer.text
         expected = outcome(lambda: torch.load(io.BytesIO(answer.content), place, weights_only=False))  # noqa: B023
         assert outcome(lambda: model.load("latest", place, weights_only=False)) == expected, place  # noqa: B023
+
+
+class Failing:
+    """An object that cannot be loaded, and counts how often somebody tried."""
+
+    tried = 0
+
+    def __setstate__(self, state: Any) -> None:
+        Failing.tried += 1
+        raise RuntimeError("not this object")
+
+
+def test_what_fails_while_it_is_built_is_built_once(model: Model) -> None:
+    failing = Failing()
+    failing.weight = WEIGHT  # type: ignore[attr-defined]
+    model.upload(io.BytesIO(saved({"model": {"weight": torch.ones(2)}, "hook": failing})))
+    Failing.tried = 0
+    with pytest.raises(RuntimeError, match="not this object"):
+        model.load("latest", "cpu", weights_only=False)
+    assert Failing.tried == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so the file loads")
+def test_of_a_file_for_a_device_that_is_not_there_no_storage_is_fetched(server: Server, model_name: str) -> None:
+    came: list[int] = []
+    client = Client(server.base_url, progress=lambda _label, done, _total: came.append(done))
+    model = client.model(model_name)
+    model.upload(io.BytesIO(saved({"model": {"weight": WEIGHT}, "epoch": 1}, "cuda:0")))
+    came.clear()
+    with pytest.raises(RuntimeError, match="CUDA"):
+        model.load("latest")
+    assert 0 < came[-1] < WEIGHT.nbytes

@@ -25,6 +25,9 @@ from .zip_tail import crc32s_in
 WINDOW = 16 * 1024 * 1024
 """Bytes fetched at once of storages that torch asks for one after another."""
 
+NO_FUNCTION = "Callable map_location not supported"
+"""Text of torch's error where tensors that wrap others, and some of other devices', refuse any function there."""
+
 
 class _Copied(Exception):
     """torch gave its reader other memory than the storage's own."""
@@ -37,6 +40,8 @@ class DeferredLoad:
         self._receiver = receiver
         self._layout = layout
         self._map_location = map_location
+        names = (type(None), str, dict, require_torch("loading").device)
+        self._is_named = isinstance(map_location, names)  # torch calls whatever else it is given
         self._asked: tuple[int, int] | None = None
         self._window: dict[int, memoryview] = {}
         self._crc32s: dict[int, int] = {}
@@ -48,14 +53,15 @@ class DeferredLoad:
         receiver.fill([(layout.pickle, Memory(memoryview(pickle)))])
         sizes = [each.size for each in layout.storages]
         file = cast("IO[bytes]", VirtualZip(bytes(pickle), sizes, layout.byteorder, self._ask))
-        if str(map_location) == "meta" or callable(map_location):
+        if str(map_location) == "meta" or not self._is_named:
             self.value = load(file, map_location, weights_only=weights_only)
             return
         try:
             self.value = load(file, self._restore, weights_only=weights_only)
-        except (_Copied, RuntimeError):
-            # Tensors that wrap others, and some on other devices, refuse a function as map_location: then torch gets
-            # the bytes of every storage when it asks for them.
+        except (_Copied, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and NO_FUNCTION not in str(error):
+                raise
+            # Torch gets the bytes of every storage when it asks for them.
             self._asked, self.storages = None, {}
             self._layout = layout.looked_at()
             self.value = load(file, map_location, weights_only=weights_only)
@@ -93,7 +99,7 @@ class DeferredLoad:
 
     def _ask(self, number: int, at: int, view: memoryview) -> None:
         stored = self._layout.storages[number]
-        if stored.plain and (at, len(view)) == (0, stored.size) and not callable(self._map_location):
+        if stored.plain and (at, len(view)) == (0, stored.size) and self._is_named:
             self._asked = number, address_of(view)
             return
         if number not in self._window:
@@ -119,7 +125,7 @@ class DeferredLoad:
         """
         torch = require_torch("loading")
         where = self._map_location
-        where = where.get(location, location) if isinstance(where, Mapping) else location if where is None else where
+        where = where.get(location, location) if isinstance(where, dict) else location if where is None else where
         asked, self._asked = self._asked, None
         if asked is None:
             return torch.serialization.default_restore_location(storage, str(where))
