@@ -1,12 +1,16 @@
 """An ETag promises bytes: a change of the written bytes needs a new revision of the writer, and new digests here."""
 
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
+from app.deliver.plan import Wanted
 from app.formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from app.formats.torch_zip.write import WRITER_REVISION
-from tests.deliver.planning import served_file, served_state_dict
+from app.select.query import StateDictQuery
+from tests.deliver.planning import materialise, planned, served_file, served_state_dict
+from tests.hostile.make import tensor, text, with_tensor
 from tests.support.docs import ROOT
 
 UPLOAD = (ROOT / "tests/golden/general.tar").read_bytes()
@@ -48,3 +52,33 @@ def test_what_is_served_of_a_file_changes_only_with_the_writers_revision(what: s
     assert sha256(serve()).hexdigest()[:32] == digest
     assert WRITER_REVISION == REVISION
     assert SAFETENSORS_REVISION == SAFETENSORS
+
+
+ON_XLA = with_tensor(
+    b"ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n("
+    + tensor()
+    + b"ctorch\nfloat32\n"
+    + text("xla:0")
+    + b"\x89tR"
+)
+WITH_AN_OBJECT = with_tensor(b"cmine\nNet\n)R")
+
+
+def part(**query: Any) -> Wanted:
+    return Wanted(query=StateDictQuery(**query))
+
+
+RULES = {
+    "on a device": (ON_XLA, Wanted(device="cpu"), "plan on devices 2", "3e077ae0e2fac37d1b58646a6c4be5bd"),
+    "a state_dict on a device": (ON_XLA, part(device="cpu"), "plan on devices 2", "c743b80fd18a5ff3bc5d529708d6695d"),
+    "cast": (ON_XLA, part(dtype="float16"), "plan on devices 2", "ff0837ce88fd70f42b602cc98cd173f4"),
+    "without an object": (WITH_AN_OBJECT, part(), "plan without 2", "87ac916181803f587fa33c06f2d94bad"),
+}
+
+
+@pytest.mark.parametrize("what", RULES)
+def test_what_is_served_by_a_rule_of_its_own_changes_only_with_the_revision_of_that(what: str) -> None:
+    upload, wanted, rules, digest = RULES[what]
+    made = planned(upload, wanted)
+    assert sha256(materialise(made, upload)).hexdigest()[:32] == digest
+    assert made.rules == rules

@@ -7,15 +7,17 @@ at upload: 147 tensors take 3 ms, and no second representation can ever disagree
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..formats.devices import REVISION as DEVICES_REVISION
 from ..formats.devices import names_devices, put_on
 from ..formats.layout import Layout, trimmed, whole
 from ..formats.pickle.emit import emit
 from ..formats.pickle.nodes import Node
 from ..formats.readers import tree_of
 from ..formats.safetensors.contents import contents_of
+from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from ..formats.safetensors.write import write_safetensors
 from ..formats.torch_zip.write import PICKLE_START, Record, write_torch_zip
 from ..formats.tree import refs_in, refs_in_objects
@@ -27,7 +29,7 @@ from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 from ..values.work import Work
 from .cost import check_cost
-from .pick import Picked, pick
+from .pick import LEFT_OUT_REVISION, Picked, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class PlannedStorage:
 class Plan:
     """A planned file. ``left_out`` are the dotted paths of values that the file cannot hold. ``crc32s`` are the known
     CRC32s of conversions. ``pickle`` is the span of a torch file's pickle, ``byteorder`` that of its storages.
+    ``names_devices``: the checkpoint has tensors of devices without storages.
     """
 
     file: VirtualFile
@@ -95,6 +98,17 @@ class Plan:
     crc32s: dict[Conversion, int] = field(default_factory=dict)
     pickle: Span | None = None
     byteorder: str = "little"
+    names_devices: bool = False
+
+    @property
+    def rules(self) -> str:
+        """The rules that the file is written by, each with its revision. Its ETag names them."""
+        rules = "plan" if self.format == "pt" else f"safetensors {SAFETENSORS_REVISION}"
+        if self.left_out:
+            rules += f" without {LEFT_OUT_REVISION}"
+        if self.names_devices:
+            rules += f" on devices {DEVICES_REVISION}"
+        return rules
 
     def weight(self) -> int:
         """Approximate size in memory, in bytes."""
@@ -118,17 +132,19 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None 
     work = work or Work.for_plan()
     root = tree_of(manifest, skeleton, work)
     storages = {storage.key: storage for storage in manifest.storages}
+    devices = names_devices(skeleton)
     if wanted.query is None:
-        if wanted.device is not None and names_devices(skeleton):
+        if wanted.device is not None and devices:
             put_on(wanted.device, root, work)
-        return _torch_file(root, whole(storages, wanted.device), manifest, (), work)
+        made = _torch_file(root, whole(storages, wanted.device), manifest, (), work)
+        return replace(made, names_devices=devices)
     picked = pick(root, manifest, wanted.query, wanted.only, work)
     if wanted.query.format == "safetensors":
         return _safetensors_file(picked, storages, manifest, work)
-    if wanted.query.device is not None and names_devices(skeleton):
+    if wanted.query.device is not None and devices:
         put_on(wanted.query.device, picked.tree, work)
     layout = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets)
-    return _torch_file(picked.tree, layout, manifest, picked.left_out, work)
+    return replace(_torch_file(picked.tree, layout, manifest, picked.left_out, work), names_devices=devices)
 
 
 def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[str, ...], work: Work) -> Plan:

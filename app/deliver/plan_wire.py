@@ -75,6 +75,7 @@ def _encode_plan(planned: Plan) -> list[bytes]:
         "format": planned.format,
         "pickle": None if planned.pickle is None else [planned.pickle.start, planned.pickle.end],
         "byteorder": planned.byteorder,
+        "names_devices": planned.names_devices,
     }
     return [json.dumps(fields).encode(), bytes(file.literals), file.starts.tobytes(), file.sources.tobytes()]
 
@@ -96,6 +97,7 @@ def _decode_plan(parts: Sequence[bytes]) -> Plan:
         format=fields["format"],
         pickle=None if fields["pickle"] is None else Span(*fields["pickle"]),
         byteorder=fields["byteorder"],
+        names_devices=fields["names_devices"],
     )
 
 

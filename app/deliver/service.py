@@ -15,7 +15,6 @@ from ..concurrency.scheduling import give_way
 from ..concurrency.single_flight_cache import Cache
 from ..errors import Conflict, Gone, NotFound, SelectionError
 from ..formats.manifest_json import decode
-from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from ..formats.torch_zip.write import WRITER_REVISION
 from ..formats.torchscript.read import FORMAT as TORCHSCRIPT
 from ..select.components import choose_component
@@ -28,7 +27,6 @@ from .cast import require_torch
 from .checksums import Checksums, Following
 from .download import Download
 from .layout_index import LayoutIndex, index_of, index_of_original
-from .pick import LEFT_OUT_REVISION
 from .plan import Plan, Wanted, plan_original
 from .plan_wire import plan_here, plan_in_child, select
 from .read import BlobReader
@@ -162,10 +160,7 @@ class Deliver:
         planned = self._plans.get(
             key, lambda: self._filled(checkpoint, self._drafts.get(key, lambda: self._draft(checkpoint, wanted)))
         )
-        kind = "plan" if planned.format == "pt" else f"safetensors {SAFETENSORS_REVISION}"
-        if planned.left_out:
-            kind += f" without {LEFT_OUT_REVISION}"
-        return self._download(checkpoint, planned, _etag(kind, checkpoint, name), None)
+        return self._download(checkpoint, planned, _etag(planned.rules, checkpoint, name), None)
 
     def _draft(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:
         """Plan a file; its checksums are yet to be filled in."""

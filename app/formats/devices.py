@@ -16,6 +16,9 @@ ON_DEVICE = frozenset(
 )
 """Functions called with ``(data, dtype, device, requires_grad)``, for devices without storages: xla, maia."""
 
+REVISION = 2
+"""Revision of the rules for such tensors, in the ETags of files made of them. Raise it with each change."""
+
 
 def is_on_device(node: Call) -> bool:
     """Tell whether a call makes a tensor of a device without storages."""

@@ -307,7 +307,7 @@ def test_a_plan_made_in_a_child_is_the_plan_made_here():
     ):
         here, there = plan(manifest, skeleton, wanted), plan_in_child(encode(manifest), skeleton, wanted)
         assert materialise(there, data) == materialise(here, data)
-        assert (there.left_out, there.storages) == (here.left_out, here.storages)
+        assert (there.rules, there.left_out, there.storages) == (here.rules, here.left_out, here.storages)
 
 
 def test_keys_selected_in_a_child_are_those_selected_here():
