@@ -2,16 +2,40 @@
 
 import gc
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.support.measure import IS_LONG
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.server import Server, start_server
 
 StartServer = Callable[..., Server]
+DATABASES = ("sqlite", "postgresql")
+
+
+ONE_DATABASE = ("tests/client/", "tests/functional/")
+"""Folders whose tests are about what lies above the catalog: each runs on one database, half of them on either."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out every other pair of database and test in ONE_DATABASE, unless LONG_TESTS is set."""
+    if not IS_LONG:
+        left_out = [item for item in items if _runs_on_the_other_database(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not _runs_on_the_other_database(item)]
+
+
+def _runs_on_the_other_database(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    database = None if callspec is None else callspec.params.get("server")
+    if database not in DATABASES or not item.nodeid.startswith(ONE_DATABASE):
+        return False
+    name = item.nodeid.replace(database, "")
+    return DATABASES[zlib.crc32(name.encode()) % 2] != database
 
 
 def pytest_collection_finish() -> None:
@@ -28,7 +52,7 @@ def postgres() -> Iterator[Postgres]:
         yield running
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session", params=DATABASES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for the whole session on each database; tests share it, so each uses a model name of its own.
 

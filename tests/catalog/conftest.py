@@ -33,11 +33,15 @@ def sqlite_catalog(database: Path) -> Iterator[Catalog]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """An empty catalog's URL, this test's own."""
     if request.param == "sqlite":
-        return f"sqlite:///{request.getfixturevalue('database')}"
-    return request.getfixturevalue("postgres").database()
+        yield f"sqlite:///{request.getfixturevalue('database')}"
+        return
+    postgres = request.getfixturevalue("postgres")
+    url = postgres.database()
+    yield url
+    postgres.drop(url)
 
 
 @pytest.fixture

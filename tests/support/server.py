@@ -54,7 +54,7 @@ class Server:
 
     def client(self, **options) -> httpx.Client:
         """A new HTTP client with this server's base URL; close it, or use it with ``with``."""
-        return httpx.Client(base_url=self.base_url, **{"timeout": 60.0, "trust_env": False, **options})
+        return httpx.Client(base_url=self.base_url, **{"timeout": 60.0, "trust_env": False, "verify": False, **options})
 
     def stop(self) -> int:
         """Ask the server to stop, as Ctrl+C does; wait, and return its exit code."""

@@ -21,11 +21,15 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty catalog's URL, this test's own."""
-    if request.param == "postgresql":
-        return request.getfixturevalue("postgres").database()
-    return f"sqlite:///{shutil.copy(request.getfixturevalue('migrated'), tmp_path / 'catalog.db')}"
+    if request.param == "sqlite":
+        yield f"sqlite:///{shutil.copy(request.getfixturevalue('migrated'), tmp_path / 'catalog.db')}"
+        return
+    postgres = request.getfixturevalue("postgres")
+    url = postgres.database()
+    yield url
+    postgres.drop(url)
 
 
 @pytest.fixture
