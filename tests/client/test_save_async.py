@@ -1,5 +1,6 @@
 """Background saves: the values at the call are stored, and no save is lost silently."""
 
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -270,6 +272,19 @@ def test_a_result_is_waited_for_no_longer_than_asked(scripted: StartScripted) ->
             job.result(timeout=0.01)
         gate.let_in()
         assert job.result(timeout=60) is not None
+
+
+def test_a_job_is_a_future(client: Client, model_name: str) -> None:
+    model = client.model(model_name)
+    jobs = [model.save_async({"weight": torch.full((3,), float(number))}) for number in range(3)]
+    heard: Queue[object] = Queue()
+    jobs[2].add_done_callback(heard.put)
+    assert not jobs[0].cancel()
+    done, waiting = concurrent.futures.wait(jobs, timeout=60)
+    assert (done, waiting) == (set(jobs), set())
+    assert [job.exception() for job in jobs] == [None] * 3
+    assert {job.result().version for job in concurrent.futures.as_completed(jobs)} == {1, 2, 3}  # type: ignore[union-attr]
+    assert heard.get(timeout=60) is jobs[2]
 
 
 def test_threads_save_at_once(client: Client, model_name: str) -> None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
-from threading import Event
+from typing import TYPE_CHECKING, Optional
 
 from .._checkpoint import Checkpoint
 from .._errors import InvalidRequest
 
+if TYPE_CHECKING:
+    _Future = concurrent.futures.Future[Optional[Checkpoint]]
+else:
+    _Future = concurrent.futures.Future
 
-class SaveJob:
-    """The result of ``save_async``."""
+
+class SaveJob(_Future):
+    """The result of ``save_async``: a ``concurrent.futures.Future``, for ``wait``, ``as_completed`` and callbacks too.
+
+    It cannot be cancelled: ``cancel()`` returns False.
+    """
 
     def __init__(self) -> None:
-        self._ended = Event()
+        super().__init__()
+        self.set_running_or_notify_cancel()
         self._pid = os.getpid()
-        self._checkpoint: Checkpoint | None = None
-        self._error: BaseException | None = None
         self.is_heard_of = False
-
-    def done(self) -> bool:
-        """Return whether the save is stored, has failed, or was superseded."""
-        return self._ended.is_set()
 
     def result(self, timeout: float | None = None) -> Checkpoint | None:
         """Wait for the save and return its checkpoint; None on the ranks that save nothing.
@@ -29,19 +33,25 @@ class SaveJob:
         Raises the upload's error, which is then not reported by a warning any more; Superseded, if a newer save took
         its place; TimeoutError after ``timeout`` seconds.
         """
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return super().result()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the save and return the upload's error; None if the save is stored. Raises TimeoutError."""
         if self._pid != os.getpid() and not self.done():
-            raise InvalidRequest("a save is waited for in the process that began it, not in one forked from it")
-        if not self._ended.wait(timeout):
-            raise TimeoutError(f"the save has not ended after {timeout} seconds")
-        if self._error is not None:
-            self.is_heard_of = True
-            raise self._error
-        return self._checkpoint
+            raise InvalidRequest("wait for a save in the process that began it, not in a process forked from it")
+        try:
+            error = super().exception(timeout)
+        except concurrent.futures.TimeoutError:
+            raise TimeoutError(f"the save has not ended after {timeout} seconds") from None
+        self.is_heard_of = self.is_heard_of or error is not None
+        return error
 
     def end(self, outcome: Checkpoint | BaseException | None) -> None:
         """Record the outcome; called by the sender."""
         if isinstance(outcome, BaseException):
-            self._error = outcome
+            self.set_exception(outcome)
         else:
-            self._checkpoint = outcome
-        self._ended.set()
+            self.set_result(outcome)
