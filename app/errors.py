@@ -151,7 +151,7 @@ class DamagedBlob(StoreError):
 
 
 HOW_TO_FREE = (
-    "Delete checkpoints: a sweep frees their bytes when their grace is over, `stateroom-server sweep --grace 0` at once"
+    "Delete checkpoints: a sweep frees their bytes after the grace period, `stateroom-server sweep --grace 0` at once"
 )
 
 

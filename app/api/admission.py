@@ -36,8 +36,8 @@ class Admission:
         place = self._places.take(current().owner)
         if place is None:
             raise TooManyUploads(
-                f"{self.active} uploads are on their way already, of {self._places.capacity} at most, of which those "
-                "that are left are for others; come back in a while"
+                f"{self.active} of at most {self._places.capacity} uploads are in progress, and the places left are "
+                "reserved for other clients; retry later"
             )
         try:
             yield
@@ -57,7 +57,7 @@ def declared_size(request: Request, limit: int | None) -> int | None:
 def check_size(size: int, limit: int | None) -> None:
     """Raise TooLarge if ``size`` exceeds ``limit``."""
     if limit is not None and size > limit:
-        raise TooLarge(f"the body has more than the {limit:,} bytes that this server takes in at most")
+        raise TooLarge(f"the body is larger than {limit:,} bytes, the most that this server accepts")
 
 
 async def idempotency_key(
@@ -66,7 +66,7 @@ async def idempotency_key(
         str | None,
         Header(
             alias="Idempotency-Key",
-            description="A retry with the same key is answered as the first was, and stores nothing. Good for a day.",
+            description="A retry with the same key gets the first response, and stores nothing. Kept for a day.",
             json_schema_extra={"minLength": 1, "maxLength": KEY_LENGTH, "pattern": "^[!-~]+$"},
         ),
     ] = None,

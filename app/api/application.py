@@ -21,7 +21,7 @@ DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a chec
 def include(app: FastAPI, router: APIRouter) -> None:
     """Add ``router``. Raises RuntimeError for a route that doesn't declare who may use it."""
     if open_to_all := without_declaration(router.routes) - health.PUBLIC:
-        raise RuntimeError(f"these routes don't say who may use them: {', '.join(sorted(open_to_all))}")
+        raise RuntimeError(f"these routes do not declare who may use them: {', '.join(sorted(open_to_all))}")
     app.include_router(router, responses=refusals(*OF_ANY))
 
 

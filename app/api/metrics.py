@@ -48,20 +48,20 @@ class Metrics:
         self._registry = own = CollectorRegistry()
         self.received = Counter("stateroom_received_bytes", "Bytes of request bodies", registry=own)
         self.sent = Counter("stateroom_sent_bytes", "Bytes of response bodies", registry=own)
-        self.stored = Counter("stateroom_stored_bytes", "Bytes by which uploads made the store grow", registry=own)
+        self.stored = Counter("stateroom_stored_bytes", "Bytes that uploads added to the store", registry=own)
         self.deduplicated = Counter(
-            "stateroom_deduplicated_bytes", "Bytes of uploads that were stored already", registry=own
+            "stateroom_deduplicated_bytes", "Uploaded bytes that the store already had", registry=own
         )
         self.swept = Counter("stateroom_swept_bytes", "Bytes that sweeps freed", registry=own)
         self.uploads = Counter(
             "stateroom_uploads",
-            "Uploads, whole or committed in parts, by their outcome: stored, or an error's code",
+            "Uploads, in one request or negotiated, by outcome: stored, replayed, cancelled, or an error code",
             ("outcome",),
             registry=own,
         )
         self.requests = Histogram(
             "stateroom_request_seconds",
-            "Requests, to the last byte of the answer",
+            "Seconds from a request to the last byte of its response",
             ("method", "route", "status"),
             buckets=SECONDS,
             registry=own,
@@ -72,8 +72,8 @@ class Metrics:
         self.running, self.waiting = (
             Gauge(f"stateroom_{state}_calls", text, ("kind",), registry=own, multiprocess_mode="livesum")
             for state, text in (
-                ("running", "Calls that have a thread, by kind: ask, plan, long plan, commit"),
-                ("waiting", "Calls that wait for a thread, by kind"),
+                ("running", "Calls running on a thread, by kind: ask, plan, long plan, commit"),
+                ("waiting", "Calls waiting for a thread, by kind"),
             )
         )
 
@@ -109,7 +109,7 @@ class _OfTheStore(Collector):
             ("stateroom_packs", "Packs", self._totals.packs),
             ("stateroom_blobs", "Blobs", self._totals.blobs),
             ("stateroom_checkpoints", "Checkpoints", self._totals.checkpoints),
-            ("stateroom_damaged_blobs", "Blobs that were found damaged or lost", self._totals.damaged_blobs),
+            ("stateroom_damaged_blobs", "Blobs found damaged or lost", self._totals.damaged_blobs),
         ):
             yield GaugeMetricFamily(name, text, value)
 
@@ -120,12 +120,12 @@ class _OfTheDisks(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         free = self._room.free()
-        family = GaugeMetricFamily("stateroom_disk_free_bytes", "Bytes that are free", labels=("device",))
+        family = GaugeMetricFamily("stateroom_disk_free_bytes", "Free bytes, by device", labels=("device",))
         family.add_metric(["data"], free[0].nbytes)
         family.add_metric(["store"], free[-1].nbytes)
         yield family
         yield GaugeMetricFamily(
-            "stateroom_reserve_bytes", "Bytes kept for deleting; 0 while the disk is full", self._room.reserve_held
+            "stateroom_reserve_bytes", "Bytes reserved for deletes; 0 while the disk is full", self._room.reserve_held
         )
 
 
@@ -139,7 +139,7 @@ def _allocate(folder: Path, number: int) -> None:
     that a full disk has no room for would kill the process. Raises StorageFull.
     """
     for kind in _KINDS:
-        with translated("making files to count in"):
+        with translated("creating the metrics files"):
             fd = os.open(folder / f"{kind}_{number}.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE)
             try:
                 os.posix_fallocate(fd, 0, _FILE_SIZE)

@@ -30,47 +30,47 @@ class Kind:
 
 KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.StateroomError: Kind(500, "The server failed"),
-    errors.InvalidRequest: Kind(422, "The request cannot be understood"),
+    errors.InvalidRequest: Kind(422, "The request is invalid"),
     errors.RefusedCheckpoint: Kind(422, "The upload was refused"),
     errors.NotACheckpoint: Kind(422, "The upload is not a checkpoint"),
-    errors.HostileCheckpoint: Kind(422, "The upload breaks a rule that every checkpoint keeps"),
+    errors.HostileCheckpoint: Kind(422, "The upload breaks a rule for checkpoint files"),
     errors.NoTensors: Kind(422, "The upload holds no tensor"),
     errors.ShardedTensor: Kind(422, "The upload holds one rank's shard of a tensor"),
     errors.SelectionError: Kind(422, "The selection cannot be served"),
-    errors.NotFound: Kind(404, "There is no such thing"),
-    errors.Gone: Kind(410, "It is no longer kept"),
-    errors.Elsewhere: Kind(410, "Another server has it"),
-    errors.Conflict: Kind(409, "The request contradicts what is stored"),
-    errors.KeyInUse: Kind(409, "The Idempotency-Key was used meanwhile"),
-    errors.PreconditionFailed: Kind(412, "It has changed, or is not as the request wants it"),
+    errors.NotFound: Kind(404, "Not found"),
+    errors.Gone: Kind(410, "No longer available"),
+    errors.Elsewhere: Kind(410, "Another server has the upload"),
+    errors.Conflict: Kind(409, "The request conflicts with what is stored"),
+    errors.KeyInUse: Kind(409, "Another upload with this Idempotency-Key was stored first"),
+    errors.PreconditionFailed: Kind(412, "A precondition of the request does not hold"),
     errors.IncompleteUpload: Kind(400, "The upload is incomplete"),
     errors.TooLarge: Kind(413, "The request is too large"),
     errors.TooManyUploads: Kind(503, "Too many uploads at once", retry_after=5),
-    errors.Cancelled: Kind(503, "The request was given up", retry_after=1),
+    errors.Cancelled: Kind(503, "The request was cancelled", retry_after=1),
     errors.ServerBusy: Kind(503, "The server is busy", retry_after=5),
     errors.StoreError: Kind(503, "The store failed", retry_after=5),
     errors.PackMissing: Kind(500, "Stored bytes are missing"),
     errors.DamagedBlob: Kind(500, "Stored bytes are damaged"),
     errors.StorageFull: Kind(507, "The storage is full"),
-    errors.MissingBlobs: Kind(409, "Stored bytes are needed that are no longer there"),
+    errors.MissingBlobs: Kind(409, "Stored bytes that the upload needs are gone"),
     "malformed-request": Kind(400, "The request is malformed"),
     "commit-in-progress": Kind(503, "The upload is being committed", retry_after=1),
-    "request-timeout": Kind(408, "The request took too long to come"),
+    "request-timeout": Kind(408, "The request took too long to arrive"),
     "shutting-down": Kind(503, "The server is shutting down", retry_after=5),
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
-    "no-original": Kind(404, "There is no uploaded file"),
+    "no-original": Kind(404, "The checkpoint has no uploaded file"),
 }
 """Kinds by error code; for a code without an entry, by the exact class of the error."""
 
 STATUS_CODES: Mapping[int, tuple[str, str]] = {
     400: ("malformed-request", "The request is malformed"),
     401: ("unauthorized", "A token is needed"),
-    403: ("forbidden", "That is not allowed"),
-    404: ("no-such-route", "There is nothing at this address"),
+    403: ("forbidden", "The request is not allowed"),
+    404: ("no-such-route", "There is nothing at this URL"),
     405: ("method-not-allowed", "The method is not allowed here"),
-    408: ("request-timeout", "The request took too long to come"),
-    414: ("uri-too-long", "The address is too long"),
-    431: ("head-too-large", "The head of the request is too large"),
+    408: ("request-timeout", "The request took too long to arrive"),
+    414: ("uri-too-long", "The URL is too long"),
+    431: ("head-too-large", "The request headers are too large"),
     503: ("not-ready", "The server is not ready"),
 }
 """Code and title of each error that HTTP itself defines, by status."""
@@ -145,7 +145,7 @@ def invalid(mistakes: Sequence[Mapping[str, Any]]) -> Problem:
         return cut(".".join(map(str, loc)), MAX_NAME)
 
     if any(mistake["type"] == "json_invalid" for mistake in mistakes):
-        return Problem(400, KINDS["malformed-request"].title, "The body is not JSON.", "malformed-request")
+        return Problem(400, KINDS["malformed-request"].title, "The body is not valid JSON.", "malformed-request")
     found = [{"where": place(mistake["loc"]), "detail": cut(mistake["msg"], MAX_NAME)} for mistake in mistakes[:20]]
     detail = "; ".join(f"{one['where']}: {one['detail']}" if one["where"] else one["detail"] for one in found)
     return Problem(422, KINDS[errors.InvalidRequest].title, detail, "invalid-value", {"errors": found})
@@ -153,7 +153,7 @@ def invalid(mistakes: Sequence[Mapping[str, Any]]) -> Problem:
 
 def internal_error(request_id: str) -> Response:
     """Return the response to an unexpected exception."""
-    detail = "The server failed on this request. Its log has more, under this request id."
+    detail = "The server failed on this request. Its log has the details, under this request id."
     kind = KINDS[errors.StateroomError]
     return Problem(kind.status, kind.title, detail, "internal-error", {"request_id": request_id}).response()
 
@@ -190,7 +190,7 @@ class NoAnswer(Response):
 async def _answer(request: Request, error: Exception) -> Response:
     match error:
         case errors.NotFound() if _by_link(request):
-            return problem_of(errors.NotFound("What this link was for is no longer there.")).response()
+            return problem_of(errors.NotFound("The file that this link points to no longer exists.")).response()
         case errors.Cancelled():
             return NoAnswer()
         case errors.StateroomError():

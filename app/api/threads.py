@@ -65,7 +65,7 @@ async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
         if answering.done():
             return answering.result()
-        raise Cancelled("the client has gone")
+        raise Cancelled("the client disconnected")
     finally:
         for task in (answering, leaving):
             task.cancel()

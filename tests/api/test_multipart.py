@@ -68,7 +68,7 @@ def test_a_form_that_stops_before_its_end_is_incomplete() -> None:
         (form([("note", b"x" * (MAX_FIELD_BYTES + 1)), ("file", b"a")]), "longer"),
         (form([(f"f{i}", b"") for i in range(1001)]), "more than 1000 fields"),
         (b"--xyz\r\nContent-Type: text/plain\r\n\r\na\r\n--xyz--\r\n", "no name"),
-        (b"no form at all", "no multipart"),
+        (b"no form at all", "not valid multipart"),
     ],
 )
 def test_what_is_no_form_with_one_file_is_refused(body: bytes, why: str) -> None:

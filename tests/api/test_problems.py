@@ -41,7 +41,7 @@ def test_a_problem_has_the_members_of_rfc_9457_and_those_of_its_error() -> None:
     assert response.media_type == "application/problem+json"
     assert json.loads(response.body) == {
         "type": "urn:stateroom:problem:hostile-checkpoint",
-        "title": "The upload breaks a rule that every checkpoint keeps",
+        "title": "The upload breaks a rule for checkpoint files",
         "status": 422,
         "detail": "too deep",
         "code": "hostile-checkpoint",

@@ -223,8 +223,8 @@ def test_a_scope_that_is_too_little_is_told_what_would_be_enough(guarded: Guarde
         put = http.put("/v1/models/ours/there/checkpoints", content=b"x").json()["detail"]
         delete = http.delete("/v1/models/ours/there/checkpoints/1").json()["detail"]
     assert (put, delete) == (
-        "This needs a token of scope write; this one has read.",
-        "This needs a token of scope admin; this one has read.",
+        "This request needs a token of scope write; this one has read.",
+        "This request needs a token of scope admin; this one has read.",
     )
 
 

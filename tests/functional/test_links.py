@@ -245,7 +245,7 @@ def test_a_link_to_what_is_deleted_says_nothing_of_what_else_there_is(guarded: G
     assert http.delete(f"{there}/1", headers=admin).status_code == 204
     answer = http.get(url)
     assert problem(answer) == (404, "not-found")
-    assert answer.json()["detail"] == "What this link was for is no longer there."
+    assert answer.json()["detail"] == "The file that this link points to no longer exists."
 
 
 def test_what_a_link_gave_may_be_kept_by_its_caller_alone(http: httpx.Client, link: Link) -> None:

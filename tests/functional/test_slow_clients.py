@@ -115,7 +115,10 @@ def test_a_late_head_is_a_408_however_steadily_it_comes(impatient: Server) -> No
         connection.sendall(TRICKLE)
         with dripping([connection]):
             status, body = answer_on(connection)
-    assert (status, json.loads(body)["detail"]) == (408, f"The head of a request has to come within {PATIENCE} s.")
+    assert (status, json.loads(body)["detail"]) == (
+        408,
+        f"The request line and headers did not arrive within {PATIENCE} s.",
+    )
 
 
 def test_a_body_that_stalls_is_a_408_and_leaves_nothing(impatient: Server) -> None:
@@ -124,7 +127,7 @@ def test_a_body_that_stalls_is_a_408_and_leaves_nothing(impatient: Server) -> No
         connection.sendall(post("/v1/models/slow/stalled/checkpoints", "Content-Length: 1000", body=b"PK\3\4"))
         status, body = answer_on(connection)
         assert http.get("/v1/models/slow/stalled").status_code == 404
-    assert (status, json.loads(body)["detail"]) == (408, f"No byte of the body came for {PATIENCE} s.")
+    assert (status, json.loads(body)["detail"]) == (408, f"No bytes of the body arrived for {PATIENCE} s.")
     assert_soon(lambda: [line["status"] for line in impatient.requests[before:]][:1] == [408])
 
 

@@ -33,15 +33,15 @@ def judged(version: str, target: bytes, fields: Fields, *, upgrade: bool) -> Hea
     refusals. ``upgrade``: the parser takes the next bytes for another protocol.
     """
     if version not in _VERSIONS:
-        raise BadHead(f"HTTP/1.1 is spoken here, and HTTP/1.0; not HTTP/{version}.")
+        raise BadHead(f"HTTP/{version} is not supported; use HTTP/1.1 or HTTP/1.0.")
     codings = [value.strip().lower() for name, value in fields if name == b"transfer-encoding"]
     if codings and codings != [b"chunked"]:
-        raise BadHead("A body may have the transfer coding chunked, and no other.")
+        raise BadHead("The only supported Transfer-Encoding is chunked.")
     length = next((int(value) for name, value in fields if name == b"content-length"), 0)
     has_body = bool(codings or length)
     if has_body and upgrade:
         # The parser would read the body as the other protocol.
-        raise BadHead("A request with a body cannot ask for an Upgrade: only HTTP/1.1 is spoken here.")
+        raise BadHead("A request with a body must not have an Upgrade header: this server supports only HTTP/1.1.")
     return Head(*_made_relative(version, target, fields), length, has_body)
 
 
@@ -50,7 +50,7 @@ def _made_relative(version: str, target: bytes, fields: Fields) -> tuple[bytes, 
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
         if not target.startswith((b"/", b"*")):
-            raise BadHead("The target of a request is a path, or an http URL.")
+            raise BadHead("The request target must be a path or an http URL.")
         return target, fields
     path, host = target[absolute.end() :], (b"host", absolute[1])
     path = path if path.startswith(b"/") else b"/" + path

@@ -150,7 +150,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head_size + len(self.url) > MAX_HEAD_BYTES:
             self._stop(too_large(self.url))
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._stop(of_status(400, f"More than {MAX_PIPELINED} requests came ahead of their answers."))
+            self._stop(of_status(400, f"More than {MAX_PIPELINED} pipelined requests are waiting for a response."))
         version = self.parser.get_http_version()
         try:
             head = judged(version, self.url, self.headers, upgrade=self.parser.should_upgrade())
@@ -288,7 +288,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _end_late_head(self) -> None:
         if self._asked:
-            self._end(of_status(408, f"The head of a request has to come within {self.limits.head_seconds:g} s."))
+            self._end(
+                of_status(408, f"The request line and headers did not arrive within {self.limits.head_seconds:g} s.")
+            )
         else:
             self.transport.close()  # nothing was asked, so there is nothing to answer
 

@@ -40,13 +40,13 @@ class Transfers:
         if not cycle.more_body or cycle.waiting_for_100_continue or self._flow.read_paused:
             return None
         if now - max(self.heard, self._flow.wanted) > self._limits.body_seconds:
-            return f"No byte of the body came for {self._limits.body_seconds:g} s."
+            return f"No bytes of the body arrived for {self._limits.body_seconds:g} s."
         if cycle is not self._paced:
             self._paced, self._body_pace = cycle, Pace(self._limits.least_rate, 2 * self._limits.body_seconds)
         received, self._received = self._received, 0
         if self._body_pace.keeps_up(received, seconds):
             return None
-        return f"The body came at less than {self._limits.least_rate:,} bytes a second."
+        return f"The body arrived at less than {self._limits.least_rate:,} bytes a second, the lowest rate accepted."
 
     def is_stuck(self, cycle: RequestResponseCycle | None, now: float, seconds: float) -> bool:
         """Tell whether the client, its kernel included, takes no bytes of the response, or almost none."""

@@ -96,13 +96,13 @@ def _preflight(headers: Headers) -> Response:
 def _unknown_host(host: Host | None) -> Problem:
     name = "" if host is None else host.name[:100]
     detail = (
-        f"This server does not answer to the host {name!r}: it has no tokens, and a web page could use that name. "
-        f"Set STATEROOM_ALLOWED_HOSTS={name} to use it, or make a token: stateroom-server token add NAME."
+        f"The host {name!r} is not allowed: this server has no tokens, so a web page could reach it by that name. "
+        f"Set STATEROOM_ALLOWED_HOSTS={name} to allow it, or make a token: stateroom-server token add NAME."
     )
-    return Problem(403, "This server does not answer to that host", detail, "unknown-host")
+    return Problem(403, "The host is not allowed", detail, "unknown-host")
 
 
 def _cross_site(origin: str | None) -> Problem:
     page = "A web page of another site" if origin is None else f"A web page of {origin[:100]}"
-    detail = f"{page} can't write here. Name it in STATEROOM_ALLOWED_ORIGINS to let it in."
-    return Problem(403, "A web page of another site can't write here", detail, "cross-site")
+    detail = f"{page} may not write to this server. Add its origin to STATEROOM_ALLOWED_ORIGINS to allow it."
+    return Problem(403, "Writes by web pages of other sites are not allowed", detail, "cross-site")

@@ -51,10 +51,10 @@ def parse_host(given: Sequence[str], http_version: str) -> Host | None:
     if not given and http_version == "1.0":
         return None
     if len(given) != 1:
-        raise ValueError(f"A request has exactly one Host; this one has {len(given) or 'none'}.")
+        raise ValueError(f"A request must have exactly one Host header; this one has {len(given) or 'none'}.")
     match = _HOST.fullmatch(given[0].strip().lower())
     if match is None:
-        raise ValueError("The Host is not a name or an address, with or without a port.")
+        raise ValueError("The Host header is not a name or an address, with or without a port.")
     return Host(match[1].removesuffix("."), match[2] or "")
 
 

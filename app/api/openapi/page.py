@@ -37,7 +37,7 @@ def _page(document: Mapping[str, Any]) -> Iterator[str]:
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     yield f"<h1>{title}</h1><p>{escape(document['info']['description'])} "
-    yield '<a href="openapi.json">openapi.json</a> says the same to programs.</p>'
+    yield '<a href="openapi.json">openapi.json</a> is the same for programs.</p>'
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield from _operation(method.upper(), path, operation)
@@ -53,7 +53,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Iterator
     for kind, body in operation.get("requestBody", {}).get("content", {}).items():
         yield f"<p>Body, <code>{escape(kind)}</code>:</p>"
         yield from _table("", _fields(body.get("schema", {})))
-    yield from _table("Answers", ((code, answer["description"]) for code, answer in operation["responses"].items()))
+    yield from _table("Responses", ((code, answer["description"]) for code, answer in operation["responses"].items()))
     yield "</details>"
 
 

@@ -10,40 +10,56 @@ MEANINGS: dict[int, tuple[str, str, str]] = {
         "incomplete-upload",
         "the body ended after 4096 of 10240 bytes",
     ),
-    401: ("A token is needed", "unauthorized", "This server asks for a token: Authorization: Bearer TOKEN."),
-    403: ("The token may not do this", "forbidden", "This needs a token with the scope write."),
+    401: ("A token is needed", "unauthorized", "This server requires a token: send Authorization: Bearer TOKEN."),
+    403: (
+        "The token does not allow this",
+        "forbidden",
+        "This request needs a token of scope write; this one has read.",
+    ),
     404: (
         "There is no such model or checkpoint",
         "checkpoint-not-found",
         "vision/resnet50 has no version 12; it has versions up to 3",
     ),
-    408: ("The request came too slowly", "request-timeout", "No byte of the body came for 30 s."),
+    408: ("The request arrived too slowly", "request-timeout", "No bytes of the body arrived for 30 s."),
     409: (
-        "The request contradicts what is stored",
+        "The request conflicts with what is stored",
         "unsafe-globals",
-        "vision/resnet50@12 holds objects that torch.load(weights_only=True) refuses: numpy.dtype",
+        "vision/resnet50@12 contains objects that torch.load(weights_only=True) refuses: numpy.dtype",
     ),
-    410: ("It was kept for a limited time", "plan-expired", "this plan is not kept any more; ask warmstart again"),
+    410: (
+        "The resource is no longer available",
+        "plan-expired",
+        "this plan has expired or never existed; request a new one from warmstart",
+    ),
     412: (
-        "If-Match or If-None-Match does not hold; ETag is that of what there is now",
+        "If-Match or If-None-Match does not hold; the ETag header has the current ETag",
         "precondition-failed",
-        "If-Match names another ETag than this has now; look at it again, and decide again.",
+        "If-Match does not hold: the resource has another ETag now. Get it again before you retry.",
     ),
-    413: ("The body is too large", "too-large", "A JSON body is at most 67,108,864 bytes."),
+    413: (
+        "The body is too large",
+        "too-large",
+        "the body is larger than 67,108,864 bytes, the most that this server accepts",
+    ),
     416: (
         "The range is outside the file",
         "range-not-satisfiable",
-        "'bytes=900-' lies outside the 800 bytes",
+        "The range 'bytes=900-' is outside the file, which has 800 bytes.",
     ),
     422: (
-        "The request can be read, but not granted: `code` says which rule it breaks, `detail` what would be right",
+        "The request is invalid: `code` names the rule it breaks, and `detail` says what to do instead",
         "no-keys-matched",
-        "no key of model_state_dict matches include='conv9.*'; close: conv1.weight, conv1.bias",
+        "none of the 267 keys matches include=conv9.*",
     ),
     500: ("The server failed, or stored bytes are damaged", "damaged-blob", "block 3 no longer matches its digest"),
-    501: ("This server cannot do that", "cast-unavailable", "this server cannot cast tensors: leave out dtype"),
-    503: ("Try again later: Retry-After says when", "catalog-busy", "the catalog is busy; try again later"),
-    507: ("No room is left", "storage-full", "no room left for the upload"),
+    501: (
+        "This server does not support the request",
+        "cast-unavailable",
+        "this server cannot cast tensors, because torch is not installed: leave out dtype",
+    ),
+    503: ("Try again later: Retry-After says when", "catalog-busy", "the catalog is busy; retry later"),
+    507: ("The storage is full", "storage-full", "the disk has no room left for the upload"),
 }
 
 OF_ANY = (400, 401, 403, 412, 422, 500, 503)
@@ -51,7 +67,7 @@ OF_A_MODEL = (404,)
 OF_A_BODY = (408, 413)
 OF_A_DOWNLOAD = (404, 409, 410, 501)
 
-KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "The client has it: If-None-Match names its ETag"}}
+KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "Not modified: If-None-Match has the current ETag"}}
 """OpenAPI of the 304 that a conditional GET may have."""
 
 
@@ -63,7 +79,7 @@ class ProblemView(BaseModel):
     type: str
     title: str
     status: int
-    detail: str = Field(description="what is wrong, and what would be right")
+    detail: str = Field(description="what is wrong, and what to do instead")
     code: str
 
 

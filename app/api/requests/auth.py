@@ -78,7 +78,7 @@ class Allowed:
         if link is not None:
             grant = await services.access.of_link(*link)
             if grant is None:
-                raise HTTPException(403, "This link is not good, or no longer.")
+                raise HTTPException(403, "This link is invalid, expired or revoked; make a new one.")
         else:
             grant = await _shown(request, services)
         request.state.grant = grant
@@ -88,11 +88,11 @@ class Allowed:
     def _check(self, grant: Grant, namespace: str | None) -> None:
         if grant.namespace is not None:
             if self.everywhere:
-                raise HTTPException(403, "This needs a token that no namespace limits.")
+                raise HTTPException(403, "This request needs a token that is not limited to a namespace.")
             if namespace not in {None, grant.namespace}:
-                raise HTTPException(403, f"This token is good in the namespace {grant.namespace} alone.")
+                raise HTTPException(403, f"This token is valid only in the namespace {grant.namespace}.")
         if not grant.scope.covers(self.scope):
-            raise HTTPException(403, f"This needs a token of scope {self.scope}; this one has {grant.scope}.")
+            raise HTTPException(403, f"This request needs a token of scope {self.scope}; this one has {grant.scope}.")
 
 
 async def judge_again(request: Request, services: Services) -> None:
@@ -108,8 +108,8 @@ async def _shown(request: Request, services: Parts) -> Grant:
     token = token_in(header)
     grant = await (services.access.of_nobody() if token is None else services.access.of_token(token))
     if grant is None:
-        asked = "This server asks for a token: Authorization: Bearer TOKEN."
-        detail = "The token is wrong, or no longer good." if header else asked
+        asked = "This server requires a token: send Authorization: Bearer TOKEN."
+        detail = "The token is invalid, expired or revoked." if header else asked
         raise HTTPException(401, detail, {"WWW-Authenticate": CHALLENGE})
     return grant
 
@@ -125,7 +125,10 @@ _SCHEMES: list[Dependency] = [
     Depends(HTTPBase(scheme="bearer", scheme_name="HTTPBearer", auto_error=False, description="A token.")),
     Depends(
         HTTPBase(
-            scheme="basic", scheme_name="HTTPBasic", auto_error=False, description="Any user; the password is a token."
+            scheme="basic",
+            scheme_name="HTTPBasic",
+            auto_error=False,
+            description="Any user name; the password is a token.",
         )
     ),
 ]
@@ -134,7 +137,7 @@ _LINK = Depends(
         name=SIGNATURE,
         scheme_name="Link",
         auto_error=False,
-        description="In a URL made by `POST .../links/...`, which has to be used as it is.",
+        description="Part of a URL made by `POST .../links/...`; use that URL unchanged.",
     )
 )
 """Security schemes for the OpenAPI document and /docs, which refuse nothing."""

@@ -101,7 +101,7 @@ class RequestBody:
             if (why := why_cut(self._request.scope)) is not None:
                 code, detail = why
                 raise IncompleteUpload(detail, code=code)
-            raise IncompleteUpload("the connection ended before the body did")
+            raise IncompleteUpload("the connection closed before the whole body arrived")
         data: bytes | memoryview = message.get("body", b"")
         self._more = message.get("more_body", False)
         self._size += len(data)
@@ -126,7 +126,7 @@ async def json_body(request: Request, services: Services, limit: int) -> AsyncIt
                 async for chunk in RequestBody(request, limit).chunks():
                     body.add(chunk)
         except TimeoutError:
-            detail = f"the body came more slowly than {LEAST_RATE:,} bytes a second"
+            detail = f"the body arrived at less than {LEAST_RATE:,} bytes a second, the lowest rate accepted"
             raise IncompleteUpload(detail, code="request-timeout") from None
         yield body
 

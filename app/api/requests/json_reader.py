@@ -47,7 +47,7 @@ def read_json(chunks: Iterator[bytes], model: type[M]) -> M:
     values: dict[str, Any] = {}
     for name in text.members():
         if name not in fields:
-            refuse("extra_forbidden", (name,), f"There is no such field; there are {', '.join(fields)}")
+            refuse("extra_forbidden", (name,), f"There is no such field; the fields are {', '.join(fields)}")
         values[name] = fields[name].read(text, name)
     text.end()
     for name, field in model.model_fields.items():
@@ -140,14 +140,14 @@ class _Text:
             except (StopIteration, ValueError):  # invalid JSON, or not complete yet
                 end = None
             except RecursionError:
-                refuse("recursion_loop", place, "It is nested too deep")
+                refuse("recursion_loop", place, "The value is nested too deeply")
             if end is not None and (end + LOOKAHEAD <= len(self._text) or self._ended):
                 if end - self._at > MAX_VALUE:
-                    refuse("too_long", place, f"A value here has at most {MAX_VALUE:,} characters")
+                    refuse("too_long", place, f"A value here may have at most {MAX_VALUE:,} characters")
                 self._at = end
                 return value
             if len(self._text) - self._at > MAX_VALUE:
-                refuse("too_long", place, f"A value here has at most {MAX_VALUE:,} characters")
+                refuse("too_long", place, f"A value here may have at most {MAX_VALUE:,} characters")
             if not self._more() and end is None:
                 _malformed()
 

@@ -66,7 +66,7 @@ class Multipart:
             for part in arrived:
                 yield part
         if not self._ended:
-            raise IncompleteUpload("the multipart body stops before its last boundary")
+            raise IncompleteUpload("the multipart body ends before its closing boundary")
         if not self._files:
             raise _malformed("it has no part named 'file'")
 
@@ -121,4 +121,4 @@ class Multipart:
 
 
 def _malformed(why: str) -> InvalidRequest:
-    return InvalidRequest(f"the body is no multipart/form-data that can be read: {why}")
+    return InvalidRequest(f"the body is not valid multipart/form-data: {why}")

@@ -20,8 +20,8 @@ async def model_name(
     for part in (namespace, name):
         if not is_name(part):
             raise InvalidRequest(
-                f"{namespace}/{name} is no name of a model: a namespace and a name are each 1 to 128 letters, digits, "
-                "'.', '_' and '-', begin with a letter or digit, and hold no '..'",
+                f"{namespace}/{name} is not a valid model name: the namespace and the name must each have 1 to 128 "
+                "letters, digits, '.', '_' or '-', begin with a letter or digit, and not contain '..'",
                 code="bad-model-name",
             )
     return ModelName(namespace, name)
@@ -55,12 +55,12 @@ UNDER_A_NAME: dict[str, Any] = {
             "in": "path",
             "name": "filename",
             "required": True,
-            "description": "any name: what the file is called where it is saved",
+            "description": "any file name; tools save the download under it",
             "schema": {"type": "string"},
         }
     ]
 }
-Cursor = Annotated[str | None, Query(description="`next` of the page before")]
+Cursor = Annotated[str | None, Query(description="`next` from the previous page")]
 
 
 def dynamic_parameters(**names: str) -> dict[str, Any]:
@@ -93,7 +93,9 @@ async def known_parameters(request: Request) -> None:
         known = next((pattern for pattern in schemas if _is_named(name, pattern)), None)
         if known is None:
             close = near(name, schemas)
-            meant = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(schemas) or 'none'}"
+            meant = f"did you mean {close[0]!r}?" if close else f"valid parameters: {', '.join(schemas) or 'none'}"
             raise SelectionError(f"there is no parameter {name!r} here; {meant}", code="unknown-parameter", near=close)
         if count > 1 and schemas[known].get("type") != "array":
-            raise InvalidRequest(f"the parameter {name!r} is given {count} times", code="repeated-parameter")
+            raise InvalidRequest(
+                f"the parameter {name!r} is given {count} times; give it once", code="repeated-parameter"
+            )

@@ -61,20 +61,23 @@ class SelectionBody(BaseModel):
 
 async def selection_in_query(
     component: Annotated[
-        str | None, Query(description="dotted path; `''` is a flat file; left out: the model's state_dict")
+        str | None, Query(description="dotted path; `''` for a flat file; left out: the model's state_dict")
     ] = None,
     strip_prefix: Annotated[
-        list[str], Query(description="each in turn is taken off the keys that have it by then", max_length=MAX_PREFIXES)
+        list[str], Query(description="prefixes to strip from the keys, one after another", max_length=MAX_PREFIXES)
     ] = [],  # noqa: B006 - as below
-    include: Annotated[list[str], Query(description="globs in which `*` crosses dots, or `re:` + an expression")] = [],  # noqa: B006 - FastAPI reads it as a default, and nobody changes it
-    exclude: Annotated[list[str], Query(description="as `include`")] = [],  # noqa: B006 - as above
+    include: Annotated[
+        list[str],
+        Query(description="keys to keep: globs in which `*` matches dots too, or `re:` and a regular expression"),
+    ] = [],  # noqa: B006 - FastAPI reads it as a default, and nobody changes it
+    exclude: Annotated[list[str], Query(description="keys to leave out, written as for `include`")] = [],  # noqa: B006 - as above
     rename: Annotated[list[str], Query(description="`OLD=>NEW`, prefix to prefix; or `re:OLD=>NEW` with `\\1`")] = [],  # noqa: B006 - as above
-    add_prefix: Annotated[str | None, Query()] = None,
-    device: Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")] = None,
+    add_prefix: Annotated[str | None, Query(description="prefix to add to every key")] = None,
+    device: Annotated[str | None, Query(description="device that `torch.load` loads to; left out: as saved")] = None,
     dtype: Annotated[
-        str | None, Query(description="what floating tensors are cast to: `float32`, `float16`, `bfloat16`")
+        str | None, Query(description="dtype to cast floating tensors to: `float32`, `float16`, `bfloat16`")
     ] = None,
-    dtype_exclude: Annotated[list[str], Query(description="new keys that stay as they are; as `include`")] = [],  # noqa: B006 - as above
+    dtype_exclude: Annotated[list[str], Query(description="new keys that are not cast, written as for `include`")] = [],  # noqa: B006 - as above
     format_: Annotated[str, Query(alias="format", description="`pt` or `safetensors`")] = "pt",
 ) -> StateDictQuery:
     return SelectionBody(
@@ -112,10 +115,13 @@ class SelectionOrPlan:
 
 async def selection_or_plan(
     selection: Selection,
-    plan: Annotated[str | None, Query(description="from a warmstart's answer; it replaces the selection")] = None,
+    plan: Annotated[str | None, Query(description="from a warmstart response; replaces the selection")] = None,
 ) -> SelectionOrPlan:
     if plan is not None and selection != StateDictQuery():
-        raise InvalidRequest("a plan is a selection already: give it, or a selection", code="plan-and-selection")
+        raise InvalidRequest(
+            "a plan already is a selection: send either `plan` or the other selection parameters",
+            code="plan-and-selection",
+        )
     return SelectionOrPlan(selection, plan)
 
 

@@ -14,10 +14,10 @@ _KNOWN = (*_PLAIN, "metric.NAME", "tag.NAME")
 
 PARAMETERS = dynamic_parameters(
     **{
-        "run": "the training run it belongs to",
-        "epoch": "an integer; left out, it is read from the file",
-        "step": "an integer; left out, it is read from the file",
-        "loss": "a number; left out, it is read from the file",
+        "run": "the training run of the checkpoint",
+        "epoch": "an integer; left out: read from the file",
+        "step": "an integer; left out: read from the file",
+        "loss": "a number; left out: read from the file",
         "metric.{name}": "any other number, for example `metric.val_acc=0.91`",
         "tag.{name}": "any text, for example `tag.author=me`",
     }
@@ -34,7 +34,7 @@ def parse_fields(given: Iterable[tuple[str, str]]) -> Fields:
     seen: set[str] = set()
     for name, text in given:
         if name in seen:
-            raise InvalidRequest(f"{name!r} is given twice", code="repeated-parameter")
+            raise InvalidRequest(f"the field {name!r} is given twice; give it once", code="repeated-parameter")
         seen.add(name)
         kind, _, rest = name.partition(".")
         if name in _PLAIN:
@@ -45,7 +45,7 @@ def parse_fields(given: Iterable[tuple[str, str]]) -> Fields:
             tags[rest] = text
         else:
             close = near(name, _KNOWN)
-            meant = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_KNOWN)}"
+            meant = f"did you mean {close[0]!r}?" if close else f"valid fields: {', '.join(_KNOWN)}"
             raise SelectionError(f"there is no field {name!r}; {meant}", code="unknown-parameter", near=close)
     return Fields(
         run=plain.get("run") or None,

@@ -42,7 +42,7 @@ _NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 _FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", **_FILE},
-    206: {"description": "The range that was asked for", **_FILE},
+    206: {"description": "The requested range", **_FILE},
     **KNOWN,
     **refusals(*OF_A_DOWNLOAD, 416),
 }
@@ -142,7 +142,7 @@ class DownloadResponse(Response):
         return Problem(
             416,
             "The range is outside the file",
-            f"{asked[:100]!r} lies outside the {self._download.size} bytes there are.",
+            f"The range {asked[:100]!r} is outside the file, which has {self._download.size} bytes.",
             "range-not-satisfiable",
             headers={"Content-Range": content_range(None, self._download.size), "Accept-Ranges": "bytes"},
         )

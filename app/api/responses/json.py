@@ -115,8 +115,8 @@ def json_answer(
 def check_if_match(headers: Headers, etag: str | None) -> None:
     """Raise PreconditionFailed if If-Match does not hold for the current ETag (None: no resource)."""
     if not is_unchanged(all_of(headers, "If-Match"), etag):
-        now = "there is nothing that it could name" if etag is None else "this has another ETag now"
-        raise PreconditionFailed(f"If-Match does not hold: {now}. Look again, and decide again.", etag=etag)
+        now = "the resource does not exist" if etag is None else "the resource has another ETag now"
+        raise PreconditionFailed(f"If-Match does not hold: {now}. Get it again before you retry.", etag=etag)
 
 
 def check_write(request: Request, current: Callable[[], str | None]) -> None:
@@ -130,7 +130,7 @@ def check_write(request: Request, current: Callable[[], str | None]) -> None:
     etag = current()
     check_if_match(request.headers, etag)
     if etag is not None and is_known(all_of(request.headers, "If-None-Match"), etag):
-        raise PreconditionFailed("If-None-Match does not hold: it is there already.", etag=etag)
+        raise PreconditionFailed("If-None-Match does not hold: the resource already exists.", etag=etag)
 
 
 def nothing() -> None:

@@ -12,7 +12,9 @@ from ...values.digest import BLOCK_SIZE
 from .downloads import LEFT_OUT, left_out
 from .json import fixed_url, identity_headers, json_answer
 
-Derived = Annotated[bool, Query(description="false: no digests of what is cast or cut, which are slow to find out")]
+Derived = Annotated[
+    bool, Query(description="false: no digests of cast storages and of parts of storages, which are slow to compute")
+]
 
 
 class Stretch(BaseModel):
@@ -38,10 +40,12 @@ class Layout(BaseModel):
     url: str
     block_size: int = BLOCK_SIZE
     rest: str | None = Field(
-        description="the digest of all bytes between the storages; null until a cast was sent once"
+        description="the digest of all bytes between the storages; null until a cast file has been sent once"
     )
     pickle: Stretch | None = Field(description="a torch file's `data.pkl`")
-    byteorder: Literal["little", "big"] = Field(description="that of a torch file's storages, as its `byteorder` says")
+    byteorder: Literal["little", "big"] = Field(
+        description="byte order of the storages, from a torch file's `byteorder` record"
+    )
     storages: list[StorageLayout]
 
 

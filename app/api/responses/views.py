@@ -51,9 +51,9 @@ class CheckpointUrls(BaseModel):
 
     self: str
     tensors: str
-    state_dict: str | None = Field(description="the default component; null where the query has to name one")
+    state_dict: str | None = Field(description="the default component; null if a request must name one")
     file: str
-    original: str | None = Field(description="null after a negotiated save, which never was a file")
+    original: str | None = Field(description="null for a negotiated upload without an original file")
 
 
 class CheckpointView(BaseModel):
@@ -67,20 +67,24 @@ class CheckpointView(BaseModel):
     loss: float | None = Field(examples=[0.12])
     metrics: dict[str, float | None] = Field(examples=[{"val_acc": 0.91}])
     tags: dict[str, str] = Field(examples=[{"author": "me"}])
-    nonfinite: list[str] = Field(examples=[[]], description="`loss` or `metric.NAME`")
+    nonfinite: list[str] = Field(examples=[[]], description="fields that are not finite: `loss` or `metric.NAME`")
     format: str = Field(examples=["torch_zip"])
-    devices: list[FileText] = Field(examples=[["cuda:0"]], description="where its storages were when it was saved")
+    devices: list[FileText] = Field(
+        examples=[["cuda:0"]], description="devices of the storages when the checkpoint was saved"
+    )
     components: list[ComponentView]
-    more_components: int = Field(description="how many are not listed here: `tensors` goes through all", examples=[0])
+    more_components: int = Field(
+        description="number of components not listed here; `tensors` lists them all", examples=[0]
+    )
     unsafe_globals: list[FileText] = Field(
-        examples=[["numpy.dtype"]], description="names in its pickle that `weights_only=True` does not load"
+        examples=[["numpy.dtype"]], description="names in the pickle that `weights_only=True` refuses"
     )
     bytes: int = Field(examples=[195_600_000])
-    new_bytes: int = Field(description="by how much the store grew")
+    new_bytes: int = Field(description="bytes that the upload added to the store")
     digest: str | None = Field(
-        description="of the uploaded file; what it is made of: docs/design.md. Null where that came in parts"
+        description="digest of the uploaded file, defined in docs/design.md; null for a negotiated upload"
     )
-    sha256: str | None = Field(description="of the uploaded file, in hex; null where that came in parts")
+    sha256: str | None = Field(description="SHA-256 of the uploaded file, in hex; null for a negotiated upload")
     created_at: datetime
     urls: CheckpointUrls
 

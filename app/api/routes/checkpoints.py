@@ -51,12 +51,12 @@ class CheckpointChange(BaseModel):
     response_model=CheckpointPage,
     responses=KNOWN | refusals(*OF_A_MODEL),
     openapi_extra=dynamic_parameters(
-        **{name: f"only those of this {name}" for name in _COMPARED},
-        **{f"{name}.{{operator}}": "compared: `lt`, `le`, `gt` or `ge`" for name in _COMPARED},
+        **{name: f"only checkpoints with this {name}" for name in _COMPARED},
+        **{f"{name}.{{operator}}": "the operator is `lt`, `le`, `gt` or `ge`" for name in _COMPARED},
         **{
-            "metric.{name}": "only those with this value of a metric",
-            "metric.{name}.{operator}": "compared: `lt`, `le`, `gt` or `ge`",
-            "tag.{name}": "only those with this tag",
+            "metric.{name}": "only checkpoints with this value of the metric",
+            "metric.{name}.{operator}": "the operator is `lt`, `le`, `gt` or `ge`",
+            "tag.{name}": "only checkpoints with this value of the tag",
         },
     ),
 )
@@ -66,11 +66,11 @@ def index(
     services: Parts,
     model: Model,
     run: Run = None,
-    order: Annotated[str, Query(description="a field, `-` before it to descend")] = "-version",
+    order: Annotated[str, Query(description="field to sort by; `-` before it sorts in descending order")] = "-version",
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """Checkpoints without a finite value of the order's field come last; ties go to the newest."""
+    """Checkpoints without a finite value of the sort field come last; equal ones are sorted newest first."""
     listing = Listing(run, order, limit, cursor, parse_filters(request.query_params.multi_items()))
     with services.catalog.read() as session:
         page = list_checkpoints(session, model, listing)
@@ -86,7 +86,7 @@ def index(
 )
 @in_turn
 def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
-    """The answer names the version that the ref picked: `Stateroom-Checkpoint: vision/resnet50@12`."""
+    """The response names the version that the ref resolved to: `Stateroom-Checkpoint: vision/resnet50@12`."""
     with services.catalog.read() as session:
         checkpoint = resolve(session, model, ref, run)
     # Metrics and tags may change under a number too: a cache has to revalidate this.
@@ -104,7 +104,7 @@ def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = N
 )
 @in_turn
 def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
-    """Evaluation comes after the save. Everything else is fixed at upload."""
+    """Set or remove metrics and tags, for example after an evaluation. Everything else is fixed at upload."""
     asked = body.read(CheckpointChange)
     services.room.check(0)
     with services.catalog.write() as session:
@@ -123,9 +123,12 @@ def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body
 )
 @in_turn
 def remove(request: Request, services: Parts, model: Model, ref: Ref) -> Response:
-    """The ref has to be a number: a moving ref may name another checkpoint by now."""
+    """The ref must be a version number: another ref may have moved to another checkpoint."""
     if not is_fixed(ref):
-        raise InvalidRequest(f"{ref!r} may move; delete a checkpoint by its number", code="moving-ref")
+        raise InvalidRequest(
+            f"DELETE accepts only a version number: {ref!r} may have moved to another checkpoint since your look-up",
+            code="moving-ref",
+        )
 
     def work() -> None:
         with services.catalog.write() as session:

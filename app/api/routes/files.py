@@ -15,8 +15,8 @@ from ..services import Parts
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["files"])
 
 
-Device = Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")]
-WeightsOnly = Annotated[bool, Query(description="false: also what only an unsafe load can read")]
+Device = Annotated[str | None, Query(description="device that `torch.load` loads to; left out: as saved")]
+WeightsOnly = Annotated[bool, Query(description="false: also files that need `torch.load(weights_only=False)`")]
 
 
 @router.get(
@@ -65,7 +65,7 @@ async def file(
     weights_only: WeightsOnly = True,
     filename: FileName = None,
 ) -> Response:
-    """Every field as it was saved."""
+    """The whole checkpoint, with every field as saved."""
     location = None if device is None else parse_device(device)
     checkpoint = await services.find(model, ref, run)
     download = await services.plan(request, services.deliver.file, checkpoint, location, weights_only=weights_only)
@@ -100,7 +100,7 @@ async def original_layout(request: Request, services: Parts, model: Model, ref: 
 async def original(
     request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: FileName = None
 ) -> Response:
-    """Byte for byte."""
+    """The uploaded file, byte for byte."""
     checkpoint = await services.find(model, ref, run)
     download = await services.plan(request, services.deliver.original, checkpoint)
     return download_answer(request, services.streams, checkpoint, ref, download, filename)

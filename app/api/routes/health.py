@@ -34,7 +34,7 @@ class Readiness(BaseModel):
     """``degraded``: checkpoints can be read and deleted, but not uploaded."""
 
     status: Literal["ready", "degraded"]
-    uploads: str = Field(description="`accepted`, or `refused: ` and why")
+    uploads: str = Field(description="`accepted`, or `refused: ` and the reason")
     free_bytes: FreeBytes
 
 
@@ -44,14 +44,14 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", summary="Do the catalog and the store answer?", responses=refusals(503))
+@router.get("/readyz", summary="Do the catalog and the store respond?", responses=refusals(503))
 def readyz(services: Parts) -> Readiness:
-    """503 names the part that does not answer. A full disk is no 503: all but uploads go on."""
+    """503 names the part that does not respond. A full disk is not a 503: it stops only uploads."""
     for part, ping in (("catalog", services.catalog.ping), ("store", services.store.ping)):
         try:
             ping()
         except StateroomError as error:
-            raise HTTPException(503, f"The {part} does not answer: {error.detail}", {"Retry-After": "5"}) from error
+            raise HTTPException(503, f"The {part} does not respond: {error.detail}", {"Retry-After": "5"}) from error
     refusal = services.room.refusal()
     free = services.room.free()
     return Readiness(
@@ -63,13 +63,13 @@ def readyz(services: Parts) -> Readiness:
 
 @router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     dependencies=EVERYWHERE,
     response_class=PlainTextResponse,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 @in_turn
 def metrics(services: Parts) -> Response:
-    """Figures of all workers together; the store's totals are counted every half minute."""
+    """Metrics of all workers together; the totals of the store are counted every half minute."""
     text = services.metrics.text(services.catalog, services.room)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

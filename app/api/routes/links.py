@@ -28,10 +28,10 @@ _NOT_SIGNED = frozenset({"run", "expires"})
 
 
 class LinkView(BaseModel):
-    """A download that needs no token until `expires_at`. `url` is relative, and to be used as it is."""
+    """A download that needs no token until `expires_at`. Use `url`, which is relative, unchanged."""
 
     url: str
-    expires_at: datetime = Field(description="it ends with the token that made it, if that ends earlier")
+    expires_at: datetime = Field(description="never later than the expiry of the token that made the link")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ async def asked(
     caller: Caller,
     run: Run = None,
     expires: Annotated[
-        int, Query(ge=1, le=int(LONGEST.total_seconds()), description="seconds for which the link is good")
+        int, Query(ge=1, le=int(LONGEST.total_seconds()), description="lifetime of the link, in seconds")
     ] = 3600,
 ) -> Asked:
     return Asked(request, services, model, ref, run, caller, timedelta(seconds=expires))
@@ -85,7 +85,7 @@ Link = Annotated[Asked, Depends(asked)]
     responses=refusals(*OF_A_DOWNLOAD),
 )
 async def state_dict(link: Link, part: Part) -> Response:
-    """Takes the query of the download."""
+    """Takes the query parameters of the download."""
     return await link.link("state_dict", lambda one: part.of(one, link.services.deliver, link.lifetime))
 
 
@@ -98,10 +98,12 @@ async def state_dict(link: Link, part: Part) -> Response:
 )
 async def file(
     link: Link,
-    device: Annotated[str | None, Query(description="where `torch.load` puts it; left out: as saved")] = None,
-    weights_only: Annotated[bool, Query(description="false: also what only an unsafe load can read")] = True,
+    device: Annotated[str | None, Query(description="device that `torch.load` loads to; left out: as saved")] = None,
+    weights_only: Annotated[
+        bool, Query(description="false: also files that need `torch.load(weights_only=False)`")
+    ] = True,
 ) -> Response:
-    """Takes the query of the download."""
+    """Takes the query parameters of the download."""
     location = None if device is None else parse_device(device)
     return await link.link("file", lambda one: link.services.deliver.file(one, location, weights_only=weights_only))
 
@@ -114,5 +116,5 @@ async def file(
     responses=refusals(*OF_A_DOWNLOAD),
 )
 async def original(link: Link) -> Response:
-    """Byte for byte."""
+    """Links to the uploaded file, byte for byte."""
     return await link.link("original", link.services.deliver.original)

@@ -48,7 +48,7 @@ def index(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """Models by name. A token that is limited to a namespace sees the models in it."""
+    """Models, sorted by name. A token that is limited to a namespace sees only the models in it."""
     with services.catalog.read() as session:
         page = list_models(session, limit=limit, cursor=cursor, namespace=caller.namespace)
     return json_answer(request, ModelPage(items=[ModelView.of(model) for model in page.items], next=page.next))
@@ -79,7 +79,7 @@ def show(request: Request, services: Parts, model: Model) -> Response:
 )
 @in_turn
 def change(request: Request, services: Parts, model: Model, body: Body) -> Response:
-    """Set what the ref `best` means."""
+    """Set the meaning of the ref `best`."""
     asked = body.read(ModelChange)
     services.room.check(0)
     with services.catalog.write() as session:
@@ -98,7 +98,7 @@ def change(request: Request, services: Parts, model: Model, body: Body) -> Respo
 )
 @in_turn
 def remove(request: Request, services: Parts, model: Model) -> Response:
-    """A model that has checkpoints is refused. An upload brings the model back, with the version after its last."""
+    """A model with checkpoints is refused. A later upload makes the model again, and its versions go on counting."""
 
     def work() -> None:
         with services.catalog.write() as session:

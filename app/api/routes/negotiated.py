@@ -39,7 +39,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 def _digest(text: Any) -> bytes:
     if not isinstance(text, str) or _HEX.fullmatch(text) is None:
         raise InvalidRequest(
-            f"the digest of a block is {2 * BLOCK_DIGEST_SIZE} digits of hex, in lower case", code="bad-split"
+            f"the digest of a block must be {2 * BLOCK_DIGEST_SIZE} lower-case hex digits", code="bad-split"
         )
     return bytes.fromhex(text)
 
@@ -48,7 +48,7 @@ def _span(pair: Any) -> Span:
     match pair:
         case [int(start), int(end)]:
             return Span(start, end)
-    raise ValueError("a storage is `[start, end)`, two integers")
+    raise ValueError("a storage must be `[start, end)`, two integers")
 
 
 BlockDigest = Annotated[
@@ -66,15 +66,17 @@ class Announcement(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    size: int = Field(description="of the file")
+    size: int = Field(description="size of the file")
     storages: list[Stretch] = Field(
         max_length=MAX_STORAGES,
-        description="`[start, end)` of every storage of more than 4096 bytes, in the order of the file",
+        description="`[start, end)` of every storage of more than 4096 bytes, in file order",
     )
     blocks: list[BlockDigest] = Field(
-        description="the BLAKE3 digests, in hex, of the frame's blocks of 16 MiB, then of each storage's"
+        description="BLAKE3 digests, in hex, of all blocks of 16 MiB: the frame's, then each storage's"
     )
-    original: bool = Field(default=True, description="false: the file itself is never asked for, and may be wrong")
+    original: bool = Field(
+        default=True, description="false: there is no original file to download, so CRC32s in a zip may be 0"
+    )
 
     def split(self) -> Split:
         """Return the split. Raises InvalidRequest ``bad-split``."""
@@ -85,10 +87,10 @@ class UploadView(BaseModel):
     """The progress of an upload."""
 
     id: str
-    kept_until: datetime = Field(description="later with every part that arrives")
-    part_size: int = Field(description="the bytes that one part may have")
+    kept_until: datetime = Field(description="expiry of the upload; extended by every part that arrives")
+    part_size: int = Field(description="most bytes of one part")
     missing_bytes: int
-    missing: list[tuple[int, int]] = Field(description="the blocks to send, as runs `[first, end)` of their numbers")
+    missing: list[tuple[int, int]] = Field(description="blocks to send, as ranges `[first, end)` of block numbers")
     url: str
 
     @classmethod
@@ -111,8 +113,8 @@ class UploadView(BaseModel):
 
 
 UploadId = Annotated[str, Path(pattern="^[a-z0-9]{3,64}$")]
-_FIRST = Path(ge=0, description="the first block's number")
-_END = Path(ge=1, description="the number after the last block's")
+_FIRST = Path(ge=0, description="number of the first block")
+_END = Path(ge=1, description="number after that of the last block")
 
 
 @router.post(
@@ -125,7 +127,7 @@ _END = Path(ge=1, description="the number after the last block's")
     openapi_extra=documented_body(Announcement),
 )
 async def announce(request: Request, services: Parts, model: Model) -> Response:
-    """Say what a file consists of, and learn which of its blocks the server doesn't have."""
+    """Announce the blocks of a file, and get the list of blocks that the server does not have."""
 
     def read() -> tuple[Split, bool]:
         announced = body.read(Announcement)
@@ -144,13 +146,13 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
 
 @router.get(
     "/{upload_id}",
-    summary="What is missing of an upload",
+    summary="List the missing blocks of an upload",
     dependencies=WRITE,
     response_model=UploadView,
     responses=refusals(410, 422, 503),
 )
 async def progress(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
-    """The blocks to send to go on with an upload that broke off."""
+    """The blocks that are still to be sent, to resume an interrupted upload."""
 
     def find() -> bytes:
         return UploadView.answer(services.ingest.negotiated.progress(model, upload_id))[1]
@@ -197,13 +199,15 @@ def _numbers(split: Split, first: int, end: int, size: int | None) -> range:
     """Check a part. Raises InvalidRequest ``bad-part``, TooLarge."""
     if not first < end <= split.count:
         raise InvalidRequest(
-            f"there are no blocks [{first}, {end}): the upload has {split.count}, numbered from 0", code="bad-part"
+            f"the upload has no blocks [{first}, {end}): it has {split.count} blocks, numbered from 0", code="bad-part"
         )
     numbers = range(first, end)
     if (length := split.length(numbers)) > MAX_PART_SIZE:
-        raise TooLarge(f"blocks [{first}, {end}) have {length:,} bytes; a part has at most {MAX_PART_SIZE:,}")
+        raise TooLarge(f"blocks [{first}, {end}) have {length:,} bytes; a part may have at most {MAX_PART_SIZE:,}")
     if size not in {None, length}:
-        raise InvalidRequest(f"blocks [{first}, {end}) have {length:,} bytes, and the body {size:,}", code="bad-part")
+        raise InvalidRequest(
+            f"blocks [{first}, {end}) have {length:,} bytes, but the body has {size:,}", code="bad-part"
+        )
     return numbers
 
 
@@ -217,7 +221,7 @@ def _numbers(split: Split, first: int, end: int, size: int | None) -> range:
     openapi_extra=PARAMETERS,
 )
 async def commit(request: Request, services: Parts, model: Model, upload_id: UploadId, key: IdempotencyKey) -> Response:
-    """Make the upload a checkpoint. 409: blocks went missing meanwhile; ask which, send them, and commit again."""
+    """Turn the upload into a checkpoint. 409: blocks are missing; get their list, send them, and commit again."""
     fields = replace(parse_fields(request.query_params.multi_items()), idempotency_key=key)
     check_write(request, nothing)
 
@@ -231,14 +235,14 @@ async def commit(request: Request, services: Parts, model: Model, upload_id: Upl
 
 @router.delete(
     "/{upload_id}",
-    summary="Give an upload up",
+    summary="Abandon an upload",
     dependencies=WRITE,
     status_code=204,
     response_class=Response,
     responses=refusals(410, 422, 503),
 )
 async def abandon(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
-    """Remove the blocks that have arrived. An upload that is left alone is removed after a day."""
+    """Remove the blocks that have arrived. An idle upload is removed after a day."""
     negotiated = services.ingest.negotiated
 
     def work() -> None:

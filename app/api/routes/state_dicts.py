@@ -34,10 +34,12 @@ MAX_KINDS = 100_000
 def _same(one: TargetTensor, info: ValidationInfo) -> TargetTensor:
     """Validate a described tensor, and keep equal ones of a body once."""
     if len(one.shape) > MAX_DIMS or any(size < 0 for size in one.shape) or len(one.dtype) > MAX_DTYPE_LENGTH:
-        raise ValueError(f"a shape is at most {MAX_DIMS} sizes of 0 or more, and a dtype a name of torch's")
+        raise ValueError(
+            f"a shape must be at most {MAX_DIMS} sizes of 0 or more, and a dtype the name of a torch dtype"
+        )
     known: dict[TargetTensor, TargetTensor] = {} if info.context is None else info.context
     if len(known) > MAX_KINDS:
-        raise ValueError(f"a target has at most {MAX_KINDS:,} different shapes and dtypes")
+        raise ValueError(f"a target may have at most {MAX_KINDS:,} different shapes and dtypes")
     one = replace(one, dtype=one.dtype.removeprefix("torch."))
     return known.setdefault(one, one)
 
@@ -51,7 +53,7 @@ Target = Annotated[
             "required": ["shape", "dtype"],
             "properties": {
                 "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": MAX_DIMS},
-                "dtype": {"type": "string", "maxLength": MAX_DTYPE_LENGTH, "description": "torch's name"},
+                "dtype": {"type": "string", "maxLength": MAX_DTYPE_LENGTH, "description": "name of a torch dtype"},
             },
         }
     ),
@@ -149,7 +151,7 @@ async def state_dict(
     openapi_extra=documented_body(WarmstartRequest),
 )
 async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
-    """Report the keys that match, are missing, or do not fit, before a byte of a tensor moves."""
+    """Report the keys that match, are missing, or do not fit, without sending any tensor."""
     check_write(request, nothing)
     await services.find(model, ref, run)  # before a long body is read for nothing
     async with json_body(request, services, LARGE) as body:

@@ -59,11 +59,11 @@ class TensorView(BaseModel):
     stride: list[int]
     device: FileText
     bytes: int
-    digest: str | None = Field(description="null where the storage is too small to be kept by itself")
+    digest: str | None = Field(description="null for a storage that is too small to be stored separately")
     shared_with: list[FileText] = Field(
-        description=f"other keys that use its storage: at most {MOST_SHARED}, and {SHARED_TEXT:,} characters"
+        description=f"other keys that use its storage: at most {MOST_SHARED} keys and {SHARED_TEXT:,} characters"
     )
-    shared_count: int = Field(description="how many other keys use its storage")
+    shared_count: int = Field(description="number of other keys that use its storage")
 
 
 class ComponentDetails(BaseModel):
@@ -72,22 +72,24 @@ class ComponentDetails(BaseModel):
     keys: int
     bytes: int
     param_groups: Annotated[Any, BeforeValidator(_printable)] = Field(
-        description="an optimizer's, null for a state_dict; long ones are on the first page for `component=` alone"
+        description="of an optimizer; null for a state_dict. Long ones are only on the first page of `component=`"
     )
 
 
 class TensorPage(BaseModel):
     components: list[ComponentDetails]
-    more_components: int = Field(description="how many are not listed here; `component=` asks for one")
+    more_components: int = Field(description="number of components not listed here; `component=` gets one")
     items: list[TensorView]
     next: str | None = Field(description="the cursor of the next page")
     metadata: dict[str, str] = Field(description="a safetensors file's `__metadata__`, on the first page")
-    more_metadata: int = Field(description="how many of its texts are too long to be shown; the upload has them")
+    more_metadata: int = Field(
+        description="number of its texts that are too long to be shown; the uploaded file has them"
+    )
 
 
 @router.get(
     "/tensors",
-    summary="List its tensors",
+    summary="List the tensors of a checkpoint",
     dependencies=READ,
     response_model=TensorPage,
     responses=KNOWN | refusals(*OF_A_MODEL),
@@ -98,7 +100,7 @@ async def tensors(
     model: Model,
     ref: Ref,
     run: Run = None,
-    component: Annotated[str | None, Query(description="only this component's; else all")] = None,
+    component: Annotated[str | None, Query(description="only tensors of this component")] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     cursor: Cursor = None,
 ) -> Response:
@@ -114,7 +116,7 @@ def _position(cursor: str | None) -> int:
     if cursor is None:
         return 0
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 12):
-        raise InvalidRequest("the cursor is not one that this listing gave", code="bad-cursor")
+        raise InvalidRequest("the cursor is invalid; use `next` from the previous page", code="bad-cursor")
     return int(cursor)
 
 

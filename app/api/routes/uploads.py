@@ -55,7 +55,7 @@ _ROUTE: dict[str, Any] = {
 @router.post("", summary="Upload", **_ROUTE)
 @router.put("", summary="Upload (curl -T)", **_ROUTE)
 async def upload(request: Request, services: Parts, model: Model, key: IdempotencyKey) -> Response:
-    """The body is the file, whatever its Content-Type, or a form with a part `file` and the same fields."""
+    """The body is the file, with any Content-Type, or a multipart form with a part `file` and the same fields."""
     checkpoint, replayed = await counted(services, _take_in(request, services, model, key))
     return stored_answer(request, services, checkpoint, replayed=replayed)
 
@@ -146,7 +146,7 @@ def _listed(services: Services, model: ModelName) -> str | None:
 
 def _reused(first: Checkpoint) -> InvalidRequest:
     return InvalidRequest(
-        f"this Idempotency-Key is that of another file, {first.model}@{first.version}: every upload needs its own, and "
-        "only its retries share it",
+        f"this Idempotency-Key was used for another file, {first.model}@{first.version}: use a new key for every "
+        "upload, and the same key only for its retries",
         code="idempotency-key-reused",
     )
