@@ -109,7 +109,7 @@ class ModelApi:
         with understood("a component"):
             groups: list[Mapping[str, Any]] | None = answer["components"][0]["param_groups"]
         if groups is None:
-            raise InvalidRequest(f"{component} of {checkpoint} is no optimizer's state_dict")
+            raise InvalidRequest(f"{component} of {checkpoint} is not the state_dict of an optimizer")
         return groups
 
     def match(self, ref: Ref, selection: Selection, target: Mapping[str, Any]) -> tuple[Report, str | None]:

@@ -100,11 +100,11 @@ class Checkpoint:
         copied or unpickled checkpoint makes no URLs.
         """
         if isinstance(self, SpooledCheckpoint):
-            raise InvalidRequest(f"{self} has no URL yet")
+            raise InvalidRequest(f"{self} has no URL yet, because it has not been sent to the server")
         linker: Linker | None = vars(self).get(_LINKER)
         if linker is None:
             raise InvalidRequest(
-                f"{self} did not come from a client: ask model.checkpoint({self.version}) for one that makes URLs"
+                f"{self} has no client to make a URL with: get it from model.checkpoint({self.version})"
             )
         fields = {
             "component": component,

@@ -88,7 +88,7 @@ class Client:
         seconds = _seconds(retry_seconds)
         self._http = Http(url, token, timeout=timeout, retries=retries, retry_seconds=seconds)
         if connections < 1:
-            raise InvalidRequest("connections is at least 1")
+            raise InvalidRequest("connections must be at least 1")
         spool = spool_of(spool_dir)
         self._outbox = None if spool is None else Outbox(spool, self._http, self._post)
         cache = cache_of(cache_dir, cache_size)
@@ -126,7 +126,7 @@ class Client:
         that the server refuses for good is kept aside, with a StateroomWarning.
         """
         if self._outbox is None:
-            raise InvalidRequest("this client has no spool_dir, where saves could wait")
+            raise InvalidRequest("this client has no spool_dir, so no saves are waiting; pass spool_dir=... to Client")
         return self._outbox.send_all()
 
     def close(self) -> None:
@@ -183,4 +183,4 @@ def _seconds(given: float | None) -> float:
             return seconds
     except ValueError:
         pass
-    raise InvalidRequest(f"retry_seconds={said!r} is no number of seconds")
+    raise InvalidRequest(f"retry_seconds={said!r} is not a number of seconds")

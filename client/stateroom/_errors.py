@@ -197,9 +197,9 @@ def error_of(response: httpx.Response) -> StateroomError:
     code = _text(problem.get("code"))
     detail = problem.get("detail") or problem.get("title")
     if detail is None and response.has_redirect_location:
-        detail = f"{response.request.url} redirects to {response.headers['Location']}; use that address as the url"
+        detail = f"{response.request.url} redirects to {response.headers['Location']}; use that URL for the client"
     if detail is None:
-        detail = f"{response.request.method} {response.request.url} was answered {status} {response.reason_phrase}"
+        detail = f"{response.request.method} {response.request.url} failed with {status} {response.reason_phrase}"
     kind = ERROR_OF_CODE.get(code or "") or ERROR_OF_STATUS.get(status)
     if kind is None:
         kind = ServerError if status >= 500 else InvalidRequest
@@ -225,7 +225,7 @@ def understood(what: str) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         why = f"{type(error).__name__}: {printable(error)[:200]}"
-        raise UnexpectedAnswer(f"the server's answer is not {what} as this client knows it ({why})") from None
+        raise UnexpectedAnswer(f"the server's response is not {what} that this client can read ({why})") from None
 
 
 def _text(value: object) -> str | None:

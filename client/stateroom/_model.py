@@ -393,7 +393,9 @@ class Model:
 def _device(map_location: Any) -> str | None:
     device = device_tag(map_location)
     if map_location is not None and device is None:
-        raise InvalidRequest(f"a file's device is one such as 'cpu' or 'cuda:0', not {map_location!r}")
+        raise InvalidRequest(
+            f"map_location={map_location!r} is not a device: a file is made for a device such as 'cpu' or 'cuda:0'"
+        )
     return device
 
 
@@ -404,10 +406,10 @@ def _refuse_unsafe(checkpoint: Checkpoint) -> None:
         names = [repr(each.name) for each in checkpoint.components]
         more = ", ..." if len(names) > SHOWN else ""
         held = ", ".join(map(printable, unsafe))
-        parts = f"state_dict() gives a component of it all the same: {', '.join(names[:SHOWN])}{more}. "
+        parts = f"state_dict() can load its components without that: {', '.join(names[:SHOWN])}{more}. "
         raise UnsafeGlobals(
-            f"{checkpoint} holds {held}, which weights_only=True does not load. {parts if names else ''}"
-            "If you trust whoever saved it, pass weights_only=False, or name them with "
+            f"{checkpoint} contains {held}, which weights_only=True refuses. {parts if names else ''}"
+            "If you trust its source, pass weights_only=False, or allow them with "
             "torch.serialization.add_safe_globals",
             unsafe,
         )

@@ -39,10 +39,12 @@ def check_private(path: Path) -> None:
     except OSError:
         return
     if stat.S_ISLNK(found.st_mode):
-        raise InvalidRequest(f"{str(path)!r} is a symbolic link, which others may have put there: name its target")
+        raise InvalidRequest(
+            f"{str(path)!r} is a symbolic link, which another user may have made: give the path of its target"
+        )
     if hasattr(os, "getuid") and found.st_uid != os.getuid():
         command = f"sudo chown -R {os.getuid()} {shlex.quote(str(path))}"
-        raise InvalidRequest(f"{str(path)!r} belongs to another user: name a folder of your own, or run {command}")
+        raise InvalidRequest(f"{str(path)!r} belongs to another user: use a folder of your own, or run {command}")
 
 
 def private_opener(path: str, flags: int) -> int:

@@ -84,7 +84,7 @@ def model_path(name: str) -> str:
     """The path of the model ``namespace/name``."""
     parts = name.split("/")
     if len(parts) != 2 or any(part in {"", ".", ".."} for part in parts):
-        raise InvalidRequest(f"{name!r} is no model name: it reads namespace/name")
+        raise InvalidRequest(f"{name!r} is not a valid model name; use namespace/name")
     return "/v1/models/" + "/".join(quote(part, safe="") for part in parts)
 
 
@@ -92,15 +92,17 @@ def ref_text(ref: Ref, model: str) -> str:
     """Return a ref as a path segment. A Checkpoint becomes its number, and must be one of this model's."""
     if isinstance(ref, Checkpoint):
         if isinstance(ref, SpooledCheckpoint):
-            raise InvalidRequest(f"{ref} has no version yet: client.send_spooled() sends what waits")
+            raise InvalidRequest(f"{ref} has no version yet: send it with client.send_spooled()")
         if ref.model != model:
-            raise InvalidRequest(f"{ref} is no checkpoint of {model}")
+            raise InvalidRequest(f"{ref} is not a checkpoint of {model}")
         ref = ref.version
     if isinstance(ref, bool) or not isinstance(ref, (int, str)):
-        raise InvalidRequest(f"a ref is a Checkpoint, an int or a str, not {type(ref).__name__}")
+        raise InvalidRequest(f"a ref must be a Checkpoint, an int or a str, not {type(ref).__name__}")
     text = str(ref)
     if text in {"", ".", ".."}:
-        raise InvalidRequest(f"{text!r} is no ref: it reads 12, latest, best, min:NAME, max:NAME, epoch:N or step:N")
+        raise InvalidRequest(
+            f"{text!r} is not a valid ref; use 12, latest, best, min:NAME, max:NAME, epoch:N or step:N"
+        )
     return quote(text, safe=":")
 
 
@@ -119,7 +121,7 @@ def number_text(name: str, value: Any) -> str:
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):
-        raise InvalidRequest(f"{name} is a number, not {value!r}") from None
+        raise InvalidRequest(f"{name} must be a number, not {value!r}") from None
     return str(number)
 
 
@@ -130,7 +132,7 @@ def integer_text(name: str, value: Any) -> str:
     except (TypeError, ValueError, RuntimeError):
         exact = False
     if not exact:
-        raise InvalidRequest(f"{name} is a whole number, not {value!r}")
+        raise InvalidRequest(f"{name} must be an integer, not {value!r}")
     return str(number)
 
 
@@ -157,9 +159,9 @@ def upload_params(
     length = sum(len(quote(name)) + len(quote(value)) + 2 for name, value in params)
     if length > MAX_QUERY:
         raise InvalidRequest(
-            f"{len(metrics or {}):,} metrics and {len(tags or {}):,} tags are {length:,} characters of a URL, and it "
-            f"carries {MAX_QUERY:,}: save with the most telling ones, and set others with update(ref, metrics=..., "
-            "tags=...); a checkpoint has at most 1,000 metrics and 1,000 tags"
+            f"{len(metrics or {}):,} metrics and {len(tags or {}):,} tags take {length:,} characters of the URL, which "
+            f"may have {MAX_QUERY:,}: save with fewer, and set the others with update(ref, metrics=..., tags=...); a "
+            "checkpoint may have at most 1,000 metrics and 1,000 tags"
         )
     return params
 
@@ -170,13 +172,15 @@ def link_params(what: str, expires: int, map_location: Any, fields: Mapping[str,
     selection = Selection(**{name: value for name, value in fields.items() if name != "weights_only"})
     device = device_tag(map_location)
     if what not in {"state_dict", "file", "original"}:
-        raise InvalidRequest(f"a URL is for 'state_dict', 'file' or 'original', not for {what!r}")
+        raise InvalidRequest(f"{what!r} has no URL; use 'state_dict', 'file' or 'original'")
     if what != "state_dict" and selection.params():
-        raise InvalidRequest(f"{what!r} is all there is: a selection is for 'state_dict'")
+        raise InvalidRequest(f"{what!r} takes no selection; use 'state_dict' to select keys")
     if map_location is not None and (device is None or what == "original"):
-        raise InvalidRequest(f"map_location={map_location!r}: url() takes a device, for 'state_dict' and 'file'")
+        raise InvalidRequest(
+            f"map_location={map_location!r}: url() takes a device, and only for 'state_dict' and 'file'"
+        )
     if unsafe and what != "file":
-        raise InvalidRequest(f"weights_only=False is for 'file': {what!r} is never refused")
+        raise InvalidRequest(f"weights_only=False is only for 'file'; {what!r} does not need it")
     unsafe_text = "false" if unsafe else None
     return [
         *selection.params(),
@@ -212,5 +216,7 @@ def _dtype_name(dtype: Any) -> str | None:
 
 def _old(old: str) -> str:
     if "=>" in old:
-        raise InvalidRequest(f"a rename cannot begin at {old!r}: => divides the old name from the new")
+        raise InvalidRequest(
+            f"the old name of a rename must not contain '=>', which separates it from the new name: {old!r}"
+        )
     return old

@@ -66,7 +66,7 @@ class Report:
                 more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
                 lines.append(f"  {label}: {', '.join(map(printable, keys[:SHOWN]))}{more}")
         if self.prefix:
-            lines.append(f"  prefix: {printable(self.prefix)}, which one side's keys have and the other's have not")
+            lines.append(f"  prefix: {printable(self.prefix)}, which only one side's keys have")
         lines += [f"  near: {printable(hint)}" for hint in self.near]
         return "\n".join(lines)
 

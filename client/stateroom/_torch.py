@@ -46,7 +46,9 @@ def load(file: IO[bytes], map_location: Any, *, weights_only: bool) -> Any:
     except pickle.UnpicklingError as error:
         if not weights_only:
             raise
-        raise UnsafeGlobals(f"this torch does not load it with weights_only=True: {one_line(error)}") from None
+        raise UnsafeGlobals(
+            f"this version of torch refuses the file with weights_only=True: {one_line(error)}"
+        ) from None
 
 
 def allowed_globals() -> set[str]:
@@ -85,7 +87,7 @@ def refuse_shards(obj: Any, verdict: str) -> None:
             if any(kind.__name__ in SHARDED and kind.__module__.startswith("torch.") for kind in type(tensor).__mro__):
                 where = ".".join(filter(None, (path, name))) or "the object itself"
                 raise ShardedTensor(
-                    f"{where} is a {type(tensor).__name__}, one rank's part of a tensor, and {verdict}; {GATHER}"
+                    f"{where} is a {type(tensor).__name__}, one rank's shard of a tensor, and {verdict}; {GATHER}"
                 )
 
 
@@ -155,7 +157,9 @@ def target_tensors(module: Any, *, lazy: bool = False) -> dict[str, Any]:
         )
     unmade = [key for key, tensor in tensors.items() if tensor.is_meta]
     if unmade:
-        raise InvalidRequest(f"{unmade[0]} is on the meta device and has no memory; net.to_empty(device=...) makes it")
+        raise InvalidRequest(
+            f"{unmade[0]} is on the meta device and has no memory; call net.to_empty(device=...) first"
+        )
     return tensors
 
 

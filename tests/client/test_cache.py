@@ -208,7 +208,7 @@ def test_what_is_no_size_is_refused(size: int | str, folder: Path) -> None:
 def test_a_folder_that_cannot_be_is_warned_of_once(server: Server, name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Client(server.base_url, cache_dir=tmp_path / "file" / "cache") as client:
-        with pytest.warns(StateroomWarning, match="cannot be written to"):
+        with pytest.warns(StateroomWarning, match="cannot be written"):
             assert same(client.model(name).load(1), epoch(1))
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -137,7 +137,7 @@ def test_push_ends_with_the_first_refused_file_and_has_told_of_those_before(
     done = cli("push", general, "no.pt", general, model_name, "--json")
     assert done.returncode == 1
     assert [each["version"] for each in json.loads(done.stdout)] == [1]
-    assert done.stderr.startswith("stateroom: the file is none that torch.save or safetensors writes")
+    assert done.stderr.startswith("stateroom: the file was not written by torch.save or safetensors")
     assert len(cli.json("ls", model_name)) == 1
 
 
@@ -201,13 +201,13 @@ def test_pull_brings_what_save_sent_as_a_file(size: int, cli: Cli, model_name: s
 
 def test_pull_writes_no_format_under_the_name_of_another(cli: Cli, general: Path, model_name: str) -> None:
     cli.store(model_name, general)
-    assert "says safetensors" in cli.fails(2, "pull", model_name, "-o", "x.safetensors")
-    assert "says a torch file" in cli.fails(2, "pull", model_name, "-o", "x.pt", "--format", "safetensors")
-    assert "says safetensors" in cli.fails(2, "pull", model_name, "-o", "x.safetensors", "--format", "pt")
+    assert "ends in .safetensors" in cli.fails(2, "pull", model_name, "-o", "x.safetensors")
+    assert "the name of a torch file" in cli.fails(2, "pull", model_name, "-o", "x.pt", "--format", "safetensors")
+    assert "ends in .safetensors" in cli.fails(2, "pull", model_name, "-o", "x.safetensors", "--format", "pt")
     cli.ok("pull", model_name, "-o", "x.safetensors", "--state-dict")
     assert set(load_file(cli.folder / "x.safetensors")) == set(torch.load(general)["model_state_dict"])
     cli.store(model_name, "x.safetensors")
-    assert "says a torch file" in cli.fails(2, "pull", model_name, "-o", "y.pth")
+    assert "the name of a torch file" in cli.fails(2, "pull", model_name, "-o", "y.pth")
     cli.ok("pull", model_name, "-o", "y.pth", "--device", "cpu")
     assert cli.json("pull", model_name)["path"].endswith(".safetensors")
 
@@ -349,7 +349,7 @@ def test_rm_deletes_by_number(cli: Cli, general: Path, model_name: str) -> None:
         {"model": model_name, "version": 1},
         {"model": model_name, "version": 2},
     ]
-    assert cli.ok("rm", "-y", f"{model_name}@3") == f"{model_name}@3 is deleted\n"
+    assert cli.ok("rm", "-y", f"{model_name}@3") == f"deleted {model_name}@3\n"
     assert cli.json("ls", model_name) == []
 
 
@@ -390,34 +390,34 @@ def test_rm_asks_and_deletes_nothing_unless_the_answer_is_yes(cli: Cli, general:
 @pytest.mark.parametrize(
     ("code", "arguments", "said"),
     [
-        (1, ("push", "no.pt", "{}"), "the file is none that torch.save or safetensors writes"),
+        (1, ("push", "no.pt", "{}"), "the file was not written by torch.save or safetensors"),
         (1, ("push", ".", "{}"), "is a folder"),
-        (2, ("pull", "{}", "-o", "no.pt/x.pt"), "no folder no.pt"),
+        (2, ("pull", "{}", "-o", "no.pt/x.pt"), "the folder no.pt does not exist"),
         (2, ("push", "absent.pt", "{}"), "absent.pt"),
         (2, ("push", "{}"), "Missing argument"),
         (2, ("push", "no.pt", "{}", "--metric", "acc"), "NAME=VALUE"),
         (2, ("push", "no.pt", "{}", "--metric", "acc=high"), "could not convert"),
         (2, ("push", "no.pt", "{}", "--tag", "a=1", "--tag", "a=2"), "given twice"),
-        (2, ("push", "no.pt", "{}@3"), "namespace/name is meant"),
-        (2, ("pull", "{}@"), "names no ref"),
+        (2, ("push", "no.pt", "{}@3"), "give a model, as in namespace/name"),
+        (2, ("pull", "{}@"), "has no ref"),
         (2, ("pull", "{}", "--device", "abacus"), "abacus"),
         (2, ("pull", "{}", "--rename", "a.b"), "OLD=>NEW"),
-        (2, ("pull", "{}", "-o", "nowhere/x.pt"), "no folder nowhere"),
+        (2, ("pull", "{}", "-o", "nowhere/x.pt"), "the folder nowhere does not exist"),
         (2, ("ls", "resnet"), "namespace/name"),
         (2, ("ls", "{}", "--where", "epohc=3"), "did you mean 'epoch'"),
         (2, ("ls", "--order", "loss"), "need a model"),
-        (2, ("rm", "{}@latest", "--yes"), "name the version"),
+        (2, ("rm", "{}@latest", "--yes"), "give a version number"),
         (2, ("list",), "list"),
         (2, ("ls", "{}", "--colour"), "--colour"),
-        (2, ("ls", "--url", "nonsense"), "no address of a server"),
+        (2, ("ls", "--url", "nonsense"), "not a server URL"),
         (3, ("ls", "nobody/has-this"), "nobody/has-this"),
         (3, ("show", "{}@77"), "no version 77"),
         (3, ("pull", "{}", "--component", "modle"), "model"),
-        (3, ("pull", "{}", "--include", "0.wieght"), "near it: 0.weight"),
+        (3, ("pull", "{}", "--include", "0.wieght"), "close matches: 0.weight"),
         (2, ("rm", "resnet", "--yes"), "namespace/name"),
         (3, ("rm", "{}@77", "--yes"), "77"),
         (3, ("rm", "nobody/has-this", "--yes"), "nobody/has-this"),
-        (5, ("ls", "--url", "http://127.0.0.1:9"), "no Stateroom server answers"),
+        (5, ("ls", "--url", "http://127.0.0.1:9"), "no Stateroom server responds"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_a_code(
@@ -435,7 +435,7 @@ def test_a_server_that_is_away_is_waited_for_in_words_and_ctrl_c_ends_the_wait(c
     with process:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert re.fullmatch(r"stateroom: no Stateroom server answers at .* Trying again for up to 1000 s\.\n", line)
+        assert re.fullmatch(r"stateroom: no Stateroom server responds at .* Retrying for up to 1000 s\.\n", line)
         process.send_signal(signal.SIGINT)
         assert process.wait(LONG_ENOUGH) == 130
 

@@ -65,11 +65,11 @@ def test_a_state_dict_is_downloaded_as_safetensors(model, saved, net, tmp_path):
     loaded = safetensors.torch.load_file(path)
     assert set(loaded) == set(net.state_dict())
     assert all(torch.equal(loaded[key], tensor) for key, tensor in net.state_dict().items())
-    with pytest.raises(InvalidRequest, match="no place for a device"):
+    with pytest.raises(InvalidRequest, match="stores no device"):
         model.download_state_dict(saved, tmp_path, format="safetensors", map_location="cpu")
     with pytest.raises(InvalidRequest, match="onnx"):
         model.download_state_dict(saved, tmp_path / "o", format="onnx")
-    with pytest.warns(StateroomWarning, match=r"param_groups.0.lr.* cannot be kept in a safetensors file"):
+    with pytest.warns(StateroomWarning, match=r"param_groups.0.lr.* cannot be stored in a safetensors file"):
         model.download_state_dict(saved, tmp_path / "o", component="optimizer_state_dict", format="safetensors")
 
 

@@ -41,7 +41,7 @@ def test_after_all_tries_the_server_is_unavailable(scripted: StartScripted) -> N
 
 def test_where_nothing_listens_the_error_names_the_address() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(ServerUnavailable, match=f"no Stateroom server answers at {url}"):
+    with pytest.raises(ServerUnavailable, match=f"no Stateroom server responds at {url}"):
         Client(url, retries=1).model("a/b").checkpoint("latest")
 
 

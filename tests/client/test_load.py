@@ -108,7 +108,7 @@ def test_what_needs_unpickling_is_loaded_only_on_request(model: Model) -> None:
     net = nn.Linear(3, 2)
     with pytest.warns(StateroomWarning):
         model.save({"net": net, "where": Path("here")})
-    with pytest.raises(UnsafeGlobals, match=r"component of it.*: 'net'\. .*weights_only=False") as refused:
+    with pytest.raises(UnsafeGlobals, match=r"can load its components .*: 'net'\. .*weights_only=False") as refused:
         model.load("latest")
     assert torch.equal(model.state_dict("latest", component="net")["weight"], net.weight)
     assert "torch.nn.modules.linear.Linear" in refused.value.globals

@@ -319,7 +319,7 @@ def test_an_optimizer_of_another_shape_is_refused_before_a_byte_is_fetched(
 ) -> None:
     saved_pair(model)
     net = filled(0.0, 3, 4)
-    with pytest.raises(StateDictMismatch, match=r"\[2\] parameters, the optimizer of \[1\]"):
+    with pytest.raises(StateDictMismatch, match=r"\[2\] parameters, but the optimizer has groups with \[1\]"):
         model.load_into({"model_state_dict": net, "optimizer_state_dict": torch.optim.SGD([net[0].bias])}, "latest")
     assert downloads(watched) == []
 

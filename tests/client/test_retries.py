@@ -201,7 +201,7 @@ def test_the_log_says_once_that_a_server_is_waited_for(
     said = [each.getMessage() for each in caplog.records if each.name == "stateroom"]
     assert len(said) == 1
     assert said[0].startswith(f"the connection to {server.url} failed")
-    assert said[0].endswith("Trying again for up to 60 s.")
+    assert said[0].endswith("Retrying for up to 60 s.")
     assert [each.levelno for each in caplog.records if each.name == "stateroom"] == [logging.WARNING]
 
 
@@ -228,5 +228,5 @@ def test_what_would_fail_alike_is_not_tried_again() -> None:
 @pytest.mark.parametrize("said", ["soon", "-1", "nan"])
 def test_what_is_no_number_of_seconds_is_refused(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATEROOM_RETRY_SECONDS", said)
-    with pytest.raises(InvalidRequest, match="no number of seconds"):
+    with pytest.raises(InvalidRequest, match="not a number of seconds"):
         Client()

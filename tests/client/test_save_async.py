@@ -186,10 +186,10 @@ def test_a_failure_is_warned_of_at_the_next_save_and_when_the_client_is_closed(s
     client = Client(gate.url, verify=False)
     model = client.model("a/b")
     wait_for(model.save_async({"weight": torch.ones(1)}))
-    with pytest.warns(StateroomWarning, match="a/b in the background failed: this is no-tensors") as warned:
+    with pytest.warns(StateroomWarning, match="background save of a/b failed: this is no-tensors") as warned:
         wait_for(model.save_async({"weight": torch.ones(1)}))
     assert warned[0].filename == __file__
-    with pytest.warns(StateroomWarning, match="background failed") as warned:
+    with pytest.warns(StateroomWarning, match="background save of a/b failed") as warned:
         client.close()
     assert warned[0].filename == __file__
     with warnings.catch_warnings():
@@ -376,7 +376,7 @@ threading.Thread(target=later).start()
 def test_without_a_server_a_script_ends_and_says_what_was_not_saved() -> None:
     done = run("model.save_async({'weight': torch.randn(4_000_000)})", NOBODY, "a/b")
     assert done.returncode == 0
-    assert "StateroomWarning: a save of a/b in the background failed: no Stateroom server answers" in done.stderr
+    assert "StateroomWarning: a background save of a/b failed: no Stateroom server responds" in done.stderr
 
 
 def tensors(obj: Any) -> list[torch.Tensor]:

@@ -232,7 +232,7 @@ def test_a_server_that_takes_no_parts_gets_it_in_one_piece(
     server = scripted(in_turn(problem(404, "no-such-route"), described()))
     with caplog.at_level("INFO", "stateroom"):
         Client(server.url, verify=False).model("a/b").save({"weight": noise(2)})
-    assert "a/b is sent in one piece" in caplog.text
+    assert "a/b is sent in one request" in caplog.text
     assert [request.path.split("?")[0] for request in server.seen] == ["/v1/uploads/a/b", "/v1/models/a/b/checkpoints"]
     assert torch.load(io.BytesIO(server.seen[1].body)).keys() == {"weight"}
 

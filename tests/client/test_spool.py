@@ -73,7 +73,7 @@ def waiting(spool: Path, suffix: str = "") -> list[Path]:
 def saved_while_away(
     client: Client, number: int, size: int = 10, *, model: str = "a/b", **fields: Any
 ) -> SpooledCheckpoint:
-    with pytest.warns(StateroomWarning, match="is not stored yet: it waits in"):
+    with pytest.warns(StateroomWarning, match="is not on the server yet: it waits in"):
         kept = client.model(model).save(state(number, size), **fields)
     assert isinstance(kept, SpooledCheckpoint)
     return kept
@@ -191,7 +191,9 @@ def test_what_is_refused_later_is_kept_aside_and_stops_nothing(scripted: StartSc
 
     refusing = in_turn(problem(422, "hostile-checkpoint"), described())
     with impatient(scripted(refusing).url, spool, verify=False) as client:
-        with pytest.warns(StateroomWarning, match="refused by it, and kept in .*refused: this is hostile-checkpoint"):
+        with pytest.warns(
+            StateroomWarning, match="refused a waiting save .*kept in .*refused: this is hostile-checkpoint"
+        ):
             assert len(client.send_spooled()) == 2
         assert waiting(spool) == []
         (aside,) = waiting(spool, ".refused")
@@ -251,7 +253,7 @@ def test_where_nothing_can_be_written_the_servers_error_is_raised(tmp_path: Path
     server = scripted(in_turn(problem(507, "storage-full")))
     with (
         impatient(server.url, tmp_path / "file" / "spool") as client,
-        pytest.raises(StorageFull, match="not be kept in"),
+        pytest.raises(StorageFull, match="not be written to"),
     ):
         client.model("a/b").save(state(1))
 

@@ -54,14 +54,14 @@ def target_of(text: str) -> Target:
     """Parse ``namespace/name@ref``. Raises BadParameter."""
     model, at, ref = text.partition("@")
     if at and not ref:
-        raise typer.BadParameter(f"{text!r} names no ref after its @: it reads namespace/name@REF", param_hint="MODEL")
+        raise typer.BadParameter(f"{text!r} has no ref after the @: write namespace/name@REF", param_hint="MODEL")
     return Target(model, ref or "latest")
 
 
 def model_of(text: str) -> str:
     """Return a model's name, where no ref is allowed. Raises BadParameter."""
     if "@" in text:
-        raise typer.BadParameter(f"{text!r} names one checkpoint; namespace/name is meant", param_hint="MODEL")
+        raise typer.BadParameter(f"{text!r} is a checkpoint; give a model, as in namespace/name", param_hint="MODEL")
     return text
 
 
@@ -75,7 +75,7 @@ def doomed_of(text: str) -> Target | str:
     if "@" not in text:
         return target.model
     if re.fullmatch(r"v?[0-9]+", target.ref) is None:
-        hint = "name the version, as in namespace/name@12: other refs move"
+        hint = "give a version number, as in namespace/name@12: other refs may move"
         raise typer.BadParameter(f"{text!r}: {hint}", param_hint="MODEL[@VERSION]")
     return target
 
@@ -86,9 +86,9 @@ def pairs_of(texts: Iterable[str] | None, option: str) -> dict[str, str]:
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not (equals and name):
-            raise typer.BadParameter(f"{text!r} does not read NAME=VALUE", param_hint=option)
+            raise typer.BadParameter(f"{text!r} is not of the form NAME=VALUE", param_hint=option)
         if name in pairs:
-            raise typer.BadParameter(f"{name} is given twice", param_hint=option)
+            raise typer.BadParameter(f"{name} is given twice; give it once", param_hint=option)
         pairs[name] = value
     return pairs
 
@@ -109,14 +109,14 @@ def check_name(path: Path, kind: str) -> None:
     """Raise BadParameter if the file's name ends in the suffix of another format."""
     if says_safetensors(path) and kind != "safetensors":
         raise typer.BadParameter(
-            f"{path.name} says safetensors, and this is a torch file: end the name in .pt, or ask for a state_dict as "
-            "such a file, with --format safetensors",
+            f"{path.name} ends in .safetensors, but the download is a torch file: use a name that ends in .pt, or "
+            "download a state_dict with --format safetensors",
             param_hint="--output",
         )
     if kind == "safetensors" and path.suffix.lower() in TORCH_SUFFIXES:
         raise typer.BadParameter(
-            f"{path.name} says a torch file, and this is a safetensors file: end the name in .safetensors, or ask for "
-            "a torch file, with --device cpu or --format pt",
+            f"{path.name} is the name of a torch file, but the download is a safetensors file: use a name that ends in "
+            ".safetensors, or download a torch file with --device cpu or --format pt",
             param_hint="--output",
         )
 
@@ -127,6 +127,6 @@ def renames_of(texts: Iterable[str] | None) -> list[tuple[str, str]]:
     for text in texts or ():
         old, arrow, new = text.partition("=>")
         if not arrow:
-            raise typer.BadParameter(f"{text!r} does not read OLD=>NEW", param_hint="--rename")
+            raise typer.BadParameter(f"{text!r} is not of the form OLD=>NEW", param_hint="--rename")
         renames.append((old, new))
     return renames

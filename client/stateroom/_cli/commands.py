@@ -34,7 +34,7 @@ from .arguments import (
 )
 
 cli = typer.Typer(
-    help="Put PyTorch checkpoints on a Stateroom server, look at them, and get them back.",
+    help="Upload PyTorch checkpoints to a Stateroom server, inspect and download them.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -45,7 +45,7 @@ Url = Annotated[
     Optional[str], typer.Option(metavar="URL", help="the server (STATEROOM_URL, else http://127.0.0.1:8765)")
 ]
 Token = Annotated[
-    Optional[str], typer.Option(metavar="TOKEN", help="better as STATEROOM_TOKEN, where no list of processes shows it")
+    Optional[str], typer.Option(metavar="TOKEN", help="prefer STATEROOM_TOKEN: a process list shows options")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
@@ -53,7 +53,9 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="namespace/name"
 Target = Annotated[
     str, typer.Argument(metavar="MODEL[@REF]", help="namespace/name@REF: 12, best, epoch:3, ... (latest)")
 ]
-Run = Annotated[Optional[str], typer.Option(metavar="NAME", help="only this training run's (STATEROOM_RUN)")]
+Run = Annotated[
+    Optional[str], typer.Option(metavar="NAME", help="only checkpoints of this training run (STATEROOM_RUN)")
+]
 Texts = Optional[list[str]]
 
 
@@ -96,19 +98,21 @@ def stateroom(
 @cli.command()
 def push(
     context: typer.Context,
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, help="what torch.save wrote")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", exists=True, help="files written by torch.save or safetensors")
+    ],
     model: ModelName,
-    epoch: Annotated[Optional[int], typer.Option(help="left out, it is read from the file")] = None,
-    step: Annotated[Optional[int], typer.Option(help="left out, it is read from the file")] = None,
-    loss: Annotated[Optional[float], typer.Option(help="left out, it is read from the file")] = None,
-    run: Annotated[Optional[str], typer.Option(metavar="NAME", help="its training run (STATEROOM_RUN)")] = None,
+    epoch: Annotated[Optional[int], typer.Option(help="(read from the file)")] = None,
+    step: Annotated[Optional[int], typer.Option(help="(read from the file)")] = None,
+    loss: Annotated[Optional[float], typer.Option(help="(read from the file)")] = None,
+    run: Annotated[Optional[str], typer.Option(metavar="NAME", help="training run (STATEROOM_RUN)")] = None,
     metric: Annotated[Texts, typer.Option(metavar="NAME=VALUE", help="may be repeated")] = None,
     tag: Annotated[Texts, typer.Option(metavar="NAME=VALUE", help="may be repeated")] = None,
     url: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Store files as new checkpoints of a model, in their order. It ends with the first that is refused."""
+    """Upload files as new checkpoints of a model, in the given order. Stops at the first file that is refused."""
     metrics, tags = numbers_of(metric, "--metric"), pairs_of(tag, "--tag")
     name, stored = model_of(model), []
     with session(context, url, token, json=json) as at:
@@ -128,33 +132,37 @@ def push(
 def pull(
     context: typer.Context,
     target: Target,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="a file, or a folder (.)")] = Path(),
-    device: Annotated[Optional[str], typer.Option(help="where torch.load will put its tensors (as saved)")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PATH", help="file or folder to write to (.)")
+    ] = Path(),
+    device: Annotated[Optional[str], typer.Option(help="device that torch.load loads to (as saved)")] = None,
     run: Run = None,
-    state_dict: Annotated[bool, typer.Option("--state-dict", help="only one component, and nothing beside it")] = False,
-    component: Annotated[Optional[str], typer.Option(help="which one (the model's); implies --state-dict")] = None,
-    include: Annotated[Texts, typer.Option(metavar="GLOB", help="only these of its keys; may be repeated")] = None,
-    exclude: Annotated[Texts, typer.Option(metavar="GLOB", help="not these; may be repeated")] = None,
+    state_dict: Annotated[bool, typer.Option("--state-dict", help="only one component of the checkpoint")] = False,
+    component: Annotated[Optional[str], typer.Option(help="its name (the model's); implies --state-dict")] = None,
+    include: Annotated[Texts, typer.Option(metavar="GLOB", help="keys to keep; may be repeated")] = None,
+    exclude: Annotated[Texts, typer.Option(metavar="GLOB", help="keys to leave out; may be repeated")] = None,
     strip_prefix: Annotated[
-        Texts, typer.Option(metavar="PREFIX", help="taken off the keys that have it, before all else; may be repeated")
+        Texts, typer.Option(metavar="PREFIX", help="prefix to strip from the keys, before all else; may be repeated")
     ] = None,
-    rename: Annotated[Texts, typer.Option(metavar="OLD=>NEW", help="another prefix; may be repeated")] = None,
-    add_prefix: Annotated[Optional[str], typer.Option(help="put before every key, after all else")] = None,
-    dtype: Annotated[Optional[str], typer.Option(help="what floats become: float32, float16 or bfloat16")] = None,
-    dtype_exclude: Annotated[Texts, typer.Option(metavar="GLOB", help="new keys that stay; may be repeated")] = None,
-    format: Annotated[Optional[FileFormat], typer.Option(help="of a state_dict (by PATH, else pt); implies it")] = None,  # noqa: A002  its name on the command line
+    rename: Annotated[Texts, typer.Option(metavar="OLD=>NEW", help="prefix to rename; may be repeated")] = None,
+    add_prefix: Annotated[Optional[str], typer.Option(help="prefix to add to every key, after all else")] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="dtype to cast floats to: float32, float16 or bfloat16")] = None,
+    dtype_exclude: Annotated[
+        Texts, typer.Option(metavar="GLOB", help="new keys that are not cast; may be repeated")
+    ] = None,
+    format: Annotated[Optional[FileFormat], typer.Option(help="(by PATH, else pt); implies --state-dict")] = None,  # noqa: A002  its name on the command line
     url: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Fetch a checkpoint as it was uploaded, or for another device; or one state_dict of it, or a part of that, in
-    another dtype or format.
+    """Download a checkpoint as it was uploaded, or for another device; or one of its state_dicts, whole or in part, in
+    any dtype or format.
     """
     wanted, renames = target_of(target), renames_of(rename)
     keys = (component, include or None, exclude or None, strip_prefix or None, rename or None, add_prefix)
     selects = (*keys, dtype, dtype_exclude or None, format)
     if not output.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+        raise typer.BadParameter(f"the folder {output.parent} does not exist", param_hint="--output")
     with session(context, url, token, json=json) as at:
         model = at.client.model(wanted.model, run)
         checkpoint = model.checkpoint(wanted.ref)
@@ -189,20 +197,20 @@ def pull(
 @cli.command()
 def ls(
     context: typer.Context,
-    model: Annotated[Optional[str], typer.Argument(metavar="[MODEL]", help="left out, the models are listed")] = None,
+    model: Annotated[Optional[str], typer.Argument(metavar="[MODEL]", help="(list the models)")] = None,
     order: Annotated[
-        Optional[str], typer.Option(metavar="FIELD", help="loss, -epoch, metric.acc, ... (-version)")
+        Optional[str], typer.Option(metavar="FIELD", help="field to sort by: loss, -epoch, metric.acc, ... (-version)")
     ] = None,
     where: Annotated[
         Texts, typer.Option(metavar="FIELD[.OP]=VALUE", help="epoch.ge=3, tag.by=me; may be repeated")
     ] = None,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="how many at most (all)")] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="most entries to list (all)")] = None,
     run: Run = None,
     url: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """List the checkpoints of a model, the newest first; or the models."""
+    """List the checkpoints of a model, newest first; without a model, list the models."""
     conditions = pairs_of(where, "--where")
     if model is None and (order or conditions or run):
         raise typer.BadParameter("--order, --where and --run need a model", param_hint="MODEL")
@@ -220,13 +228,13 @@ def ls(
 def show(
     context: typer.Context,
     target: Target,
-    tensors: Annotated[bool, typer.Option("--tensors", help="every key with its size, and every param_groups")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="also list all keys and param_groups")] = False,
     run: Run = None,
     url: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Say all that is known of a checkpoint."""
+    """Show a checkpoint with its metrics, tags and components."""
     wanted = target_of(target)
     with session(context, url, token, json=json) as at:
         model = at.client.model(wanted.model, run)
@@ -251,7 +259,7 @@ def best(
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Set which checkpoint of a model the ref best means."""
+    """Set the metric by which the ref best picks a checkpoint."""
     with session(context, url, token, json=json) as at:
         changed = at.client.model(model_of(model)).set_best(by)
         text.say_json(asdict(changed)) if at.json else text.say(f"{changed.name}: best is {changed.best}")
@@ -263,19 +271,19 @@ def rm(
     targets: Annotated[
         list[str], typer.Argument(metavar="MODEL[@VERSION]...", help="namespace/name@12, or an empty model")
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="don't ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask for confirmation")] = False,
     url: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Delete checkpoints, by number only, and models that have none, in their order. It ends with the first that cannot
-    be deleted.
+    """Delete checkpoints by version number, and empty models, in the given order. Stops at the first that cannot be
+    deleted.
     """
     doomed = list(map(doomed_of, targets))
     deleted: list[dict[str, object]] = []
     if not yes:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("nobody can be asked here: say --yes", param_hint="--yes")
+            raise typer.BadParameter("cannot ask for confirmation without a terminal: pass --yes", param_hint="--yes")
         if not typer.confirm(f"Delete {', '.join(map(str, doomed))}?", err=True):
             raise typer.Exit(FAILED)
     with session(context, url, token, json=json) as at:
@@ -288,7 +296,7 @@ def rm(
                     at.client.model(target.model).delete(target.ref)
                     deleted.append({"model": target.model, "version": int(target.ref.lstrip("v"))})
                 if not at.json:
-                    text.say(f"{target} is deleted")
+                    text.say(f"deleted {target}")
         finally:
             if at.json:
                 text.say_json(deleted)

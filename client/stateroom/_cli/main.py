@@ -40,11 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         except WrongUsage as error:
             command = "stateroom" if error.ctx is None else error.ctx.command_path
-            complain(f"{error.format_message()} ({command} --help says more)")
+            complain(f"{error.format_message()} (see {command} --help)")
             return int(error.exit_code)
         except StateroomError as error:
             near = [name for name in error.near if name not in error.detail]
-            complain(error.detail + (f"; near it: {', '.join(near)}" if near else ""))
+            complain(error.detail + (f"; close matches: {', '.join(near)}" if near else ""))
             return exit_code(error)
         except OSError as error:
             complain(str(error))

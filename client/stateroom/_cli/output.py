@@ -87,7 +87,7 @@ def tensors_tables(tensors: Iterable[TensorInfo], param_groups: Mapping[str, Seq
         if component is not None:
             _component(component or '""', components.get(component, ()), param_groups.get(component, ()))
     if components[None]:
-        _component("outside of every component", components[None], ())
+        _component("outside all components", components[None], ())
 
 
 def _component(title: str, tensors: Sequence[TensorInfo], groups: Sequence[Mapping[str, Any]]) -> None:

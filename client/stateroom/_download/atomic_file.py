@@ -33,12 +33,12 @@ def check_is_no_folder(path: Path) -> None:
     files = sorted(each for each in path.iterdir() if each.is_file())
     if any(each.name == ".metadata" or each.suffix == ".distcp" for each in files):
         advice = (
-            "torch.distributed.checkpoint saved it: make one file of it with "
-            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and upload that"
+            "it is a torch.distributed.checkpoint: convert it to one file with "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and upload that file"
         )
     else:
         inside = [each.name for each in files if each.suffix in CHECKPOINT_SUFFIXES]
-        advice = f"upload the files in it one by one: {', '.join(inside[:5])}" if inside else "upload a file"
+        advice = f"upload its files one by one: {', '.join(inside[:5])}" if inside else "upload a file"
     raise NotACheckpoint(f"{path.absolute()} is a folder; {advice}")
 
 
@@ -50,5 +50,5 @@ def named_in(path: Path, model: str, version: int, suffix: str) -> Path:
         return path
     name = f"{model.partition('/')[2]}-v{version}{suffix}"
     if "/" in name or "\\" in name:
-        raise InvalidRequest(f"{name!r} cannot name a file in a folder; give the file's own path")
+        raise InvalidRequest(f"{name!r} is not a valid file name; pass the path of a file instead of a folder")
     return path / name

@@ -58,7 +58,7 @@ class CachedReceiver(Receiver):
         if held or missing:
             found = sum(stored.size for stored, _ in ready if stored.start in held)
             lacking = sum(stored.size for stored, _ in missing)
-            LOG.debug("%s come from the cache, %s do not.", size_text(found), size_text(lacking))
+            LOG.debug("%s are read from the cache, %s are downloaded.", size_text(found), size_text(lacking))
         if missing:
             self._fill_and_keep(ready, held, missing, self._cache.limit - room)
         else:

@@ -83,8 +83,8 @@ class Cache:
         with self._lock:
             warned, self._warned = self._warned, True
         if not warned:
-            why = f"cannot be written to ({printable(error)})"
-            text = f"the cache {printable(self.folder)} {why}: what is fetched now is not kept"
+            why = f"cannot be written ({printable(error)})"
+            text = f"the cache {printable(self.folder)} {why}: this download is not cached"
             warn(text)
 
     def _make_room(self, size: int, now: float) -> None:
@@ -264,7 +264,9 @@ def _bytes_of(size: int | str) -> int:
             return int(value)
     except (KeyError, ValueError):
         pass
-    raise InvalidRequest(f"cache_size={size!r} is no size; give bytes, or such as '500 MB' or '20 GB'")
+    raise InvalidRequest(
+        f"cache_size={size!r} is not a size; give a number of bytes, or text such as '500 MB' or '20 GB'"
+    )
 
 
 def _name(digest: str) -> str:

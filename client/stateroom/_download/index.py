@@ -40,16 +40,16 @@ def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | No
     except NotFound as error:
         if isinstance(error, (ModelNotFound, CheckpointNotFound)):
             raise
-        _say_there_is_none(path, "the server has none")
+        _say_there_is_none(path, "the server has no such route")
         return None
     except InvalidRequest as error:
         if error.code == "unknown-parameter":
-            _say_there_is_none(path, "the server's is of another version")
+            _say_there_is_none(path, "the server has another version")
             return None
         raise
     try:
         if "json" not in response.headers.get("Content-Type", ""):
-            _say_there_is_none(path, "an older server takes it for the name of the file")
+            _say_there_is_none(path, "an older server sent the file instead")
             return None
         response.read()
     finally:
@@ -60,10 +60,12 @@ def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | No
 
 
 def _say_there_is_none(path: str, why: str) -> None:
-    LOG.info("No index at %s: %s. The file comes as one body.", printable(path), why)
+    LOG.info("No index at %s: %s. The file is downloaded over one connection.", printable(path), why)
 
 
 def warn_of_left_out(left_out: str, label: str, *, is_zip: bool) -> None:
     """Warn of ``left_out``, the values that the file cannot hold."""
     kept = "a state_dict" if is_zip else "a safetensors file"
-    warn(f"{printable(left_out)} of {printable(label)} cannot be kept in {kept} and is left out; load() gives it")
+    warn(
+        f"{printable(left_out)} of {printable(label)} cannot be stored in {kept} and is left out; use load() to get it"
+    )

@@ -81,7 +81,7 @@ def layout_of(answer: Mapping[str, Any], path_of: Callable[[object], str]) -> La
     layout = Layout(path_of(answer["url"]), size, etag, answer["rest"], pickle, storages, byteorder)
     ends = [0, *(each.end for each in storages)]
     if any(end > each.start for end, each in zip(ends, storages)) or ends[-1] > size:
-        raise UnexpectedAnswer(f"the index of {layout.url} has storages that lie across each other")
+        raise UnexpectedAnswer(f"the index of {layout.url} has overlapping storages")
     if pickle is not None and (pickle.end > size or pickle.size > LARGEST_PICKLE):
         raise UnexpectedAnswer(f"the index of {layout.url} has a pickle of {pickle.size} bytes")
     return layout

@@ -122,7 +122,7 @@ class Receiver:
             if piece.damaged >= TRIES:
                 label = printable(self._tally.label)
                 raise DigestMismatch(
-                    f"bytes {piece.start} to {piece.end} of {label} came damaged {piece.damaged} times"
+                    f"bytes {piece.start} to {piece.end} of {label} arrived damaged {piece.damaged} times"
                 )
             self.receive([piece], connection, pool, spare)
 
@@ -174,7 +174,7 @@ class Receiver:
                 self.has_begun = True
                 count = body.readinto(room)
                 if pool.stopped:
-                    raise ConnectionAbortedError("another connection failed for good")
+                    raise ConnectionAbortedError("another connection failed permanently")
                 if not count:
                     raise ConnectionResetError(f"the body ended {left} bytes early")
                 received = room[:count]

@@ -51,5 +51,7 @@ def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
             hasher.update(data)
             left -= len(data)
     if hasher.digest() != layout.rest:
-        raise DigestMismatch(f"what was fetched is damaged: {hasher.digest()} between its storages, not {layout.rest}")
+        raise DigestMismatch(
+            f"the download is damaged: the digest between its storages is {hasher.digest()}, not {layout.rest}"
+        )
     return all(part.blocks or not part.size for part in layout.storages)

@@ -46,7 +46,7 @@ class FileSink:
         """Raise DigestMismatch if the written bytes have another size or digest."""
         if self.hasher is not None and (self.hasher.size, self.hasher.digest()) != (size, digest):
             raise DigestMismatch(
-                f"{self.hasher.size} bytes came with digest {self.hasher.digest()}; "
+                f"the download is damaged: {self.hasher.size} bytes with digest {self.hasher.digest()}, "
                 f"expected {size} with {printable(digest)}"
             )
 
@@ -64,9 +64,9 @@ def fetch(http: Http, path: str, params: Params, sink: Sink, *, label: str, prog
         response = http.open(path, params, headers, retry)
         try:
             if response.status_code == 206 and not _continues(response, received):
-                part = response.headers.get("Content-Range", "a part that it doesn't name")
+                part = response.headers.get("Content-Range", "a range without Content-Range")
                 raise ServerError(
-                    f"{printable(label)} was asked for from byte {received} on, but the server sent {printable(part)}"
+                    f"{printable(label)} was requested from byte {received} on, but the server sent {printable(part)}"
                 )
             if received and response.status_code != 206:
                 sink.restart()
@@ -84,7 +84,7 @@ def fetch(http: Http, path: str, params: Params, sink: Sink, *, label: str, prog
                     progress(label, received, total)
             if total is None or received == total:
                 return response.headers
-            retry.failed(ServerUnavailable(f"{received} of {total} bytes came"))
+            retry.failed(ServerUnavailable(f"only {received} of {total} bytes arrived"))
         except httpx.TransportError as failure:
             if received == total:
                 return response.headers
@@ -100,11 +100,11 @@ def check_records(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except Exception as error:  # noqa: BLE001  zipfile meets damage with whatever error it stumbles into
-        raise DigestMismatch(f"what was fetched is damaged: {one_line(error) or type(error).__name__}") from None
+        raise DigestMismatch(f"the download is damaged: {one_line(error) or type(error).__name__}") from None
     finally:
         file.seek(0)
     if damaged is not None:
-        raise DigestMismatch(f"what was fetched is damaged: {printable(damaged)} doesn't match its CRC-32")
+        raise DigestMismatch(f"the download is damaged: {printable(damaged)} does not match its CRC-32")
 
 
 def check_if_zip(file: IO[bytes]) -> None:

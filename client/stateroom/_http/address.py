@@ -35,15 +35,19 @@ def address_of(url: str, token: str | None) -> Address:
         parsed, _ = httpx.URL(url), urlsplit(url).port  # each refuses URLs that the other may accept
     except (httpx.InvalidURL, ValueError) as error:
         why = "" if shown != url else f": {error}"
-        raise InvalidRequest(f"{shown!r} is no URL{why}") from None
+        raise InvalidRequest(f"{shown!r} is not a valid URL{why}") from None
     bare = _USER.sub(r"\1", url)
     if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.query or parsed.fragment:
-        raise InvalidRequest(f"{shown!r} is no address of a server: it reads http://HOST:PORT or https://HOST")
+        raise InvalidRequest(f"{shown!r} is not a server URL; use http://HOST:PORT or https://HOST")
     if set(bare) & set("@\\ ") or not bare.isprintable():
-        raise InvalidRequest(f"{shown!r} is no address of a server: percent-encode what a password or a path holds")
+        raise InvalidRequest(
+            f"{shown!r} is not a server URL; percent-encode special characters in its password or path"
+        )
     if token:
         if _PLAIN.fullmatch(token) is None:
-            raise InvalidRequest("the token holds a blank, a line break or a letter that no header can carry")
+            raise InvalidRequest(
+                "the token has a space, a line break or another character that is not allowed in an HTTP header"
+            )
         return Address(bare.rstrip("/"), f"Bearer {token}")
     if parsed.userinfo:
         pair = f"{parsed.username}:{parsed.password}".encode()
@@ -66,7 +70,7 @@ def path_of(said: object, url: str) -> str:
         path = said.removeprefix(url) if said.startswith(url + "/") else said
         if _PLAIN.fullmatch(path) and path[0] == "/" and not set(path) & set("\\#") and _stays(path):
             return path
-    raise UnexpectedAnswer(f"the server at {url} names an address that is not its own: {printable(repr(said)[:200])}")
+    raise UnexpectedAnswer(f"the server at {url} sent a URL of another server: {printable(repr(said)[:200])}")
 
 
 def _stays(path: str) -> bool:

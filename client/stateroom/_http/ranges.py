@@ -100,11 +100,11 @@ def _from(body: Range, status: int, headers: Mapping[str, str], start: int, etag
     """Return the body from byte ``start`` on; a proxy without range support sends it from byte 0."""
     fields = httpx.Headers(headers)
     if fields.get("ETag") != f'"{etag}"':
-        raise ServerError("the file is another one by now than its index describes; ask again")
+        raise ServerError("the file changed after its index was sent; retry")
     said = fields.get("Content-Range", "all of it")
     match = re.match(r"bytes (\d+)-", said)
     if status == 206 and (match is None or int(match[1]) != start):
-        raise ServerError(f"bytes from {start} on were asked for, but the server sent {printable(said)}")
+        raise ServerError(f"bytes from {start} on were requested, but the server sent {printable(said)}")
     spare = memoryview(bytearray(min(start, 1024 * 1024)))
     left = 0 if status == 206 else start
     while left:

@@ -58,8 +58,8 @@ class Notice:
                 return
             self._said = now
         what = one_line(error.detail)
-        what = what if self._url in what else f"the server at {self._url} answers: {what}"
-        LOG.warning("%s%s Trying again %s.", what, "" if what.endswith(("?", ".")) else ".", limit)
+        what = what if self._url in what else f"the server at {self._url} responds: {what}"
+        LOG.warning("%s%s Retrying %s.", what, "" if what.endswith(("?", ".")) else ".", limit)
 
 
 class RetryPolicy:

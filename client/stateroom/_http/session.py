@@ -81,7 +81,7 @@ class Http:
             if after is None:
                 return
             if not isinstance(after, str) or [("cursor", after)] == cursor:
-                raise UnexpectedAnswer(f"the listing at {self.url}{path} never ends")
+                raise UnexpectedAnswer(f"the listing at {self.url}{path} repeats a page and never ends")
             cursor = [("cursor", after)]
 
     def path_of(self, said: object) -> str:
@@ -120,7 +120,7 @@ class Http:
                     timeout=timeout,
                 )
             except httpx.InvalidURL as failure:
-                raise InvalidRequest(f"the request cannot be sent: {failure}; ask for less at a time") from None
+                raise InvalidRequest(f"the request cannot be sent: {failure}; split it into smaller requests") from None
             except httpx.TransportError as failure:
                 if not (safe or isinstance(failure, NEVER_SENT)):
                     raise self.unreachable(failure) from None
@@ -155,7 +155,7 @@ class Http:
                     return response
                 response.read()
             except httpx.InvalidURL as failure:
-                raise InvalidRequest(f"the request cannot be sent: {failure}; ask for less at a time") from None
+                raise InvalidRequest(f"the request cannot be sent: {failure}; split it into smaller requests") from None
             except httpx.TransportError as failure:
                 self.lost(failure, retry)
                 continue
@@ -185,7 +185,7 @@ class Http:
     def unreachable(self, failure: Exception) -> StateroomError:
         what = one_line(failure) or type(failure).__name__
         if isinstance(failure, (*NEVER_SENT, ConnectionRefusedError, socket.gaierror)):
-            return ServerUnavailable(f"no Stateroom server answers at {self.url} ({what}); is STATEROOM_URL right?")
+            return ServerUnavailable(f"no Stateroom server responds at {self.url} ({what}); is STATEROOM_URL right?")
         if isinstance(failure, httpx.LocalProtocolError):
             return InvalidRequest(f"the request cannot be sent: {what}")
         return ServerUnavailable(f"the connection to {self.url} failed: {what}")
@@ -213,7 +213,7 @@ def json_of(response: httpx.Response) -> Any:
         return response.json()
     except (ValueError, RecursionError):
         url = response.request.url
-        raise UnexpectedAnswer(f"what answers at {url} is no Stateroom server: its answer is no JSON") from None
+        raise UnexpectedAnswer(f"the server at {url} is not a Stateroom server: its response is not JSON") from None
 
 
 def _close_at_home(client: httpx.Client, pid: int) -> None:

@@ -154,4 +154,4 @@ class DeferredLoad:
         expected = crc32s_in(bytes(data))
         for number, crc32 in self._crc32s.items():
             if expected.get(f"archive/data/{number}") != crc32:
-                raise DigestMismatch(f"what was fetched is damaged: data/{number} doesn't match its CRC-32")
+                raise DigestMismatch(f"the download is damaged: data/{number} does not match its CRC-32")

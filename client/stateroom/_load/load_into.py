@@ -49,7 +49,7 @@ def warmstart(api: ModelApi, net: Any, ref: Ref, selection: Selection) -> Report
     report, download = fit.report, fit.download
     if download is None:
         error = NoKeysMatched(
-            f"no key of the model has its like in {printable(report.checkpoint)}, so nothing was loaded\n{report}"
+            f"no key of the model matches a key in {printable(report.checkpoint)}, so nothing was loaded\n{report}"
         )
         error.near = report.near
         raise error
@@ -68,7 +68,7 @@ def _partial(checkpoint: object, loaded: Sequence[str], keys: Sequence[str], err
     in_place = set(loaded)
     remaining = tuple(key for key in keys if key not in in_place)
     return PartialLoadError(
-        f"{checkpoint} is loaded in part: {len(loaded)} keys are in place, {len(remaining)} may not be: {error}",
+        f"{checkpoint} is only partly loaded: {len(loaded)} keys are loaded, {len(remaining)} may not be: {error}",
         loaded,
         remaining,
     )
@@ -79,8 +79,8 @@ def _target_of(api: ModelApi, checkpoint: Checkpoint, name: str | None, target: 
         return module_target(api, checkpoint, name, target, strict=strict)
     if name is not None and hasattr(target, "param_groups") and hasattr(target, "load_state_dict"):
         return OptimizerTarget(api, checkpoint, name, target)
-    hint = "an optimizer goes in a dict, under its component's name" if name is None else "load() gives all else"
-    raise InvalidRequest(f"a checkpoint is loaded into modules and optimizers, not a {type(target).__name__}; {hint}")
+    hint = "pass an optimizer in a dict, under its component's name" if name is None else "use load() for other values"
+    raise InvalidRequest(f"load_into() needs a module or an optimizer, not a {type(target).__name__}; {hint}")
 
 
 def _prefixed(report: Report, name: str | None) -> Report:

@@ -169,8 +169,8 @@ class OptimizerTarget:
         want = [len(group["params"]) for group in optimizer.param_groups]
         if have != want:
             raise StateDictMismatch(
-                f"{printable(component)} of {checkpoint} has parameter groups of {have} parameters, "
-                f"the optimizer of {want}"
+                f"{printable(component)} of {checkpoint} has parameter groups with {have} parameters, "
+                f"but the optimizer has groups with {want}"
             )
         size = sum(each.bytes for each in checkpoint.components if each.name == component)
         self.report = Report(str(checkpoint), matched_keys=("",), bytes=size)
@@ -194,7 +194,7 @@ def _refuse(report: Report, module: Any, *, strict: bool) -> None:
 
 
 def _mismatch(reason: object, report: Report) -> StateDictMismatch:
-    near = "".join(f"\n\tnear: {printable(each)}" for each in report.near)
+    near = "".join(f"\n\tclose match: {printable(each)}" for each in report.near)
     error = StateDictMismatch(f"{printable(report.checkpoint)} is not loaded: {reason}{near}")
     error.near = report.near
     return error

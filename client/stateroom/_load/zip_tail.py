@@ -15,4 +15,4 @@ def crc32s_in(tail: bytes) -> dict[str, int]:
         with zipfile.ZipFile(io.BytesIO(tail)) as archive:
             return {each.filename: each.CRC for each in archive.infolist()}
     except Exception as error:  # noqa: BLE001  zipfile meets damage with whatever error it stumbles into
-        raise DigestMismatch(f"what was fetched is damaged: {one_line(error) or type(error).__name__}") from None
+        raise DigestMismatch(f"the download is damaged: {one_line(error) or type(error).__name__}") from None

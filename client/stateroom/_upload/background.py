@@ -132,7 +132,11 @@ class SaveQueue:
                 else:
                     self._waiting.remove(dropped)
                     self._let_go(dropped.buffer)
-                    dropped.job.end(Superseded(f"a newer save of {line[0]} took its place before it was begun"))
+                    dropped.job.end(
+                        Superseded(
+                            f"the save was dropped before it began, because a newer save of {line[0]} replaced it"
+                        )
+                    )
             self._snapshots += 1
 
     def _let_go(self, buffer: Buffer | None) -> None:
@@ -158,7 +162,7 @@ class SaveQueue:
 def _news_of(save: _Save, outcome: Checkpoint | BaseException) -> list[_News]:
     if isinstance(outcome, BaseException):
         why = one_line(outcome) or type(outcome).__name__
-        text = f"a save of {printable(save.api.model)} in the background failed: {why}"
+        text = f"a background save of {printable(save.api.model)} failed: {why}"
         return [_News(text, save.job, outcome if save.options.raise_errors else None)]
     if isinstance(outcome, SpooledCheckpoint):
         return [_News(spooled_text(outcome), save.job)]

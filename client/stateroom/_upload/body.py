@@ -38,7 +38,7 @@ class Body:
             self._file.seek(self._start)
         while data := self._file.read(READ_SIZE):
             if isinstance(data, str):
-                raise InvalidRequest("the file is open as text; open it with mode 'rb'")
+                raise InvalidRequest("the file is opened as text; open it with mode 'rb'")
             sent += len(data)
             if self.size is not None and sent > self.size:
                 break
@@ -48,7 +48,7 @@ class Body:
                 self._progress(self._label, sent, self.size)
             yield data
         if self.size is not None and sent != self.size:
-            raise InvalidRequest(f"the file changed while it was sent: {self.size} bytes before, {sent} now")
+            raise InvalidRequest(f"the file changed while it was sent: it had {self.size} bytes, and {sent} were read")
 
     def check(self, digest: str) -> None:
         """Raise DigestMismatch unless the server has stored the bytes that were sent."""

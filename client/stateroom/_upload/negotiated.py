@@ -257,6 +257,6 @@ class NegotiatedUpload:
         for number in part:
             if self._split.digest(number) != self._digests[number]:
                 raise DigestMismatch(
-                    f"{printable(self._label)} changed while it was sent: save() reads the tensors themselves, so "
-                    "nothing may write to them until it returns; save_async() takes a snapshot first"
+                    f"{printable(self._label)} changed while it was sent: do not write to its tensors until save() "
+                    "returns, or use save_async(), which takes a snapshot first"
                 )

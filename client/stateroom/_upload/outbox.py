@@ -49,7 +49,7 @@ class Outbox:
         try:
             kept = self._spool.add(pieces(), label)
         except OSError as failure:
-            why.detail += f"; and it could not be kept in {printable(self._spool.folder)}: {printable(failure)}"
+            why.detail += f"; and it could not be written to {printable(self._spool.folder)}: {printable(failure)}"
             why.args = (why.detail,)
             raise why from None
         return spooled(kept, one_line(why))
@@ -70,7 +70,9 @@ class Outbox:
         """Send the saves that wait. Raises one of AWAY, and Unauthorized if it is for this model."""
         with self._spool.sending():
             if not self._http.is_ready():
-                raise ServerUnavailable(f"the server at {self._http.url} is still away, and others wait for it")
+                raise ServerUnavailable(
+                    f"the server at {self._http.url} is still unavailable, and other saves are waiting"
+                )
             _, barred = self._send_each(self._http.url)
         if model in barred:
             raise barred[model]
@@ -91,7 +93,7 @@ class Outbox:
             except StateroomError as error:
                 self._set_aside(each, error)
             except OSError as error:
-                text = f"a save that waits in {printable(each.file)} cannot be read: {printable(error)}"
+                text = f"the waiting save {printable(each.file)} cannot be read: {printable(error)}"
                 warn(text)
             else:
                 self._spool.remove(each)
@@ -100,7 +102,7 @@ class Outbox:
     def _set_aside(self, refused: Waiting, error: StateroomError) -> None:
         reason = {"error": type(error).__name__, "status": error.status, "code": error.code, "detail": error.detail}
         aside = self._spool.set_aside(refused, reason)
-        text = f"a save of {printable(refused.label.model)} that waited for the server is refused by it, and kept in "
+        text = f"the server refused a waiting save of {printable(refused.label.model)}, which is kept in "
         warn(f"{text}{printable(aside)}: {one_line(error)}")
 
 
@@ -129,6 +131,6 @@ def spooled(kept: Waiting, why: str) -> SpooledCheckpoint:
 def spooled_text(kept: SpooledCheckpoint) -> str:
     """Return the warning of a spooled save."""
     return (
-        f"a save of {printable(kept.model)} is not stored yet: it waits in {printable(kept.path)}, and is sent before "
-        f"the next save that reaches the server, or by send_spooled() ({kept.why})"
+        f"a save of {printable(kept.model)} is not on the server yet: it waits in {printable(kept.path)}, and is sent "
+        f"before the next save that reaches the server, or by send_spooled() ({kept.why})"
     )

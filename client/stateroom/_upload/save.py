@@ -92,7 +92,7 @@ def _in_parts(
     """Return None if it must be sent in one piece: it is small, or the server or its proxy takes no parts."""
     if split.size < IN_PARTS_FROM:
         return None
-    why = "parts do not find the server that they were announced to"
+    why = "its parts reach other servers than the one they were announced to"
     try:
         checkpoint = upload_split(api, split, params, original=original, label=label, key=key)
     except (NotFound, InvalidRequest) as error:
@@ -100,11 +100,11 @@ def _in_parts(
             raise
         checkpoint, why = None, error.code
     if checkpoint is None:
-        LOG.info("%s is sent in one piece instead of in parts: %s.", printable(label), why)
+        LOG.info("%s is sent in one request instead of in parts: %s.", printable(label), why)
     return checkpoint
 
 
 def unsafe_text(unsafe: Sequence[str], modules: Sequence[str] = ()) -> str:
     whole = f" {printable(modules[0])} is a whole module: save its state_dict() instead." if modules else ""
     held = ", ".join(map(printable, unsafe))
-    return f"load() will need weights_only=False for this checkpoint, which holds {held}.{whole}"
+    return f"load() will need weights_only=False for this checkpoint, because it contains {held}.{whole}"

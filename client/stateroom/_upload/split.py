@@ -72,7 +72,7 @@ class FileSplit(Split):
         while start < end:
             data = os.pread(self._file.fileno(), min(READ_SIZE, end - start), start)
             if not data:
-                raise InvalidRequest("the file became shorter while it was sent")
+                raise InvalidRequest("the file was truncated while it was sent")
             yield memoryview(data)
             start += len(data)
 

@@ -146,7 +146,7 @@ def spool_of(folder: str | os.PathLike[str] | None) -> Spool | None:
     if not folder:
         return None
     if fcntl is None:
-        raise InvalidRequest("spool_dir needs file locks, which this system does not have")
+        raise InvalidRequest("spool_dir needs file locks (fcntl), which this system does not have")
     path = Path(folder).expanduser()
     check_private(path)
     return Spool(path)
