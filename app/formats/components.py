@@ -165,8 +165,8 @@ def node_of(root: Node, components: Sequence[Component], number: int, work: Work
     node = nodes_of(root, components, work).get(number)
     if not pairs_of(node) and not is_module(node, work):
         raise SelectionError(
-            f"the component {dotted(components[number].path)!r} was listed by an older version of the server, and is "
-            "not found in the file by today's rules. Upload the checkpoint again; the other components are served",
+            f"the component {dotted(components[number].path)!r} was listed by an older version of the server, and this "
+            "version does not find it in the file. Upload the checkpoint again to get it; other components still work",
             code="unknown-component",
         )
     return node

@@ -10,7 +10,7 @@ from ..values.source import ByteSource
 _HEAD = 4096
 """Bytes at the start of a file that are examined."""
 
-_INSIDE = "unpack it, and upload the checkpoint inside"
+_INSIDE = "unpack it and upload the checkpoint inside"
 _DCP = (
     "torch.distributed.checkpoint; turn the whole folder into one file with "
     "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and upload that"
@@ -25,7 +25,7 @@ _MAGIC = (
     (b"7z\xbc\xaf\x27\x1c", f"a 7z archive: {_INSIDE}"),
     (b"Rar!", f"a rar archive: {_INSIDE}"),
     (b"GGUF", "a GGUF file of llama.cpp: upload the checkpoint that it was converted from"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes: load it there, and save its weights with safetensors"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as written by Keras: load it in Keras and save its weights with safetensors"),
     (b"\x93NUMPY", "a numpy array: save it with torch.save({'name': torch.from_numpy(array)}, path)"),
     (b"PK\5\6", "an empty zip file"),
     (b"PK\7\x08", "a zip file in several volumes"),
@@ -60,18 +60,18 @@ def foreign_file(data: ByteSource) -> str | None:
         if head.startswith(magic):
             return name
     if _HTML.match(head):
-        return "a web page, such as a login or an error page that a download brought instead of the file"
+        return "a web page, such as a login or error page that was downloaded instead of the file"
     if _XML.match(head):
-        return "an XML text, such as an error that an object store answered instead of the file"
+        return "an XML text, such as an error that an object store sent instead of the file"
     if _PICKLE.match(head):
         if b"torch.distributed.checkpoint" in head:
             return f"the .metadata of a folder that was saved with {_DCP}"
         return (
-            "a plain pickle, which torch.save did not write (pickle.dump, joblib, numpy, scikit-learn, detectron2 do): "
-            "load it where you trust it, and save its tensors with torch.save or safetensors"
+            "a plain pickle, not written by torch.save but by pickle.dump, joblib, numpy, scikit-learn or detectron2: "
+            "load it if you trust it, and save its tensors with torch.save or safetensors"
         )
     if _JSON.match(head):
-        return "a JSON text, such as a config, an index of shards, or an error that a download brought"
+        return "a JSON text, such as a config, an index of shards, or an error that was downloaded instead of the file"
     if _ONNX.match(head):
         return "an ONNX model: upload the checkpoint that it was exported from"
     return None
@@ -82,12 +82,12 @@ def foreign_zip(directory: bytes) -> str:
     for pattern, name in _ARCHIVES:
         if pattern.search(directory):
             return name
-    return "a zip file, but none that torch.save wrote: it has no record data.pkl"
+    return "a zip file that torch.save did not write: it has no record data.pkl"
 
 
 def shifted_zip() -> str:
     """Explain a zip file whose directory offsets count from inside the file."""
     return (
-        "something stands before the zip archive at its end. Several archives, one after another, are what a .distcp "
-        f"file holds, which is a part of a folder that was saved with {_DCP}"
+        "there are other bytes before the zip archive at its end. A .distcp file has several archives, one after "
+        f"another, and is one file of a folder that was saved with {_DCP}"
     )

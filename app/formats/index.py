@@ -34,7 +34,7 @@ def index(data: ByteSource, work: Work | None = None) -> Index:
     storages, numbers = storages_of(document)
     components, tensors = list_contents(document.root, storages, numbers, work)
     if not components and not tensors and not storages:
-        raise NoTensors("the file is a checkpoint, but there is no tensor in it: a checkpoint holds at least one")
+        raise NoTensors("the file is a checkpoint without tensors; a checkpoint must have at least one tensor")
     _check_listing(document, components)
 
     def read_storage(key: str, span: Span) -> bytes | memoryview:
@@ -71,7 +71,9 @@ def _check_listing(document: Document, components: Sequence[Component]) -> None:
         ("devices", "devices", locations),
     ):
         if len(names) > MAX_LISTED or sum(map(len, names)) > MAX_LISTED_TEXT:
-            raise HostileCheckpoint(f"the file has {len(names)} {what}: more, or longer, than are kept", rule=rule)
+            raise HostileCheckpoint(
+                f"the file has {len(names)} {what}, which are too many or too long to be stored", rule=rule
+            )
 
 
 def storages_of(document: Document) -> tuple[tuple[Storage, ...], dict[str, int]]:

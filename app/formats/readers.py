@@ -50,15 +50,15 @@ def read(data: ByteSource, work: Work | None = None) -> Document:
     elif is_tar(data):
         rule = "tar"
         detail = (
-            "the file is a tar archive: checkpoints inside one are uploaded one by one; torch's oldest format, which "
-            "is one too, has to be read with torch.load(weights_only=False) and written again with torch.save"
+            "the file is a tar archive: upload the checkpoints inside one by one. If it is a checkpoint in torch's "
+            "oldest format, load it with torch.load(weights_only=False) and save it again with torch.save"
         )
     elif foreign := foreign_file(data):
         detail = f"the file is {foreign}"
     else:
         detail = (
-            "the file is none that torch.save or safetensors writes: those start with the bytes PK 3 4, with torch's "
-            "magic number, or with the length of a header"
+            "the file was not written by torch.save or safetensors: it must start with the bytes PK 3 4, torch's magic "
+            "number, or the length of a safetensors header"
         )
     raise NotACheckpoint(detail, rule=rule, where="byte 0")
 

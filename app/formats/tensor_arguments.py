@@ -22,9 +22,9 @@ def check_extent(
     If ``per_byte`` elements share one byte, each run along the last dimension starts with a new byte.
     """
     if len(shape) != len(stride):
-        raise broken("a tensor with more sizes than strides, or fewer", "tensor-dimensions")
+        raise broken("a tensor with different numbers of sizes and strides", "tensor-dimensions")
     if len(shape) > MAX_DIMS:
-        raise broken(f"a tensor with {len(shape)} dimensions; at most {MAX_DIMS} are read", "tensor-dimensions")
+        raise broken(f"a tensor with {len(shape)} dimensions; at most {MAX_DIMS} are allowed", "tensor-dimensions")
     if type(offset) is not int or not 0 <= offset <= MAX_BYTES:
         raise broken("a tensor with an impossible storage_offset", "tensor-extent")
     count, end = 1, offset + 1
@@ -38,7 +38,7 @@ def check_extent(
     if per_byte > 1 and shape:
         end = max(end, count // (shape[-1] or 1) * -(-shape[-1] // per_byte) * per_byte)
     if count and -(-end // per_byte) * dtype.itemsize > storage.nbytes:
-        raise broken(f"a tensor that reaches beyond the end of its storage {storage.key!r}", "tensor-extent")
+        raise broken(f"a tensor that extends beyond the end of its storage {storage.key!r}", "tensor-extent")
 
 
 def check_requires_grad(value: Node, dtype: DType | None = None, *, or_none: bool = False) -> None:
@@ -46,13 +46,16 @@ def check_requires_grad(value: Node, dtype: DType | None = None, *, or_none: boo
     if type(value) is not bool and not (value is None and or_none):
         raise broken("a tensor whose requires_grad is neither True nor False", "requires-grad")
     if value and dtype is not None and not dtype.name.startswith(("float", "bfloat", "complex")):
-        raise broken(f"a tensor of {dtype.name} with a gradient, which only floats and complex have", "requires-grad")
+        raise broken(
+            f"a tensor of {dtype.name} with requires_grad, which only float and complex tensors can have",
+            "requires-grad",
+        )
 
 
 def check_metadata(value: Node) -> None:
     """Raise HostileCheckpoint for conj and neg bits that torch refuses: it takes a dict, or nothing."""
     if type(value) in {bool, int, float, str, bytes, bytearray, tuple, list} and value:
-        raise broken("a tensor whose metadata is no dict", "tensor-arguments")
+        raise broken("a tensor whose metadata is not a dict", "tensor-arguments")
 
 
 def integers_of(node: Node) -> tuple[Node, ...]:
@@ -62,7 +65,7 @@ def integers_of(node: Node) -> tuple[Node, ...]:
     if type(node) is Call and type(node.function) is Global and node.function.full_name == "torch.Size":
         node = node.args[0] if type(node.args) is tuple and len(node.args) == 1 else None
     if type(node) not in {list, tuple}:
-        raise broken("a tensor whose sizes or strides are no tuple", "tensor-arguments")
+        raise broken("a tensor whose sizes or strides are not a tuple", "tensor-arguments")
     return tuple(node)
 
 

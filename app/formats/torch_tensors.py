@@ -142,9 +142,9 @@ class TorchHooks:
         if is_sharded(name):
             place = "" if near is None else f" near {near[:200]!r}"
             raise ShardedTensor(
-                f"the checkpoint holds a {name.full_name}{place}: one rank's part of a distributed tensor. Gather the "
-                "whole state_dict before saving (torch.distributed.checkpoint.state_dict.get_model_state_dict with "
-                "StateDictOptions(full_state_dict=True, cpu_offload=True)), or save every rank's part with "
+                f"the checkpoint contains a {name.full_name}{place}: one rank's shard of a distributed tensor. Gather "
+                "the whole state_dict before saving (torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+                "StateDictOptions(full_state_dict=True, cpu_offload=True)), or save every rank's shards with "
                 "torch.distributed.checkpoint",
                 rule="sharded-tensor",
             )
@@ -159,7 +159,7 @@ class TorchHooks:
             )
             raise NotACheckpoint(detail, rule="persistent-id")
         if type(pid) is not tuple or len(pid) != 5 or _text(pid[0]) != "storage":
-            raise HostileCheckpoint("a persistent id that is no storage", rule="persistent-id")
+            raise HostileCheckpoint("a persistent id that is not a storage", rule="persistent-id")
         _, storage_class, key, location, numel = pid
         if type(key) is not str or type(storage_class) is not Global:
             raise HostileCheckpoint("a storage without a key or a class", rule="persistent-id")
@@ -179,7 +179,7 @@ class TorchHooks:
         storage = StorageRef(storage_class, dtype, key, location, numel)
         first = self.storages.setdefault(key, storage)
         if (first.nbytes, first.location) != (storage.nbytes, location):
-            raise HostileCheckpoint(f"storage {key!r} comes in two sizes or at two locations", rule="storage-size")
+            raise HostileCheckpoint(f"storage {key!r} has two sizes or two locations", rule="storage-size")
         return first if storage.nbytes else storage  # as in torch: built once, by the first class, unless it is empty
 
 
@@ -219,7 +219,7 @@ def build_tensor(function: Global, args: Node) -> Node:
 def _build_on_view(function: Global, view: StorageView, args: tuple[Node, ...]) -> Node:
     """Move a tensor from a part of a storage to the whole storage."""
     if function.name == "_rebuild_tensor_v3":
-        raise broken("a view of a storage under another dtype", "storage-view")
+        raise broken("a view of a storage with another dtype", "storage-view")
     _, offset, shape, stride, *rest = args
     part = StorageRef(view.storage.storage_class, view.storage.dtype, view.storage.key, "", view.numel)
     tensor = build_tensor(function, (part, offset, shape, stride, *rest))

@@ -48,7 +48,7 @@ def pairs_of(target: Node) -> list[tuple[Node, Node]]:
 
 def paired(items: Stack) -> list[tuple[Node, Node]]:
     if len(items) % 2:
-        raise Broken("setitem", "a key comes without its value")
+        raise Broken("setitem", "a key has no value")
     return list(zip(items[::2], items[1::2], strict=True))
 
 
@@ -95,7 +95,7 @@ OPERATIONS: dict[int, Callable[[Stack], None]] = {
 def _additems(stack: Stack, items: Stack) -> None:
     target = stack[-1]
     if type(target) is not Set or target.frozen:
-        raise Broken("additems", f"it adds to a {type(target).__name__} that is no set")
+        raise Broken("additems", f"it adds set items to a {type(target).__name__}, which is not a set")
     target.items += items
 
 

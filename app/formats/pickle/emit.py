@@ -119,9 +119,9 @@ class _Writer:
                 elif kind in self.writers:
                     self.writers[kind](node)
                 else:
-                    raise TypeError(f"a {kind.__name__} is no node")
+                    raise TypeError(f"a {kind.__name__} is not a node")
             work.spend(4 * _STRIDE + (len(self.out) - written) // _BYTES_PER_STEP)
-        raise HostileCheckpoint("its values contain each other in more ways than can be written", rule="cycles")
+        raise HostileCheckpoint("its values contain each other in too many ways to be written", rule="cycles")
 
     # One method for each kind of node. Parts are put on the work list, last first.
 

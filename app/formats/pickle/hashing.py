@@ -62,8 +62,8 @@ class Hashing:
                 inside = "" if node is item else " in a tuple"
                 raise Broken(
                     "unhashable",
-                    f"{of} is a {kind}{inside}, which Python cannot hash, so nothing can load it; text, numbers and "
-                    "tuples of such would be right",
+                    f"{of} is a {kind}{inside}, which Python cannot hash, so nothing can load it; use text, numbers or "
+                    "tuples of them",
                 )
 
 

@@ -38,7 +38,7 @@ _FLOAT = re.compile(rb"-?(?:[0-9]++(?:\.[0-9]*+)?(?:e[-+]?[0-9]++)?|inf|nan)")
 
 
 def beyond_the_end() -> Broken:
-    return Broken("length", "a value reaches beyond the end of the pickle")
+    return Broken("length", "a value extends beyond the end of the pickle")
 
 
 def line(data: bytes, pos: int) -> tuple[bytes, int]:
@@ -89,7 +89,7 @@ def _string(width: int) -> Reader:
 def _quoted_string(data: bytes, pos: int) -> tuple[str | bytes, int]:
     raw, pos = line(data, pos)
     if len(raw) < 2 or raw[0] != raw[-1] or raw[0] not in b"\"'":
-        raise ValueError("a STRING without its quotes")
+        raise ValueError("a STRING without quotes")
     return _python2_string(codecs.escape_decode(raw[1:-1])[0]), pos
 
 
@@ -102,7 +102,7 @@ def _long(width: int) -> Reader:
     def read(data: bytes, pos: int) -> tuple[int, int]:
         raw, pos = counted(data, pos, width)
         if len(raw) > MAX_INTEGER:
-            raise ValueError(f"an integer of {len(raw):,} bytes; at most {MAX_INTEGER:,} are read")
+            raise ValueError(f"an integer of {len(raw):,} bytes; at most {MAX_INTEGER:,} are allowed")
         return int.from_bytes(raw, "little", signed=True), pos
 
     return read
@@ -110,9 +110,9 @@ def _long(width: int) -> Reader:
 
 def _check_number(raw: bytes, form: re.Pattern[bytes]) -> None:
     if len(raw) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(raw):,} characters; at most {MAX_DIGITS:,} are read")
+        raise ValueError(f"a number of {len(raw):,} characters; at most {MAX_DIGITS:,} are allowed")
     if not form.fullmatch(raw):
-        raise ValueError("a number that is no plain decimal")
+        raise ValueError("a number that is not a plain decimal")
 
 
 def decimal(raw: bytes) -> int:

@@ -80,7 +80,7 @@ def parse(
     Raises NotACheckpoint if ``data`` is no pickle or ends early, HostileCheckpoint if it breaks a rule.
     """
     if len(data) > limits.nbytes:
-        detail = f"the pickle has {len(data)} bytes; at most {limits.nbytes} are read"
+        detail = f"the pickle has {len(data)} bytes; at most {limits.nbytes} are allowed"
         raise HostileCheckpoint(detail, rule="pickle-size", where=record)
     root, end = parse_first(data, hooks, record=record, limits=limits, work=work)
     if end != len(data):
@@ -249,7 +249,7 @@ class _Machine:
         except Broken as error:
             raise self._hostile(error.rule, str(error), pos) from None
         except UnicodeDecodeError:
-            raise self._hostile("utf-8", "a text is not utf-8", pos) from None
+            raise self._hostile("utf-8", "a text is not valid UTF-8", pos) from None
         except ValueError as error:
             raise self._hostile("value", f"a value cannot be read ({error})", pos) from None
         except struct_error:
@@ -257,14 +257,14 @@ class _Machine:
         except IndexError:
             if pos >= len(data):
                 raise self._ends_early(pos) from None
-            raise self._hostile("stack-underflow", "an opcode takes more than the stack holds", pos) from None
+            raise self._hostile("stack-underflow", "an opcode takes more values than the stack has", pos) from None
 
     def _check_stack(self, stack: list[Node], outer: list[list[Node]]) -> None:
         """Refuse a pickle that piles up values or marks that no container takes."""
         if len(outer) > _MARKS_PER_LEVEL * self.limits.nesting:
-            raise Broken("nesting", f"values are nested more than {self.limits.nesting} deep")
+            raise Broken("nesting", f"values are nested more than {self.limits.nesting} levels deep")
         if len(stack) + sum(map(len, outer)) > self.limits.stack:
-            raise Broken("stack-size", f"more than {self.limits.stack} values wait on its stack")
+            raise Broken("stack-size", f"its stack has more than {self.limits.stack} values")
 
     def _rare(self, code: int, stack: list[Node], pos: int, outer: list[list[Node]]) -> int:
         """Run an opcode that is rare in large pickles; return the position behind its arguments."""
@@ -272,12 +272,12 @@ class _Machine:
         if code == op.STACK_GLOBAL:
             name, module = stack.pop(), stack.pop()
             if type(name) is not str or type(module) is not str:
-                raise Broken("global-name", "a global's name is no text")
+                raise Broken("global-name", "the name of a global is not text")
             stack.append(self._named(module, name, stack, outer))
         elif code == op.PROTO:
             self.protocol = data[pos]
             if self.protocol > HIGHEST_PROTOCOL:
-                detail = f"pickle protocol {self.protocol} is unknown; 0 to {HIGHEST_PROTOCOL} are"
+                detail = f"pickle protocol {self.protocol} is not supported; 0 to {HIGHEST_PROTOCOL} are"
                 raise NotACheckpoint(detail, rule="protocol")
             pos += 1
         elif code == op.FRAME:
@@ -294,11 +294,11 @@ class _Machine:
             text, pos = line(data, pos)
             stack.append(self.hooks.persistent(text.decode("ascii")))
         elif code in {op.EXT1, op.EXT2, op.EXT4}:
-            raise Broken("extension", "it names something by a number of copyreg's extension registry")
+            raise Broken("extension", "it uses a code of copyreg's extension registry")
         elif code in {op.NEXT_BUFFER, op.READONLY_BUFFER}:
-            raise Broken("buffer", "it refers to a buffer outside of the file")
+            raise Broken("buffer", "it refers to a buffer outside the file")
         else:
-            detail = f"{self.record} is no pickle: byte {code:#04x} is no opcode"
+            detail = f"{self.record} is not a pickle: byte {code:#04x} is not an opcode"
             raise NotACheckpoint(detail, rule="opcode", where=self._at(pos - 1))
         return pos
 
@@ -316,7 +316,7 @@ class _Machine:
         known = self.globals.get((module, name))
         if known is None:
             if not _is_line(module) or not _is_line(name):  # could not be written again
-                raise Broken("global-name", "a global's name is no line of text")
+                raise Broken("global-name", "the name of a global is not a line of text")
             known = self.globals[module, name] = Global(module, name)
             self.hooks.named(known, _last_text(stack, outer))
             builder = self.hooks.builders.get(known.full_name)

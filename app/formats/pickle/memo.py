@@ -28,7 +28,7 @@ class Memo:
         if not 0 <= index < 2**32:
             raise Broken("memo-index", f"memo slots are numbered from 0 to 2^32 - 1, not {index}")
         if len(self) >= self.max_slots and index not in self.sparse:
-            raise Broken("memo-slots", f"it numbers more than {self.max_slots} values")
+            raise Broken("memo-slots", f"it puts more than {self.max_slots} values in its memo")
         if index == len(self.dense):
             self.sparse.pop(index, None)
             self.dense.append(value)
@@ -40,4 +40,4 @@ class Memo:
             return self.dense[index]
         if index in self.sparse:
             return self.sparse[index]
-        raise Broken("memo-unknown", f"it names memo slot {index}, which holds nothing yet")
+        raise Broken("memo-unknown", f"it reads memo slot {index}, which is still empty")

@@ -28,7 +28,7 @@ def check_nesting(root: Node, limit: int, record: str, work: Work) -> None:
             heights[id(node)] = 1 + max([heights[id(part)] for part in inside], default=0)
             depth -= 1
         if max(depth, heights[id(node)]) > limit:
-            raise HostileCheckpoint(f"values are nested more than {limit} deep", rule="nesting", where=record)
+            raise HostileCheckpoint(f"values are nested more than {limit} levels deep", rule="nesting", where=record)
 
 
 def parts(node: Node) -> Sequence[Node]:

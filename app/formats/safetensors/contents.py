@@ -63,10 +63,10 @@ def contents_of(
         _check_name(name, tensors)
         ref = tensor_of(node)
         if ref is None:
-            raise _cannot(name, _WHY_NOT.get(name_of(data_of(node)) or "", "none that has elements of its own"))
+            raise _cannot(name, _WHY_NOT.get(name_of(data_of(node)) or "", "not a tensor with elements of its own"))
         dtype = targets.get(id(ref), ref.dtype)
         if dtype.name not in NAMES:
-            raise _cannot(name, f"of dtype {dtype.name}, which the format does not have")
+            raise _cannot(name, f"of dtype {dtype.name}, which the format does not support")
         if dtype.name == "float4_e2m1fn_x2" and not ref.shape:
             raise _cannot(name, "a pair of half bytes without a dimension")
         source = _source(name, ref, dtype, storages[ref.storage.key].span, byteorder)
@@ -104,7 +104,7 @@ def _flips(name: str, ref: TensorRef) -> tuple[int, ...]:
     flips: set[int] = set()
     if "neg" in bits:
         if not (is_complex or dtype.is_floating):
-            raise _cannot(name, "a negative view of what has no sign bit")
+            raise _cannot(name, "a negative view of a dtype without a sign bit")
         flips ^= {real, last}
     if "conj" in bits and is_complex:
         flips ^= {last}
@@ -131,18 +131,18 @@ def _sharing(refs: Mapping[str, TensorRef]) -> list[list[str]]:
 
 def _check_name(name: str, taken: Mapping[str, Content]) -> None:
     if name in taken:
-        raise SelectionError(f"two tensors would both be called {name!r}", code="duplicate-key", near=(name,))
+        raise SelectionError(f"two tensors would have the same name {name!r}", code="duplicate-key", near=(name,))
     if name == METADATA:
-        raise _cannot(name, "called what the format calls its own texts: rename it")
+        raise _cannot(name, "a name that the format uses for its own metadata: rename it")
     try:
         name.encode()
     except UnicodeEncodeError:
         shown = name.encode("utf-8", "backslashreplace").decode()
-        raise _cannot(shown, "called by half a character: rename it") from None
+        raise _cannot(shown, "a name with half a character (a lone surrogate): rename it") from None
 
 
 def _cannot(name: str, why: str) -> SelectionError:
     return SelectionError(
-        f"a safetensors file cannot hold {name[:200]!r}: it is {why}. Exclude it, or ask for pt",
+        f"a safetensors file cannot hold {name[:200]!r}: it is {why}. Exclude it, or use format pt",
         code="not-in-safetensors",
     )

@@ -72,11 +72,11 @@ def parse_header(text: bytes) -> Header:
     fields = _parse_json(text)
     metadata = fields.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _refused("metadata", "its __metadata__ is no object of texts", METADATA)
+        raise _refused("metadata", "its __metadata__ is not an object of strings", METADATA)
     if sum(len(name) + len(value) for name, value in metadata.items()) > MAX_METADATA:
         raise _refused("metadata", f"its __metadata__ is longer than {MAX_METADATA} characters", METADATA)
     if len(fields) > MAX_TENSORS:
-        raise _refused("tensors", f"it has {len(fields)} tensors; at most {MAX_TENSORS} are read", None)
+        raise _refused("tensors", f"it has {len(fields)} tensors; at most {MAX_TENSORS} are allowed", None)
     entries = tuple(_entry(name, value) for name, value in fields.items())
     _check_places(entries)
     return Header(entries, metadata)
@@ -91,9 +91,9 @@ def _parse_json(text: bytes) -> dict[str, Any]:
         if "\\u" in decoded:  # only an escape can make a lone surrogate
             json.dumps(fields, ensure_ascii=False).encode("utf-8")
     except RecursionError:
-        raise _refused("nesting", "its values are nested too deep", None) from None
+        raise _refused("nesting", "its values are nested too deeply", None) from None
     except ValueError as error:
-        detail = f"the file is no safetensors file: its header cannot be read ({error})"
+        detail = f"the file is not a safetensors file: its header cannot be read ({error})"
         raise NotACheckpoint(detail, rule="header-json", where="header") from None
     return fields
 
@@ -103,19 +103,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         seen: set[str] = set()
         name = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]  # None
-        raise _refused("duplicate-key", f"the name {_shown(name)!r} is there twice", name)
+        raise _refused("duplicate-key", f"the name {_shown(name)!r} occurs twice", name)
     return made
 
 
 def _integer(digits: str) -> int:
     """Parse an integer. Python accepts -0, and the reference reader refuses it."""
     if digits == "-0":
-        raise ValueError("-0 is no size")
+        raise ValueError("-0 is not a size")
     return int(digits)
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _entry(name: str, value: Any) -> Entry:
@@ -123,9 +123,11 @@ def _entry(name: str, value: Any) -> Entry:
         raise _refused("tensor-fields", "a tensor's fields are not dtype, shape and data_offsets", name)
     shape, offsets = value["shape"], value["data_offsets"]
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise _refused("tensor-fields", "a tensor's sizes or offsets are no whole numbers that torch can count", name)
+        raise _refused("tensor-fields", "a tensor's sizes or offsets are not integers in torch's range", name)
     if len(shape) > MAX_DIMS:
-        raise _refused("tensor-dimensions", f"a tensor has {len(shape)} dimensions; at most {MAX_DIMS} are read", name)
+        raise _refused(
+            "tensor-dimensions", f"a tensor has {len(shape)} dimensions; at most {MAX_DIMS} are allowed", name
+        )
     count = 1
     for size in shape:
         count *= size
@@ -135,11 +137,11 @@ def _entry(name: str, value: Any) -> Entry:
     start, end = offsets
     if dtype.name == "float4_e2m1fn_x2":  # one element of torch's is two of the file's
         if not shape or shape[-1] % 2:
-            raise _refused("tensor-extent", "a tensor of half bytes does not fill its bytes", name)
+            raise _refused("tensor-extent", "a tensor of 4-bit elements does not fill whole bytes", name)
         shape = [*shape[:-1], shape[-1] // 2]
         count //= 2
     if end - start != count * dtype.itemsize:
-        detail = f"a tensor has {count * dtype.itemsize} bytes by its shape, and {end - start} by its offsets"
+        detail = f"a tensor has {count * dtype.itemsize} bytes by its shape, but {end - start} by its offsets"
         raise _refused("tensor-extent", detail, name)
     return Entry(name, dtype, tuple(shape), start, end)
 
@@ -154,7 +156,7 @@ def _dtype(name: Any, tensor: str) -> DType:
     if isinstance(name, str) and name in _WITHOUT_TORCH:
         detail = f"tensor {tensor[:200]!r} is of dtype {name}, which torch does not have"
         raise NotACheckpoint(detail, rule="dtype", where=tensor[:200])
-    raise _refused("dtype", f"a tensor's dtype is {str(name)[:50]!r}, which the format does not have", tensor)
+    raise _refused("dtype", f"a tensor's dtype is {str(name)[:50]!r}, which the format does not support", tensor)
 
 
 def _check_places(entries: tuple[Entry, ...]) -> None:

@@ -37,11 +37,11 @@ def read(data: ByteSource, work: Work) -> Document:
     length = header_length(data) or 0
     skeleton = Span(_LENGTH.size, _LENGTH.size + length)
     if skeleton.end > len(data):
-        raise NotACheckpoint("the file is cut off: it ends within its header", rule="truncated", where="header")
+        raise NotACheckpoint("the file is truncated: it ends within its header", rule="truncated", where="header")
     header = _header(bytes(data[skeleton.start : skeleton.end]), work)
     size = skeleton.end + header.data_size
     if size > len(data):
-        raise NotACheckpoint("the file is cut off: it ends within its tensors", rule="truncated", where="tensors")
+        raise NotACheckpoint("the file is truncated: it ends within its tensors", rule="truncated", where="tensors")
     if size < len(data):
         detail = f"the safetensors file is damaged or forged: {len(data) - size} bytes follow the last tensor"
         raise HostileCheckpoint(detail, rule="trailing-bytes", where=f"byte {size}")

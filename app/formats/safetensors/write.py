@@ -65,8 +65,8 @@ def write_safetensors(
     header += b" " * (-len(header) % _ALIGNMENT)
     if len(header) > MAX_HEADER:
         raise SelectionError(
-            f"the names of {len(ordered):,} tensors take a header of {len(header):,} bytes; the format has at most "
-            f"{MAX_HEADER:,}: ask for fewer keys, or for pt",
+            f"the names of {len(ordered):,} tensors need a header of {len(header):,} bytes; the format allows "
+            f"{MAX_HEADER:,}: select fewer keys, or use format pt",
             code="not-in-safetensors",
         )
     file, places = VirtualFile(), []

@@ -38,7 +38,7 @@ class LegacyHooks(TorchHooks):
                 raise _refused("a module without a class")
             return pid[1]
         if type(pid) is not tuple or len(pid) != 6:
-            raise _refused("a persistent id that is no storage")
+            raise _refused("a persistent id that is not a storage")
         storage = super().persistent(pid[:5])
         return storage if pid[5] is None else self._view(storage, pid)
 
@@ -48,12 +48,12 @@ class LegacyHooks(TorchHooks):
             raise _refused("a part of a storage that is not (key, offset, size)")
         key, offset, numel = view
         if storage.storage_class is not pid[1]:
-            raise _refused("a part of a storage under another class")
+            raise _refused("a part of a storage with another class")
         if type(offset) is not int or type(numel) is not int or not 0 <= offset <= offset + numel <= storage.numel:
-            raise _refused("a part of a storage that reaches beyond it")
+            raise _refused("a part of a storage that extends beyond it")
         known = self.views.setdefault(key, StorageView(storage, offset, numel))
         if (known.storage, known.offset, known.numel) != (storage, offset, numel):
-            raise _refused("two parts of storages under one key")
+            raise _refused("two parts of storages with the same key")
         return known
 
 

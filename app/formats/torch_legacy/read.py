@@ -96,7 +96,7 @@ def _parse_at(
             if error.rule not in _CUT_OFF or start + len(piece) == len(data):
                 raise
             if len(piece) == limits.nbytes:
-                detail = f"the pickle does not end within the {limits.nbytes} bytes that are read"
+                detail = f"the pickle does not end within the limit of {limits.nbytes} bytes"
                 raise HostileCheckpoint(detail, rule="pickle-size", where=record) from None
         else:
             return root, hooks, start + length
@@ -114,7 +114,7 @@ def _read_head(data: ByteSource) -> int:
         raise NotACheckpoint(f"the file's format version is not {VERSION}", rule="version", where="version")
     facts, _, end = _parse_at(data, end, PlainHooks, "sys_info", HEAD_LIMITS, work)
     if type(facts) is not Dict:
-        raise _refused("sys-info", "the facts about the machine that wrote it are no dict", "sys_info")
+        raise _refused("sys-info", "its sys_info is not a dict", "sys_info")
     return end
 
 
@@ -128,8 +128,8 @@ def _check_views(root: Node, hooks: LegacyHooks) -> None:
         node = stack.pop()
         if type(node) is StorageView:
             detail = (
-                f"the checkpoint holds a part of storage {node.storage.key[:200]!r} by itself, outside of a tensor, "
-                "which no later torch can save: load it with torch.load, and save a copy of that storage"
+                f"the checkpoint contains a part of storage {node.storage.key[:200]!r} outside a tensor, which no "
+                "later torch can save: load it with torch.load, and save a copy of that storage"
             )
             raise NotACheckpoint(detail, rule="storage-view", where="object")
         if id(node) not in seen:
@@ -140,7 +140,7 @@ def _check_views(root: Node, hooks: LegacyHooks) -> None:
 def _check_keys(keys: Node, hooks: LegacyHooks) -> None:
     """Check that the object names the same keys: torch leaves an unlisted storage uninitialised."""
     if type(keys) is not list or not all(type(key) is str for key in keys):
-        raise _refused("storage-keys", "the storage keys are no list of texts", "storage keys")
+        raise _refused("storage-keys", "the storage keys are not a list of strings", "storage keys")
     listed = set(keys)
     if len(listed) != len(keys):
         raise _refused("storage-keys", "a storage key is listed twice", "storage keys")
@@ -149,7 +149,7 @@ def _check_keys(keys: Node, hooks: LegacyHooks) -> None:
             raise _refused("storage-missing", f"storage {key[:200]!r} is not among the storage keys", "storage keys")
     for key in keys:
         if key not in hooks.storages:
-            raise _refused("storage-keys", f"storage key {key[:200]!r} is none of the object's", "storage keys")
+            raise _refused("storage-keys", f"storage key {key[:200]!r} is not used by the object", "storage keys")
 
 
 def _places(data: ByteSource, start: int, storages: Iterable[StorageRef]) -> Iterator[tuple[str, Span]]:
@@ -160,9 +160,11 @@ def _places(data: ByteSource, start: int, storages: Iterable[StorageRef]) -> Ite
         start += _COUNT.size
         end = start + storage.nbytes
         if end > len(data):
-            raise NotACheckpoint("the file is cut off: it ends within its storages", rule="truncated", where=where)
+            raise NotACheckpoint("the file is truncated: it ends within its storages", rule="truncated", where=where)
         if _COUNT.unpack(count)[0] != storage.numel:
-            detail = f"a storage has {storage.numel} elements by the object, and {_COUNT.unpack(count)[0]} by its head"
+            detail = (
+                f"a storage has {storage.numel} elements by the object, but {_COUNT.unpack(count)[0]} by its header"
+            )
             raise _refused("storage-size", detail, where)
         yield storage.key, Span(start, end)
         start = end

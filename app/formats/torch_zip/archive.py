@@ -95,18 +95,18 @@ def read_archive(data: ByteSource) -> Archive:
         path = _path(entry)
         root = root or path[: path.index("/") + 1]
         if not path.startswith(root):
-            raise entry.refused("zip-root", f"lies outside of the root folder {root[:200]!r}")
+            raise entry.refused("zip-root", f"is outside the root folder {root[:200]!r}")
         name = path[len(root) :]
         folded.add(name if name.isascii() and name.islower() else name.casefold())
         if len(folded) == len(records):
-            raise entry.refused("zip-duplicate", "has the name of another record, upper and lower case aside")
+            raise entry.refused("zip-duplicate", "has the same name as another record, ignoring case")
         start, end_of_last = _place(data, entry, end_of_last, directory.start)
         inflated = entry.size if entry.method == _DEFLATED else None
         records[name] = Record(start, start + entry.packed, entry.crc32, inflated)
     if pos != len(entries):
         raise _refused("zip-directory", "the directory is longer than its records", directory.start + pos)
     if end_of_last != directory.start:
-        raise _refused("zip-gap", "bytes of no record lie before the directory", end_of_last)
+        raise _refused("zip-gap", "bytes before the directory belong to no record", end_of_last)
     if "data.pkl" not in records:
         raise _no_pickle(entries)
     archive = Archive(root[:-1], records)
@@ -150,7 +150,7 @@ def _read_entry(entries: bytes, pos: int) -> tuple[_Entry, int]:
     """Read the directory's entry at ``pos``; return the next entry's position too."""
     name_at = pos + _CENTRAL.size
     if name_at > len(entries):
-        raise _refused("zip-directory", "the directory ends early", pos)
+        raise _refused("zip-directory", "the directory is truncated", pos)
     (
         signature, flags, method, crc32, packed, size, name_size, extra_size, comment, disk, attributes, header
     ) = _CENTRAL.unpack_from(entries, pos)  # fmt: skip
@@ -164,28 +164,28 @@ def _read_entry(entries: bytes, pos: int) -> tuple[_Entry, int]:
         size, packed, header = widened(zip64, (size, packed, header), entry.refused)
         entry = entry._replace(size=size, packed=packed, header=header)
     if attributes & _UNPLAIN or attributes >> 28 not in _FILE_TYPES:
-        raise entry.refused("zip-attributes", "is marked as something else than a plain file")
+        raise entry.refused("zip-attributes", "is not marked as a plain file")
     if flags & _ENCRYPTED_FLAGS:
         raise entry.refused("zip-encrypted", "is encrypted")
     if flags & ~_KNOWN_FLAGS:
         raise entry.refused("zip-flags", f"has unknown flags, {flags:#06x}")
     if method not in {_STORED, _DEFLATED} or (method == _STORED and packed != size):
-        raise entry.refused("zip-method", "is packed in an unknown way")
+        raise entry.refused("zip-method", "has an unknown compression method")
     return entry, next_at
 
 
 def _path(entry: _Entry) -> str:
     """Return a record's name as text. Refuse a name other than of a plain file below a folder."""
     if len(entry.name) > MAX_NAME:
-        raise entry.refused("zip-name", f"has a name of {len(entry.name)} bytes; at most {MAX_NAME} are read")
+        raise entry.refused("zip-name", f"has a name of {len(entry.name)} bytes; at most {MAX_NAME} are allowed")
     try:
         path = entry.name.decode("utf-8")
     except UnicodeDecodeError:
-        raise entry.refused("zip-name", "has a name that is not utf-8") from None
+        raise entry.refused("zip-name", "has a name that is not valid UTF-8") from None
     if not entry.flags & _UTF8 and not path.isascii():
-        raise entry.refused("zip-name", "has a name of which it is not said that it is utf-8")
+        raise entry.refused("zip-name", "has a non-ASCII name without the UTF-8 flag")
     if not _PLAIN_PATH.fullmatch(path):
-        raise entry.refused("zip-name", "has a name that is no plain path below one folder")
+        raise entry.refused("zip-name", "has a name that is not a plain path below one folder")
     return path
 
 
@@ -199,14 +199,14 @@ def _place(data: ByteSource, entry: _Entry, expected: int, limit: int) -> tuple[
         raise entry.refused(rule, f"does not start where the one before it ends, at byte {expected}")
     name_at = expected + _LOCAL.size
     if name_at > limit:
-        raise entry.refused("zip-overlap", "reaches into the directory")
+        raise entry.refused("zip-overlap", "overlaps the directory")
     signature, flags, method, crc32, packed, size, name_size, extra_size = _LOCAL.unpack(
         data[expected : expected + _LOCAL.size]
     )
     start = name_at + name_size + extra_size
     end = start + entry.packed
     if start > limit:
-        raise entry.refused("zip-overlap", "reaches into the directory")
+        raise entry.refused("zip-overlap", "overlaps the directory")
     name_and_extra = bytes(data[name_at:start])
     if signature != b"PK\3\4" or name_and_extra[:name_size] != entry.name:
         raise entry.refused("zip-local", "has another name in its local header")
@@ -227,7 +227,7 @@ def _place(data: ByteSource, entry: _Entry, expected: int, limit: int) -> tuple[
             entry.packed,
             entry.size,
         ):
-            raise entry.refused("zip-descriptor", "has a broken descriptor behind its data")
+            raise entry.refused("zip-descriptor", "has an invalid data descriptor")
     if end > limit:
-        raise entry.refused("zip-overlap", "reaches into the directory")
+        raise entry.refused("zip-overlap", "overlaps the directory")
     return start, end

@@ -32,11 +32,11 @@ def find_directory(data: ByteSource) -> Directory:
     """Find the directory. Raises NotACheckpoint for a file without a zip's end, HostileCheckpoint for a broken rule."""
     end_at = len(data) - _END.size
     if end_at < 0 or bytes(data[end_at : end_at + 4]) != b"PK\5\6":
-        detail = "the file starts as a zip file but does not end as one: it was cut off, or something was added"
+        detail = "the file starts like a zip file but does not end like one: it was truncated, or bytes were appended"
         raise NotACheckpoint(detail, rule="zip-end", where=f"byte {max(end_at, 0)}")
     _, disk, first_disk, count_here, count, size, start, comment = _END.unpack(data[end_at : end_at + _END.size])
     if disk or first_disk or count_here != count or comment:
-        raise _refused("zip-end", "the end record speaks of other disks, or of a comment", end_at)
+        raise _refused("zip-end", "the end record refers to other disks or a comment", end_at)
     directory = Directory(start, start + size, count)
     end = end_at
     locator_at = end_at - _LOCATOR64.size
@@ -55,9 +55,9 @@ def find_directory(data: ByteSource) -> Directory:
     if directory.end != end:
         raise _refused("zip-directory", "the directory does not end where the end records start", end)
     if directory.count > MAX_RECORDS:
-        raise _refused("zip-records", f"it has {directory.count} records; at most {MAX_RECORDS} are read", end)
+        raise _refused("zip-records", f"it has {directory.count} records; at most {MAX_RECORDS} are allowed", end)
     if directory.end - directory.start > MAX_DIRECTORY:
-        detail = f"its directory has {directory.end - directory.start} bytes; at most {MAX_DIRECTORY} are read"
+        detail = f"its directory has {directory.end - directory.start} bytes; at most {MAX_DIRECTORY} are allowed"
         raise _refused("zip-records", detail, directory.start)
     if not directory.count or directory.end - directory.start < directory.count * _MIN_ENTRY:
         raise _refused("zip-directory", "the directory is too short for its records", directory.start)

@@ -30,11 +30,11 @@ def read_extra(extra: bytes, refused: Refused) -> bytes | None:
     pos = 0
     while pos < len(extra):
         if pos + _HEAD.size > len(extra):
-            raise refused("zip-extra", "has an extra field that is cut off")
+            raise refused("zip-extra", "has a truncated extra field")
         tag, length = _HEAD.unpack_from(extra, pos)
         pos += _HEAD.size + length
         if pos > len(extra):
-            raise refused("zip-extra", "has an extra field that is cut off")
+            raise refused("zip-extra", "has a truncated extra field")
         if tag in _FORBIDDEN:
             raise refused("zip-extra", f"has an extra field that {_FORBIDDEN[tag]}")
         if len(fields) == MAX_FIELDS:

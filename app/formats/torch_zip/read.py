@@ -25,7 +25,7 @@ def read(data: ByteSource, archive: Archive, work: Work) -> Document:
     _check_version(data, archive)
     skeleton = archive.records["data.pkl"]
     if skeleton.end - skeleton.start > LIMITS.nbytes:  # checked before the read
-        detail = f"the pickle has {skeleton.end - skeleton.start} bytes; at most {LIMITS.nbytes} are read"
+        detail = f"the pickle has {skeleton.end - skeleton.start} bytes; at most {LIMITS.nbytes} are allowed"
         raise HostileCheckpoint(detail, rule="pickle-size", where="data.pkl")
     pickle = data[skeleton.start : skeleton.end]
     _check_crc32(pickle, skeleton, "data.pkl")
@@ -56,7 +56,7 @@ def _check_version(data: ByteSource, archive: Archive) -> None:
         raise NotACheckpoint("the file has no record version, which torch.save always writes", rule="no-version")
     text = _short_text(data, archive, name).strip()
     if not text.isdigit() or int(text) not in VERSIONS:
-        detail = f"the file's format version is no number from {VERSIONS[0]} to {VERSIONS[-1]}"
+        detail = f"the file's format version is not a number from {VERSIONS[0]} to {VERSIONS[-1]}"
         raise NotACheckpoint(detail, rule="version", where="version")
 
 
@@ -76,7 +76,7 @@ def _only_one(archive: Archive, *names: str) -> str | None:
     """Return which of a record's names over the years is there. Two are refused: each torch would read its own."""
     found = [name for name in names if name in archive.records]
     if len(found) > 1:
-        detail = f"the records {found[0][:200]!r} and {found[1][:200]!r} are one to some versions of torch"
+        detail = f"some versions of torch take the records {found[0][:200]!r} and {found[1][:200]!r} for the same"
         raise HostileCheckpoint(detail, rule="zip-duplicate", where=found[0][:200])
     return found[0] if found else None
 
@@ -108,7 +108,7 @@ def _record_of(storage: StorageRef, archive: Archive) -> Record:
     record = archive.records[name]
     if record.end - record.start != storage.nbytes:
         detail = (
-            f"storage {key!r} has {storage.nbytes} bytes by the pickle, and {record.end - record.start} by its record"
+            f"storage {key!r} has {storage.nbytes} bytes by the pickle, but {record.end - record.start} by its record"
         )
         raise HostileCheckpoint(detail, rule="storage-size", where=where)
     return record

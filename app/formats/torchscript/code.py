@@ -43,7 +43,7 @@ def module_classes(data: ByteSource, archive: Archive, work: Work) -> Mapping[st
     """Return module classes by their full names. Raises HostileCheckpoint for damaged or too long text."""
     texts, size = _texts(archive), code_size(archive)
     if size > MAX_CODE:
-        raise _refused("code-size", f"its code has {size} bytes; at most {MAX_CODE} are read", "code")
+        raise _refused("code-size", f"its code has {size} bytes; at most {MAX_CODE} are allowed", "code")
     work.spend(size // 32)
     classes: dict[str, ModuleClass] = {}
     for name, record in texts.items():
@@ -80,7 +80,7 @@ def _text(data: ByteSource, record: Record, name: str) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise _refused("utf-8", "its code is not utf-8", name) from None
+        raise _refused("utf-8", "its code is not valid UTF-8", name) from None
 
 
 def _inflate(raw: bytes, size: int, name: str) -> bytes:
@@ -91,7 +91,7 @@ def _inflate(raw: bytes, size: int, name: str) -> bytes:
     except zlib.error:
         raise _refused("zip-deflated", "a deflated record is damaged", name) from None
     if len(inflated) != size or not inflater.eof or inflater.unused_data:
-        raise _refused("zip-deflated", f"a deflated record does not have the {size} bytes that it should", name)
+        raise _refused("zip-deflated", f"a deflated record does not have its declared size of {size} bytes", name)
     return inflated
 
 

@@ -96,14 +96,14 @@ def _walk(
 
 def _check_names(names: Sequence[Node]) -> None:
     if not all(type(name) is str for name in names) or len(set(names)) != len(names):
-        raise _refused("a module's attributes have no distinct names")
+        raise _refused("the attributes of a module do not have distinct names")
 
 
 def _check_hidden(class_name: str, key: str, value: Node, keep: Keep, work: Work, above: frozenset[int]) -> None:
     """Refuse a parameter or buffer of the name ``key``, and a submodule that holds one."""
     kept = keep(class_name, key) is not None if is_tensor(value) else any(_walk(value, "", keep, work, above))
     if kept:
-        raise _refused(f"the name {key[:200]!r} of a module's attribute has a dot")
+        raise _refused(f"the name {key[:200]!r} of an attribute of a module has a dot")
 
 
 def _refused(what: str) -> HostileCheckpoint:
