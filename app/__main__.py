@@ -14,15 +14,15 @@ from .private import UMASK
 from .settings import Settings
 
 HOW_TO_GUARD_IT = """\
-Anybody who reaches {host} could read, write and delete every checkpoint. Make a token in this data dir or database:
+Anyone who can reach {host} could read, write and delete every checkpoint. Make a token in this data dir or database:
   stateroom-server token add NAME --scope read|write|admin
-or set one that may do everything:
+or set a token with all rights:
   export STATEROOM_SERVER_TOKEN=$(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')
-and give it to clients as STATEROOM_TOKEN; or pass --insecure if something else guards this port."""
+and give it to clients as STATEROOM_TOKEN; or pass --insecure if this port is protected in another way."""
 
 cli = typer.Typer(
     name="stateroom-server",
-    help="A checkpoint service for PyTorch. Every option is also STATEROOM_HOST, STATEROOM_PORT, ...",
+    help="A checkpoint service for PyTorch. Options can also be set as STATEROOM_HOST, STATEROOM_PORT, ...",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,8 +30,8 @@ cli = typer.Typer(
 )
 cli.add_typer(token_commands.commands, name="token")
 
-Grace = Annotated[float | None, typer.Option(help="seconds that deleted bytes stay (3600)", metavar="SECONDS")]
-AsJson = Annotated[bool, typer.Option("--json", help="answer for machines")]
+Grace = Annotated[float | None, typer.Option(help="seconds to keep deleted bytes (3600)", metavar="SECONDS")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def _say_version(asked: bool) -> None:
@@ -68,12 +68,12 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="processes that share the port (1)")] = None,
     max_uploads: Annotated[int | None, typer.Option(help="uploads at once in each worker (128)")] = None,
     max_upload_bytes: Annotated[
-        str | None, typer.Option(help="of one upload, 20000000000 or 20GB (no limit)", metavar="SIZE")
+        str | None, typer.Option(help="largest upload: 20000000000 or 20GB (no limit)", metavar="SIZE")
     ] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="serve other machines without a token")] = None,
     grace: Grace = None,
     sweep_interval: Annotated[
-        float | None, typer.Option(help="seconds between two sweeps, 0: none (600)", metavar="SECONDS")
+        float | None, typer.Option(help="seconds between sweeps; 0 for none (600)", metavar="SECONDS")
     ] = None,
 ) -> None:
     """Run the server."""
@@ -113,20 +113,22 @@ def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
 
 @cli.command()
 def sweep(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be freed, and change nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="report what would be freed, but change nothing")] = False,
     grace: Grace = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     store_url: StoreUrl = None,
 ) -> None:
-    """Free what deleted checkpoints and crashed uploads have left; beside a running server, if there is one."""
+    """Free the space of deleted checkpoints and crashed uploads. The server may be running."""
     settings = read_settings(grace=grace, data_dir=data_dir, database_url=database_url, store_url=store_url)
     from .maintenance import sweep as run  # noqa: PLC0415 - as above
     from .upkeep.report import swept_as_json, swept_as_text  # noqa: PLC0415 - as above
 
     with complaining():
-        swept = run(settings, dry_run=dry_run, on_wait=lambda: complain("another sweep runs; waiting for its end"))
+        swept = run(
+            settings, dry_run=dry_run, on_wait=lambda: complain("another sweep is running; waiting for it to end")
+        )
     typer.echo(json.dumps(swept_as_json(swept, dry_run=dry_run)) if as_json else swept_as_text(swept, dry_run=dry_run))
     if swept.damaged:
         raise typer.Exit(1)
@@ -134,16 +136,14 @@ def sweep(
 
 @cli.command()
 def fsck(
-    read_data: Annotated[bool, typer.Option("--read-data", help="verify every byte, not only what is where")] = False,
-    mark: Annotated[
-        bool, typer.Option("--mark", help="the same, and have uploads bring again what is found damaged")
-    ] = False,
+    read_data: Annotated[bool, typer.Option("--read-data", help="verify every byte, not only names and sizes")] = False,
+    mark: Annotated[bool, typer.Option("--mark", help="--read-data, and let uploads replace damaged bytes")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     store_url: StoreUrl = None,
 ) -> None:
-    """Check the catalog against the store. Changes nothing without --mark; ends with 1 when it found something."""
+    """Check the catalog against the store. Changes nothing without --mark. Exits with 1 if anything is wrong."""
     settings = read_settings(data_dir=data_dir, database_url=database_url, store_url=store_url)
     from .maintenance import fsck as opened  # noqa: PLC0415 - as above
     from .upkeep.report import checked_as_json, checked_as_text, finding_as_text  # noqa: PLC0415 - as above

@@ -31,14 +31,22 @@ def look_again(
         for pack in lost:
             store.ping()  # a store that is not mounted holds no packs either
             if count := damage.mark_pack(catalog, pack):
-                _log.error("pack %s is missing, and %d blobs with it: send checkpoints that have them", pack, count)
+                _log.error(
+                    "pack %s with %d blobs is missing: upload checkpoints that contain them to replace them",
+                    pack,
+                    count,
+                )
         for start in range(0, len(hurt), BATCH):
             with catalog.turn() as w:
                 marked = [blob.digest for blob in hurt[start : start + BATCH] if damage.mark(w, namespace, blob)]
             for digest in marked:
-                _log.error("%s of namespace %s is damaged: send a checkpoint that has it", digest, namespace)
+                _log.error(
+                    "blob %s of namespace %s is damaged: upload a checkpoint that contains it to replace it",
+                    digest,
+                    namespace,
+                )
     except StateroomError:
-        _log.exception("damage could not be marked; it will be when it is met again")
+        _log.exception("damage could not be marked; it will be marked when it is found again")
 
 
 def _damaged(store: PackStore, suspects: Iterable[tuple[Blob, Container[int]]]) -> tuple[list[Blob], set[str]]:

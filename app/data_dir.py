@@ -27,8 +27,8 @@ def claim(folder: Path, *, durable: bool) -> None:
     entries = {path.name: path for path in folder.iterdir()}
     if not _is_data_dir(entries):
         raise StateroomError(
-            f"{folder} is neither empty nor the data dir of a server: name an empty folder, or one that is not there "
-            f"yet, such as --data-dir {shlex.quote(str(folder / 'stateroom-data'))}"
+            f"{folder} is neither empty nor the data dir of a server: use an empty or new folder, such as --data-dir "
+            f"{shlex.quote(str(folder / 'stateroom-data'))}"
         )
     shut(folder)
     for name, path in entries.items():

@@ -30,16 +30,16 @@ def shut(path: Path, *, keep_group: bool = False) -> None:
             path.chmod(mode & ~loose)
             if path.stat().st_mode & loose:
                 raise StateroomError(
-                    f"{path} stays open to other users of this machine (mode {mode:04o}): its file system keeps no "
-                    "modes; mount it with umask=077, or use another one"
+                    f"{path} stays open to other users of this machine (mode {mode:04o}): its file system does not "
+                    "store modes; mount it with umask=077, or use another file system"
                 )
     elif os.geteuid() == 0:
         raise StateroomError(
-            f"{path} belongs to user {status.st_uid}, whose server could not use what root makes: run this as that "
-            f"user (sudo -u '#{status.st_uid}' ...), or give it to root: chown -R root {shlex.quote(str(path))}"
+            f"{path} belongs to user {status.st_uid}, whose server could not use files made by root: run this as that "
+            f"user (sudo -u '#{status.st_uid}' ...), or change its owner: chown -R root {shlex.quote(str(path))}"
         )
     elif mode & OTHERS:
         raise StateroomError(
-            f"{path} is open to other users of this machine (mode {mode:04o}) and belongs to user {status.st_uid}: let "
-            f"that user run chmod o-rwx {shlex.quote(str(path))}, or name a folder of your own"
+            f"{path} is open to other users of this machine (mode {mode:04o}) and belongs to user {status.st_uid}: run "
+            f"chmod o-rwx {shlex.quote(str(path))} as that user, or use a folder of your own"
         )

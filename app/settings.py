@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     def _are_hosts(cls, hosts: frozenset[str]) -> frozenset[str]:
         for host in hosts:
             if _HOST.fullmatch(host) is None:
-                raise ValueError(f"{host!r} is not a host; write stateroom.example or stateroom.example:8765")
+                raise ValueError(f"{host!r} is not a host; use stateroom.example or stateroom.example:8765")
         return hosts
 
     @field_validator("allowed_origins")
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
         for origin in origins:
             scheme, _, host = origin.partition("://")
             if scheme not in {"http", "https"} or _HOST.fullmatch(host) is None:
-                raise ValueError(f"{origin!r} is not an origin; write https://app.example, without a path")
+                raise ValueError(f"{origin!r} is not an origin; use https://app.example, without a path")
         return origins
 
     @field_validator("store_url")
@@ -91,9 +91,11 @@ class Settings(BaseSettings):
             return url
         parts = urlsplit(url)
         if not (parts.scheme == "file" and parts.path.startswith("/")):
-            raise ValueError("a store is file:///PATH")
+            raise ValueError("the store URL must be file:///PATH")
         if parts.netloc not in {"", "localhost"}:
-            raise ValueError(f"a store is file:///PATH, with three slashes: {parts.netloc!r} is read as a host")
+            raise ValueError(
+                f"the store URL must be file:///PATH, with three slashes: {parts.netloc!r} is read as a host"
+            )
         return url
 
     @field_validator("database_url")
@@ -101,7 +103,7 @@ class Settings(BaseSettings):
     def _has_no_host(cls, url: str | None) -> str | None:
         """Refuse a host in SQLite's URL; the catalog checks everything else."""
         if url is not None and urlsplit(url).scheme.startswith("sqlite") and (host := urlsplit(url).netloc):
-            raise ValueError(f"the database is sqlite:///PATH, with three slashes: {host!r} is read as a host")
+            raise ValueError(f"the database URL must be sqlite:///PATH, with three slashes: {host!r} is read as a host")
         return url
 
     @property

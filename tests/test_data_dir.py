@@ -105,7 +105,7 @@ def test_a_folder_of_anything_else_is_refused_and_left_as_it_is(tmp_path: Path, 
     for name in names:
         (folder / name).mkdir(parents=True)
     folder.chmod(0o755)
-    with pytest.raises(StateroomError, match=r"neither empty nor the data dir of a server: name an empty folder"):
+    with pytest.raises(StateroomError, match=r"neither empty nor the data dir of a server: use an empty or new folder"):
         claim(folder, durable=False)
     assert mode(folder) == 0o755
     assert sorted(path.name for path in folder.iterdir()) == sorted(name.strip("/") for name in names)

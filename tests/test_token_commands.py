@@ -99,7 +99,10 @@ def test_a_shared_database_has_to_be_migrated_first(postgres, tmp_path: Path, co
     url = postgres.empty_database()
     wrong = run("token", *command, "--database-url", url, STATEROOM_DATA_DIR=str(tmp_path))
     assert wrong.returncode == 1
-    assert wrong.stderr == "stateroom-server: the database holds no catalog: migrate it first\n"
+    assert (
+        wrong.stderr
+        == "stateroom-server: the database has no catalog of this version: run stateroom-server migrate first\n"
+    )
     assert wrong.stdout == ""
 
 
@@ -109,12 +112,12 @@ def test_a_shared_database_has_to_be_migrated_first(postgres, tmp_path: Path, co
         (("add", "taken", "--scope", "read"), 1, "the name taken is taken: choose another"),
         (("add", "a", "--scope", "all"), 2, "not one of 'read', 'write', 'admin'"),
         (("add", "a"), 2, "--scope"),
-        (("add", "a b", "--scope", "read"), 2, "a token's name is 1 to 64 letters"),
-        (("add", "a", "--scope", "read", "--namespace", "a/b"), 2, "'a/b' can be no namespace"),
-        (("add", "a", "--scope", "read", "--namespace", ""), 2, "'' can be no namespace"),
-        (("add", "a", "--scope", "read", "--expires", "soon"), 2, "'soon' is no time: write 90d"),
-        (("add", "a", "--scope", "read", "--expires", "2020-01-01"), 2, "is over already"),
-        (("add", "a", "--scope", "read", "--expires", "0h"), 2, "is over already"),
+        (("add", "a b", "--scope", "read"), 2, "is not a valid token name: use 1 to 64 letters"),
+        (("add", "a", "--scope", "read", "--namespace", "a/b"), 2, "'a/b' is not a valid namespace"),
+        (("add", "a", "--scope", "read", "--namespace", ""), 2, "'' is not a valid namespace"),
+        (("add", "a", "--scope", "read", "--expires", "soon"), 2, "'soon' is not a time: use 90d"),
+        (("add", "a", "--scope", "read", "--expires", "2020-01-01"), 2, "is in the past"),
+        (("add", "a", "--scope", "read", "--expires", "0h"), 2, "is in the past"),
         (("revoke", "nobody"), 1, "there is no token called 'nobody'"),
         (("revoke",), 2, "Missing argument"),
     ],
@@ -184,5 +187,5 @@ def test_a_server_open_to_others_does_not_start_where_nobody_can_tell_whether_it
     refused = run("serve", "--host", "0.0.0.0", "--port", "0", "--database-url", url, "--data-dir", str(tmp_path))
     assert (refused.returncode, refused.stderr) == (
         1,
-        "stateroom-server: the database holds no catalog: migrate it first\n",
+        "stateroom-server: the database has no catalog of this version: run stateroom-server migrate first\n",
     )

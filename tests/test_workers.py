@@ -92,7 +92,7 @@ def test_a_worker_that_dies_is_replaced_and_meanwhile_others_answer(fresh_server
             assert http.get("/readyz").status_code == 200
     assert_soon(lambda: len(workers_of(server) - {victim}) == 2)
     assert len(workers_of(server) & before) == 1
-    assert f"(pid {victim}) was ended by SIGKILL; another starts now" in server.log
+    assert f"(pid {victim}) was killed by SIGKILL; restarting it now" in server.log
     assert upload(server, FILE) == f"{CHECKPOINTS}/1"
 
 
@@ -131,7 +131,7 @@ Supervisor(2, work, lambda: print("ready"), lambda number: None, lambda: None, p
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
     assert "OSError: no disk" in ended.stderr
-    assert "StateroomError: a worker ended before it was ready; the log says why" in ended.stderr
+    assert "StateroomError: a worker ended before it was ready; see the log for the reason" in ended.stderr
     assert "ready" not in ended.stdout.split()
 
 

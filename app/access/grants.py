@@ -128,7 +128,7 @@ class Access:
         """Return a signer of links. Raises StateroomError if the catalog does not answer, or holds no key."""
         keys = (await self._asked_since(time.monotonic() - KEPT)).keys
         if not keys:
-            raise StoreError("the catalog holds no key to sign links with", code="catalog-failed")
+            raise StoreError("the catalog has no key to sign links with", code="catalog-failed")
         return Signer(grant, max(keys), keys[max(keys)])
 
     def _judge_link(self, known: Credentials, resource: Resource, signature: Signature) -> Grant | None:

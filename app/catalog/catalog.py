@@ -38,12 +38,16 @@ class Catalog:
     def ping(self) -> None:
         """Raise StoreError unless the database answers and holds a catalog. Never creates a database."""
         if not is_there(self._url):
-            raise StoreError("there is no database; a server makes it, or migrate", code="catalog-failed")
+            raise StoreError(
+                "there is no database; run stateroom-server migrate or serve to create it", code="catalog-failed"
+            )
         try:
             with self.read() as session:
                 session.select(select(tables.uploads.c.holder).limit(1)).all()  # a column of the newest revision
         except DBAPIError as error:
-            raise StoreError("the database holds no catalog: migrate it first", code="catalog-failed") from error
+            raise StoreError(
+                "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"
+            ) from error
 
     def close(self) -> None:
         self._reader.dispose()

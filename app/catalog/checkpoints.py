@@ -142,8 +142,8 @@ def _what_exists(s: ReadSession, model: Model, ref: Ref, run: str | None) -> str
         case "epoch" | "step":
             column = checkpoints.c[ref.kind]
             low, high = s.select(select(func.min(column), func.max(column)).where(*scope)).one()
-            there = f"they go from {low} to {high}" if low is not None else "none has one"
-            return f"{where} has no checkpoint of {ref.kind} {ref.number}: {there}"
+            there = f"its {ref.kind}s go from {low} to {high}" if low is not None else f"none has any {ref.kind}"
+            return f"{where} has no checkpoint of {ref.kind} {ref.number}; {there}"
         case "alias":
             return f"{where} has no alias {ref.name!r}; it has versions up to {newest}"
         case _:

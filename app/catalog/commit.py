@@ -116,7 +116,9 @@ def _store(w: WriteSession, new: NewCheckpoint, pack: NewPack, stored: Sequence[
 
 def _refuse_if_missing(missing: Sequence[Digest]) -> None:
     if missing:
-        raise MissingBlobs(f"{len(missing)} blobs of the checkpoint are not stored any more", digests=missing)
+        raise MissingBlobs(
+            f"{len(missing)} blobs of the checkpoint are no longer in the store; send it again", digests=missing
+        )
 
 
 def _check(new: NewCheckpoint) -> None:
@@ -193,7 +195,7 @@ def _publish(
         .values(version=version, created_at=created_at, new_bytes=new.new_bytes)
     )
     if published.rowcount != 1:  # another server, believing itself alone, removed the row as crash debris
-        raise StoreError("the commit was taken for one that had broken off; send the upload again")
+        raise StoreError("another server removed the commit as interrupted; send the upload again")
     key = {"model_id": model_id, "version": version, "run": new.run}
     w.insert(metrics, metric_rows(key, new.metrics))
     w.insert(tags, tag_rows(key, new.tags))

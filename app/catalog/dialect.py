@@ -101,7 +101,7 @@ def check_foreign_keys(connection: Connection) -> None:
         connection.dialect.name == "sqlite"
         and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None
     ):
-        raise StoreError("a migration would have broken the catalog, and was undone", code="catalog-failed")
+        raise StoreError("a migration broke the catalog's foreign keys and was rolled back", code="catalog-failed")
 
 
 def _sqlite_engine(url: URL, begin: str, pragmas: tuple[str, ...], connections: int) -> Engine:
@@ -221,12 +221,12 @@ def _postgresql_failure(error: DBAPIError) -> StoreError | None:
     if state in {"55P03", "40P01", "53300"}:  # lock timeout, deadlock, too many connections
         return _busy()
     if isinstance(error, OperationalError) or state[:2] in {"08", "25", "53", "57", "58", "XX"}:
-        return StoreError("the catalog's database failed, or is not there", code="catalog-failed")
+        return StoreError("the catalog's database failed or cannot be reached", code="catalog-failed")
     return None
 
 
 def _busy() -> StoreError:
-    return StoreError("the catalog is busy; try again later", code="catalog-busy")
+    return StoreError("the catalog is busy; retry later", code="catalog-busy")
 
 
 def insert_or_keep(connection: Connection, table: Table) -> Insert:

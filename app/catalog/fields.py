@@ -83,7 +83,7 @@ def parse_value(field: Field, text: str) -> Comparable:
         value = None
     if value is None:
         raise InvalidRequest(
-            f"{text!r} cannot be compared with {field.text}: it takes {_EXAMPLES[field.kind]}", code="bad-filter"
+            f"{text!r} cannot be compared with {field.text}: use {_EXAMPLES[field.kind]}", code="bad-filter"
         )
     return value
 

@@ -39,7 +39,7 @@ def remember(w: WriteSession, model_id: int, key: str, checkpoint_id: int) -> No
     """
     k = idempotency_keys.c
     if w.select(select(k.key).where(k.model_id == model_id, k.key == key)).first() is not None:
-        raise KeyInUse("another upload with this Idempotency-Key was stored meanwhile; send this one again")
+        raise KeyInUse("another upload with this Idempotency-Key was stored first; send this one again")
     now = datetime.now(UTC)
     over = select(k.model_id, k.key).where(k.kept_until < to_microseconds(now)).limit(_PRUNED_AT_ONCE)
     w.execute(delete(idempotency_keys).where(tuple_(k.model_id, k.key).in_(over)))

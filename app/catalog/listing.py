@@ -73,7 +73,7 @@ def list_checkpoints(s: ReadSession, name: ModelName, listing: Listing) -> Page[
     model = get_model(s, name)
     limit = check_limit(listing.limit)
     if len(listing.filters) > MAX_FILTERS:
-        raise InvalidRequest(f"{len(listing.filters)} filters; at most {MAX_FILTERS} at once", code="bad-filter")
+        raise InvalidRequest(f"{len(listing.filters)} filters; at most {MAX_FILTERS} are allowed", code="bad-filter")
     query = _Query(
         model_id=model.id,
         run=None if listing.run is None else check_text(listing.run, "run"),

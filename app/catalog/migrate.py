@@ -36,6 +36,7 @@ def upgrade(engine: Engine) -> None:
             command.upgrade(config_for(connection), "head")
         except CommandError as error:
             raise StateroomError(
-                "the catalog was written by a newer Stateroom; run that one, or restore a backup", code="catalog-newer"
+                "the catalog was written by a newer version of Stateroom; run that version, or restore a backup",
+                code="catalog-newer",
             ) from error
         check_foreign_keys(connection)

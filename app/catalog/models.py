@@ -41,8 +41,12 @@ def get_model(s: ReadSession, name: ModelName) -> Model:
             select(models.c.name).where(models.c.namespace == name.namespace, _exists).order_by(models.c.name).limit(6)
         ).scalars()
         known = [f"{name.namespace}/{sibling}" for sibling in siblings]
-        there = f"there are {', '.join(known[:5])}{', ...' if known[5:] else ''}" if known else "its namespace is empty"
-        raise NotFound(f"no model {name}: {there}", code="model-not-found")
+        there = (
+            f"its namespace has {', '.join(known[:5])}{', ...' if known[5:] else ''}"
+            if known
+            else "its namespace is empty"
+        )
+        raise NotFound(f"there is no model {name}; {there}", code="model-not-found")
     return _model(row)
 
 
@@ -88,7 +92,7 @@ def delete_empty(w: WriteSession, name: ModelName) -> None:
     model = get_model(w, name)
     if model.checkpoints:
         held = "a checkpoint" if model.checkpoints == 1 else f"{model.checkpoints} checkpoints"
-        raise Conflict(f"{name} has {held}; delete what it has first", code="model-not-empty")
+        raise Conflict(f"{name} has {held}; delete all its checkpoints first", code="model-not-empty")
     now = to_microseconds(datetime.now(UTC))
     w.execute(update(models).where(models.c.id == model.id).values(deleted_at=now, best=DEFAULT_BEST))
 

@@ -74,6 +74,6 @@ def _check(listing: str, data: bytes) -> bytes:
 
 def _refuse() -> NoReturn:
     raise InvalidRequest(
-        "the cursor is damaged or belongs to another listing (model, run, order or filters): start without one",
+        "the cursor is invalid, or of another listing (model, run, order or filters): start without a cursor",
         code="bad-cursor",
     )

@@ -46,8 +46,8 @@ def parse_ref(text: str) -> Ref:
     if _ALIAS.fullmatch(text):
         return Ref("alias", name=text)
     raise InvalidRequest(
-        f"{text!r} is no ref: write a version (12 or v12), latest, best, min:NAME, max:NAME, epoch:N, step:N "
-        "or an alias",
+        f"{text!r} is not a valid ref; use a version number (12 or v12), latest, best, min:NAME, max:NAME, epoch:N, "
+        "step:N or an alias",
         code="bad-ref",
     )
 
@@ -61,7 +61,7 @@ def parse_best(text: str) -> Ref:
     """Parse the meaning of ``best``: ``min:NAME`` or ``max:NAME``. Raises InvalidRequest, code ``bad-best``."""
     match = _RANK.fullmatch(text)
     if match is None or len(match[2]) > MAX_NAME_LENGTH:
-        detail = f"best is min:NAME or max:NAME, where NAME is loss or a metric's, not {text[:MAX_NAME_LENGTH]!r}"
+        detail = f"best must be min:NAME or max:NAME, where NAME is loss or a metric, not {text[:MAX_NAME_LENGTH]!r}"
         raise InvalidRequest(detail, code="bad-best")
     return parse_ref(text)
 

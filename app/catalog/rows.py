@@ -75,14 +75,16 @@ def check_fields(metrics: Mapping[str, float | None], tags: Mapping[str, str | N
     """Check metrics and tags. Raises InvalidRequest for those that could not be stored or queried."""
     for kind, names in (("metric", metrics), ("tag", tags)):
         if len(names) > MAX_FIELDS:
-            raise InvalidRequest(f"{len(names):,} {kind}s; a checkpoint has at most {MAX_FIELDS:,}", code=f"bad-{kind}")
+            raise InvalidRequest(
+                f"{len(names):,} {kind}s; a checkpoint may have at most {MAX_FIELDS:,}", code=f"bad-{kind}"
+            )
         for name in names:
             if not 0 < len(check_text(name, f"the name of a {kind}")) <= MAX_NAME_LENGTH:
-                detail = f"a {kind} needs a name of at most {MAX_NAME_LENGTH} characters"
+                detail = f"the name of a {kind} must have 1 to {MAX_NAME_LENGTH} characters"
                 raise InvalidRequest(detail, code=f"bad-{kind}")
     if "loss" in metrics:
         raise InvalidRequest(
-            "loss is no metric: it is the checkpoint's own, given when it is uploaded", code="bad-metric"
+            "loss is not a metric, but a field of the checkpoint that is set at upload", code="bad-metric"
         )
     for name, text in tags.items():
         if text is not None and len(check_text(text, f"the tag {name}")) > MAX_TAG_LENGTH:
@@ -92,7 +94,7 @@ def check_fields(metrics: Mapping[str, float | None], tags: Mapping[str, str | N
     length = sum(len(name) + len(text or "") for name, text in tags.items())
     if length > MAX_TAGS_LENGTH:
         raise InvalidRequest(
-            f"the tags have {length:,} characters; those of a checkpoint have at most {MAX_TAGS_LENGTH:,} in all",
+            f"the tags have {length:,} characters; all tags of a checkpoint may have at most {MAX_TAGS_LENGTH:,}",
             code="bad-tag",
         )
 

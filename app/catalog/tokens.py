@@ -37,11 +37,11 @@ def add(w: WriteSession, token: Token) -> None:
     """Add a token. Raises Conflict if its name is taken (also by a revoked token), or if there are too many tokens."""
     taken = w.select(select(tokens).where(tokens.c.name == token.name)).first()
     if taken is not None:
-        revoked = ", by a token that was revoked" if taken.revoked_at is not None else ""
-        raise Conflict(f"the name {token.name} is taken{revoked}: choose another")
+        revoked = " by a revoked token" if taken.revoked_at is not None else ""
+        raise Conflict(f"the name {token.name} is taken{revoked}: choose another name")
     good = w.select(select(func.count()).select_from(tokens).where(_is_good(token.created_at))).scalar_one()
     if good >= MOST_GOOD:
-        raise Conflict(f"there are {good:,} tokens that are good, and no more may be: revoke some, or let them expire")
+        raise Conflict(f"there are {good:,} valid tokens, which is the limit: revoke some, or wait until they expire")
     w.insert(
         tokens,
         [

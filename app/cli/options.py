@@ -13,7 +13,7 @@ from ..errors import StateroomError
 from ..settings import Settings, unknown_variables
 
 # Options left out are None, so that the environment decides.
-DataDir = Annotated[Path | None, typer.Option(help="everything it keeps (./stateroom-data)", metavar="DIR")]
+DataDir = Annotated[Path | None, typer.Option(help="folder for all data (./stateroom-data)", metavar="DIR")]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(help="sqlite:///PATH or postgresql://... (a file in the data dir)", metavar="URL"),

@@ -41,7 +41,7 @@ def opened_catalog(settings: Settings, *, make: bool = False) -> Iterator["Catal
     Raises StateroomError for a missing file without ``make``, StoreError for a shared database that is not migrated.
     """
     if _is_missing(settings) and not make:
-        raise StateroomError(f"there is no catalog at {settings.catalog_url}: is it the data dir of the server?")
+        raise StateroomError(f"there is no catalog at {settings.catalog_url}: check --data-dir and --database-url")
     from ..catalog import Catalog  # noqa: PLC0415 - a wrong option is answered before the database's libraries are loaded
     from ..data_dir import claim  # noqa: PLC0415 - as above
     from ..store import Room  # noqa: PLC0415 - as above
@@ -88,46 +88,48 @@ def parse_expiry(text: str, now: datetime) -> datetime:
             time = datetime.fromisoformat(text)
             time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T18:00Z") from None
+        raise typer.BadParameter(f"{text!r} is not a time: use 90d, 12h, 2027-01-31 or 2027-01-31T18:00Z") from None
     except OverflowError:
         time = now + 2 * LONGEST
     if time <= now:
-        raise typer.BadParameter(f"{text} is over already: it is {_shown(now)}")
+        raise typer.BadParameter(f"{text} is in the past: now is {_shown(now)}")
     if time > now + LONGEST:
-        raise typer.BadParameter(f"{text} is more than a hundred years away: leave it out for a token without an end")
+        raise typer.BadParameter(
+            f"{text} is more than a hundred years away: leave it out for a token that never expires"
+        )
     return time
 
 
 def _checked_name(name: str) -> str:
     if not is_token_name(name):
-        raise typer.BadParameter(f"{name!r}: a token's name is 1 to 64 letters, digits, '.', '_' and '-'")
+        raise typer.BadParameter(f"{name!r} is not a valid token name: use 1 to 64 letters, digits, '.', '_' or '-'")
     return name
 
 
 def _checked_namespace(namespace: str | None) -> str | None:
     if namespace is not None and not is_name(namespace):
-        raise typer.BadParameter(f"{namespace!r} can be no namespace: vision is one, of the model vision/resnet50")
+        raise typer.BadParameter(
+            f"{namespace!r} is not a valid namespace: the namespace of the model vision/resnet50 is vision"
+        )
     return namespace
 
 
-Name = Annotated[str, typer.Argument(help="what it is called in lists and logs", callback=_checked_name)]
+Name = Annotated[str, typer.Argument(help="name in lists and logs", callback=_checked_name)]
 
 
 @commands.command()
 def add(
     name: Name,
-    scope: Annotated[Scope, typer.Option(help="read; write: and upload and change; admin: and delete")],
+    scope: Annotated[Scope, typer.Option(help="read; write: also upload and change; admin: also delete")],
     namespace: Annotated[
-        str | None, typer.Option(help="the only one it is good in", callback=_checked_namespace, metavar="NS")
+        str | None, typer.Option(help="limit the token to this namespace", callback=_checked_namespace, metavar="NS")
     ] = None,
-    expires: Annotated[
-        str | None, typer.Option(help="90d, 12h, 2027-01-31: when it ends (never)", metavar="WHEN")
-    ] = None,
+    expires: Annotated[str | None, typer.Option(help="expiry: 90d, 12h, 2027-01-31 (never)", metavar="WHEN")] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token, and print it: it is shown this once."""
+    """Make a token and print it. The token is not shown again."""
     now = datetime.now(UTC)
     try:
         expires_at = None if expires is None else parse_expiry(expires, now)
@@ -148,13 +150,13 @@ def add(
     else:
         where = "everywhere" if namespace is None else f"in the namespace {namespace}"
         until = "" if expires_at is None else f" until {_shown(expires_at)}"
-        typer.echo(f"{name} may {scope} {where}{until}. This is the only time that its token is shown:", err=True)
+        typer.echo(f"{name} may {scope} {where}{until}. Its token is shown only now:", err=True)
         typer.echo(text)
 
 
 @commands.command("list")
 def list_(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """List all tokens that were ever made, without their secrets."""
+    """List all tokens, also revoked and expired ones, without their secrets."""
     with complaining(), opened_catalog(read_settings(data_dir=data_dir, database_url=database_url)) as catalog:
         from ..catalog import tokens  # noqa: PLC0415 - as above
 
@@ -175,12 +177,12 @@ def list_(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: A
 
 @commands.command()
 def revoke(
-    name: Annotated[str, typer.Argument(help="as `token list` has it")],
+    name: Annotated[str, typer.Argument(help="name in `token list`")],
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token, and the links that it made, good for nothing. Its name stays taken."""
+    """Revoke a token and the links made with it. Its name cannot be used again."""
     now = datetime.now(UTC)
     with complaining(), opened_catalog(read_settings(data_dir=data_dir, database_url=database_url)) as catalog:
         from ..catalog import tokens  # noqa: PLC0415 - as above
@@ -190,7 +192,7 @@ def revoke(
     if as_json:
         typer.echo(json.dumps(_json(token, now)))
     else:
-        typer.echo(f"{name} is revoked; servers that run refuse it within seconds.", err=True)
+        typer.echo(f"{name} is revoked; running servers refuse it within seconds.", err=True)
 
 
 def _state(token: Token, now: datetime) -> str:

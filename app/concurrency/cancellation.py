@@ -40,7 +40,7 @@ class Work:
     def check(self) -> None:
         """Raise Cancelled once the work was given up."""
         if self.is_given_up():
-            raise Cancelled("nobody waits for this any more")
+            raise Cancelled("the request was cancelled")
 
 
 class SharedWork(Work):

@@ -82,7 +82,7 @@ class FairPlaces:
         try:
             while not given.wait(LOOK_SECONDS):
                 if given_up():
-                    raise Cancelled("nobody waits for this any more")
+                    raise Cancelled("the request was cancelled")
             yield
         finally:
             place.leave()

@@ -55,7 +55,7 @@ class MemoryBudget:
             async with asyncio.timeout(self._patience):
                 await one.granted.wait()
         except TimeoutError:
-            raise ServerBusy("the memory that this server has for requests is in use; come back in a while") from None
+            raise ServerBusy("the memory that this server has for requests is in use; retry later") from None
 
     def _release(self, one: _Waiting) -> None:
         if one.granted.is_set():

@@ -32,8 +32,8 @@ def _import_torch() -> Any:
         import torch  # noqa: PLC0415  the server starts, indexes and serves without torch
     except ImportError:
         raise SelectionError(
-            "this server cannot cast tensors, because torch is not installed there: leave out dtype, and cast after "
-            "loading; or ask whoever runs it to install stateroom-server[cast]",
+            "this server cannot cast tensors, because torch is not installed: leave out dtype and cast after loading, "
+            "or install stateroom-server[cast] on the server",
             code="cast-unavailable",
         ) from None
     torch.set_num_threads(1)  # several threads cast at once already

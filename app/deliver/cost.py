@@ -33,9 +33,9 @@ def check_cost(tensors: Iterable[Content], manifest: Manifest, work: Work) -> No
     if size > most:
         largest = max(tensors, key=lambda tensor: tensor.size)
         raise SelectionError(
-            f"written out, the tensors take {size:,} bytes, of which {largest.name[:200]!r} takes {largest.size:,}; "
-            f"of a checkpoint of {manifest.size:,} bytes at most {most:,} are made. Exclude it, or ask for pt, where "
-            "views stay views",
+            f"the file would have {size:,} bytes of tensors, {largest.size:,} of them {largest.name[:200]!r}; the "
+            f"limit for a checkpoint of {manifest.size:,} bytes is {most:,}. Exclude that tensor, or use format pt, "
+            "which keeps views",
             code="too-expanded",
         )
     starts = sorted(storage.span.start for storage in manifest.storages if storage.span.length > MIN_BLOB_SIZE)
@@ -49,8 +49,8 @@ def _check_reads(name: str, conversion: Conversion, starts: list[int], work: Wor
     longest = max(size for size, _ in conversion.dims)
     if longest < SHORT_LINE and conversion.count // longest > MAX_SHORT_LINES:
         raise SelectionError(
-            f"the elements of {name[:200]!r} lie in order in no direction, and there are {conversion.count:,} of them. "
-            "Exclude it, or ask for pt, where views stay views",
+            f"{name[:200]!r} is a view of {conversion.count:,} elements that are not contiguous in any dimension. "
+            "Exclude it, or use format pt, which keeps views",
             code="too-strided",
         )
     i = bisect_right(starts, conversion.source.start)
@@ -63,7 +63,7 @@ def _check_reads(name: str, conversion: Conversion, starts: list[int], work: Wor
         reads += touched
         if reads > MAX_BLOCK_READS:
             raise SelectionError(
-                f"the elements of {name[:200]!r} lie so far apart that putting them in order takes more than "
-                f"{MAX_BLOCK_READS:,} reads. Exclude it, or ask for pt, where views stay views",
+                f"the elements of {name[:200]!r} are so far apart that making it contiguous takes more than "
+                f"{MAX_BLOCK_READS:,} reads. Exclude it, or use format pt, which keeps views",
                 code="too-strided",
             )

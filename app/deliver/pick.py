@@ -70,8 +70,8 @@ def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[s
 def _nothing_to_serve(what: Iterable[str], query: StateDictQuery) -> SelectionError:
     without = "without their bytes" if query.device == "meta" else "by torch.load(weights_only=True)"
     return SelectionError(
-        f"there is nothing to serve: no tensor in it can be made {without} ({', '.join(what)}, for example). The whole "
-        "checkpoint is served by file?weights_only=false, and the upload by original",
+        f"the component has no tensor that can be loaded {without} (for example {', '.join(what)}). Download the whole "
+        "checkpoint with file?weights_only=false, or the uploaded file with original",
         code="component-empty",
     )
 

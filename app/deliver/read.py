@@ -79,7 +79,7 @@ class BlobReader:
         try:
             blob = self._blobs[digest]
         except KeyError:
-            raise DamagedBlob(f"the store no longer holds {digest}") from None
+            raise DamagedBlob(f"the blob {digest} is no longer in the store") from None
         check_blob(blob, length)
         return blob
 
@@ -133,7 +133,7 @@ class BlobReader:
         for part in window.parts:
             if isinstance(part, ChecksumOf):
                 if checksums is None:
-                    raise TypeError("a window with checksums is loaded by who knows them")
+                    raise TypeError("a window with checksums cannot be loaded without them")
                 yield from checksums.find_out(part.conversion)
                 views.append(part.of(checksums.of(part.conversion)))
             else:
@@ -201,8 +201,8 @@ class BlobReader:
         span = block_span(blob, block.index)
         if span.length != block.length:
             raise DamagedBlob(
-                f"block {block.index} of {block.digest} has {span.length:,} bytes in the catalog, and {block.length:,} "
-                "in a manifest"
+                f"block {block.index} of {block.digest} has {span.length:,} bytes in the catalog, but {block.length:,} "
+                "in the manifest"
             )
         return _Stored(block, blob, span)
 

@@ -75,7 +75,7 @@ class Deliver:
         """The file as it was uploaded, byte for byte."""
         if not checkpoint.original:
             raise NotFound(
-                f"{checkpoint.model}@{checkpoint.version} was saved from memory and never was a file; /file makes one",
+                f"{checkpoint.model}@{checkpoint.version} was saved from memory and has no original file; use /file",
                 code="no-original",
             )
         planned = plan_original(self.manifest(checkpoint))
@@ -87,16 +87,16 @@ class Deliver:
         """
         if checkpoint.format == TORCHSCRIPT:
             raise Conflict(
-                f"{checkpoint.model}@{checkpoint.version} is a TorchScript program with its weights: download it as "
-                "it was uploaded (original) and load it with torch.jit.load; its weights alone are its state_dict.",
+                f"{checkpoint.model}@{checkpoint.version} is a TorchScript program: download the uploaded file "
+                "(original) and load it with torch.jit.load, or download only its weights (state_dict).",
                 code="torchscript",
             )
         if weights_only and checkpoint.unsafe_globals:
             names = ", ".join(checkpoint.unsafe_globals[:10])
             raise Conflict(
-                f"{checkpoint.model}@{checkpoint.version} holds objects that torch.load(weights_only=True) refuses: "
-                f"{names}. If you trust whoever uploaded it, ask again with weights_only=false; "
-                f"its state_dicts are served without that.",
+                f"{checkpoint.model}@{checkpoint.version} contains objects that torch.load(weights_only=True) refuses: "
+                f"{names}. If you trust its source, retry with weights_only=false; "
+                f"its state_dicts do not need that.",
                 code="unsafe-globals",
             )
         return self._planned(checkpoint, Wanted(device=device))
@@ -113,7 +113,9 @@ class Deliver:
         manifest = self.manifest(checkpoint)
         number = choose_component(manifest, query.component)
         if number is None or manifest.components[number].kind != "state_dict":
-            raise SelectionError("a warm start needs a state_dict, and this component is none", code="not-a-state-dict")
+            raise SelectionError(
+                "a warm start needs a state_dict, and this component is not one", code="not-a-state-dict"
+            )
         tensors = [tensor for tensor in manifest.tensors if tensor.component == number and len(tensor.path) == 1]
         selected = select([tensor.key for tensor in tensors], query, current().is_given_up)
         report = match(((new, tensors[i]) for i, new in selected), target)
@@ -129,7 +131,7 @@ class Deliver:
         with self._catalog.read() as session:
             document = plans.find(session, namespace, plan_digest)
         if document is None:
-            raise Gone("this plan is not kept any more, or never was; ask warmstart again", code="plan-expired")
+            raise Gone("this plan has expired or never existed; request a new one from warmstart", code="plan-expired")
         if keep is not None:
             with self._catalog.write() as session:
                 plans.keep(session, namespace, plan_digest, document, keep)

@@ -113,7 +113,7 @@ def check_split(split: Split, manifest: Manifest) -> None:
         differing = set(read) ^ set(split.storages)
         first = min(differing)
         raise InvalidRequest(
-            f"the file has {len(read)} storages of more than {MIN_BLOB_SIZE} bytes, and was not announced with just "
-            f"these: [{first.start}, {first.end}) is one of {len(differing)} that differ. Send it as a plain upload",
+            f"the file has {len(read)} storages of more than {MIN_BLOB_SIZE} bytes, and {len(differing)} differ from "
+            f"the announced ones, for example [{first.start}, {first.end}). Send the file as a plain upload",
             code="split-mismatch",
         )

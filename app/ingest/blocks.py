@@ -40,8 +40,8 @@ def put(file: PartialFile, split: Split, numbers: range, data: memoryview) -> by
         block = data[start : start + sum(span.length for span in spans)]
         if block_digest(block) != split.digests(range(number, number + 1)):
             raise InvalidRequest(
-                f"block {number} does not have the digest that was announced for it: it was damaged on the way, or the "
-                "file has changed; send it again",
+                f"block {number} does not match its announced digest: it was damaged in transit, or the file has "
+                "changed; send it again",
                 code="digest-mismatch",
             )
         file.write(spans, block)
@@ -68,13 +68,13 @@ async def receive_blocks(body: Body, file: PartialFile, split: Split, numbers: r
                 buffers[0] = bytearray(size)
             view = memoryview(buffers[0])[:size]
             if await body.readinto(view) < size:
-                raise IncompleteUpload("the body ended before the last of its blocks")
+                raise IncompleteUpload("the body is shorter than its blocks")
             if writing is not None:
                 checksums.append(await asyncio.shield(writing))
             writing = loop.run_in_executor(threads, put, file, split, group, view)
             buffers.reverse()
         if await body.readinto(memoryview(bytearray(1))):
-            raise IncompleteUpload("the body goes on after the last of its blocks")
+            raise IncompleteUpload("the body is longer than its blocks")
         if writing is not None:
             checksums.append(await asyncio.shield(writing))
     finally:

@@ -32,7 +32,7 @@ def describe(
     for digest, length in blobs_of(digested.manifest):
         if blobs.setdefault(digest, length) != length:
             raise InvalidRequest(
-                f"{digest} is the digest of {blobs[digest]:,} bytes, and was given to {length:,}", code="bad-split"
+                f"the digest {digest} is given for {blobs[digest]:,} bytes and for {length:,} bytes", code="bad-split"
             )
     return NewCheckpoint(
         model=model,

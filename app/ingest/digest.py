@@ -71,7 +71,7 @@ def check_declared(storage: Storage, checksum: int) -> None:
     """Raise HostileCheckpoint (rule ``crc``) if the file declares another CRC32 than its bytes have."""
     if storage.crc32 not in {0, checksum}:
         raise HostileCheckpoint(
-            f"the bytes of storage {storage.key!r} do not have the CRC32 that the file declares for them",
+            f"the bytes of storage {storage.key!r} do not match the CRC32 in the file",
             rule="crc",
             where=storage.key,
         )

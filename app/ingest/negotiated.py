@@ -209,7 +209,7 @@ class Negotiated:
         arrived = Arrived(upload.split, self._recheck(upload, file), self._digests_of(upload))
         known = self._known(upload, arrived)
         if absent := arrived.absent(known):
-            reason = f"{len(absent)} blobs have not arrived: ask what is missing, and send it"
+            reason = f"{len(absent)} blobs have not arrived: get the missing blocks of the upload, and send them"
             raise MissingBlobs(reason, digests=absent)
         index = index_file(file.path, current().is_given_up)
         if self._fill_in(upload, file, index.manifest, arrived, known):
@@ -228,7 +228,7 @@ class Negotiated:
             parts = uploads.parts(s, upload.id)
         gone_parts = lost(file, upload.split, parts, self._threads)
         if gone_parts:
-            _log.error("upload %s: %d of its parts arrived and are not in its file", upload.id, len(gone_parts))
+            _log.error("upload %s: %d parts have arrived but are not in its file", upload.id, len(gone_parts))
             with self._catalog.write() as w:
                 uploads.forget_lost(w, upload.id, gone_parts)
         return [part for part in parts if part not in gone_parts]
@@ -269,7 +269,7 @@ class Negotiated:
             yield from verified_blocks(self._store, blob)
         except (DamagedBlob, PackMissing) as error:
             look_again(self._catalog, self._store, upload.model.namespace, [(blob, indexes_of(blob))])
-            reason = f"what was stored is damaged ({error.detail}): ask what is missing, and send it"
+            reason = f"a stored blob is damaged ({error.detail}): get the missing blocks of the upload, and send them"
             raise MissingBlobs(reason, digests=[blob.digest]) from error
 
     def _note(self, upload_id: str, part: uploads.Part) -> None:

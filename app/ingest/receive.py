@@ -100,7 +100,7 @@ async def receive(body: Body, arrival: Arrival, expected_size: int | None) -> Sp
     while count := await _read(body, arrival.batch, size):
         size += count
         if expected_size is not None and size > expected_size:
-            raise IncompleteUpload(f"the body is longer than the {expected_size} bytes it was said to have")
+            raise IncompleteUpload(f"the body is longer than its declared size of {expected_size} bytes")
         await arrival.put(count)
     if expected_size is not None and size < expected_size:
         raise IncompleteUpload(f"the body ended after {size} of {expected_size} bytes")
@@ -115,4 +115,4 @@ async def _read(body: Body, buffer: memoryview, so_far: int) -> int:
     except StateroomError:
         raise
     except Exception as error:
-        raise IncompleteUpload(f"the upload broke off after {so_far} bytes") from error
+        raise IncompleteUpload(f"the upload was interrupted after {so_far} bytes") from error

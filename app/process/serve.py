@@ -59,7 +59,7 @@ def data_dir_held(settings: Settings) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StateroomError(f"another server runs on the data dir {settings.data_dir}") from None
+            raise StateroomError(f"another server is using the data dir {settings.data_dir}") from None
         yield
     finally:
         os.close(fd)

@@ -104,7 +104,7 @@ class Supervisor:
         if self._second is not None:
             end_by(self._second)
         if self._failed:
-            raise StateroomError("a worker ended before it was ready; the log says why")
+            raise StateroomError("a worker ended before it was ready; see the log for the reason")
 
     @property
     def _alive(self) -> list[_Slot]:
@@ -206,14 +206,14 @@ class Supervisor:
         delay = delay_after(slot.deaths)
         slot.due = time.monotonic() + delay
         when = f"in {delay:.0f} s" if delay else "now"
-        again = f" for the {slot.deaths}th time at once" if slot.deaths > 1 else ""
-        _log.error("worker %d (pid %d) %s%s; another starts %s", slot.number, pid, _how(status), again, when)
+        again = f" ({slot.deaths} times in a row)" if slot.deaths > 1 else ""
+        _log.error("worker %d (pid %d) %s%s; restarting it %s", slot.number, pid, _how(status), again, when)
 
 
 def _how(status: int) -> str:
     """Describe a status of ``waitpid`` in words."""
     code = os.waitstatus_to_exitcode(status)
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def _tell(fd: int, number: int) -> None:

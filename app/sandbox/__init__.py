@@ -80,11 +80,11 @@ def _run(arguments: Sequence[str], call: bytes, cancelled: Callable[[], bool]) -
         child.wait()
     _check(cancelled)
     if child.returncode == -signal.SIGXCPU:
-        raise HostileCheckpoint("the file takes more time to read than any honest checkpoint", rule="time")
+        raise HostileCheckpoint("the file takes longer to read than any honest checkpoint", rule="time")
     if child.returncode == -signal.SIGKILL:  # sent by the kernel: the machine has run out of memory
         raise _busy()
     if child.returncode != 0 or not output:
-        raise StateroomError("the parser's process ended without an answer")
+        raise StateroomError("the parser process ended without a result")
     if output[:1] != b"+":
         raise error_from_bytes(output[1:])
     return split_parts(memoryview(output)[1:])
@@ -99,8 +99,8 @@ def _kill_once(cancelled: Callable[[], bool], child: subprocess.Popen[bytes], en
 
 def _check(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise Cancelled("the request was given up before its file was read")
+        raise Cancelled("the request was cancelled before its file was read")
 
 
 def _busy() -> StoreError:
-    return StoreError("the server is too busy to read a large pickle now; try again later", code="parser-busy")
+    return StoreError("the server is too busy to read a large pickle now; retry later", code="parser-busy")

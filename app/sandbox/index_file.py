@@ -57,7 +57,7 @@ class FileBytes:
         while start < stop:
             piece = os.pread(self._file, stop - start, start)
             if not piece:
-                raise StoreError("an uploaded file became shorter while it was read")
+                raise StoreError("an uploaded file was truncated while it was read")
             pieces.append(piece)
             start += len(piece)
         return b"".join(pieces)

@@ -46,8 +46,8 @@ def _default(manifest: Manifest) -> int | None:
     if number is not None or not manifest.components:
         return number
     raise SelectionError(
-        f"the checkpoint has {len(manifest.components)} components, and none of them is clearly the one meant; name "
-        f"one, as in component={manifest.components[0].name!r}: {_listed(_sized(manifest))}",
+        f"the checkpoint has {len(manifest.components)} components and no default; choose one, as in "
+        f"component={manifest.components[0].name!r}: {_listed(_sized(manifest))}",
         code="component-ambiguous",
         near=_names(manifest),
     )
@@ -60,12 +60,12 @@ def _named(manifest: Manifest, wanted: str) -> int | None:
     if found:
         paths = ", ".join(str(list(manifest.components[i].path)) for i in found)
         raise SelectionError(
-            f"component={wanted!r} is ambiguous: {paths} are all written so", code="component-ambiguous"
+            f"component={wanted!r} is ambiguous: it could be any of {paths}", code="component-ambiguous"
         )
     if not wanted and any(tensor.component is None for tensor in manifest.tensors):
         return None
     names = _names(manifest)
-    text = "has no tensor outside its components" if not wanted else f"has no component {wanted!r}"
+    text = "has no tensors outside its components" if not wanted else f"has no component {wanted!r}"
     raise SelectionError(
         f"the checkpoint {text}; it has {_listed(list(map(repr, names)))}",
         code="unknown-component",

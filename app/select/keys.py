@@ -45,7 +45,7 @@ def select_leaves(keys: Sequence[str], query: StateDictQuery, work: Work | None 
     """
     if query.renames:
         raise SelectionError(
-            "strip_prefix, rename and add_prefix work on the keys of a state_dict; this component is a tree of values",
+            "strip_prefix, rename and add_prefix need a state_dict; this component is a tree of other values",
             code="not-a-state-dict",
         )
     return tuple(_filter(keys, query, work))
@@ -55,8 +55,8 @@ def _spend(patterns: PatternSet | Names, keys: Sequence[str], work: Work | None)
     cost = patterns.cost(len(keys), sum(map(len, keys)))
     if cost > MAX_COST:
         raise SelectionError(
-            f"so many patterns, or renames, for {len(keys):,} keys take too long: ask with fewer, or for fewer keys at "
-            "a time",
+            f"matching so many patterns or renames with {len(keys):,} keys takes too long: use fewer of them, or "
+            "select fewer keys at a time",
             code="too-much-work",
         )
     if work is not None:
@@ -75,9 +75,9 @@ def _filter(keys: Sequence[str], query: StateDictQuery, work: Work | None) -> Se
         picked = [i for i in picked if not exclude.matches(keys[i])]
     if not picked and (keys or query.include):
         prefix = _prefix_in_the_way(keys, query, work)
-        hint = f"; with strip_prefix={prefix} some would be" if prefix else ""
+        hint = f"; some match with strip_prefix={prefix}" if prefix else ""
         raise SelectionError(
-            f"none of the {len(keys):,} keys is picked by {_asked(query)}{hint}",
+            f"none of the {len(keys):,} keys matches {_asked(query)}{hint}",
             code="no-keys-matched",
             near=((f"strip_prefix={prefix}",) if prefix else ()) + _near(keys, query),
         )
@@ -106,11 +106,12 @@ def _check(keys: Sequence[str], selected: Selected) -> None:
     for i, new in selected:
         if len(new) > MAX_KEY_LENGTH:
             raise SelectionError(
-                f"{keys[i]!r} becomes a key of {len(new):,} characters; at most {MAX_KEY_LENGTH:,}", code="key-too-long"
+                f"the new name of {keys[i]!r} has {len(new):,} characters; at most {MAX_KEY_LENGTH:,}",
+                code="key-too-long",
             )
         if (other := first.setdefault(new, i)) != i:
             raise SelectionError(
-                f"{keys[other]!r} and {keys[i]!r} would both be called {new!r}", code="duplicate-key", near=(new,)
+                f"{keys[other]!r} and {keys[i]!r} would both be renamed to {new!r}", code="duplicate-key", near=(new,)
             )
 
 

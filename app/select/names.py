@@ -12,7 +12,9 @@ class Names:
 
     def __init__(self, query: StateDictQuery) -> None:
         if len(query.rename) > MAX_RENAMES:
-            raise SelectionError(f"{len(query.rename):,} renames; at most {MAX_RENAMES:,}", code="bad-rename")
+            raise SelectionError(
+                f"{len(query.rename):,} renames; at most {MAX_RENAMES:,} are allowed", code="bad-rename"
+            )
         self._strip = tuple(filter(None, query.strip_prefix))
         self._add = query.add_prefix or ""
         self._rules: list[tuple[str, str | Rewrite]] = []

@@ -54,7 +54,7 @@ class PatternSet:
                 expressions.append((pattern, "".join(_glob(pattern))))
         if len(prefixes) > MAX_PREFIXES:
             raise SelectionError(
-                f"{len(prefixes):,} patterns that end in *; at most {MAX_PREFIXES:,}", code="bad-pattern"
+                f"{len(prefixes):,} patterns end in *; at most {MAX_PREFIXES:,} are allowed", code="bad-pattern"
             )
         self._keys = frozenset(keys)
         self._prefixes = tuple(prefixes)
@@ -99,7 +99,7 @@ def check_program_size(pattern: str, size: int) -> None:
     if size > MAX_PROGRAM_SIZE:
         raise _bad(
             pattern,
-            f"too large once compiled: {size:,} instructions with those before it, at most {MAX_PROGRAM_SIZE:,}",
+            f"too large: with those before it, it compiles to {size:,} instructions, at most {MAX_PROGRAM_SIZE:,}",
         )
 
 

@@ -51,14 +51,16 @@ class StateDictQuery:
         if self.dtype is not None:
             object.__setattr__(self, "dtype", parse_dtype(self.dtype))
         elif self.dtype_exclude:
-            raise SelectionError("dtype_exclude says what is not cast: give it with a dtype", code="unknown-dtype")
+            raise SelectionError(
+                "dtype_exclude needs dtype, because it names the keys that are not cast", code="unknown-dtype"
+            )
         if self.format not in FORMATS:
             raise SelectionError(
-                f"there is no format {self.format!r}; {' and '.join(FORMATS)} are", code="unknown-format", near=FORMATS
+                f"there is no format {self.format!r}; use {' or '.join(FORMATS)}", code="unknown-format", near=FORMATS
             )
         if self.format == "safetensors" and self.device is not None:
             raise SelectionError(
-                "a safetensors file has no place for a device: leave it out, and say where to load to when you load",
+                "a safetensors file stores no device: leave out device, and choose one when you load the file",
                 code="device-and-safetensors",
             )
 
@@ -84,7 +86,7 @@ def parse_rename(text: str) -> tuple[str, str]:
     """Split ``OLD=>NEW`` at the first ``=>``. Raises SelectionError ``bad-rename``."""
     old, arrow, new = text.partition("=>")
     if not arrow:
-        raise SelectionError(f"rename={text!r} has no '=>'; it is written rename=OLD=>NEW", code="bad-rename")
+        raise SelectionError(f"rename={text!r} has no '=>'; write rename=OLD=>NEW", code="bad-rename")
     return old, new
 
 
@@ -97,7 +99,7 @@ def parse_dtype(text: str) -> str:
     if name not in _DTYPES:
         known = ", ".join(dict.fromkeys(_DTYPES.values()))
         raise SelectionError(
-            f"tensors are not cast to {text[:100]!r}, but to {known}", code="unknown-dtype", near=near(name, _DTYPES)
+            f"cannot cast to dtype {text[:100]!r}; use {known}", code="unknown-dtype", near=near(name, _DTYPES)
         )
     return _DTYPES[name]
 
@@ -115,6 +117,4 @@ def parse_device(text: str) -> str:
         return text
     close = near(text.partition(":")[0], _SINGLE_DEVICES + _INDEXED_DEVICES)
     known = ", ".join(_SINGLE_DEVICES + tuple(f"{device}[:N]" for device in _INDEXED_DEVICES))
-    raise SelectionError(
-        f"{text!r} is no device that torch knows; known are {known}", code="unknown-device", near=close
-    )
+    raise SelectionError(f"{text!r} is not a device of torch; use {known}", code="unknown-device", near=close)

@@ -24,6 +24,6 @@ def translated(doing: str, *, pack: str | None = None) -> Iterator[None]:
         if error.errno in _FULL:
             raise StorageFull(f"no room left on the device while {doing}") from error
         if pack is not None and error.errno == errno.ENOENT:
-            raise PackMissing(f"pack {pack} is not there") from error
+            raise PackMissing(f"pack {pack} does not exist") from error
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise StoreError(f"{doing} failed: {reason}") from error

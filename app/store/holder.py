@@ -30,7 +30,7 @@ class Holder:
 
 def holder_id(data_dir: Path, *, durable: bool) -> str:
     """Return the name of a data dir, and give it one if it has none."""
-    with translated("reading the data dir's name"):
+    with translated("reading the name of the data dir"):
         if (known := _read(data_dir)) is None:
             _make(data_dir, durable=durable)
             known = _read(data_dir)  # if two processes made one at once, the later name counts
@@ -39,7 +39,7 @@ def holder_id(data_dir: Path, *, durable: bool) -> str:
 
 def known_holder_id(data_dir: Path) -> str | None:
     """The name of a data dir; None where no server has run on it."""
-    with translated("reading the data dir's name"):
+    with translated("reading the name of the data dir"):
         return _read(data_dir)
 
 

@@ -38,7 +38,7 @@ class LocalPackStore:
             self.ping()
             return
         packs = root / PACKS
-        with translated("making the store's folder"):
+        with translated("creating the folder of the store"):
             is_new = not packs.is_dir()
             make_folder(packs, durable=durable)
             self._group = _group_that_writes(root)
@@ -100,7 +100,7 @@ class LocalPackStore:
             return read_window(fd, span)
 
     def size(self, name: str) -> int:
-        with translated(f"looking at pack {name}", pack=name):
+        with translated(f"checking pack {name}", pack=name):
             return self._path(name).stat().st_size
 
     def delete(self, name: str) -> int:
@@ -124,9 +124,9 @@ class LocalPackStore:
                             yield StoredPack(found[0], path.stat().st_size, found[1])
 
     def ping(self) -> None:
-        with translated("looking at the store"):
+        with translated("checking the store"):
             if not os.access(self._root / PACKS, os.R_OK | os.W_OK | os.X_OK):
-                raise StoreError("the store's folder cannot be read and written")
+                raise StoreError("the folder of the store is not readable and writable")
 
     def _path(self, name: str) -> Path:
         return self._root / pack_key(name)

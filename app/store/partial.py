@@ -79,7 +79,7 @@ class PartialFile(OpenFile):
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict("this upload is being committed already", code="commit-in-progress") from None
+            raise Conflict("this upload is already being committed", code="commit-in-progress") from None
         try:
             with translated("preparing an upload"):
                 status = os.fstat(self._fd)
@@ -148,7 +148,7 @@ class Partials:
         self.room = room or Room(folder)
         self._folder = folder
         self._durable = durable
-        with translated("making the folder of partial uploads"):
+        with translated("creating the folder of partial uploads"):
             make_folder(folder, durable=durable)
             self._tells_holes = tells_holes(folder)
 
@@ -160,7 +160,7 @@ class Partials:
         """Make a file of ``size`` bytes, all of them a hole, and its mark. An existing file stays."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         with (
-            translated("making an upload's file"),
+            translated("creating the file of an upload"),
             suppress(FileExistsError),
             opened(self._path(name), flags) as fd,
         ):
@@ -168,13 +168,13 @@ class Partials:
             mark(fd, size)
 
     def holds(self, name: str) -> bool:
-        with translated("looking at an upload's file"):
+        with translated("checking the file of an upload"):
             return self._path(name).exists()
 
     def open(self, name: str) -> PartialFile:
         """Open the file of an upload; the caller closes it. Raises Gone ``upload-gone``."""
         path = self._path(name)
-        with translated("opening an upload's file"):
+        with translated("opening the file of an upload"):
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -200,7 +200,7 @@ class Partials:
 
 def names_in(folder: Path) -> set[str]:
     """The names of the uploads that have a file in ``folder``. Files that no server has written are left out."""
-    with translated("looking through the partial uploads"):
+    with translated("listing the partial uploads"):
         if not folder.is_dir():
             return set()
         with opened_folder(folder) as fd:
@@ -209,7 +209,7 @@ def names_in(folder: Path) -> set[str]:
 
 def size_of(folder: Path, name: str) -> int:
     """Bytes on disk that removing the upload's file would free; 0 if there is no such file."""
-    with translated("looking at an upload's file"):
+    with translated("checking the file of an upload"):
         try:
             status = (folder / checked(name)).stat()
         except FileNotFoundError:
@@ -219,7 +219,7 @@ def size_of(folder: Path, name: str) -> int:
 
 def is_held(folder: Path, name: str) -> bool:
     """Tell whether a process is making a pack of the upload's file now."""
-    with translated("looking at an upload's file"):
+    with translated("checking the file of an upload"):
         try:
             with opened(folder / checked(name), os.O_RDWR) as fd:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -233,22 +233,22 @@ def is_held(folder: Path, name: str) -> bool:
 def remove(folder: Path, name: str) -> None:
     """Remove the files of an upload."""
     path = folder / checked(name)
-    with translated("removing an upload's file"):
+    with translated("removing the file of an upload"):
         for each in (path, _second(path)):
             each.unlink(missing_ok=True)
 
 
 def gone() -> Gone:
     return Gone(
-        "this upload is not here: it was committed or given up, or waited too long; begin a new one",
+        "this upload does not exist: it was committed, abandoned, or has expired; announce a new one",
         code="upload-gone",
     )
 
 
 def elsewhere() -> Elsewhere:
     return Elsewhere(
-        "another server that shares this catalog takes this upload in, and has what arrived of it: send this again, "
-        "where a balancer may choose that one, or announce the upload again, to begin it here"
+        "this upload is on another server with the same catalog: retry, if a load balancer may route you to that "
+        "server, or announce the upload again to start it on this one"
     )
 
 

@@ -143,17 +143,19 @@ class Room:
         reserve = self._reserve
         if reserve is None or (reserve.held == reserve.size and not anew):
             return
-        with translated("making the reserve"):
+        with translated("creating the reserve"):
             is_made = self._free(0).for_uploads >= self._margin(0) and reserve.make()
         if not is_made:
             size = f"{reserve.size:,}"
-            _log.warning("the disk has no room for the reserve of %s bytes; until it has, uploads are refused", size)
+            _log.warning("the disk has no room for the reserve of %s bytes; uploads are refused until it has", size)
 
     def _release(self) -> bool:
         with translated("releasing the reserve"):
             is_released = self._reserve is not None and self._reserve.release()
         if is_released:
-            _log.warning("the disk is full: the reserve is released, and uploads are refused until it is made again")
+            _log.warning(
+                "the disk is full: the reserve is released, and uploads are refused until there is room for it again"
+            )
         return is_released
 
     def _check(self, nbytes: int) -> None:
@@ -168,13 +170,13 @@ class Room:
     def _distinct(self) -> tuple[int, ...]:
         """The numbers of the folders, one folder for each device."""
         if self._devices is None:
-            with translated("looking for room"):
+            with translated("checking the free space"):
                 first = {folder.stat().st_dev: number for number, folder in reversed([*enumerate(self._folders)])}
             self._devices = tuple(sorted(first.values()))
         return self._devices
 
     def _free(self, number: int) -> Free:
-        with translated("looking for room"):
+        with translated("checking the free space"):
             device = os.statvfs(self._folders[number])
             free = device.f_bavail * device.f_frsize
             reserve = self._reserve
@@ -194,7 +196,7 @@ class Room:
     def _reserved(self, folder: Path) -> int:
         if self._size is not None:
             return self._size
-        with translated("looking for room"):
+        with translated("checking the free space"):
             device = os.statvfs(folder)
         return min(LARGEST_RESERVE, device.f_blocks * device.f_frsize // SHARE)
 

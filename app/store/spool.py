@@ -31,7 +31,7 @@ class SpoolFile(OpenFile):
     """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` cover the bytes passed to ``put``."""
 
     def __init__(self, path: Path, writers: Executor, hashers: Executor, room: Room) -> None:
-        with translated("making a spool file"):
+        with translated("creating a spool file"):
             super().__init__(path, _created(path), 0, room)
         self._writing = InOrder(writers)
         self._hashing = (InOrder(hashers), InOrder(hashers))
@@ -72,7 +72,7 @@ def left_behind(folder: Path, *, remove: bool) -> Iterator[tuple[str, int]]:
     """Names and sizes of the files in a spool's ``folder`` whose process has ended. With ``remove`` each is removed
     before it is yielded. Any process may call this while others write there. Files of others are left alone.
     """
-    with translated("looking through the spool"):
+    with translated("listing the spool"):
         if not folder.is_dir():
             return
         with opened_folder(folder) as fd:
@@ -109,7 +109,7 @@ class Spool:
         # Separate pools: these tasks wait for no other tasks, and no hash waits for a disk.
         self._writers = FairPool(_WRITERS, "spool-write")
         self._hashers = FairPool(os.cpu_count() or 1, "spool-hash")
-        with translated("making the spool"):
+        with translated("creating the spool"):
             make_folder(folder, durable=False)
 
     def create(self, name: str) -> SpoolFile:

@@ -15,19 +15,19 @@ def check_blob(blob: Blob, length: int | None = None) -> None:
     that hash to its digest.
     """
     if length not in {None, blob.length}:
-        raise DamagedBlob(f"{blob.digest} has {blob.length:,} bytes in the catalog, and {length:,} in a manifest")
+        raise DamagedBlob(f"{blob.digest} has {blob.length:,} bytes in the catalog, but {length:,} in the manifest")
     count = max(1, -(-blob.length // BLOCK_SIZE))
     if blob.offset < 0 or blob.length < 0 or len(blob.blocks) != count * BLOCK_DIGEST_SIZE:
-        raise DamagedBlob(f"the catalog's row of {blob.digest} is not that of a blob")
+        raise DamagedBlob(f"the catalog's row of {blob.digest} is invalid")
     if digest_of_blocks(blob.blocks) != blob.digest:
-        raise DamagedBlob(f"{blob.digest} is not what the digests of its blocks make")
+        raise DamagedBlob(f"{blob.digest} does not match the digests of its blocks")
 
 
 def block_span(blob: Blob, index: int) -> Span:
     """The span of block ``index`` of a blob in its pack. Raises DamagedBlob if the blob has no such block."""
     start = index * BLOCK_SIZE
     if not 0 <= start < blob.length:
-        raise DamagedBlob(f"{blob.digest} has {blob.length:,} bytes, and no block {index}")
+        raise DamagedBlob(f"{blob.digest} has {blob.length:,} bytes and no block {index}")
     return Span(blob.offset + start, blob.offset + min(start + BLOCK_SIZE, blob.length))
 
 

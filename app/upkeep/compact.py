@@ -163,4 +163,4 @@ def _finish(catalog: Catalog, name: str) -> None:
         with catalog.write() as w:
             packs.finish(w, name)
     except StateroomError as error:
-        _log.warning("the lease of pack %s could not be ended, it runs out by itself: %s", name, error)
+        _log.warning("the lease of pack %s could not be ended, and will expire by itself: %s", name, error)

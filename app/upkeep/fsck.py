@@ -71,8 +71,8 @@ class Fsck:
             wrong = audit.wrong_models(s)
         for model in wrong:
             detail = (
-                f"its row counts {model.says} checkpoints and gives version {model.next_version} next; "
-                f"there are {model.checkpoints}, up to version {model.highest}"
+                f"its row has {model.says} checkpoints and next version {model.next_version}; "
+                f"there are {model.checkpoints} checkpoints, up to version {model.highest}"
             )
             yield Finding("wrong-model", str(model.name), detail)
 
@@ -89,7 +89,7 @@ class Fsck:
             else:
                 if size != pack.size and self._is_sealed(pack):
                     yield Finding(
-                        "pack-size", pack.name, f"has {size:,} bytes in the store, and should have {pack.size:,}"
+                        "pack-size", pack.name, f"has {size:,} bytes in the store, but should have {pack.size:,}"
                     )
 
     def _is_sealed(self, pack: PackRow) -> bool:
@@ -110,21 +110,19 @@ class Fsck:
                 size = f"{stored.size:,} bytes"
                 if stored.whole:
                     yield Finding(
-                        "pack-unknown", stored.name, f"{size} that the catalog does not know; nothing deletes them"
+                        "pack-unknown", stored.name, f"{size} of a pack that is not in the catalog and is never deleted"
                     )
                 else:
-                    yield Finding(
-                        "part-unknown", stored.name, f"{size} of a write that broke off; nothing deletes them"
-                    )
+                    yield Finding("part-unknown", stored.name, f"{size} of an interrupted write that is never deleted")
 
     def _of_blob(self, row: BlobRow) -> Iterator[Finding]:
         blob = row.blob
         if not row.pack_sealed or blob.offset < 0 or blob.offset + blob.length > row.pack_size:
-            yield self._damaged("blob-misplaced", row, f"is not inside the pack {blob.pack} that should hold it")
+            yield self._damaged("blob-misplaced", row, f"is not inside its pack {blob.pack}")
             return
         count = max(1, -(-blob.length // BLOCK_SIZE))
         if len(blob.blocks) != count * BLOCK_DIGEST_SIZE or digest_of_blocks(blob.blocks) != blob.digest:
-            yield self._damaged("blob-digests", row, "is not called what the digests of its blocks make")
+            yield self._damaged("blob-digests", row, "does not match the digests of its blocks")
             return
         if row.healed_at is not None:
             self.checked.healed.append(f"{row.namespace} {blob.digest}, {row.healed_at:%Y-%m-%d %H:%M} UTC")
@@ -138,7 +136,7 @@ class Fsck:
             with self.catalog.write() as w:
                 damage.clear(w, row.namespace, blob)
         elif row.damaged_at is not None:
-            yield self._blob_finding("blob-marked", row, "is marked as damaged and reads well; --mark takes that away")
+            yield self._blob_finding("blob-marked", row, "is marked as damaged but is intact; --mark removes the mark")
 
     def _problem_of_bytes(self, row: BlobRow) -> str | None:
         now: BlobRow | None = row
@@ -152,7 +150,7 @@ class Fsck:
             except StoreError as error:
                 problem: str | None = error.detail
             else:
-                problem = None if checksum == looked_at.crc32 else "its CRC32 is not the one that the catalog has"
+                problem = None if checksum == looked_at.crc32 else "its CRC32 does not match the catalog"
             if problem is None:
                 return None
             with self.catalog.read() as s:
@@ -192,7 +190,7 @@ class Fsck:
         except StoreError as error:
             return f"its manifest cannot be read: {error.detail}"
         except (zlib.error, ValueError, KeyError, TypeError) as error:
-            return f"its manifest is not understood: {type(error).__name__}"
+            return f"its manifest cannot be parsed: {type(error).__name__}"
         return _problem_of_manifest(row, manifest, referred)
 
     def _whole(self, namespace: str, digest: Digest) -> bytes:
@@ -202,7 +200,7 @@ class Fsck:
             with self.catalog.read() as s:
                 row = audit.blob_named(s, namespace, digest)
             if row is None:
-                raise StoreError(f"the catalog does not know {digest}")
+                raise StoreError(f"{digest} is not in the catalog")
             try:
                 return b"".join(verified_blocks(self.store, row.blob))
             except StoreError:
@@ -222,17 +220,17 @@ def _problem_of_manifest(
 ) -> str | None:
     """The first disagreement between manifest, frame, storages and the checkpoint's references, or None."""
     if manifest.frame != row.frame or manifest.size != row.nbytes:
-        return "its manifest is of another file"
+        return "its manifest belongs to another file"
     needed = {(row.model.namespace, row.manifest)}
     for digest, size in blobs_of(manifest):
         key = row.model.namespace, digest
         if key not in referred:
-            return f"it does not refer to {digest}, which it needs"
+            return f"its reference to {digest} is missing"
         if referred[key] != size:
-            return f"{digest} has {referred[key]:,} bytes, where its manifest says {size:,}"
+            return f"{digest} has {referred[key]:,} bytes, but {size:,} in its manifest"
         needed.add(key)
     if row.manifest not in {digest for _, digest in referred}:
-        return "it does not refer to its manifest"
+        return "its reference to its manifest is missing"
     if extra := [digest for namespace, digest in referred if (namespace, digest) not in needed]:
-        return f"it refers to {extra[0]}, which it does not need"
+        return f"it has an unneeded reference to {extra[0]}"
     return None

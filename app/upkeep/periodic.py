@@ -71,7 +71,7 @@ class PeriodicSweeps:
             except Stopped:
                 continue
             except StateroomError as error:
-                _log.warning("a sweep broke off, and is tried again later: %s", error)
+                _log.warning("a sweep was interrupted and will be retried later: %s", error)
             except Exception:  # noqa: BLE001 - nobody else can be told; the next sweep may succeed
                 _log.exception("a sweep failed")
 
@@ -99,5 +99,5 @@ class PeriodicSweeps:
         left = find_orphans(self._catalog, self._incoming, Moment.at(datetime.now(UTC), self._grace), remove=True)
         if left.spooled or left.partial:
             swept = Swept(left.nbytes, spooled_uploads=len(left.spooled), partial_uploads=len(left.partial))
-            _log.info("uploads that were left have been removed", extra={"fields": asdict(swept)})
+            _log.info("abandoned uploads were removed", extra={"fields": asdict(swept)})
             self._on_swept(swept)

@@ -27,18 +27,21 @@ def swept_as_text(swept: Swept, *, dry_run: bool) -> str:
     counted = (
         (swept.blobs, "blobs that no checkpoint refers to"),
         (swept.packs, "packs"),
-        (swept.spooled_uploads, "uploads that broke off in the spool"),
-        (swept.partial_uploads, "uploads in parts that nobody went on with"),
-        (swept.unfinished_checkpoints, "checkpoints whose commit broke off"),
+        (swept.spooled_uploads, "interrupted uploads in the spool"),
+        (swept.partial_uploads, "abandoned negotiated uploads"),
+        (swept.unfinished_checkpoints, "checkpoints with an interrupted commit"),
     )
     lines += [f"  {count:,} {what}" for count, what in counted if count]
     if swept.compacted_packs:
         would = "would be" if dry_run else "were"
         lines.append(
-            f"  {swept.compacted_packs:,} of the packs are mostly dead; "
-            f"the {size_as_text(swept.copied_bytes)} that are not {would} copied"
+            f"  {swept.compacted_packs:,} of the packs are mostly unused; "
+            f"the {size_as_text(swept.copied_bytes)} in use {would} copied"
         )
-    lines += [f"pack {name} is mostly dead but holds damage, and stays: see fsck --read-data" for name in swept.damaged]
+    lines += [
+        f"pack {name} is mostly unused, but is kept because it is damaged: see fsck --read-data"
+        for name in swept.damaged
+    ]
     return "\n".join(lines)
 
 
@@ -54,5 +57,7 @@ def checked_as_text(checked: Checked, found: int) -> str:
     looked = f"{checked.packs:,} packs, {checked.blobs:,} blobs, {checked.checkpoints:,} checkpoints"
     if checked.read_bytes:
         looked += f", {size_as_text(checked.read_bytes)} read"
-    lines = [f"blob-healed: {healed}: an upload brought it again" for healed in checked.healed]
-    return "\n".join([*lines, f"{looked}: " + (f"{found:,} things are wrong" if found else "all is well")])
+    lines = [f"blob-healed: {healed}: replaced by an upload" for healed in checked.healed]
+    return "\n".join(
+        [*lines, f"{looked}: " + (f"{found:,} problem{'s' if found > 1 else ''} found" if found else "all is well")]
+    )

@@ -68,7 +68,7 @@ def sweep(
         try:
             done = compact(catalog, store, group, go_on)
         except StoreError as error:
-            _log.error("packs could not be compacted, the old ones stay: %s", error)
+            _log.error("packs could not be compacted, so the old ones are kept: %s", error)
             break
         damaged += done.damaged
         compacted, copied = compacted + done.packs, copied + done.nbytes

@@ -42,7 +42,7 @@ class SweepLease:
     def go_on(self) -> None:
         """Renew the lease if needed. Raises Stopped. Never call it inside a transaction."""
         if self.stopped() or (time.monotonic() - self._renewed > RENEWED_AFTER and not self.begin()):
-            raise Stopped("the sweep was stopped before its end; the next one goes on")
+            raise Stopped("the sweep was stopped early; the next sweep continues")
 
     def end(self) -> None:
         with self.catalog.write() as w:

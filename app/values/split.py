@@ -38,8 +38,8 @@ class Split:
             self._firsts.append(self._firsts[-1] + max(1, -(-length // BLOCK_SIZE)))
         if len(blocks) != self.count * BLOCK_DIGEST_SIZE:
             raise InvalidRequest(
-                f"a file split like this has {self.count} blocks of at most {BLOCK_SIZE:,} bytes, and so many digests; "
-                f"{len(blocks) // BLOCK_DIGEST_SIZE} were given",
+                f"a file with these storages has {self.count} blocks of at most {BLOCK_SIZE:,} bytes, each with a "
+                f"digest; {len(blocks) // BLOCK_DIGEST_SIZE} digests were given",
                 code="bad-split",
             )
         self._check_lengths()
@@ -106,8 +106,8 @@ class Split:
                 other = known.setdefault(self.digests(range(number, number + 1)), length)
                 if other != length:
                     raise InvalidRequest(
-                        f"block {number} has {length:,} bytes and the digest of one of {other:,} bytes; blocks of "
-                        "different lengths have different digests",
+                        f"block {number} has {length:,} bytes, but the same digest as a block of {other:,} bytes; "
+                        "blocks of different lengths have different digests",
                         code="bad-split",
                     )
 
@@ -129,15 +129,15 @@ class Split:
 def _divided(size: int, storages: Iterable[Span]) -> tuple[Spans, Spans]:
     """Return the spans of the storages and of the frame between them."""
     if not 0 < size <= MAX_FILE_SIZE:
-        raise InvalidRequest(f"a file has 1 to {MAX_FILE_SIZE} bytes", code="bad-split")
+        raise InvalidRequest(f"the size of a file must be 1 to {MAX_FILE_SIZE} bytes", code="bad-split")
     inside, between, end = Spans(), Spans(), 0
     for number, span in enumerate(storages):
         if number == MAX_STORAGES:
-            raise InvalidRequest(f"a file has at most {MAX_STORAGES:,} storages", code="bad-split")
+            raise InvalidRequest(f"a file may have at most {MAX_STORAGES:,} storages", code="bad-split")
         if not end <= span.start or span.end > size or span.length <= MIN_BLOB_SIZE:
             raise InvalidRequest(
-                f"storage {number}, [{span.start}, {span.end}), must follow the one before, lie in the file of {size} "
-                f"bytes, and have more than {MIN_BLOB_SIZE} bytes: smaller ones belong to the frame",
+                f"storage {number}, [{span.start}, {span.end}), must start after the one before ends, end within the "
+                f"file of {size} bytes, and have more than {MIN_BLOB_SIZE} bytes: smaller ones belong to the frame",
                 code="bad-split",
             )
         if end < span.start:

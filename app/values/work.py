@@ -61,7 +61,7 @@ class Work:
         self._left -= steps
         if self._left < 0:
             raise HostileCheckpoint(
-                "the file's values share each other, or repeat, until reading them takes more work than any checkpoint "
-                "of its size does",
+                "the file repeats or shares its values so often that reading it takes more work than any honest "
+                "checkpoint of its size",
                 rule=RULE,
             )

@@ -111,8 +111,8 @@ def test_a_run_scopes_every_ref(catalog: Catalog):
     [
         ("13", "vision/resnet50 has no version 13; it has versions up to 2"),
         ("99999999999999999999999999", "it has versions up to 2"),
-        ("epoch:7", "no checkpoint of epoch 7: they go from 1 to 2"),
-        ("step:7", "no checkpoint of step 7: none has one"),
+        ("epoch:7", "no checkpoint of epoch 7; its epochs go from 1 to 2"),
+        ("step:7", "no checkpoint of step 7; none has any step"),
         ("max:val_acc", "no checkpoint with a finite val_acc"),
         ("best", "no checkpoint with a finite loss"),
         ("prod", "no alias 'prod'"),
@@ -132,7 +132,8 @@ def test_a_model_that_is_missing_is_answered_with_its_siblings(catalog: Catalog)
     add(catalog)
     add(catalog, ModelName("vision", "vit"))
     add(catalog, ModelName("text", "bert"))
-    with pytest.raises(NotFound, match=r"no model vision/lenet: there are vision/resnet50, vision/vit$") as missing:
+    there = r"its namespace has vision/resnet50, vision/vit$"
+    with pytest.raises(NotFound, match=f"no model vision/lenet; {there}") as missing:
         resolve(catalog, "latest", model=ModelName("vision", "lenet"))
     assert missing.value.code == "model-not-found"
 

@@ -124,5 +124,5 @@ def test_parts_that_reach_another_server_are_refused_before_they_are_read(server
 def test_a_server_whose_database_was_never_migrated_says_so(
     fresh_server: StartServer, postgres: Postgres, tmp_path: Path
 ) -> None:
-    with pytest.raises(RuntimeError, match="migrate it first"):
+    with pytest.raises(RuntimeError, match="run stateroom-server migrate first"):
         fresh_server("--database-url", postgres.empty_database(), "--store-url", f"file://{tmp_path / 'store'}")

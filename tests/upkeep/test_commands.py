@@ -121,7 +121,7 @@ def test_a_sweep_by_hand_waits_for_the_one_that_runs(start: Callable[..., Place]
             [sys.executable, "-m", "app", "sweep", "--grace", "0", *where],
             cwd=ROOT, env=server_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         ) as waiting:  # fmt: skip
-            assert "another sweep runs" in waiting.stderr.readline()
+            assert "another sweep is running" in waiting.stderr.readline()
             assert stored(server) > 0
             lease.end()
             assert waiting.wait(60) == 0
@@ -152,7 +152,7 @@ def test_a_check_that_finds_something_lists_it_and_ends_with_1(start: Callable[.
     quick, full = run("fsck", *where), run("fsck", "--read-data", "--json", *where)
     assert (quick.returncode, full.returncode) == (1, 1)
     assert quick.stdout.splitlines()[0].startswith("pack-unknown: abstray: 1 bytes")
-    assert quick.stdout.splitlines()[-1].endswith("1 things are wrong")
+    assert quick.stdout.splitlines()[-1].endswith("1 problem found")
     assert sorted(finding["kind"] for finding in json.loads(full.stdout)["findings"]) == [
         "blob-damaged",
         "pack-unknown",
