@@ -157,6 +157,21 @@ def test_big_endian_elements_are_swapped():
     assert_same(safetensors.torch.load(served_state_dict(data, format="safetensors")), state_dict)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64], ids=str)
+def test_elements_of_a_big_endian_file_that_torch_does_not_swap_are_refused(dtype: torch.dtype) -> None:
+    """They have other numbers on each machine: whichever a safetensors file had, some torch.load would disagree."""
+    data = big_endian(
+        save({"w": torch.randn(3), "u": torch.arange(300).to(dtype), "none": torch.empty(0, dtype=dtype)})
+    )
+    with pytest.raises(SelectionError, match=r"'u'.*big-endian") as refused:
+        served_state_dict(data, format="safetensors")
+    assert refused.value.code == "not-in-safetensors"
+    rest = safetensors.torch.load(served_state_dict(data, format="safetensors", exclude=("u",)))
+    assert sorted(rest) == ["none", "w"]
+    kept = torch.load(io.BytesIO(served_state_dict(data)))
+    assert torch.equal(kept["u"].view(torch.uint8), torch.load(io.BytesIO(data))["u"].view(torch.uint8))
+
+
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 @pytest.mark.parametrize(
     ("make", "why"),

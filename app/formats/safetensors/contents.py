@@ -69,6 +69,8 @@ def contents_of(
             raise _cannot(name, f"of dtype {dtype.name}, which the format does not support")
         if dtype.name == "float4_e2m1fn_x2" and not ref.shape:
             raise _cannot(name, "a pair of half bytes without a dimension")
+        if byteorder == "big" and not _is_swapped(ref):
+            raise _cannot(name, f"of dtype {ref.dtype.name}, which torch.load does not swap in a big-endian checkpoint")
         source = _source(name, ref, dtype, storages[ref.storage.key].span, byteorder)
         if isinstance(source, Conversion) and not source.is_contiguous:
             moved.append(name)
@@ -76,6 +78,14 @@ def contents_of(
     notes = {CONTIGUOUS_NOTE: moved[:MAX_NOTED], SHARED_NOTE: _sharing(refs)[:MAX_NOTED]}
     texts = {name: json.dumps(note, ensure_ascii=False) for name, note in notes.items() if note}
     return Contents(tuple(tensors.values()), texts, tuple(left_out))
+
+
+def _is_swapped(ref: TensorRef) -> bool:
+    """Tell whether torch.load swaps a tensor's bytes by its own dtype. It goes by the storage's class, which is untyped
+    for uint16 to uint64: to swap those would give other numbers than torch.load.
+    """
+    held = 1 if ref.storage.dtype is None else ref.storage.dtype.word
+    return ref.dtype.word == held or 0 in ref.shape
 
 
 def _source(name: str, ref: TensorRef, to: DType, storage: Span, byteorder: ByteOrder) -> Span | Conversion:
