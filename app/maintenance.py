@@ -57,7 +57,7 @@ def prepare(settings: Settings) -> None:
 def _prepare(settings: Settings) -> None:
     with ExitStack() as stack:
         catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
-        if settings.on_sqlite:
+        if settings.catalog_file is not None:
             catalog.migrate()
         catalog.ping()
         store = LocalPackStore(settings.store_folder, durable=settings.durable)

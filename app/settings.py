@@ -112,9 +112,10 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'catalog.sqlite3'}"
 
     @property
-    def on_sqlite(self) -> bool:
-        """Tell whether the database is a file, which a server creates and migrates at start."""
-        return self.catalog_url.startswith("sqlite:")
+    def catalog_file(self) -> Path | None:
+        """The database, if it is a file, which a server creates and migrates at start; None on a database server."""
+        scheme, _, path = self.catalog_url.partition(":///")
+        return Path(path) if scheme == "sqlite" else None
 
     @property
     def alone(self) -> bool:
@@ -142,7 +143,7 @@ class Settings(BaseSettings):
     @property
     def reserve_file(self) -> Path:
         """The file of the reserve, beside a database file, which needs room to write to free bytes on a full disk."""
-        folder = Path(self.catalog_url.removeprefix("sqlite:///")).parent if self.on_sqlite else self.data_dir.resolve()
+        folder = self.data_dir.resolve() if self.catalog_file is None else self.catalog_file.parent
         return folder / "stateroom-reserve"
 
     @property

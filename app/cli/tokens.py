@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 def _is_missing(settings: Settings) -> bool:
     """Return whether the database is a file that is missing."""
-    return settings.on_sqlite and not Path(settings.catalog_url.removeprefix("sqlite:///")).exists()
+    return settings.catalog_file is not None and not settings.catalog_file.exists()
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def opened_catalog(settings: Settings, *, make: bool = False) -> Iterator["Catal
     if settings.database_url is None:
         claim(settings.data_dir, durable=settings.durable)
     with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
-        if settings.on_sqlite:
+        if settings.catalog_file is not None:
             reserve = settings.reserve_file
             # A token can be revoked on a full disk, too.
             Room(reserve.parent, reserve=reserve, size=settings.reserve).freeing(catalog.migrate)
@@ -69,7 +68,7 @@ def was_any_made(settings: Settings) -> bool:
         try:
             catalog.ping()
         except StoreError:
-            if settings.on_sqlite:  # an older file, which the server is going to migrate
+            if settings.catalog_file is not None:  # an older file, which the server is going to migrate
                 return False
             raise
         with catalog.read() as session:
