@@ -86,7 +86,7 @@ def test_the_log_says_how_much_came_from_the_cache_where_it_is_asked_to(
         for _ in range(2):
             client.model(name).load(1)
     said = [record.getMessage() for record in caplog.records if "from the cache" in record.getMessage()]
-    assert [line.endswith(" 0 bytes do not.") for line in said] == [False, True]
+    assert [line.endswith(" 0 bytes are downloaded.") for line in said] == [False, True]
 
 
 def test_of_a_new_epoch_only_what_changed_is_fetched(relay: Faulty, name: str, folder: Path) -> None:
