@@ -92,7 +92,7 @@ def described(url: str) -> dict[str, object]:
 def test_a_catalog_of_a_newer_stateroom_is_left_alone(catalog: Catalog):
     with catalog.write() as w:
         w._connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(StateroomError, match="newer Stateroom") as refused:
+    with pytest.raises(StateroomError, match="newer version of Stateroom") as refused:
         catalog.migrate()
     assert refused.value.code == "catalog-newer"
 

@@ -478,7 +478,7 @@ def test_a_reader_that_hangs_up_is_no_accident(cli: Cli, model_name: str) -> Non
 
 def test_something_else_that_answers_is_an_error_and_no_traceback(cli: Cli, scripted: StartScripted) -> None:
     other = scripted(lambda _: Answer(body=b"<html>Welcome</html>"))
-    assert "no Stateroom server" in cli.fails(1, "ls", "--url", other.url)
+    assert "not a Stateroom server" in cli.fails(1, "ls", "--url", other.url)
 
 
 def test_a_bar_shows_how_far_a_transfer_is_on_a_terminal_and_nowhere_else(

@@ -371,7 +371,7 @@ def test_a_target_that_refuses_its_state_is_a_partial_load(model: Model) -> None
 @pytest.mark.parametrize("target", [{"a": 1}, [], torch.zeros(1), {"model_state_dict": torch.zeros(1)}])
 def test_what_is_no_target_is_refused(target: object, model: Model) -> None:
     saved_pair(model)
-    with pytest.raises(InvalidRequest, match="modules and optimizers"):
+    with pytest.raises(InvalidRequest, match="a module or an optimizer"):
         model.load_into(target, "latest")  # type: ignore[arg-type]  # that is the point
 
 

@@ -179,7 +179,7 @@ def test_a_server_that_fails_is_a_server_that_is_away(answer: Answer, scripted: 
         assert saved_while_away(client, 1, loss=2).loss == 2.0
     with (
         Client(scripted(in_turn(answer)).url, retries=0) as client,
-        pytest.raises(Exception, match=r"answered|this is"),
+        pytest.raises(Exception, match=r"answered|this is|failed with"),
     ):
         client.model("a/b").save(state(1))
 

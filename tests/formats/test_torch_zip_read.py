@@ -212,7 +212,7 @@ def test_what_is_no_torch_zip_says_what_it_is() -> None:
     for file, word in [
         (b"", "empty"),
         (b"<!DOCTYPE html>", "a web page"),
-        (saved({"a": torch.ones(100)})[:500], "cut off"),
+        (saved({"a": torch.ones(100)})[:500], "truncated"),
     ]:
         error = refusal(file)
         assert isinstance(error, NotACheckpoint)

@@ -117,7 +117,7 @@ def test_a_late_head_is_a_408_however_steadily_it_comes(impatient: Server) -> No
             status, body = answer_on(connection)
     assert (status, json.loads(body)["detail"]) == (
         408,
-        f"The request line and headers did not arrive within {PATIENCE} s.",
+        f"The headers did not arrive within {PATIENCE} s.",
     )
 
 

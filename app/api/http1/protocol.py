@@ -288,9 +288,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _end_late_head(self) -> None:
         if self._asked:
-            self._end(
-                of_status(408, f"The request line and headers did not arrive within {self.limits.head_seconds:g} s.")
-            )
+            self._end(of_status(408, f"The headers did not arrive within {self.limits.head_seconds:g} s."))
         else:
             self.transport.close()  # nothing was asked, so there is nothing to answer
 

@@ -194,7 +194,7 @@ def _refuse(report: Report, module: Any, *, strict: bool) -> None:
 
 
 def _mismatch(reason: object, report: Report) -> StateDictMismatch:
-    near = "".join(f"\n\tclose match: {printable(each)}" for each in report.near)
+    near = "".join(f"\n\tnear: {printable(each)}" for each in report.near)
     error = StateDictMismatch(f"{printable(report.checkpoint)} is not loaded: {reason}{near}")
     error.near = report.near
     return error
