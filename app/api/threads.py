@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from traceback import clear_frames
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -37,7 +38,7 @@ class FairThreads:
         with self._waiting.track_inprogress():
             place = await self.places.turn(work.owner)
         self._running.inc()
-        calling = asyncio.ensure_future(to_thread.run_sync(call, limiter=self._threads))
+        calling = asyncio.ensure_future(to_thread.run_sync(_freeing, call, limiter=self._threads))
 
         def ended(call: asyncio.Future[T]) -> None:
             place.leave()
@@ -51,6 +52,17 @@ class FairThreads:
         except asyncio.CancelledError:
             work.give_up()
             raise
+
+
+def _freeing(call: Callable[[], T]) -> T:
+    """Run ``call``. If it fails, free the local variables of its frames here: they may be a body of 400,000 keys, and
+    the event loop would free them with the error's traceback, which takes it 100 ms.
+    """
+    try:
+        return call()
+    except BaseException as error:
+        clear_frames(error.__traceback__)
+        raise
 
 
 async def unless_gone(request: Request, answer: Awaitable[T]) -> T:

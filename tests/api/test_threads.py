@@ -11,12 +11,13 @@ import httpx
 import pytest
 from anyio import to_thread
 from fastapi import FastAPI, Request
+from prometheus_client import Gauge
 from starlette.types import Message
 
 from app.api.services import Services
 from app.api.threads import FairThreads, unless_gone
 from app.concurrency.cancellation import Work, begin, check
-from app.errors import Cancelled
+from app.errors import Cancelled, StateroomError
 from app.ingest.body import Chunks
 from app.ingest.receive import SpooledUpload
 from app.main import create_app
@@ -232,3 +233,23 @@ def test_an_upload_whose_commit_gets_no_thread_is_discarded(
             await until(lambda: _is_empty(tmp_path))
 
     asyncio.run(main())
+
+
+def test_a_call_that_fails_leaves_nothing_large_for_the_event_loop_to_free() -> None:
+    freed_in: list[str] = []
+
+    class Large:
+        def __del__(self) -> None:
+            freed_in.append(threading.current_thread().name)
+
+    def fail() -> None:
+        large = Large()  # noqa: F841 - it is the local variable that counts
+        raise StateroomError("refused")
+
+    async def test() -> None:
+        with pytest.raises(StateroomError, match="refused"):
+            await FairThreads(2, Gauge("running", "", registry=None), Gauge("waiting", "", registry=None)).run(fail)
+        assert len(freed_in) == 1
+        assert freed_in != [threading.current_thread().name]
+
+    asyncio.run(test())

@@ -157,8 +157,10 @@ async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, r
     async with json_body(request, services, LARGE) as body:
         asked = await services.plan(request, body.read, WarmstartRequest)
         checkpoint = await services.find(model, ref, run)
-        report, plan = await services.plan(request, services.deliver.warmstart, checkpoint, asked.target, asked.query)
-        return await services.plan(request, _answer, request, checkpoint, ref, report, asked.query.format, plan)
+        query = asked.query
+        report, plan = await services.plan(request, services.deliver.warmstart, checkpoint, asked.target, query)
+        del asked  # its memory is needed for the answer
+        return await services.plan(request, _answer, request, checkpoint, ref, report, query.format, plan)
 
 
 def _answer(request: Request, checkpoint: Checkpoint, ref: str, report: Report, format_: str, plan: str) -> Response:
