@@ -41,7 +41,7 @@ class LayoutIndex:
     pickle: IndexedStorage | None
     storages: tuple[IndexedStorage, ...]
     left_out: tuple[str, ...]
-    byteorder: str = "little"
+    byteorder: str
 
 
 def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) -> LayoutIndex:
@@ -80,7 +80,7 @@ def index_of_original(download: Download, manifest: Manifest) -> LayoutIndex:
         IndexedStorage(span, digest, _hex_digests(reader.blob(digest, span.length).blocks), is_plain=False)
         for span, digest in sorted(kept)
     )
-    return LayoutIndex(download.size, download.etag, manifest.frame, None, storages, ())
+    return LayoutIndex(download.size, download.etag, manifest.frame, None, storages, (), manifest.byteorder)
 
 
 def _size(source: Span | Conversion) -> int:

@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from torch import nn
@@ -32,6 +33,13 @@ def model(server: Server, model_name: str) -> Model:
     model = Client(server.base_url).model(model_name)
     model.upload(io.BytesIO(big_endian(saved(everything()))))
     return model
+
+
+def test_every_index_names_the_byte_order(model: Model, http: httpx.Client) -> None:
+    for file in ("original", "file", "state_dict"):
+        query = {"component": "model"} if file == "state_dict" else {}
+        layout = http.get(f"/v1/models/{model.name}/checkpoints/1/{file}/index", params=query).json()
+        assert layout["byteorder"] == "big", file
 
 
 @pytest.mark.parametrize("weights_only", [True, False])
