@@ -1,14 +1,18 @@
 """The layout of a download, as JSON."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
+from ...deliver.download import Download
 from ...deliver.layout_index import IndexedStorage, LayoutIndex
+from ...deliver.service import Deliver
 from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
+from ...values.json_text import slices
 from .downloads import LEFT_OUT, left_out
 from .json import fixed_url, identity_headers, json_answer
 
@@ -49,12 +53,8 @@ class Layout(BaseModel):
     storages: list[StorageLayout]
 
 
-AT_ONCE = 1_000
-"""Storages that are written at a time, so that other threads have a turn in between."""
-
-
 def layout_json(found: LayoutIndex, url: str) -> bytes:
-    """Write a Layout as JSON. Of 400,000 storages, at most AT_ONCE are objects at a time."""
+    """Write a Layout as JSON. Of 400,000 storages, at most ITEMS are objects at a time."""
     rest = Layout(
         size=found.size,
         etag=found.etag,
@@ -65,11 +65,11 @@ def layout_json(found: LayoutIndex, url: str) -> bytes:
         storages=[],
     )
     head, storages, end = rest.model_dump_json().rpartition('"storages":[')
-    text = bytearray((head + storages).encode())
-    for start in range(0, len(found.storages), AT_ONCE):
-        some = [{**_fields(each), "plain": each.is_plain} for each in found.storages[start : start + AT_ONCE]]
-        text += (b"," if start else b"") + json.dumps(some, separators=(",", ":"))[1:-1].encode()
-    return bytes(text + end.encode())
+    written = (
+        json.dumps([{**_fields(each), "plain": each.is_plain} for each in some], separators=(",", ":"))[1:-1]
+        for some in slices(found.storages)
+    )
+    return f"{head}{storages}{','.join(written)}{end}".encode()
 
 
 def _fields(stored: IndexedStorage) -> dict[str, Any]:
@@ -79,6 +79,20 @@ def _fields(stored: IndexedStorage) -> dict[str, Any]:
         "digest": stored.digest,
         "blocks": stored.blocks,
     }
+
+
+def planned_layout(
+    request: Request,
+    deliver: Deliver,
+    checkpoint: Checkpoint,
+    ref: str,
+    planned: Callable[[Checkpoint], Download],
+    derived: bool,
+    route: str,
+) -> Response:
+    """Return the layout of the download that ``planned`` returns. Blocks."""
+    index = deliver.index(checkpoint, planned(checkpoint), derived=derived)
+    return layout_answer(request, checkpoint, ref, index, route)
 
 
 def layout_answer(request: Request, checkpoint: Checkpoint, ref: str, index: LayoutIndex, route: str) -> Response:

@@ -1,15 +1,18 @@
 """Routes for the whole checkpoint: as saved but for its devices, or as uploaded, byte for byte."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from ...deliver.service import Deliver
 from ...select.query import parse_device
+from ...values.checkpoint import Checkpoint
 from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
 from ..requests.auth import DOWNLOAD, READ
 from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
 from ..responses.downloads import FILE_RESPONSES, download_answer
-from ..responses.layouts import Derived, Layout, layout_answer
+from ..responses.layouts import Derived, Layout, layout_answer, planned_layout
 from ..services import Parts
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["files"])
@@ -39,9 +42,10 @@ async def layout(
     """The layout of the file that `file` sends for the same query."""
     location = None if device is None else parse_device(device)
     checkpoint = await services.find(model, ref, run)
-    download = await services.plan(request, services.deliver.file, checkpoint, location, weights_only=weights_only)
-    index = await services.plan(request, services.deliver.index, checkpoint, download, derived=derived)
-    return await services.plan(request, layout_answer, request, checkpoint, ref, index, "/file")
+    planned = partial(services.deliver.file, device=location, weights_only=weights_only)
+    return await services.plan(
+        request, planned_layout, request, services.deliver, checkpoint, ref, planned, derived, "/file"
+    )
 
 
 @router.get(
@@ -82,8 +86,11 @@ async def file(
 async def original_layout(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
     """The layout of the file that `original` sends. Storages of up to 4 KiB count as bytes between the storages."""
     checkpoint = await services.find(model, ref, run)
-    index = await services.plan(request, services.deliver.index_of_original, checkpoint)
-    return await services.plan(request, layout_answer, request, checkpoint, ref, index, "/original")
+    return await services.plan(request, _original_layout, request, services.deliver, checkpoint, ref)
+
+
+def _original_layout(request: Request, deliver: Deliver, checkpoint: Checkpoint, ref: str) -> Response:
+    return layout_answer(request, checkpoint, ref, deliver.index_of_original(checkpoint), "/original")
 
 
 @router.get(

@@ -1,21 +1,23 @@
 """Routes for one component of a checkpoint as a file, its layout, and the match with a target model."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, WithJsonSchema
 
+from ...deliver.service import Deliver
 from ...select.warmstart import Report, TargetTensor
 from ...values.checkpoint import Checkpoint
 from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..requests.auth import DOWNLOAD, READ
-from ..requests.bodies import LARGE, documented_body, json_body
+from ..requests.bodies import LARGE, JsonBody, documented_body, json_body
 from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
 from ..requests.selections import Part, SelectionBody
 from ..responses.downloads import FILE_RESPONSES, download_answer
 from ..responses.json import NO_STORE, check_write, identity_headers, json_answer, nothing
-from ..responses.layouts import Derived, Layout, layout_answer
+from ..responses.layouts import Derived, Layout, planned_layout
 from ..responses.views import FileText, checkpoint_url
 from ..services import Parts
 
@@ -111,9 +113,10 @@ async def layout(
 ) -> Response:
     """The layout of the file that `state_dict` sends for the same query: ranges to fetch in parallel and verify."""
     checkpoint = await services.find(model, ref, run)
-    download = await services.plan(request, part.of, checkpoint, services.deliver)
-    index = await services.plan(request, services.deliver.index, checkpoint, download, derived=derived)
-    return await services.plan(request, layout_answer, request, checkpoint, ref, index, "/state_dict")
+    planned = partial(part.of, deliver=services.deliver)
+    return await services.plan(
+        request, planned_layout, request, services.deliver, checkpoint, ref, planned, derived, "/state_dict"
+    )
 
 
 @router.get(
@@ -155,18 +158,18 @@ async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, r
     check_write(request, nothing)
     await services.find(model, ref, run)  # before a long body is read for nothing
     async with json_body(request, services, LARGE) as body:
-        asked = await services.plan(request, body.read, WarmstartRequest)
         checkpoint = await services.find(model, ref, run)
-        query = asked.query
-        report, plan = await services.plan(request, services.deliver.warmstart, checkpoint, asked.target, query)
-        del asked  # its memory is needed for the answer
-        return await services.plan(request, _answer, request, checkpoint, ref, report, query.format, plan)
+        return await services.plan(request, _matched, request, services.deliver, checkpoint, ref, body)
 
 
-def _answer(request: Request, checkpoint: Checkpoint, ref: str, report: Report, format_: str, plan: str) -> Response:
+def _matched(request: Request, deliver: Deliver, checkpoint: Checkpoint, ref: str, body: JsonBody) -> Response:
+    asked = body.read(WarmstartRequest)
+    query = asked.query
+    report, plan = deliver.warmstart(checkpoint, asked.target, query)
+    del asked  # its memory is needed for the answer
     url = None
     if report.matched_keys:
-        name = checkpoint.file_name(plan[:8], format_, None)
+        name = checkpoint.file_name(plan[:8], query.format, None)
         url = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
     headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": NO_STORE}
     return json_answer(request, WarmstartReport.of(report, url), headers)

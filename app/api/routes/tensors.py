@@ -3,14 +3,17 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
+from ...deliver.service import Deliver
 from ...errors import InvalidRequest
 from ...select.components import choose_component
+from ...values.checkpoint import Checkpoint
 from ...values.json_text import read_json
 from ...values.manifest import Component, ComponentKind, Manifest, Storage, Tensor
 from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
@@ -106,9 +109,15 @@ async def tensors(
 ) -> Response:
     """Tensors in the file's order, and the details of each component. A page of long keys has fewer tensors."""
     checkpoint = await services.find(model, ref, run)
-    manifest = await services.plan(request, services.deliver.manifest, checkpoint)
-    view = await services.plan(request, _page, manifest, component, limit, _position(cursor))
-    return await services.plan(request, json_answer, request, view, identity_headers(request, checkpoint, ref))
+    page = partial(_page, component=component, limit=limit, start=_position(cursor))
+    return await services.plan(request, _answer, request, services.deliver, checkpoint, ref, page)
+
+
+def _answer(
+    request: Request, deliver: Deliver, checkpoint: Checkpoint, ref: str, page: Callable[[Manifest], TensorPage]
+) -> Response:
+    view = page(deliver.manifest(checkpoint))
+    return json_answer(request, view, identity_headers(request, checkpoint, ref))
 
 
 def _position(cursor: str | None) -> int:
