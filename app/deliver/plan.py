@@ -4,7 +4,6 @@ A skeleton is the bytes of the checkpoint's pickle, or header. It is parsed agai
 at upload: 147 tensors take 3 ms, and no second representation can ever disagree with the first.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -50,11 +49,6 @@ class Wanted:
         fields = {"query": query, "only": only, "device": self.device}
         head = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return "\n".join([head, to_lines(self.only, ascii_only=True)]) if self.only else head
-
-    def name(self) -> str:
-        """Canonical text; with ``only``, which may be long, the SHA-256 of the text in hex."""
-        text = self.to_json()
-        return text if self.only is None else hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str) -> "Wanted":

@@ -12,8 +12,7 @@ from ..select.keys import Selected, select_keys
 from ..select.query import StateDictQuery
 from ..values.conversion import Conversion
 from ..values.dtype import DTYPES
-from ..values.json_text import decode as decode_text
-from ..values.json_text import encode, from_lines, read_json, to_lines
+from ..values.json_text import decode_text, encode_text, from_lines, read_json, to_lines
 from ..values.manifest import Manifest
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
@@ -52,16 +51,16 @@ def select(keys: Sequence[str], query: StateDictQuery, cancelled: Callable[[], b
         if error.rule != TOO_MUCH_WORK:
             raise
     wanted = Wanted(query=query).to_json().encode()
-    positions, names = run(selected_parts, encode(to_lines(keys)), wanted, cancelled=cancelled)
+    positions, names = run(selected_parts, encode_text(to_lines(keys)), wanted, cancelled=cancelled)
     pairs = zip(array("q", positions), from_lines(decode_text(names)), strict=True)
-    return tuple(pair for pair in pairs)
+    return tuple(pair for pair in pairs)  # other threads run meanwhile, as they do not in ``tuple(pairs)``
 
 
 def selected_parts(keys: bytes, wanted: bytes) -> Sequence[bytes]:
     """Select keys in the child process. Return their positions and new names as byte strings."""
     query = Wanted.from_json(wanted.decode()).query
     selected = select_keys(from_lines(decode_text(keys)), query or StateDictQuery())
-    return array("q", [i for i, _ in selected]).tobytes(), encode(to_lines([new for _, new in selected]))
+    return array("q", [i for i, _ in selected]).tobytes(), encode_text(to_lines([new for _, new in selected]))
 
 
 def _encode_plan(planned: Plan) -> list[bytes]:

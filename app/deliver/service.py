@@ -120,7 +120,8 @@ class Deliver:
         selected = select([tensor.key for tensor in tensors], query, current().is_given_up)
         report = match(((new, tensors[i]) for i, new in selected), target)
         wanted = Wanted(query=query, only=report.matched_keys)
-        document, digest = wanted.to_json(), wanted.name()
+        document = wanted.to_json()
+        digest = hashlib.sha256(document.encode()).hexdigest()
         with self._catalog.write() as session:
             plans.keep(session, checkpoint.model.namespace, digest, document)
         return report, digest
@@ -135,7 +136,7 @@ class Deliver:
         if keep is not None:
             with self._catalog.write() as session:
                 plans.keep(session, namespace, plan_digest, document, keep)
-        return self._planned(checkpoint, Wanted.from_json(document))
+        return self._planned(checkpoint, Wanted.from_json(document), plan_digest)
 
     def index(self, checkpoint: Checkpoint, download: Download, *, derived: bool) -> LayoutIndex:
         """The layout of a download of this checkpoint."""
@@ -155,9 +156,10 @@ class Deliver:
     def _reader(self, checkpoint: Checkpoint) -> BlobReader:
         return BlobReader(self._catalog, self._store, checkpoint.model.namespace, checkpoint.frame)
 
-    def _planned(self, checkpoint: Checkpoint, wanted: Wanted) -> Download:
+    def _planned(self, checkpoint: Checkpoint, wanted: Wanted, digest: str | None = None) -> Download:
+        """Plan ``wanted``. A warm start's list of keys is long: its ``digest`` stands for its text."""
         _require_cast(wanted.query)
-        name = wanted.name()
+        name = digest or wanted.to_json()
         key = f"{checkpoint.model.namespace} {checkpoint.manifest} {name}"
         planned = self._plans.get(
             key, lambda: self._filled(checkpoint, self._drafts.get(key, lambda: self._draft(checkpoint, wanted)))

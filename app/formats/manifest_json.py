@@ -9,8 +9,7 @@ from typing import Any
 
 from ..values.digest import Digest
 from ..values.dtype import DTYPES
-from ..values.json_text import encode as encode_text
-from ..values.json_text import read_json
+from ..values.json_text import encode_text, read_json
 from ..values.manifest import Component, Manifest, Storage, Tensor
 from ..values.span import Span
 

@@ -60,9 +60,6 @@ CACHED_SPLITS = 64 * 1024 * 1024
 BEGINS = 100
 """Most attempts to begin an upload while other clients commit the same upload."""
 
-MOST_NAMED = 1_000
-"""Most missing blobs that the error of a commit names."""
-
 
 @dataclass(frozen=True, slots=True)
 class Upload:
@@ -213,7 +210,7 @@ class Negotiated:
         known = self._known(upload, arrived)
         if absent := arrived.absent(known):
             reason = f"{len(absent)} blobs have not arrived: get the missing blocks of the upload, and send them"
-            raise MissingBlobs(reason, digests=absent[:MOST_NAMED])
+            raise MissingBlobs(reason, digests=absent)
         index = index_file(file.path, current().is_given_up)
         if self._fill_in(upload, file, index.manifest, arrived, known):
             index = index_file(file.path, current().is_given_up)

