@@ -24,9 +24,9 @@ ONE_DATABASE = ("tests/client/", "tests/functional/")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out every other pair of database and test in ONE_DATABASE, unless LONG_TESTS is set."""
     if not IS_LONG:
-        left_out = [item for item in items if _runs_on_the_other_database(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not _runs_on_the_other_database(item)]
+        left_out = {item for item in items if _runs_on_the_other_database(item)}
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 def _runs_on_the_other_database(item: pytest.Item) -> bool:

@@ -129,7 +129,7 @@ def seconds(ask: Callable[[Any], object], text: Any, times: int = 1) -> float:
 
 
 def is_linear(pattern: re.Pattern[Any]) -> bool:
-    """Whether its time grows with the length of what it reads and not with the square, however it is asked."""
+    """Tell whether its time grows with the length of the text and not with the square, for each way to ask it."""
     texts = zip(worst_texts(pattern, LONG), worst_texts(pattern, LONG // SHORTER), strict=True)
     return all(grows_linearly(ask, long, short) for long, short in texts for ask in ways_to_ask(pattern))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from abc import abstractmethod
 
 
 class RawFile(io.RawIOBase):
@@ -12,9 +13,9 @@ class RawFile(io.RawIOBase):
         self._size = size
         self._position = 0
 
+    @abstractmethod
     def fill(self, at: int, view: memoryview) -> None:
         """Write the file's bytes from ``at`` on into all of ``view``, which ends within the file."""
-        raise NotImplementedError
 
     def readable(self) -> bool:
         return True

@@ -37,11 +37,9 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """An empty catalog's URL, this test's own."""
     if request.param == "sqlite":
         yield f"sqlite:///{request.getfixturevalue('database')}"
-        return
-    postgres = request.getfixturevalue("postgres")
-    url = postgres.database()
-    yield url
-    postgres.drop(url)
+    else:
+        with request.getfixturevalue("postgres").borrowed() as url:
+            yield url
 
 
 @pytest.fixture

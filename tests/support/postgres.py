@@ -38,9 +38,14 @@ class Postgres:
         """Return the URL of a migrated database without rows."""
         return self._create(TEMPLATE)
 
-    def drop(self, url: str) -> None:
-        """Drop a database that this created; its connections are closed."""
-        self._do(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
+    @contextmanager
+    def borrowed(self) -> Iterator[str]:
+        """The URL of a migrated database without rows, which is dropped at the end, whoever is connected."""
+        url = self.database()
+        try:
+            yield url
+        finally:
+            self._do(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
 
     def _create(self, template: str) -> str:
         name = f"test_{secrets.token_hex(8)}"

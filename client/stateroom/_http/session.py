@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -197,7 +198,7 @@ class Http:
 
     def _new_client(self) -> httpx.Client:
         # Over http:// there is nothing to verify, and no context to wait for; no redirect leads to https://.
-        verify = tls_context() if self.url.lower().startswith("https:") else False
+        verify = tls_context() if urlsplit(self.url).scheme == "https" else False
         client = httpx.Client(headers=self.headers, timeout=self._timeouts(), verify=verify)
         weakref.finalize(self, _close_at_home, client, os.getpid())  # if close() is not called
         return client

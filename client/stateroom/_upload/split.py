@@ -11,6 +11,7 @@ import os
 import re
 import struct
 import zipfile
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
@@ -29,7 +30,7 @@ Span = tuple[int, int]
 """The byte range ``[start, end)`` of a file."""
 
 
-class Split:
+class Split(ABC):
     """A file of ``size`` bytes whose storages lie at ``storages``, in order. A subclass reads its bytes."""
 
     def __init__(self, size: int, storages: Sequence[Span]) -> None:
@@ -57,8 +58,9 @@ class Split:
             hasher.update(view)
         return hasher.hexdigest()
 
+    @abstractmethod
     def read(self, start: int, end: int) -> Iterator[memoryview]:
-        raise NotImplementedError
+        """Yield the file's bytes from ``start`` to ``end``."""
 
 
 class FileSplit(Split):
