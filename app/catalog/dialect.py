@@ -33,6 +33,7 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from ..errors import StateroomError, StorageFull, StoreError
 from ..private import FILE, shut
+from ..values.json_text import joined, slices
 
 BUSY_TIMEOUT = 30
 """Longest wait for another writer, in seconds. Then the request fails with ``catalog-busy``."""
@@ -252,12 +253,12 @@ def _json_array_elements(element: _json_elements, compiler: SQLCompiler, **optio
 
 def each_text(items: Iterable[str]) -> Select[Any]:
     """A column ``value`` of texts, passed as one parameter. Sorted, because index look-ups are fastest in order."""
-    elements = _json_elements(json.dumps(sorted(items))).table_valued("value")
+    elements = _json_elements(joined(map(json.dumps, slices(sorted(items))))).table_valued("value")
     return select(cast(elements.c.value, Text).label("value"))
 
 
 def each_integer(items: Iterable[int] | BindParameter[str]) -> Select[Any]:
     """A column ``value`` of integers, passed as one parameter. A ``bindparam`` gets its value later, as JSON."""
-    listed = items if isinstance(items, BindParameter) else json.dumps(list(items))
+    listed = items if isinstance(items, BindParameter) else joined(map(json.dumps, slices(list(items))))
     elements = _json_elements(listed).table_valued("value")
     return select(cast(elements.c.value, BigInteger).label("value"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.values.json_text import BYTES, ITEMS, decode_text, encode_text, from_lines, read_json, slices, to_lines
+from app.values.json_text import BYTES, ITEMS, decode_text, encode_text, from_lines, joined, read_json, slices, to_lines
 
 TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 """Halves of surrogate pairs, and all line breaks that Python knows."""
@@ -21,6 +21,12 @@ def test_a_long_list_takes_several_lines() -> None:
     assert text.count("\n") == 2
     assert from_lines(text) == items
     assert [len(some) for some in slices(items)] == [ITEMS, ITEMS, 1]
+
+
+@pytest.mark.parametrize("count", [0, 1, ITEMS, 2 * ITEMS + 1])
+def test_lists_are_joined_to_the_list_of_all_their_items(count: int) -> None:
+    items = [{"k": [number, "]["]} for number in range(count)]
+    assert json.loads(joined(map(json.dumps, slices(items)))) == items
 
 
 def test_ascii_lines_can_be_kept_where_halves_of_characters_cannot() -> None:

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from ...access.grants import OPEN
 from ...errors import PreconditionFailed
 from ...values.checkpoint import Checkpoint
-from ...values.json_text import ITEMS, slices
+from ...values.json_text import ITEMS, joined, slices
 from ..requests.paths import path_segment, path_value
 from .conditional import is_known, is_unchanged
 from .views import checkpoint_url
@@ -83,9 +83,10 @@ def _is_long(value: object) -> bool:
 def _member(view: BaseModel, name: str, value: Any) -> bytes:
     if not _is_long(value):
         return view.model_dump_json(include={name})[1:-1].encode()
-    begin = f'"{name}":['
-    parts = (view.model_copy(update={name: some}).model_dump_json(include={name}) for some in slices(value))
-    return (begin + ",".join(part[1 + len(begin) : -2] for part in parts) + "]").encode()
+    before = f'"{name}":'
+    views = (view.model_copy(update={name: some}) for some in slices(value))
+    lists = (some.model_dump_json(include={name})[1 + len(before) : -1] for some in views)
+    return (before + joined(lists)).encode()
 
 
 def _etag(body: bytes) -> str:

@@ -12,7 +12,7 @@ from ...deliver.layout_index import IndexedStorage, LayoutIndex
 from ...deliver.service import Deliver
 from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
-from ...values.json_text import slices
+from ...values.json_text import joined, slices
 from .downloads import LEFT_OUT, left_out
 from .json import fixed_url, identity_headers, json_answer
 
@@ -64,12 +64,12 @@ def layout_json(found: LayoutIndex, url: str) -> bytes:
         byteorder=cast('Literal["little", "big"]', found.byteorder),
         storages=[],
     )
-    head, storages, end = rest.model_dump_json().rpartition('"storages":[')
-    written = (
-        json.dumps([{**_fields(each), "plain": each.is_plain} for each in some], separators=(",", ":"))[1:-1]
+    head, name, end = rest.model_dump_json().rpartition('"storages":')
+    storages = (
+        json.dumps([{**_fields(each), "plain": each.is_plain} for each in some], separators=(",", ":"))
         for some in slices(found.storages)
     )
-    return f"{head}{storages}{','.join(written)}{end}".encode()
+    return f"{head}{name}{joined(storages)}{end.removeprefix('[]')}".encode()
 
 
 def _fields(stored: IndexedStorage) -> dict[str, Any]:
