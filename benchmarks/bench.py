@@ -9,7 +9,7 @@ from shutil import rmtree
 
 from benchmarks.checkpoints import write_general, write_many
 from benchmarks.wire import Connection
-from tests.support.server import Server, start_server
+from tests.support.server import PYTHON_M_APP, Server, start_server
 
 MODEL = "/v1/models/bench/general"
 MANY = 10_000
@@ -44,7 +44,7 @@ class Bench:
     def server(self, *uploads: Path, options: Sequence[str] = ()) -> Iterator[Server]:
         """A fresh server that holds only ``uploads``: versions 1, 2, ... of one model."""
         data_dir = self.folder / "server" / "data"
-        running = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"})
+        running = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"}, command=PYTHON_M_APP)
         try:
             with Connection(running.base_url) as connection:
                 for upload in uploads:

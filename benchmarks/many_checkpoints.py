@@ -19,7 +19,7 @@ from benchmarks.bench import Bench
 from benchmarks.rows import Row, at_most
 from benchmarks.wire import Connection
 from tests.support.postgres import running_postgres
-from tests.support.server import Server, start_server
+from tests.support.server import PYTHON_M_APP, Server, start_server
 
 MODEL = "/v1/models/bench/many"
 FEW, MANY = 1_000, 100_000
@@ -85,13 +85,13 @@ def _server(bench: Bench, stack: ExitStack, url: str | None, count: int) -> Serv
     data_dir = bench.folder / f"many-{count}" / "data"
     stack.callback(rmtree, data_dir.parent)
     options = () if url is None else ("--database-url", url)
-    first = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"})
+    first = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"}, command=PYTHON_M_APP)
     try:
         _upload(first, bench.folder / "one.pt")
     finally:
         first.stop()
     _multiply(url or f"sqlite:///{data_dir / 'catalog.sqlite3'}", count)
-    server = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"})
+    server = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"}, command=PYTHON_M_APP)
     stack.callback(server.kill)
     return server
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.functional.audited import assert_soon
 from tests.support.commands import run
+from tests.support.waiting import assert_soon
 
 
 def test_a_server_open_to_others_needs_a_token_and_says_how_to_make_one(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from app.catalog import Catalog, tokens
 from app.cli.tokens import parse_expiry
 from app.values.token import parse_token
 from tests.conftest import StartServer
-from tests.functional.audited import assert_soon
 from tests.support.commands import run
 from tests.support.tokens import bearer, catalog_url, make_token
+from tests.support.waiting import assert_soon
 
 NOW = datetime(2026, 5, 9, 7, 35, 25, tzinfo=UTC)
 

@@ -16,9 +16,9 @@ import torch
 from app.process.supervisor import LONGEST_DELAY, delay_after
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
-from tests.functional.audited import assert_soon
 from tests.support.raw_http import answer_on, connected, get, post, rest_of
 from tests.support.server import ROOT, Server
+from tests.support.waiting import assert_soon
 
 CHECKPOINTS = "/v1/models/a/b/checkpoints"
 FILE = general(size=32)
@@ -72,7 +72,7 @@ def test_workers_share_the_port_and_the_figures(fresh_server: StartServer) -> No
         asked += 1
         return len({line["pid"] for line in server.requests}) == 3
 
-    assert_soon(all_have_answered, seconds=60)
+    assert_soon(all_have_answered)
     requests = 'stateroom_request_seconds_count{method="GET",route="/v1/models"'
     assert_soon(lambda: figure(server, requests) == asked)
     location = upload(server, FILE)

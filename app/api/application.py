@@ -10,8 +10,8 @@ from .middleware.drain import Drain
 from .middleware.normalize import Normalize
 from .middleware.sites import Sites
 from .middleware.telemetry import Telemetry
-from .openapi.page import docs_page
-from .openapi.problems import OF_ANY, add_problem_schema, refusals
+from .openapi.document import Document
+from .openapi.problems import OF_ANY, refusals
 from .requests.auth import without_declaration
 from .routes import checkpoints, files, health, links, models, negotiated, state_dicts, tensors, uploads
 
@@ -35,6 +35,7 @@ def build(
         version=version,
         lifespan=lifespan,
         redirect_slashes=False,  # a redirected upload would be sent twice
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
@@ -45,8 +46,8 @@ def build(
     app.add_middleware(Telemetry, metrics=metrics)  # the last one added is outermost
     for module in (health, models, uploads, negotiated, checkpoints, tensors, state_dicts, files, links):
         include(app, module.router)
-    document = app.openapi()
-    add_problem_schema(document)
-    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's way to extend it; each request asks it
-    app.add_route("/docs", docs_page(document), include_in_schema=False)
+    document = Document(app.openapi)
+    app.openapi = lambda: document.content  # type: ignore[method-assign]  # FastAPI's way to extend it
+    app.add_route("/openapi.json", document.as_json, include_in_schema=False)
+    app.add_route("/docs", document.as_page, include_in_schema=False)
     return app

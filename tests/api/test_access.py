@@ -15,6 +15,7 @@ from app.catalog import Catalog, tokens
 from app.errors import StoreError
 from app.values.token import Scope, new_token
 from tests.catalog.make import statements
+from tests.support.waiting import awaited_soon
 
 HERE = Resource("/v1/models/a/b/checkpoints/1/file/x.pt", ())
 
@@ -44,13 +45,6 @@ def judged(catalog: Catalog, test: Callable[[Access], Awaitable[None]], server_t
     asyncio.run(run())
 
 
-async def soon(claim: Callable[[], Awaitable[bool]], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not await claim():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-
-
 def test_a_token_is_granted_what_it_was_made_for(catalog: Catalog) -> None:
     text = make(catalog)
 
@@ -74,7 +68,7 @@ def test_everybody_may_do_everything_until_there_is_a_token(catalog: Catalog) ->
         async def closed() -> bool:
             return await access.of_nobody() is None
 
-        await soon(closed, 5)
+        await awaited_soon(closed)
         assert await access.of_token(b"anything") is None
 
     judged(catalog, test)
@@ -110,7 +104,7 @@ def test_a_revoked_token_is_refused_within_five_seconds(catalog: Catalog) -> Non
         async def refused() -> bool:
             return await access.of_token(text) is None
 
-        await soon(refused, 5)
+        await awaited_soon(refused)
 
     judged(catalog, test)
 
@@ -199,7 +193,7 @@ def test_a_link_is_good_for_what_it_was_made_for_and_as_long_as_its_maker(catalo
         async def dead() -> bool:
             return await access.of_link(HERE, str(signature)) is None
 
-        await soon(dead, 5)
+        await awaited_soon(dead)
 
     judged(catalog, test)
 

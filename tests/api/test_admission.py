@@ -14,9 +14,9 @@ import pytest
 
 from tests.api.conftest import general, problem
 from tests.conftest import StartServer
-from tests.functional.audited import assert_soon
 from tests.support.raw_http import answer_on, connected, get, post, raw, rest_of
 from tests.support.server import Server, start_server
+from tests.support.waiting import assert_soon, is_spooling
 
 CHECKPOINTS = "/v1/models/a/b/checkpoints"
 LIMIT = 100_000
@@ -57,7 +57,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_asked_for(stri
 def test_a_body_that_turns_out_too_large_is_refused_and_leaves_nothing(strict: Server, http: httpx.Client) -> None:
     chunks = (b"x" * 10_000 for _ in range(LIMIT // 10_000 + 1))
     assert problem(http.post(CHECKPOINTS, content=chunks)) == (413, "too-large")
-    assert_soon(lambda: not list((strict.data_dir / "spool").iterdir()))
+    assert_soon(lambda: not is_spooling(strict))
 
 
 def test_a_form_counts_as_a_whole(http: httpx.Client) -> None:

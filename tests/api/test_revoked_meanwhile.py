@@ -8,10 +8,10 @@ import pytest
 from app.access.grants import KEPT
 from tests.api.conftest import general
 from tests.conftest import StartServer
-from tests.functional.audited import assert_soon
 from tests.support.raw_http import answer_on, connected, post
 from tests.support.server import Server
 from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
+from tests.support.waiting import assert_soon, is_spooling
 
 FILE = general(size=300)
 URL = "/v1/models/a/b/checkpoints"
@@ -49,19 +49,17 @@ def test_an_upload_whose_token_ends_meanwhile_is_not_stored(guarded: Server) -> 
         connections = [connected(guarded) for _ in begun]
         for connection, (first, _) in zip(connections, begun, strict=True):
             connection.sendall(first)
-        assert_soon(lambda: len(list((guarded.data_dir / "spool").iterdir())) == 3, 30)
+        assert_soon(lambda: len(list((guarded.data_dir / "spool").iterdir())) == 3)
         end()
         with guarded.client() as http:
-            assert_soon(
-                lambda token=token, http=http: http.get("/v1/models", headers=bearer(token)).status_code == 401, 30
-            )
+            assert_soon(lambda token=token, http=http: http.get("/v1/models", headers=bearer(token)).status_code == 401)
         time.sleep(KEPT)  # for which what the catalog said is good
         for connection, (_, rest) in zip(connections, begun, strict=True):
             with connection:
                 connection.sendall(rest)
                 status, body = answer_on(connection)
             assert (status, json.loads(body)["code"]) == (401, "unauthorized")
-        assert_soon(lambda: not list((guarded.data_dir / "spool").iterdir()))
+        assert_soon(lambda: not is_spooling(guarded))
     root = make_token(url, "another", "admin")
     with guarded.client() as http:
         assert http.get("/v1/models/a/b", headers=bearer(root)).status_code == 404

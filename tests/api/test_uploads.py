@@ -4,7 +4,6 @@ import hashlib
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -13,15 +12,15 @@ import pytest
 from tests.api.conftest import Upload, exactly, general, problem, saved
 from tests.conftest import StartServer
 from tests.support.server import Server
+from tests.support.waiting import assert_soon, is_spooling, requests_ended
 
 
-def nothing_is_left(server: Server, checkpoints: str) -> bool:
-    """No checkpoint, and no file on its way: clean-up may still be running when the client has its answer."""
-    deadline = time.monotonic() + 10
-    while any((server.data_dir / "spool").iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+def assert_nothing_is_left(server: Server, checkpoints: str, uploads: int = 1) -> None:
+    """Assert that ``uploads`` failed, and left no checkpoint and no file."""
+    assert_soon(lambda: requests_ended(server, checkpoints) == uploads)
+    assert_soon(lambda: not is_spooling(server))
     with server.client() as http:
-        return not any((server.data_dir / "spool").iterdir()) and http.get(checkpoints).status_code == 404
+        assert http.get(checkpoints).status_code == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -85,7 +84,7 @@ def test_a_form_with_a_wrong_field_after_its_file_leaves_nothing_behind(
 ) -> None:
     parts = [("file", ("m.pt", general())), *((name, (None, text)) for name, text in form.items())]
     assert problem(http.post(checkpoints, files=parts)) == (422, code)
-    assert nothing_is_left(server, checkpoints)
+    assert_nothing_is_left(server, checkpoints)
 
 
 def test_a_field_given_in_the_query_and_in_the_form_is_refused(http: httpx.Client, checkpoints: str) -> None:
@@ -105,7 +104,7 @@ def test_a_refused_upload_leaves_nothing_behind(
     server: Server, http: httpx.Client, checkpoints: str, body: bytes, code: str
 ) -> None:
     assert problem(http.post(checkpoints, content=body)) == (422, code)
-    assert nothing_is_left(server, checkpoints)
+    assert_nothing_is_left(server, checkpoints)
 
 
 def _raw(server: Server, head: str, body: bytes, *, shut: bool = True) -> bytes:
@@ -129,12 +128,12 @@ def test_a_body_that_ends_early_leaves_nothing_behind(server: Server, checkpoint
         f"POST {checkpoints} HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: {len(file)}",
         file[: len(file) // 2],
     )
-    assert nothing_is_left(server, checkpoints)
+    assert_nothing_is_left(server, checkpoints)
     chunk = b"%x\r\n%s\r\n" % (len(file), file)
     _raw(
         server, f"POST {checkpoints} HTTP/1.1\r\nHost: a.localhost\r\nTransfer-Encoding: chunked", chunk
     )  # no last chunk
-    assert nothing_is_left(server, checkpoints)
+    assert_nothing_is_left(server, checkpoints, uploads=3)  # and the GET before
 
 
 def test_a_form_that_ends_early_leaves_nothing_behind(server: Server, http: httpx.Client, checkpoints: str) -> None:
@@ -142,7 +141,7 @@ def test_a_form_that_ends_early_leaves_nothing_behind(server: Server, http: http
     whole = request.read()
     answer = http.post(checkpoints, content=whole[:-20], headers={"Content-Type": request.headers["Content-Type"]})
     assert problem(answer) == (400, "incomplete-upload")
-    assert nothing_is_left(server, checkpoints)
+    assert_nothing_is_left(server, checkpoints)
 
 
 def test_what_is_wrong_with_the_address_is_said_before_the_body_is_asked_for(server: Server) -> None:
@@ -193,9 +192,6 @@ def test_an_upload_in_flight_is_gone_after_a_crash(fresh_server: StartServer) ->
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         head = f"POST /v1/models/a/b/checkpoints HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: {len(file)}\r\n\r\n"
         connection.sendall(head.encode() + file[:-1])
-        deadline = time.monotonic() + 10
-        while not any((server.data_dir / "spool").iterdir()) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert any((server.data_dir / "spool").iterdir())
+        assert_soon(lambda: is_spooling(server))
         server.restart()
-    assert nothing_is_left(server, "/v1/models/a/b/checkpoints")
+    assert_nothing_is_left(server, "/v1/models/a/b/checkpoints", uploads=0)

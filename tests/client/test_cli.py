@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -22,9 +21,9 @@ from tests.client.conftest import Answer, StartScripted
 from tests.client.slow_relay import slow_relay
 from tests.conftest import StartServer
 from tests.support.server import Server, server_environment, start_server
+from tests.support.waiting import LONG_ENOUGH, assert_soon
 
 STATEROOM = [sys.executable, "-m", "stateroom._cli.main"]
-LONG_ENOUGH = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +231,7 @@ def test_a_pull_that_is_broken_off_leaves_no_part_of_a_file(
     with slow_relay(server.port) as relay:
         pulling = cli.start("pull", model_name, "-o", "target", env={"STATEROOM_URL": relay.url})
         try:
-            wait_for(lambda: any(path.stat().st_size for path in target.iterdir()))
+            assert_soon(lambda: any(path.stat().st_size for path in target.iterdir()))
             pulling.send_signal(ending)
             assert pulling.wait(LONG_ENOUGH) == code
         finally:
@@ -529,10 +528,3 @@ def read_or_end(terminal: int) -> bytes:
         return os.read(terminal, 65536)
     except OSError:
         return b""
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + LONG_ENOUGH
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

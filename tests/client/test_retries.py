@@ -6,7 +6,6 @@ import logging
 import socket
 import ssl
 import threading
-import time
 
 import httpx
 import pytest
@@ -20,21 +19,13 @@ from tests.client.faults import faulty
 from tests.conftest import StartServer
 from tests.support.proxy import Cut, answered, body_half_sent, body_sent, proxy_to
 from tests.support.server import Server
+from tests.support.waiting import assert_soon, is_spooling
 
 LOST = Answer(drop=True)
 
 
 def versions(http: httpx.Client, model: str) -> list[int]:
     return [each["version"] for each in http.get(f"/v1/models/{model}/checkpoints").json()["items"]]
-
-
-def settled(server: Server) -> bool:
-    """Whether no upload is on its way, nor being cleaned up after."""
-    deadline = time.monotonic() + 30
-    while any((server.data_dir / "spool").iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return True
 
 
 @pytest.mark.parametrize(
@@ -48,7 +39,7 @@ def test_an_upload_whose_connection_is_lost_is_stored_once(
     with proxy_to(server.port, *cuts) as proxy, Client(proxy.url) as client:
         checkpoint = client.model(model_name).upload(io.BytesIO(general(seed=len(cuts), size=400)), loss=0.25)
         assert proxy.lost == list(cuts)
-    assert settled(server)
+    assert_soon(lambda: not is_spooling(server))
     assert versions(http, model_name) == [checkpoint.version]
     assert checkpoint.loss == 0.25
 
@@ -58,7 +49,7 @@ def test_a_save_whose_answer_is_lost_is_stored_once(server: Server, http: httpx.
         first = client.model(model_name).save({"weight": torch.ones(300, 300)})
         second = client.model(model_name).save({"weight": torch.ones(300, 300)})
         assert proxy.lost == [answered]
-    assert settled(server)
+    assert_soon(lambda: not is_spooling(server))
     assert versions(http, model_name) == [second.version, first.version]  # each save is one of its own
 
 
@@ -70,7 +61,7 @@ def test_what_cannot_be_read_twice_is_not_sent_twice(server: Server, http: httpx
     http.post(f"/v1/models/{model_name}/checkpoints", content=general())
     with proxy_to(server.port, answered) as proxy, Client(proxy.url) as client, pytest.raises(ServerUnavailable):
         client.model(model_name).upload(Pipe(general(seed=5)))
-    assert settled(server)
+    assert_soon(lambda: not is_spooling(server))
     assert versions(http, model_name) == [2, 1]
 
 

@@ -1,8 +1,6 @@
 """A server that records what it runs and what it keeps, for tests that it ran or kept nothing."""
 
 import sqlite3
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import httpx
 
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import saved
-from tests.support.server import ROOT, Server, start_server
+from tests.support.server import PYTHON_M_APP, ROOT, Server, start_server
 
 AUDIT = """
 import os, sys
@@ -37,7 +35,7 @@ class Audited:
         (folder / "site" / "sitecustomize.py").write_text(AUDIT)
         self._log = folder / "audit.log"
         env = {"STATEROOM_DURABLE": "off", "AUDIT_LOG": str(self._log), "PYTHONPATH": f"{folder / 'site'}:{ROOT}"}
-        self.server = start_server(folder / "data", env=env)
+        self.server = start_server(folder / "data", env=env, command=PYTHON_M_APP)
 
     def events(self) -> list[str]:
         return self._log.read_text().splitlines()
@@ -61,13 +59,6 @@ def trace(server: Server) -> Trace:
     with closing(sqlite3.connect(f"file:{server.data_dir / 'catalog.sqlite3'}?mode=ro", uri=True)) as catalog:
         names = [name for (name,) in catalog.execute(tables)]
         return files, {name: sorted(map(repr, catalog.execute(f"SELECT * FROM {name}"))) for name in names}
-
-
-def assert_soon(claim: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def assert_refused(server: Server, answer: httpx.Response, status: int, code: str, before: Trace) -> None:

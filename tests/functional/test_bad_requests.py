@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.audited import Audited, assert_leaks_nothing, assert_soon, trace, whole_checkpoint
+from tests.functional.audited import Audited, assert_leaks_nothing, trace, whole_checkpoint
 from tests.functional.conftest import HttpModel
 from tests.support.raw_http import hang_up, post, post_whole, raw
+from tests.support.waiting import assert_soon
 
 
 @pytest.mark.parametrize("half", [True, False], ids=["half closed", "hung up"])

@@ -10,11 +10,11 @@ import torch
 
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
-from tests.functional.audited import assert_soon
 from tests.support.negotiating import InParts
 from tests.support.raw_http import answer_on, connected, get, hang_up, post
 from tests.support.server import Server
 from tests.support.tokens import bearer, catalog_url, make_token
+from tests.support.waiting import assert_soon
 
 FILE = general(size=32)
 PLACES = 4
@@ -102,9 +102,9 @@ def test_downloads_whose_clients_have_gone_are_planned_no_more(shared: Shared) -
     def ended() -> list[dict]:
         return [line for line in shared.server.requests if line["route"].endswith("/state_dict")]
 
-    assert_soon(lambda: len(ended()) == 20, seconds=60)
+    assert_soon(lambda: len(ended()) == 20)
     assert {(line["status"], line.get("cut")) for line in ended()} == {(0, True)}
-    assert_soon(lambda: shared.gauge("stateroom_running_calls", "plan") == 0, seconds=60)
+    assert_soon(lambda: shared.gauge("stateroom_running_calls", "plan") == 0)
     assert shared.gauge("stateroom_waiting_calls", "plan") == 0
 
 
@@ -118,7 +118,7 @@ def test_an_index_of_much_that_has_to_be_made_takes_no_thread_from_plans_and_end
     path = "/v1/models/a/view/checkpoints/1/state_dict/index?format=safetensors"
     with connected(shared.server) as waiting:
         waiting.sendall(get(path, f"Authorization: Bearer {shared.greedy}"))
-        assert_soon(lambda: shared.gauge("stateroom_running_calls", "long plan") == 1, seconds=60)
+        assert_soon(lambda: shared.gauge("stateroom_running_calls", "long plan") == 1)
         assert shared.gauge("stateroom_running_calls", "plan") == 0
-    assert_soon(lambda: shared.gauge("stateroom_running_calls", "long plan") == 0, seconds=60)
+    assert_soon(lambda: shared.gauge("stateroom_running_calls", "long plan") == 0)
     assert [line["status"] for line in shared.server.requests if line["route"].endswith("/index")] == [0]

@@ -19,9 +19,9 @@ from app.catalog import Catalog
 from tests.api.conftest import general, problem
 from tests.catalog.make import count
 from tests.conftest import StartServer
-from tests.functional.audited import assert_soon
 from tests.support.server import Server, start_server
 from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
+from tests.support.waiting import assert_soon
 
 SERVER_TOKEN = "the server's own"
 MODEL = "/v1/models/ours/net"
@@ -346,5 +346,5 @@ def test_an_open_server_makes_links_too_and_they_end_with_its_openness(fresh_ser
         assert http.get(url).status_code == 200
         assert problem(http.get(url.replace("=cpu", "=cuda"))) == (403, "forbidden")
         make_token(catalog_url(server), "first", "read")
-        assert_soon(lambda: http.get(url).status_code == 403, 5)
-        assert_soon(lambda: http.get("/v1/models").status_code == 401, 5)
+        assert_soon(lambda: http.get(url).status_code == 403)
+        assert_soon(lambda: http.get("/v1/models").status_code == 401)

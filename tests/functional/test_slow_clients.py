@@ -12,10 +12,11 @@ import httpx
 import pytest
 import torch
 
-from tests.functional.audited import assert_soon, whole_checkpoint
+from tests.functional.audited import whole_checkpoint
 from tests.functional.torch_files import saved
 from tests.support.raw_http import answer_on, connected, get, post, rest_of
 from tests.support.server import Server, start_server
+from tests.support.waiting import assert_soon, is_spooling
 
 PATIENCE = 2
 """Seconds that a head has to come in, that a body may pause, and that an answer may lie untaken."""
@@ -157,7 +158,7 @@ def test_a_body_that_trickles_is_a_408_and_leaves_nothing(impatient: Server) -> 
         assert http.get("/v1/models/slow/trickling").status_code == 404
     assert (status, json.loads(body)["code"]) == (408, "request-timeout")
     assert "1,024 bytes a second" in json.loads(body)["detail"]
-    assert_soon(lambda: not list((impatient.data_dir / "spool").iterdir()))
+    assert_soon(lambda: not is_spooling(impatient))
 
 
 def test_a_long_body_that_trickles_past_the_parser_is_a_408(impatient: Server) -> None:
@@ -196,7 +197,7 @@ def test_a_client_that_stops_listening_is_cut_off(impatient: Server, large: str)
 
     with deaf(impatient, large) as connection:
         assert_soon(lambda: streams() == "stateroom_open_streams 1.0")
-        assert_soon(lambda: all_ended([connection]), seconds=60)
+        assert_soon(lambda: all_ended([connection]))
         assert_soon(lambda: streams() == "stateroom_open_streams 0.0")
 
 

@@ -12,7 +12,7 @@ from tests.peers.report import HEAD, Tally, details, row, tally
 from tests.peers.served import WAYS
 from tests.peers.sources import NotToBeHad, install
 from tests.peers.suites import SUITES, Suite
-from tests.support.server import ROOT, Server, start_server
+from tests.support.server import PYTHON_M_APP, ROOT, Server, start_server
 
 LONGEST = 1800.0
 """Seconds that one suite may take."""
@@ -45,25 +45,28 @@ def main() -> int:
 
 def run(suite: Suite, folder: Path, packages: Path, ways: str) -> Tally:
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
-        log = Path(name) / "findings.jsonl"
-        server = start_server(Path(name) / "data", env={"STATEROOM_DURABLE": "off"})
+        log, plain = Path(name) / "findings.jsonl", Path(name) / "plain.jsonl"
+        run_tests(suite, folder, packages, ways, None, plain)
+        server = start_server(Path(name) / "data", env={"STATEROOM_DURABLE": "off"}, command=PYTHON_M_APP)
         try:
             run_tests(suite, folder, packages, ways, server, log)
             if not log.exists():
                 print((log.parent / "pytest.log").read_text()[-2000:])
-            return tally(log, [request["status"] for request in server.requests])
+            count = tally(log, [request["status"] for request in server.requests])
+            count.broken = count.failed - tally(plain, []).failed
+            return count
         finally:
             server.stop()
 
 
-def run_tests(suite: Suite, folder: Path, packages: Path, ways: str, server: Server, log: Path) -> None:
-    """The suite's tests, with nobody's configuration. Whether they pass is in the log."""
+def run_tests(suite: Suite, folder: Path, packages: Path, ways: str, server: Server | None, log: Path) -> None:
+    """Run the suite's tests with nobody's configuration, through ``server`` if any. The log has the outcomes."""
     options = {
         "-c": os.devnull,
         "--rootdir": ".",
         "-k": suite.chosen,
         "-W": "ignore",
-        "--peers-url": server.base_url,
+        "--peers-url": server.base_url if server else "",
         "--peers-log": str(log),
         "--peers-ways": ways,
         "--peers-names": json.dumps(suite.names),

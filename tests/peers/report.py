@@ -16,7 +16,9 @@ class Tally:
     reasons: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     examples: dict[tuple[str, str, str], str] = field(default_factory=dict)
     tests: Counter[str] = field(default_factory=Counter)
-    failed: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+    """Tests that pass without Stateroom, and fail with it."""
     requests: int = 0
     faults: int = 0
 
@@ -33,7 +35,7 @@ def tally(log: Path, statuses: list[int]) -> Tally:
         if "passed" in said:
             count.tests[said["passed"]] += 1
             if said["passed"] == "failed":
-                count.failed.append(said["test"])
+                count.failed.add(said["test"])
             continue
         count.outcomes[said["outcome"]] += 1
         if said["outcome"] != "equal":
@@ -44,7 +46,7 @@ def tally(log: Path, statuses: list[int]) -> Tally:
 
 
 HEAD = (
-    f"{'suite':<24}{'tests':>7}{'failed':>8}{'equal':>9}{'refused':>9}{'unjudged':>10}{'different':>11}"
+    f"{'suite':<24}{'tests':>7}{'failed':>8}{'broken':>8}{'equal':>9}{'refused':>9}{'unjudged':>10}{'different':>11}"
     f"{'requests':>10}{'5xx':>5}"
 )
 
@@ -52,15 +54,15 @@ HEAD = (
 def row(name: str, count: Tally) -> str:
     outcomes = count.outcomes
     return (
-        f"{name:<24}{count.tests.total():>7}{count.tests['failed']:>8}{outcomes['equal']:>9,}{outcomes['refused']:>9,}"
+        f"{name:<24}{count.tests.total():>7}{count.tests['failed']:>8}{len(count.broken):>8}{outcomes['equal']:>9,}{outcomes['refused']:>9,}"
         f"{outcomes['unjudged']:>10,}{outcomes['different']:>11,}{count.requests:>10,}{count.faults:>5}"
     )
 
 
 def details(count: Tally) -> list[str]:
     """A line for each reason, the worst first, with a test that shows it."""
+    lines = [f"         fails only with Stateroom: {test}" for test in sorted(count.broken)]
     order = sorted(count.reasons.items(), key=lambda item: (-OUTCOMES.index(item[0][0]), -item[1]))
-    lines = []
     for reason, number in order:
         outcome, way, why = reason
         lines.append(f"  {number:>6,} {outcome}, {way}: {why}")

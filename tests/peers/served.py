@@ -58,6 +58,37 @@ class Served:
                 return asked.stock, [refused("upload", answer)]
             return self._every_way(asked, answer.json())
 
+    def safetensors(self, data: bytes) -> tuple[bytes, list[Finding]]:
+        """Compare a safetensors file in every way. What the server gives as safetensors is read, unless it is refused
+        or another.
+        """
+        stock = attempt(lambda: load_safetensors(data))
+        answer = self._http.post(self._base, content=data)
+        if answer.status_code != 201:
+            return data, [Finding("upload", "equal") if stock.error is not None else refused("upload", answer)]
+        version = answer.json()["version"]
+        address = f"{self._base}/{version}"
+        if stock.error is not None:
+            return data, [Finding("upload", "different", f"stock safetensors {stock}; the upload is stored")]
+        given, found = data, []
+        if "original" in self._ways:
+            body = self._http.get(f"{address}/original").content
+            found.append(Finding("original", "equal" if body == data else "different", "other bytes"))
+        if "safetensors" in self._ways:
+            answer = self._http.get(f"{address}/state_dict", params={"component": "", "format": "safetensors"})
+            finding = flat("safetensors", answer, stock, load_safetensors)
+            found.append(finding)
+            if finding.outcome == "equal":
+                given = answer.content
+        if "state_dict" in self._ways:
+            answer = self._http.get(f"{address}/state_dict", params={"component": ""})
+            found.append(flat("state_dict", answer, stock, lambda body: self._load(io.BytesIO(body))))
+        if "client" in self._ways:
+            found.append(judge("client", stock, attempt(lambda: self._model.load(version)), lambda: stock.value))
+        if "save" in self._ways:
+            found.append(self._save(stock.value))
+        return given, found
+
     def _every_way(self, asked: Asked, checkpoint: Mapping[str, Any]) -> tuple[Read, list[Finding]]:
         address, given, found = f"{self._base}/{checkpoint['version']}", asked.stock, []
         unsafe = {"weights_only": "false"} if checkpoint["unsafe_globals"] else {}
@@ -164,6 +195,12 @@ def refused(way: str, answer: httpx.Response) -> Finding:
         return Finding(way, "different", f"{answer.status_code}: {answer.text[:200]}")
     problem = answer.json()
     return Finding(way, "refused", " ".join(filter(None, [problem["code"], problem.get("rule")])))
+
+
+def flat(way: str, answer: httpx.Response, stock: Read, load: Load) -> Finding:
+    if answer.status_code != 200:
+        return refused(way, answer)
+    return judge(way, stock, attempt(lambda: load(answer.content)), lambda: stock.value)
 
 
 def left_out(answer: httpx.Response) -> list[str]:

@@ -1,11 +1,13 @@
 """Sources of the suites: Debian's source packages and the package index, each by name, each once."""
 
+import os
 import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 RELEASE = "trixie"
 """The Debian release whose sources are read."""
@@ -39,14 +41,41 @@ def debian(package: str, only: str, cache: Path) -> Path:
     return unpacked(found[0], folder / "source", only)
 
 
-def sdist(package: str, cache: Path) -> Path:
-    """The folder of a source archive that the package index has; nothing of it is installed."""
+def sdist(package: str, cache: Path, *options: str, env: Mapping[str, str] | None = None) -> Path:
+    """The folder of a source archive that the package index has; nothing of it is installed. ``options`` are pip's."""
     folder = cache / package
     if not (found := list(folder.glob("*.tar.gz"))):
         ran(sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps", "--no-binary",
-            ":all:", "-d", str(folder), package)  # fmt: skip
+            ":all:", "-d", str(folder), *options, package, env=env)  # fmt: skip
         found = list(folder.glob("*.tar.gz"))
     return unpacked(found[0], folder / "source", "")
+
+
+def sdist_unbuilt(package: str, cache: Path) -> Path:
+    """Do as ``sdist`` for a package that maturin builds: pip asks it for the name and the version, which needs Rust."""
+    backend = cache / "unbuilt"
+    backend.mkdir(parents=True, exist_ok=True)
+    (backend / "maturin.py").write_text(UNBUILT)
+    return sdist(package, cache, "--no-build-isolation", env={"PYTHONPATH": str(backend)})
+
+
+UNBUILT = """
+import shutil
+from email.parser import HeaderParser
+from pathlib import Path
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    said = HeaderParser().parsestr(Path("PKG-INFO").read_text())
+    info = Path(folder) / f"{said['Name']}-{said['Version']}.dist-info"
+    info.mkdir()
+    shutil.copy("PKG-INFO", info / "METADATA")
+    return info.name
+"""
+"""A build backend that copies what a source archive says of itself, and builds nothing."""
+
+
+def without_tests(package: str, _: Path) -> NoReturn:
+    raise NotToBeHad(f"the source archives of {package} come without tests of checkpoints")
 
 
 def install(packages: tuple[str, ...], cache: Path) -> Path:
@@ -85,9 +114,9 @@ def _below(archive: tarfile.TarFile, only: str) -> Iterator[tarfile.TarInfo]:
             yield member
 
 
-def ran(*command: str, cwd: Path | None = None) -> None:
+def ran(*command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
     try:
-        subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
+        subprocess.run(command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=True)
     except OSError as error:
         raise NotToBeHad(str(error)) from error
     except subprocess.CalledProcessError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.peers.sources import debian, sdist
+from tests.peers.sources import debian, sdist, sdist_unbuilt, without_tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,20 @@ SUITES = (
     torchs("quantization", "quantization/core/test_workflow_module.py", "quantization/core/test_quantized_tensor.py"),
     torchs("quantized modules", "quantization/core/test_quantized_module.py", usual=False),
     torchs("every module", "test_modules.py", chosen="pickle or save_load", usual=False),
+    Suite(
+        "safetensors",
+        partial(sdist_unbuilt, "safetensors"),
+        "bindings/python",
+        (
+            "tests/test_pt_comparison.py",
+            "tests/test_pt_model.py",
+            "tests/test_simple.py",
+            "tests/test_multithreaded.py",
+            "tests/test_pread_backend.py",
+        ),
+        needs=("fsspec",),
+    ),
+    Suite("lightning", partial(without_tests, "lightning"), "", ()),
     Suite(
         "skorch",
         partial(sdist, "skorch"),

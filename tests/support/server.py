@@ -13,21 +13,25 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.forks import Forked, fork
+
 ROOT = Path(__file__).resolve().parents[2]
+
 READY = re.compile(r"^Stateroom is ready on (http://\S+)$", re.MULTILINE)
 START_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class Server:
-    """A running server. ``args`` and ``env`` are its start arguments besides the data dir and the port."""
+    """A running server. ``args``, ``env`` and ``command`` are what it was started with, for the next start."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     base_url: str
     data_dir: Path
     log_file: Path
     args: tuple[str, ...]
     env: Mapping[str, str]
+    command: tuple[str, ...] = ()
 
     @property
     def pid(self) -> int:
@@ -75,7 +79,7 @@ class Server:
     def restart(self) -> None:
         """Kill the server if it runs, and start another on its data dir: a new ``pid``, ``base_url`` and log."""
         self.kill()
-        again = start_server(self.data_dir, *self.args, env=self.env)
+        again = start_server(self.data_dir, *self.args, env=self.env, command=self.command)
         self.process, self.base_url, self.log_file = again.process, again.base_url, again.log_file
 
 
@@ -85,27 +89,24 @@ def server_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**clean, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **(env or {})}
 
 
+PYTHON_M_APP = (sys.executable, "-m", "app")
+"""The command of a server whose interpreter starts anew, for tests of the start, of memory and of the environment."""
+
+
 def start_server(
     data_dir: Path, *args: str, env: Mapping[str, str] | None = None, command: tuple[str, ...] = ()
 ) -> Server:
     """Start ``python -m app serve --port 0 --data-dir DATA_DIR ARGS`` and wait until it answers.
 
-    ``command`` replaces ``python -m app``. Raises RuntimeError with the server's log if it ends or stays silent.
+    It is forked from a process that has imported it, unless ``command`` says what to execute in place of
+    ``python -m app``. Raises RuntimeError with the server's log if it ends or stays silent.
     """
     env = dict(env or {})
     data_dir.mkdir(parents=True, exist_ok=True)
     log_file = data_dir.parent / f"{data_dir.name}.{time.time_ns()}.log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [*(command or (sys.executable, "-m", "app")), "serve", "--port", "0", "--data-dir", str(data_dir), *args],
-            cwd=ROOT,
-            env=server_environment(env),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    server = Server(process, "", data_dir, log_file, args, env)
+    arguments = ["serve", "--port", "0", "--data-dir", str(data_dir), *args]
+    process = (_executed if command else _forked)([*command, *arguments], server_environment(env), log_file)
+    server = Server(process, "", data_dir, log_file, args, env, command)
     deadline = time.monotonic() + START_SECONDS
     while not (ready := READY.search(server.log)):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -114,3 +115,21 @@ def start_server(
         time.sleep(0.02)
     server.base_url = ready[1]
     return server
+
+
+def _forked(arguments: list[str], env: Mapping[str, str], log_file: Path) -> Forked:
+    log_file.touch()
+    return fork(arguments, env, log_file, log_file)
+
+
+def _executed(words: list[str], env: Mapping[str, str], log_file: Path) -> subprocess.Popen[bytes]:
+    with log_file.open("wb") as log:
+        return subprocess.Popen(
+            words,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )

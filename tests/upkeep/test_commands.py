@@ -15,9 +15,9 @@ from app.catalog import Catalog
 from app.upkeep.sweep_lease import SweepLease
 from tests.api.conftest import saved, state_dict
 from tests.conftest import StartServer
-from tests.functional.audited import assert_soon
 from tests.support.commands import run
 from tests.support.server import ROOT, Server, server_environment
+from tests.support.waiting import assert_soon
 
 MODEL = "/v1/models/vision/resnet/checkpoints"
 Place = tuple[Server, tuple[str, ...], str]
@@ -88,16 +88,16 @@ def test_a_server_sweeps_by_itself_and_tells_what_that_freed(start: Callable[...
     upload(server, 1)
     before = stored(server)
     remove(server, 1)
-    assert_soon(lambda: stored(server) == 0, 60)
+    assert_soon(lambda: stored(server) == 0)
 
     def said() -> list[dict]:
         return [line for line in server.lines if line["logger"] == "stateroom.sweep" and line.get("freed_bytes")]
 
-    assert_soon(lambda: bool(said()), 60)
+    assert_soon(lambda: bool(said()))
     assert sum(line["freed_bytes"] for line in said()) == before
     assert all(line["level"] == "info" and line["seconds"] > 0 for line in said())
     with server.client() as http:
-        assert_soon(lambda: f"stateroom_swept_bytes_total {floatToGoString(before)}\n" in http.get("/metrics").text, 60)
+        assert_soon(lambda: f"stateroom_swept_bytes_total {floatToGoString(before)}\n" in http.get("/metrics").text)
     assert server.stop() == 0
 
 
@@ -106,7 +106,7 @@ def test_by_default_nothing_that_was_deleted_just_now_is_swept(start: Callable[.
     upload(server, 1)
     remove(server, 1)
     before = stored(server)
-    assert_soon(lambda: sum(line["logger"] == "stateroom.sweep" for line in server.lines) > 3, 60)
+    assert_soon(lambda: sum(line["logger"] == "stateroom.sweep" for line in server.lines) > 3)
     assert stored(server) == before
 
 

@@ -1,10 +1,8 @@
 """``/docs``: the OpenAPI document as one page, for people. It runs no script, and loads nothing from elsewhere."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
-
-from fastapi import Request, Response
 
 HEADERS = {
     "Cache-Control": "no-cache",
@@ -23,17 +21,11 @@ td { padding: 0.1rem 1rem 0.1rem 0; vertical-align: top; } pre { overflow-x: aut
 """
 
 
-def docs_page(document: Mapping[str, Any]) -> Callable[[Request], Awaitable[Response]]:
-    """Return the handler of ``/docs``. The page is built once."""
-    page = "".join(_page(document)).encode()
-
-    async def docs(_: Request) -> Response:
-        return Response(page, headers=HEADERS, media_type="text/html; charset=utf-8")
-
-    return docs
+def page_of(document: Mapping[str, Any]) -> str:
+    return "".join(_parts(document))
 
 
-def _page(document: Mapping[str, Any]) -> Iterator[str]:
+def _parts(document: Mapping[str, Any]) -> Iterator[str]:
     title = escape(f"{document['info']['title']} {document['info']['version']}")
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     yield f"<h1>{title}</h1><p>{escape(document['info']['description'])} "

@@ -1,0 +1,152 @@
+"""Processes of the server's command line that start in a third of the time: each is forked from one that has imported
+the server. They run the same ``main`` with the same arguments as ``python -m app``.
+"""
+
+import atexit
+import gc
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run: ``python -m app ARGUMENTS`` with this environment, its output in files."""
+
+    arguments: list[str]
+    env: dict[str, str]
+    stdout: str
+    stderr: str
+
+
+class Forked:
+    """A running process, with the part of ``subprocess.Popen`` that tests use."""
+
+    def __init__(self, parent: "_Parent", pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._parent = parent
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._parent.ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code, or the negative number of a signal. Raises subprocess.TimeoutExpired."""
+        if self.poll() is None:
+            ended = os.pidfd_open(self.pid)
+            try:
+                if not select.select([ended], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired("python -m app", timeout or 0.0)
+            finally:
+                os.close(ended)
+        while (code := self.poll()) is None:  # pragma: no branch - it has ended
+            time.sleep(0.001)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def fork(arguments: list[str], env: Mapping[str, str], stdout: Path, stderr: Path) -> Forked:
+    """Start ``python -m app ARGUMENTS`` in a session of its own; its output goes to files, which may be one."""
+    parent = _parent()
+    order = Order(arguments, dict(env), str(stdout), str(stderr))
+    return Forked(parent, parent.ask({"start": asdict(order)}))
+
+
+class _Parent:
+    """The process that forks, which ends with this one."""
+
+    def __init__(self) -> None:
+        checkout = Path(__file__).resolve().parents[2]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("STATEROOM_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            cwd=checkout,
+            env={**clean, "PYTHONPATH": str(checkout)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._turn = threading.Lock()
+
+    def ask(self, question: object) -> int | None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._turn:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            answer: int | None = json.loads(self._process.stdout.readline())
+        return answer
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@cache
+def _parent() -> _Parent:
+    parent = _Parent()
+    atexit.register(parent.end)
+    return parent
+
+
+def _next_order() -> Order:
+    """Answer questions; return in a new process, with the order that it was made for."""
+    for line in sys.stdin:
+        match json.loads(line):
+            case {"start": order}:
+                if (answer := os.fork()) == 0:
+                    return Order(**order)
+            case {"poll": pid}:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                answer = os.waitstatus_to_exitcode(status) if ended else None
+        print(json.dumps(answer), flush=True)
+    os._exit(0)
+
+
+def _become(order: Order) -> None:
+    """Take the place of a process that was started with ``order``."""
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(order.env)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    outputs = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for path in (order.stdout, order.stderr)]
+    for number, fd in enumerate((nothing, *outputs)):
+        os.dup2(fd, number)
+        os.close(fd)
+    sys.stdin = open(0)  # noqa: SIM115 - for the life of the process; the old one has read ahead
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(write_through=True)  # type: ignore[union-attr]  # as PYTHONUNBUFFERED does
+    sys.argv = ["stateroom-server", *order.arguments]
+
+
+if __name__ == "__main__":
+    from app.__main__ import main
+
+    for imported_on_the_way in ("app.maintenance", "app.process.serve"):
+        import_module(imported_on_the_way)
+    gc.freeze()
+    order = _next_order()
+    _become(order)
+    sys.exit(main(order.arguments))
