@@ -17,8 +17,14 @@ StartServer = Callable[..., Server]
 DATABASES = ("sqlite", "postgresql")
 
 
-ONE_DATABASE = ("tests/client/", "tests/functional/")
-"""Folders whose tests are about what lies above the catalog: each runs on one database, half of them on either."""
+ONE_DATABASE = (
+    "tests/api/",
+    "tests/client/",
+    "tests/functional/",
+    "tests/test_token_commands.py",
+    "tests/upkeep/test_commands.py",
+)
+"""Tests about what lies above the catalog: each runs on one database, half of them on either."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,8 +37,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _runs_on_the_other_database(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
-    database = None if callspec is None else callspec.params.get("server")
-    if database not in DATABASES or not item.nodeid.startswith(ONE_DATABASE):
+    given = {} if callspec is None else callspec.params
+    database = next((value for value in given.values() if value in DATABASES), None)
+    if database is None or not item.nodeid.startswith(ONE_DATABASE):
         return False
     name = item.nodeid.replace(database, "")
     return DATABASES[zlib.crc32(name.encode()) % 2] != database

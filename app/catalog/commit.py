@@ -11,17 +11,17 @@ A crash between them leaves blobs without references and an invisible row: ``dro
 sweep removes the blobs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from sqlalchemy import case, delete, insert, select, update
 
 from ..errors import MissingBlobs, StateroomError, StoreError
 from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
 from ..values.digest import Digest
+from ..values.slices import in_order, slices
 from . import blobs, idempotency, packs
 from .catalog import Catalog
 from .models import DEFAULT_BEST, drop_never_used
@@ -42,8 +42,6 @@ from .tables import checkpoints, metrics, models, tags
 
 BATCH = 2000
 """Rows of one kind in a transaction: about 20 ms of write lock."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +83,14 @@ def _commit_in_batches(
 ) -> Checkpoint:
     if pack is not None:
         # In index order, so that neighbouring rows are written, and later read, together.
-        for stored in _batches(sorted(pack.blobs, key=lambda blob: blob.digest)):
+        for stored in slices(in_order(pack.blobs, key=lambda blob: blob.digest), BATCH):
             with catalog.turn() as w:
                 _store(w, new, pack, stored)
     with catalog.write() as w:
         checkpoint_id = _insert(w, new)
     try:
         missing: list[Digest] = []
-        for batch in _batches(sorted(new.blobs)):
+        for batch in slices(in_order(new.blobs), BATCH):
             with catalog.turn() as w:
                 lengths = {digest: new.blobs[digest] for digest in batch}
                 missing += blobs.refer(w, checkpoint_id, new.model.namespace, lengths)
@@ -104,10 +102,6 @@ def _commit_in_batches(
             w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.version.is_(None)))
             drop_never_used(w)
         raise
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
 def _store(w: WriteSession, new: NewCheckpoint, pack: NewPack, stored: Sequence[Blob]) -> None:

@@ -33,7 +33,8 @@ from sqlalchemy.sql.functions import GenericFunction
 
 from ..errors import StateroomError, StorageFull, StoreError
 from ..private import FILE, shut
-from ..values.json_text import joined, slices
+from ..values.json_text import joined
+from ..values.slices import in_order, slices
 
 BUSY_TIMEOUT = 30
 """Longest wait for another writer, in seconds. Then the request fails with ``catalog-busy``."""
@@ -253,7 +254,7 @@ def _json_array_elements(element: _json_elements, compiler: SQLCompiler, **optio
 
 def each_text(items: Iterable[str]) -> Select[Any]:
     """A column ``value`` of texts, passed as one parameter. Sorted, because index look-ups are fastest in order."""
-    elements = _json_elements(joined(map(json.dumps, slices(sorted(items))))).table_valued("value")
+    elements = _json_elements(joined(map(json.dumps, slices(in_order(items))))).table_valued("value")
     return select(cast(elements.c.value, Text).label("value"))
 
 

@@ -5,13 +5,10 @@ A call of ``json`` holds the interpreter until it returns: 30 MB of text take 0.
 
 import codecs
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-T = TypeVar("T")
-
-ITEMS = 1_000
-"""Items of a list that are written, or made, in one call."""
+from .slices import slices
 
 BYTES = 1024 * 1024
 """Bytes of UTF-8 that are decoded in one call. Halves of surrogate pairs are decoded at 11 MB a second."""
@@ -25,18 +22,13 @@ def read_json(data: bytes) -> Any:
 def decode_text(data: bytes) -> str:
     """Decode UTF-8, halves of surrogate pairs included."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogatepass")
-    slices = [decoder.decode(data[start : start + BYTES]) for start in range(0, len(data), BYTES)]
-    return "".join([*slices, decoder.decode(b"", final=True)])
+    parts = [decoder.decode(data[start : start + BYTES]) for start in range(0, len(data), BYTES)]
+    return "".join([*parts, decoder.decode(b"", final=True)])
 
 
 def encode_text(text: str) -> bytes:
     """The inverse of ``decode_text``."""
     return text.encode("utf-8", "surrogatepass")
-
-
-def slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Iterate over ``items``, ITEMS at a time."""
-    return (items[start : start + ITEMS] for start in range(0, len(items), ITEMS))
 
 
 def joined(lists: Iterable[str]) -> str:

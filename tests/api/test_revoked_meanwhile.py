@@ -42,9 +42,11 @@ def guarded(fresh_server: StartServer) -> Server:
 
 def test_an_upload_whose_token_ends_meanwhile_is_not_stored(guarded: Server) -> None:
     url = catalog_url(guarded)
-    revoked = make_token(url, "revoked", "write")
-    over = make_token(url, "over", "write", seconds=10)
-    for token, end in ((revoked, lambda: revoke_token(url, "revoked")), (over, lambda: None)):
+    for make, end in (
+        (lambda: make_token(url, "revoked", "write"), lambda: revoke_token(url, "revoked")),
+        (lambda: make_token(url, "over", "write", seconds=4), lambda: None),
+    ):
+        token = make()
         begun = bodies(token)
         connections = [connected(guarded) for _ in begun]
         for connection, (first, _) in zip(connections, begun, strict=True):

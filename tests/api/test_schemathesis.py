@@ -15,6 +15,7 @@ from schemathesis.specs.openapi.checks import (
 from app.api import application
 from app.api.metrics import Metrics
 from tests.api.conftest import general
+from tests.support.measure import long, measure
 from tests.support.server import Server, start_server
 
 
@@ -30,7 +31,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-EXAMPLES = 40
+EXAMPLES = measure(12, 60)
 """Of each route."""
 
 VERSIONS = 30
@@ -62,6 +63,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.kill()
 
 
+@long
 @schema.parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_no_route_fails_or_answers_what_it_does_not_document(case: schemathesis.Case, fuzzed: Server) -> None:

@@ -5,7 +5,7 @@ import pytest
 from app.api.responses.json import view_json
 from app.api.routes.negotiated import UploadView
 from app.api.routes.state_dicts import MismatchView, WarmstartReport
-from app.values.json_text import ITEMS
+from app.values.slices import ITEMS
 
 
 @pytest.mark.parametrize("count", [0, 1, ITEMS, ITEMS + 1, 3 * ITEMS])

@@ -121,4 +121,4 @@ def test_an_index_of_much_that_has_to_be_made_takes_no_thread_from_plans_and_end
         assert_soon(lambda: shared.gauge("stateroom_running_calls", "long plan") == 1)
         assert shared.gauge("stateroom_running_calls", "plan") == 0
     assert_soon(lambda: shared.gauge("stateroom_running_calls", "long plan") == 0)
-    assert [line["status"] for line in shared.server.requests if line["route"].endswith("/index")] == [0]
+    assert_soon(lambda: [line["status"] for line in shared.server.requests if line["route"].endswith("/index")] == [0])

@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ from blake3 import blake3
 from tests.conftest import StartServer
 from tests.functional.torch_files import saved
 from tests.support.server import Server
+from tests.support.waiting import assert_soon
 
 MiB = 1 << 20
 
@@ -132,8 +132,7 @@ def test_checksums_are_learned_while_a_file_is_sent_and_survive_the_server(fresh
     with server.client() as http:
         http.post(here, content=saved({"w": torch.randn(3 * MiB)}))
         whole = http.get(f"{here}/1/state_dict?dtype=bf16").content
-    while len(server.requests) < 2:  # the last byte is sent before the answer has ended
-        time.sleep(0.01)
+    assert_soon(lambda: len(server.requests) == 2)  # the last byte is sent before the answer has ended
     server.restart()
     for pack in server.data_dir.rglob("*.pack"):  # the storage's bytes are damaged: whoever needs them would fail
         data = bytearray(pack.read_bytes())

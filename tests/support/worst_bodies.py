@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import httpx
 import torch
@@ -73,7 +74,8 @@ def announcement(count: int) -> bytes:
     storages = [[start, start + 5000] for start in range(100, 100 + count * 10_000, 10_000)]
     size = count * 10_000 + 4 * BLOCK
     frame = size - 5000 * count
-    blocks = [f"{number:064x}" for number in range(-(-frame // BLOCK) + count)]
+    random = Random(0)
+    blocks = [f"{random.getrandbits(256):064x}" for _ in range(-(-frame // BLOCK) + count)]
     return json.dumps({"size": size, "storages": storages, "blocks": blocks}).encode()
 
 

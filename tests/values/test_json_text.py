@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.values.json_text import BYTES, ITEMS, decode_text, encode_text, from_lines, joined, read_json, slices, to_lines
+from app.values.json_text import BYTES, decode_text, encode_text, from_lines, joined, read_json, to_lines
+from app.values.slices import ITEMS, slices
 
 TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 """Halves of surrogate pairs, and all line breaks that Python knows."""

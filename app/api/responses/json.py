@@ -13,7 +13,8 @@ from starlette.datastructures import Headers
 from ...access.grants import OPEN
 from ...errors import PreconditionFailed
 from ...values.checkpoint import Checkpoint
-from ...values.json_text import ITEMS, joined, slices
+from ...values.json_text import joined
+from ...values.slices import ITEMS, slices
 from ..requests.paths import path_segment, path_value
 from .conditional import is_known, is_unchanged
 from .views import checkpoint_url

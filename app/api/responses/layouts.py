@@ -12,7 +12,8 @@ from ...deliver.layout_index import IndexedStorage, LayoutIndex
 from ...deliver.service import Deliver
 from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
-from ...values.json_text import joined, slices
+from ...values.json_text import joined
+from ...values.slices import slices
 from .downloads import LEFT_OUT, left_out
 from .json import fixed_url, identity_headers, json_answer
 
