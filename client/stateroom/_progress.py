@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Callable, Optional, TextIO, Union
+from typing import TYPE_CHECKING, Callable, Optional, TextIO, Union
 
 from ._printable import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 Progress = Callable[[str, int, Optional[int]], None]
 """Called as ``progress(label, done, total)``: bytes so far, and all bytes if known."""
 
 ProgressOption = Union[None, bool, Progress]
 
-PATIENCE = 0.5  # seconds before the line appears: most transfers are over by then
+PATIENCE = 0.5  # seconds before the bar appears: most transfers are over by then
 REDRAW = 0.1
+WIDTH = 20  # characters of the bar itself
+BESIDE = WIDTH + 40  # characters of all but the label; a longer line would be two
+MIN_LABEL = 8
 
 
 class Bar:
@@ -23,37 +30,41 @@ class Bar:
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._started = clock()
-        self._due = self._started + PATIENCE
-        self._drawn = False
+        self._due = clock() + PATIENCE
+        self._shown: tuple[RichProgress, TaskID] | None = None
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
         now = self._clock()
         complete = done == total
-        if now < self._due and not (complete and self._drawn):
+        if now < self._due and not (complete and self._shown):
             return
-        self._due, self._drawn = now + REDRAW, not complete
-        self._stream.write(f"\r{line(label, done, total, now - self._started)}\x1b[K" + ("\n" if complete else ""))
-        self._stream.flush()
+        self._due = now + REDRAW
+        if self._shown is None:
+            self._shown = self._appeared(label, total)
+        bar, task = self._shown
+        bar.update(task, completed=done, total=total, refresh=True)
+        if complete:
+            bar.stop()
 
+    def _appeared(self, label: str, total: int | None) -> tuple[RichProgress, TaskID]:
+        from rich.console import Console  # noqa: PLC0415 - 50 ms, which most transfers need not wait for
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn  # noqa: PLC0415 - as above
+        from rich.progress import Progress as RichProgress  # noqa: PLC0415 - as above
 
-def line(label: str, done: int, total: int | None, seconds: float) -> str:
-    """Return the line to draw: ``model.pt [===== ] 512.0 MB of 1.0 GB, 256.0 MB/s``."""
-    label = printable(label)
-    rate = f"{size_text(done / seconds)}/s" if seconds > 0 else ""
-    if not total:
-        return f"{label} {size_text(done)}, {rate}"
-    bar = "=" * (20 * done // total)
-    return f"{label} [{bar:<20}] {size_text(done)} of {size_text(total)}, {rate}"
-
-
-def size_text(size: float) -> str:
-    """Return ``1536000`` as ``1.5 MB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+        console = Console(file=self._stream, force_terminal=True)
+        bar = RichProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(WIDTH),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        bar.start()
+        console.show_cursor()  # nobody stops the bar of a transfer that fails, and the terminal is the user's
+        return bar, bar.add_task(printable(label)[: max(MIN_LABEL, console.width - BESIDE)], total=total)
 
 
 def progress_of(option: ProgressOption) -> Progress | None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.filesize import decimal
+
 from ._errors import understood
 from ._printable import printable
-from ._progress import size_text
 
 SHOWN = 5
 
@@ -53,7 +54,7 @@ class Report:
         kinds = (self.matched_keys, self.missing_keys, self.mismatched_keys, self.skipped_keys)
         wanted = sum(map(len, kinds))
         lines = [
-            f"{printable(self.checkpoint)}: {len(self.matched_keys)} of {wanted} keys loaded, {size_text(self.bytes)}"
+            f"{printable(self.checkpoint)}: {len(self.matched_keys)} of {wanted} keys loaded, {decimal(self.bytes)}"
         ]
         for label, keys in (
             ("missing", self.missing_keys),

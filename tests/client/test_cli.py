@@ -487,11 +487,12 @@ def test_a_bar_shows_how_far_a_transfer_is_on_a_terminal_and_nowhere_else(
     with slow_relay(server.port) as relay:
         on_relay = {"STATEROOM_URL": relay.url}
         screen, code = on_a_terminal(
-            cli, "pull", model_name, "-o", "out.pt", env=on_relay, until=b"MB of 20.0 MB", then=relay.hurry
+            cli, "pull", model_name, "-o", "out.pt", env=on_relay, until=b"/20.0 MB", then=relay.hurry
         )
         assert code == 0
-        assert re.search(rf"{model_name}@1 \[=* *\] [\d.]+ MB of 20\.0 MB, [\d.]+ MB/s", screen)
-        assert "[====================] 20.0 MB of 20.0 MB" in screen
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen)
+        assert re.search(rf"{model_name}@1 \S+ +[\d.]+/20\.0 MB [\d.]+ [kM]?B/s", plain)
+        assert f"{model_name}@1 {'━' * 20} 20.0/20.0 MB" in plain
         assert f"{model_name}@1  out.pt, 20.0 MB" in screen
     assert cli("pull", model_name, "-o", "out.pt").stderr == ""
 

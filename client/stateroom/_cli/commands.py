@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.filesize import decimal
 
 from .._client import Client
 from .._errors import StateroomError
-from .._progress import size_text
 from .._types import Format
 from .._version import __version__
 from . import output as text
@@ -191,7 +191,7 @@ def pull(
         if at.json:
             text.say_json({"model": checkpoint.model, "version": checkpoint.version, "path": str(path), "bytes": size})
         else:
-            text.say(f"{checkpoint}  {path}, {size_text(size)}")
+            text.say(f"{checkpoint}  {path}, {decimal(size)}")
 
 
 @cli.command()

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from rich.filesize import decimal
+
 from .._checkpoint import Checkpoint, ModelSummary, TensorInfo
 from .._printable import printable
-from .._progress import size_text
 
 ABSENT = "-"
 MANY = 20  # items of a list are shown, of a group's parameter ids, say; the JSON has all of them
@@ -45,7 +46,7 @@ def checkpoints_table(checkpoints: Iterable[Checkpoint]) -> None:
             _loss(each),
             _metrics(each),
             each.run or ABSENT,
-            size_text(each.bytes),
+            decimal(each.bytes),
             time_text(each.created_at),
         ]
         for each in checkpoints
@@ -74,7 +75,7 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
         facts["unsafe"] = ", ".join(checkpoint.unsafe_globals)
     table(None, [[name, value] for name, value in facts.items()])
     say()
-    rows = [[each.name or '""', each.kind, str(each.keys), size_text(each.bytes)] for each in checkpoint.components]
+    rows = [[each.name or '""', each.kind, str(each.keys), decimal(each.bytes)] for each in checkpoint.components]
     table(["COMPONENT", "KIND", "KEYS", "SIZE"], rows, right=["KEYS", "SIZE"])
 
 
@@ -98,7 +99,7 @@ def _component(title: str, tensors: Sequence[TensorInfo], groups: Sequence[Mappi
             "none yet" if tensor.shape is None else " x ".join(map(str, tensor.shape)) or "scalar",
             tensor.dtype,
             tensor.device,
-            size_text(tensor.bytes),
+            decimal(tensor.bytes),
             _few(tensor.shared_with),
         ]
         for tensor in tensors
@@ -128,7 +129,7 @@ def table(header: Sequence[str] | None, rows: Sequence[Sequence[str]], right: Se
 
 
 def stored_text(checkpoint: Checkpoint) -> str:
-    return f"{size_text(checkpoint.bytes)}, {size_text(checkpoint.new_bytes)} new"
+    return f"{decimal(checkpoint.bytes)}, {decimal(checkpoint.new_bytes)} new"
 
 
 def time_text(time: datetime) -> str:

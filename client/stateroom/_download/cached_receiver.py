@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from rich.filesize import decimal
+
 from .._digest import digest_of_blocks
 from .._http.ranges import Connection, Range
 from .._http.raw import BROKEN
 from .._http.retry import RetryPolicy
 from .._http.session import Http
 from .._log import LOG
-from .._progress import size_text
 from .disk_cache import Cache, Entry, Others
 from .fetch_plan import Piece, Place, pieces_of
 from .layout import Layout, Stored
@@ -58,7 +59,7 @@ class CachedReceiver(Receiver):
         if held or missing:
             found = sum(stored.size for stored, _ in ready if stored.start in held)
             lacking = sum(stored.size for stored, _ in missing)
-            LOG.debug("%s are read from the cache, %s are downloaded.", size_text(found), size_text(lacking))
+            LOG.debug("%s are read from the cache, %s are downloaded.", decimal(found), decimal(lacking))
         if missing:
             self._fill_and_keep(ready, held, missing, self._cache.limit - room)
         else:
