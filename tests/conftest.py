@@ -82,15 +82,20 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def fresh_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Starts servers that end with the test: ``fresh_server(*args, env={...}, data_dir=...)``.
+    """Starts servers that end with the test: ``fresh_server(*args, env={...}, data_dir=..., command=...)``.
 
     Each call gets an empty data dir unless it names one.
     """
     started: list[Server] = []
 
-    def start(*args: str, env: Mapping[str, str] | None = None, data_dir: Path | None = None) -> Server:
+    def start(
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        data_dir: Path | None = None,
+        command: tuple[str, ...] = (),
+    ) -> Server:
         folder = data_dir or tmp_path / f"server-{len(started)}" / "data"
-        running = start_server(folder, *args, env=env)
+        running = start_server(folder, *args, env=env, command=command)
         started.append(running)
         return running
 

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from tests.conftest import StartServer
 from tests.functional.torch_files import saved
-from tests.support.server import Server
+from tests.support.server import PYTHON_M_APP, Server
 from tests.support.waiting import assert_soon
 
 MiB = 1 << 20
@@ -149,7 +149,7 @@ def test_checksums_are_learned_while_a_file_is_sent_and_survive_the_server(fresh
 def test_a_server_without_torch_serves_all_but_casts(fresh_server: StartServer, tmp_path: Path) -> None:
     """``torch`` is a module that cannot be imported there, as where it was never installed."""
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
-    server = fresh_server(env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"})
+    server = fresh_server(env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}, command=PYTHON_M_APP)
     here = "/v1/models/a/b/checkpoints"
     weight = torch.randn(40, 30)
     with server.client() as http:

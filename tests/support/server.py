@@ -102,6 +102,7 @@ def start_server(
     ``python -m app``. Raises RuntimeError with the server's log if it ends or stays silent.
     """
     env = dict(env or {})
+    assert command or not any(name.startswith("PYTHON") for name in env), "its interpreter has started: see command"
     data_dir.mkdir(parents=True, exist_ok=True)
     log_file = data_dir.parent / f"{data_dir.name}.{time.time_ns()}.log"
     arguments = ["serve", "--port", "0", "--data-dir", str(data_dir), *args]
