@@ -148,7 +148,7 @@ async def services_of(request: Request) -> Services:
     return services
 
 
-Parts = Annotated[Services, Depends(services_of)]
+ServicesDep = Annotated[Services, Depends(services_of)]
 
 
 def in_turn(handler: Callable[P, T]) -> Callable[P, Awaitable[T]]:

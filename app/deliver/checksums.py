@@ -26,31 +26,35 @@ Crc32s = dict[Conversion, int]
 
 
 class Checksums:
-    """CRC32s for files made of one checkpoint."""
+    """CRC32s for files made of one checkpoint, whose bytes ``reader`` reads from ``blobs``."""
 
-    def __init__(self, catalog: Catalog, namespace: str, blobs: BlobMap) -> None:
+    def __init__(self, catalog: Catalog, namespace: str, reader: BlobReader, blobs: BlobMap) -> None:
         self._catalog = catalog
         self._namespace = namespace
+        self._reader = reader
         self._blobs = blobs
 
-    def fill(self, file: VirtualFile, reader: BlobReader) -> Crc32s:
-        """Fill in the CRC32s of parts, computed or looked up; return the known CRC32s of conversions."""
+    def filled(self, file: VirtualFile) -> tuple[VirtualFile, Crc32s]:
+        """Return the file with the CRC32s of parts, computed or looked up; and the known CRC32s of conversions."""
         parts = {span: self._name(span) for _, span in file.checksums}
         cast = {conversion: self._name(conversion.source, conversion) for conversion in file.checksums_of()}
         if not parts and not cast:
-            return {}
+            return file, {}
         with self._catalog.read() as session:
             known = checksums.get(session, self._namespace, [*parts.values(), *cast.values()])
         unknown = [span for span, name in parts.items() if name not in known]
         expect(sum(span.length for span in unknown))
-        fresh = {span: reader.crc32_of(self._blobs, span) for span in unknown}
+        fresh = {span: self._reader.crc32_of(self._blobs, span) for span in unknown}
         self._put([self._kept(parts[span], span, value) for span, value in fresh.items()])
-        for offset, span in file.checksums:
-            file.fill(offset, fresh[span] if span in fresh else known[parts[span]])
-        return {conversion: known[name] for conversion, name in cast.items() if name in known}
+        values = {span: fresh[span] if span in fresh else known[name] for span, name in parts.items()}
+        return file.filled(values), {conversion: known[name] for conversion, name in cast.items() if name in known}
 
     def keep(self, learned: Crc32s) -> None:
         self._put([self._kept(self._name(one.source, one), one.source, value) for one, value in learned.items()])
+
+    def converted(self, conversion: Conversion) -> Iterator[memoryview]:
+        """Yield a conversion's output, a strip at a time."""
+        return self._reader.converted(self._blobs, conversion)
 
     def _put(self, rows: Sequence[checksums.Checksum]) -> None:
         """Store rows, unless storage is full: a missing CRC32 is computed again, and no download needs the row."""
@@ -73,11 +77,9 @@ class Checksums:
 class Following:
     """CRC32s of one download's conversions, learned as its strips are sent. Downloads share ``known``."""
 
-    def __init__(self, checksums: Checksums, known: Crc32s, reader: BlobReader, blobs: BlobMap) -> None:
+    def __init__(self, checksums: Checksums, known: Crc32s) -> None:
         self._checksums = checksums
         self._known = known
-        self._reader = reader
-        self._blobs = blobs
         self._fresh: Crc32s = {}
         self._now: Conversion | None = None
         self._done, self._value = 0, 0
@@ -99,7 +101,7 @@ class Following:
         """Compute a checksum that ``follow`` did not learn, a strip at a time."""
         if conversion not in self._known:
             value = 0
-            for data in self._reader.converted(self._blobs, conversion):
+            for data in self._checksums.converted(conversion):
                 value = crc32(data, value)
                 yield
             self._known[conversion] = self._fresh[conversion] = value

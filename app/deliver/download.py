@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from .checksums import Following
+from .checksums import Crc32s, Following
 from .plan import Plan
-from .read import BlobReader
-from .spans import BlobMap
+from .stored_file import StoredFile
 from .windows import GATHERED_STRIP, cut_windows
 
 CONVERTING = 2 * GATHERED_STRIP
@@ -20,7 +19,8 @@ CONVERTING = 2 * GATHERED_STRIP
 class Download:
     """A file to send. ``etag`` has no quotes; ``left_out`` are the dotted paths of values the file cannot hold.
 
-    ``size`` is in bytes. ``sha256`` (hex) is known only for the file as it was uploaded.
+    ``size`` is in bytes. ``sha256`` (hex) is known only for the file as it was uploaded. ``crc32s`` are the known
+    CRC32s of conversions: all downloads of a plan share them, and add those that they learn.
     """
 
     size: int
@@ -29,9 +29,8 @@ class Download:
     left_out: tuple[str, ...]
     sha256: str | None
     plan: Plan
-    blobs: BlobMap
-    reader: BlobReader
-    checksums: Following | None
+    stored: StoredFile
+    crc32s: Crc32s
     executor: Executor
 
     @property
@@ -55,10 +54,11 @@ class Download:
 
     def _slices(self, start: int, end: int, *, client_verifies: bool) -> Iterator[list[memoryview] | None]:
         """Yield windows, and None where other downloads may run before the next window. Blocks."""
-        for window in cut_windows(self.plan.file, self.blobs, start, end):
-            yield (yield from self.reader.load(window, self.checksums, whole_as_they_are=client_verifies))
-        if self.checksums is not None:
-            self.checksums.keep()
+        learning = Following(self.stored.checksums, self.crc32s) if self.plan.format == "pt" else None
+        for window in cut_windows(self.plan.file, self.stored.blobs, start, end):
+            yield (yield from self.stored.reader.load(window, learning, whole_as_they_are=client_verifies))
+        if learning is not None:
+            learning.keep()
 
 
 class _End(Enum):

@@ -6,14 +6,14 @@ at upload: 147 tensors take 3 ms, and no second representation can ever disagree
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..formats.devices import REVISION as DEVICES_REVISION
 from ..formats.devices import names_devices, put_on
-from ..formats.layout import Layout, trimmed, whole
 from ..formats.pickle.emit import emit
 from ..formats.pickle.nodes import Node
+from ..formats.placement import Placement, trimmed, whole
 from ..formats.readers import tree_of
 from ..formats.safetensors.contents import contents_of
 from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
@@ -80,16 +80,15 @@ class PlannedStorage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A planned file. ``left_out`` are the dotted paths of values that the file cannot hold. ``crc32s`` are the known
-    CRC32s of conversions. ``pickle`` is the span of a torch file's pickle, ``byteorder`` that of its storages.
-    ``names_devices``: the checkpoint has tensors of devices without storages.
+    """A planned file. ``left_out`` are the dotted paths of values that the file cannot hold. ``pickle`` is the span of
+    a torch file's pickle, ``byteorder`` that of its storages. ``names_devices``: the checkpoint has tensors of devices
+    without storages.
     """
 
     file: VirtualFile
     left_out: tuple[str, ...] = ()
     storages: tuple[PlannedStorage, ...] = ()
     format: str = "pt"
-    crc32s: dict[Conversion, int] = field(default_factory=dict)
     pickle: Span | None = None
     byteorder: str = "little"
     names_devices: bool = False
@@ -137,18 +136,18 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None 
         return _safetensors_file(picked, storages, manifest, work)
     if wanted.query.device is not None and devices:
         put_on(wanted.query.device, picked.tree, work)
-    layout = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets)
-    return replace(_torch_file(picked.tree, layout, manifest, picked.left_out, work), names_devices=devices)
+    placement = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets)
+    return replace(_torch_file(picked.tree, placement, manifest, picked.left_out, work), names_devices=devices)
 
 
-def _torch_file(root: Node, layout: Layout, manifest: Manifest, left_out: tuple[str, ...], work: Work) -> Plan:
-    pickle = emit(root, layout.replace, work)
+def _torch_file(root: Node, placement: Placement, manifest: Manifest, left_out: tuple[str, ...], work: Work) -> Plan:
+    pickle = emit(root, placement.replace, work)
     records = [
         Record(cut.source(manifest.byteorder), cut.storage.crc32 if cut.is_whole and cut.cast is None else None)
-        for cut in layout.cuts
+        for cut in placement.cuts
     ]
     file, spans = write_torch_zip(pickle, records, manifest.byteorder)
-    looked_at = layout.numbers(refs_in_objects(root)) if manifest.byteorder == "little" else range(len(records))
+    looked_at = placement.numbers(refs_in_objects(root)) if manifest.byteorder == "little" else range(len(records))
     planned = (
         PlannedStorage(span, record.source, number not in looked_at)
         for number, (span, record) in enumerate(zip(spans, records, strict=True))

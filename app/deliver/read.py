@@ -19,7 +19,7 @@ from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
 from .convert import convert
 from .spans import BlobMap, BlobSpan
-from .windows import Block, BlockPart, Strip, Window, blocks_in, blocks_of, strips_of
+from .windows import Block, BlockSpan, Strip, Window, blocks_in, blocks_of, strips_of
 
 MAX_GAP = 64 * 1024
 """Bytes between two blocks that are read and discarded to save a second read."""
@@ -110,7 +110,7 @@ class BlobReader:
             hasher.update(view)
         return hasher.digest, hasher.blocks
 
-    def _views(self, parts: Iterable[BlockPart]) -> Iterator[memoryview]:
+    def _views(self, parts: Iterable[BlockSpan]) -> Iterator[memoryview]:
         for part in parts:
             check()
             yield self._read([part.block])[part.block][part.span.start : part.span.end]
@@ -141,9 +141,9 @@ class BlobReader:
         return _joined(views)
 
     def _bytes_of(
-        self, part: BlockPart | memoryview | Strip, blocks: Mapping[Block, memoryview], checksums: Followed | None
+        self, part: BlockSpan | memoryview | Strip, blocks: Mapping[Block, memoryview], checksums: Followed | None
     ) -> memoryview:
-        if isinstance(part, BlockPart):
+        if isinstance(part, BlockSpan):
             return _part_of(part, blocks)
         if isinstance(part, memoryview):
             return part
@@ -207,7 +207,7 @@ class BlobReader:
         return _Stored(block, blob, span)
 
 
-def _part_of(part: BlockPart, blocks: Mapping[Block, memoryview]) -> memoryview:
+def _part_of(part: BlockSpan, blocks: Mapping[Block, memoryview]) -> memoryview:
     return blocks[part.block][part.span.start : part.span.end]
 
 

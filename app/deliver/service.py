@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from ..catalog import plans
@@ -24,13 +24,14 @@ from ..store.pack_store import PackStore
 from ..values.checkpoint import Checkpoint
 from ..values.manifest import Manifest
 from .cast import require_torch
-from .checksums import Checksums, Following
+from .checksums import Checksums, Crc32s
 from .download import Download
-from .layout_index import LayoutIndex, index_of, index_of_original
+from .file_layout import FileLayout, layout_of, layout_of_original
 from .plan import Plan, Wanted, plan_original
 from .plan_wire import plan_here, plan_in_child, select
 from .read import BlobReader
 from .spans import BlobMap
+from .stored_file import StoredFile
 
 MAX_SKELETON_IN_THREAD = 300_000
 """Bytes of pickle. A child process plans longer pickles, and pickles that take more work for their bytes."""
@@ -52,6 +53,17 @@ class _Contents:
         return len(self.manifest.tensors) + len(self.manifest.storages) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A plan whose file has its checksums, and the CRC32s of conversions that its downloads have learned."""
+
+    plan: Plan
+    crc32s: Crc32s
+
+    def weight(self) -> int:
+        return self.plan.weight()
+
+
 class Deliver:
     """Planner of downloads. Every method but ``close`` may block, and must not run on an event loop."""
 
@@ -59,7 +71,7 @@ class Deliver:
         self._catalog = catalog
         self._store = store
         self._contents: Cache[_Contents] = Cache(CACHED_TENSORS, _Contents.weight)
-        self._plans: Cache[Plan] = Cache(CACHED_PLAN_BYTES, Plan.weight)
+        self._plans: Cache[_Ready] = Cache(CACHED_PLAN_BYTES, _Ready.weight)
         self._drafts: Cache[Plan] = Cache(CACHED_DRAFT_BYTES, Plan.weight)
         # No more threads than cores, since each hashes: with 6 on 2 cores, metadata waited 170 ms (p99) beside 16
         # downloads, which were no faster; with 2 of low priority, 37 ms.
@@ -69,7 +81,7 @@ class Deliver:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def manifest(self, checkpoint: Checkpoint) -> Manifest:
-        return self._contents_of(checkpoint).manifest
+        return self._stored(checkpoint).manifest
 
     def original(self, checkpoint: Checkpoint) -> Download:
         """The file as it was uploaded, byte for byte."""
@@ -78,8 +90,9 @@ class Deliver:
                 f"{checkpoint.model}@{checkpoint.version} was saved from memory and has no original file; use /file",
                 code="no-original",
             )
-        planned = plan_original(self.manifest(checkpoint))
-        return self._download(checkpoint, planned, _etag("original", checkpoint, ""), checkpoint.sha256)
+        stored = self._stored(checkpoint)
+        ready = _Ready(plan_original(stored.manifest), {})
+        return self._download(checkpoint, stored, ready, _etag("original", checkpoint, ""), checkpoint.sha256)
 
     def file(self, checkpoint: Checkpoint, device: str | None, weights_only: bool) -> Download:
         """Plan the whole checkpoint, remapped to ``device``. Raises Conflict for a TorchScript archive, which
@@ -138,65 +151,66 @@ class Deliver:
                 plans.keep(session, namespace, plan_digest, document, keep)
         return self._planned(checkpoint, Wanted.from_json(document), plan_digest)
 
-    def index(self, checkpoint: Checkpoint, download: Download, *, derived: bool) -> LayoutIndex:
-        """The layout of a download of this checkpoint."""
-        return index_of(download, self.manifest(checkpoint).storages, derived=derived)
+    def layout(self, download: Download, *, derived: bool) -> FileLayout:
+        """The layout of a download."""
+        return layout_of(download, derived=derived)
 
-    def index_of_original(self, checkpoint: Checkpoint) -> LayoutIndex:
+    def layout_of_original(self, checkpoint: Checkpoint) -> FileLayout:
         """The layout of ``original``."""
-        return index_of_original(self.original(checkpoint), self.manifest(checkpoint))
+        return layout_of_original(self.original(checkpoint))
 
-    def _contents_of(self, checkpoint: Checkpoint) -> _Contents:
+    def _stored(self, checkpoint: Checkpoint) -> StoredFile:
+        namespace = checkpoint.model.namespace
+        reader = BlobReader(self._catalog, self._store, namespace, checkpoint.frame)
+
         def load() -> _Contents:
-            manifest = decode(self._reader(checkpoint).whole(checkpoint.manifest))
+            manifest = decode(reader.whole(checkpoint.manifest))
             return _Contents(manifest, BlobMap(manifest))
 
-        return self._contents.get(f"{checkpoint.model.namespace} {checkpoint.manifest}", load)
-
-    def _reader(self, checkpoint: Checkpoint) -> BlobReader:
-        return BlobReader(self._catalog, self._store, checkpoint.model.namespace, checkpoint.frame)
+        contents = self._contents.get(f"{namespace} {checkpoint.manifest}", load)
+        checksums = Checksums(self._catalog, namespace, reader, contents.blobs)
+        return StoredFile(contents.manifest, contents.blobs, reader, checksums)
 
     def _planned(self, checkpoint: Checkpoint, wanted: Wanted, digest: str | None = None) -> Download:
         """Plan ``wanted``. A warm start's list of keys is long: its ``digest`` stands for its text."""
         _require_cast(wanted.query)
         name = digest or wanted.to_json()
         key = f"{checkpoint.model.namespace} {checkpoint.manifest} {name}"
-        planned = self._plans.get(
-            key, lambda: self._filled(checkpoint, self._drafts.get(key, lambda: self._draft(checkpoint, wanted)))
+        stored = self._stored(checkpoint)
+        ready = self._plans.get(
+            key, lambda: _ready(stored, self._drafts.get(key, lambda: _draft(checkpoint, stored, wanted)))
         )
-        return self._download(checkpoint, planned, _etag(planned.rules, checkpoint, name), None)
+        return self._download(checkpoint, stored, ready, _etag(ready.plan.rules, checkpoint, name), None)
 
-    def _draft(self, checkpoint: Checkpoint, wanted: Wanted) -> Plan:
-        """Plan a file; its checksums are yet to be filled in."""
-        contents = self._contents_of(checkpoint)
-        reader = self._reader(checkpoint)
-        skeleton = reader.bytes_of(contents.blobs, contents.manifest.skeleton)
-        if len(skeleton) <= MAX_SKELETON_IN_THREAD:
-            planned = plan_here(contents.manifest, skeleton, wanted)
-            if planned is not None:
-                return planned
-        return plan_in_child(reader.whole(checkpoint.manifest), skeleton, wanted, current().is_given_up)
-
-    def _filled(self, checkpoint: Checkpoint, draft: Plan) -> Plan:
-        checksums = Checksums(self._catalog, checkpoint.model.namespace, self._contents_of(checkpoint).blobs)
-        draft.crc32s.update(checksums.fill(draft.file, self._reader(checkpoint)))
-        return draft
-
-    def _download(self, checkpoint: Checkpoint, planned: Plan, etag: str, sha256: str | None) -> Download:
-        blobs, reader = self._contents_of(checkpoint).blobs, self._reader(checkpoint)
-        checksums = Checksums(self._catalog, checkpoint.model.namespace, blobs)
+    def _download(
+        self, checkpoint: Checkpoint, stored: StoredFile, ready: _Ready, etag: str, sha256: str | None
+    ) -> Download:
         return Download(
-            size=planned.file.size,
+            size=ready.plan.file.size,
             etag=etag,
-            filename=checkpoint.file_name(etag[:8], planned.format, sha256),
-            left_out=planned.left_out,
+            filename=checkpoint.file_name(etag[:8], ready.plan.format, sha256),
+            left_out=ready.plan.left_out,
             sha256=sha256,
-            plan=planned,
-            blobs=blobs,
-            reader=reader,
-            checksums=Following(checksums, planned.crc32s, reader, blobs) if planned.format == "pt" else None,
+            plan=ready.plan,
+            stored=stored,
+            crc32s=ready.crc32s,
             executor=self._executor,
         )
+
+
+def _draft(checkpoint: Checkpoint, stored: StoredFile, wanted: Wanted) -> Plan:
+    """Plan a file; its checksums are yet to be filled in."""
+    skeleton = stored.reader.bytes_of(stored.blobs, stored.manifest.skeleton)
+    if len(skeleton) <= MAX_SKELETON_IN_THREAD:
+        planned = plan_here(stored.manifest, skeleton, wanted)
+        if planned is not None:
+            return planned
+    return plan_in_child(stored.reader.whole(checkpoint.manifest), skeleton, wanted, current().is_given_up)
+
+
+def _ready(stored: StoredFile, draft: Plan) -> _Ready:
+    file, crc32s = stored.checksums.filled(draft.file)
+    return _Ready(replace(draft, file=file), crc32s)
 
 
 def _require_cast(query: StateDictQuery | None) -> None:

@@ -45,7 +45,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockPart:
+class BlockSpan:
     """Bytes ``span`` of a block."""
 
     block: Block
@@ -63,7 +63,7 @@ class Strip:
     first: int
     last: int
     span: Span
-    sources: tuple[tuple[int, BlockPart], ...]
+    sources: tuple[tuple[int, BlockSpan], ...]
 
     @property
     def is_wide(self) -> bool:
@@ -71,7 +71,7 @@ class Strip:
         return sum(part.block.length for _, part in self.sources) > MAX_READ
 
 
-Part = memoryview | BlockPart | Strip | ChecksumOf
+Content = memoryview | BlockSpan | Strip | ChecksumOf
 
 
 @dataclass(slots=True)
@@ -81,18 +81,18 @@ class Window:
     ``size`` is the bytes sent, ``blocks`` are the blocks needed, ``read`` is their size.
     """
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Content] = field(default_factory=list)
     size: int = 0
     blocks: dict[Block, None] = field(default_factory=dict)
     read: int = 0
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Content) -> None:
         self.read += self._to_read(part)
         self.parts.append(part)
         self.size += size_of(part)
         self.blocks.update(dict.fromkeys(_needed_at_once(part)))
 
-    def has_room_for(self, part: Part) -> bool:
+    def has_room_for(self, part: Content) -> bool:
         return not self.parts or (
             len(self.parts) < MAX_PARTS
             and self.size + size_of(part) <= WINDOW_SIZE
@@ -103,28 +103,28 @@ class Window:
         """Blocks that are sent whole and unchanged, and from which no other part is made."""
         whole, used = set[Block](), set[Block]()
         for part in self.parts:
-            if isinstance(part, BlockPart) and part.span.length == part.block.length:
+            if isinstance(part, BlockSpan) and part.span.length == part.block.length:
                 whole.add(part.block)
             else:
                 used.update(_needed_at_once(part))
         return frozenset(whole - used)
 
-    def _to_read(self, part: Part) -> int:
+    def _to_read(self, part: Content) -> int:
         """Bytes to read for ``part`` that no earlier part needs."""
         if isinstance(part, Strip) and part.is_wide:
             return MAX_READ
         return sum(block.length for block in set(_needed_at_once(part)) if block not in self.blocks)
 
 
-def _needed_at_once(part: Part) -> tuple[Block, ...]:
-    if isinstance(part, BlockPart):
+def _needed_at_once(part: Content) -> tuple[Block, ...]:
+    if isinstance(part, BlockSpan):
         return (part.block,)
     if isinstance(part, Strip) and not part.is_wide:
         return tuple(source.block for _, source in part.sources)
     return ()
 
 
-def size_of(part: Part) -> int:
+def size_of(part: Content) -> int:
     return len(part) if isinstance(part, memoryview) else part.span.length
 
 
@@ -140,7 +140,7 @@ def cut_windows(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iter
         yield window
 
 
-def _parts(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iterator[Part]:
+def _parts(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iterator[Content]:
     for piece in file.pieces(start, end):
         if isinstance(piece, Span):
             yield from blocks_of(blobs, piece)
@@ -173,7 +173,7 @@ def blocks_touched(conversion: Conversion, first: int, last: int, origin: int) -
     return found.union(*(touched(box, itemsize, BLOCK_SIZE, origin) for box in boxes(conversion.dims, first, last)))
 
 
-def _sources(blobs: BlobMap, conversion: Conversion, first: int, last: int) -> Iterator[tuple[int, BlockPart]]:
+def _sources(blobs: BlobMap, conversion: Conversion, first: int, last: int) -> Iterator[tuple[int, BlockSpan]]:
     source, itemsize = conversion.source, conversion.dtype.itemsize
     if conversion.is_contiguous:
         span = Span(source.start + first * itemsize, source.start + last * itemsize)
@@ -189,19 +189,19 @@ def _sources(blobs: BlobMap, conversion: Conversion, first: int, last: int) -> I
         yield start - origin, next(blocks_in(BlobSpan(blob.digest, Span(start, end), blob.length)))
 
 
-def _placed(parts: Iterator[BlockPart], position: int) -> Iterator[tuple[int, BlockPart]]:
+def _placed(parts: Iterator[BlockSpan], position: int) -> Iterator[tuple[int, BlockSpan]]:
     for part in parts:
         yield position, part
         position += part.span.length
 
 
-def blocks_of(blobs: BlobMap, span: Span) -> Iterator[BlockPart]:
+def blocks_of(blobs: BlobMap, span: Span) -> Iterator[BlockSpan]:
     """Yield the parts of blocks that make up ``span`` of the uploaded file, in order."""
     for blob in blobs.resolve(span):
         yield from blocks_in(blob)
 
 
-def blocks_in(blob: BlobSpan) -> Iterator[BlockPart]:
+def blocks_in(blob: BlobSpan) -> Iterator[BlockSpan]:
     """Yield the parts of blocks that make up a span of one blob, in order."""
     position = blob.span.start
     while position < blob.span.end:
@@ -209,5 +209,5 @@ def blocks_in(blob: BlobSpan) -> Iterator[BlockPart]:
         origin = index * BLOCK_SIZE
         stop = min(blob.span.end, origin + BLOCK_SIZE)
         block = Block(blob.digest, index, min(BLOCK_SIZE, blob.length - origin))
-        yield BlockPart(block, Span(position - origin, stop - origin))
+        yield BlockSpan(block, Span(position - origin, stop - origin))
         position = stop

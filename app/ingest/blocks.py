@@ -10,7 +10,7 @@ from ..store import PartialFile
 from ..store.digests import block_digest, crc32
 from ..values.digest import BLOCK_SIZE
 from ..values.split import Split
-from .body import Body
+from .body import UploadBody
 
 
 def groups(split: Split, numbers: range) -> Iterator[range]:
@@ -50,7 +50,7 @@ def put(file: PartialFile, split: Split, numbers: range, data: memoryview) -> by
     return bytes(checksums)
 
 
-async def receive_blocks(body: Body, file: PartialFile, split: Split, numbers: range, threads: Executor) -> bytes:
+async def receive_blocks(body: UploadBody, file: PartialFile, split: Split, numbers: range, threads: Executor) -> bytes:
     """Receive the blocks ``numbers``, and return their CRC32s, four bytes each.
 
     One group is hashed and written in a thread while the next one arrives, so memory is two groups. When this ends,

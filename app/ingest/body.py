@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 
-class Body(Protocol):
+class UploadBody(Protocol):
     async def readinto(self, buffer: memoryview) -> int:
         """Fill ``buffer`` with the next bytes and return their number: less than the buffer's size only at the end,
         0 after it. Raises the error that interrupts the body.
@@ -12,7 +12,7 @@ class Body(Protocol):
 
 
 class Chunks:
-    """A Body that arrives in chunks of any size."""
+    """A UploadBody that arrives in chunks of any size."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks

@@ -43,7 +43,7 @@ from ..values.span import Span
 from ..values.split import Split
 from .arrived import Arrived, storage_digests
 from .blocks import receive_blocks
-from .body import Body
+from .body import UploadBody
 from .commit import Committer
 from .describe import Source, describe
 from .digest import digest_bytes
@@ -153,7 +153,7 @@ class Negotiated:
     def _digests_of(self, upload: Upload) -> Sequence[Digest]:
         return self._digests.get(upload.id, lambda: storage_digests(upload.split))
 
-    async def receive(self, upload: Upload, numbers: range, body: Body) -> None:
+    async def receive(self, upload: Upload, numbers: range, body: UploadBody) -> None:
         """Receive a part. When this returns, the part is as durable as this server's settings demand.
 
         Raises InvalidRequest ``digest-mismatch``, IncompleteUpload, StoreError, Gone ``upload-gone``.
@@ -161,7 +161,7 @@ class Negotiated:
         async with self._partials.room.promised(upload.split.length(numbers)):
             await self._receive(upload, numbers, body)
 
-    async def _receive(self, upload: Upload, numbers: range, body: Body) -> None:
+    async def _receive(self, upload: Upload, numbers: range, body: UploadBody) -> None:
         loop = asyncio.get_running_loop()
         file = await loop.run_in_executor(None, self._partials.open, upload.id)
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import IncompleteUpload, NotACheckpoint, StateroomError
 from ..store import SpoolFile
 from ..values.digest import Digest
-from .body import Body
+from .body import UploadBody
 
 BATCH_SIZE = 4 * 1024 * 1024
 """Bytes written to disk in one call."""
@@ -90,7 +90,7 @@ class Arrival:
         self._on_stored(count)
 
 
-async def receive(body: Body, arrival: Arrival, expected_size: int | None) -> SpoolFile:
+async def receive(body: UploadBody, arrival: Arrival, expected_size: int | None) -> SpoolFile:
     """Write all of ``body`` into the file of ``arrival``.
 
     Raises IncompleteUpload if the size is not ``expected_size``, or if ``body`` raises an error other than ours;
@@ -109,7 +109,7 @@ async def receive(body: Body, arrival: Arrival, expected_size: int | None) -> Sp
     return await arrival.finish()
 
 
-async def _read(body: Body, buffer: memoryview, so_far: int) -> int:
+async def _read(body: UploadBody, buffer: memoryview, so_far: int) -> int:
     try:
         return await body.readinto(buffer)
     except StateroomError:

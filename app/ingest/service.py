@@ -15,7 +15,7 @@ from ..sandbox.index_file import index_file
 from ..store import PackStore, Partials, Spool, SpoolFile
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, Fields, ModelName
-from .body import Body
+from .body import UploadBody
 from .commit import Committer
 from .describe import Source, describe
 from .digest import digest_bytes, digest_upload
@@ -38,7 +38,7 @@ class Ingest:
         self.negotiated = Negotiated(catalog, store, partials, self._committer, self._threads)
         self._cleaning: set[asyncio.Task[None]] = set()
 
-    async def receive(self, body: Body, expected_size: int | None) -> SpooledUpload:
+    async def receive(self, body: UploadBody, expected_size: int | None) -> SpooledUpload:
         """Receive an upload of ``expected_size`` bytes (None: any number), to be committed or discarded.
 
         An upload too large for the disk is refused before its first byte is read. Raises IncompleteUpload,
@@ -48,7 +48,9 @@ class Ingest:
         async with self._spool.room.promised(expected_size or 0) as promise:
             return await self._receive(body, expected_size, promise.kept)
 
-    async def _receive(self, body: Body, expected_size: int | None, on_stored: Callable[[int], None]) -> SpooledUpload:
+    async def _receive(
+        self, body: UploadBody, expected_size: int | None, on_stored: Callable[[int], None]
+    ) -> SpooledUpload:
         name = new_name()
         arrival = Arrival(lambda: self._open(name), on_stored)
         try:

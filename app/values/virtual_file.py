@@ -7,8 +7,8 @@ the pieces of any range.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from .conversion import Conversion
 from .span import Span
@@ -75,7 +75,7 @@ class VirtualFile:
         self.size += span.length
 
     def add_checksum(self, span: Span) -> None:
-        """Append the CRC32 of a span, to be filled in by ``fill``."""
+        """Append the CRC32 of a span, to be filled in by ``filled``."""
         self.checksums.append((len(self.literals), span))
         self.add_literal(bytes(4))
 
@@ -110,9 +110,14 @@ class VirtualFile:
             else:
                 raise TypeError("only literals and checksums can be appended")
 
-    def fill(self, offset: int, crc32: int) -> None:
-        """Set the checksum at ``offset`` of the literals."""
-        self.literals[offset : offset + 4] = crc32.to_bytes(4, "little")
+    def filled(self, crc32s: Mapping[Span, int]) -> "VirtualFile":
+        """Return the file with the CRC32s of all spans of ``checksums``."""
+        if not self.checksums:
+            return self
+        literals = bytearray(self.literals)
+        for offset, span in self.checksums:
+            literals[offset : offset + 4] = crc32s[span].to_bytes(4, "little")
+        return replace(self, literals=literals)
 
     def pieces(self, start: int = 0, end: int | None = None) -> Iterator[Piece]:
         """Yield the pieces of bytes ``[start, end)``, in order."""

@@ -37,11 +37,10 @@ def planned(data: bytes, wanted: Wanted) -> Plan:
 
 
 def materialise(made: Plan, data: bytes) -> bytes:
-    for offset, span in made.file.checksums:
-        made.file.fill(offset, zlib.crc32(data[span.start : span.end]))
+    file = made.file.filled({span: zlib.crc32(data[span.start : span.end]) for _, span in made.file.checksums})
     blobs = BlobMap(committed(index(memoryview(data)).manifest)) if made.file.conversions else None
     parts = []
-    for piece in made.file.pieces():
+    for piece in file.pieces():
         if isinstance(piece, Span):
             parts.append(data[piece.start : piece.end])
         elif isinstance(piece, memoryview):

@@ -10,7 +10,7 @@ from app.catalog import Catalog, packs, tables
 from app.catalog.blobs import insert_new
 from app.deliver.read import BlobReader
 from app.deliver.spans import BlobMap
-from app.deliver.windows import Block, BlockPart, Window, cut_windows
+from app.deliver.windows import Block, BlockSpan, Window, cut_windows
 from app.errors import DamagedBlob
 from app.store import LocalPackStore
 from app.store.digests import crc32, digest_of
@@ -50,12 +50,12 @@ def put(catalog: Catalog, store: LocalPackStore, tmp_path: Path, name: str, cont
     return made
 
 
-def part(blob: Blob, index: int, start: int, end: int) -> BlockPart:
+def part(blob: Blob, index: int, start: int, end: int) -> BlockSpan:
     length = min(BLOCK_SIZE, blob.length - index * BLOCK_SIZE)
-    return BlockPart(Block(blob.digest, index, length), Span(start, end))
+    return BlockSpan(Block(blob.digest, index, length), Span(start, end))
 
 
-def window_of(*parts: BlockPart | memoryview) -> Window:
+def window_of(*parts: BlockSpan | memoryview) -> Window:
     window = Window()
     for each in parts:
         window.add(each)
@@ -106,14 +106,14 @@ def test_no_read_goes_past_its_blob_whatever_a_manifest_says(catalog, store, tmp
     block = Block(one.digest, 0, length)
     with pytest.raises(DamagedBlob, match="in the manifest"):
         loaded(
-            BlobReader(catalog, store, "ns"), window_of(BlockPart(block, Span(0, length))), whole_as_they_are=verifies
+            BlobReader(catalog, store, "ns"), window_of(BlockSpan(block, Span(0, length))), whole_as_they_are=verifies
         )
 
 
 @pytest.mark.parametrize("index", [1, 2, -1])
 def test_there_is_no_block_behind_the_last_one(catalog, store, tmp_path, index):
     one, *_ = put(catalog, store, tmp_path, "one", [os.urandom(BLOCK_SIZE), os.urandom(3 * BLOCK_SIZE)])
-    window = window_of(BlockPart(Block(one.digest, index, BLOCK_SIZE), Span(0, BLOCK_SIZE)))
+    window = window_of(BlockSpan(Block(one.digest, index, BLOCK_SIZE), Span(0, BLOCK_SIZE)))
     with pytest.raises(DamagedBlob, match=f"no block {index}"):
         loaded(BlobReader(catalog, store, "ns"), window, whole_as_they_are=True)
 
@@ -135,7 +135,7 @@ def test_no_read_goes_past_its_blob_whatever_the_catalog_says(catalog, store, tm
     (one, *_) = put(catalog, store, tmp_path, "one", [os.urandom(50_000), os.urandom(3 * BLOCK_SIZE)])
     with catalog.write() as session:
         session.execute(tables.blobs.update().where(tables.blobs.c.digest == one.digest).values(wrong))
-    window = window_of(BlockPart(Block(one.digest, 0, 50_000), Span(0, 50_000)))
+    window = window_of(BlockSpan(Block(one.digest, 0, 50_000), Span(0, 50_000)))
     with pytest.raises(DamagedBlob):
         loaded(BlobReader(catalog, store, "ns"), window, whole_as_they_are=True)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from app.deliver import windows as windows_module
 from app.deliver.spans import BlobMap
-from app.deliver.windows import BlockPart, cut_windows
+from app.deliver.windows import BlockSpan, cut_windows
 from app.values.digest import BLOCK_SIZE, Digest
 from app.values.dtype import DTYPES
 from app.values.manifest import MIN_BLOB_SIZE, Manifest, Storage
@@ -57,7 +57,7 @@ def test_windows_cover_a_large_file_in_order_and_stay_small():
     assert len(cut) <= 7
     for window in cut:
         for part in window.parts:
-            if isinstance(part, BlockPart):
+            if isinstance(part, BlockSpan):
                 assert 0 <= part.span.start < part.span.end <= BLOCK_SIZE
 
 

@@ -52,6 +52,6 @@ def test_a_checksum_is_filled_in_wherever_it_stands():
     file, _ = build([b"x", Span(0, 4)])
     file.add_checksum(Span(0, 4))
     file.extend(directory)
-    for offset, _ in file.checksums:
-        file.fill(offset, 0x01020304)
-    assert read(file, 0, None) == b"x" + SOURCE[:4] + b"\4\3\2\1" + b"dir" + b"\4\3\2\1"
+    filled = file.filled({Span(0, 4): 0x01020304})
+    assert read(filled, 0, None) == b"x" + SOURCE[:4] + b"\4\3\2\1" + b"dir" + b"\4\3\2\1"
+    assert read(file, 0, None) == b"x" + SOURCE[:4] + bytes(4) + b"dir" + bytes(4)

@@ -24,7 +24,7 @@ from ...access.grants import Grant
 from ...access.signatures import Resource
 from ...concurrency.cancellation import Work, begin
 from ...values.token import Scope
-from ..services import Parts, Services
+from ..services import Services, ServicesDep
 from .params import known_parameters
 
 CHALLENGE = 'Bearer realm="stateroom", Basic realm="stateroom", charset="UTF-8"'
@@ -67,7 +67,7 @@ class Allowed:
     link: bool = False
     everywhere: bool = False
 
-    async def __call__(self, request: Request, services: Parts) -> None:
+    async def __call__(self, request: Request, services: ServicesDep) -> None:
         grant = await self.judge(request, services)
         request.state.allowed = self
         begin(Work(grant.account(request.client.host if request.client else "")))
@@ -103,7 +103,7 @@ async def judge_again(request: Request, services: Services) -> None:
     await allowed.judge(request, services)
 
 
-async def _shown(request: Request, services: Parts) -> Grant:
+async def _shown(request: Request, services: ServicesDep) -> Grant:
     header = request.headers.get("Authorization", "").encode("latin-1")  # as Starlette decoded it
     token = token_in(header)
     grant = await (services.access.of_nobody() if token is None else services.access.of_token(token))

@@ -17,7 +17,7 @@ from ...errors import IncompleteUpload
 from ..admission import check_size, declared_size
 from ..http1.body_reader import read_into
 from ..http1.limits import why_cut
-from ..services import Parts, Services
+from ..services import Services, ServicesDep
 from .auth import Caller
 from .json_reader import read_json
 
@@ -131,12 +131,12 @@ async def json_body(request: Request, services: Services, limit: int) -> AsyncIt
         yield body
 
 
-async def _small_body(request: Request, services: Parts, _: Caller) -> AsyncIterator[JsonBody]:
+async def _small_body(request: Request, services: ServicesDep, _: Caller) -> AsyncIterator[JsonBody]:
     async with json_body(request, services, SMALL) as body:
         yield body
 
 
-Body = Annotated[JsonBody, Depends(_small_body)]
+JsonBodyDep = Annotated[JsonBody, Depends(_small_body)]
 """JSON of at most SMALL bytes."""
 
 

@@ -125,4 +125,4 @@ async def selection_or_plan(
     return SelectionOrPlan(selection, plan)
 
 
-Part = Annotated[SelectionOrPlan, Depends(selection_or_plan)]
+SelectedDep = Annotated[SelectionOrPlan, Depends(selection_or_plan)]

@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from ...deliver.download import Download
-from ...deliver.layout_index import IndexedStorage, LayoutIndex
+from ...deliver.file_layout import FileLayout, PlacedStorage
 from ...deliver.service import Deliver
 from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
@@ -54,7 +54,7 @@ class Layout(BaseModel):
     storages: list[StorageLayout]
 
 
-def layout_json(found: LayoutIndex, url: str) -> bytes:
+def layout_json(found: FileLayout, url: str) -> bytes:
     """Write a Layout as JSON. Of 400,000 storages, at most ITEMS are objects at a time."""
     rest = Layout(
         size=found.size,
@@ -73,7 +73,7 @@ def layout_json(found: LayoutIndex, url: str) -> bytes:
     return f"{head}{name}{joined(storages)}{end.removeprefix('[]')}".encode()
 
 
-def _fields(stored: IndexedStorage) -> dict[str, Any]:
+def _fields(stored: PlacedStorage) -> dict[str, Any]:
     return {
         "start": stored.span.start,
         "end": stored.span.end,
@@ -92,14 +92,14 @@ def planned_layout(
     route: str,
 ) -> Response:
     """Return the layout of the download that ``planned`` returns. Blocks."""
-    index = deliver.index(checkpoint, planned(checkpoint), derived=derived)
-    return layout_answer(request, checkpoint, ref, index, route)
+    found = deliver.layout(planned(checkpoint), derived=derived)
+    return layout_answer(request, checkpoint, ref, found, route)
 
 
-def layout_answer(request: Request, checkpoint: Checkpoint, ref: str, index: LayoutIndex, route: str) -> Response:
+def layout_answer(request: Request, checkpoint: Checkpoint, ref: str, found: FileLayout, route: str) -> Response:
     """Return a layout response. ``route``, such as ``/state_dict``, is where the same query gets the file."""
-    view = layout_json(index, fixed_url(request, checkpoint, route))
+    view = layout_json(found, fixed_url(request, checkpoint, route))
     headers = identity_headers(request, checkpoint, ref)
-    if index.left_out:
-        headers[LEFT_OUT] = left_out(index.left_out)
+    if found.left_out:
+        headers[LEFT_OUT] = left_out(found.left_out)
     return json_answer(request, view, headers)

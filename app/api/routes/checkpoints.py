@@ -12,11 +12,11 @@ from ...catalog.listing import Filter, Listing
 from ...errors import InvalidRequest
 from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..requests.auth import ADMIN, READ, WRITE
-from ..requests.bodies import Body, documented_body
+from ..requests.bodies import JsonBodyDep, documented_body
 from ..requests.params import Cursor, Model, Ref, Run, dynamic_parameters
 from ..responses.json import REVALIDATE, check_write, etag_of, identity_headers, is_fixed, json_answer
 from ..responses.views import CheckpointPage, CheckpointView
-from ..services import Parts, in_turn
+from ..services import ServicesDep, in_turn
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
 
@@ -63,7 +63,7 @@ class CheckpointChange(BaseModel):
 @in_turn
 def index(
     request: Request,
-    services: Parts,
+    services: ServicesDep,
     model: Model,
     run: Run = None,
     order: Annotated[str, Query(description="field to sort by; `-` before it sorts in descending order")] = "-version",
@@ -85,7 +85,7 @@ def index(
     responses=KNOWN | refusals(*OF_A_MODEL),
 )
 @in_turn
-def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
+def show(request: Request, services: ServicesDep, model: Model, ref: Ref, run: Run = None) -> Response:
     """The response names the version that the ref resolved to: `Stateroom-Checkpoint: vision/resnet50@12`."""
     with services.catalog.read() as session:
         checkpoint = resolve(session, model, ref, run)
@@ -103,7 +103,9 @@ def show(request: Request, services: Parts, model: Model, ref: Ref, run: Run = N
     openapi_extra=documented_body(CheckpointChange),
 )
 @in_turn
-def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body, run: Run = None) -> Response:
+def change(
+    request: Request, services: ServicesDep, model: Model, ref: Ref, body: JsonBodyDep, run: Run = None
+) -> Response:
     """Set or remove metrics and tags, for example after an evaluation. Everything else is fixed at upload."""
     asked = body.read(CheckpointChange)
     services.room.check(0)
@@ -122,7 +124,7 @@ def change(request: Request, services: Parts, model: Model, ref: Ref, body: Body
     responses=refusals(*OF_A_MODEL, 507),
 )
 @in_turn
-def remove(request: Request, services: Parts, model: Model, ref: Ref) -> Response:
+def remove(request: Request, services: ServicesDep, model: Model, ref: Ref) -> Response:
     """The ref must be a version number: another ref may have moved to another checkpoint."""
     if not is_fixed(ref):
         raise InvalidRequest(

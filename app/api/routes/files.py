@@ -13,7 +13,7 @@ from ..requests.auth import DOWNLOAD, READ
 from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
 from ..responses.downloads import FILE_RESPONSES, download_answer
 from ..responses.layouts import Derived, Layout, layout_answer, planned_layout
-from ..services import Parts
+from ..services import ServicesDep
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["files"])
 
@@ -31,7 +31,7 @@ WeightsOnly = Annotated[bool, Query(description="false: also files that need `to
 )
 async def layout(
     request: Request,
-    services: Parts,
+    services: ServicesDep,
     model: Model,
     ref: Ref,
     run: Run = None,
@@ -61,7 +61,7 @@ async def layout(
 )
 async def file(
     request: Request,
-    services: Parts,
+    services: ServicesDep,
     model: Model,
     ref: Ref,
     run: Run = None,
@@ -83,14 +83,14 @@ async def file(
     response_model=Layout,
     responses=KNOWN | refusals(*OF_A_MODEL),
 )
-async def original_layout(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
+async def original_layout(request: Request, services: ServicesDep, model: Model, ref: Ref, run: Run = None) -> Response:
     """The layout of the file that `original` sends. Storages of up to 4 KiB count as bytes between the storages."""
     checkpoint = await services.find(model, ref, run)
     return await services.plan(request, _original_layout, request, services.deliver, checkpoint, ref)
 
 
 def _original_layout(request: Request, deliver: Deliver, checkpoint: Checkpoint, ref: str) -> Response:
-    return layout_answer(request, checkpoint, ref, deliver.index_of_original(checkpoint), "/original")
+    return layout_answer(request, checkpoint, ref, deliver.layout_of_original(checkpoint), "/original")
 
 
 @router.get(
@@ -105,7 +105,7 @@ def _original_layout(request: Request, deliver: Deliver, checkpoint: Checkpoint,
     openapi_extra=UNDER_A_NAME,
 )
 async def original(
-    request: Request, services: Parts, model: Model, ref: Ref, run: Run = None, filename: FileName = None
+    request: Request, services: ServicesDep, model: Model, ref: Ref, run: Run = None, filename: FileName = None
 ) -> Response:
     """The uploaded file, byte for byte."""
     checkpoint = await services.find(model, ref, run)

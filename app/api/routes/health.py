@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from ...errors import StateroomError
 from ..openapi.problems import refusals
 from ..requests.auth import EVERYWHERE
-from ..services import Parts, in_turn
+from ..services import ServicesDep, in_turn
 
 router = APIRouter(tags=["health"])
 
@@ -45,7 +45,7 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", summary="Do the catalog and the store respond?", responses=refusals(503))
-def readyz(services: Parts) -> Readiness:
+def readyz(services: ServicesDep) -> Readiness:
     """503 names the part that does not respond. A full disk is not a 503: it stops only uploads."""
     for part, ping in (("catalog", services.catalog.ping), ("store", services.store.ping)):
         try:
@@ -69,7 +69,7 @@ def readyz(services: Parts) -> Readiness:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 @in_turn
-def metrics(services: Parts) -> Response:
+def metrics(services: ServicesDep) -> Response:
     """Metrics of all workers together; the totals of the store are counted every half minute."""
     text = services.metrics.text(services.catalog, services.room)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -16,10 +16,10 @@ from ...values.checkpoint import Checkpoint, ModelName
 from ..openapi.problems import OF_A_DOWNLOAD, refusals
 from ..requests.auth import READ, SIGNATURE, Caller
 from ..requests.params import Model, Ref, Run
-from ..requests.selections import Part
+from ..requests.selections import SelectedDep
 from ..responses.json import NO_STORE, check_write, identity_headers, json_answer, nothing
 from ..responses.views import checkpoint_url
-from ..services import Parts, Services
+from ..services import Services, ServicesDep
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}/links", tags=["links"])
 
@@ -62,7 +62,7 @@ class Asked:
 
 async def asked(
     request: Request,
-    services: Parts,
+    services: ServicesDep,
     model: Model,
     ref: Ref,
     caller: Caller,
@@ -84,7 +84,7 @@ Link = Annotated[Asked, Depends(asked)]
     response_model=LinkView,
     responses=refusals(*OF_A_DOWNLOAD),
 )
-async def state_dict(link: Link, part: Part) -> Response:
+async def state_dict(link: Link, part: SelectedDep) -> Response:
     """Takes the query parameters of the download."""
     return await link.link("state_dict", lambda one: part.of(one, link.services.deliver, link.lifetime))
 

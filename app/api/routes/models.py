@@ -12,11 +12,11 @@ from ...errors import NotFound
 from ...values.checkpoint import Checkpoint, ModelName
 from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..requests.auth import ADMIN, READ, WRITE, Caller
-from ..requests.bodies import Body, documented_body
+from ..requests.bodies import JsonBodyDep, documented_body
 from ..requests.params import Cursor, Model
 from ..responses.json import check_write, etag_of, json_answer
 from ..responses.views import ModelDetails, ModelPage, ModelView
-from ..services import Parts, in_turn
+from ..services import ServicesDep, in_turn
 
 router = APIRouter(tags=["models"])
 
@@ -43,7 +43,7 @@ def _details(session: ReadSession, name: ModelName) -> ModelDetails:
 @in_turn
 def index(
     request: Request,
-    services: Parts,
+    services: ServicesDep,
     caller: Caller,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Cursor = None,
@@ -62,7 +62,7 @@ def index(
     responses=KNOWN | refusals(*OF_A_MODEL),
 )
 @in_turn
-def show(request: Request, services: Parts, model: Model) -> Response:
+def show(request: Request, services: ServicesDep, model: Model) -> Response:
     """A model with its latest and its best checkpoint."""
     with services.catalog.read() as session:
         view = _details(session, model)
@@ -78,7 +78,7 @@ def show(request: Request, services: Parts, model: Model) -> Response:
     openapi_extra=documented_body(ModelChange),
 )
 @in_turn
-def change(request: Request, services: Parts, model: Model, body: Body) -> Response:
+def change(request: Request, services: ServicesDep, model: Model, body: JsonBodyDep) -> Response:
     """Set the meaning of the ref `best`."""
     asked = body.read(ModelChange)
     services.room.check(0)
@@ -97,7 +97,7 @@ def change(request: Request, services: Parts, model: Model, body: Body) -> Respo
     responses=refusals(*OF_A_MODEL, 409, 507),
 )
 @in_turn
-def remove(request: Request, services: Parts, model: Model) -> Response:
+def remove(request: Request, services: ServicesDep, model: Model) -> Response:
     """A model with checkpoints is refused. A later upload makes the model again, and its versions go on counting."""
 
     def work() -> None:

@@ -26,7 +26,7 @@ from ..requests.params import Model
 from ..requests.upload_fields import PARAMETERS, parse_fields
 from ..responses.json import check_write, etag_of, json_answer, nothing, view_json
 from ..responses.views import CheckpointView
-from ..services import Parts
+from ..services import ServicesDep
 from ..threads import unless_gone
 from .uploads import counted, stored_answer
 
@@ -126,7 +126,7 @@ _END = Path(ge=1, description="number after that of the last block")
     responses=refusals(*OF_A_BODY, 507),
     openapi_extra=documented_body(Announcement),
 )
-async def announce(request: Request, services: Parts, model: Model) -> Response:
+async def announce(request: Request, services: ServicesDep, model: Model) -> Response:
     """Announce the blocks of a file, and get the list of blocks that the server does not have."""
 
     def read() -> tuple[Split, bool]:
@@ -151,7 +151,7 @@ async def announce(request: Request, services: Parts, model: Model) -> Response:
     response_model=UploadView,
     responses=refusals(410, 422, 503),
 )
-async def progress(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
+async def progress(request: Request, services: ServicesDep, model: Model, upload_id: UploadId) -> Response:
     """The blocks that are still to be sent, to resume an interrupted upload."""
 
     def find() -> bytes:
@@ -176,7 +176,7 @@ async def progress(request: Request, services: Parts, model: Model, upload_id: U
 )
 async def receive(
     request: Request,
-    services: Parts,
+    services: ServicesDep,
     model: Model,
     upload_id: UploadId,
     first: Annotated[int, _FIRST],
@@ -220,7 +220,9 @@ def _numbers(split: Split, first: int, end: int, size: int | None) -> range:
     responses=refusals(409, 410, 422, 503, 507),
     openapi_extra=PARAMETERS,
 )
-async def commit(request: Request, services: Parts, model: Model, upload_id: UploadId, key: IdempotencyKey) -> Response:
+async def commit(
+    request: Request, services: ServicesDep, model: Model, upload_id: UploadId, key: IdempotencyKey
+) -> Response:
     """Turn the upload into a checkpoint. 409: blocks are missing; get their list, send them, and commit again."""
     fields = replace(parse_fields(request.query_params.multi_items()), idempotency_key=key)
     check_write(request, nothing)
@@ -241,7 +243,7 @@ async def commit(request: Request, services: Parts, model: Model, upload_id: Upl
     response_class=Response,
     responses=refusals(410, 422, 503),
 )
-async def abandon(request: Request, services: Parts, model: Model, upload_id: UploadId) -> Response:
+async def abandon(request: Request, services: ServicesDep, model: Model, upload_id: UploadId) -> Response:
     """Remove the blocks that have arrived. An idle upload is removed after a day."""
     negotiated = services.ingest.negotiated
 

@@ -14,12 +14,12 @@ from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..requests.auth import DOWNLOAD, READ
 from ..requests.bodies import LARGE, JsonBody, documented_body, json_body
 from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
-from ..requests.selections import Part, SelectionBody
+from ..requests.selections import SelectedDep, SelectionBody
 from ..responses.downloads import FILE_RESPONSES, download_answer
 from ..responses.json import NO_STORE, check_write, identity_headers, json_answer, nothing
 from ..responses.layouts import Derived, Layout, planned_layout
 from ..responses.views import FileText, checkpoint_url
-from ..services import Parts
+from ..services import ServicesDep
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints/{ref}", tags=["state_dicts"])
 
@@ -109,7 +109,13 @@ class WarmstartReport(BaseModel):
     responses=KNOWN | refusals(*OF_A_MODEL, 410, 501),
 )
 async def layout(
-    request: Request, services: Parts, model: Model, ref: Ref, part: Part, derived: Derived = True, run: Run = None
+    request: Request,
+    services: ServicesDep,
+    model: Model,
+    ref: Ref,
+    part: SelectedDep,
+    derived: Derived = True,
+    run: Run = None,
 ) -> Response:
     """The layout of the file that `state_dict` sends for the same query: ranges to fetch in parallel and verify."""
     checkpoint = await services.find(model, ref, run)
@@ -132,10 +138,10 @@ async def layout(
 )
 async def state_dict(
     request: Request,
-    services: Parts,
+    services: ServicesDep,
     model: Model,
     ref: Ref,
-    part: Part,
+    part: SelectedDep,
     run: Run = None,
     filename: FileName = None,
 ) -> Response:
@@ -153,7 +159,7 @@ async def state_dict(
     responses=refusals(*OF_A_MODEL, *OF_A_BODY, 501, 507),
     openapi_extra=documented_body(WarmstartRequest),
 )
-async def warmstart(request: Request, services: Parts, model: Model, ref: Ref, run: Run = None) -> Response:
+async def warmstart(request: Request, services: ServicesDep, model: Model, ref: Ref, run: Run = None) -> Response:
     """Report the keys that match, are missing, or do not fit, without sending any tensor."""
     check_write(request, nothing)
     await services.find(model, ref, run)  # before a long body is read for nothing

@@ -21,7 +21,7 @@ from ..requests.auth import READ
 from ..requests.params import Cursor, Model, Ref, Run
 from ..responses.json import identity_headers, json_answer
 from ..responses.views import FileText, printable
-from ..services import Parts
+from ..services import ServicesDep
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class TensorPage(BaseModel):
 )
 async def tensors(
     request: Request,
-    services: Parts,
+    services: ServicesDep,
     model: Model,
     ref: Ref,
     run: Run = None,

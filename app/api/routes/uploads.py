@@ -24,7 +24,7 @@ from ..requests.params import Model
 from ..requests.upload_fields import PARAMETERS, parse_fields
 from ..responses.json import check_write, etag_of, json_answer
 from ..responses.views import CheckpointPage, CheckpointView, checkpoint_url
-from ..services import Parts, Services
+from ..services import Services, ServicesDep
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
 
@@ -54,7 +54,7 @@ _ROUTE: dict[str, Any] = {
 
 @router.post("", summary="Upload", **_ROUTE)
 @router.put("", summary="Upload (curl -T)", **_ROUTE)
-async def upload(request: Request, services: Parts, model: Model, key: IdempotencyKey) -> Response:
+async def upload(request: Request, services: ServicesDep, model: Model, key: IdempotencyKey) -> Response:
     """The body is the file, with any Content-Type, or a multipart form with a part `file` and the same fields."""
     checkpoint, replayed = await counted(services, _take_in(request, services, model, key))
     return stored_answer(request, services, checkpoint, replayed=replayed)

@@ -9,8 +9,8 @@ from ...values.conversion import ByteOrder, Conversion, merged
 from ...values.dtype import DType
 from ...values.manifest import Storage
 from ...values.span import Span
-from ..layout import extent
 from ..pickle.nodes import Dict, Node, TensorRef
+from ..placement import extent
 from ..torch_tensors import data_of, is_tensor, tensor_of
 from ..tree import name_of
 from .header import METADATA, NAMES

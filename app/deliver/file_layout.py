@@ -1,13 +1,12 @@
 """The layout of a download, with which a client fetches parallel ranges straight into place and verifies them."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..concurrency.cancellation import expect
 from ..store.digests import Hasher
 from ..values.conversion import Conversion
 from ..values.digest import BLOCK_DIGEST_SIZE, Digest
-from ..values.manifest import Manifest, Storage
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
 from .download import Download
@@ -15,7 +14,7 @@ from .plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
-class IndexedStorage:
+class PlacedStorage:
     """A storage of a download, or its pickle. ``span`` is its place in the download, ``blocks`` are its block digests
     in hex.
 
@@ -29,7 +28,7 @@ class IndexedStorage:
 
 
 @dataclass(frozen=True, slots=True)
-class LayoutIndex:
+class FileLayout:
     """The layout of a download. ``rest`` is the digest of all bytes between the storages, one after another; None while
     the CRC32 of a conversion among them is unknown. ``pickle`` is a torch file's, and ``byteorder`` that of its
     storages. ``left_out`` is Download's.
@@ -38,18 +37,20 @@ class LayoutIndex:
     size: int
     etag: str
     rest: Digest | None
-    pickle: IndexedStorage | None
-    storages: tuple[IndexedStorage, ...]
+    pickle: PlacedStorage | None
+    storages: tuple[PlacedStorage, ...]
     left_out: tuple[str, ...]
     byteorder: str
 
 
-def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) -> LayoutIndex:
-    """Return the place and digest of each storage in a download of a checkpoint with the storages ``stored``. A part or
-    conversion of a storage has a digest only if ``derived``, because its bytes have to be made first.
+def layout_of(download: Download, *, derived: bool) -> FileLayout:
+    """Return the place and digest of each storage in a download. A part or conversion of a storage has a digest only if
+    ``derived``, because its bytes have to be made first.
     """
-    reader, planned = download.reader, download.plan
-    digests: dict[Span | Conversion, Digest | None] = {storage.span: storage.digest for storage in stored}
+    reader, planned = download.stored.reader, download.plan
+    digests: dict[Span | Conversion, Digest | None] = {
+        storage.span: storage.digest for storage in download.stored.manifest.storages
+    }
     reader.locate(digest for each in planned.storages if (digest := digests.get(each.source)) is not None)
     expect(sum(_size(each.source) for each in planned.storages if derived and digests.get(each.source) is None))
     storages = []
@@ -58,12 +59,12 @@ def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) ->
         if digest is not None:
             blocks = reader.blob(digest, storage.span.length).blocks
         elif derived or storage.source in digests:  # too small to be a blob
-            digest, blocks = reader.digest_of(download.blobs, storage.source)
-        storages.append(IndexedStorage(storage.span, digest, _hex_digests(blocks), storage.is_plain))
-    return LayoutIndex(
+            digest, blocks = reader.digest_of(download.stored.blobs, storage.source)
+        storages.append(PlacedStorage(storage.span, digest, _hex_digests(blocks), storage.is_plain))
+    return FileLayout(
         download.size,
         download.etag,
-        _rest(planned),
+        _rest(planned, download.crc32s),
         _pickle(planned),
         tuple(storages),
         download.left_out,
@@ -71,41 +72,41 @@ def index_of(download: Download, stored: Iterable[Storage], *, derived: bool) ->
     )
 
 
-def index_of_original(download: Download, manifest: Manifest) -> LayoutIndex:
+def layout_of_original(download: Download) -> FileLayout:
     """Return the place of each blob in the uploaded file; the rest of the file is its frame."""
-    reader = download.reader
+    reader, manifest = download.stored.reader, download.stored.manifest
     kept = [(storage.span, storage.digest) for storage in manifest.storages if storage.digest is not None]
     reader.locate(digest for _, digest in kept)
     storages = tuple(
-        IndexedStorage(span, digest, _hex_digests(reader.blob(digest, span.length).blocks), is_plain=False)
+        PlacedStorage(span, digest, _hex_digests(reader.blob(digest, span.length).blocks), is_plain=False)
         for span, digest in sorted(kept)
     )
-    return LayoutIndex(download.size, download.etag, manifest.frame, None, storages, (), manifest.byteorder)
+    return FileLayout(download.size, download.etag, manifest.frame, None, storages, (), manifest.byteorder)
 
 
 def _size(source: Span | Conversion) -> int:
     return source.length if isinstance(source, Span) else source.size
 
 
-def _pickle(planned: Plan) -> IndexedStorage | None:
+def _pickle(planned: Plan) -> PlacedStorage | None:
     if planned.pickle is None:
         return None
     hasher = Hasher()
     for piece in planned.file.pieces(planned.pickle.start, planned.pickle.end):
         if isinstance(piece, memoryview):
             hasher.update(piece)
-    return IndexedStorage(planned.pickle, hasher.digest, _hex_digests(hasher.blocks), is_plain=False)
+    return PlacedStorage(planned.pickle, hasher.digest, _hex_digests(hasher.blocks), is_plain=False)
 
 
-def _rest(planned: Plan) -> Digest | None:
+def _rest(planned: Plan, crc32s: Mapping[Conversion, int]) -> Digest | None:
     hasher = Hasher()
     for piece in planned.file.pieces():
         if isinstance(piece, memoryview):
             hasher.update(piece)
         elif isinstance(piece, ChecksumOf):
-            if piece.conversion not in planned.crc32s:
+            if piece.conversion not in crc32s:
                 return None
-            hasher.update(piece.of(planned.crc32s[piece.conversion]))
+            hasher.update(piece.of(crc32s[piece.conversion]))
     return hasher.digest
 
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.formats.layout import extent, islands_of, trimmed, whole
 from app.formats.pickle.nodes import Global, StorageRef, TensorRef
+from app.formats.placement import extent, islands_of, trimmed, whole
 from app.values.dtype import DTYPES
 from app.values.manifest import Storage
 from app.values.span import Span

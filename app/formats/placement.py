@@ -57,7 +57,7 @@ class Cut:
 
 
 @dataclass(slots=True)
-class Layout:
+class Placement:
     """Assigns every storage and tensor its place in the new file. ``cuts`` is in the order of first use.
 
     ``targets`` are the new dtypes of tensors that are cast, by the ids of their TensorRefs.
@@ -127,9 +127,9 @@ def _rebuild_typed(ref: TensorRef) -> tuple[Global, tuple[Node, ...]]:
     return Global("torch._utils", "_rebuild_tensor_v2"), (*ref.rest[:2], *ref.rest[3:])
 
 
-def whole(storages: Mapping[str, Storage], device: str | None) -> Layout:
-    """Make a layout that keeps every storage unchanged."""
-    return Layout(storages, device, {})
+def whole(storages: Mapping[str, Storage], device: str | None) -> Placement:
+    """Make a placement that keeps every storage unchanged."""
+    return Placement(storages, device, {})
 
 
 def trimmed(
@@ -137,8 +137,8 @@ def trimmed(
     storages: Mapping[str, Storage],
     device: str | None,
     targets: Mapping[int, DType] = MappingProxyType({}),
-) -> Layout:
-    """Make a layout that keeps the bytes that tensors among ``refs`` can see; all bytes of a storage in ``refs``."""
+) -> Placement:
+    """Make a placement that keeps the bytes that tensors among ``refs`` can see; all bytes of a storage in ``refs``."""
     extents: dict[str, list[tuple[int, int]]] = {}
     bare: set[str] = set()
     for ref in refs:
@@ -146,7 +146,7 @@ def trimmed(
             extents.setdefault(ref.storage.key, []).append(extent(ref))
         else:
             bare.add(ref.key)
-    return Layout(
+    return Placement(
         storages,
         device,
         {key: islands_of(spans, storages[key].span.length) for key, spans in extents.items() if key not in bare},
