@@ -21,7 +21,7 @@ import pytest
 import app
 from tests.support.docs import ROOT
 
-LONG = 10_000
+LONG = 5_000
 SHORTER = 8
 """How many times shorter the second text is."""
 

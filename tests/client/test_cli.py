@@ -20,6 +20,7 @@ from stateroom import Client
 from tests.client.conftest import Answer, StartScripted
 from tests.client.slow_relay import slow_relay
 from tests.conftest import StartServer
+from tests.support.commands import run_program
 from tests.support.server import Server, server_environment, start_server
 from tests.support.waiting import LONG_ENOUGH, assert_soon
 
@@ -46,12 +47,9 @@ class Cli:
         self.folder = folder
         self.env = {**server_environment({"STATEROOM_RETRY_SECONDS": "0", **env}), "NO_PROXY": "*"}
 
-    def __call__(self, *arguments: str | Path, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [*STATEROOM, *map(str, arguments)],
-            cwd=self.folder, env={**self.env, **env}, input=stdin, stdin=None if stdin else subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=LONG_ENOUGH, check=False,
-        )  # fmt: skip
+    def __call__(self, *arguments: str | Path, stdin: str = "", **env: str) -> subprocess.CompletedProcess:
+        words = [*map(str, arguments)]
+        return run_program("stateroom._cli.main", words, {**self.env, **env}, stdin=stdin, cwd=self.folder)
 
     def ok(self, *arguments: str | Path) -> str:
         """What it printed, having done what it was asked for without a complaint."""

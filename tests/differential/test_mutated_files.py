@@ -9,12 +9,14 @@ from tests.differential.check import check
 from tests.differential.judge import Judge
 from tests.differential.mutations import mutated
 from tests.differential.pickles import damaged_pickle
+from tests.support.measure import long, measure
 
-IN_A_TEST, TESTS = 500, 8
+IN_A_TEST, TESTS = measure(150, 500), 8
 
 Damage = Callable[[int], tuple[str, bytes]]
 
 
+@long
 @pytest.mark.filterwarnings("ignore")  # torch's own
 @pytest.mark.parametrize("damage", [mutated, damaged_pickle])
 @pytest.mark.parametrize("part", range(TESTS))

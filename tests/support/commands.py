@@ -1,7 +1,8 @@
-"""The command line of the server."""
+"""The command lines, run to their end."""
 
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.forks import fork
@@ -11,7 +12,16 @@ from tests.support.waiting import LONG_ENOUGH
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m app ARGUMENTS`` to its end."""
+    return run_program("app.__main__", [*arguments], server_environment(env))
+
+
+def run_program(
+    program: str, arguments: list[str], env: Mapping[str, str], *, stdin: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of ``forks.PROGRAMS`` to its end."""
     with tempfile.TemporaryDirectory() as folder:
-        stdout, stderr = Path(folder) / "stdout", Path(folder) / "stderr"
-        code = fork([*arguments], server_environment(env), stdout, stderr).wait(LONG_ENOUGH)
-        return subprocess.CompletedProcess([*arguments], code, stdout.read_text(), stderr.read_text())
+        given, stdout, stderr = (Path(folder) / name for name in ("stdin", "stdout", "stderr"))
+        given.write_text(stdin)
+        process = fork(program, arguments, env, stdout=stdout, stderr=stderr, stdin=given, cwd=cwd)
+        code = process.wait(LONG_ENOUGH)
+        return subprocess.CompletedProcess(arguments, code, stdout.read_text(), stderr.read_text())

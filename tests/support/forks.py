@@ -1,5 +1,5 @@
-"""Processes of the server's command line that start in a third of the time: each is forked from one that has imported
-the server. They run the same ``main`` with the same arguments as ``python -m app``.
+"""Processes of both command lines that start in a tenth of the time: each is forked from one that has imported the
+program. They run the same ``main`` with the same arguments as ``python -m app`` and ``stateroom``.
 """
 
 import atexit
@@ -18,15 +18,25 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+PROGRAMS = {
+    "app.__main__": ("app.maintenance", "app.process.serve"),
+    "stateroom._cli.main": (),
+}
+"""The modules of the command lines, and modules that they import on the way."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to run: ``python -m app ARGUMENTS`` with this environment, its output in files."""
+    """What to run: a program with these arguments, in this environment and folder, its streams from and to files."""
 
     arguments: list[str]
     env: dict[str, str]
     stdout: str
     stderr: str
+    stdin: str
+    cwd: str
 
 
 class Forked:
@@ -48,7 +58,7 @@ class Forked:
             ended = os.pidfd_open(self.pid)
             try:
                 if not select.select([ended], [], [], timeout)[0]:
-                    raise subprocess.TimeoutExpired("python -m app", timeout or 0.0)
+                    raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
             finally:
                 os.close(ended)
         while (code := self.poll()) is None:  # pragma: no branch - it has ended
@@ -66,23 +76,31 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def fork(arguments: list[str], env: Mapping[str, str], stdout: Path, stderr: Path) -> Forked:
-    """Start ``python -m app ARGUMENTS`` in a session of its own; its output goes to files, which may be one."""
-    parent = _parent()
-    order = Order(arguments, dict(env), str(stdout), str(stderr))
+def fork(
+    program: str,
+    arguments: list[str],
+    env: Mapping[str, str],
+    *,
+    stdout: Path,
+    stderr: Path,
+    stdin: Path | None = None,
+    cwd: Path | None = None,
+) -> Forked:
+    """Start one of PROGRAMS in a session of its own; its output goes to files, which may be one."""
+    parent = _parent(program)
+    order = Order(arguments, dict(env), str(stdout), str(stderr), str(stdin or os.devnull), str(cwd or CHECKOUT))
     return Forked(parent, parent.ask({"start": asdict(order)}))
 
 
 class _Parent:
     """The process that forks, which ends with this one."""
 
-    def __init__(self) -> None:
-        checkout = Path(__file__).resolve().parents[2]
+    def __init__(self, program: str) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("STATEROOM_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            cwd=checkout,
-            env={**clean, "PYTHONPATH": str(checkout)},
+            [sys.executable, "-m", __name__, program],
+            cwd=CHECKOUT,
+            env={**clean, "PYTHONPATH": str(CHECKOUT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -105,8 +123,8 @@ class _Parent:
 
 
 @cache
-def _parent() -> _Parent:
-    parent = _Parent()
+def _parent(program: str) -> _Parent:
+    parent = _Parent(program)
     atexit.register(parent.end)
     return parent
 
@@ -130,21 +148,22 @@ def _become(order: Order) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(order.env)
-    nothing = os.open(os.devnull, os.O_RDONLY)
+    time.tzset()  # TZ may be among them
+    os.chdir(order.cwd)
+    given = os.open(order.stdin, os.O_RDONLY)
     outputs = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for path in (order.stdout, order.stderr)]
-    for number, fd in enumerate((nothing, *outputs)):
+    for number, fd in enumerate((given, *outputs)):
         os.dup2(fd, number)
         os.close(fd)
     sys.stdin = open(0)  # noqa: SIM115 - for the life of the process; the old one has read ahead
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(write_through=True)  # type: ignore[union-attr]  # as PYTHONUNBUFFERED does
-    sys.argv = ["stateroom-server", *order.arguments]
+    sys.argv = [sys.argv[0], *order.arguments]
 
 
 if __name__ == "__main__":
-    from app.__main__ import main
-
-    for imported_on_the_way in ("app.maintenance", "app.process.serve"):
+    main = import_module(sys.argv[1]).main
+    for imported_on_the_way in PROGRAMS[sys.argv[1]]:
         import_module(imported_on_the_way)
     gc.freeze()
     order = _next_order()

@@ -120,7 +120,7 @@ def start_server(
 
 def _forked(arguments: list[str], env: Mapping[str, str], log_file: Path) -> Forked:
     log_file.touch()
-    return fork(arguments, env, log_file, log_file)
+    return fork("app.__main__", arguments, env, stdout=log_file, stderr=log_file)
 
 
 def _executed(words: list[str], env: Mapping[str, str], log_file: Path) -> subprocess.Popen[bytes]:

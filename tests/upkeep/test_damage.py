@@ -295,11 +295,11 @@ def test_a_reader_that_looked_a_blob_up_before_it_was_healed_reads_the_good_byte
     deliver = Deliver(place.catalog, place.store)
     download = deliver.original(first)
     digest = storage(place, first)
-    download.reader.locate([digest])
+    download.stored.reader.locate([digest])
     flip(place, blob_of(place, digest))
     check(place, mark=True)
     place.upload(FIRST)
-    assert download.reader.whole(digest) == SHARED.numpy().tobytes()
+    assert download.stored.reader.whole(digest) == SHARED.numpy().tobytes()
     deliver.close()
 
 
