@@ -10,7 +10,7 @@ from .middleware.drain import Drain
 from .middleware.normalize import Normalize
 from .middleware.sites import Sites
 from .middleware.telemetry import Telemetry
-from .openapi.document import Document
+from .openapi.document import Shown, document_of
 from .openapi.problems import OF_ANY, refusals
 from .requests.auth import without_declaration
 from .routes import checkpoints, files, health, links, models, negotiated, state_dicts, tensors, uploads
@@ -46,8 +46,9 @@ def build(
     app.add_middleware(Telemetry, metrics=metrics)  # the last one added is outermost
     for module in (health, models, uploads, negotiated, checkpoints, tensors, state_dicts, files, links):
         include(app, module.router)
-    document = Document(app.openapi)
-    app.openapi = lambda: document.content  # type: ignore[method-assign]  # FastAPI's way to extend it
-    app.add_route("/openapi.json", document.as_json, include_in_schema=False)
-    app.add_route("/docs", document.as_page, include_in_schema=False)
+    document = document_of(app)
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's way to extend it; many requests ask it
+    shown = Shown(document)
+    app.add_route("/openapi.json", shown.as_json, include_in_schema=False)
+    app.add_route("/docs", shown.as_page, include_in_schema=False)
     return app

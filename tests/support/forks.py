@@ -21,10 +21,10 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 PROGRAMS = {
-    "app.__main__": ("app.maintenance", "app.process.serve"),
+    "app.__main__": ("app.maintenance", "app.process.serve", "tests.support.documented"),
     "stateroom._cli.main": (),
 }
-"""The modules of the command lines, and modules that they import on the way."""
+"""The modules of the command lines, and modules that are imported before they begin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,37 +1,40 @@
 """The OpenAPI document of the application, and the two routes that show it."""
 
 import asyncio
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from .page import HEADERS, page_of
 from .problems import add_problem_schema
 
+_made: dict[str, dict[str, Any]] = {}
 
-class Document:
-    """The document that ``generate`` makes, at its first use: that takes a quarter of a second, and most servers are
-    never asked for it. Its routes make it in a thread.
+
+def document_of(app: FastAPI) -> dict[str, Any]:
+    """Return the document of ``app``, which has all routes. A process makes it once: that takes a quarter of a second,
+    and requests with parameters need it.
     """
+    if app.version not in _made:
+        _made[app.version] = app.openapi()
+        add_problem_schema(_made[app.version])
+    return _made[app.version]
 
-    def __init__(self, generate: Callable[[], dict[str, Any]]) -> None:
-        self._generate = generate
 
-    @cached_property
-    def content(self) -> dict[str, Any]:
-        document = self._generate()
-        add_problem_schema(document)
-        return document
+class Shown:
+    """The handlers of ``/openapi.json`` and ``/docs``."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
 
     @cached_property
     def _page(self) -> bytes:
-        return page_of(self.content).encode()
+        return page_of(self._document).encode()
 
     async def as_json(self, _: Request) -> Response:
-        return JSONResponse(await asyncio.to_thread(lambda: self.content))
+        return JSONResponse(self._document)
 
     async def as_page(self, _: Request) -> Response:
         page = await asyncio.to_thread(lambda: self._page)
