@@ -28,7 +28,8 @@ StateroomError
 An error's text is for the user: what is wrong, where, and what would be right. It never holds a path of the server.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class StateroomError(Exception):
@@ -109,13 +110,14 @@ class KeyInUse(Conflict):
 
 
 class PreconditionFailed(StateroomError):
-    """``etag`` is the current ETag, None if there is no resource."""
+    """``etag`` is the current ETag, None if there is no resource. ``state`` is its JSON, if the answer shows it."""
 
     code = "precondition-failed"
 
-    def __init__(self, detail: str, *, etag: str | None) -> None:
+    def __init__(self, detail: str, *, etag: str | None, state: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail)
         self.etag = etag
+        self.state = state
 
 
 class IncompleteUpload(StateroomError):

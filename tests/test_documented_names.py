@@ -67,7 +67,8 @@ def commands(cli: typer.Typer) -> dict[str, set[str]]:
         for each, child in inside.items():
             yield from within(child, f"{name} {each}".strip())
         if not inside:
-            yield name, {option for param in command.params for option in param.opts if option.startswith("--")}
+            options = (option for param in command.params for option in (*param.opts, *param.secondary_opts))
+            yield name, {option for option in options if option.startswith("--")}
 
     return dict(within(typer.main.get_command(cli), ""))
 
@@ -292,5 +293,6 @@ def test_every_signature_on_the_clients_page_is_the_methods() -> None:
 def test_every_field_of_what_the_client_returns_is_on_its_page() -> None:
     words = set(re.findall(r"\w+", code_of(text_of(CLIENT))))
     for kind in (stateroom.Checkpoint, stateroom.Component, stateroom.ModelSummary, stateroom.TensorInfo,
-                 stateroom.Report, stateroom.Mismatch, stateroom.SpooledCheckpoint):  # fmt: skip
+                 stateroom.Report, stateroom.Mismatch, stateroom.SpooledCheckpoint, stateroom.Alias,
+                 stateroom.AliasChange):  # fmt: skip
         assert {name for name in kind.__dataclass_fields__ if not name.startswith("_")} - words == set(), kind

@@ -104,7 +104,7 @@ def test_every_invariant_of_the_design_names_tests_that_exist() -> None:
     text = (ROOT / "docs/design.md").read_text()
     section = text.partition("\n## Invariants")[2].partition("\n## ")[0]
     invariants = re.findall(r"^(\d+)\. (.*?)(?=^\d+\. |\Z)", section, re.MULTILINE | re.DOTALL)
-    assert [int(number) for number, _ in invariants] == list(range(1, 25))
+    assert [int(number) for number, _ in invariants] == list(range(1, len(invariants) + 1))
     for number, invariant in invariants:
         named = re.findall(r"`(tests/\S+\.py)::(test_\w+)`", invariant)
         assert named, f"invariant {number} names no test"

@@ -130,6 +130,8 @@ def problem_of(error: errors.StateroomError) -> Problem:
             members = {"near": [cut(name, MAX_NAME) for name in error.near[:MAX_NEAR]]}
         case errors.MissingBlobs():
             members = {"digests": list(error.digests[:MAX_DIGESTS])}
+        case errors.PreconditionFailed() if error.state is not None:
+            members = {"state": error.state}
         case errors.Elsewhere():
             members = {"elsewhere": True}
     headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}

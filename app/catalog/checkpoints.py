@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_table
 
-from ..errors import NotFound
+from ..errors import Conflict, NotFound
 from ..values.checkpoint import Checkpoint, ModelName
 from .dialect import each_text
 from .listing import Filter, Listing, list_checkpoints
@@ -44,10 +44,9 @@ def resolve(s: ReadSession, name: ModelName, ref: str, run: str | None = None) -
         check_text(run, "run")
     model = get_model(s, name)
     pick = parse_best(model.best) if parsed.kind == "best" else parsed
-    if pick.kind != "alias":
-        version = version_of(s, pick, model.id, run)
-        if version is not None:
-            return load_checkpoints(s, name, model.id, [version])[0]
+    version = version_of(s, pick, model.id, run)
+    if version is not None:
+        return load_checkpoints(s, name, model.id, [version])[0]
     raise NotFound(_what_exists(s, model, pick, run), code="checkpoint-not-found")
 
 
@@ -94,9 +93,16 @@ def _changed(there: Mapping[str, T], changes: Mapping[str, T | None]) -> dict[st
 def delete(w: WriteSession, name: ModelName, version: int) -> None:
     """Delete a checkpoint. Its version is never used again. The sweep removes blobs that only it referred to.
 
-    Raises NotFound (``model-not-found``, ``checkpoint-not-found``).
+    Raises NotFound (``model-not-found``, ``checkpoint-not-found``), and Conflict (``checkpoint-in-use``) while an alias
+    means it.
     """
     checkpoint = resolve(w, name, str(version))
+    if checkpoint.aliases:
+        held = "the alias " if len(checkpoint.aliases) == 1 else "the aliases "
+        raise Conflict(
+            f"{name}@{version} has {held}{', '.join(checkpoint.aliases[:10])}: move or remove them first",
+            code="checkpoint-in-use",
+        )
     w.execute(delete_from(checkpoints).where(checkpoints.c.id == checkpoint.id))
     w.execute(
         update_table(models)

@@ -1,7 +1,8 @@
 """Refs: texts that pick one checkpoint of a model.
 
 ``12`` or ``v12``, ``latest``, ``best``, ``min:NAME``, ``max:NAME``, ``epoch:N``, ``step:N``, or an alias. If a run is
-given, a ref picks among its checkpoints. Ties go to the newest version; non-finite values are not ranked.
+given, a ref picks among its checkpoints; an alias that means another run's checkpoint picks none. Ties go to the newest
+version; non-finite values are not ranked.
 """
 
 import re
@@ -14,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, func, select
 from ..errors import InvalidRequest
 from .rows import MAX_INTEGER, MAX_NAME_LENGTH, check_text
 from .session import ReadSession
-from .tables import checkpoints, metrics
+from .tables import aliases, checkpoints, metrics
 
 Kind = Literal["version", "latest", "best", "min", "max", "epoch", "step", "alias"]
 
@@ -52,6 +53,11 @@ def parse_ref(text: str) -> Ref:
     )
 
 
+def is_reserved(name: str) -> bool:
+    """Tell whether ``name`` cannot be an alias: it is not of an alias's form, or a ref of another kind."""
+    return _ALIAS.fullmatch(name) is None or parse_ref(name).kind != "alias"
+
+
 def _number(digits: str) -> int:
     """Convert ``digits``, limited to 64 bits: no checkpoint has a larger number, and no database can hold one."""
     return max(-MAX_INTEGER, min(int(digits), MAX_INTEGER)) if len(digits) <= 20 else MAX_INTEGER
@@ -67,7 +73,7 @@ def parse_best(text: str) -> Ref:
 
 
 def version_of(s: ReadSession, ref: Ref, model_id: int, run: str | None) -> int | None:
-    """The version that ``ref`` (not ``best`` or an alias) picks, by one index look-up, or None."""
+    """The version that ``ref`` (not ``best``) picks, by one index look-up, or None."""
     statement = _picks(ref.kind, by_metric=ref.kind in {"min", "max"} and ref.name != "loss", in_run=run is not None)
     version: int | None = s.select(statement, model_id=model_id, name=ref.name, number=ref.number, run=run).scalar()
     return version
@@ -76,6 +82,8 @@ def version_of(s: ReadSession, ref: Ref, model_id: int, run: str | None) -> int 
 @cache
 def _picks(kind: Kind, *, by_metric: bool, in_run: bool) -> Select[int]:
     column: ColumnElement[float]
+    if kind == "alias":
+        return _of_alias(in_run=in_run)
     if by_metric:
         table, column = metrics, metrics.c.value
         scope = [metrics.c.model_id == bindparam("model_id"), metrics.c.name == bindparam("name")]
@@ -93,3 +101,17 @@ def _picks(kind: Kind, *, by_metric: bool, in_run: bool) -> Select[int]:
             extreme = func.min(column) if kind == "min" else func.max(column)
             scope.append(column == select(extreme).where(*scope).scalar_subquery())
     return select(table.c.version).where(*scope).order_by(table.c.version.desc()).limit(1)
+
+
+def _of_alias(*, in_run: bool) -> Select[int]:
+    statement = select(aliases.c.version).where(
+        aliases.c.model_id == bindparam("model_id"), aliases.c.name == bindparam("name")
+    )
+    if not in_run:
+        return statement
+    of_its_checkpoint = (
+        checkpoints.c.model_id == aliases.c.model_id,
+        checkpoints.c.version == aliases.c.version,
+        checkpoints.c.run == bindparam("run"),
+    )
+    return statement.where(select(checkpoints.c.id).where(*of_its_checkpoint).exists())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, select
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, func, select
 
 from ..errors import InvalidRequest
 from ..values.checkpoint import Checkpoint, ModelName
@@ -15,7 +15,7 @@ from ..values.manifest import Component
 from .dialect import each_integer
 from .session import ReadSession
 from .shown import MAX_COMPONENTS, shown_components, shown_names
-from .tables import checkpoints, metrics, tags
+from .tables import aliases, checkpoints, metrics, tags
 
 MAX_INTEGER = 2**63 - 1
 
@@ -157,7 +157,13 @@ def _of_versions(table: Table, *columns: ColumnElement[Any]) -> Select[*tuple[An
     return select(*columns).where(table.c.model_id == bindparam("model_id"), table.c.version.in_(versions))
 
 
-_CHECKPOINTS = _of_versions(checkpoints, *checkpoints.c)
+_ALIASES = (
+    select(func.aggregate_strings(aliases.c.name, " "))
+    .where(aliases.c.model_id == checkpoints.c.model_id, aliases.c.version == checkpoints.c.version)
+    .scalar_subquery()
+    .label("aliases")
+)
+_CHECKPOINTS = _of_versions(checkpoints, *checkpoints.c, _ALIASES)
 _METRICS = _of_versions(metrics, metrics.c.version, metrics.c.name, metrics.c.value, metrics.c.nonfinite)
 _TAGS = _of_versions(tags, tags.c.version, tags.c.name, tags.c.value)
 
@@ -191,6 +197,7 @@ def _checkpoint(
         loss=join_number(row.loss, row.loss_nonfinite),
         metrics=dict(sorted(metrics.items())),
         tags=dict(sorted(tags.items())),
+        aliases=tuple(sorted((row.aliases or "").split())),
         format=row.format,
         devices=shown_names(row.devices),
         components=components,

@@ -5,6 +5,9 @@ version is 1 never had a checkpoint, and is invisible too. So is a model with ``
 version is given twice. Metrics and tags have the key (model, version, name), so that ranking by one is an index
 look-up; ``run`` is repeated there for the same reason.
 
+An alias points at a version; the row of ``alias_changes`` with its ``revision`` has everything else about it. The
+changes of a removed alias stay, so that no revision is given twice.
+
 A blob's ``unused_since`` is the time when a sweep found no checkpoint that refers to it. ``damaged_at`` is the time
 when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
 ``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. An upload in parts is only
@@ -134,6 +137,33 @@ tags = Table(
     ForeignKeyConstraint(["model_id", "version"], ["checkpoints.model_id", "checkpoints.version"], ondelete="CASCADE"),
     Index(None, "model_id", "name", "value", "version"),
     Index(None, "model_id", "run", "name", "value", "version"),
+    sqlite_with_rowid=False,
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("model_id", _Id, primary_key=True),
+    Column("name", _Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    ForeignKeyConstraint(["model_id", "version"], ["checkpoints.model_id", "checkpoints.version"]),
+    Index(None, "model_id", "version"),
+    sqlite_with_rowid=False,
+)
+
+alias_changes = Table(
+    "alias_changes",
+    metadata,
+    Column("model_id", ForeignKey("models.id"), primary_key=True),
+    Column("name", _Text, primary_key=True),
+    Column("revision", BigInteger, primary_key=True),
+    Column("version", BigInteger),
+    Column("previous_version", BigInteger),
+    Column("protected", Boolean, nullable=False),
+    Column("note", _Text),
+    Column("at", BigInteger, nullable=False),
+    Column("by", _Text),
     sqlite_with_rowid=False,
 )
 

@@ -91,6 +91,7 @@ class Checkpoint:
     original: bool
     created_at: datetime
     more_components: int = 0
+    aliases: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:

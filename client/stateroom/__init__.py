@@ -7,6 +7,7 @@ model.save({"epoch": 3, "model_state_dict": net.state_dict()}, loss=0.12)
 net.load_state_dict(model.state_dict("best", map_location="cpu"))
 """
 
+from ._alias import Alias, AliasChange
 from ._checkpoint import Checkpoint, Component, ModelSummary, SpooledCheckpoint, TensorInfo
 from ._client import Client
 from ._errors import (
@@ -22,6 +23,7 @@ from ._errors import (
     NoTensors,
     NotFound,
     PartialLoadError,
+    PreconditionFailed,
     RefusedCheckpoint,
     SelectionError,
     ServerError,
@@ -44,6 +46,8 @@ from ._upload.job import SaveJob
 from ._version import __version__
 
 __all__ = [
+    "Alias",
+    "AliasChange",
     "Checkpoint",
     "CheckpointNotFound",
     "Client",
@@ -62,6 +66,7 @@ __all__ = [
     "NotACheckpoint",
     "NotFound",
     "PartialLoadError",
+    "PreconditionFailed",
     "RefusedCheckpoint",
     "Report",
     "SaveJob",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from ._checkpoint import Checkpoint, ModelSummary, TensorInfo, checkpoint_of, model_of, tensor_of
 from ._errors import InvalidRequest, understood
@@ -61,6 +62,10 @@ class ModelApi:
     def at(self, ref: Ref) -> str:
         """The path of a checkpoint."""
         return f"{self.path}/checkpoints/{ref_text(ref, self.model)}"
+
+    def ref(self, ref: Ref) -> str:
+        """A ref as text in a JSON body."""
+        return unquote(ref_text(ref, self.model))
 
     def scope(self, ref: Ref) -> Params:
         return [] if isinstance(ref, Checkpoint) else optional(run=self.run)

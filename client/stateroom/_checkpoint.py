@@ -43,7 +43,8 @@ class Checkpoint:
 
     ``bytes`` is its size and ``new_bytes`` the growth of the store; ``digest`` and ``sha256`` are of the uploaded file,
     None if it was uploaded in parts. A loss or metric that is not a finite number is None and named in ``nonfinite``.
-    ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``.
+    ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``. ``aliases`` are the names that
+    meant it when it was looked up.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Checkpoint:
     components: tuple[Component, ...] = ()
     unsafe_globals: tuple[str, ...] = ()
     nonfinite: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return printable(f"{self.model}@{self.version}")
@@ -165,7 +167,7 @@ class TensorInfo:
 @understood("a model")
 def model_of(data: Mapping[str, Any]) -> ModelSummary:
     """Parse the server's JSON."""
-    return ModelSummary(data["model"], data["best"], data["checkpoints"], _time(data["created_at"]))
+    return ModelSummary(data["model"], data["best"], data["checkpoints"], time_of(data["created_at"]))
 
 
 @understood("a checkpoint")
@@ -183,13 +185,14 @@ def checkpoint_of(data: Mapping[str, Any], linker: Linker | None = None) -> Chec
         new_bytes=_kind(data["new_bytes"], int),
         digest=data["digest"],
         sha256=data["sha256"],
-        created_at=_time(data["created_at"]),
+        created_at=time_of(data["created_at"]),
         metrics=_kind(data["metrics"], dict),
         tags=_kind(data["tags"], dict),
         devices=tuple(data["devices"]),
         components=tuple(Component(c["name"], c["kind"], c["keys"], c["bytes"]) for c in data["components"]),
         unsafe_globals=tuple(data["unsafe_globals"]),
         nonfinite=tuple(data.get("nonfinite", ())),
+        aliases=tuple(data.get("aliases", ())),
     )
     if linker is not None:
         object.__setattr__(checkpoint, _LINKER, linker)
@@ -218,5 +221,6 @@ def _kind(value: Any, kind: type[Kind]) -> Kind:
     return value
 
 
-def _time(text: str) -> datetime:
+def time_of(text: str) -> datetime:
+    """Parse a time of the server."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.11 is the first to read Z

@@ -17,6 +17,7 @@ StateroomError
 │   └── ShardedTensor                one rank's shard of a distributed tensor
 ├── UnsafeGlobals                    only weights_only=False reads this checkpoint as it was saved
 ├── Conflict                         contradicts what is stored
+│   └── PreconditionFailed           it is not, or no longer, as expected
 ├── DigestMismatch                   the bytes that arrived are not those that were sent
 ├── StateDictMismatch (RuntimeError) keys or shapes that don't fit the target; nothing was loaded
 ├── PartialLoadError                 failed after a target was touched; .loaded, .remaining
@@ -116,6 +117,9 @@ class UnsafeGlobals(StateroomError):
 class Conflict(StateroomError): ...
 
 
+class PreconditionFailed(Conflict): ...
+
+
 class DigestMismatch(StateroomError): ...
 
 
@@ -179,6 +183,7 @@ ERROR_OF_STATUS: dict[int, type[StateroomError]] = {
     404: NotFound,
     409: Conflict,
     410: NotFound,
+    412: PreconditionFailed,
     429: ServerUnavailable,
     502: ServerUnavailable,
     503: ServerUnavailable,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, overload
 
 from . import _torch
+from ._alias import UNCHECKED, Alias, AliasChange, Aliases
 from ._api import ModelApi
 from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
 from ._download.atomic_file import appearing, check_is_no_folder, named_in
@@ -33,14 +34,15 @@ class Model:
     """The checkpoints of one model, ``namespace/name``; with ``run``, only those of that run.
 
     A ref is a Checkpoint, an int or a str: ``12``, ``latest``, ``best``, ``min:NAME``, ``max:NAME``, ``epoch:N``,
-    ``step:N``. Every method raises the StateroomError for the server's answer: ModelNotFound, CheckpointNotFound,
-    Unauthorized, ServerUnavailable and so on. ``Client.model`` returns a Model.
+    ``step:N``, or an alias. Every method raises the StateroomError for the server's answer: ModelNotFound,
+    CheckpointNotFound, Unauthorized, ServerUnavailable and so on. ``Client.model`` returns a Model.
     """
 
     def __init__(self, api: ModelApi, save_queue: Callable[[], SaveQueue], again: Callable[[str, str], Model]) -> None:
         self._api = api
         self._save_queue = save_queue
         self._again = again
+        self._aliases = Aliases(api)
 
     @property
     def name(self) -> str:
@@ -181,6 +183,44 @@ class Model:
     def set_best(self, by: str) -> ModelSummary:
         """Define the ref ``best``: ``min:NAME`` or ``max:NAME``, of ``loss`` or a metric."""
         return self._api.set_best(by)
+
+    # Aliases
+
+    def alias(self, name: str, ref: Ref, *, expect: Ref | None = UNCHECKED, note: str | None = None) -> Alias:
+        """Point an alias at a checkpoint: from then on it is a ref, as in ``model.state_dict("prod")``. An alias that
+        does not exist yet is made.
+
+        With ``expect``, a version, the alias moves only if it means that version now; with ``expect=None`` only if
+        there is none yet. Else raises PreconditionFailed: of two programs that move it at once, exactly one succeeds.
+        ``note`` says why, and is kept with the change.
+        """
+        return self._aliases.move(name, ref, expect, note)
+
+    def aliases(self) -> list[Alias]:
+        """Return all aliases, sorted by name."""
+        return self._aliases.all()
+
+    def alias_at(self, name: str) -> Alias:
+        """Return an alias: what it means, since when, and by whom."""
+        return self._aliases.get(name)
+
+    def rollback(self, name: str, *, expect: Ref | None = UNCHECKED) -> Alias:
+        """Move an alias to the version that it meant before its last move; a second rollback undoes the first.
+        ``expect`` is that of ``alias``.
+        """
+        return self._aliases.roll_back(name, expect)
+
+    def unalias(self, name: str, *, expect: Ref | None = UNCHECKED) -> None:
+        """Remove an alias; the checkpoint stays. ``expect`` is that of ``alias``."""
+        self._aliases.remove(name, expect)
+
+    def protect_alias(self, name: str, *, protected: bool = True) -> Alias:
+        """Let only tokens of scope admin move and remove an alias, or any token of scope write again."""
+        return self._aliases.protect(name, protected=protected)
+
+    def alias_history(self, name: str) -> Iterator[AliasChange]:
+        """Iterate over the changes of an alias, newest first, also of one that was removed."""
+        return self._aliases.history(name)
 
     # Look up checkpoints
 

@@ -101,9 +101,18 @@ def ref_text(ref: Ref, model: str) -> str:
     text = str(ref)
     if text in {"", ".", ".."}:
         raise InvalidRequest(
-            f"{text!r} is not a valid ref; use 12, latest, best, min:NAME, max:NAME, epoch:N or step:N"
+            f"{text!r} is not a valid ref; use 12, latest, best, min:NAME, max:NAME, epoch:N, step:N or an alias"
         )
     return quote(text, safe=":")
+
+
+def version_in(ref: Ref, model: str) -> int:
+    """Return the version that a ref names forever: a Checkpoint of ``model``, 12, "12" or "v12"."""
+    text = ref_text(ref, model)
+    number = text[1:] if text[:1] == "v" else text
+    if not (number.isascii() and number.isdigit()):
+        raise InvalidRequest(f"{text!r} is not a version number: a ref that moves cannot be expected")
+    return int(number)
 
 
 def device_tag(map_location: Any) -> str | None:

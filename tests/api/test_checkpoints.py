@@ -7,8 +7,9 @@ import torch
 from tests.api.conftest import Upload, general, problem, saved, state_dict
 
 FIELDS = [
-    "model", "version", "run", "epoch", "step", "loss", "metrics", "tags", "nonfinite", "format", "devices",
-    "components", "more_components", "unsafe_globals", "bytes", "new_bytes", "digest", "sha256", "created_at", "urls",
+    "model", "version", "run", "epoch", "step", "loss", "metrics", "tags", "aliases", "nonfinite", "format",
+    "devices", "components", "more_components", "unsafe_globals", "bytes", "new_bytes", "digest", "sha256",
+    "created_at", "urls",
 ]  # fmt: skip
 
 

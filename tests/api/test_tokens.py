@@ -25,6 +25,7 @@ SERVER_TOKEN = "the server's own"
 
 _MODEL = "/v1/models/{namespace}/{name}"
 _REF = f"{_MODEL}/checkpoints/{{ref}}"
+_ALIAS = f"{_MODEL}/aliases/{{alias}}"
 _UPLOADS = "/v1/uploads/{namespace}/{name}"
 _UPLOAD = f"{_UPLOADS}/{{upload_id}}"
 NEEDS = {
@@ -36,6 +37,13 @@ NEEDS = {
     ("PUT", f"{_MODEL}/checkpoints"): "write",
     ("GET", _REF): "read",
     ("PATCH", _REF): "write",
+    ("GET", f"{_MODEL}/aliases"): "read",
+    ("GET", _ALIAS): "read",
+    ("GET", f"{_ALIAS}/history"): "read",
+    ("PUT", _ALIAS): "write",
+    ("DELETE", _ALIAS): "write",
+    ("POST", f"{_ALIAS}/rollback"): "write",
+    ("PATCH", _ALIAS): "admin",
     ("DELETE", _MODEL): "admin",
     ("DELETE", _REF): "admin",
     ("GET", f"{_REF}/tensors"): "read",
@@ -64,6 +72,8 @@ PUBLIC = {("GET", "/healthz"), ("GET", "/readyz")}
 
 BODIES = {
     ("PATCH", _MODEL): b'{"best": "max:loss"}',
+    ("PUT", _ALIAS): b'{"ref": 1}',
+    ("PATCH", _ALIAS): b'{"protected": true}',
     ("POST", f"{_MODEL}/checkpoints"): general(),
     ("PUT", f"{_MODEL}/checkpoints"): general(),
     ("PATCH", _REF): b'{"tags": {"seen": "yes"}}',
@@ -92,7 +102,7 @@ class Guarded:
 
     def send(self, http: httpx.Client, operation: tuple[str, str], credential: str, name: str, **query: str):
         method, path = operation
-        values = {"namespace": OURS, "name": name, "ref": "1", "filename": "x.pt"}
+        values = {"namespace": OURS, "name": name, "ref": "1", "filename": "x.pt", "alias": "prod"}
         values |= {"upload_id": "abcdef", "first": "0", "end": "1"}
         address = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
         headers, auth = {}, None

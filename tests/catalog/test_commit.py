@@ -28,9 +28,9 @@ def test_what_is_committed_is_what_is_found(catalog: Catalog):
     )
     committed = commit(catalog, new, begin_pack(catalog, FEW))
     assert resolve(catalog, "latest") == committed
-    assert (committed.version, committed.more_components) == (1, 0)
+    assert (committed.version, committed.more_components, committed.aliases) == (1, 0, ())
     for field in dataclasses.fields(committed):
-        if field.name not in {"id", "version", "created_at", "more_components"}:
+        if field.name not in {"id", "version", "created_at", "more_components", "aliases"}:
             assert getattr(committed, field.name) == getattr(new, field.name)
 
 

@@ -473,6 +473,43 @@ def test_a_reader_that_hangs_up_is_no_accident(cli: Cli, model_name: str) -> Non
     assert showing.returncode == 1
 
 
+def test_aliases_are_moved_listed_rolled_back_and_removed(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, *[general] * 3)
+    assert cli.ok("alias", model_name, "prod", "1", "--note", "works") == f"prod is {model_name}@1\n"
+    assert cli.ok("alias", model_name, "prod", "latest", "--expect", "1") == f"prod is {model_name}@3, before: 1\n"
+    assert "means 3 now, and 1 was expected" in cli.fails(1, "alias", model_name, "prod", "2", "--expect", "1")
+    assert "no such alias was expected" in cli.fails(1, "alias", model_name, "prod", "2", "--expect", "none")
+    assert cli.json("alias", model_name, "prod")["version"] == 3
+    assert cli.json("show", f"{model_name}@prod")["aliases"] == ["prod"]
+    assert "the alias prod" in cli.fails(1, "rm", f"{model_name}@3", "--yes")
+    assert cli.ok("alias", model_name, "prod", "--rollback").startswith(f"prod is {model_name}@1, before: 3")
+    assert cli.ok("alias", model_name, "prod", "--protect").endswith(", protected\n")
+    header, line = rows(cli.ok("alias", model_name))
+    assert header == ["ALIAS", "VERSION", "BEFORE", "PROTECTED", "MOVED", "BY", "NOTE"]
+    assert (line[:4], line[-1]) == (["prod", "1", "3", "yes"], "rollback from 3")
+    assert [row[:2] for row in rows(cli.ok("alias", model_name, "prod", "--history"))[1:]] == [
+        ["4", "1"], ["3", "1"], ["2", "3"], ["1", "1"],
+    ]  # fmt: skip
+    assert cli.ok("alias", model_name, "prod", "--rm") == "removed prod\n"
+    assert cli.json("alias", model_name) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("prod", "1", "--rollback"), "give one of"),
+        (("--rollback",), "which alias?"),
+        (("prod", "--expect", "1"), "--expect"),
+        (("prod", "--note", "x"), "--note"),
+        (("latest", "1"), "not a valid alias"),
+    ],
+)
+def test_a_wrong_change_of_an_alias_is_one_complaint(
+    cli: Cli, model_name: str, arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in cli.fails(2, "alias", model_name, *arguments)
+
+
 def test_something_else_that_answers_is_an_error_and_no_traceback(cli: Cli, scripted: StartScripted) -> None:
     other = scripted(lambda _: Answer(body=b"<html>Welcome</html>"))
     assert "not a Stateroom server" in cli.fails(1, "ls", "--url", other.url)

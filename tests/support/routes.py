@@ -18,6 +18,7 @@ def address(path: str) -> str:
         "namespace": "a",
         "name": "b",
         "ref": "1",
+        "alias": "prod",
         "filename": "x.pt",
         "upload_id": "abc",
         "first": "0",

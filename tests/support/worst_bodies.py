@@ -121,6 +121,21 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("PATCH", model), "nested", MODEL, lambda: b'{"best":' + b"[" * 60_000, JSON)
     yield Worst(("PATCH", model), "blanks", MODEL, lambda: b" " * 1_000_000, JSON)
 
+    aliases, alias = f"{model}/aliases", f"{model}/aliases/{{alias}}"
+    long_note = json.dumps({"ref": "1", "note": "\1" * 150_000}).encode()
+    yield Worst(("PUT", alias), "a long note", f"{MODEL}/aliases/a", lambda: long_note, JSON)
+    yield Worst(("PUT", alias), "nested", f"{MODEL}/aliases/a", lambda: b'{"ref":' + b"[" * 60_000, JSON)
+    yield Worst(("PUT", alias), "a right one", f"{MODEL}/aliases/prod", lambda: b'{"ref": 1}', JSON)
+    yield Worst(
+        ("PATCH", alias), "mistakes", f"{MODEL}/aliases/prod", f'{{"protected":[{many("1", 400_000)}]}}'.encode, JSON
+    )
+    for path in ("", "/history?limit=1000"):
+        route = alias + path.partition("?")[0]
+        yield Worst(("GET", route), "a long name", f"{MODEL}/aliases/{'a' * 30_000}{path}")
+    yield Worst(("GET", aliases), "all", f"{MODEL}/aliases")
+    yield Worst(("POST", f"{alias}/rollback"), "no previous", f"{MODEL}/aliases/prod/rollback", lambda: b" " * 900_000)
+    yield Worst(("DELETE", alias), "a right one", f"{MODEL}/aliases/prod")
+
     listing = f"{model}/checkpoints"
     filters = "&".join(f"metric.{number}.ge=1" for number in range(50))
     yield Worst(("GET", listing), "wide items", f"{MODEL}/checkpoints?limit=1000")

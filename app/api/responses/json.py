@@ -95,15 +95,20 @@ def _etag(body: bytes) -> str:
 
 
 def json_answer(
-    request: Request, view: BaseModel | bytes, headers: dict[str, str] | None = None, *, status: int = 200
+    request: Request,
+    view: BaseModel | bytes,
+    headers: dict[str, str] | None = None,
+    *,
+    status: int = 200,
+    etag: str | None = None,
 ) -> Response:
-    """Return ``view``, an object or JSON, with its ETag; 304 if a GET's If-None-Match names it. By default a cache has
-    to revalidate it.
+    """Return ``view``, an object or JSON, with its ETag (by default, a digest of the JSON); 304 if a GET's
+    If-None-Match names it. By default a cache has to revalidate it.
 
     Raises PreconditionFailed if a GET's If-Match does not name it.
     """
     body = view if isinstance(view, bytes) else view_json(view)
-    etag = _etag(body)
+    etag = etag or _etag(body)
     all_headers = {"Cache-Control": REVALIDATE, "ETag": f'"{etag}"', **(headers or {})}
     if all_headers["Cache-Control"] != NO_STORE:
         all_headers["Cache-Control"] = shown_to(request) + all_headers["Cache-Control"]

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote, urlencode
@@ -11,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from ...catalog.models import Model
 from ...select.components import default_component
+from ...values.alias import Alias, AliasChange
 from ...values.checkpoint import Checkpoint, ModelName
 from ...values.manifest import Component, ComponentKind
 
@@ -67,6 +69,7 @@ class CheckpointView(BaseModel):
     loss: float | None = Field(examples=[0.12])
     metrics: dict[str, float | None] = Field(examples=[{"val_acc": 0.91}])
     tags: dict[str, str] = Field(examples=[{"author": "me"}])
+    aliases: list[str] = Field(examples=[["prod"]])
     nonfinite: list[str] = Field(examples=[[]], description="fields that are not finite: `loss` or `metric.NAME`")
     format: str = Field(examples=["torch_zip"])
     devices: list[FileText] = Field(
@@ -100,6 +103,7 @@ class CheckpointView(BaseModel):
             loss=finite(checkpoint.loss),
             metrics={name: finite(number) for name, number in checkpoint.metrics.items()},
             tags=dict(checkpoint.tags),
+            aliases=list(checkpoint.aliases),
             nonfinite=[name for name, number in numbers.items() if number is not None and not math.isfinite(number)],
             format=checkpoint.format,
             devices=list(checkpoint.devices),
@@ -157,6 +161,57 @@ class ModelDetails(ModelView):
             latest_checkpoint=None if latest is None else CheckpointView.of(latest),
             best_checkpoint=None if best is None else CheckpointView.of(best),
         )
+
+
+class AliasView(BaseModel):
+    """A name of one checkpoint, until it is moved. `revision` grows with each change."""
+
+    alias: str = Field(examples=["prod"])
+    version: int = Field(examples=[12])
+    previous_version: int | None = Field(description="the version before the last move", examples=[11])
+    revision: int = Field(examples=[3])
+    protected: bool
+    note: str | None
+    moved_at: datetime
+    moved_by: str | None = Field(description="the token that changed it last; null on a server without tokens")
+
+    @classmethod
+    def of(cls, alias: Alias) -> "AliasView":
+        return cls(
+            alias=alias.name,
+            version=alias.version,
+            previous_version=alias.previous_version,
+            revision=alias.revision,
+            protected=alias.protected,
+            note=alias.note,
+            moved_at=alias.moved_at,
+            moved_by=alias.moved_by,
+        )
+
+
+class AliasList(BaseModel):
+    items: list[AliasView]
+
+
+class AliasChangeView(BaseModel):
+    """One change of an alias; `version` is null if it removed the alias."""
+
+    revision: int
+    version: int | None
+    previous_version: int | None
+    protected: bool
+    note: str | None
+    at: datetime
+    by: str | None
+
+
+class AliasChangePage(BaseModel):
+    items: list[AliasChangeView]
+    next: str | None = Field(description="the cursor of the next page")
+
+    @classmethod
+    def of(cls, changes: Iterable[AliasChange], cursor: str | None) -> "AliasChangePage":
+        return cls(items=[AliasChangeView(**asdict(change)) for change in changes], next=cursor)
 
 
 class ModelPage(BaseModel):

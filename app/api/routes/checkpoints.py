@@ -121,7 +121,7 @@ def change(
     summary="Delete a checkpoint",
     dependencies=ADMIN,
     status_code=204,
-    responses=refusals(*OF_A_MODEL, 507),
+    responses=refusals(*OF_A_MODEL, 409, 507),
 )
 @in_turn
 def remove(request: Request, services: ServicesDep, model: Model, ref: Ref) -> Response:

@@ -80,6 +80,38 @@ def doomed_of(text: str) -> Target | str:
     return target
 
 
+def alias_change(
+    name: str | None, ref: str | None, *, history: bool, rollback: bool, remove: bool, protect: bool | None
+) -> str | None:
+    """Return the one thing to be done with an alias: ``move``, ``history``, ``rollback``, ``rm`` or ``protect``; None
+    to show it. Raises BadParameter for several.
+    """
+    asked = {
+        "move": ref is not None,
+        "history": history,
+        "rollback": rollback,
+        "rm": remove,
+        "protect": protect is not None,
+    }
+    changes = [change for change, is_asked in asked.items() if is_asked]
+    if len(changes) > 1:
+        raise typer.BadParameter("give one of REF, --history, --rollback, --rm and --protect", param_hint="alias")
+    if changes and name is None:
+        raise typer.BadParameter("which alias? write stateroom alias MODEL NAME ...", param_hint="NAME")
+    return changes[0] if changes else None
+
+
+def expected_of(expect: str | None, note: str | None, change: str | None) -> dict[str, str | None]:
+    """Return the ``expect`` of a change of an alias, if it is given. Raises BadParameter where it has no meaning."""
+    if expect is not None and change not in {"move", "rollback", "rm"}:
+        raise typer.BadParameter("only a move, --rollback and --rm expect a version", param_hint="--expect")
+    if note is not None and change != "move":
+        raise typer.BadParameter("only a move has a note", param_hint="--note")
+    if expect is None:
+        return {}
+    return {"expect": None if expect == "none" else expect}
+
+
 def pairs_of(texts: Iterable[str] | None, option: str) -> dict[str, str]:
     """Parse ``NAME=VALUE`` options. Raises BadParameter for any other text, and for a name that is given twice."""
     pairs: dict[str, str] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from .._alias import Alias, AliasChange
 from .._checkpoint import Checkpoint, ModelSummary, TensorInfo
 from .._printable import printable
 
@@ -35,6 +36,44 @@ def say(text: str = "") -> None:
 def models_table(models: Iterable[ModelSummary]) -> None:
     rows = [[model.name, str(model.checkpoints), model.best, time_text(model.created_at)] for model in models]
     table(["MODEL", "CHECKPOINTS", "BEST", "CREATED"], rows, right=["CHECKPOINTS"])
+
+
+def aliases_table(aliases: Iterable[Alias]) -> None:
+    rows = [
+        [
+            each.name,
+            str(each.version),
+            _number(each.previous_version),
+            "yes" if each.protected else ABSENT,
+            time_text(each.moved_at),
+            each.moved_by or ABSENT,
+            each.note or ABSENT,
+        ]
+        for each in aliases
+    ]
+    header = ["ALIAS", "VERSION", "BEFORE", "PROTECTED", "MOVED", "BY", "NOTE"]
+    table(header, rows, right=["VERSION", "BEFORE"])
+
+
+def alias_changes_table(changes: Iterable[AliasChange]) -> None:
+    rows = [
+        [
+            str(each.revision),
+            "removed" if each.version is None else str(each.version),
+            _number(each.previous_version),
+            time_text(each.at),
+            each.by or ABSENT,
+            each.note or ABSENT,
+        ]
+        for each in changes
+    ]
+    table(["REVISION", "VERSION", "BEFORE", "AT", "BY", "NOTE"], rows, right=["REVISION", "VERSION", "BEFORE"])
+
+
+def alias_text(alias: Alias) -> str:
+    before = "" if alias.previous_version is None else f", before: {alias.previous_version}"
+    protected = ", protected" if alias.protected else ""
+    return f"{alias.name} is {alias.model}@{alias.version}{before}{protected}"
 
 
 def checkpoints_table(checkpoints: Iterable[Checkpoint]) -> None:
@@ -63,6 +102,7 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
         "step": _number(checkpoint.step),
         "loss": _loss(checkpoint),
         "metrics": _metrics(checkpoint),
+        "aliases": ", ".join(checkpoint.aliases) or ABSENT,
         "tags": ", ".join(f"{name}={value}" for name, value in checkpoint.tags.items()) or ABSENT,
         "size": stored_text(checkpoint),
         "created": time_text(checkpoint.created_at),
