@@ -104,6 +104,7 @@ class Through:
         self._folder = tempfile.TemporaryDirectory(prefix="peers-")
         self._load = torch.load
         self._busy = threading.local()
+        self._turn = threading.Lock()
         self._served = Served(
             config.getoption("--peers-url"),
             config.getoption("--peers-model"),
@@ -160,12 +161,13 @@ class Through:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """Read plainly meanwhile, in this thread."""
-        self._busy.now = True
-        try:
-            yield
-        finally:
-            self._busy.now = False
+        """Read plainly meanwhile, in this thread; one thread at a time is at work."""
+        with self._turn:
+            self._busy.now = True
+            try:
+                yield
+            finally:
+                self._busy.now = False
 
     def pytest_unconfigure(self) -> None:
         torch.load = torch.serialization.load = self._load

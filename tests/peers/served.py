@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import httpx
 import torch
 from safetensors.torch import load as load_safetensors
+from safetensors.torch import load_file
 from torch.serialization import LoadEndianness
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -62,7 +63,7 @@ class Served:
         """Compare a safetensors file in every way. What the server gives as safetensors is read, unless it is refused
         or another.
         """
-        stock = attempt(lambda: load_safetensors(data))
+        stock = attempt(lambda: self._safetensors_file(data))
         answer = self._http.post(self._base, content=data)
         if answer.status_code != 201:
             return data, [Finding("upload", "equal") if stock.error is not None else refused("upload", answer)]
@@ -76,7 +77,7 @@ class Served:
             found.append(Finding("original", "equal" if body == data else "different", "other bytes"))
         if "safetensors" in self._ways:
             answer = self._http.get(f"{address}/state_dict", params={"component": "", "format": "safetensors"})
-            finding = flat("safetensors", answer, stock, load_safetensors)
+            finding = flat("safetensors", answer, stock, self._safetensors_file)
             found.append(finding)
             if finding.outcome == "equal":
                 given = answer.content
@@ -84,10 +85,17 @@ class Served:
             answer = self._http.get(f"{address}/state_dict", params={"component": ""})
             found.append(flat("state_dict", answer, stock, lambda body: self._load(io.BytesIO(body))))
         if "client" in self._ways:
-            found.append(judge("client", stock, attempt(lambda: self._model.load(version)), lambda: stock.value))
+            read = attempt(lambda: by_name(self._model.load(version)))
+            found.append(judge("client", stock, read, lambda: stock.value))
         if "save" in self._ways:
             found.append(self._save(stock.value))
         return given, found
+
+    def _safetensors_file(self, data: bytes) -> dict[str, Any]:
+        """Read as a file: what safetensors reads from memory lacks some dtypes."""
+        file = Path(tempfile.mkdtemp(dir=self._folder)) / "file.safetensors"
+        file.write_bytes(data)
+        return by_name(load_file(file))
 
     def _every_way(self, asked: Asked, checkpoint: Mapping[str, Any]) -> tuple[Read, list[Finding]]:
         address, given, found = f"{self._base}/{checkpoint['version']}", asked.stock, []
@@ -200,7 +208,12 @@ def refused(way: str, answer: httpx.Response) -> Finding:
 def flat(way: str, answer: httpx.Response, stock: Read, load: Load) -> Finding:
     if answer.status_code != 200:
         return refused(way, answer)
-    return judge(way, stock, attempt(lambda: load(answer.content)), lambda: stock.value)
+    return judge(way, stock, attempt(lambda: by_name(load(answer.content))), lambda: stock.value)
+
+
+def by_name(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """In the order of names: safetensors gives another order each time."""
+    return dict(sorted(tensors.items()))
 
 
 def left_out(answer: httpx.Response) -> list[str]:
