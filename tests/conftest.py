@@ -8,10 +8,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from tests.support.measure import IS_LONG
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.server import Server, start_server
+
+settings.register_profile("patient", deadline=None)  # how long an example takes depends on the machine
+settings.load_profile("patient")
 
 StartServer = Callable[..., Server]
 DATABASES = ("sqlite", "postgresql")
