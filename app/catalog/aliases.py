@@ -36,6 +36,7 @@ _ALIASES = (
     .order_by(aliases.c.name)
 )
 _ALIAS = _ALIASES.where(aliases.c.name == bindparam("alias"))
+_COUNT = select(func.count()).select_from(aliases).where(aliases.c.model_id == bindparam("model_id"))
 _LAST_REVISION = select(func.max(alias_changes.c.revision)).where(
     alias_changes.c.model_id == bindparam("model_id"), alias_changes.c.name == bindparam("alias")
 )
@@ -46,7 +47,7 @@ _VERSION = select(checkpoints.c.version).where(
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What a change makes of an alias; ``version`` is None if it removes it."""
+    """The state that a change leaves an alias in; ``version`` is None if the change removes the alias."""
 
     version: int | None
     previous_version: int | None
@@ -80,12 +81,18 @@ def find_alias(s: ReadSession, model: ModelName, name: str) -> Alias | None:
 
 def get_alias(s: ReadSession, model: ModelName, name: str) -> Alias:
     """Return the alias. Raises as ``find_alias``, and NotFound, code ``alias-not-found``."""
-    found = find_alias(s, model, name)
+    return _known(s, model, name)[1]
+
+
+def _known(s: ReadSession, model: ModelName, name: str) -> tuple[int, Alias]:
+    """Return the id of the model, and the alias. Raises as ``get_alias``."""
+    model_id = get_model(s, model).id
+    found = _find(s, model_id, check_alias(name))
     if found is None:
         known = [alias.name for alias in list_aliases(s, model)[:6]]
         there = f"it has {', '.join(known[:5])}{', ...' if known[5:] else ''}" if known else "it has none"
         raise NotFound(f"{model} has no alias {name!r}; {there}", code="alias-not-found")
-    return found
+    return model_id, found
 
 
 def move(w: WriteSession, model: ModelName, name: str, version: int, note: str | None, by: str | None) -> Alias:
@@ -100,7 +107,7 @@ def move(w: WriteSession, model: ModelName, name: str, version: int, note: str |
     model_id = get_model(w, model).id
     now = _find(w, model_id, check_alias(name))
     if now is None:
-        if len(list_aliases(w, model)) >= MAX_ALIASES:
+        if int(w.select(_COUNT, model_id=model_id).scalar_one()) >= MAX_ALIASES:
             detail = f"{model} has {MAX_ALIASES:,} aliases, the most that a model may have; remove one first"
             raise Conflict(detail, code="too-many-aliases")
         return _change(w, model_id, name, _State(version, None, False, note), by)
@@ -115,8 +122,7 @@ def roll_back(w: WriteSession, model: ModelName, name: str, by: str | None) -> A
 
     Raises as ``get_alias``; Conflict, code ``no-previous-version``, if there is none or it was deleted.
     """
-    now = get_alias(w, model, name)
-    model_id = get_model(w, model).id
+    model_id, now = _known(w, model, name)
     previous = now.previous_version
     if previous is None:
         raise Conflict(f"{name} of {model} has meant {model}@{now.version} from the start", code="no-previous-version")
@@ -131,18 +137,16 @@ def roll_back(w: WriteSession, model: ModelName, name: str, by: str | None) -> A
 
 def protect(w: WriteSession, model: ModelName, name: str, protected: bool, by: str | None) -> Alias:
     """Set whether moving and removing the alias takes the scope admin. Raises as ``get_alias``."""
-    now = get_alias(w, model, name)
+    model_id, now = _known(w, model, name)
     if now.protected == protected:
         return now
-    model_id = get_model(w, model).id
     state = _State(now.version, now.previous_version, protected, now.note)
     return _change(w, model_id, name, state, by)
 
 
 def remove(w: WriteSession, model: ModelName, name: str, by: str | None) -> None:
     """Remove the alias; its history stays. Raises as ``get_alias``."""
-    now = get_alias(w, model, name)
-    model_id = get_model(w, model).id
+    model_id, now = _known(w, model, name)
     _keep(w, model_id, name, _State(None, now.version, False, None), by)
     w.execute(delete(aliases).where(aliases.c.model_id == model_id, aliases.c.name == name))
 

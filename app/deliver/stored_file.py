@@ -10,7 +10,7 @@ from .spans import BlobMap
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What the uploaded file holds, the blobs that its bytes lie in, their reader, and the CRC32s of parts of it.
+    """The manifest of the uploaded file, the blobs that its bytes lie in, their reader, and the CRC32s of its parts.
 
     Each download has one of its own, because its reader is not for use by two threads at once.
     """

@@ -47,7 +47,7 @@ class Bar:
             bar.stop()
 
     def _appeared(self, label: str, total: int | None) -> tuple[RichProgress, TaskID]:
-        from rich.console import Console  # noqa: PLC0415 - 50 ms, which most transfers need not wait for
+        from rich.console import Console  # noqa: PLC0415 - 60 ms, which most transfers need not wait for
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn  # noqa: PLC0415 - as above
         from rich.progress import Progress as RichProgress  # noqa: PLC0415 - as above
 

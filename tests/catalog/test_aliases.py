@@ -4,8 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.catalog import Catalog, aliases
+from app.catalog import Catalog, aliases, tables
 from app.catalog.checkpoints import delete
+from app.catalog.models import get_model
 from app.errors import Conflict, NotFound
 from tests.catalog.make import MODEL, add, resolve, statements
 
@@ -81,15 +82,20 @@ def _revision(s, name: str) -> int:
         return 0
 
 
-def test_a_model_has_a_bounded_number_of_aliases(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliases, "MAX_ALIASES", 2)
+def test_a_model_has_a_bounded_number_of_aliases(catalog: Catalog) -> None:
     add(catalog)
     with catalog.write() as w:
-        for name in ("a", "b"):
-            aliases.move(w, MODEL, name, 1, None, None)
+        model_id = get_model(w, MODEL).id
+        keys = [
+            {"model_id": model_id, "name": f"a{n}", "version": 1, "revision": 1} for n in range(aliases.MAX_ALIASES - 1)
+        ]
+        w.insert(tables.alias_changes, [{**key, "protected": False, "at": 0} for key in keys])
+        w.insert(tables.aliases, keys)
+        aliases.move(w, MODEL, "the-last", 1, None, None)
+        assert len(aliases.list_aliases(w, MODEL)) == aliases.MAX_ALIASES
         with pytest.raises(Conflict, match="the most that a model may have"):
-            aliases.move(w, MODEL, "c", 1, None, None)
-        aliases.move(w, MODEL, "b", 1, "still moves", None)
+            aliases.move(w, MODEL, "one-more", 1, None, None)
+        assert aliases.move(w, MODEL, "the-last", 1, "still moves", None).revision == 2
 
 
 def test_an_alias_is_resolved_in_as_many_statements_as_latest(catalog: Catalog) -> None:

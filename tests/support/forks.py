@@ -29,7 +29,7 @@ PROGRAMS = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to run: a program with these arguments, in this environment and folder, its streams from and to files."""
+    """An order to run the program with these arguments, in this environment and folder, its streams in files."""
 
     arguments: list[str]
     env: dict[str, str]
@@ -61,9 +61,9 @@ class Forked:
                     raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
             finally:
                 os.close(ended)
-        while (code := self.poll()) is None:  # pragma: no branch - it has ended
-            time.sleep(0.001)
-        return code
+            self.returncode = self._parent.ask({"wait": self.pid})
+        assert self.returncode is not None
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -136,6 +136,8 @@ def _next_order() -> Order:
             case {"start": order}:
                 if (answer := os.fork()) == 0:
                     return Order(**order)
+            case {"wait": pid}:  # which has ended
+                answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             case {"poll": pid}:
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 answer = os.waitstatus_to_exitcode(status) if ended else None
