@@ -1,10 +1,9 @@
 """``token add | list | revoke``: beside a running server, or before there is one."""
 
 import json
-import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,16 +11,12 @@ import typer
 from ..errors import StateroomError, StoreError
 from ..settings import Settings
 from ..values.checkpoint import is_name
+from ..values.duration import LONGEST, parse_duration
 from ..values.token import Scope, Token, is_token_name, new_token
 from .options import DatabaseUrl, DataDir, complaining, read_settings
 
 if TYPE_CHECKING:
     from ..catalog import Catalog
-
-LONGEST = timedelta(days=36_500)
-
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LASTING = re.compile(r"([0-9]{1,9})([mhdw])", re.ASCII)
 
 commands = typer.Typer(help="Make, list and revoke tokens.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -81,15 +76,9 @@ def parse_expiry(text: str, now: datetime) -> datetime:
     Raises typer.BadParameter.
     """
     try:
-        if match := _LASTING.fullmatch(text):
-            time = now + timedelta(**{_UNITS[match[2]]: int(match[1])})
-        else:
-            time = datetime.fromisoformat(text)
-            time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        time = _time_of(text, now)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a time: use 90d, 12h, 2027-01-31 or 2027-01-31T18:00Z") from None
-    except OverflowError:
-        time = now + 2 * LONGEST
     if time <= now:
         raise typer.BadParameter(f"{text} is in the past: now is {_shown(now)}")
     if time > now + LONGEST:
@@ -97,6 +86,13 @@ def parse_expiry(text: str, now: datetime) -> datetime:
             f"{text} is more than a hundred years away: leave it out for a token that never expires"
         )
     return time
+
+
+def _time_of(text: str, now: datetime) -> datetime:
+    with suppress(ValueError):
+        return now + parse_duration(text)
+    time = datetime.fromisoformat(text)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _checked_name(name: str) -> str:
