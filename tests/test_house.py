@@ -13,6 +13,7 @@ from tests.support.docs import ROOT
 SERVER = sorted((ROOT / "app").rglob("*.py"))
 MAX_LINES = 300
 LONG_FOR_A_REASON: dict[str, str] = {
+    "app/catalog/tables.py": "the whole schema in one place",
     "app/formats/pickle/emit.py": "one writer, a method for each kind of node",
     "app/formats/pickle/machine.py": "one loop over the opcodes, a method for each",
     "client/stateroom/_cli/commands.py": "a function for each command: its options, and little else",

@@ -13,7 +13,19 @@ from .middleware.telemetry import Telemetry
 from .openapi.document import Shown, document_of
 from .openapi.problems import OF_ANY, refusals
 from .requests.auth import without_declaration
-from .routes import aliases, checkpoints, files, health, links, models, negotiated, state_dicts, tensors, uploads
+from .routes import (
+    aliases,
+    checkpoints,
+    files,
+    health,
+    lineage,
+    links,
+    models,
+    negotiated,
+    state_dicts,
+    tensors,
+    uploads,
+)
 
 DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a checkpoint and never runs a pickle."
 
@@ -44,7 +56,19 @@ def build(
     app.add_middleware(Browsers, sites=sites or Sites())
     app.add_middleware(Drain)
     app.add_middleware(Telemetry, metrics=metrics)  # the last one added is outermost
-    for module in (health, models, uploads, negotiated, checkpoints, aliases, tensors, state_dicts, files, links):
+    for module in (
+        health,
+        models,
+        uploads,
+        negotiated,
+        checkpoints,
+        aliases,
+        lineage,
+        tensors,
+        state_dicts,
+        files,
+        links,
+    ):
         include(app, module.router)
     document = document_of(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's way to extend it; many requests ask it

@@ -22,7 +22,7 @@ from ..errors import MissingBlobs, StateroomError, StoreError
 from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
 from ..values.digest import Digest
 from ..values.slices import in_order, slices
-from . import blobs, idempotency, packs
+from . import blobs, idempotency, lineage, packs
 from .catalog import Catalog
 from .models import DEFAULT_BEST, drop_never_used
 from .rows import (
@@ -193,6 +193,7 @@ def _publish(
     key = {"model_id": model_id, "version": version, "run": new.run}
     w.insert(metrics, metric_rows(key, new.metrics))
     w.insert(tags, tag_rows(key, new.tags))
+    lineage.remember(w, new, version)
     if forget_pack is not None:
         packs.forget(w, forget_pack)
     components = shown_components(new.components)
@@ -219,4 +220,6 @@ def _publish(
         sha256=new.sha256,
         original=new.original,
         created_at=from_microseconds(created_at),
+        parent=new.parent,
+        warm_started_from=new.warm_started_from,
     )

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, func, select
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, cast, func, select
 
 from ..errors import InvalidRequest
-from ..values.checkpoint import Checkpoint, ModelName
+from ..values.checkpoint import Checkpoint, CheckpointName, ModelName, parse_checkpoint_name
 from ..values.digest import Digest
+from ..values.lineage import Relation
 from ..values.manifest import Component
 from .dialect import each_integer
 from .session import ReadSession
 from .shown import MAX_COMPONENTS, shown_components, shown_names
-from .tables import aliases, checkpoints, metrics, tags
+from .tables import aliases, checkpoints, lineage, metrics, tags
 
 MAX_INTEGER = 2**63 - 1
 
@@ -163,7 +164,25 @@ _ALIASES = (
     .scalar_subquery()
     .label("aliases")
 )
-_CHECKPOINTS = _of_versions(checkpoints, *checkpoints.c, _ALIASES)
+
+
+def _origin(relation: Relation) -> ColumnElement[str]:
+    """The name of the checkpoint that a checkpoint names by ``relation``, or null."""
+    c = lineage.c
+    return (
+        select(c.parent_namespace + "/" + c.parent_name + "@" + cast(c.parent_version, Text))
+        .where(
+            c.namespace == bindparam("namespace"),
+            c.name == bindparam("name"),
+            c.version == checkpoints.c.version,
+            c.relation == relation,
+        )
+        .scalar_subquery()
+        .label(relation)
+    )
+
+
+_CHECKPOINTS = _of_versions(checkpoints, *checkpoints.c, _ALIASES, _origin("parent"), _origin("warm_started_from"))
 _METRICS = _of_versions(metrics, metrics.c.version, metrics.c.name, metrics.c.value, metrics.c.nonfinite)
 _TAGS = _of_versions(tags, tags.c.version, tags.c.name, tags.c.value)
 
@@ -173,7 +192,7 @@ def load_checkpoints(s: ReadSession, name: ModelName, model_id: int, versions: l
     if not versions:
         return ()
     wanted = {"model_id": model_id, "versions": json.dumps(versions)}
-    rows = {row.version: row for row in s.select(_CHECKPOINTS, **wanted)}
+    rows = {row.version: row for row in s.select(_CHECKPOINTS, **wanted, namespace=name.namespace, name=name.name)}
     numbers: dict[int, dict[str, float]] = {version: {} for version in versions}
     for version, metric, value, nonfinite in s.select(_METRICS, **wanted):
         numbers[version][metric] = value if nonfinite is None else float(nonfinite)
@@ -211,4 +230,10 @@ def _checkpoint(
         sha256=row.sha256 or None,
         original=row.original,
         created_at=from_microseconds(row.created_at),
+        parent=_origin_of(row.parent),
+        warm_started_from=_origin_of(row.warm_started_from),
     )
+
+
+def _origin_of(text: str | None) -> CheckpointName | None:
+    return None if text is None else parse_checkpoint_name(text)

@@ -6,7 +6,8 @@ version is given twice. Metrics and tags have the key (model, version, name), so
 look-up; ``run`` is repeated there for the same reason.
 
 An alias points at a version; the row of ``alias_changes`` with its ``revision`` has everything else about it. The
-changes of a removed alias stay, so that no revision is given twice.
+changes of a removed alias stay, so that no revision is given twice. A row of ``lineage`` holds names, and stays when
+the checkpoints that it names are deleted.
 
 A blob's ``unused_since`` is the time when a sweep found no checkpoint that refers to it. ``damaged_at`` is the time
 when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
@@ -164,6 +165,21 @@ alias_changes = Table(
     Column("note", _Text),
     Column("at", BigInteger, nullable=False),
     Column("by", _Text),
+    sqlite_with_rowid=False,
+)
+
+lineage = Table(
+    "lineage",
+    metadata,
+    Column("namespace", _Text, primary_key=True),
+    Column("name", _Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("relation", _Text, primary_key=True),
+    Column("parent_namespace", _Text, nullable=False),
+    Column("parent_name", _Text, nullable=False),
+    Column("parent_version", BigInteger, nullable=False),
+    Index(None, "parent_namespace", "parent_name", "parent_version"),
+    CheckConstraint("relation IN ('parent', 'warm_started_from')", name="relation"),
     sqlite_with_rowid=False,
 )
 

@@ -55,6 +55,8 @@ def describe(
         sha256=source.sha256,
         original=source.original,
         idempotency_key=fields.idempotency_key,
+        parent=fields.parent,
+        warm_started_from=fields.warm_started_from,
     )
 
 

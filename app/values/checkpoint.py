@@ -10,6 +10,7 @@ from .manifest import Component
 
 _HASH_TO_TORCH_HUB = re.compile(r"-([a-f0-9]*)\.")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+_VERSION = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 
 def is_name(text: str) -> bool:
@@ -29,6 +30,26 @@ class ModelName:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointName:
+    """The name of a checkpoint, ``namespace/name@N``, which stays when the checkpoint is deleted."""
+
+    model: ModelName
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.version}"
+
+
+def parse_checkpoint_name(text: str) -> CheckpointName | None:
+    """Parse ``namespace/name@N``; None if ``text`` is no such name."""
+    model, _, version = text.partition("@")
+    namespace, _, name = model.partition("/")
+    if not (is_name(namespace) and is_name(name) and _VERSION.fullmatch(version)):
+        return None
+    return CheckpointName(ModelName(namespace, name), int(version))
+
+
+@dataclass(frozen=True, slots=True)
 class NewCheckpoint:
     """A checkpoint about to be committed, without the fields that the catalog assigns.
 
@@ -36,7 +57,7 @@ class NewCheckpoint:
     expected lengths.
     Sizes are in bytes; ``new_bytes`` is the growth of the store. ``loss`` and metrics may be non-finite.
     ``digest`` and ``sha256`` are None if the server never had the file's bytes in order; without ``original``,
-    there was no such file.
+    there was no such file. Training went on from ``parent``; it began with tensors of ``warm_started_from``.
     """
 
     model: ModelName
@@ -59,6 +80,8 @@ class NewCheckpoint:
     sha256: str | None
     original: bool = True
     idempotency_key: str | None = None
+    parent: CheckpointName | None = None
+    warm_started_from: CheckpointName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +115,8 @@ class Checkpoint:
     created_at: datetime
     more_components: int = 0
     aliases: tuple[str, ...] = ()
+    parent: CheckpointName | None = None
+    warm_started_from: CheckpointName | None = None
 
     @property
     def stem(self) -> str:
@@ -131,3 +156,5 @@ class Fields:
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
+    parent: CheckpointName | None = None
+    warm_started_from: CheckpointName | None = None

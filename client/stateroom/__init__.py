@@ -40,6 +40,7 @@ from ._errors import (
     UnknownComponent,
     UnsafeGlobals,
 )
+from ._lineage import Lineage, Relative
 from ._model import Model
 from ._report import Mismatch, Report
 from ._upload.job import SaveJob
@@ -57,6 +58,7 @@ __all__ = [
     "DigestMismatch",
     "HostileCheckpoint",
     "InvalidRequest",
+    "Lineage",
     "Mismatch",
     "Model",
     "ModelNotFound",
@@ -68,6 +70,7 @@ __all__ = [
     "PartialLoadError",
     "PreconditionFailed",
     "RefusedCheckpoint",
+    "Relative",
     "Report",
     "SaveJob",
     "SelectionError",

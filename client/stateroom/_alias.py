@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ._checkpoint import time_of
 from ._errors import InvalidRequest, NotFound, PreconditionFailed, understood
 from ._http.session import json_of
+from ._parsing import time_of
 from ._query import version_in
 
 if TYPE_CHECKING:

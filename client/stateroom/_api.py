@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from ._checkpoint import Checkpoint, ModelSummary, TensorInfo, checkpoint_of, model_of, tensor_of
 from ._errors import InvalidRequest, understood
 from ._http.session import Http
+from ._lineage import Lineage, lineage_of
 from ._progress import Progress, ProgressOption, progress_of
 from ._query import Ref, Selection, link_params, model_path, optional, ref_text
 from ._report import Report, report_of
@@ -72,7 +73,7 @@ class ModelApi:
 
     def read(self, answer: Any) -> Checkpoint:
         """Parse a checkpoint, which makes its URLs through this API."""
-        return checkpoint_of(answer, self.link)
+        return checkpoint_of(answer, self)
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
         return self.read(self.http.json("GET", self.at(ref), self.scope(ref))[0])
@@ -102,6 +103,9 @@ class ModelApi:
         answer, _ = self.http.json("POST", f"{self.at(checkpoint)}/links/{what}", params, safe=True)
         with understood("a link"):
             return self.http.url + self.http.path_of(answer["url"])
+
+    def lineage(self, checkpoint: Checkpoint) -> Lineage:
+        return lineage_of(self.http.json("GET", f"{self.at(checkpoint)}/lineage")[0])
 
     def tensors(self, checkpoint: Checkpoint, component: str | None) -> Iterator[TensorInfo]:
         params = [*optional(component=component), ("limit", str(TENSORS_A_PAGE))]

@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, Protocol
 
 from ._errors import InvalidRequest, understood
+from ._lineage import Lineage
+from ._parsing import kind_of, time_of
 from ._printable import printable
 from ._types import Format, Patterns, Prefixes, Rename, What
 
-Linker = Callable[["Checkpoint", What, int, Any, "dict[str, Any]"], str]
+
+class Source(Protocol):
+    """The client that a checkpoint came from."""
+
+    def link(
+        self, checkpoint: Checkpoint, what: What, expires: int, map_location: Any, fields: Mapping[str, Any]
+    ) -> str: ...
+
+    def lineage(self, checkpoint: Checkpoint) -> Lineage: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,8 @@ class Checkpoint:
     ``bytes`` is its size and ``new_bytes`` the growth of the store; ``digest`` and ``sha256`` are of the uploaded file,
     None if it was uploaded in parts. A loss or metric that is not a finite number is None and named in ``nonfinite``.
     ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``. ``aliases`` are the names that
-    meant it when it was looked up.
+    meant it when it was looked up. ``parent`` and ``warm_started_from`` are the names of the checkpoints that training
+    went on from and whose tensors it began with; they may be gone.
     """
 
     model: str
@@ -66,6 +77,8 @@ class Checkpoint:
     unsafe_globals: tuple[str, ...] = ()
     nonfinite: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    parent: str | None = None
+    warm_started_from: str | None = None
 
     def __str__(self) -> str:
         return printable(f"{self.model}@{self.version}")
@@ -74,7 +87,7 @@ class Checkpoint:
         return hash((self.model, self.version))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != _LINKER}
+        return {name: value for name, value in vars(self).items() if name != _SOURCE}
 
     def url(
         self,
@@ -101,13 +114,7 @@ class Checkpoint:
         file. ``map_location`` is a device, for ``state_dict`` and ``file``. Raises the errors of that download. A
         copied or unpickled checkpoint makes no URLs.
         """
-        if isinstance(self, SpooledCheckpoint):
-            raise InvalidRequest(f"{self} has no URL yet, because it has not been sent to the server")
-        linker: Linker | None = vars(self).get(_LINKER)
-        if linker is None:
-            raise InvalidRequest(
-                f"{self} has no client to make a URL with: get it from model.checkpoint({self.version})"
-            )
+        source = self._found_by("a URL")
         fields = {
             "component": component,
             "include": include,
@@ -120,7 +127,25 @@ class Checkpoint:
             "format": format,
             "weights_only": weights_only,
         }
-        return linker(self, what, expires, map_location, fields)
+        return source.link(self, what, expires, map_location, fields)
+
+    def lineage(self) -> Lineage:
+        """Return the checkpoints that it was trained from, and those trained from it, whether deleted since or not.
+
+        A copied or unpickled checkpoint cannot ask its server.
+        """
+        return self._found_by("a lineage").lineage(self)
+
+    def _found_by(self, what: str) -> Source:
+        """Return the client that found the checkpoint. Raises InvalidRequest if there is none to ask for ``what``."""
+        if isinstance(self, SpooledCheckpoint):
+            raise InvalidRequest(f"{self} has no {what.split()[1]} yet, because it has not been sent to the server")
+        source: Source | None = vars(self).get(_SOURCE)
+        if source is None:
+            raise InvalidRequest(
+                f"{self} has no client to ask for {what}: get it from model.checkpoint({self.version})"
+            )
+        return source
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +164,8 @@ class SpooledCheckpoint(Checkpoint):
         return printable(f"{self.model} (waits in {self.path})")
 
 
-Kind = TypeVar("Kind")
-
-_LINKER = "_linker"
-"""Attribute with a checkpoint's link to its client, which is not part of its value: neither compared nor copied."""
+_SOURCE = "_source"
+"""Attribute with the client of a checkpoint, which is not part of its value: neither compared nor copied."""
 
 
 @dataclass(frozen=True)
@@ -171,31 +194,33 @@ def model_of(data: Mapping[str, Any]) -> ModelSummary:
 
 
 @understood("a checkpoint")
-def checkpoint_of(data: Mapping[str, Any], linker: Linker | None = None) -> Checkpoint:
-    """Parse the server's JSON; fields that this client doesn't know yet are ignored. ``linker`` makes its URLs."""
+def checkpoint_of(data: Mapping[str, Any], source: Source | None = None) -> Checkpoint:
+    """Parse the server's JSON; fields that this client doesn't know yet are ignored. ``source`` is the client."""
     checkpoint = Checkpoint(
-        model=_kind(data["model"], str),
-        version=_kind(data["version"], int),
+        model=kind_of(data["model"], str),
+        version=kind_of(data["version"], int),
         run=data["run"],
         epoch=data["epoch"],
         step=data["step"],
         loss=data["loss"],
         format=data["format"],
-        bytes=_kind(data["bytes"], int),
-        new_bytes=_kind(data["new_bytes"], int),
+        bytes=kind_of(data["bytes"], int),
+        new_bytes=kind_of(data["new_bytes"], int),
         digest=data["digest"],
         sha256=data["sha256"],
         created_at=time_of(data["created_at"]),
-        metrics=_kind(data["metrics"], dict),
-        tags=_kind(data["tags"], dict),
+        metrics=kind_of(data["metrics"], dict),
+        tags=kind_of(data["tags"], dict),
         devices=tuple(data["devices"]),
         components=tuple(Component(c["name"], c["kind"], c["keys"], c["bytes"]) for c in data["components"]),
         unsafe_globals=tuple(data["unsafe_globals"]),
         nonfinite=tuple(data.get("nonfinite", ())),
         aliases=tuple(data.get("aliases", ())),
+        parent=data.get("parent"),
+        warm_started_from=data.get("warm_started_from"),
     )
-    if linker is not None:
-        object.__setattr__(checkpoint, _LINKER, linker)
+    if source is not None:
+        object.__setattr__(checkpoint, _SOURCE, source)
     return checkpoint
 
 
@@ -213,14 +238,3 @@ def tensor_of(data: Mapping[str, Any]) -> TensorInfo:
         digest=data["digest"],
         shared_with=tuple(data["shared_with"]),
     )
-
-
-def _kind(value: Any, kind: type[Kind]) -> Kind:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} where {kind.__name__} is expected")
-    return value
-
-
-def time_of(text: str) -> datetime:
-    """Parse a time of the server."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.11 is the first to read Z

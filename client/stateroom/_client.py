@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,10 @@ from ._download.disk_cache import cache_of
 from ._errors import InvalidRequest
 from ._http.retry import RETRY_SECONDS
 from ._http.session import Http
+from ._log import LOG
 from ._model import Model
+from ._origins import ORIGINS
+from ._printable import printable
 from ._progress import ProgressOption
 from ._upload.background import SaveQueue
 from ._upload.outbox import Outbox
@@ -155,11 +158,24 @@ class Client:
         return ModelApi(self._http, model, run, self._transfers)
 
     def _post(self, waiting: Waiting) -> Checkpoint:
-        """Send a spooled save as it would have been sent, under its idempotency key."""
+        """Send a spooled save as it would have been sent, under its idempotency key; without its origins if this server
+        never had them.
+        """
         label = waiting.label
-        with waiting.file.open("rb") as file:
-            api, params = self._model_api(label.model, None).in_background(), list(label.fields.items())
-            return upload_file(api, file, params, label=label.model, key=label.idempotency_key, original=False)
+        api = self._model_api(label.model, None).in_background()
+
+        def post(fields: Mapping[str, str]) -> Checkpoint:
+            with waiting.file.open("rb") as file:
+                params = list(fields.items())
+                return upload_file(api, file, params, label=label.model, key=label.idempotency_key, original=False)
+
+        try:
+            return post(label.fields)
+        except InvalidRequest as error:
+            if error.code != "unknown-parent":
+                raise
+            LOG.warning("a waiting save of %s is sent without its origin: %s", printable(label.model), error.detail)
+            return post({name: text for name, text in label.fields.items() if name not in ORIGINS})
 
     def _save_queue(self) -> SaveQueue:
         """Return the save queue of this process; a forked process begins without one."""

@@ -17,6 +17,7 @@ from ._download.requests import fetch_state_dict_into
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
 from ._load.load_into import load_into, warmstart
 from ._load.objects import load_object, load_state_dict, write_file
+from ._origins import BY_ITSELF, Origins
 from ._printable import printable
 from ._query import Ref, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
@@ -43,6 +44,7 @@ class Model:
         self._save_queue = save_queue
         self._again = again
         self._aliases = Aliases(api)
+        self._origins = Origins(api.model)
 
     @property
     def name(self) -> str:
@@ -70,19 +72,24 @@ class Model:
         loss: SupportsFloat | None = None,
         metrics: Mapping[str, SupportsFloat] | None = None,
         tags: Mapping[str, str] | None = None,
+        parent: Ref | None = BY_ITSELF,
+        warm_started_from: Ref | None = BY_ITSELF,
     ) -> Checkpoint:
         """Upload a file that torch.save wrote: a path, or a file open for reading bytes, from its current position.
 
-        Epoch, step and loss that are left out are read from the file. Raises RefusedCheckpoint or one of its subclasses
-        for a file that is not a valid checkpoint, and DigestMismatch if the server stored other bytes than were sent.
+        Epoch, step and loss that are left out are read from the file. ``parent`` and ``warm_started_from`` are those of
+        ``save``. Raises RefusedCheckpoint or one of its subclasses for a file that is not a valid checkpoint, and
+        DigestMismatch if the server stored other bytes than were sent.
         """
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
-        if not isinstance(file, (str, os.PathLike)):
-            return upload(self._api, file, params, label=self.name, key=new_key())
-        path = Path(file)
-        check_is_no_folder(path)
-        with path.open("rb") as opened:
-            return upload_file(self._api, opened, params, label=path.name, key=new_key())
+        with self._origins.taken(parent, warm_started_from) as origins:
+            params += origins
+            if not isinstance(file, (str, os.PathLike)):
+                return upload(self._api, file, params, label=self.name, key=new_key())
+            path = Path(file)
+            check_is_no_folder(path)
+            with path.open("rb") as opened:
+                return upload_file(self._api, opened, params, label=path.name, key=new_key())
 
     @overload
     def save(
@@ -94,6 +101,8 @@ class Model:
         loss: SupportsFloat | None = ...,
         metrics: Mapping[str, SupportsFloat] | None = ...,
         tags: Mapping[str, str] | None = ...,
+        parent: Ref | None = ...,
+        warm_started_from: Ref | None = ...,
         rank_zero_only: Literal[False],
     ) -> Checkpoint: ...
 
@@ -107,6 +116,8 @@ class Model:
         loss: SupportsFloat | None = ...,
         metrics: Mapping[str, SupportsFloat] | None = ...,
         tags: Mapping[str, str] | None = ...,
+        parent: Ref | None = ...,
+        warm_started_from: Ref | None = ...,
         rank_zero_only: bool = ...,
     ) -> Checkpoint | None: ...
 
@@ -119,9 +130,16 @@ class Model:
         loss: SupportsFloat | None = None,
         metrics: Mapping[str, SupportsFloat] | None = None,
         tags: Mapping[str, str] | None = None,
+        parent: Ref | None = BY_ITSELF,
+        warm_started_from: Ref | None = BY_ITSELF,
         rank_zero_only: bool = True,
     ) -> Checkpoint | None:
         """Save any object that torch.save accepts.
+
+        ``parent`` is the checkpoint that training went on from, and ``warm_started_from`` the one whose tensors it
+        began with: a Checkpoint, a version number, ``namespace/name@N``, or None. Left out, they are what this Model
+        has loaded since its last save, by ``load_into``, or by ``load`` if the checkpoint has an optimizer; and by
+        ``warmstart``.
 
         In a distributed job, ranks other than 0 do nothing and get None, unless ``rank_zero_only`` is False. Raises
         ShardedTensor, on every rank that calls, before anything is sent, if the object holds one rank's part of a
@@ -133,7 +151,8 @@ class Model:
         if rank_zero_only and _torch.rank() != 0:
             return None
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
-        return save_object(self._api, obj, params)
+        with self._origins.taken(parent, warm_started_from) as origins:
+            return save_object(self._api, obj, params + origins)
 
     def save_async(
         self,
@@ -144,6 +163,8 @@ class Model:
         loss: SupportsFloat | None = None,
         metrics: Mapping[str, SupportsFloat] | None = None,
         tags: Mapping[str, str] | None = None,
+        parent: Ref | None = BY_ITSELF,
+        warm_started_from: Ref | None = BY_ITSELF,
         rank_zero_only: bool = True,
         droppable: bool = False,
         raise_errors: bool = False,
@@ -164,7 +185,11 @@ class Model:
             job.end(None)
             return job
         params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
-        return queue.save(self._api.in_background(), obj, params, Options(droppable, raise_errors))
+        with self._origins.taken(parent, warm_started_from) as origins:
+            params += origins
+            job = queue.save(self._api.in_background(), obj, params, Options(droppable, raise_errors))
+        self._origins.follow(job, origins)
+        return job
 
     def update(
         self,
@@ -274,7 +299,10 @@ class Model:
             return default
         if weights_only:
             _refuse_unsafe(checkpoint)
-        return load_object(self._api, checkpoint, map_location, weights_only=weights_only)
+        loaded = load_object(self._api, checkpoint, map_location, weights_only=weights_only)
+        if any(component.kind == "optimizer" for component in checkpoint.components):
+            self._origins.resumed(checkpoint)
+        return loaded
 
     def state_dict(
         self,
@@ -354,7 +382,9 @@ class Model:
         DistributedDataParallel and torch.compile wrappers are unwrapped first.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
-        return warmstart(self._api, net, ref, selection)
+        report = warmstart(self._api, net, ref, selection)
+        self._origins.warm_started(report.checkpoint)
+        return report
 
     def load_into(
         self,
@@ -371,9 +401,12 @@ class Model:
         refuse. With ``staged``, everything is downloaded and checked before any target is touched, which takes the
         memory for it; without, components are loaded one after another. Raises PartialLoadError if it fails after a
         target was touched. Keys in the report and in the error begin with the component's name if a dict was given; an
-        optimizer is one key.
+        optimizer is one key. A checkpoint that filled every target is the ``parent`` of this Model's next save.
         """
-        return load_into(self._api, target, ref, strict=strict, staged=staged)
+        report = load_into(self._api, target, ref, strict=strict, staged=staged)
+        if not (report.missing_keys or report.mismatched_keys):
+            self._origins.resumed(report.checkpoint)
+        return report
 
     def download(self, ref: Ref, path: str | os.PathLike[str], map_location: Any = None) -> Path:
         """Write a checkpoint to a file, which appears under its name only when it is complete and checked.

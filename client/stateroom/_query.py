@@ -106,6 +106,20 @@ def ref_text(ref: Ref, model: str) -> str:
     return quote(text, safe=":")
 
 
+def origin_text(field: str, ref: Ref, model: str) -> str:
+    """Return the name ``namespace/name@N`` of a checkpoint of any model; a version alone is one of ``model``."""
+    if isinstance(ref, Checkpoint) and not isinstance(ref, SpooledCheckpoint):
+        return f"{ref.model}@{ref.version}"
+    if isinstance(ref, str) and "@" in ref:
+        return ref
+    try:
+        return f"{model}@{version_in(ref, model)}"
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            f"{field}={ref!r}: give a Checkpoint, a version number or 'namespace/name@N' ({error.detail})"
+        ) from None
+
+
 def version_in(ref: Ref, model: str) -> int:
     """Return the version that a ref names forever: a Checkpoint of ``model``, 12, "12" or "v12"."""
     text = ref_text(ref, model)

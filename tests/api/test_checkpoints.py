@@ -9,7 +9,7 @@ from tests.api.conftest import Upload, general, problem, saved, state_dict
 FIELDS = [
     "model", "version", "run", "epoch", "step", "loss", "metrics", "tags", "aliases", "nonfinite", "format",
     "devices", "components", "more_components", "unsafe_globals", "bytes", "new_bytes", "digest", "sha256",
-    "created_at", "urls",
+    "created_at", "parent", "warm_started_from", "urls",
 ]  # fmt: skip
 
 

@@ -39,6 +39,7 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("GET", checkpoint),
         ("PATCH", checkpoint),
         ("DELETE", checkpoint),
+        ("GET", checkpoint + "/lineage"),
         ("GET", checkpoint + "/tensors"),
         ("GET", checkpoint + "/state_dict"),
         ("GET", checkpoint + "/state_dict/{filename}"),

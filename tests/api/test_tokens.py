@@ -46,6 +46,7 @@ NEEDS = {
     ("PATCH", _ALIAS): "admin",
     ("DELETE", _MODEL): "admin",
     ("DELETE", _REF): "admin",
+    ("GET", f"{_REF}/lineage"): "read",
     ("GET", f"{_REF}/tensors"): "read",
     ("GET", f"{_REF}/state_dict"): "read",
     ("GET", f"{_REF}/state_dict/{{filename}}"): "read",

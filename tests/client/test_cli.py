@@ -494,6 +494,21 @@ def test_aliases_are_moved_listed_rolled_back_and_removed(cli: Cli, general: Pat
     assert cli.json("alias", model_name) == []
 
 
+def test_lineage_lists_both_directions(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, *[general] * 2)
+    first, second = f"{model_name}@1", f"{model_name}@2"
+    (pushed,) = cli.json("push", general, model_name, "--parent", "1", "--warm-started-from", second)
+    assert (pushed["parent"], pushed["warm_started_from"]) == (first, second)
+    found = cli.json("lineage", model_name, "1")
+    assert (found["checkpoint"], found["ancestors"]) == (first, [])
+    assert [(each["model"], each["version"]) for each in found["descendants"]] == [(model_name, 3)]
+    lines = rows(cli.ok("lineage", f"{model_name}@latest"))
+    assert ["1", second, "warm started from", f"{model_name}@3", "live"] in [line[:5] for line in lines]
+    assert ["descendants: none"] in lines
+    assert ["parent", first] in rows(cli.ok("show", f"{model_name}@3"))
+    assert "a checkpoint; give a model" in cli.fails(2, "lineage", f"{model_name}@3", "1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -126,8 +126,8 @@ def test_what_makes_no_sense_is_refused(saved: Checkpoint, what, options, said) 
 def test_a_checkpoint_is_still_a_plain_value(saved: Checkpoint, model: Model) -> None:
     copies = [pickle.loads(pickle.dumps(saved)), copy.deepcopy(saved), dataclasses.replace(saved)]
     assert [each == saved for each in copies] == [True] * 3
-    assert "_linker" not in repr(saved)
-    assert "_linker" not in dataclasses.asdict(saved)
+    assert "_source" not in repr(saved)
+    assert "_source" not in dataclasses.asdict(saved)
     for each in copies:
         with pytest.raises(InvalidRequest, match=r"get it from model\.checkpoint\(1\)"):
             each.url()

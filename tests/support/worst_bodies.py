@@ -153,6 +153,7 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("PATCH", checkpoint), "mistakes", one, lambda: metrics, JSON)
     yield Worst(("PATCH", checkpoint), "tags", one, lambda: tags, JSON)
     yield Worst(("PATCH", checkpoint), "too long", one, lambda: b" " * (32 << 20), JSON)
+    yield Worst(("GET", f"{checkpoint}/lineage"), "none", f"{one}/lineage")
     yield Worst(("GET", f"{checkpoint}/tensors"), "tied keys", f"{one}/tensors?limit=10000")
     yield Worst(("GET", f"{checkpoint}/tensors"), "ids", f"{one}/tensors?component=optimizer&limit=1")
     yield Worst(("GET", f"{checkpoint}/tensors"), "metadata", f"{texts}/tensors")

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 from ...errors import InvalidRequest, SelectionError
 from ...select.near import near
-from ...values.checkpoint import Fields
+from ...values.checkpoint import CheckpointName, Fields, parse_checkpoint_name
 from .params import dynamic_parameters
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_PLAIN = ("run", "epoch", "step", "loss")
+_PLAIN = ("run", "epoch", "step", "loss", "parent", "warm_started_from")
 _KNOWN = (*_PLAIN, "metric.NAME", "tag.NAME")
 
 PARAMETERS = dynamic_parameters(
@@ -18,6 +18,8 @@ PARAMETERS = dynamic_parameters(
         "epoch": "an integer; left out: read from the file",
         "step": "an integer; left out: read from the file",
         "loss": "a number; left out: read from the file",
+        "parent": "the checkpoint that training went on from, `namespace/name@N`",
+        "warm_started_from": "the checkpoint whose tensors training began with, `namespace/name@N`",
         "metric.{name}": "any other number, for example `metric.val_acc=0.91`",
         "tag.{name}": "any text, for example `tag.author=me`",
     }
@@ -54,6 +56,10 @@ def parse_fields(given: Iterable[tuple[str, str]]) -> Fields:
         loss=parse_number("loss", plain["loss"]) if "loss" in plain else None,
         metrics=metrics,
         tags=tags,
+        parent=parse_origin("parent", plain["parent"]) if "parent" in plain else None,
+        warm_started_from=(
+            parse_origin("warm_started_from", plain["warm_started_from"]) if "warm_started_from" in plain else None
+        ),
     )
 
 
@@ -61,6 +67,17 @@ def parse_integer(name: str, text: str) -> int:
     if _INTEGER.fullmatch(text.strip()) is None:
         raise InvalidRequest(f"{name}={text[:100]!r}: an integer is expected", code="invalid-value")
     return int(text)
+
+
+def parse_origin(name: str, text: str) -> CheckpointName | None:
+    """Parse the name of a checkpoint; None for an empty text."""
+    origin = parse_checkpoint_name(text)
+    if origin is None and text:
+        raise InvalidRequest(
+            f"{name}={text[:300]!r}: the name of a checkpoint is expected, as in vision/resnet50@12",
+            code="invalid-value",
+        )
+    return origin
 
 
 def parse_number(name: str, text: str) -> float:

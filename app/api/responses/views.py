@@ -89,6 +89,12 @@ class CheckpointView(BaseModel):
     )
     sha256: str | None = Field(description="SHA-256 of the uploaded file, in hex; null for a negotiated upload")
     created_at: datetime
+    parent: str | None = Field(
+        examples=["vision/resnet50@11"], description="the checkpoint that training went on from; it may be gone"
+    )
+    warm_started_from: str | None = Field(
+        examples=[None], description="the checkpoint whose tensors training began with; it may be gone"
+    )
     urls: CheckpointUrls
 
     @classmethod
@@ -115,6 +121,8 @@ class CheckpointView(BaseModel):
             digest=checkpoint.digest,
             sha256=checkpoint.sha256,
             created_at=checkpoint.created_at,
+            parent=None if checkpoint.parent is None else str(checkpoint.parent),
+            warm_started_from=None if checkpoint.warm_started_from is None else str(checkpoint.warm_started_from),
             urls=_urls(checkpoint),
         )
 

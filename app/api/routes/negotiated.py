@@ -28,7 +28,7 @@ from ..responses.json import check_write, etag_of, json_answer, nothing, view_js
 from ..responses.views import CheckpointView
 from ..services import ServicesDep
 from ..threads import unless_gone
-from .uploads import counted, stored_answer
+from .uploads import check_origins, counted, stored_answer
 
 router = APIRouter(prefix="/v1/uploads/{namespace}/{name}", tags=["negotiated uploads"])
 
@@ -226,6 +226,7 @@ async def commit(
     """Turn the upload into a checkpoint. 409: blocks are missing; get their list, send them, and commit again."""
     fields = replace(parse_fields(request.query_params.multi_items()), idempotency_key=key)
     check_write(request, nothing)
+    await check_origins(request, services, fields)
 
     def work() -> tuple[Checkpoint, bool]:
         from_thread.run(judge_again, request, services)  # the request may have waited long for this thread

@@ -8,13 +8,15 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
+from ...access.grants import Grant
+from ...catalog import lineage
 from ...catalog.checkpoints import list_checkpoints
 from ...catalog.listing import Listing
 from ...concurrency.cancellation import current
 from ...errors import InvalidRequest, KeyInUse, NotFound, StateroomError
 from ...ingest.body import Chunks
 from ...ingest.receive import held_by
-from ...values.checkpoint import Checkpoint, ModelName
+from ...values.checkpoint import Checkpoint, Fields, ModelName
 from ..admission import IdempotencyKey, declared_size
 from ..openapi.problems import OF_A_BODY, refusals
 from ..requests.auth import WRITE, judge_again
@@ -60,6 +62,18 @@ async def upload(request: Request, services: ServicesDep, model: Model, key: Ide
     return stored_answer(request, services, checkpoint, replayed=replayed)
 
 
+async def check_origins(request: Request, services: Services, fields: Fields) -> None:
+    """Raise InvalidRequest, code ``unknown-parent``, if a checkpoint that ``fields`` name never existed."""
+    grant: Grant = request.state.grant
+
+    def look_up() -> None:
+        with services.catalog.read() as session:
+            lineage.check_origins(session, fields, grant.namespace)
+
+    if fields.parent is not None or fields.warm_started_from is not None:
+        await services.asks.run(look_up)
+
+
 async def counted(services: Services, storing: Awaitable[tuple[Checkpoint, bool]]) -> tuple[Checkpoint, bool]:
     """Await ``storing``, which gives a checkpoint and whether an earlier try made it, and count how it ends."""
     outcome = "internal-error"
@@ -96,6 +110,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
     """Return the checkpoint, and whether an earlier upload with this key made it. Most refusals precede the body."""
     in_query = request.query_params.multi_items()
     fields = parse_fields(in_query)
+    await check_origins(request, services, fields)
     size = declared_size(request, services.admission.max_bytes)
     boundary = boundary_of(request.headers.get("Content-Type"))
     caller = current().owner
@@ -118,6 +133,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
                 async for chunk in form.file(body.chunks()):
                     yield chunk
                 fields = parse_fields([*in_query, *form.fields])
+                await check_origins(request, services, fields)
 
             async with services.streams.memory.reserved(held_by(None) + MAX_FORM_BYTES, caller):
                 upload = await services.ingest.receive(Chunks(file_then_fields()), None)

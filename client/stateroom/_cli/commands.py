@@ -112,6 +112,12 @@ def push(
     run: Annotated[Optional[str], typer.Option(metavar="NAME", help="training run (STATEROOM_RUN)")] = None,
     metric: Annotated[Texts, typer.Option(metavar="NAME=VALUE", help="may be repeated")] = None,
     tag: Annotated[Texts, typer.Option(metavar="NAME=VALUE", help="may be repeated")] = None,
+    parent: Annotated[
+        Optional[str], typer.Option(metavar="[MODEL@]VERSION", help="the checkpoint that training went on from")
+    ] = None,
+    warm_started_from: Annotated[
+        Optional[str], typer.Option(metavar="[MODEL@]VERSION", help="the checkpoint whose tensors training began with")
+    ] = None,
     url: Url = None,
     token: Token = None,
     json: Json = False,
@@ -123,7 +129,16 @@ def push(
         into = at.client.model(name, run)
         try:
             for file in files:
-                checkpoint = into.upload(file, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
+                checkpoint = into.upload(
+                    file,
+                    epoch=epoch,
+                    step=step,
+                    loss=loss,
+                    metrics=metrics,
+                    tags=tags,
+                    parent=parent,
+                    warm_started_from=warm_started_from,
+                )
                 stored.append(checkpoint)
                 if not at.json:
                     text.say(f"{checkpoint}  {file}, {text.stored_text(checkpoint)}")
@@ -252,6 +267,23 @@ def show(
         else:
             text.checkpoint_table(checkpoint)
             text.tensors_tables(inside, groups)
+
+
+@cli.command()
+def lineage(
+    context: typer.Context,
+    target: Target,
+    ref: Annotated[Optional[str], typer.Argument(metavar="[REF]", help="instead of @REF")] = None,
+    run: Run = None,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """List the checkpoints that a checkpoint was trained from, and those trained from it, whether deleted or not."""
+    wanted = target_of(target if ref is None else f"{model_of(target)}@{ref}")
+    with session(context, url, token, json=json) as at:
+        found = at.client.model(wanted.model, run).checkpoint(wanted.ref).lineage()
+        text.say_json(found) if at.json else text.lineage_tables(found)
 
 
 @cli.command()

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 
 from .._alias import Alias, AliasChange
 from .._checkpoint import Checkpoint, ModelSummary, TensorInfo
+from .._lineage import Lineage, Relative
 from .._printable import printable
 
 ABSENT = "-"
@@ -76,6 +77,35 @@ def alias_text(alias: Alias) -> str:
     return f"{alias.name} is {alias.model}@{alias.version}{before}{protected}"
 
 
+def lineage_tables(lineage: Lineage) -> None:
+    """Print a table of the ancestors, and one of the descendants."""
+    say(printable(lineage.checkpoint))
+    _relatives("ancestors", lineage.ancestors, more=lineage.more_ancestors)
+    _relatives("descendants", lineage.descendants, more=lineage.more_descendants)
+
+
+def _relatives(title: str, relatives: Sequence[Relative], *, more: bool) -> None:
+    say(f"\n{title}{'' if relatives else ': none'}")
+    rows = [
+        [
+            str(each.depth),
+            str(each),
+            each.relation.replace("_", " "),
+            each.via,
+            each.state,
+            each.run or ABSENT,
+            _number(each.epoch),
+            ABSENT if each.created_at is None else time_text(each.created_at),
+        ]
+        for each in relatives
+    ]
+    if rows:
+        header = ["STEPS", "CHECKPOINT", "RELATION", "VIA", "STATE", "RUN", "EPOCH", "CREATED"]
+        table(header, rows, right=["STEPS", "EPOCH"])
+    if more:
+        say("... and more")
+
+
 def checkpoints_table(checkpoints: Iterable[Checkpoint]) -> None:
     rows = [
         [
@@ -104,6 +134,8 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
         "metrics": _metrics(checkpoint),
         "aliases": ", ".join(checkpoint.aliases) or ABSENT,
         "tags": ", ".join(f"{name}={value}" for name, value in checkpoint.tags.items()) or ABSENT,
+        "parent": checkpoint.parent or ABSENT,
+        "warm-started from": checkpoint.warm_started_from or ABSENT,
         "size": stored_text(checkpoint),
         "created": time_text(checkpoint.created_at),
         "format": checkpoint.format,

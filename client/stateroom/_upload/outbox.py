@@ -123,6 +123,8 @@ def spooled(kept: Waiting, why: str) -> SpooledCheckpoint:
         created_at=datetime.fromisoformat(kept.label.created_at),
         metrics={name[7:]: float(value) for name, value in fields.items() if name.startswith("metric.")},
         tags={name[4:]: value for name, value in fields.items() if name.startswith("tag.")},
+        parent=fields.get("parent"),
+        warm_started_from=fields.get("warm_started_from"),
         path=kept.file,
         why=why,
     )

@@ -1,0 +1,157 @@
+"""Lineage: which checkpoint each checkpoint was trained from.
+
+An edge is a row of names, so it outlives both of its checkpoints: the way from a checkpoint to its grandparent stays
+when retention deletes its parent. A reader limited to a namespace follows no edge of a checkpoint in another namespace:
+it learns only the names that checkpoints of its own namespace give.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import islice
+from typing import Any, cast
+
+from sqlalchemy import Row, Select, and_, bindparam, select
+
+from ..errors import InvalidRequest
+from ..values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName, NewCheckpoint
+from ..values.lineage import Relation, Relative, Relatives
+from .rows import from_microseconds
+from .session import ReadSession, WriteSession
+from .tables import checkpoints, lineage, models
+
+MAX_RELATIVES = 1_000
+"""Most ancestors, and most descendants, in one answer."""
+
+_CHILD = (lineage.c.namespace, lineage.c.name, lineage.c.version)
+_PARENT = (lineage.c.parent_namespace, lineage.c.parent_name, lineage.c.parent_version)
+_NEXT_VERSION = select(models.c.next_version).where(
+    models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name")
+)
+
+
+def check_origins(s: ReadSession, fields: Fields, limit: str | None) -> None:
+    """Raise InvalidRequest, code ``unknown-parent``, if a checkpoint that ``fields`` name never existed.
+
+    With ``limit``, names in other namespaces are not looked up: the answer would tell what is there.
+    """
+    for field, origin in _origins(fields):
+        if limit not in {None, origin.model.namespace}:
+            continue
+        next_version = s.select(_NEXT_VERSION, namespace=origin.model.namespace, name=origin.model.name).scalar() or 1
+        if origin.version >= next_version:
+            there = f"the newest version is {next_version - 1}" if next_version > 1 else "there is no such model"
+            raise InvalidRequest(f"{field}={origin} never existed: {there}", code="unknown-parent")
+
+
+def remember(w: WriteSession, new: NewCheckpoint, version: int) -> None:
+    """Store the edges of a checkpoint that is being published."""
+    child = {"namespace": new.model.namespace, "name": new.model.name, "version": version}
+    w.insert(
+        lineage,
+        [
+            {
+                **child,
+                "relation": relation,
+                "parent_namespace": origin.model.namespace,
+                "parent_name": origin.model.name,
+                "parent_version": origin.version,
+            }
+            for relation, origin in _origins(new)
+        ],
+    )
+
+
+def _origins(given: Fields | NewCheckpoint) -> Iterator[tuple[Relation, CheckpointName]]:
+    if given.parent is not None:
+        yield "parent", given.parent
+    if given.warm_started_from is not None:
+        yield "warm_started_from", given.warm_started_from
+
+
+def ancestors(s: ReadSession, checkpoint: Checkpoint, limit: str | None) -> Relatives:
+    """Return what ``checkpoint`` was trained from; ``limit`` is the only namespace that the reader may see."""
+    return _relatives(s, checkpoint, limit, upwards=True)
+
+
+def descendants(s: ReadSession, checkpoint: Checkpoint, limit: str | None) -> Relatives:
+    """Return what was trained from ``checkpoint``; ``limit`` is the only namespace that the reader may see."""
+    return _relatives(s, checkpoint, limit, upwards=False)
+
+
+def _relatives(s: ReadSession, checkpoint: Checkpoint, limit: str | None, *, upwards: bool) -> Relatives:
+    start = CheckpointName(checkpoint.model, checkpoint.version)
+    rows = s.select(
+        _edges(upwards=upwards, limited=limit is not None),
+        namespace=start.model.namespace,
+        name=start.model.name,
+        version=start.version,
+        limit=limit,
+    ).all()
+    items = tuple(islice(_nearest(start, rows, limit, upwards=upwards), MAX_RELATIVES))
+    return Relatives(items, more=len(rows) > MAX_RELATIVES)
+
+
+@cache
+def _edges(*, upwards: bool, limited: bool) -> Select[*tuple[Any, ...]]:
+    """Each edge above or below a checkpoint once, at most MAX_RELATIVES + 1, with the state of its far end.
+
+    UNION drops edges that were found before, so the recursion ends although edges may form a circle. A database
+    makes the rows of a recursion level by level, and only as many as are taken.
+    """
+    near, far = (_CHILD, _PARENT) if upwards else (_PARENT, _CHILD)
+    start = [column == bindparam(column.key.removeprefix("parent_")) for column in near]
+    seen = [lineage.c.namespace == bindparam("limit")] if limited else []
+    found = select(lineage).where(*start, *seen).cte("found", recursive=True)
+    step = [column == found.c[end.key] for column, end in zip(near, far, strict=True)]
+    found = found.union(select(lineage).where(*step, *seen))
+    edges = select(found).limit(MAX_RELATIVES + 1).subquery("edges")
+    namespace, name, version = (edges.c[column.key] for column in far)
+    return (
+        select(
+            edges,
+            models.c.next_version,
+            checkpoints.c.id,
+            checkpoints.c.run,
+            checkpoints.c.epoch,
+            checkpoints.c.created_at,
+        )
+        .outerjoin(models, and_(models.c.namespace == namespace, models.c.name == name))
+        .outerjoin(checkpoints, and_(checkpoints.c.model_id == models.c.id, checkpoints.c.version == version))
+    )
+
+
+def _nearest(
+    start: CheckpointName, rows: Iterable[Row[*tuple[Any, ...]]], limit: str | None, *, upwards: bool
+) -> Iterator[Relative]:
+    """Walk the edges from ``start``, nearest first, and yield each checkpoint once."""
+    edges: dict[CheckpointName, list[tuple[CheckpointName, Row[*tuple[Any, ...]]]]] = {}
+    for row in rows:
+        child = CheckpointName(ModelName(row.namespace, row.name), row.version)
+        parent = CheckpointName(ModelName(row.parent_namespace, row.parent_name), row.parent_version)
+        near, far = (child, parent) if upwards else (parent, child)
+        edges.setdefault(near, []).append((far, row))
+    seen, level, depth = {start}, [start], 0
+    while level:
+        depth += 1
+        near_ones, level = level, []
+        for near in near_ones:
+            for far, row in sorted(edges.get(near, ()), key=lambda edge: _order(edge[0])):
+                if far not in seen:
+                    seen.add(far)
+                    level.append(far)
+                    yield _relative(far, row, depth, near, is_hidden=limit not in {None, far.model.namespace})
+
+
+def _order(name: CheckpointName) -> tuple[str, str, int]:
+    return name.model.namespace, name.model.name, name.version
+
+
+def _relative(
+    name: CheckpointName, row: Row[*tuple[Any, ...]], depth: int, via: CheckpointName, *, is_hidden: bool
+) -> Relative:
+    relation = cast("Relation", row.relation)
+    if is_hidden or row.next_version is None or name.version >= row.next_version:
+        return Relative(name, "unknown", relation, depth, via)
+    if row.id is None:
+        return Relative(name, "deleted", relation, depth, via)
+    return Relative(name, "live", relation, depth, via, row.run, row.epoch, from_microseconds(row.created_at))
