@@ -10,7 +10,8 @@ StateroomError
 ├── SelectionError               a selection that cannot be served; ``code`` says which rule
 ├── NotFound                     no such model, checkpoint, component or key
 ├── Gone                         kept for a limited time, which is over
-│   └── Elsewhere                another server that shares the catalog has it
+│   ├── Elsewhere                another server that shares the catalog has it
+│   └── EventsExpired            events that a reader has not seen have been deleted
 ├── Conflict                     the request contradicts what is stored
 │   └── KeyInUse                 another upload with the same idempotency key was stored first
 ├── PreconditionFailed           the request was for another state than the present one
@@ -99,6 +100,16 @@ class Elsewhere(Gone):
     """
 
     code = "upload-gone"
+
+
+class EventsExpired(Gone):
+    """The reader can go on with the events after the event ``after``."""
+
+    code = "events-expired"
+
+    def __init__(self, detail: str, *, after: int) -> None:
+        super().__init__(detail)
+        self.after = after
 
 
 class Conflict(StateroomError):

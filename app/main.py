@@ -22,6 +22,7 @@ from .concurrency.memory_budget import MemoryBudget
 from .deliver.service import Deliver
 from .ingest.service import Ingest
 from .maintenance import incoming_of, room_of
+from .notify.watch import EventWatch
 from .settings import Settings
 from .store import Holder, LocalPackStore, Partials, Spool
 from .store.holder import holder_id
@@ -46,7 +47,7 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
     ``run`` names this run of the server, the same in all its workers.
     """
     with ExitStack() as stack:
-        catalog = Catalog(settings.catalog_url, durable=settings.durable)
+        catalog = Catalog(settings.catalog_url, durable=settings.durable, on_recorded=metrics.count_events)
         stack.callback(catalog.close)
         room = room_of(settings)
         store = LocalPackStore(settings.store_folder, durable=settings.durable, room=room)
@@ -67,6 +68,7 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
                 settings.grace,
                 settings.sweep_interval,
                 lambda swept: metrics.swept.inc(max(0, swept.freed_bytes)),
+                settings.events_keep,
             )
             stack.callback(sweeps.close)
         token = settings.server_token.get_secret_value() if settings.server_token else None
@@ -78,7 +80,20 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
             for kind, count in THREADS.items()
         )
         yield Services(
-            catalog, store, ingest, deliver, metrics, streams, access, admission, room, asks, plans, long_plans, commits
+            catalog,
+            store,
+            ingest,
+            deliver,
+            metrics,
+            streams,
+            access,
+            admission,
+            room,
+            EventWatch(catalog),
+            asks,
+            plans,
+            long_plans,
+            commits,
         )
 
 
@@ -105,3 +120,9 @@ def create_app(settings: Settings, metrics: Metrics | None = None, run: str | No
             yield
 
     return application.build(server_version(), metrics, lifespan, sites_of(settings))
+
+
+def end_waits(app: FastAPI) -> None:
+    """End the requests that only wait for events: the server is about to stop."""
+    services: Services = app.state.services
+    services.watch.stop()

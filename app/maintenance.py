@@ -87,7 +87,9 @@ def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> 
                 while not lease.begin():
                     time.sleep(ASKED_EVERY)
             try:
-                return sweep_once(catalog, store, incoming_of(settings), settings.grace, lease.go_on, room)
+                return sweep_once(
+                    catalog, store, incoming_of(settings), settings.grace, lease.go_on, room, settings.events_keep
+                )
             finally:
                 lease.end()
 

@@ -4,15 +4,26 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
-from pydantic import ByteSize, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .values.duration import parse_duration
 
 Names = Annotated[frozenset[str], NoDecode]
 """Several names, separated by commas or spaces."""
+
+
+def _duration(given: object) -> object:
+    return parse_duration(given) if isinstance(given, str) else given
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+"""A duration, such as ``30d``."""
 
 PREFIX = "STATEROOM_"
 
@@ -32,7 +43,8 @@ class Settings(BaseSettings):
     disk's size). A request's head has ``head_seconds`` to arrive, a body may pause for ``body_seconds``, a client may
     take no byte of a response for ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or
     less). Running transfers have ``drain_seconds`` to end when the server stops. Without tokens a server answers only
-    to ``allowed_hosts`` and to names that nobody else can give it. Web pages of ``allowed_origins`` may use it.
+    to ``allowed_hosts`` and to names that nobody else can give it. Web pages of ``allowed_origins`` may use it. Events
+    are kept for ``events_keep``.
     """
 
     model_config = SettingsConfigDict(
@@ -50,6 +62,7 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     grace: Annotated[float, Field(ge=0)] = 3600.0
     sweep_interval: Annotated[float, Field(ge=0)] = 600.0
+    events_keep: Duration = timedelta(days=30)
     max_uploads: Annotated[int, Field(ge=1)] = 128
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
     memory: Annotated[ByteSize, Field(ge=64 * 1024**2)] = ByteSize(1024**3)

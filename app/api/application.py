@@ -16,6 +16,7 @@ from .requests.auth import without_declaration
 from .routes import (
     aliases,
     checkpoints,
+    events,
     files,
     health,
     lineage,
@@ -63,6 +64,7 @@ def build(
         negotiated,
         checkpoints,
         aliases,
+        events,
         lineage,
         tensors,
         state_dicts,

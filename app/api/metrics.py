@@ -7,7 +7,7 @@ dead worker's files, so no count is lost and no file is left over.
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
@@ -20,6 +20,7 @@ from ..catalog.totals import Totals, totals
 from ..private import FILE
 from ..store import Room
 from ..store.failures import translated
+from ..values.event import NewEvent
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The buckets of request durations: metadata takes milliseconds, a transfer minutes."""
@@ -59,6 +60,10 @@ class Metrics:
             ("outcome",),
             registry=own,
         )
+        self.events = Counter("stateroom_events", "Events recorded, by kind", ("kind",), registry=own)
+        self.waiting_clients = Gauge(
+            "stateroom_waiting_clients", "Clients that wait for events", registry=own, multiprocess_mode="livesum"
+        )
         self.requests = Histogram(
             "stateroom_request_seconds",
             "Seconds from a request to the last byte of its response",
@@ -79,6 +84,10 @@ class Metrics:
 
         self._totals: Totals | None = None
         self._counted_at = 0.0
+
+    def count_events(self, events: Sequence[NewEvent]) -> None:
+        for event in events:
+            self.events.labels(event.kind.value).inc()
 
     def text(self, catalog: Catalog, room: Room) -> bytes:
         """Return all metrics, including the store's, in the Prometheus text format. Blocks."""

@@ -40,6 +40,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.NotFound: Kind(404, "Not found"),
     errors.Gone: Kind(410, "No longer available"),
     errors.Elsewhere: Kind(410, "Another server has the upload"),
+    errors.EventsExpired: Kind(410, "Events have been deleted"),
     errors.Conflict: Kind(409, "The request conflicts with what is stored"),
     errors.KeyInUse: Kind(409, "Another upload with this Idempotency-Key was stored first"),
     errors.PreconditionFailed: Kind(412, "A precondition of the request does not hold"),
@@ -134,6 +135,8 @@ def problem_of(error: errors.StateroomError) -> Problem:
             members = {"state": error.state}
         case errors.Elsewhere():
             members = {"elsewhere": True}
+        case errors.EventsExpired():
+            members = {"after": error.after}
     headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
     if isinstance(error, errors.PreconditionFailed) and error.etag is not None:
         headers["ETag"] = f'"{error.etag}"'

@@ -21,6 +21,7 @@ from ..concurrency.memory_budget import MemoryBudget
 from ..deliver.service import Deliver
 from ..ingest.receive import SpooledUpload
 from ..ingest.service import Ingest
+from ..notify.watch import EventWatch
 from ..store import PackStore, Room
 from ..values.checkpoint import Checkpoint, Fields, ModelName
 from .admission import Admission
@@ -70,6 +71,7 @@ class Services:
     access: Access
     admission: Admission
     room: Room
+    watch: EventWatch
     asks: FairThreads
     plans: FairThreads
     long_plans: FairThreads

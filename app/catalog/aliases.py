@@ -9,6 +9,8 @@ from sqlalchemy import Row, and_, bindparam, delete, func, select, update
 from ..errors import Conflict, InvalidRequest, NotFound
 from ..values.alias import Alias, AliasChange
 from ..values.checkpoint import ModelName
+from ..values.event import EventKind
+from .events import record
 from .models import get_model
 from .page import Page, check_limit, open_cursor, seal_cursor
 from .refs import is_reserved
@@ -110,11 +112,13 @@ def move(w: WriteSession, model: ModelName, name: str, version: int, note: str |
         if int(w.select(_COUNT, model_id=model_id).scalar_one()) >= MAX_ALIASES:
             detail = f"{model} has {MAX_ALIASES:,} aliases, the most that a model may have; remove one first"
             raise Conflict(detail, code="too-many-aliases")
-        return _change(w, model_id, name, _State(version, None, False, note), by)
+        return _move(w, model, model_id, name, _State(version, None, False, note), by)
     if now.version == version and note in {None, now.note}:
         return now
-    previous = now.previous_version if now.version == version else now.version
-    return _change(w, model_id, name, _State(version, previous, now.protected, note), by)
+    if now.version == version:
+        record(w, EventKind.ALIAS_CHANGED, model, version, alias=name)
+        return _change(w, model_id, name, _State(version, now.previous_version, now.protected, note), by)
+    return _move(w, model, model_id, name, _State(version, now.version, now.protected, note), by)
 
 
 def roll_back(w: WriteSession, model: ModelName, name: str, by: str | None) -> Alias:
@@ -132,7 +136,7 @@ def roll_back(w: WriteSession, model: ModelName, name: str, by: str | None) -> A
             code="no-previous-version",
         )
     state = _State(previous, now.version, now.protected, f"rollback from {now.version}")
-    return _change(w, model_id, name, state, by)
+    return _move(w, model, model_id, name, state, by)
 
 
 def protect(w: WriteSession, model: ModelName, name: str, protected: bool, by: str | None) -> Alias:
@@ -141,12 +145,14 @@ def protect(w: WriteSession, model: ModelName, name: str, protected: bool, by: s
     if now.protected == protected:
         return now
     state = _State(now.version, now.previous_version, protected, now.note)
+    record(w, EventKind.ALIAS_CHANGED, model, now.version, alias=name, detail={"protected": protected})
     return _change(w, model_id, name, state, by)
 
 
 def remove(w: WriteSession, model: ModelName, name: str, by: str | None) -> None:
     """Remove the alias; its history stays. Raises as ``get_alias``."""
     model_id, now = _known(w, model, name)
+    record(w, EventKind.ALIAS_REMOVED, model, now.version, alias=name)
     _keep(w, model_id, name, _State(None, now.version, False, None), by)
     w.execute(delete(aliases).where(aliases.c.model_id == model_id, aliases.c.name == name))
 
@@ -176,6 +182,13 @@ def history(
 def _find(s: ReadSession, model_id: int, name: str) -> Alias | None:
     row = s.select(_ALIAS, model_id=model_id, alias=name).first()
     return None if row is None else _alias(row)
+
+
+def _move(w: WriteSession, model: ModelName, model_id: int, name: str, state: _State, by: str | None) -> Alias:
+    """Set the state of an alias that is new or means another version now."""
+    detail = {"previous_version": state.previous_version}
+    record(w, EventKind.ALIAS_MOVED, model, state.version, alias=name, detail=detail)
+    return _change(w, model_id, name, state, by)
 
 
 def _change(w: WriteSession, model_id: int, name: str, state: _State, by: str | None) -> Alias:

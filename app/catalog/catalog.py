@@ -1,14 +1,15 @@
 """The entry point of the catalog: engines, sessions, migration."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreError
-from . import migrate, tables
+from ..values.event import NewEvent
+from . import events, migrate, tables
 from .dialect import is_there, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
 from .session import ReadSession, WriteSession
 
@@ -18,11 +19,16 @@ class Catalog:
 
     Without ``durable`` a crash of the machine may lose acknowledged writes; a crash of the process loses none.
 
+    ``on_recorded`` is called with the events of each transaction, after its commit, by the thread that made them.
+
     Every session raises database failures as StoreError (codes ``catalog-busy``, ``catalog-failed``) or StorageFull.
     """
 
-    def __init__(self, url: str, *, durable: bool = True) -> None:
+    def __init__(
+        self, url: str, *, durable: bool = True, on_recorded: Callable[[Sequence[NewEvent]], None] = lambda _: None
+    ) -> None:
         self._url = parse_url(url)
+        self._on_recorded = on_recorded
         self._reader = reading_engine(self._url)
         self._writer = writing_engine(self._url, durable=durable)
 
@@ -43,7 +49,7 @@ class Catalog:
             )
         try:
             with self.read() as session:
-                session.select(select(tables.lineage.c.relation).limit(1)).all()  # a column of the newest revision
+                session.select(select(tables.events.c.address).limit(1)).all()  # a column of the newest revision
         except DBAPIError as error:
             raise StoreError(
                 "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"
@@ -62,7 +68,11 @@ class Catalog:
     def write(self) -> Iterator[WriteSession]:
         """One transaction, committed at the end and rolled back on any exception. Keep it short: other writers wait."""
         with translated_errors(), self._writer.begin() as connection:
-            yield WriteSession(connection)
+            session = WriteSession(connection)
+            yield session
+            events.write_recorded(session)
+        if session.recorded:
+            self._on_recorded(session.recorded)
 
     @contextmanager
     def turn(self) -> Iterator[WriteSession]:

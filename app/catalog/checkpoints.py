@@ -10,7 +10,9 @@ from sqlalchemy import update as update_table
 
 from ..errors import Conflict, NotFound
 from ..values.checkpoint import Checkpoint, ModelName
+from ..values.event import EventKind
 from .dialect import each_text
+from .events import record
 from .listing import Filter, Listing, list_checkpoints
 from .models import Model, drop_never_used, get_model
 from .page import Page
@@ -82,6 +84,7 @@ def update(
                 )
             )
             w.insert(table, rows)
+    record(w, EventKind.CHECKPOINT_CHANGED, name, version)
     return resolve(w, name, str(version))
 
 
@@ -109,6 +112,7 @@ def delete(w: WriteSession, name: ModelName, version: int) -> None:
         .where(models.c.namespace == name.namespace, models.c.name == name.name)
         .values(checkpoints=models.c.checkpoints - 1)
     )
+    record(w, EventKind.CHECKPOINT_DELETED, name, version)
 
 
 def drop_unfinished(w: WriteSession, before: datetime | None = None) -> int:

@@ -21,9 +21,11 @@ from sqlalchemy import case, delete, insert, select, update
 from ..errors import MissingBlobs, StateroomError, StoreError
 from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
 from ..values.digest import Digest
+from ..values.event import EventKind
 from ..values.slices import in_order, slices
 from . import blobs, idempotency, lineage, packs
 from .catalog import Catalog
+from .events import record
 from .models import DEFAULT_BEST, drop_never_used
 from .rows import (
     check_fields,
@@ -194,6 +196,7 @@ def _publish(
     w.insert(metrics, metric_rows(key, new.metrics))
     w.insert(tags, tag_rows(key, new.tags))
     lineage.remember(w, new, version)
+    record(w, EventKind.CHECKPOINT_CREATED, new.model, version)
     if forget_pack is not None:
         packs.forget(w, forget_pack)
     components = shown_components(new.components)

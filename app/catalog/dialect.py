@@ -44,6 +44,9 @@ _READERS = 32  # connections; further threads wait for one
 _WRITE_LOCK = 0x53746174
 """The number of the advisory lock that a writer to a PostgreSQL catalog holds."""
 
+_EVENT_LOCK = 0x45766E74
+"""The number of the advisory lock under which a writer to a PostgreSQL catalog numbers its events, until it ends."""
+
 
 def parse_url(url: str) -> URL:
     """Parse a database URL. Raises StateroomError, code ``bad-database-url``, if it cannot hold a catalog."""
@@ -170,6 +173,14 @@ def _locking(engine: Engine) -> Engine:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
 
     return engine
+
+
+def lock_events(connection: Connection) -> None:
+    """Take the lock of the events until the transaction ends: they are numbered in the order of commits. On SQLite a
+    writer holds the whole database anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK})")
 
 
 def _to_json(value: object) -> str:

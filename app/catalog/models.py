@@ -8,6 +8,8 @@ from sqlalchemy import Row, and_, bindparam, delete, or_, select, update
 
 from ..errors import Conflict, NotFound
 from ..values.checkpoint import ModelName
+from ..values.event import EventKind
+from .events import record
 from .page import Page, check_limit, open_cursor, seal_cursor
 from .refs import parse_best
 from .rows import from_microseconds, to_microseconds
@@ -81,6 +83,8 @@ def set_best(w: WriteSession, name: ModelName, best: str) -> Model:
     parse_best(best)
     model = get_model(w, name)
     w.execute(update(models).where(models.c.id == model.id).values(best=best))
+    if best != model.best:
+        record(w, EventKind.MODEL_CHANGED, name, detail={"best": best})
     return get_model(w, name)
 
 
@@ -95,6 +99,7 @@ def delete_empty(w: WriteSession, name: ModelName) -> None:
         raise Conflict(f"{name} has {held}; delete all its checkpoints first", code="model-not-empty")
     now = to_microseconds(datetime.now(UTC))
     w.execute(update(models).where(models.c.id == model.id).values(deleted_at=now, best=DEFAULT_BEST))
+    record(w, EventKind.MODEL_DELETED, name)
 
 
 def drop_never_used(w: WriteSession) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Delete, Insert, Select, Table, Update
 
-from .dialect import insert_or_keep
+from ..values.event import NewEvent
+from .dialect import insert_or_keep, lock_events
 
 Rows = Sequence[dict[str, Any]]
 """Rows as dicts of column names to values, with the same columns in each row."""
@@ -25,10 +26,20 @@ class ReadSession:
 
 
 class WriteSession(ReadSession):
-    """A session that holds the write lock. It commits when its ``with`` block ends without an error."""
+    """A session that holds the write lock. It commits when its ``with`` block ends without an error, and writes the
+    events that were ``recorded`` meanwhile last of all.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.recorded: list[NewEvent] = []
 
     def execute(self, statement: Insert | Update | Delete) -> CursorResult[*tuple[Any, ...]]:
         return self._connection.execute(statement)
+
+    def lock_events(self) -> None:
+        """Wait until no other transaction is between numbering its events and its end."""
+        lock_events(self._connection)
 
     def execute_many(self, statement: Update, rows: Rows) -> None:
         """Run ``statement`` once for each of ``rows``, which hold its parameters by name."""

@@ -9,6 +9,9 @@ An alias points at a version; the row of ``alias_changes`` with its ``revision``
 changes of a removed alias stay, so that no revision is given twice. A row of ``lineage`` holds names, and stays when
 the checkpoints that it names are deleted.
 
+The ids of ``events`` ascend in the order of commits, without gaps; the newest event is never deleted, so that no id is
+given twice.
+
 A blob's ``unused_since`` is the time when a sweep found no checkpoint that refers to it. ``damaged_at`` is the time
 when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
 ``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. An upload in parts is only
@@ -295,6 +298,23 @@ tokens = Table(
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
     CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", _Text, nullable=False),
+    Column("namespace", _Text),
+    Column("name", _Text),
+    Column("version", BigInteger),
+    Column("alias", _Text),
+    Column("by", _Text),
+    Column("address", _Text),
+    Column("detail", JSON, nullable=False),
+    Index(None, "namespace", "name", "id"),
+    Index(None, "namespace", "id"),
 )
 
 signing_keys = Table(

@@ -8,7 +8,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, func, or_, select, update
 
 from ..errors import Conflict, NotFound
+from ..values.event import EventKind
 from ..values.token import Scope, Token
+from .events import record
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import signing_keys, tokens
@@ -56,12 +58,15 @@ def add(w: WriteSession, token: Token) -> None:
             }
         ],
     )
+    detail = {"token": token.name, "scope": token.scope.value, "namespace": token.namespace}
+    record(w, EventKind.TOKEN_MADE, detail=detail)
 
 
 def revoke(w: WriteSession, name: str, now: datetime) -> Token:
     """Revoke a token. Raises NotFound. A token revoked earlier keeps its first revocation time."""
     change = update(tokens).where(tokens.c.name == name, tokens.c.revoked_at.is_(None))
-    w.execute(change.values(revoked_at=to_microseconds(now)))
+    if w.execute(change.values(revoked_at=to_microseconds(now))).rowcount:
+        record(w, EventKind.TOKEN_REVOKED, detail={"token": name})
     row = w.select(select(tokens).where(tokens.c.name == name)).first()
     if row is None:
         raise NotFound(f"there is no token called {name!r}")

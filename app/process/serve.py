@@ -20,7 +20,7 @@ from ..api.middleware.browsers import SECURITY_HEADERS
 from ..concurrency.scheduling import take_short_turns
 from ..data_dir import LOCK, claim
 from ..errors import StateroomError
-from ..main import create_app
+from ..main import create_app, end_waits
 from ..maintenance import prepare, room_of
 from ..private import FILE
 from ..settings import Settings
@@ -132,8 +132,9 @@ def _run(
     limits = Limits(
         settings.head_seconds, settings.body_seconds, settings.send_seconds, settings.least_rate, _connections()
     )
+    app = create_app(settings, metrics, run)
     config = uvicorn.Config(
-        create_app(settings, metrics, run),
+        app,
         loop="uvloop",
         http=protocol(limits),
         ws="none",
@@ -147,16 +148,28 @@ def _run(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         backlog=BACKLOG,
     )
-    _Server(config, ready, settings.drain_seconds, alone=metrics is None).run(sockets=[listener])
+    _Server(config, ready, lambda: end_waits(app), settings.drain_seconds, alone=metrics is None).run(
+        sockets=[listener]
+    )
 
 
 class _Server(uvicorn.Server):
-    """A server that calls ``ready`` once it answers. The first signal drains it. If ``alone``, a second signal ends the
-    process as if unhandled; a worker leaves that to its parent, and takes SIGTERM only.
+    """A server that calls ``ready`` once it answers, and ``on_stop`` when it stops. The first signal drains it. If
+    ``alone``, a second signal ends the process as if unhandled; a worker leaves that to its parent, and takes SIGTERM
+    only.
     """
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], drain_seconds: float, *, alone: bool) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None],
+        on_stop: Callable[[], None],
+        drain_seconds: float,
+        *,
+        alone: bool,
+    ) -> None:
         super().__init__(config)
+        self._on_stop = on_stop
         self._drain_seconds = drain_seconds
         self._on_ready = ready
         self._alone = alone
@@ -167,6 +180,7 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
         asyncio.get_running_loop().call_later(self._drain_seconds, self._end_transfers)
         await super().shutdown(sockets)
 

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ..catalog import Catalog, leases
 from ..catalog.unused import Moment
@@ -43,6 +43,7 @@ class PeriodicSweeps:
         grace: float,
         interval: float,
         on_swept: Callable[[Swept], None],
+        events_keep: timedelta | None = None,
     ) -> None:
         self._catalog = catalog
         self._store = store
@@ -51,6 +52,7 @@ class PeriodicSweeps:
         self._grace = grace
         self._interval = interval
         self._on_swept = on_swept
+        self._events_keep = events_keep
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
         self._thread.start()
@@ -87,7 +89,9 @@ class PeriodicSweeps:
             if not lease.begin():
                 return None
             try:
-                return sweep(self._catalog, self._store, self._incoming, self._grace, lease.go_on, self._room)
+                return sweep(
+                    self._catalog, self._store, self._incoming, self._grace, lease.go_on, self._room, self._events_keep
+                )
             finally:
                 lease.end()
 

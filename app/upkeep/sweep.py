@@ -8,9 +8,9 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from ..catalog import Catalog, checkpoints, packs, unused
+from ..catalog import Catalog, checkpoints, events, packs, unused
 from ..catalog.commit import BATCH
 from ..catalog.expired import drop_expired
 from ..catalog.unused import GoOn, Moment
@@ -43,10 +43,17 @@ class Swept:
 
 
 def sweep(
-    catalog: Catalog, store: PackStore, incoming: Incoming, grace: float, go_on: GoOn, room: Room | None = None
+    catalog: Catalog,
+    store: PackStore,
+    incoming: Incoming,
+    grace: float,
+    go_on: GoOn,
+    room: Room | None = None,
+    events_keep: timedelta | None = None,
 ) -> Swept:
-    """Free what has been unused for ``grace`` seconds. ``go_on`` is called every few milliseconds of work. An exception
-    from it ends the sweep there, and so does StoreError. Copies fit in ``room`` (None: no limit).
+    """Free what has been unused for ``grace`` seconds, and delete events older than ``events_keep`` (None: none).
+    ``go_on`` is called every few milliseconds of work. An exception from it ends the sweep there, and so does
+    StoreError. Copies fit in ``room`` (None: no limit).
     """
     began = time.monotonic()
     moment = Moment.at(datetime.now(UTC), grace)
@@ -54,6 +61,8 @@ def sweep(
     with catalog.write() as w:
         unfinished = checkpoints.drop_unfinished(w, before=moment.now - LONGEST_COMMIT)
         drop_expired(w, moment.now)
+    if events_keep is not None:
+        _drop_events(catalog, moment.now - events_keep, go_on)
     unused.mark(catalog, moment, go_on)
     blobs = unused.drop(catalog, moment, go_on)
     _unseal_empty(catalog, moment, go_on)
@@ -114,6 +123,14 @@ def dry_run(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float
         partial_uploads=len(left.partial),
         unfinished_checkpoints=unfinished,
     )
+
+
+def _drop_events(catalog: Catalog, before: datetime, go_on: GoOn) -> None:
+    dropped = BATCH
+    while dropped == BATCH:
+        go_on()
+        with catalog.turn() as w:
+            dropped = events.drop_older(w, before, BATCH)
 
 
 def _unseal_empty(catalog: Catalog, moment: Moment, go_on: GoOn) -> None:

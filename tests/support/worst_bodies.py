@@ -136,6 +136,15 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("POST", f"{alias}/rollback"), "no previous", f"{MODEL}/aliases/prod/rollback", lambda: b" " * 900_000)
     yield Worst(("DELETE", alias), "a right one", f"{MODEL}/aliases/prod")
 
+    many_kinds = "&".join(["kind=alias-moved"] * 2_000)
+    for route, path in (
+        (f"{model}/events", f"{MODEL}/events"),
+        ("/v1/namespaces/{namespace}/events", "/v1/namespaces/worst/events"),
+        ("/v1/events", "/v1/events"),
+    ):
+        yield Worst(("GET", route), "many kinds", f"{path}?limit=1000&{many_kinds}")
+        yield Worst(("GET", route), "a long id", f"{path}?after={'9' * 30_000}")
+
     listing = f"{model}/checkpoints"
     filters = "&".join(f"metric.{number}.ge=1" for number in range(50))
     yield Worst(("GET", listing), "wide items", f"{MODEL}/checkpoints?limit=1000")

@@ -1,4 +1,5 @@
-"""Authorization. Every route declares READ, WRITE, ADMIN, DOWNLOAD, or EVERYWHERE.
+"""Authorization. Every route declares READ, WRITE, ADMIN, DOWNLOAD, EVERYWHERE or
+ADMIN_EVERYWHERE.
 
 A caller shows a token as a Bearer, or as the password of Basic; or, for a download, a link. Each declaration is a list
 of ``dependencies`` of a route. Authorization comes first, before the query is checked or a body is read, and without
@@ -23,6 +24,7 @@ from starlette.routing import BaseRoute
 from ...access.grants import Grant
 from ...access.signatures import Resource
 from ...concurrency.cancellation import Work, begin
+from ...values.actor import Actor, act_as
 from ...values.token import Scope
 from ..services import Services, ServicesDep
 from .params import known_parameters
@@ -70,7 +72,9 @@ class Allowed:
     async def __call__(self, request: Request, services: ServicesDep) -> None:
         grant = await self.judge(request, services)
         request.state.allowed = self
-        begin(Work(grant.account(request.client.host if request.client else "")))
+        address = request.client.host if request.client else ""
+        act_as(Actor(grant.name, address or None))
+        begin(Work(grant.account(address)))
 
     async def judge(self, request: Request, services: Services) -> Grant:
         """Return the caller's grant, and note it for the log. Raises HTTPException (401, 403) unless it is enough."""
@@ -153,6 +157,7 @@ WRITE = _declaration(Allowed(Scope.WRITE))
 ADMIN = _declaration(Allowed(Scope.ADMIN))
 DOWNLOAD = _declaration(Allowed(Scope.READ, link=True))
 EVERYWHERE = _declaration(Allowed(Scope.READ, everywhere=True))
+ADMIN_EVERYWHERE = _declaration(Allowed(Scope.ADMIN, everywhere=True))
 
 
 def without_declaration(routes: Iterable[BaseRoute]) -> set[str]:

@@ -63,6 +63,12 @@ UNDER_A_NAME: dict[str, Any] = {
 Cursor = Annotated[str | None, Query(description="`next` from the previous page")]
 
 
+MAX_WAIT = 60
+"""Longest wait of a request for news, in seconds: proxies cut connections that are silent for longer."""
+
+Wait = Annotated[int, Query(ge=0, le=MAX_WAIT, description="seconds to wait for something new")]
+
+
 def dynamic_parameters(**names: str) -> dict[str, Any]:
     """Return OpenAPI for query parameters whose names have a variable part in braces: name -> description."""
     return {

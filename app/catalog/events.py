@@ -1,0 +1,135 @@
+"""Events: the record of all changes, written in the transactions that make them.
+
+Ids ascend in the order of commits: a transaction numbers its events last, under a lock that it holds to its end. So
+whoever has seen an event can miss none with a lower id. See docs/decisions/0023-events-are-numbered-at-commit.md.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, delete, func, select
+
+from ..errors import EventsExpired, InvalidRequest
+from ..values.actor import actor
+from ..values.checkpoint import ModelName
+from ..values.event import Detail, Event, EventFilter, EventKind, EventPage, NewEvent
+from .page import check_limit
+from .rows import from_microseconds, to_microseconds
+from .session import ReadSession, WriteSession
+from .tables import events
+
+_NEWEST = select(func.max(events.c.id))
+_OLDEST = select(func.min(events.c.id))
+
+
+def record(
+    w: WriteSession,
+    kind: EventKind,
+    model: ModelName | None = None,
+    version: int | None = None,
+    *,
+    alias: str | None = None,
+    detail: Detail | None = None,
+) -> None:
+    """Record a change that this transaction makes. Who made it is whoever acts now (``values.actor``)."""
+    w.recorded.append(NewEvent(kind, model, version, alias, detail or {}))
+
+
+def write_recorded(w: WriteSession) -> None:
+    """Write what was recorded. Call it once, right before the commit: until then, no other transaction can do so."""
+    if not w.recorded:
+        return
+    w.lock_events()
+    first, at, by = newest(w) + 1, to_microseconds(datetime.now(UTC)), actor()
+    w.insert(
+        events,
+        [
+            {
+                "id": number,
+                "at": at,
+                "kind": event.kind.value,
+                "namespace": None if event.model is None else event.model.namespace,
+                "name": None if event.model is None else event.model.name,
+                "version": event.version,
+                "alias": event.alias,
+                "by": by.name,
+                "address": by.address,
+                "detail": dict(event.detail),
+            }
+            for number, event in enumerate(w.recorded, first)
+        ],
+    )
+
+
+def newest(s: ReadSession) -> int:
+    """Return the id of the newest event, 0 before the first."""
+    return int(s.select(_NEWEST).scalar() or 0)
+
+
+def list_events(s: ReadSession, wanted: EventFilter, after: int | None, limit: int) -> EventPage:
+    """Return the first ``limit`` wanted events after the event ``after``; without ``after``, from the oldest that is
+    kept.
+
+    Raises InvalidRequest (``bad-limit``; ``future-event`` for an ``after`` that no event had yet) and EventsExpired if
+    events after it have been deleted.
+    """
+    check_limit(limit)
+    last = newest(s)
+    if after is not None:
+        _check_after(s, after, last)
+    rows = s.select(_wanted(wanted).where(events.c.id > (after or 0)).limit(limit + 1)).all()
+    items = tuple(map(_event, rows[:limit]))
+    return EventPage(items, items[-1].id if len(rows) > limit else last)
+
+
+def events_beyond(s: ReadSession, after: int, limit: int) -> tuple[Event, ...]:
+    """Return the first ``limit`` events after the event ``after``, whatever they are about."""
+    return tuple(map(_event, s.select(_wanted(EventFilter()).where(events.c.id > after).limit(limit))))
+
+
+def drop_older(w: WriteSession, before: datetime, limit: int) -> int:
+    """Delete up to ``limit`` of the events before a time, oldest first, but never the newest. Return their number."""
+    kept = select(events.c.id).where(events.c.at >= to_microseconds(before)).order_by(events.c.id).limit(1)
+    end = w.select(kept).scalar() or newest(w)
+    old = select(events.c.id).where(events.c.id < end).order_by(events.c.id).limit(limit)
+    return w.execute(delete(events).where(events.c.id.in_(old))).rowcount
+
+
+def _check_after(s: ReadSession, after: int, last: int) -> None:
+    if after > last:
+        raise InvalidRequest(
+            f"there is no event {after} yet; the newest is {last}: go on from there, or leave out after",
+            code="future-event",
+        )
+    oldest = int(s.select(_OLDEST).scalar() or 1)
+    if after < oldest - 1:
+        raise EventsExpired(
+            f"events after {after} have been deleted, because events are kept for a limited time; the oldest is "
+            f"{oldest}: look at the present state, and go on with after={oldest - 1}",
+            after=oldest - 1,
+        )
+
+
+def _wanted(wanted: EventFilter) -> Select[Any]:
+    statement = select(events).order_by(events.c.id)
+    if wanted.namespace is not None:
+        statement = statement.where(events.c.namespace == wanted.namespace)
+    if wanted.name is not None:
+        statement = statement.where(events.c.name == wanted.name)
+    if wanted.kinds:
+        statement = statement.where(events.c.kind.in_(sorted(kind.value for kind in wanted.kinds)))
+    return statement
+
+
+def _event(row: Row[*tuple[Any, ...]]) -> Event:
+    return Event(
+        id=row.id,
+        kind=row.kind,
+        model=None if row.namespace is None else ModelName(row.namespace, row.name),
+        version=row.version,
+        alias=row.alias,
+        at=from_microseconds(row.at),
+        by=row.by,
+        address=row.address,
+        detail=row.detail,
+    )

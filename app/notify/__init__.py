@@ -1,0 +1,1 @@
+"""News of events: for clients that wait, and for the record of refusals."""

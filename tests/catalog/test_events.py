@@ -1,0 +1,137 @@
+"""Events in the catalog: written with the change they tell of, and numbered in the order of commits."""
+
+import threading
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from app.catalog import Catalog, aliases, checkpoints, events, models, tokens
+from app.catalog.dialect import _postgresql_engine, parse_url
+from app.catalog.session import WriteSession
+from app.errors import EventsExpired, InvalidRequest
+from app.values.actor import Actor, acting_as
+from app.values.checkpoint import ModelName
+from app.values.event import EventFilter, EventKind, EventPage
+from app.values.token import Scope, new_token
+from tests.catalog.make import MODEL, NOW, add
+from tests.support.postgres import Postgres
+from tests.support.waiting import assert_soon
+
+OTHER = ModelName("vision", "other")
+ALL = EventFilter()
+
+
+def page(catalog: Catalog, after: int | None = None, wanted: EventFilter = ALL, limit: int = 100) -> EventPage:
+    with catalog.read() as session:
+        return events.list_events(session, wanted, after, limit)
+
+
+def test_each_change_is_told_with_who_made_it_and_a_change_that_is_undone_is_not(catalog: Catalog):
+    token, _ = new_token("ci", Scope.READ, None, NOW, None)
+    with acting_as(Actor("trainer", "10.0.0.7")):
+        add(catalog)
+        with catalog.write() as w:
+            checkpoints.update(w, MODEL, 1, {"acc": 0.5}, {})
+            models.set_best(w, MODEL, "max:acc")
+            models.set_best(w, MODEL, "max:acc")
+            aliases.move(w, MODEL, "prod", 1, None, "trainer")
+            aliases.move(w, MODEL, "prod", 1, None, "trainer")
+            aliases.move(w, MODEL, "prod", 1, "why", "trainer")
+            aliases.remove(w, MODEL, "prod", "trainer")
+            checkpoints.delete(w, MODEL, 1)
+            models.delete_empty(w, MODEL)
+            tokens.add(w, token)
+        with suppress(ZeroDivisionError), catalog.write() as w:
+            tokens.revoke(w, "ci", NOW)
+            1 / 0  # noqa: B018 - ends the transaction
+    with catalog.write() as w:
+        tokens.revoke(w, "ci", NOW)
+        tokens.revoke(w, "ci", NOW)
+    found = page(catalog)
+    assert [(e.id, e.kind, e.model, e.version, e.alias, dict(e.detail)) for e in found.items] == [
+        (1, "checkpoint-created", MODEL, 1, None, {}),
+        (2, "checkpoint-changed", MODEL, 1, None, {}),
+        (3, "model-changed", MODEL, None, None, {"best": "max:acc"}),
+        (4, "alias-moved", MODEL, 1, "prod", {"previous_version": None}),
+        (5, "alias-changed", MODEL, 1, "prod", {}),
+        (6, "alias-removed", MODEL, 1, "prod", {}),
+        (7, "checkpoint-deleted", MODEL, 1, None, {}),
+        (8, "model-deleted", MODEL, None, None, {}),
+        (9, "token-made", None, None, None, {"token": "ci", "scope": "read", "namespace": None}),
+        (10, "token-revoked", None, None, None, {"token": "ci"}),
+    ]
+    assert {(e.by, e.address) for e in found.items[:9]} == {("trainer", "10.0.0.7")}
+    assert (found.items[9].by, found.items[9].address) == (None, None)
+    assert found.last == 10
+
+
+def test_pages_go_on_from_the_last_event_whatever_the_reader_wants(catalog: Catalog):
+    for model in (MODEL, OTHER, MODEL, OTHER, MODEL):
+        add(catalog, model)
+    with catalog.write() as w:
+        aliases.move(w, MODEL, "prod", 1, None, None)
+    one = EventFilter(MODEL.namespace, MODEL.name)
+    first = page(catalog, None, one, 2)
+    assert ([event.id for event in first.items], first.last) == ([1, 3], 3)
+    rest = page(catalog, first.last, one, 2)
+    assert ([event.id for event in rest.items], rest.last) == ([5, 6], 6)
+    assert page(catalog, rest.last, one) == EventPage((), 6)
+    moves = EventFilter(MODEL.namespace, kinds=frozenset({EventKind.ALIAS_MOVED}))
+    assert [event.id for event in page(catalog, 0, moves).items] == [6]
+    assert page(catalog, 0, EventFilter("elsewhere")) == EventPage((), 6)
+    for wanted in (ALL, one, moves):
+        assert [event.id for event in page(catalog, 0, wanted).items] == [
+            event.id for event in page(catalog).items if wanted.matches(event)
+        ]
+    with pytest.raises(InvalidRequest) as refused:
+        page(catalog, 7)
+    assert refused.value.code == "future-event"
+
+
+def test_a_reader_of_deleted_events_is_told_where_to_go_on_and_the_newest_stays(catalog: Catalog):
+    for _ in range(5):
+        add(catalog)
+    later = datetime.now(UTC) + timedelta(days=1)
+    with catalog.write() as w:
+        assert events.drop_older(w, datetime.now(UTC) - timedelta(days=1), 100) == 0
+        assert events.drop_older(w, later, 3) == 3
+    with pytest.raises(EventsExpired, match="go on with after=3") as gone:
+        page(catalog, 2)
+    assert [event.id for event in page(catalog, gone.value.after).items] == [4, 5]
+    assert [event.id for event in page(catalog).items] == [4, 5]
+    with catalog.write() as w:
+        assert events.drop_older(w, later, 100) == 1
+        assert events.drop_older(w, later, 100) == 0
+    add(catalog)
+    assert [event.id for event in page(catalog, 4).items] == [5, 6]
+
+
+def test_who_goes_on_from_the_last_event_misses_none_of_transactions_that_end_in_another_order(postgres: Postgres):
+    """Writers that don't wait for each other's commits: they share only the lock under which events are numbered."""
+    url = postgres.database()
+    engine = _postgresql_engine(parse_url(url), 2, isolation_level="READ COMMITTED", options="")
+    with closing(Catalog(url)) as catalog, engine.connect() as early, engine.connect() as late:
+        first, second = WriteSession(early), WriteSession(late)
+        for session, model in ((first, MODEL), (second, OTHER)):
+            session._connection.execute(text("SELECT pg_current_xact_id()"))
+            events.record(session, EventKind.MODEL_CHANGED, model)
+        events.write_recorded(second)  # it began second, and is first to number its events
+        waiting = threading.Thread(target=events.write_recorded, args=(first,))
+        waiting.start()
+        assert_soon(lambda: _waits(catalog))
+        assert page(catalog, 0) == EventPage((), 0)
+        late.commit()
+        seen = page(catalog, 0)
+        waiting.join()
+        assert page(catalog, seen.last) == EventPage((), seen.last)
+        early.commit()
+        assert [event.model for event in (*seen.items, *page(catalog, seen.last).items)] == [OTHER, MODEL]
+    engine.dispose()
+
+
+def _waits(catalog: Catalog) -> bool:
+    with catalog.read() as session:
+        waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        return session._connection.execute(text(waiting)).first() is not None
