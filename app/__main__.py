@@ -1,4 +1,4 @@
-"""The server's command line: ``python -m app serve | migrate | sweep | fsck | token``."""
+"""The server's command line: ``python -m app serve | migrate | sweep | fsck | events | token``."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli import tokens as token_commands
+from .cli.events import events
 from .cli.options import DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
 from .private import UMASK
 from .settings import Settings
@@ -29,6 +30,7 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 cli.add_typer(token_commands.commands, name="token")
+cli.command()(events)
 
 Grace = Annotated[float | None, typer.Option(help="seconds to keep deleted bytes (3600)", metavar="SECONDS")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]

@@ -19,9 +19,11 @@ from .api.threads import FairThreads
 from .catalog import Catalog
 from .concurrency.fair_pool import FairPool
 from .concurrency.memory_budget import MemoryBudget
+from .concurrency.one_flight import OneFlight
 from .deliver.service import Deliver
 from .ingest.service import Ingest
 from .maintenance import incoming_of, room_of
+from .notify.refusals import Refusals
 from .notify.watch import EventWatch
 from .settings import Settings
 from .store import Holder, LocalPackStore, Partials, Spool
@@ -79,6 +81,9 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
             FairThreads(count, metrics.running.labels(kind), metrics.waiting.labels(kind))
             for kind, count in THREADS.items()
         )
+        watch, refusals = EventWatch(catalog), Refusals(catalog)
+        stack.callback(watch.close)
+        stack.callback(refusals.close)
         yield Services(
             catalog,
             store,
@@ -89,7 +94,9 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
             access,
             admission,
             room,
-            EventWatch(catalog),
+            watch,
+            refusals,
+            OneFlight(),
             asks,
             plans,
             long_plans,

@@ -15,12 +15,15 @@ from prometheus_client import Gauge
 from ..access.grants import Access
 from ..catalog import Catalog
 from ..catalog.checkpoints import resolve
+from ..catalog.events import newest
 from ..catalog.idempotency import find
 from ..concurrency.cancellation import TakesLong, current
 from ..concurrency.memory_budget import MemoryBudget
+from ..concurrency.one_flight import OneFlight
 from ..deliver.service import Deliver
 from ..ingest.receive import SpooledUpload
 from ..ingest.service import Ingest
+from ..notify.refusals import Refusals
 from ..notify.watch import EventWatch
 from ..store import PackStore, Room
 from ..values.checkpoint import Checkpoint, Fields, ModelName
@@ -72,6 +75,8 @@ class Services:
     admission: Admission
     room: Room
     watch: EventWatch
+    refusals: Refusals
+    shown: OneFlight[tuple[Checkpoint, int]]
     asks: FairThreads
     plans: FairThreads
     long_plans: FairThreads
@@ -85,6 +90,22 @@ class Services:
                 return resolve(session, model, ref, run)
 
         return await self.asks.run(resolved)
+
+    async def find_now(
+        self, model: ModelName, ref: str, run: str | None, news: int | None = None
+    ) -> tuple[Checkpoint, int]:
+        """Resolve ``ref``, and return the newest event at that moment, too. All who ask because of the same ``news``,
+        an event, share one query. Raises NotFound.
+        """
+
+        def resolved() -> tuple[Checkpoint, int]:
+            with self.catalog.read() as session:
+                return resolve(session, model, ref, run), newest(session)
+
+        async def find() -> tuple[Checkpoint, int]:
+            return await self.asks.run(resolved)
+
+        return await (find() if news is None else self.shown.run((model, ref, run, news), find))
 
     async def plan(self, request: Request, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a ``call`` that reads manifests, plans, or makes a long answer, in a thread.

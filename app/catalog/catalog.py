@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
@@ -12,6 +13,9 @@ from ..values.event import NewEvent
 from . import events, migrate, tables
 from .dialect import is_there, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
 from .session import ReadSession, WriteSession
+
+if TYPE_CHECKING:
+    from .listener import Listener
 
 
 class Catalog:
@@ -73,6 +77,14 @@ class Catalog:
             events.write_recorded(session)
         if session.recorded:
             self._on_recorded(session.recorded)
+
+    def listen(self) -> "Listener | None":
+        """Return a listener for new events; None on SQLite, which tells nobody. Raises StoreError."""
+        if self._url.get_backend_name() == "sqlite":
+            return None
+        from .listener import Listener  # noqa: PLC0415 - imports the driver of PostgreSQL
+
+        return Listener(self._url)
 
     @contextmanager
     def turn(self) -> Iterator[WriteSession]:

@@ -47,6 +47,9 @@ _WRITE_LOCK = 0x53746174
 _EVENT_LOCK = 0x45766E74
 """The number of the advisory lock under which a writer to a PostgreSQL catalog numbers its events, until it ends."""
 
+CHANNEL = "stateroom_events"
+"""The channel on which PostgreSQL tells waiting servers of new events, at the commit."""
+
 
 def parse_url(url: str) -> URL:
     """Parse a database URL. Raises StateroomError, code ``bad-database-url``, if it cannot hold a catalog."""
@@ -98,6 +101,12 @@ def migrating_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF"), 1)
     return _locking(_postgresql_engine(url, 1, isolation_level="READ COMMITTED", options=""))
+
+
+def connect_options(url: URL) -> dict[str, Any]:
+    """Return the driver's options for a connection to PostgreSQL outside of every engine."""
+    _, options = url.get_dialect()().create_connect_args(url)
+    return {**options, "connect_timeout": 10}
 
 
 def check_foreign_keys(connection: Connection) -> None:
@@ -176,11 +185,11 @@ def _locking(engine: Engine) -> Engine:
 
 
 def lock_events(connection: Connection) -> None:
-    """Take the lock of the events until the transaction ends: they are numbered in the order of commits. On SQLite a
-    writer holds the whole database anyway.
+    """Take the lock of the events until the transaction ends: they are numbered in the order of commits. Its commit
+    tells the listeners. On SQLite a writer holds the whole database anyway, and nobody listens.
     """
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK})")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK}), pg_notify('{CHANNEL}', '')")
 
 
 def _to_json(value: object) -> str:

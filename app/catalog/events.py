@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, func, select
 
 from ..errors import EventsExpired, InvalidRequest
-from ..values.actor import actor
 from ..values.checkpoint import ModelName
 from ..values.event import Detail, Event, EventFilter, EventKind, EventPage, NewEvent
 from .page import check_limit
@@ -40,7 +39,7 @@ def write_recorded(w: WriteSession) -> None:
     if not w.recorded:
         return
     w.lock_events()
-    first, at, by = newest(w) + 1, to_microseconds(datetime.now(UTC)), actor()
+    first, at = newest(w) + 1, to_microseconds(datetime.now(UTC))
     w.insert(
         events,
         [
@@ -52,8 +51,8 @@ def write_recorded(w: WriteSession) -> None:
                 "name": None if event.model is None else event.model.name,
                 "version": event.version,
                 "alias": event.alias,
-                "by": by.name,
-                "address": by.address,
+                "by": event.actor.name,
+                "address": event.actor.address,
                 "detail": dict(event.detail),
             }
             for number, event in enumerate(w.recorded, first)

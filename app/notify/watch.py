@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 
@@ -14,8 +15,17 @@ from ..catalog import Catalog, events
 from ..errors import StateroomError
 from ..values.event import Event, EventFilter, EventPage
 
+if TYPE_CHECKING:
+    from ..catalog.listener import Listener
+
 SPACING = 0.2
 """Fewest seconds between two looks at the catalog, however many clients wait and however many events come."""
+
+NET = 2.0
+"""Seconds between two looks while a listener tells of news, in case that some is lost on the way."""
+
+LISTENED_AGAIN = 10.0
+"""Seconds from a listener that has ended to the next one. Until then, looks come every SPACING seconds."""
 
 REMEMBERED = 1_000
 """Events that are kept in memory, for clients that were away for a moment; also the most that one look reads."""
@@ -42,7 +52,8 @@ class _Waiter:
 
 class EventWatch:
     """The waiting clients of a process. While there are some, one task looks for new events, at most once in SPACING
-    seconds, and hands them to those that want them. Create it on the event loop.
+    seconds, and hands them to those that want them. A listener of the catalog, where there is one, says when to look.
+    Create it on the event loop.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -53,8 +64,10 @@ class EventWatch:
         self._seen = 0  # the newest event that was looked at
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = float("-inf")
+        self._listener: Listener | None = None
+        self._listened_at = float("-inf")
+        self._news = asyncio.Event()
         self.stopped = False
-        self.looks = 0
 
     async def beyond(self, after: int, wanted: EventFilter, seconds: float) -> EventPage | None:
         """Return the wanted events after the event ``after``, as soon as there are some; an empty page after
@@ -74,6 +87,10 @@ class EventWatch:
                 async with asyncio.timeout(seconds):
                     await waiter.woken.wait()
         return EventPage(tuple(waiter.found), max(after, self._seen))
+
+    @property
+    def is_listening(self) -> bool:
+        return self._listener is not None
 
     def stop(self) -> None:
         """End all waits: the server stops."""
@@ -97,15 +114,50 @@ class EventWatch:
     async def _look_while_somebody_waits(self) -> None:
         try:
             while self._waiters:
-                await asyncio.sleep(max(0.0, self._looked_at + SPACING - time.monotonic()))
-                self._looked_at = time.monotonic()
-                self.looks += 1
+                await self._pause()
                 try:
                     self._hand_out(await to_thread.run_sync(self._look, limiter=self._thread))
                 except StateroomError as error:
                     _log.warning("waiting clients hear of no events: %s", error)
         finally:
             self._looking = None
+
+    async def _pause(self) -> None:
+        """Wait until it is time to look: there is news, or nobody listens for it, or it may have been lost."""
+        await self._listen()
+        await asyncio.sleep(max(0.0, self._looked_at + SPACING - time.monotonic()))
+        if self._listener is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._looked_at + NET - time.monotonic()):
+                    await self._news.wait()
+        self._news.clear()
+        self._looked_at = time.monotonic()
+
+    async def _listen(self) -> None:
+        """Begin to listen, unless somebody listens or did so moments ago."""
+        now = time.monotonic()
+        if self._listener is not None or now - self._listened_at < LISTENED_AGAIN:
+            return
+        self._listened_at = now
+        try:
+            self._listener = await to_thread.run_sync(self._catalog.listen, limiter=self._thread)
+        except StateroomError as error:
+            _log.warning("nobody tells of new events, so waiting clients hear of them a little later: %s", error)
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener.fd, self._hear)
+            self._news.set()  # what came before was not heard
+
+    def _hear(self) -> None:
+        self._news.set()
+        if self._listener is not None and not self._listener.hear():
+            self.close()
+
+    def close(self) -> None:
+        """Stop listening. Call it on the event loop."""
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.fd)
+            self._listener.close()
+            self._listener = None
 
     def _look(self) -> tuple[Event, ...]:
         with self._catalog.read() as session:

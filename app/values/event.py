@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
+from .actor import Actor, actor
 from .checkpoint import ModelName
 
 
@@ -31,13 +32,16 @@ Detail: TypeAlias = Mapping[str, str | int | float | bool | Sequence[str] | None
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event about to be written. ``model`` is None for one that concerns no model, such as a new token."""
+    """An event about to be written. ``model`` is None for one that concerns no model, such as a new token. ``actor``
+    caused it: whoever acts now.
+    """
 
     kind: EventKind
     model: ModelName | None = None
     version: int | None = None
     alias: str | None = None
     detail: Detail = field(default_factory=dict)
+    actor: Actor = field(default_factory=actor)
 
 
 @dataclass(frozen=True, slots=True)

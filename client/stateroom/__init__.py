@@ -15,6 +15,7 @@ from ._errors import (
     ComponentAmbiguous,
     Conflict,
     DigestMismatch,
+    EventsExpired,
     HostileCheckpoint,
     InvalidRequest,
     ModelNotFound,
@@ -40,6 +41,7 @@ from ._errors import (
     UnknownComponent,
     UnsafeGlobals,
 )
+from ._event import Event
 from ._lineage import Lineage, Relative
 from ._model import Model
 from ._report import Mismatch, Report
@@ -56,6 +58,8 @@ __all__ = [
     "ComponentAmbiguous",
     "Conflict",
     "DigestMismatch",
+    "Event",
+    "EventsExpired",
     "HostileCheckpoint",
     "InvalidRequest",
     "Lineage",

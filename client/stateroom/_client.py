@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ._api import ModelApi, Transfers
 from ._checkpoint import Checkpoint, ModelSummary, model_of
 from ._download.disk_cache import cache_of
 from ._errors import InvalidRequest
+from ._event import After, Event, Events, Kinds
 from ._http.retry import RETRY_SECONDS
 from ._http.session import Http
 from ._log import LOG
@@ -114,6 +116,15 @@ class Client:
     def models(self) -> Iterator[ModelSummary]:
         """Iterate over all models, by name; each page is fetched when it is needed."""
         return map(model_of, self._http.pages("/v1/models", []))
+
+    def events(
+        self, namespace: str | None = None, *, after: After = None, follow: bool = False, kinds: Kinds = ()
+    ) -> Iterator[Event]:
+        """Iterate over the events of a namespace, or of the whole server, which needs an admin's token: as
+        ``Model.events``. The events of a server tell of tokens and of their refusals, too.
+        """
+        path = "/v1/events" if namespace is None else f"/v1/namespaces/{quote(namespace, safe='')}/events"
+        return Events(self._http, path).read(after, kinds, follow=follow)
 
     def delete_model(self, name: str) -> None:
         """Delete a model that has no checkpoint. The next upload creates it again, with the version after its last.

@@ -9,7 +9,8 @@ StateroomError
 ├── Unauthorized                     no token, a wrong one, or one that may not do this
 ├── NotFound                         not found; a wrong address too
 │   ├── ModelNotFound
-│   └── CheckpointNotFound
+│   ├── CheckpointNotFound
+│   └── EventsExpired                events that were not read have been deleted; .after
 ├── RefusedCheckpoint                an upload that Stateroom will not store
 │   ├── NotACheckpoint               not a file that torch.save writes
 │   ├── HostileCheckpoint            breaks a rule that every honest file keeps
@@ -91,6 +92,12 @@ class ModelNotFound(NotFound): ...
 class CheckpointNotFound(NotFound): ...
 
 
+class EventsExpired(NotFound):
+    """Look at the present state, and go on with the events after the event ``after``, the oldest that can be read."""
+
+    after: int = 0
+
+
 class RefusedCheckpoint(StateroomError): ...
 
 
@@ -161,6 +168,7 @@ class StateroomWarning(UserWarning): ...
 ERROR_OF_CODE: dict[str, type[StateroomError]] = {
     "model-not-found": ModelNotFound,
     "checkpoint-not-found": CheckpointNotFound,
+    "events-expired": EventsExpired,
     "not-a-checkpoint": NotACheckpoint,
     "hostile-checkpoint": HostileCheckpoint,
     "no-tensors": NoTensors,
@@ -213,6 +221,8 @@ def error_of(response: httpx.Response) -> StateroomError:
     error.code = code
     error.rule = _text(problem.get("rule"))
     error.where = _text(problem.get("where"))
+    if isinstance(error, EventsExpired) and isinstance(problem.get("after"), int):
+        error.after = problem["after"]
     near = problem.get("near")
     error.elsewhere = problem.get("elsewhere") is True
     error.near = tuple(map(printable, near)) if isinstance(near, list) else ()

@@ -15,6 +15,7 @@ from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
 from ._download.atomic_file import appearing, check_is_no_folder, named_in
 from ._download.requests import fetch_state_dict_into
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
+from ._event import After, Event, Events, Kinds
 from ._load.load_into import load_into, warmstart
 from ._load.objects import load_object, load_state_dict, write_file
 from ._origins import BY_ITSELF, Origins
@@ -246,6 +247,17 @@ class Model:
     def alias_history(self, name: str) -> Iterator[AliasChange]:
         """Iterate over the changes of an alias, newest first, also of one that was removed."""
         return self._aliases.history(name)
+
+    # Follow changes
+
+    def events(self, after: After = None, *, follow: bool = False, kinds: Kinds = ()) -> Iterator[Event]:
+        """Iterate over the changes of this model, oldest first: all that are kept, or those after the event ``after``
+        (an id, or ``"newest"``). With ``follow`` it goes on with each change as it happens, and never ends by itself.
+        ``kinds`` are those wanted, such as ``"checkpoint-created"`` or ``["alias-moved", "alias-removed"]``.
+
+        Raises EventsExpired if events after ``after`` have been deleted.
+        """
+        return Events(self._api.http, f"{self._api.path}/events").read(after, kinds, follow=follow)
 
     # Look up checkpoints
 

@@ -1,9 +1,12 @@
 """Events over HTTP: pages, long-polls and streams."""
 
+import asyncio
 import json
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -167,6 +170,63 @@ def test_a_server_that_stops_ends_all_waits_at_once(fresh_server: StartServer) -
             assert server.stop() == 0
             assert list(events) == []
         assert waiting.result().json() == {"items": [], "last": 1}
+
+
+def test_a_checkpoint_is_waited_for_until_it_changes(server: Server, http: httpx.Client, model: str) -> None:
+    def waited(ref: str, wait: int = 60) -> httpx.Response:
+        etag = http.get(f"{model}/checkpoints/{ref}").headers["ETag"]
+        path = f"{server.base_url}{model}/checkpoints/{ref}"
+        return httpx.get(path, params={"wait": wait}, headers={"If-None-Match": etag}, timeout=120)
+
+    changes = {
+        "latest": lambda: http.post(f"{model}/checkpoints", content=general()),
+        "prod": lambda: http.put(f"{model}/aliases/prod", json={"ref": 2}),
+        "1": lambda: http.patch(f"{model}/checkpoints/1", json={"tags": {"seen": "yes"}}),
+        "2": lambda: http.delete(f"{model}/aliases/prod"),
+    }
+    with ThreadPoolExecutor(4) as threads:
+        for ref, change in changes.items():
+            waiting = [threads.submit(waited, ref) for _ in range(4)]
+            assert_soon(lambda: is_waiting(http, 4))
+            http.patch(model, json={"best": f"min:{ref}"}).raise_for_status()  # news, but not of this checkpoint
+            change().raise_for_status()
+            assert [call.result().status_code for call in waiting] == [200] * 4
+        waiting = threads.submit(waited, "2")
+        assert_soon(lambda: is_waiting(http))
+        http.delete(f"{model}/checkpoints/2").raise_for_status()
+        assert problem(waiting.result()) == (404, "checkpoint-not-found")
+    assert waited("latest", 1).status_code == 304
+    assert http.get(f"{model}/checkpoints/latest?wait=60").status_code == 200
+    assert problem(http.get(f"{model}/checkpoints/latest?wait=61")) == (422, "invalid-value")
+
+
+def test_a_thousand_clients_that_wait_take_no_threads(fresh_server: StartServer) -> None:
+    server = fresh_server(env={"STATEROOM_DURABLE": "off"})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    path = "/v1/models/vision/net/events?wait=60&after="
+
+    async def wait_all() -> list[bytes]:
+        pairs = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(1000)]
+        for _, writer in pairs:
+            writer.write(f"GET {path}1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        await asyncio.to_thread(assert_soon, lambda: is_waiting(http, 1000))
+        assert threads(server) < before + 100  # some looked each client's model up, and are idle now
+        await asyncio.to_thread(http.put, "/v1/models/vision/net/aliases/prod", json={"ref": 1})
+        answers = [await reader.read() for reader, _ in pairs]
+        for _, writer in pairs:
+            writer.close()
+        return answers
+
+    with server.client() as http:
+        http.post("/v1/models/vision/net/checkpoints", content=general()).raise_for_status()
+        assert is_waiting(http, 0)
+        before = threads(server)
+        answers = asyncio.run(wait_all())
+    assert [b"alias-moved" in answer for answer in answers] == [True] * 1000
+
+
+def threads(server: Server) -> int:
+    return len(list(Path(f"/proc/{server.pid}/task").iterdir()))
 
 
 def test_a_head_of_a_stream_ends(server: Server, http: httpx.Client, model: str) -> None:

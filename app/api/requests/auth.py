@@ -24,8 +24,9 @@ from starlette.routing import BaseRoute
 from ...access.grants import Grant
 from ...access.signatures import Resource
 from ...concurrency.cancellation import Work, begin
+from ...notify.refusals import Refusal
 from ...values.actor import Actor, act_as
-from ...values.token import Scope
+from ...values.token import Scope, parse_token
 from ..services import Services, ServicesDep
 from .params import known_parameters
 
@@ -72,12 +73,22 @@ class Allowed:
     async def __call__(self, request: Request, services: ServicesDep) -> None:
         grant = await self.judge(request, services)
         request.state.allowed = self
-        address = request.client.host if request.client else ""
-        act_as(Actor(grant.name, address or None))
-        begin(Work(grant.account(address)))
+        address = _address(request)
+        act_as(Actor(grant.name, address))
+        begin(Work(grant.account(address or "")))
 
     async def judge(self, request: Request, services: Services) -> Grant:
-        """Return the caller's grant, and note it for the log. Raises HTTPException (401, 403) unless it is enough."""
+        """Return the caller's grant, and note it for the log. Raises HTTPException (401, 403) unless it is enough; the
+        refusal of a token or a link is noted for the audit log.
+        """
+        try:
+            return await self._judge(request, services)
+        except HTTPException as refused:
+            if (token := _token_refused(request)) is not None:
+                services.refusals.note(Refusal(_address(request), token, refused.detail))
+            raise
+
+    async def _judge(self, request: Request, services: Services) -> Grant:
         link = link_in(request) if self.link else None
         if link is not None:
             grant = await services.access.of_link(*link)
@@ -97,6 +108,24 @@ class Allowed:
                 raise HTTPException(403, f"This token is valid only in the namespace {grant.namespace}.")
         if not grant.scope.covers(self.scope):
             raise HTTPException(403, f"This request needs a token of scope {self.scope}; this one has {grant.scope}.")
+
+
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client else None
+
+
+def _token_refused(request: Request) -> str | None:
+    """Return what names the token or link of a refused request; None if it has neither."""
+    grant = getattr(request.state, "grant", None)
+    if grant is not None:
+        return str(grant.name)
+    if link_in(request) is not None:
+        return "a link"
+    token = token_in(request.headers.get("Authorization", "").encode("latin-1"))
+    if token is None:
+        return None
+    parsed = parse_token(token)
+    return "not a token" if parsed is None else f"token {parsed[0]}"
 
 
 async def judge_again(request: Request, services: Services) -> None:

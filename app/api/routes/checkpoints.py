@@ -1,7 +1,9 @@
 """Routes that list, get, change and delete checkpoints."""
 
 import re
+import time
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,13 +12,16 @@ from pydantic import BaseModel, ConfigDict
 from ...catalog.checkpoints import delete, list_checkpoints, resolve, update
 from ...catalog.listing import Filter, Listing
 from ...errors import InvalidRequest
+from ...values.checkpoint import Checkpoint, ModelName
+from ...values.event import EventFilter
 from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
-from ..requests.auth import ADMIN, READ, WRITE
+from ..requests.auth import ADMIN, READ, WRITE, judge_again
 from ..requests.bodies import JsonBodyDep, documented_body
-from ..requests.params import Cursor, Model, Ref, Run, dynamic_parameters
+from ..requests.params import Cursor, Model, Ref, Run, Wait, dynamic_parameters
 from ..responses.json import REVALIDATE, check_write, etag_of, identity_headers, is_fixed, json_answer
 from ..responses.views import CheckpointPage, CheckpointView
-from ..services import ServicesDep, in_turn
+from ..services import Services, ServicesDep, in_turn
+from ..threads import unless_gone
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
 
@@ -84,14 +89,40 @@ def index(
     response_model=CheckpointView,
     responses=KNOWN | refusals(*OF_A_MODEL),
 )
-@in_turn
-def show(request: Request, services: ServicesDep, model: Model, ref: Ref, run: Run = None) -> Response:
-    """The response names the version that the ref resolved to: `Stateroom-Checkpoint: vision/resnet50@12`."""
-    with services.catalog.read() as session:
-        checkpoint = resolve(session, model, ref, run)
+async def show(
+    request: Request, services: ServicesDep, model: Model, ref: Ref, run: Run = None, wait: Wait = 0
+) -> Response:
+    """The response names the version that the ref resolved to: `Stateroom-Checkpoint: vision/resnet50@12`. With `wait`
+    and `If-None-Match`, a 304 comes only after `wait` seconds: before that, the request waits for a change.
+    """
+    ends = time.monotonic() + wait
+    checkpoint, at = await services.find_now(model, ref, run)
+    answer = _shown(request, checkpoint, ref)
+    while answer.status_code == HTTPStatus.NOT_MODIFIED and (left := ends - time.monotonic()) > 0:
+        news = await unless_gone(request, _next_event(services, model, at, left))
+        await judge_again(request, services)
+        if news is None:
+            break
+        checkpoint, at = await services.find_now(model, ref, run, news)
+        answer = _shown(request, checkpoint, ref)
+    return answer
+
+
+def _shown(request: Request, checkpoint: Checkpoint, ref: str) -> Response:
     # Metrics and tags may change under a number too: a cache has to revalidate this.
     headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": REVALIDATE}
     return json_answer(request, CheckpointView.of(checkpoint), headers)
+
+
+async def _next_event(services: Services, model: ModelName, at: int, seconds: float) -> int | None:
+    """Wait for an event of the model beyond the event ``at``, and return its id, or that of a later one. None after
+    ``seconds``, and if the server stops.
+    """
+    with services.metrics.waiting_clients.track_inprogress():
+        found = await services.watch.beyond(at, EventFilter(model.namespace, model.name), seconds)
+    if found is None:
+        return at
+    return found.last if found.items else None
 
 
 @router.patch(

@@ -287,6 +287,29 @@ def lineage(
 
 
 @cli.command()
+def events(
+    context: typer.Context,
+    model: ModelName,
+    after: Annotated[
+        Optional[str], typer.Option(metavar="ID|newest", help="only events after this one (all that are kept)")
+    ] = None,
+    kind: Annotated[Texts, typer.Option(metavar="KIND", help="only this kind, such as alias-moved; repeatable")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="go on with each change as it happens")] = False,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """List what happened to a model, oldest first. With --follow and --json, each line is one JSON document."""
+    with session(context, url, token, json=json) as at:
+        found = at.client.model(model_of(model)).events(after, follow=follow, kinds=kind or ())
+        if follow:
+            for event in found:
+                text.say_json_line(event) if at.json else text.say(text.event_text(event))
+        else:
+            text.say_json(list(found)) if at.json else text.events_table(found)
+
+
+@cli.command()
 def best(
     context: typer.Context,
     model: ModelName,

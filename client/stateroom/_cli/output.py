@@ -13,6 +13,7 @@ from rich.filesize import decimal
 
 from .._alias import Alias, AliasChange
 from .._checkpoint import Checkpoint, ModelSummary, TensorInfo
+from .._event import Event
 from .._lineage import Lineage, Relative
 from .._printable import printable
 
@@ -26,17 +27,44 @@ def say_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, default=_plain, indent=2) + "\n")
 
 
+def say_json_line(document: Any) -> None:
+    """Print a JSON document in one line, at once."""
+    sys.stdout.write(json.dumps(document, default=_plain) + "\n")
+    sys.stdout.flush()
+
+
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else asdict(value)
 
 
 def say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def models_table(models: Iterable[ModelSummary]) -> None:
     rows = [[model.name, str(model.checkpoints), model.best, time_text(model.created_at)] for model in models]
     table(["MODEL", "CHECKPOINTS", "BEST", "CREATED"], rows, right=["CHECKPOINTS"])
+
+
+def events_table(events: Iterable[Event]) -> None:
+    header = ["ID", "AT", "KIND", "VERSION", "ALIAS", "BY"]
+    table(header, [_event_cells(event) for event in events], right=["ID", "VERSION"])
+
+
+def event_text(event: Event) -> str:
+    return "  ".join(cell for cell in _event_cells(event) if cell != ABSENT)
+
+
+def _event_cells(event: Event) -> list[str]:
+    return [
+        str(event.id),
+        time_text(event.at),
+        event.kind,
+        _number(event.version),
+        event.alias or ABSENT,
+        event.by or ABSENT,
+    ]
 
 
 def aliases_table(aliases: Iterable[Alias]) -> None:

@@ -1,0 +1,1 @@
+from tests.catalog.conftest import catalog, database, database_url, migrated  # noqa: F401 - fixtures
