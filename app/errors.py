@@ -17,6 +17,7 @@ StateroomError
 ├── PreconditionFailed           the request was for another state than the present one
 ├── IncompleteUpload             the body ended early, stopped coming, or is longer than it said
 ├── TooLarge                     more bytes than this server takes in
+├── QuotaExceeded                the namespace would hold more than it may
 ├── TooManyUploads               more uploads at once than this server takes in
 ├── Cancelled                    nobody waits for the answer any more, so the work for it was given up
 ├── ServerBusy                   the server's memory for requests is in use
@@ -137,6 +138,10 @@ class IncompleteUpload(StateroomError):
 
 class TooLarge(StateroomError):
     code = "too-large"
+
+
+class QuotaExceeded(StateroomError):
+    code = "quota-exceeded"
 
 
 class TooManyUploads(StateroomError):

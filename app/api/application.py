@@ -22,6 +22,7 @@ from .routes import (
     lineage,
     links,
     models,
+    namespaces,
     negotiated,
     state_dicts,
     tensors,
@@ -59,6 +60,7 @@ def build(
     app.add_middleware(Telemetry, metrics=metrics)  # the last one added is outermost
     for module in (
         health,
+        namespaces,
         models,
         uploads,
         negotiated,

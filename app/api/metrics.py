@@ -121,6 +121,14 @@ class _OfTheStore(Collector):
             ("stateroom_damaged_blobs", "Blobs found damaged or lost", self._totals.damaged_blobs),
         ):
             yield GaugeMetricFamily(name, text, value)
+        use = GaugeMetricFamily(
+            "stateroom_quota_used_ratio",
+            "Used part of each quota, by namespace and quota: bytes, checkpoints",
+            labels=("namespace", "quota"),
+        )
+        for labels, ratio in self._totals.quota_use.items():
+            use.add_metric(labels, ratio)
+        yield use
 
 
 class _OfTheDisks(Collector):

@@ -46,6 +46,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.PreconditionFailed: Kind(412, "A precondition of the request does not hold"),
     errors.IncompleteUpload: Kind(400, "The upload is incomplete"),
     errors.TooLarge: Kind(413, "The request is too large"),
+    errors.QuotaExceeded: Kind(507, "The namespace's quota is used up"),
     errors.TooManyUploads: Kind(503, "Too many uploads at once", retry_after=5),
     errors.Cancelled: Kind(503, "The request was cancelled", retry_after=1),
     errors.ServerBusy: Kind(503, "The server is busy", retry_after=5),

@@ -14,7 +14,7 @@ from .commit import BATCH
 from .dialect import each_text
 from .rows import from_microseconds
 from .session import ReadSession
-from .tables import blobs, checkpoint_blobs, checkpoints, models, packs
+from .tables import blobs, checkpoint_blobs, checkpoints, models, namespaces, packs
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,29 @@ def wrong_models(s: ReadSession) -> list[ModelRow]:
         .order_by(models.c.namespace, models.c.name)
     )
     return [ModelRow(ModelName(row[0], row[1]), *row[2:]) for row in rows]
+
+
+def wrong_namespaces(s: ReadSession) -> list[tuple[str, str]]:
+    """The namespaces whose counters disagree with their rows, each with the difference as text."""
+    n, none = namespaces.c, {"checkpoints": 0, "logical_bytes": 0, "stored_bytes": 0}
+    said = {row.namespace: row._asdict() for row in s.select(select(n.namespace, *(n[name] for name in none)))}
+    there: dict[str, dict[str, int]] = {}
+    held = (
+        select(models.c.namespace, func.count().label("number"), func.sum(checkpoints.c.nbytes).label("nbytes"))
+        .join(checkpoints, checkpoints.c.model_id == models.c.id)
+        .where(checkpoints.c.version.is_not(None))
+        .group_by(models.c.namespace)
+    )
+    for name, number, nbytes in s.select(held):
+        there[name] = {**none, "checkpoints": number, "logical_bytes": int(nbytes)}
+    for name, length in s.select(select(blobs.c.namespace, func.sum(blobs.c.length)).group_by(blobs.c.namespace)):
+        there.setdefault(name, {**none})["stored_bytes"] = int(length)
+    return [
+        (name, ", ".join(f"{each} is {counted[each]:,} but should be {real[each]:,}" for each in wrong))
+        for name in sorted({*said, *there})
+        for counted, real in [(said.get(name, none), there.get(name, none))]
+        if (wrong := [each for each in none if counted[each] != real[each]])
+    ]
 
 
 def _blob(row: Any) -> BlobRow:

@@ -11,6 +11,7 @@ from sqlalchemy import Select, bindparam, insert, literal, select, update
 
 from ..values.checkpoint import Blob
 from ..values.digest import Digest
+from . import namespaces
 from .dialect import each_integer, each_text
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
@@ -42,6 +43,8 @@ def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob
     An existing row of a blob stays, unless the blob is marked as damaged or the row has another length and so is wrong.
     Then the blob is healed: the row gets the new place, for all checkpoints that refer to the blob, and the bytes at
     the old place are unused.
+
+    Raises QuotaExceeded if the namespace grows beyond its quota.
     """
     b, lengths = blobs.c, {blob.digest: blob.length for blob in new}
     there = w.select(
@@ -72,8 +75,8 @@ def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob
             if blob.digest in hurt
         ],
     )
-    w.insert_or_keep(
-        blobs,
+    inserted = w.insert_missing(
+        b.length,
         [
             {
                 "namespace": namespace,
@@ -87,6 +90,8 @@ def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob
             for blob in new
         ],
     )
+    corrected = sum(lengths[row.digest] - row.length for row in there)
+    namespaces.count(w, namespace, stored_bytes=sum(inserted) + corrected)
 
 
 def refer(w: WriteSession, checkpoint_id: int, namespace: str, lengths: Mapping[Digest, int]) -> tuple[Digest, ...]:

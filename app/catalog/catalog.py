@@ -53,7 +53,8 @@ class Catalog:
             )
         try:
             with self.read() as session:
-                session.select(select(tables.events.c.address).limit(1)).all()  # a column of the newest revision
+                # A column of the newest revision.
+                session.select(select(tables.namespaces.c.stored_bytes).limit(1)).all()
         except DBAPIError as error:
             raise StoreError(
                 "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"

@@ -11,6 +11,7 @@ from sqlalchemy import update as update_table
 from ..errors import Conflict, NotFound
 from ..values.checkpoint import Checkpoint, ModelName
 from ..values.event import EventKind
+from . import namespaces
 from .dialect import each_text
 from .events import record
 from .listing import Filter, Listing, list_checkpoints
@@ -106,7 +107,8 @@ def delete(w: WriteSession, name: ModelName, version: int) -> None:
             f"{name}@{version} has {held}{', '.join(checkpoint.aliases[:10])}: move or remove them first",
             code="checkpoint-in-use",
         )
-    w.execute(delete_from(checkpoints).where(checkpoints.c.id == checkpoint.id))
+    gone = delete_from(checkpoints).where(checkpoints.c.id == checkpoint.id).returning(checkpoints.c.nbytes)
+    namespaces.count(w, name.namespace, checkpoints=-1, logical_bytes=-w.execute(gone).scalar_one())
     w.execute(
         update_table(models)
         .where(models.c.namespace == name.namespace, models.c.name == name.name)

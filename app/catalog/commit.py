@@ -23,7 +23,7 @@ from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
 from ..values.digest import Digest
 from ..values.event import EventKind
 from ..values.slices import in_order, slices
-from . import blobs, idempotency, lineage, packs
+from . import blobs, idempotency, lineage, namespaces, packs
 from .catalog import Catalog
 from .events import record
 from .models import DEFAULT_BEST, drop_never_used
@@ -66,8 +66,8 @@ def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pa
 
     Raises MissingBlobs with the digests that are neither in ``pack`` nor stored any more. The checkpoint then does
     not exist, and the commit may be retried, with this pack or with another that holds those blobs. Raises
-    InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``), StoreError (``pack-lease-expired``), and
-    KeyInUse if another checkpoint of the model has this idempotency key.
+    InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``), StoreError (``pack-lease-expired``),
+    QuotaExceeded, and KeyInUse if another checkpoint of the model has this idempotency key.
     """
     _check(new)
     if len(new.blobs) + (len(pack.blobs) if pack else 0) > BATCH:
@@ -193,6 +193,7 @@ def _publish(
     if published.rowcount != 1:  # another server, believing itself alone, removed the row as crash debris
         raise StoreError("another server removed the commit as interrupted; send the upload again")
     key = {"model_id": model_id, "version": version, "run": new.run}
+    namespaces.count(w, new.model.namespace, checkpoints=1, logical_bytes=new.nbytes)
     w.insert(metrics, metric_rows(key, new.metrics))
     w.insert(tags, tag_rows(key, new.tags))
     lineage.remember(w, new, version)

@@ -19,9 +19,10 @@ from .tables import checkpoints, models
 DEFAULT_BEST = "min:loss"
 
 _never_used = models.c.next_version == 1  # until its first commit ends, a model has a row but is invisible
-_exists = and_(~_never_used, models.c.deleted_at.is_(None))
+exists = and_(~_never_used, models.c.deleted_at.is_(None))
+"""The SQL condition that users see the model."""
 
-_MODEL = select(models).where(models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"), _exists)
+_MODEL = select(models).where(models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"), exists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def get_model(s: ReadSession, name: ModelName) -> Model:
     row = s.select(_MODEL, namespace=name.namespace, name=name.name).first()
     if row is None:
         siblings = s.select(
-            select(models.c.name).where(models.c.namespace == name.namespace, _exists).order_by(models.c.name).limit(6)
+            select(models.c.name).where(models.c.namespace == name.namespace, exists).order_by(models.c.name).limit(6)
         ).scalars()
         known = [f"{name.namespace}/{sibling}" for sibling in siblings]
         there = (
@@ -59,7 +60,7 @@ def list_models(
 
     Raises InvalidRequest, codes ``bad-limit`` and ``bad-cursor``.
     """
-    statement = select(models).where(_exists).order_by(models.c.namespace, models.c.name)
+    statement = select(models).where(exists).order_by(models.c.namespace, models.c.name)
     listing = "models"
     if namespace is not None:
         listing = f"models of {namespace}"

@@ -1,15 +1,18 @@
 """Sessions: one short transaction each. Functions that only read take a ReadSession, which cannot write."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Delete, Insert, Select, Table, Update
+from sqlalchemy import Column, Connection, CursorResult, Delete, Insert, Select, Table, Update
 
 from ..values.event import NewEvent
 from .dialect import insert_or_keep, lock_events
 
 Rows = Sequence[dict[str, Any]]
 """Rows as dicts of column names to values, with the same columns in each row."""
+
+
+T = TypeVar("T")
 
 
 class ReadSession:
@@ -54,3 +57,10 @@ class WriteSession(ReadSession):
         """Insert ``rows``. An existing row with the same unique key stays unchanged."""
         if rows:
             self._connection.execute(insert_or_keep(self._connection, table), rows)
+
+    def insert_missing(self, column: Column[T], rows: Rows) -> Sequence[T]:
+        """As ``insert_or_keep``, into the table of ``column``. Return the values of ``column`` in the inserted rows."""
+        if not rows:
+            return ()
+        inserted = insert_or_keep(self._connection, column.table).returning(column)
+        return self._connection.execute(inserted, rows).scalars().all()

@@ -12,6 +12,9 @@ the checkpoints that it names are deleted.
 The ids of ``events`` ascend in the order of commits, without gaps; the newest event is never deleted, so that no id is
 given twice.
 
+A row of ``namespaces`` has the quotas of a namespace, and counts its visible checkpoints, their ``nbytes``, and the
+``length`` of its blobs. Only ``namespaces.count`` changes the counters, where those rows are inserted or deleted.
+
 A blob's ``unused_since`` is the time when a sweep found no checkpoint that refers to it. ``damaged_at`` is the time
 when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
 ``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. An upload in parts is only
@@ -55,6 +58,17 @@ metadata = MetaData(
 
 _Id = BigInteger().with_variant(Integer, "sqlite")  # in SQLite only an INTEGER key is the rowid
 _Text = Text().with_variant(Text(collation="C"), "postgresql")
+
+namespaces = Table(
+    "namespaces",
+    metadata,
+    Column("namespace", _Text, primary_key=True),
+    Column("quota_bytes", BigInteger),
+    Column("quota_checkpoints", BigInteger),
+    Column("checkpoints", BigInteger, nullable=False, server_default="0"),
+    Column("logical_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("stored_bytes", BigInteger, nullable=False, server_default="0"),
+)
 
 models = Table(
     "models",

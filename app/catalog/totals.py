@@ -1,10 +1,12 @@
 """Totals of stored data over all namespaces."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
 from . import damage
+from .namespaces import quota_use
 from .session import ReadSession
 from .tables import blobs, models, packs
 
@@ -16,6 +18,7 @@ class Totals:
     packs: int
     pack_bytes: int
     damaged_blobs: int
+    quota_use: Mapping[tuple[str, str], float]
 
 
 def totals(s: ReadSession) -> Totals:
@@ -29,4 +32,5 @@ def totals(s: ReadSession) -> Totals:
         packs=int(count),
         pack_bytes=int(size),
         damaged_blobs=damage.count(s),
+        quota_use=quota_use(s),
     )

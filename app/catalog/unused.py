@@ -7,20 +7,20 @@ in its own transaction, and stores it.
 Blobs of an unfinished pack are left alone: the commit that brought them may be about to refer to them.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, func, select, update
 
 from ..values.digest import Digest
-from . import checksums, packs
+from . import checksums, namespaces, packs
 from .catalog import Catalog
 from .commit import BATCH
 from .dialect import each_integer
 from .rows import to_microseconds
-from .session import ReadSession
+from .session import ReadSession, WriteSession
 from .tables import blobs, checkpoint_blobs
 from .tables import packs as packs_table
 
@@ -98,7 +98,7 @@ def drop(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
         with catalog.turn() as w:
             dropped: defaultdict[str, list[Digest]] = defaultdict(list)
             gone = delete(blobs).where(these, is_over, _is_unused, _is_settled(moment))
-            for namespace, digest in w.execute(gone.returning(blobs.c.namespace, blobs.c.digest)):
+            for namespace, digest in _deleted(w, gone):
                 dropped[namespace].append(digest)
             for namespace, digests in dropped.items():
                 checksums.drop(w, namespace, digests)
@@ -116,9 +116,20 @@ def release(catalog: Catalog, pack: str) -> None:
     is_of_pack = blobs.c.pack_id == select(packs_table.c.id).where(packs_table.c.name == pack).scalar_subquery()
     for ids in _pages(catalog, select(blobs.c.id).where(_is_unused, is_of_pack)):
         with catalog.turn() as w:
-            w.execute(delete(blobs).where(blobs.c.id.in_(each_integer(ids)), _is_unused, is_of_pack))
+            _deleted(w, delete(blobs).where(blobs.c.id.in_(each_integer(ids)), _is_unused, is_of_pack))
     with catalog.write() as w:
         packs.finish(w, pack)
+
+
+def _deleted(w: WriteSession, gone: Delete) -> list[tuple[str, Digest]]:
+    """Delete blobs, no longer count their bytes, and return their namespaces and digests."""
+    rows = w.execute(gone.returning(blobs.c.namespace, blobs.c.digest, blobs.c.length)).all()
+    freed: Counter[str] = Counter()
+    for namespace, _, length in rows:
+        freed[namespace] += length
+    for namespace, nbytes in freed.items():
+        namespaces.count(w, namespace, stored_bytes=-nbytes)
+    return [(namespace, digest) for namespace, digest, _ in rows]
 
 
 def count(s: ReadSession, moment: Moment) -> int:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from ..catalog import Catalog, uploads
+from ..catalog import Catalog, namespaces, uploads
 from ..catalog.idempotency import find as find_by_key
 from ..concurrency.cancellation import current
 from ..concurrency.single_flight_cache import Cache
@@ -26,6 +26,7 @@ from ..errors import (
     KeyInUse,
     MissingBlobs,
     PackMissing,
+    QuotaExceeded,
     RefusedCheckpoint,
     StateroomError,
     StorageFull,
@@ -100,7 +101,9 @@ class Negotiated:
         self._digests: Cache[Sequence[Digest]] = Cache(CACHED_SPLITS, lambda digests: 150 * len(digests))
 
     def begin(self, model: ModelName, split: Split, original: bool) -> Progress:
-        """Announce an upload, new or again, and return its progress. Raises StorageFull if there is no room."""
+        """Announce an upload, new or again, and return its progress. Raises StorageFull or QuotaExceeded if there is no
+        room.
+        """
         announced = split.to_bytes()
         self._partials.room.check(len(announced))
         for _ in range(BEGINS - 1):
@@ -120,7 +123,9 @@ class Negotiated:
         progress = self.progress(model, upload_id)
         try:
             self._partials.room.check(progress.nbytes)
-        except StorageFull:
+            with self._catalog.read() as s:
+                namespaces.check_room(s, model.namespace, progress.nbytes)
+        except (StorageFull, QuotaExceeded):
             self._forget(upload_id)
             raise
         return progress

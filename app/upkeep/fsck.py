@@ -69,12 +69,15 @@ class Fsck:
             yield from self._of_checkpoint(checkpoint)
         with self.catalog.read() as s:
             wrong = audit.wrong_models(s)
+            miscounted = audit.wrong_namespaces(s)
         for model in wrong:
             detail = (
                 f"its row has {model.says} checkpoints and next version {model.next_version}; "
                 f"there are {model.checkpoints} checkpoints, up to version {model.highest}"
             )
             yield Finding("wrong-model", str(model.name), detail)
+        for namespace, difference in miscounted:
+            yield Finding("wrong-namespace", namespace, difference)
 
     def _of_known_packs(self) -> Iterator[Finding]:
         for pack in audit.all_packs(self.catalog):

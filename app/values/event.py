@@ -21,6 +21,7 @@ class EventKind(StrEnum):
     ALIAS_REMOVED = "alias-removed"
     MODEL_CHANGED = "model-changed"
     MODEL_DELETED = "model-deleted"
+    QUOTA_CHANGED = "quota-changed"
     TOKEN_MADE = "token-made"  # noqa: S105 - no password
     TOKEN_REVOKED = "token-revoked"  # noqa: S105 - as above
     TOKEN_REFUSED = "token-refused"  # noqa: S105 - as above

@@ -25,6 +25,7 @@ from ._errors import (
     NotFound,
     PartialLoadError,
     PreconditionFailed,
+    QuotaExceeded,
     RefusedCheckpoint,
     SelectionError,
     ServerError,
@@ -44,6 +45,7 @@ from ._errors import (
 from ._event import Event
 from ._lineage import Lineage, Relative
 from ._model import Model
+from ._namespace import Namespace
 from ._report import Mismatch, Report
 from ._upload.job import SaveJob
 from ._version import __version__
@@ -67,12 +69,14 @@ __all__ = [
     "Model",
     "ModelNotFound",
     "ModelSummary",
+    "Namespace",
     "NoKeysMatched",
     "NoTensors",
     "NotACheckpoint",
     "NotFound",
     "PartialLoadError",
     "PreconditionFailed",
+    "QuotaExceeded",
     "RefusedCheckpoint",
     "Relative",
     "Report",

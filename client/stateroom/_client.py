@@ -18,6 +18,7 @@ from ._http.retry import RETRY_SECONDS
 from ._http.session import Http
 from ._log import LOG
 from ._model import Model
+from ._namespace import AS_IT_IS, Namespace, Namespaces
 from ._origins import ORIGINS
 from ._printable import printable
 from ._progress import ProgressOption
@@ -94,6 +95,7 @@ class Client:
         self._http = Http(url, token, timeout=timeout, retries=retries, retry_seconds=seconds)
         if connections < 1:
             raise InvalidRequest("connections must be at least 1")
+        self._namespaces = Namespaces(self._http)
         spool = spool_of(spool_dir)
         self._outbox = None if spool is None else Outbox(spool, self._http, self._post)
         cache = cache_of(cache_dir, cache_size)
@@ -132,6 +134,29 @@ class Client:
         Raises ModelNotFound, and Conflict while the model has checkpoints.
         """
         self._model_api(name, None).delete_model()
+
+    def namespaces(self) -> Iterator[Namespace]:
+        """Iterate over the namespaces that hold something or have a quota, by name. Takes a token of scope admin."""
+        return self._namespaces.all()
+
+    def namespace(self, name: str) -> Namespace:
+        """Return what a namespace holds, and its quotas. Takes a token of scope admin."""
+        return self._namespaces.get(name)
+
+    def set_quota(
+        self,
+        namespace: str,
+        *,
+        bytes: int | str | None = AS_IT_IS,  # noqa: A002  the word for it everywhere else, too
+        checkpoints: int | None = AS_IT_IS,
+    ) -> Namespace:
+        """Limit what a namespace may store: in ``bytes`` (a number, or a text such as ``"500 GB"``), and in
+        ``checkpoints``. None removes a limit; one that is left out stays.
+
+        Nothing is deleted: a save that would exceed a quota raises QuotaExceeded. Takes a token of scope admin that is
+        not limited to a namespace.
+        """
+        return self._namespaces.set_quota(namespace, bytes, checkpoints)
 
     def send_spooled(self) -> list[Checkpoint]:
         """Send the saves that wait in ``spool_dir``, oldest first, and return their checkpoints.

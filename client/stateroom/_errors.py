@@ -25,6 +25,7 @@ StateroomError
 ├── Superseded                       a background save that was replaced by a newer one
 ├── TorchRequired (ImportError)
 ├── StorageFull                      the server's disk is full
+│   └── QuotaExceeded                the namespace may hold no more
 └── ServerError                      the server failed
     ├── ServerUnavailable            not reached, or overloaded, after all retries
     └── UnexpectedAnswer             an answer that no Stateroom server gives
@@ -152,6 +153,9 @@ class TorchRequired(StateroomError, ImportError): ...
 class StorageFull(StateroomError): ...
 
 
+class QuotaExceeded(StorageFull): ...
+
+
 class ServerError(StateroomError): ...
 
 
@@ -180,6 +184,7 @@ ERROR_OF_CODE: dict[str, type[StateroomError]] = {
     "component-empty": SelectionError,
     "unsafe-globals": UnsafeGlobals,
     "storage-full": StorageFull,
+    "quota-exceeded": QuotaExceeded,
     "unauthorized": Unauthorized,
 }
 

@@ -23,6 +23,7 @@ from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
 OURS, THEIRS = "ours", "theirs"
 SERVER_TOKEN = "the server's own"
 
+_NAMESPACE = "/v1/namespaces/{namespace}"
 _MODEL = "/v1/models/{namespace}/{name}"
 _REF = f"{_MODEL}/checkpoints/{{ref}}"
 _ALIAS = f"{_MODEL}/aliases/{{alias}}"
@@ -30,6 +31,9 @@ _UPLOADS = "/v1/uploads/{namespace}/{name}"
 _UPLOAD = f"{_UPLOADS}/{{upload_id}}"
 NEEDS = {
     ("GET", "/v1/models"): "read",
+    ("GET", "/v1/namespaces"): "admin",
+    ("GET", _NAMESPACE): "admin",
+    ("PUT", _NAMESPACE): "admin",
     ("GET", _MODEL): "read",
     ("PATCH", _MODEL): "write",
     ("GET", f"{_MODEL}/checkpoints"): "read",
@@ -75,6 +79,7 @@ NEEDS = {
 PUBLIC = {("GET", "/healthz"), ("GET", "/readyz")}
 
 BODIES = {
+    ("PUT", _NAMESPACE): b"{}",
     ("PATCH", _MODEL): b'{"best": "max:loss"}',
     ("PUT", _ALIAS): b'{"ref": 1}',
     ("PATCH", _ALIAS): b'{"protected": true}',

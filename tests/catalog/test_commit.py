@@ -243,6 +243,7 @@ def test_a_checkpoint_of_many_blobs_is_invisible_until_it_is_whole(catalog: Cata
 
 
 def test_commits_of_few_blobs_take_the_same_statements_however_many_they_are(catalog: Catalog):
+    add(catalog)  # the first in a namespace inserts its row
     counts = []
     for size in (2, 500):
         digests = [digest(f"{size} {i}") for i in range(size)]
@@ -251,4 +252,4 @@ def test_commits_of_few_blobs_take_the_same_statements_however_many_they_are(cat
         with statements(catalog) as seen:
             commit(catalog, new_checkpoint(blobs=digests, metrics=metrics, tags={"a": "b"}), pack)
         counts.append(len(seen))
-    assert counts[0] == counts[1] <= 15
+    assert counts[0] == counts[1] <= 17

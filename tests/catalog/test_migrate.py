@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, inspect
 from app.catalog import Catalog, migrate
 from app.catalog.commit import commit
 from app.catalog.dialect import migrating_engine, parse_url
+from app.catalog.namespaces import list_namespaces
 from app.catalog.tables import metadata
 from app.errors import StateroomError
 from tests.catalog.make import add, begin_pack, count, digest, new_checkpoint, resolve
@@ -57,6 +58,9 @@ def test_migrations_run_down_and_up_again_with_data_in_place(catalog: Catalog, d
     catalog.migrate()
     assert described(database_url) == before
     assert resolve(catalog, "1").metrics == {"acc": 1.0}
+    with catalog.read() as s:
+        (vision,) = list_namespaces(s).items
+        assert (vision.checkpoints, vision.logical_bytes, vision.stored_bytes) == (1, 5000, 200)
     catalog.close()
     downgrade(database_url, "base")
     assert set(described(database_url)) == {"alembic_version"}

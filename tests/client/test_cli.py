@@ -494,6 +494,23 @@ def test_aliases_are_moved_listed_rolled_back_and_removed(cli: Cli, general: Pat
     assert cli.json("alias", model_name) == []
 
 
+def test_a_namespace_is_shown_and_gets_quotas(cli: Cli, general: Path, model_name: str) -> None:
+    name = model_name.rpartition("/")[2][-100:].lstrip("-")
+    cli.store(f"{name}/m", general)
+    header, line = rows(cli.ok("namespace", name, "--quota-bytes", "5 GB", "--quota-checkpoints", "1"))
+    assert header == ["NAMESPACE", "MODELS", "CHECKPOINTS", "STORED", "LOGICAL"]
+    assert line[:3] == [name, "1", "1 of 1"]
+    assert line[3].endswith(" of 5.0 GB")
+    assert "its quota is 1" in cli.fails(1, "push", general, f"{name}/m")
+    assert "'x' is not a number" in cli.fails(2, "namespace", name, "--quota-checkpoints", "x")
+    assert "is not a size" in cli.fails(2, "namespace", name, "--quota-bytes", "x")
+    shown = cli.json("namespace", name, "--quota-bytes", "none")
+    assert (shown["quota_bytes"], shown["quota_checkpoints"]) == (None, 1)
+    assert shown in cli.json("namespaces")
+    assert name in cli.ok("namespaces")
+    assert "there is no namespace" in cli.fails(3, "namespace", f"{name}-other")
+
+
 def test_lineage_lists_both_directions(cli: Cli, general: Path, model_name: str) -> None:
     cli.store(model_name, *[general] * 2)
     first, second = f"{model_name}@1", f"{model_name}@2"

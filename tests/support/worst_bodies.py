@@ -115,6 +115,13 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
         yield Worst(("GET", path), "a long head", path, headers={f"X-{number}": "v" * 600 for number in range(90)})
     models = ("GET", "/v1/models")
     yield Worst(models, "a long cursor", f"/v1/models?limit=1000&cursor={'A' * 30_000}")
+    namespace = ("PUT", "/v1/namespaces/{namespace}")
+    yield Worst(("GET", "/v1/namespaces"), "a long cursor", f"/v1/namespaces?limit=1000&cursor={'A' * 30_000}")
+    yield Worst(("GET", "/v1/namespaces/{namespace}"), "a long name", f"/v1/namespaces/{'a' * 30_000}")
+    yield Worst(namespace, "mistakes", "/v1/namespaces/worst", f'{{"quota_bytes":[{many("1", 400_000)}]}}'.encode, JSON)
+    yield Worst(
+        namespace, "a long number", "/v1/namespaces/worst", lambda: b'{"quota_bytes":' + b"9" * 60_000 + b"}", JSON
+    )
     model = "/v1/models/{namespace}/{name}"
     yield Worst(("GET", model), "wide checkpoints", MODEL)
     yield Worst(("PATCH", model), "mistakes", MODEL, f'{{"best":[{many("1", 400_000)}]}}'.encode, JSON)

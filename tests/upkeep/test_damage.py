@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from app.catalog import damage
+from app.catalog import damage, namespaces
 from app.catalog.checkpoints import resolve
 from app.catalog.tables import blobs
 from app.deliver.service import Deliver
@@ -308,6 +308,7 @@ def test_a_row_of_a_wrong_length_is_healed(place: Workplace):
     digest = storage(place, first)
     with place.catalog.write() as w:
         w.execute(update(blobs).where(blobs.c.digest == digest).values(length=blobs.c.length - 4))
+        namespaces.count(w, MODEL.namespace, stored_bytes=-4)
     with pytest.raises(DamagedBlob):
         read(place, 1)
     place.upload(FIRST)

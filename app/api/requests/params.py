@@ -27,6 +27,18 @@ async def model_name(
     return ModelName(namespace, name)
 
 
+async def namespace_name(
+    namespace: Annotated[str, Path(description="letters, digits, `.`, `_`, `-`", examples=["vision"])],
+) -> str:
+    if not is_name(namespace):
+        raise InvalidRequest(
+            f"{namespace[:200]!r} is not a valid namespace: it must have 1 to 128 letters, digits, '.', '_' or '-', "
+            "begin with a letter or digit, and not contain '..'",
+            code="bad-model-name",
+        )
+    return namespace
+
+
 async def checkpoint_ref(
     ref: Annotated[
         str,
@@ -44,6 +56,7 @@ async def file_name(request: Request) -> str | None:
 
 
 Model = Annotated[ModelName, Depends(model_name)]
+Namespace = Annotated[str, Depends(namespace_name)]
 Ref = Annotated[str, Depends(checkpoint_ref)]
 Run = Annotated[str | None, Query(description="only checkpoints of this run")]
 FileName = Annotated[str | None, Depends(file_name)]

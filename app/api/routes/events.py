@@ -4,16 +4,16 @@ import time
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from ...catalog import ReadSession, events
 from ...catalog.models import get_model
 from ...errors import InvalidRequest
-from ...values.checkpoint import ModelName, is_name
+from ...values.checkpoint import ModelName
 from ...values.event import EventFilter, EventKind, EventPage
 from ..openapi.problems import OF_A_MODEL, refusals
 from ..requests.auth import ADMIN_EVERYWHERE, READ, judge_again
-from ..requests.params import Model, Wait
+from ..requests.params import Model, Namespace, Wait
 from ..responses.event_stream import EventStream, wants_stream
 from ..responses.event_views import AuditedEventList, AuditedEventView, EventList, EventView
 from ..responses.json import NO_STORE, json_answer
@@ -75,12 +75,10 @@ async def of_a_model(request: Request, services: ServicesDep, model: Model, aske
 async def of_a_namespace(
     request: Request,
     services: ServicesDep,
-    namespace: Annotated[str, Path(description="letters, digits, `.`, `_`, `-`", examples=["vision"])],
+    namespace: Namespace,
     asked: AskedDep,
 ) -> Response:
     """Events of all models in a namespace, as for one model."""
-    if not is_name(namespace):
-        raise InvalidRequest(f"{namespace[:200]!r} is not a valid namespace", code="bad-model-name")
     return await _answer(request, services, EventFilter(namespace, None, asked.kinds), asked)
 
 

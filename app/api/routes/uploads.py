@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from ...access.grants import Grant
-from ...catalog import lineage
+from ...catalog import lineage, namespaces
 from ...catalog.checkpoints import list_checkpoints
 from ...catalog.listing import Listing
 from ...concurrency.cancellation import current
@@ -118,7 +118,12 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
         if boundary is None and size not in {None, first.nbytes}:
             raise _reused(first)
         return first, True
-    await services.asks.run(partial(check_write, request, partial(_listed, services, model)))
+
+    def check() -> None:
+        check_write(request, partial(_listed, services, model))
+        _check_quotas(services, model, size)
+
+    await services.asks.run(check)
     with services.admission.taken():
         body = RequestBody(request, services.admission.max_bytes)
         if boundary is None:
@@ -158,6 +163,14 @@ def _listed(services: Services, model: ModelName) -> str | None:
     except NotFound:
         return None
     return etag_of(CheckpointPage.of(page.items, page.next))
+
+
+def _check_quotas(services: Services, model: ModelName, size: int | None) -> None:
+    """Raise QuotaExceeded if the namespace has no room for all bytes of the upload. How many of them are stored already
+    is unknown before the body is read.
+    """
+    with services.catalog.read() as session:
+        namespaces.check_room(session, model.namespace, size or 0)
 
 
 def _reused(first: Checkpoint) -> InvalidRequest:

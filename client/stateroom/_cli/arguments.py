@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -110,6 +111,18 @@ def expected_of(expect: str | None, note: str | None, change: str | None) -> dic
     if expect is None:
         return {}
     return {"expect": None if expect == "none" else expect}
+
+
+def quotas_of(size: str | None, checkpoints: str | None) -> dict[str, Any]:
+    """Return the quotas that are given, for ``Client.set_quota``; ``none`` removes one. Raises BadParameter."""
+    quotas: dict[str, Any] = {}
+    if size is not None:
+        quotas["bytes"] = None if size == "none" else size
+    if checkpoints is not None:
+        if not (checkpoints == "none" or (checkpoints.isascii() and checkpoints.isdigit())):
+            raise typer.BadParameter(f"{checkpoints!r} is not a number, or none", param_hint="--quota-checkpoints")
+        quotas["checkpoints"] = None if checkpoints == "none" else int(checkpoints)
+    return quotas
 
 
 def pairs_of(texts: Iterable[str] | None, option: str) -> dict[str, str]:

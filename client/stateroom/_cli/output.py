@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from .._alias import Alias, AliasChange
 from .._checkpoint import Checkpoint, ModelSummary, TensorInfo
 from .._event import Event
 from .._lineage import Lineage, Relative
+from .._namespace import Namespace
 from .._printable import printable
 
 ABSENT = "-"
@@ -65,6 +66,25 @@ def _event_cells(event: Event) -> list[str]:
         event.alias or ABSENT,
         event.by or ABSENT,
     ]
+
+
+def namespaces_table(namespaces: Iterable[Namespace]) -> None:
+    rows = [
+        [
+            each.name,
+            str(each.models),
+            _of_quota(f"{each.checkpoints:,}", each.quota_checkpoints, "{:,}".format),
+            _of_quota(decimal(each.stored_bytes), each.quota_bytes, decimal),
+            decimal(each.logical_bytes),
+        ]
+        for each in namespaces
+    ]
+    header = ["NAMESPACE", "MODELS", "CHECKPOINTS", "STORED", "LOGICAL"]
+    table(header, rows, right=header[1:])
+
+
+def _of_quota(used: str, quota: int | None, shown: Callable[[int], str]) -> str:
+    return used if quota is None else f"{used} of {shown(quota)}"
 
 
 def aliases_table(aliases: Iterable[Alias]) -> None:

@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
-from .._errors import InvalidRequest
 from .._printable import printable
 from .._private import check_private, private_folder, private_opener
+from .._sizes import bytes_of
 from .._warn import warn
 
 PART = ".part"
@@ -34,8 +34,6 @@ ABANDONED = 5.0
 
 LEFT_OVER = 3600
 """Seconds after which the files of a killed process are removed."""
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 class Cache:
@@ -246,27 +244,12 @@ def cache_of(folder: str | os.PathLike[str] | None, size: int | str | None) -> C
     """
     folder = folder if folder is not None else os.environ.get("STATEROOM_CACHE_DIR")
     size = size if size is not None else os.environ.get("STATEROOM_CACHE_SIZE") or "20 GB"
-    limit = _bytes_of(size)
+    limit = bytes_of("cache_size", size)
     if not folder or not hasattr(os, "pwrite"):
         return None
     path = Path(folder).expanduser()
     check_private(path)
     return Cache(path, limit)
-
-
-def _bytes_of(size: int | str) -> int:
-    text = str(size).strip().upper()
-    number = text.rstrip("BKMGT ")
-    unit = text[len(number) :].strip()
-    try:
-        value = float(number) * _UNITS[unit]
-        if 0 <= value < 2**63:
-            return int(value)
-    except (KeyError, ValueError):
-        pass
-    raise InvalidRequest(
-        f"cache_size={size!r} is not a size; give a number of bytes, or text such as '500 MB' or '20 GB'"
-    )
 
 
 def _name(digest: str) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import cast
 
 from .._checkpoint import Checkpoint, SpooledCheckpoint
-from .._errors import ServerError, ServerUnavailable, StateroomError, StorageFull, Unauthorized
+from .._errors import QuotaExceeded, ServerError, ServerUnavailable, StateroomError, StorageFull, Unauthorized
 from .._http.session import Http
 from .._printable import one_line, printable
 from .._types import Params
@@ -56,7 +56,7 @@ class Outbox:
 
     def send_all(self) -> list[Checkpoint]:
         """Send all waiting saves, whichever server they were meant for. Raises the error of a server that is away, and
-        Unauthorized if the token may not write a model, after all others are sent.
+        Unauthorized or QuotaExceeded if it takes none of a model, after all others are sent.
         """
         if not self._spool.waiting():
             return []
@@ -67,7 +67,7 @@ class Outbox:
         return sent
 
     def _send_what_waits(self, model: str) -> None:
-        """Send the saves that wait. Raises one of AWAY, and Unauthorized if it is for this model."""
+        """Send the saves that wait. Raises one of AWAY, and Unauthorized or QuotaExceeded if it is for this model."""
         with self._spool.sending():
             if not self._http.is_ready():
                 raise ServerUnavailable(
@@ -78,7 +78,9 @@ class Outbox:
             raise barred[model]
 
     def _send_each(self, server: str | None) -> tuple[list[Checkpoint], dict[str, StateroomError]]:
-        """Return the stored checkpoints, and an Unauthorized error for each model that the token may not write."""
+        """Return the stored checkpoints, and the error for each model that the token may not write, or whose
+        namespace has no room.
+        """
         sent: list[Checkpoint] = []
         barred: dict[str, StateroomError] = {}
         for each in self._spool.waiting(server):
@@ -86,7 +88,7 @@ class Outbox:
                 continue
             try:
                 sent.append(self._post(each))
-            except Unauthorized as error:
+            except (Unauthorized, QuotaExceeded) as error:
                 barred[each.label.model] = error
             except AWAY:
                 raise

@@ -1,0 +1,20 @@
+"""Namespaces: what they hold, and how much they may hold."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace. A quota is None if there is no limit.
+
+    ``logical_bytes`` is the size of all checkpoints together; ``stored_bytes`` counts each blob once, also a blob that
+    waits for the sweep.
+    """
+
+    name: str
+    quota_bytes: int | None
+    quota_checkpoints: int | None
+    models: int
+    checkpoints: int
+    logical_bytes: int
+    stored_bytes: int
