@@ -25,6 +25,7 @@ from .ingest.service import Ingest
 from .maintenance import incoming_of, room_of
 from .notify.refusals import Refusals
 from .notify.watch import EventWatch
+from .notify.webhooks import WebhookSender
 from .settings import Settings
 from .store import Holder, LocalPackStore, Partials, Spool
 from .store.holder import holder_id
@@ -73,6 +74,13 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
                 settings.events_keep,
             )
             stack.callback(sweeps.close)
+        webhooks = WebhookSender(
+            catalog,
+            new_name(),
+            private=settings.webhook_private,
+            on_tried=lambda outcome: metrics.webhooks.labels(outcome).inc(),
+        )
+        stack.callback(webhooks.close)
         token = settings.server_token.get_secret_value() if settings.server_token else None
         access = Access(catalog, token)
         admission = Admission(settings.max_uploads, settings.max_upload_bytes)
@@ -97,6 +105,7 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
             watch,
             refusals,
             OneFlight(),
+            settings.webhook_private,
             asks,
             plans,
             long_plans,

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     take no byte of a response for ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or
     less). Running transfers have ``drain_seconds`` to end when the server stops. Without tokens a server answers only
     to ``allowed_hosts`` and to names that nobody else can give it. Web pages of ``allowed_origins`` may use it. Events
-    are kept for ``events_keep``.
+    are kept for ``events_keep``. ``webhook_private`` lets webhooks have addresses that are not public.
     """
 
     model_config = SettingsConfigDict(
@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     grace: Annotated[float, Field(ge=0)] = 3600.0
     sweep_interval: Annotated[float, Field(ge=0)] = 600.0
     events_keep: Duration = timedelta(days=30)
+    webhook_private: bool = False
     max_uploads: Annotated[int, Field(ge=1)] = 128
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
     memory: Annotated[ByteSize, Field(ge=64 * 1024**2)] = ByteSize(1024**3)

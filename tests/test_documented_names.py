@@ -293,6 +293,6 @@ def test_every_signature_on_the_clients_page_is_the_methods() -> None:
 def test_every_field_of_what_the_client_returns_is_on_its_page() -> None:
     words = set(re.findall(r"\w+", code_of(text_of(CLIENT))))
     for kind in (stateroom.Checkpoint, stateroom.Component, stateroom.ModelSummary, stateroom.TensorInfo,
-                 stateroom.Report, stateroom.Event, stateroom.Mismatch, stateroom.SpooledCheckpoint, stateroom.Alias,
-                 stateroom.AliasChange):  # fmt: skip
+                 stateroom.Report, stateroom.Mismatch, stateroom.SpooledCheckpoint, stateroom.Alias,
+                 stateroom.AliasChange, stateroom.Event, stateroom.Webhook, stateroom.WebhookDelivery):  # fmt: skip
         assert {name for name in kind.__dataclass_fields__ if not name.startswith("_")} - words == set(), kind

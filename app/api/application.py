@@ -27,6 +27,7 @@ from .routes import (
     state_dicts,
     tensors,
     uploads,
+    webhooks,
 )
 
 DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a checkpoint and never runs a pickle."
@@ -67,6 +68,7 @@ def build(
         checkpoints,
         aliases,
         events,
+        webhooks,
         lineage,
         tensors,
         state_dicts,

@@ -64,6 +64,9 @@ class Metrics:
         self.waiting_clients = Gauge(
             "stateroom_waiting_clients", "Clients that wait for events", registry=own, multiprocess_mode="livesum"
         )
+        self.webhooks = Counter(
+            "stateroom_webhook_attempts", "Attempts to deliver to webhooks, by outcome", ("outcome",), registry=own
+        )
         self.requests = Histogram(
             "stateroom_request_seconds",
             "Seconds from a request to the last byte of its response",

@@ -77,6 +77,7 @@ class Services:
     watch: EventWatch
     refusals: Refusals
     shown: OneFlight[tuple[Checkpoint, int]]
+    webhook_private: bool
     asks: FairThreads
     plans: FairThreads
     long_plans: FairThreads

@@ -53,8 +53,7 @@ class Catalog:
             )
         try:
             with self.read() as session:
-                # A column of the newest revision.
-                session.select(select(tables.namespaces.c.stored_bytes).limit(1)).all()
+                session.select(select(tables.webhooks.c.next_at).limit(1)).all()  # a column of the newest revision
         except DBAPIError as error:
             raise StoreError(
                 "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"

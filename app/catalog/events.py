@@ -12,6 +12,7 @@ from sqlalchemy import Row, Select, delete, func, select
 from ..errors import EventsExpired, InvalidRequest
 from ..values.checkpoint import ModelName
 from ..values.event import Detail, Event, EventFilter, EventKind, EventPage, NewEvent
+from . import deliveries
 from .page import check_limit
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
@@ -35,29 +36,46 @@ def record(
 
 
 def write_recorded(w: WriteSession) -> None:
-    """Write what was recorded. Call it once, right before the commit: until then, no other transaction can do so."""
+    """Write what was recorded, and the deliveries to webhooks. Call it once, right before the commit: until then, no
+    other transaction can do so.
+    """
     if not w.recorded:
         return
+    hooks = deliveries.wanting(w, [event.model for event in w.recorded if event.model is not None])
     w.lock_events()
-    first, at = newest(w) + 1, to_microseconds(datetime.now(UTC))
-    w.insert(
-        events,
-        [
-            {
-                "id": number,
-                "at": at,
-                "kind": event.kind.value,
-                "namespace": None if event.model is None else event.model.namespace,
-                "name": None if event.model is None else event.model.name,
-                "version": event.version,
-                "alias": event.alias,
-                "by": event.actor.name,
-                "address": event.actor.address,
-                "detail": dict(event.detail),
-            }
-            for number, event in enumerate(w.recorded, first)
-        ],
+    first, at = newest(w) + 1, datetime.now(UTC)
+    numbered = [_numbered(number, at, event) for number, event in enumerate(w.recorded, first)]
+    w.insert(events, list(map(_row, numbered)))
+    deliveries.enqueue(w, hooks, numbered)
+
+
+def _numbered(number: int, at: datetime, event: NewEvent) -> Event:
+    return Event(
+        id=number,
+        kind=event.kind,
+        model=event.model,
+        version=event.version,
+        alias=event.alias,
+        at=at,
+        by=event.actor.name,
+        address=event.actor.address,
+        detail=event.detail,
     )
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "at": to_microseconds(event.at),
+        "kind": str(event.kind),
+        "namespace": None if event.model is None else event.model.namespace,
+        "name": None if event.model is None else event.model.name,
+        "version": event.version,
+        "alias": event.alias,
+        "by": event.by,
+        "address": event.address,
+        "detail": dict(event.detail),
+    }
 
 
 def newest(s: ReadSession) -> int:

@@ -10,7 +10,9 @@ changes of a removed alias stay, so that no revision is given twice. A row of ``
 the checkpoints that it names are deleted.
 
 The ids of ``events`` ascend in the order of commits, without gaps; the newest event is never deleted, so that no id is
-given twice.
+given twice. The transaction that writes an event writes a delivery of it for each webhook that wants it. A webhook's
+``next_at`` is when its oldest waiting delivery is due, null if none waits; ``failures`` counts the failed attempts
+since one succeeded.
 
 A row of ``namespaces`` has the quotas of a namespace, and counts its visible checkpoints, their ``nbytes``, and the
 ``length`` of its blobs. Only ``namespaces.count`` changes the counters, where those rows are inserted or deleted.
@@ -329,6 +331,41 @@ events = Table(
     Column("detail", JSON, nullable=False),
     Index(None, "namespace", "name", "id"),
     Index(None, "namespace", "id"),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", _Text, primary_key=True),
+    Column("namespace", _Text, nullable=False),
+    Column("name", _Text, nullable=False),
+    Column("url", _Text, nullable=False),
+    Column("kinds", JSON, nullable=False),
+    Column("secret", _Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", _Text),
+    Column("failures", BigInteger, nullable=False),
+    Column("next_at", BigInteger, index=True),
+    Index(None, "namespace", "name"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("webhook_id", ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("event_id", BigInteger, nullable=False),
+    Column("kind", _Text, nullable=False),
+    Column("body", _Text, nullable=False),
+    Column("state", _Text, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("status", BigInteger),
+    Column("error", _Text),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("tried_at", BigInteger),
+    Index(None, "webhook_id", "state", "id"),
+    CheckConstraint("state IN ('waiting', 'delivered', 'failed')", name="state"),
+    sqlite_autoincrement=True,
 )
 
 signing_keys = Table(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
 
-from ..catalog import Catalog, checkpoints, leases, packs
+from ..catalog import Catalog, checkpoints, deliveries, leases, packs
 from ..catalog.unused import GoOn, Moment
 from ..errors import StoreError
 from ..store import PackStore
@@ -35,6 +35,7 @@ def recover(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) 
         with catalog.write() as w:
             packs.finish_all(w)
             leases.give_back(w, SWEEP)
+            leases.give_back(w, deliveries.LEASE)
             checkpoints.drop_unfinished(w)
     remove_abandoned(catalog, store, moment, lambda: None)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
-from ..catalog import Catalog, checkpoints, events, packs, unused
+from ..catalog import Catalog, checkpoints, deliveries, events, packs, unused
 from ..catalog.commit import BATCH
 from ..catalog.expired import drop_expired
 from ..catalog.unused import GoOn, Moment
@@ -130,7 +130,7 @@ def _drop_events(catalog: Catalog, before: datetime, go_on: GoOn) -> None:
     while dropped == BATCH:
         go_on()
         with catalog.turn() as w:
-            dropped = events.drop_older(w, before, BATCH)
+            dropped = max(events.drop_older(w, before, BATCH), deliveries.drop_older(w, before, BATCH))
 
 
 def _unseal_empty(catalog: Catalog, moment: Moment, go_on: GoOn) -> None:

@@ -22,6 +22,8 @@ class EventKind(StrEnum):
     MODEL_CHANGED = "model-changed"
     MODEL_DELETED = "model-deleted"
     QUOTA_CHANGED = "quota-changed"
+    WEBHOOK_MADE = "webhook-made"
+    WEBHOOK_REMOVED = "webhook-removed"
     TOKEN_MADE = "token-made"  # noqa: S105 - no password
     TOKEN_REVOKED = "token-revoked"  # noqa: S105 - as above
     TOKEN_REFUSED = "token-refused"  # noqa: S105 - as above

@@ -49,6 +49,7 @@ from ._namespace import Namespace
 from ._report import Mismatch, Report
 from ._upload.job import SaveJob
 from ._version import __version__
+from ._webhook import Webhook, WebhookDelivery
 
 __all__ = [
     "Alias",
@@ -97,5 +98,7 @@ __all__ = [
     "UnexpectedAnswer",
     "UnknownComponent",
     "UnsafeGlobals",
+    "Webhook",
+    "WebhookDelivery",
     "__version__",
 ]

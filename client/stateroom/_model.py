@@ -27,6 +27,7 @@ from ._upload.background import Options, SaveQueue
 from ._upload.job import SaveJob
 from ._upload.requests import upload
 from ._upload.save import new_key, refuse, save_object, upload_file
+from ._webhook import Webhook, WebhookDelivery, Webhooks
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,7 @@ class Model:
         self._save_queue = save_queue
         self._again = again
         self._aliases = Aliases(api)
+        self._webhooks = Webhooks(api)
         self._origins = Origins(api.model)
 
     @property
@@ -258,6 +260,24 @@ class Model:
         Raises EventsExpired if events after ``after`` have been deleted.
         """
         return Events(self._api.http, f"{self._api.path}/events").read(after, kinds, follow=follow)
+
+    def add_webhook(self, url: str, *, kinds: Kinds = (), secret: str | None = None) -> Webhook:
+        """Have the server send each event of this model to ``url``, or only those of ``kinds``, signed with ``secret``
+        (``whsec_`` and base64). The returned Webhook has the secret, which the server makes if none is given.
+        """
+        return self._webhooks.add(url, kinds, secret)
+
+    def webhooks(self) -> list[Webhook]:
+        """Return all webhooks of this model, oldest first, without their secrets."""
+        return self._webhooks.all()
+
+    def webhook_deliveries(self, id: str) -> Iterator[WebhookDelivery]:  # noqa: A002  the server's word for it
+        """Iterate over the deliveries to a webhook, newest first."""
+        return self._webhooks.deliveries(id)
+
+    def remove_webhook(self, id: str) -> None:  # noqa: A002  as above
+        """Remove a webhook with its log of deliveries."""
+        self._webhooks.remove(id)
 
     # Look up checkpoints
 

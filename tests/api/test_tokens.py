@@ -41,6 +41,10 @@ NEEDS = {
     ("PUT", f"{_MODEL}/checkpoints"): "write",
     ("GET", _REF): "read",
     ("PATCH", _REF): "write",
+    ("GET", f"{_MODEL}/webhooks"): "admin",
+    ("POST", f"{_MODEL}/webhooks"): "admin",
+    ("DELETE", f"{_MODEL}/webhooks/{{webhook}}"): "admin",
+    ("GET", f"{_MODEL}/webhooks/{{webhook}}/deliveries"): "admin",
     ("GET", f"{_MODEL}/events"): "read",
     ("GET", "/v1/namespaces/{namespace}/events"): "read",
     ("GET", "/v1/events"): "admin everywhere",
@@ -82,6 +86,7 @@ BODIES = {
     ("PUT", _NAMESPACE): b"{}",
     ("PATCH", _MODEL): b'{"best": "max:loss"}',
     ("PUT", _ALIAS): b'{"ref": 1}',
+    ("POST", f"{_MODEL}/webhooks"): b'{"url": "https://1.1.1.1/"}',
     ("PATCH", _ALIAS): b'{"protected": true}',
     ("POST", f"{_MODEL}/checkpoints"): general(),
     ("PUT", f"{_MODEL}/checkpoints"): general(),
@@ -111,7 +116,7 @@ class Guarded:
 
     def send(self, http: httpx.Client, operation: tuple[str, str], credential: str, name: str, **query: str):
         method, path = operation
-        values = {"namespace": OURS, "name": name, "ref": "1", "filename": "x.pt", "alias": "prod"}
+        values = {"namespace": OURS, "name": name, "ref": "1", "filename": "x.pt", "alias": "prod", "webhook": "wh0"}
         values |= {"upload_id": "abcdef", "first": "0", "end": "1"}
         address = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
         headers, auth = {}, None

@@ -1,1 +1,16 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
 from tests.catalog.conftest import catalog, database, database_url, migrated  # noqa: F401 - fixtures
+from tests.support.receiver import Receiver
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    """A running receiver of webhooks."""
+    running = Receiver(tmp_path / "received")
+    running.start()
+    yield running
+    running.kill()

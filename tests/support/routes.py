@@ -19,6 +19,7 @@ def address(path: str) -> str:
         "name": "b",
         "ref": "1",
         "alias": "prod",
+        "webhook": "wh0",
         "filename": "x.pt",
         "upload_id": "abc",
         "first": "0",

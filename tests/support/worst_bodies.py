@@ -143,6 +143,15 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("POST", f"{alias}/rollback"), "no previous", f"{MODEL}/aliases/prod/rollback", lambda: b" " * 900_000)
     yield Worst(("DELETE", alias), "a right one", f"{MODEL}/aliases/prod")
 
+    hooks = f"{model}/webhooks"
+    kinds = many('"alias-moved"', 400)
+    yield Worst(("POST", hooks), "many kinds", f"{MODEL}/webhooks", f'{{"url":"","kinds":[{kinds}]}}'.encode, JSON)
+    yield Worst(("POST", hooks), "a long url", f"{MODEL}/webhooks", f'{{"url":"http://{"a" * 60_000}"}}'.encode, JSON)
+    yield Worst(("GET", hooks), "all", f"{MODEL}/webhooks")
+    long_id = "a" * 30_000
+    yield Worst(("DELETE", f"{hooks}/{{webhook}}"), "a long id", f"{MODEL}/webhooks/{long_id}")
+    path = f"{hooks}/{{webhook}}/deliveries"
+    yield Worst(("GET", path), "a long id", f"{MODEL}/webhooks/{long_id}/deliveries?limit=1000")
     many_kinds = "&".join(["kind=alias-moved"] * 2_000)
     for route, path in (
         (f"{model}/events", f"{MODEL}/events"),

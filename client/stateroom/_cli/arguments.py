@@ -102,6 +102,13 @@ def alias_change(
     return changes[0] if changes else None
 
 
+def check_at_most_one(**options: str | None) -> None:
+    """Raise BadParameter if several of ``options`` are given."""
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise typer.BadParameter(f"give one of {', '.join(given)}", param_hint=given[1])
+
+
 def expected_of(expect: str | None, note: str | None, change: str | None) -> dict[str, str | None]:
     """Return the ``expect`` of a change of an alias, if it is given. Raises BadParameter where it has no meaning."""
     if expect is not None and change not in {"move", "rollback", "rm"}:

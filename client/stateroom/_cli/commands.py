@@ -26,6 +26,7 @@ from .arguments import (
     FAILED,
     WRONG_USAGE,
     alias_change,
+    check_at_most_one,
     check_name,
     doomed_of,
     expected_of,
@@ -37,6 +38,7 @@ from .arguments import (
     says_safetensors,
     target_of,
 )
+from .event_output import deliveries_table, event_text, events_table, webhooks_table
 
 cli = typer.Typer(
     help="Upload PyTorch checkpoints to a Stateroom server, inspect and download them.",
@@ -305,9 +307,40 @@ def events(
         found = at.client.model(model_of(model)).events(after, follow=follow, kinds=kind or ())
         if follow:
             for event in found:
-                text.say_json_line(event) if at.json else text.say(text.event_text(event))
+                text.say_json_line(event) if at.json else text.say(event_text(event))
         else:
-            text.say_json(list(found)) if at.json else text.events_table(found)
+            text.say_json(list(found)) if at.json else events_table(found)
+
+
+@cli.command()
+def webhooks(
+    context: typer.Context,
+    model: ModelName,
+    add: Annotated[Optional[str], typer.Option(metavar="URL", help="tell this URL of the model's events")] = None,
+    kind: Annotated[Texts, typer.Option(metavar="KIND", help="with --add: only this kind; repeatable")] = None,
+    deliveries: Annotated[
+        Optional[str], typer.Option(metavar="ID", help="list the deliveries to a webhook, newest first")
+    ] = None,
+    remove: Annotated[Optional[str], typer.Option("--rm", metavar="ID", help="remove a webhook")] = None,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """List a model's webhooks, add or remove one, or list the deliveries to one. --add prints its secret, only then."""
+    check_at_most_one(add=add, deliveries=deliveries, rm=remove)
+    with session(context, url, token, json=json) as at:
+        line = at.client.model(model_of(model))
+        if add is not None:
+            made = line.add_webhook(add, kinds=kind or ())
+            text.say_json(made) if at.json else text.say(f"{made.id}  {made.secret}")
+        elif deliveries is not None:
+            found = list(line.webhook_deliveries(deliveries))
+            text.say_json(found) if at.json else deliveries_table(found)
+        elif remove is not None:
+            line.remove_webhook(remove)
+            text.say_json({"model": line.name, "removed": remove}) if at.json else text.say(f"removed {remove}")
+        else:
+            text.say_json(line.webhooks()) if at.json else webhooks_table(line.webhooks())
 
 
 @cli.command()

@@ -13,7 +13,6 @@ from rich.filesize import decimal
 
 from .._alias import Alias, AliasChange
 from .._checkpoint import Checkpoint, ModelSummary, TensorInfo
-from .._event import Event
 from .._lineage import Lineage, Relative
 from .._namespace import Namespace
 from .._printable import printable
@@ -48,26 +47,6 @@ def models_table(models: Iterable[ModelSummary]) -> None:
     table(["MODEL", "CHECKPOINTS", "BEST", "CREATED"], rows, right=["CHECKPOINTS"])
 
 
-def events_table(events: Iterable[Event]) -> None:
-    header = ["ID", "AT", "KIND", "VERSION", "ALIAS", "BY"]
-    table(header, [_event_cells(event) for event in events], right=["ID", "VERSION"])
-
-
-def event_text(event: Event) -> str:
-    return "  ".join(cell for cell in _event_cells(event) if cell != ABSENT)
-
-
-def _event_cells(event: Event) -> list[str]:
-    return [
-        str(event.id),
-        time_text(event.at),
-        event.kind,
-        _number(event.version),
-        event.alias or ABSENT,
-        event.by or ABSENT,
-    ]
-
-
 def namespaces_table(namespaces: Iterable[Namespace]) -> None:
     rows = [
         [
@@ -92,7 +71,7 @@ def aliases_table(aliases: Iterable[Alias]) -> None:
         [
             each.name,
             str(each.version),
-            _number(each.previous_version),
+            number_text(each.previous_version),
             "yes" if each.protected else ABSENT,
             time_text(each.moved_at),
             each.moved_by or ABSENT,
@@ -109,7 +88,7 @@ def alias_changes_table(changes: Iterable[AliasChange]) -> None:
         [
             str(each.revision),
             "removed" if each.version is None else str(each.version),
-            _number(each.previous_version),
+            number_text(each.previous_version),
             time_text(each.at),
             each.by or ABSENT,
             each.note or ABSENT,
@@ -142,7 +121,7 @@ def _relatives(title: str, relatives: Sequence[Relative], *, more: bool) -> None
             each.via,
             each.state,
             each.run or ABSENT,
-            _number(each.epoch),
+            number_text(each.epoch),
             ABSENT if each.created_at is None else time_text(each.created_at),
         ]
         for each in relatives
@@ -158,8 +137,8 @@ def checkpoints_table(checkpoints: Iterable[Checkpoint]) -> None:
     rows = [
         [
             str(each.version),
-            _number(each.epoch),
-            _number(each.step),
+            number_text(each.epoch),
+            number_text(each.step),
             _loss(each),
             _metrics(each),
             each.run or ABSENT,
@@ -176,8 +155,8 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
     facts = {
         "checkpoint": str(checkpoint),
         "run": checkpoint.run or ABSENT,
-        "epoch": _number(checkpoint.epoch),
-        "step": _number(checkpoint.step),
+        "epoch": number_text(checkpoint.epoch),
+        "step": number_text(checkpoint.step),
         "loss": _loss(checkpoint),
         "metrics": _metrics(checkpoint),
         "aliases": ", ".join(checkpoint.aliases) or ABSENT,
@@ -257,18 +236,18 @@ def time_text(time: datetime) -> str:
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
     return ABSENT if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _loss(checkpoint: Checkpoint) -> str:
-    return "not finite" if "loss" in checkpoint.nonfinite else _number(checkpoint.loss)
+    return "not finite" if "loss" in checkpoint.nonfinite else number_text(checkpoint.loss)
 
 
 def _metrics(checkpoint: Checkpoint) -> str:
     """Return the metrics as text. A stored metric that reads None is not finite."""
     shown = (
-        f"{name}={'not finite' if value is None else _number(value)}" for name, value in checkpoint.metrics.items()
+        f"{name}={'not finite' if value is None else number_text(value)}" for name, value in checkpoint.metrics.items()
     )
     return ", ".join(shown) or ABSENT
 
