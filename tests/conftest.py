@@ -49,10 +49,15 @@ def _runs_on_the_other_database(item: pytest.Item) -> bool:
     return DATABASES[zlib.crc32(name.encode()) % 2] != database
 
 
+def pytest_collection() -> None:
+    """Collect no garbage while modules are imported and tests are made: nearly all of them stay."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Leave thousands of collected tests out of every garbage collection that a test asks for."""
-    gc.collect()
+    """Leave thousands of collected tests out of every garbage collection that comes now, or that a test asks for."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

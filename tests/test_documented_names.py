@@ -12,10 +12,8 @@ import typer
 import stateroom
 from app.__main__ import cli as server_cli
 from app.access.signatures import LONGEST
-from app.api import application
 from app.api.http1.head import MAX_HEAD_BYTES, MAX_HEADERS
 from app.api.http1.protocol import MAX_PIPELINED
-from app.api.metrics import Metrics
 from app.api.problems import KINDS, STATUS_CODES
 from app.api.requests import bodies, multipart
 from app.api.routes.state_dicts import MAX_TARGET
@@ -34,6 +32,7 @@ from stateroom._cli.commands import cli as client_cli
 from tests.support.codes import NEVER_ON_THE_WIRE
 from tests.support.docs import ROOT
 from tests.support.openapi import operations
+from tests.support.routes import DOCUMENT
 
 HTTP, OPERATIONS, CLIENT = "docs/http-api.md", "docs/operations.md", "docs/client.md"
 PAGES = ("README.md", "client/README.md", "SECURITY.md", HTTP, OPERATIONS, CLIENT, "docs/formats.md", "docs/design.md")
@@ -188,8 +187,6 @@ def test_every_finding_of_fsck_is_on_the_operations_page_and_there() -> None:
 
 
 # The wire
-
-DOCUMENT = application.build("0", Metrics()).openapi()
 
 
 def documented_codes() -> dict[str, set[int]]:

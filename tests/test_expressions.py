@@ -140,9 +140,8 @@ def grows_linearly(ask: Callable[[Any], object], long: Any, short: Any) -> bool:
     return seconds(ask, long, 3) < SHORTER**1.5 * seconds(ask, short, 5)
 
 
-@pytest.mark.parametrize("name", sorted(patterns()))
-def test_an_expression_is_linear_in_what_it_reads(name: str) -> None:
-    assert is_linear(patterns()[name])
+def test_every_expression_is_linear_in_what_it_reads() -> None:
+    assert [name for name, pattern in patterns().items() if not is_linear(pattern)] == []
 
 
 @pytest.mark.parametrize(

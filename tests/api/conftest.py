@@ -34,18 +34,23 @@ def state_dict(seed: int = 0, size: int = 64) -> dict[str, torch.Tensor]:
 
 def general(epoch: int = 3, loss: float = 0.5, seed: int = 0, size: int = 64) -> bytes:
     """A general checkpoint: a model, its optimizer, an epoch and a loss."""
-    model = torch.nn.Linear(size, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
-    model(torch.ones(1, size)).sum().backward()
-    optimizer.step()
     return saved(
         {
             "epoch": epoch,
             "loss": loss,
             "model_state_dict": state_dict(seed, size),
-            "optimizer_state_dict": optimizer.state_dict(),
+            "optimizer_state_dict": sgd_state_dict(size),
         }
     )
+
+
+def sgd_state_dict(size: int) -> dict:
+    """The state_dict of an SGD with momentum after its first step; torch's own imports its compiler, for a second."""
+    defaults = {"dampening": 0, "weight_decay": 0, "nesterov": False, "maximize": False, "foreach": None}
+    group = {"lr": 0.001, "momentum": 0.9, **defaults, "differentiable": False, "fused": None, "params": [0, 1]}
+    buffers = torch.ones(2, size), torch.ones(2)
+    state = {number: {"momentum_buffer": buffer} for number, buffer in enumerate(buffers)}
+    return {"state": state, "param_groups": [group]}
 
 
 @pytest.fixture

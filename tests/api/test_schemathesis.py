@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from schemathesis.pytest.lazy import get_all_tests
+from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -12,10 +14,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from app.api import application
-from app.api.metrics import Metrics
 from tests.api.conftest import general
 from tests.support.measure import long, measure
+from tests.support.routes import DOCUMENT, OPERATIONS
 from tests.support.server import Server, start_server
 
 
@@ -37,11 +38,14 @@ EXAMPLES = measure(12, 60)
 VERSIONS = 30
 REFS = ("1", "v2", "latest", "best", "min:loss", "epoch:3", "step:1", "nightly", "31", "-1", "best ", "é")
 
-document = application.build("0", Metrics()).openapi()
-schema = schemathesis.openapi.from_dict(document)
+
+@pytest.fixture(scope="module")
+def schema() -> BaseSchema:
+    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    schema.hook(map_path_parameters)
+    return schema
 
 
-@schema.hook
 def map_path_parameters(context: object, path_parameters: dict | None) -> dict | None:
     """Most requests are about a model that exists; the rest about whatever was made up."""
     if path_parameters and "namespace" in path_parameters:
@@ -63,8 +67,18 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.kill()
 
 
-@long
-@schema.parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_no_route_fails_or_answers_what_it_does_not_document(case: schemathesis.Case, fuzzed: Server) -> None:
+def check(case: schemathesis.Case, fuzzed: Server) -> None:
     case.call_and_validate(base_url=fuzzed.base_url, checks=CHECKS)
+
+
+@long
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_no_route_fails_or_answers_what_it_does_not_document(
+    method: str, path: str, schema: BaseSchema, fuzzed: Server
+) -> None:
+    """schema.parametrize() would make all requests of all routes as the tests are collected, in each process."""
+    route = schema.include(method=method, path=path)
+    (found,) = get_all_tests(schema=route, test_func=check, settings=None, given_kwargs={})
+    _, test = found.ok()
+    test(fuzzed=fuzzed)

@@ -1,6 +1,7 @@
 """An upload becomes a checkpoint whose every byte can be read again, and each new byte is stored once."""
 
 import asyncio
+import functools
 import hashlib
 import math
 import sqlite3
@@ -49,18 +50,18 @@ def test_what_the_request_says_wins_over_what_the_file_says(place: Workplace):
 
 
 @pytest.mark.parametrize(
-    "obj",
+    "make",
     [
-        {"w": torch.ones(3)},
-        {"w": weights(1)},
-        {"large": weights(1, 17), "small": torch.ones(3), "empty": torch.zeros(0), "medium": weights(2, 0.1)},
-        {"same": weights(1), "again": weights(1), "tied": (tied := weights(2)), "tied_too": tied},
-        {str(number): weights(number, 0.005) for number in range(300)},
+        lambda: {"w": torch.ones(3)},
+        lambda: {"w": weights(1)},
+        lambda: {"large": weights(1, 17), "small": torch.ones(3), "empty": torch.zeros(0), "medium": weights(2, 0.1)},
+        lambda: {"same": weights(1), "again": weights(1), "tied": (tied := weights(2)), "tied_too": tied},
+        lambda: {str(number): weights(number, 0.005) for number in range(300)},
     ],
     ids=["tiny", "one-storage", "many-sizes", "duplicates", "many-storages"],
 )
-def test_frame_and_blobs_are_the_upload_again_byte_for_byte(place: Workplace, obj: object):
-    data = torch_file(obj)
+def test_frame_and_blobs_are_the_upload_again_byte_for_byte(place: Workplace, make: Callable[[], dict]):
+    data = torch_file(make())
     assert place.original(place.upload(data)) == data
 
 
@@ -196,27 +197,28 @@ def racing(tmp_path: Path) -> Iterator[tuple[Workplace, RacingCatalog]]:
     place.close()
 
 
-SHARED = weights(1, 1.25)
+def shared() -> torch.Tensor:
+    return weights(1, 1.25)
 
 
 @pytest.mark.parametrize(
-    "obj",
+    "others",
     [
-        {"shared": SHARED, "new": weights(2, 2)},  # copied: more is known than is worth a rename
-        {"shared": SHARED, "new": weights(2, 26)},  # adopted: less is
-        {"shared": SHARED, "epoch": 5},  # next to nothing is new
-        {"shared": SHARED},  # nothing is new
-        {"shared": SHARED, "new": weights(2, 2), **{str(n): weights(n, 0.005) for n in range(2500)}},  # many batches
+        lambda: {"new": weights(2, 2)},  # copied: more is known than is worth a rename
+        lambda: {"new": weights(2, 26)},  # adopted: less is
+        lambda: {"epoch": 5},  # next to nothing is new
+        dict,  # nothing is new
+        lambda: {"new": weights(2, 2), **{str(n): weights(n, 0.005) for n in range(2500)}},  # many batches
     ],
     ids=["copied", "adopted", "next-to-nothing", "nothing", "in-batches"],
 )
 def test_a_blob_that_goes_away_before_the_commit_is_stored_after_all(
-    racing: tuple[Workplace, RacingCatalog], obj: object
+    racing: tuple[Workplace, RacingCatalog], others: Callable[[], dict]
 ):
     place, catalog = racing
-    place.upload(torch_file({"shared": SHARED}))
-    digest = digest_of(SHARED.numpy().tobytes())[0]
-    data = torch_file(obj)
+    place.upload(torch_file({"shared": shared()}))
+    digest = digest_of(shared().numpy().tobytes())[0]
+    data = torch_file({"shared": shared(), **others()})
 
     async def received() -> SpooledUpload:
         return await place.ingest.receive(Chunks(chunked(data)), len(data))
@@ -253,20 +255,27 @@ def overtaken(tmp_path: Path) -> Iterator[tuple[Workplace, OvertakenCatalog]]:
     place.close()
 
 
-TWO = {"a": weights(1, 2), "b": weights(2, 2)}
-MANY = {str(n): weights(n, 0.005) for n in range(2500)}
+@functools.cache
+def two() -> dict[str, torch.Tensor]:
+    return {"a": weights(1, 2), "b": weights(2, 2)}
+
+
+@functools.cache
+def many() -> dict[str, torch.Tensor]:
+    """Enough storages for several batches."""
+    return {str(n): weights(n, 0.005) for n in range(2500)}
 
 
 @pytest.mark.parametrize(
     ("first", "second", "packs"),
-    [(TWO, TWO, 1), (MANY, MANY, 1), ({"a": TWO["a"]}, TWO, 2)],
+    [(two, two, 1), (many, many, 1), (lambda: {"a": two()["a"]}, two, 2)],
     ids=["the-same", "the-same-in-batches", "a-part"],
 )
 def test_uploads_of_the_same_bytes_at_once_store_them_once(
-    overtaken: tuple[Workplace, OvertakenCatalog], first: object, second: object, packs: int
+    overtaken: tuple[Workplace, OvertakenCatalog], first: Callable[[], dict], second: Callable[[], dict], packs: int
 ):
     place, catalog = overtaken
-    files = [torch_file(first), torch_file(second)]
+    files = [torch_file(first()), torch_file(second())]
 
     async def received() -> list[SpooledUpload]:
         return [await place.ingest.receive(Chunks(chunked(data)), len(data)) for data in files]
@@ -283,19 +292,19 @@ def test_uploads_of_the_same_bytes_at_once_store_them_once(
     assert place.original(lost) == files[1]
 
 
-@pytest.mark.parametrize("obj", [TWO, MANY], ids=["in-one-transaction", "in-batches"])
+@pytest.mark.parametrize("make", [two, many], ids=["in-one-transaction", "in-batches"])
 @pytest.mark.parametrize("beside", [True, False], ids=["beside-a-checkpoint", "in-an-empty-store"])
 def test_a_commit_that_fails_at_its_last_step_leaves_nothing_behind(
-    place: Workplace, tmp_path: Path, obj: object, beside: bool
+    place: Workplace, tmp_path: Path, make: Callable[[], dict], beside: bool
 ):
     if beside:
-        place.upload(torch_file({"a": TWO["a"]}))
+        place.upload(torch_file({"a": two()["a"]}))
     before = place.contents()
     with sqlite3.connect(tmp_path / "catalog.sqlite3") as db:
         db.execute("CREATE TRIGGER no BEFORE UPDATE OF version ON checkpoints BEGIN SELECT RAISE(ABORT, 'no'); END")
         blobs_before = db.execute("SELECT * FROM blobs").fetchall()
     with pytest.raises(IntegrityError):
-        place.upload(torch_file(obj))
+        place.upload(torch_file(make()))
     assert place.contents() == before
     assert db.execute("SELECT * FROM blobs").fetchall() == blobs_before
     db.close()

@@ -1,12 +1,12 @@
 """All digests and checksums of an upload, compared with the plain definition computed in one piece."""
 
-import random
 import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from app.values.frame import frame_spans
 from app.values.manifest import MIN_BLOB_SIZE, Manifest, Storage
 from app.values.span import Span
 
-DATA = random.Random(0).randbytes(2 * BLOCK_SIZE + 5_000_000)
+DATA = np.random.default_rng(0).bytes(2 * BLOCK_SIZE + 5_000_000)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,9 @@ import re
 from app.api import application
 from app.api.metrics import Metrics
 
-OPERATIONS = [
-    (method.upper(), path)
-    for path, methods in application.build("0", Metrics()).openapi()["paths"].items()
-    for method in methods
-]
+DOCUMENT = application.build("0", Metrics()).openapi()
+
+OPERATIONS = [(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods]
 """Method and path of each route, in the document's order."""
 
 
