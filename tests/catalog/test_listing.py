@@ -11,6 +11,7 @@ from app.catalog.checkpoints import Filter, Listing
 from app.errors import InvalidRequest, NotFound
 from app.values.checkpoint import Checkpoint, ModelName
 from tests.catalog.make import MODEL, add, statements
+from tests.support.measure import long, measure
 
 FIELDS = ("version", "epoch", "step", "loss", "created_at", "run", "bytes", "metric.acc", "tag.stage")
 OPERATORS = ("eq", "lt", "le", "gt", "ge")
@@ -77,7 +78,8 @@ few_checkpoints = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@long
+@settings(max_examples=measure(20, 60))
 @given(few=few_checkpoints, field=st.sampled_from(FIELDS), descending=st.booleans(), limit=st.integers(1, 5))
 def test_pages_are_the_whole_listing_in_the_order_asked_for(
     shared_catalog: Catalog, few: list[dict[str, Any]], field: str, descending: bool, limit: int
@@ -97,7 +99,8 @@ def test_pages_are_the_whole_listing_in_the_order_asked_for(
     assert repr(sorted(found, key=lambda each: each.version)) == repr(expected[::-1])  # repr: nan equals nan
 
 
-@settings(deadline=None, max_examples=40)
+@long
+@settings(max_examples=measure(15, 40))
 @given(few=few_checkpoints, value=st.sampled_from([-1.5, 0.1, 1e300]), op=st.sampled_from(OPERATORS))
 def test_filters_compare_as_python_does_and_what_is_not_finite_compares_with_nothing(
     shared_catalog: Catalog, few: list[dict[str, Any]], value: float, op: str

@@ -3,34 +3,37 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.hostile.make import text, with_tensor
+from tests.support.docs import ROOT
 
 AUDITED = """
 import json, sys
 from app.formats.pickle.emit import emit
 from app.formats.readers import read
 from app.formats.torch_tensors import is_tensor, tensor_of
-file = memoryview(open(sys.argv[1], "rb").read())
-modules = set(sys.modules)
-events = []
-active = True
+active = False
 def hear(event, args):
     if active and event != "builtins.id":
         events.append(event)
 sys.addaudithook(hear)
-document = read(file)
-emitted = emit(document.root)
-active = False
-print(json.dumps({
-    "events": events,
-    "modules": sorted(set(sys.modules) - modules),
-    "unsafe": document.unsafe_globals,
-    "emitted": len(emitted),
-}))
+for name in sys.argv[1:]:
+    file = memoryview(open(name, "rb").read())
+    modules = set(sys.modules)
+    events = []
+    active = True
+    document = read(file)
+    emitted = emit(document.root)
+    active = False
+    print(json.dumps({
+        "events": events,
+        "modules": sorted(set(sys.modules) - modules),
+        "unsafe": document.unsafe_globals,
+        "emitted": len(emitted),
+    }))
 """
 
 ATTACKS = {
@@ -51,20 +54,25 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_reading_code_does_nothing_that_an_audit_hook_sees(tmp_path: Path, attack: str) -> None:
-    file = tmp_path / "checkpoint"
-    pickle = ATTACKS[attack].replace(b"cos\nX\x06", b"cos\npath\nX\x06")
-    file.write_bytes(with_tensor(pickle))
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", AUDITED, str(file)]
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process, which reads a file of each attack, hears itself do meanwhile."""
+    folder = tmp_path_factory.mktemp("attacks")
+    files = [folder / str(number) for number in range(len(ATTACKS))]
+    for file, pickle in zip(files, ATTACKS.values(), strict=True):
+        file.write_bytes(with_tensor(pickle.replace(b"cos\nX\x06", b"cos\npath\nX\x06")))
+    command = [sys.executable, "-c", AUDITED, *map(str, files)]
     done = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
+        command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    heard = json.loads(done.stdout)
-    assert heard["events"] == []
-    assert heard["modules"] == []
-    assert heard["unsafe"]
-    assert heard["emitted"]
-    assert not (tmp_path / "owned").exists()
+    assert not (folder / "owned").exists()
+    return dict(zip(ATTACKS, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_reading_code_does_nothing_that_an_audit_hook_sees(heard: dict[str, Any], attack: str) -> None:
+    assert heard[attack]["events"] == []
+    assert heard[attack]["modules"] == []
+    assert heard[attack]["unsafe"]
+    assert heard[attack]["emitted"]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.stress import kills, mixed
 from tests.support.measure import long, measure
+from tests.support.waiting import LONG_ENOUGH
 
 
 @long
@@ -22,4 +23,4 @@ def test_whatever_comes_and_goes_while_it_is_swept_is_never_lost_and_never_wrong
 @long
 def test_a_server_that_is_killed_at_any_moment_has_what_it_acknowledged_and_nothing_by_halves(tmp_path: Path):
     count = measure(3, 8)
-    assert kills.run(tmp_path, kills=count, ready_within=30)["kills"] == count
+    assert kills.run(tmp_path, kills=count, ready_within=LONG_ENOUGH)["kills"] == count
