@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from app.store.keys import new_name
 from app.values.span import Span
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import saved
+from tests.support.commands import run, run_program
 from tests.support.server import ROOT, server_environment, start_server
 
 NOBODY = 65534
@@ -33,13 +32,9 @@ def open_to_others(folder: Path) -> dict[str, str]:
     return {str(path): oct(mode(path)) for path in paths if mode(path) & 0o077}
 
 
-def with_umask(umask: str) -> tuple[str, ...]:
-    return ("sh", "-c", f'umask {umask}; exec "$@"', "sh", sys.executable, "-m", "app")
-
-
-@pytest.mark.parametrize("umask", ["000", "022", "777"])
-def test_whatever_the_umask_all_that_a_server_makes_is_its_users_alone(tmp_path: Path, umask: str) -> None:
-    server = start_server(tmp_path / "new" / "data", "--workers", "2", command=with_umask(umask))
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_whatever_the_umask_all_that_a_server_makes_is_its_users_alone(tmp_path: Path, umask: int) -> None:
+    server = start_server(tmp_path / "new" / "data", "--workers", "2", umask=umask)
     try:
         with server.client() as http:
             file = saved(make_net(1).state_dict())
@@ -57,10 +52,7 @@ def test_whatever_the_umask_all_that_a_command_makes_is_its_users_alone(tmp_path
     data = tmp_path / "data"
     if command[0] in {"sweep", "fsck"}:
         start_server(data).kill()
-    done = subprocess.run(
-        [*with_umask("000"), *command, "--data-dir", str(data)],
-        cwd=ROOT, env=server_environment(), capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = run_program("app.__main__", [*command, "--data-dir", str(data)], server_environment(), umask=0)
     assert (done.returncode, done.stderr.splitlines()[1:]) == (0, [])
     assert open_to_others(data) == {}
 
@@ -131,8 +123,7 @@ def test_workers_leave_alone_what_others_keep_in_their_folders(tmp_path: Path) -
     stale = data / "metrics" / "counter_7.db"
     stale.write_bytes(b"")
     start_server(data, "--workers", "2").kill()
-    sweep = [sys.executable, "-m", "app", "sweep", "--grace", "0", "--data-dir", str(data)]
-    subprocess.run(sweep, cwd=ROOT, env=server_environment(), check=True, timeout=300, capture_output=True)
+    assert run("sweep", "--grace", "0", "--data-dir", str(data)).returncode == 0
     assert all(path.read_text() == "precious" for path in kept)
     assert not stale.exists()
 
@@ -145,10 +136,7 @@ def test_root_is_told_whose_data_dir_it_is_instead_of_locking_its_server_out(tmp
         os.chown(path, NOBODY, NOBODY)
     before = sorted(data.rglob("*"))
     for command in (("serve", "--port", "0"), ("token", "add", "ci", "--scope", "read"), ("sweep",), ("fsck",)):
-        refused = subprocess.run(
-            [sys.executable, "-m", "app", *command, "--data-dir", str(data)],
-            cwd=ROOT, env=server_environment(), capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        refused = run(*command, "--data-dir", str(data))
         assert refused.returncode == 1, command
         assert f"belongs to user {NOBODY}" in refused.stderr
         assert "sudo -u" in refused.stderr

@@ -1,13 +1,11 @@
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from app.settings import CLIENT_VARIABLES, Settings, unknown_variables
+from tests.support.commands import run
 
 
 @pytest.fixture(autouse=True)
@@ -82,12 +80,6 @@ def test_the_clients_variables_are_known_to_the_server() -> None:
 
 
 def test_every_command_warns_of_a_variable_that_is_no_setting(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "app", "migrate", "--data-dir", tmp_path / "data"],
-        env={**os.environ, "STATEROOM_DATADIR": "elsewhere"},
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    ran = run("migrate", "--data-dir", str(tmp_path / "data"), STATEROOM_DATADIR="elsewhere")
+    assert ran.returncode == 0
     assert "STATEROOM_DATADIR is set but is not a setting; did you mean STATEROOM_DATA_DIR?" in ran.stderr

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -17,7 +15,8 @@ from app.process.supervisor import LONGEST_DELAY, delay_after
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
 from tests.support.raw_http import answer_on, connected, get, post, rest_of
-from tests.support.server import ROOT, Server
+from tests.support.scripts import run_script
+from tests.support.server import Server
 from tests.support.waiting import assert_soon
 
 CHECKPOINTS = "/v1/models/a/b/checkpoints"
@@ -127,8 +126,7 @@ def work(number, ready):
     ready(); import time; time.sleep(600)
 Supervisor(2, work, lambda: print("ready"), lambda number: None, lambda: None, patience=10).run()
 """
-    command = [sys.executable, "-c", program]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    ended = run_script(program)
     assert ended.returncode == 1
     assert "OSError: no disk" in ended.stderr
     assert "StateroomError: a worker ended before it was ready; see the log for the reason" in ended.stderr

@@ -1,7 +1,5 @@
-import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +7,8 @@ from app.catalog import Catalog, checkpoints
 from app.catalog.checkpoints import Listing
 from app.catalog.commit import BATCH
 from tests.catalog.make import MODEL, add, count
+from tests.support.scripts import start_script
+from tests.support.waiting import assert_soon
 
 UPLOADS = """
 import sys
@@ -25,16 +25,20 @@ for i in range(1_000):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
-def test_what_was_acknowledged_survives_a_kill_and_what_was_not_is_never_half_there(database_url: str, delay: float):
-    url = database_url
-    with subprocess.Popen([sys.executable, "-c", UPLOADS, url], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        acknowledged = [int(process.stdout.readline()) for _ in range(3)]
+def test_what_was_acknowledged_survives_a_kill_and_what_was_not_is_never_half_there(
+    database_url: str, tmp_path: Path, delay: float
+):
+    printed = tmp_path / "printed"
+    process = start_script(UPLOADS, database_url, output=printed)
+    try:
+        assert_soon(lambda: printed.read_text().count("\n") >= 3)
         time.sleep(delay)  # the kill falls into whatever is going on then
-        process.send_signal(signal.SIGKILL)
-        acknowledged += [int(line) for line in process.stdout.read().split()]
+    finally:
+        process.kill()
+        process.wait()
+    acknowledged = [int(line) for line in printed.read_text().split()]
 
-    catalog = Catalog(url)
+    catalog = Catalog(database_url)
     catalog.migrate()
     with catalog.write() as w:
         checkpoints.drop_unfinished(w)

@@ -2,10 +2,7 @@
 
 import io
 import os
-import signal
 import stat
-import subprocess
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,7 +18,10 @@ from stateroom import Client, InvalidRequest, StateroomWarning
 from tests.client.faults import Faulty, faulty, stalls_after
 from tests.functional.torch_files import same, saved
 from tests.store.devices import mounted_tmpfs
+from tests.support.forks import Forked
+from tests.support.scripts import start_script
 from tests.support.server import Server
+from tests.support.waiting import assert_soon
 
 SMALL = 64 * 1024
 
@@ -226,33 +226,28 @@ def test_a_full_disk_is_warned_of_and_left_as_it_was(server: Server, name: str, 
 # Several at once
 
 FETCH = """
-import sys
+import sys, time
+from pathlib import Path
 from stateroom import Client
-url, name, folder, out = sys.argv[1:]
-sys.stdin.readline()
+url, name, folder, out, gate = sys.argv[1:]
+while not Path(gate).exists():
+    time.sleep(0.01)
 with Client(url, cache_dir=folder) as client:
     client.model(name).download(2, out)
 """
 
 
-def start(relay: Faulty, name: str, folder: Path, out: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", FETCH, relay.url, name, str(folder), str(out)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE)
-
-
-def go(process: "subprocess.Popen[bytes]") -> None:
-    assert process.stdin is not None
-    process.stdin.write(b"\n")
-    process.stdin.close()
+def start(relay: Faulty, name: str, folder: Path, out: Path, gate: Path) -> Forked:
+    """Start a process that begins once ``gate`` exists."""
+    return start_script(FETCH, relay.url, name, folder, out, gate, output=out.with_suffix(".log"))
 
 
 def test_processes_that_start_together_fetch_each_storage_once(
     relay: Faulty, name: str, folder: Path, tmp_path: Path
 ) -> None:
     files = [tmp_path / f"{rank}.pt" for rank in range(8)]
-    ranks = [start(relay, name, folder, file) for file in files]
-    for rank in ranks:
-        go(rank)
+    ranks = [start(relay, name, folder, file, tmp_path / "gate") for file in files]
+    (tmp_path / "gate").touch()
     assert [rank.wait(120) for rank in ranks] == [0] * 8
     assert {file.read_bytes() for file in files} == {saved(epoch(2))}
     assert fetched(relay) < 48_000_000 + 8 * SMALL
@@ -264,11 +259,9 @@ def test_what_a_killed_process_had_claimed_is_taken_over(
 ) -> None:
     never = threading.Event()
     with faulty(lambda: server.port, *[stalls_after(3_000_000, never)] * 4) as relay:
-        process = start(relay, name, folder, tmp_path / "killed.pt")
-        go(process)
-        while not list(folder.glob("*.part")):
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
+        process = start(relay, name, folder, tmp_path / "killed.pt", tmp_path)
+        assert_soon(lambda: any(folder.glob("*.part")))
+        process.kill()
         process.wait()
         assert list(folder.glob("*.claim"))
         with Client(server.base_url, cache_dir=folder) as client:

@@ -1,8 +1,6 @@
 """Other dtypes and formats through the client: the user reads exactly what the server casts and converts."""
 
 import json
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import safetensors.torch
 import torch
 
 from stateroom import Checkpoint, Client, InvalidRequest, Model, StateroomWarning
+from tests.support.commands import run_program
 from tests.support.server import Server, server_environment
 
 
@@ -87,9 +86,9 @@ def test_pull_takes_a_dtype_and_a_format(
     saved: Checkpoint, net: torch.nn.Module, server: Server, tmp_path: Path
 ) -> None:
     def pull(*options: str) -> Path:
-        command = [sys.executable, "-m", "stateroom._cli.main", "--json", "pull", saved.model, "-o", ".", *options]
+        arguments = ["--json", "pull", saved.model, "-o", ".", *options]
         env = server_environment({"STATEROOM_URL": server.base_url, "NO_PROXY": "*"})
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        done = run_program("stateroom._cli.main", arguments, env, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return tmp_path / json.loads(done.stdout)["path"]
 

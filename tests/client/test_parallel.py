@@ -1,7 +1,7 @@
 """Downloads in parallel ranges, over connections that break, stall and damage the bytes."""
 
+import functools
 import io
-import subprocess
 import sys
 import threading
 import warnings
@@ -20,11 +20,13 @@ from tests.client.faults import Faulty, breaks_after, damages_at, faulty, stalls
 from tests.conftest import StartServer
 from tests.functional.torch_files import same, saved
 from tests.store.devices import mounted_tmpfs
+from tests.support.scripts import run_script
 from tests.support.server import Server
 
 BLOCK = 16 * 1024 * 1024
 
 
+@functools.cache
 def big_state() -> dict[str, torch.Tensor]:
     """A storage of several blocks, and some that are smaller, 80 MB together."""
     generator = torch.Generator().manual_seed(0)
@@ -32,14 +34,11 @@ def big_state() -> dict[str, torch.Tensor]:
     return {key: torch.empty(size).uniform_(generator=generator) for key, size in sizes.items()}
 
 
-STATE = big_state()
-
-
 @pytest.fixture(scope="module")
 def big(server: Server) -> str:
-    """The name of a model whose checkpoint is STATE."""
+    """The name of a model whose checkpoint is ``big_state()``."""
     with Client(server.base_url) as client:
-        client.model("tests/big-parallel").upload(io.BytesIO(saved({"epoch": 1, "model": STATE})))
+        client.model("tests/big-parallel").upload(io.BytesIO(saved({"epoch": 1, "model": big_state()})))
     return "tests/big-parallel"
 
 
@@ -91,9 +90,9 @@ def test_an_object_is_what_torch_loads_of_the_upload(kind: str, legacy: bool, cl
 
 def test_each_storage_is_memory_of_its_own(server: Server, big: str, tmp_path: Path) -> None:
     state = Client(server.base_url).model(big).state_dict("latest")
-    assert same(dict(state), STATE)
+    assert same(dict(state), big_state())
     for key, tensor in state.items():
-        assert tensor.untyped_storage().nbytes() == STATE[key].numel() * 4
+        assert tensor.untyped_storage().nbytes() == big_state()[key].numel() * 4
     torch.save(state["conv"], tmp_path / "conv.pt")
     assert (tmp_path / "conv.pt").stat().st_size < 3_000_000 * 4 + 4096
 
@@ -102,14 +101,14 @@ def test_each_storage_is_memory_of_its_own(server: Server, big: str, tmp_path: P
 @pytest.mark.parametrize("verify", [True, False])
 def test_it_is_the_same_over_however_many_connections(connections: int, verify: bool, server: Server, big: str) -> None:
     with Client(server.base_url, connections=connections, verify=verify) as client:
-        assert same(dict(client.model(big).state_dict("latest")), STATE)
+        assert same(dict(client.model(big).state_dict("latest")), big_state())
 
 
 def test_what_is_cast_on_its_way_is_verified_and_equal(server: Server, big: str) -> None:
     model = Client(server.base_url).model(big)
     for _ in range(2):  # the second time, its checksums are known before it is sent
         state = model.state_dict("latest", dtype="bfloat16", dtype_exclude=["fc"])
-        assert same(dict(state), {k: v if k == "fc" else v.bfloat16() for k, v in STATE.items()})
+        assert same(dict(state), {k: v if k == "fc" else v.bfloat16() for k, v in big_state().items()})
 
 
 def test_a_part_of_a_storage_comes_alone(client: Client, model_name: str) -> None:
@@ -152,7 +151,7 @@ def test_one_progress_counts_all_connections(server: Server, big: str) -> None:
 def test_ranges_that_break_off_go_on_where_they_stopped(server: Server, big: str) -> None:
     faults = [breaks_after(size) for size in (3_000_000, 17_000_000, 5_000_000, 100)]
     with faulty(lambda: server.port, *faults) as relay, impatient(relay) as client:
-        assert same(dict(client.model(big).state_dict("latest")), STATE)
+        assert same(dict(client.model(big).state_dict("latest")), big_state())
     assert relay.faults == []
     asked = sum(end - start for start, end in relay.ranges)
     assert asked > 80_000_000 + 8_000_000  # what was asked again
@@ -166,7 +165,7 @@ def test_a_connection_that_stalls_is_given_up_and_replaced(server: Server, big: 
         faulty(lambda: server.port, stalls_after(2_000_000, over)) as relay,
         impatient(relay, timeout=1) as client,
     ):
-        assert same(dict(client.model(big).state_dict("latest")), STATE)
+        assert same(dict(client.model(big).state_dict("latest")), big_state())
         over.set()
     assert relay.faults == []
 
@@ -174,7 +173,7 @@ def test_a_connection_that_stalls_is_given_up_and_replaced(server: Server, big: 
 def test_a_server_that_is_restarted_meanwhile_is_come_back_to(fresh_server: StartServer) -> None:
     server = fresh_server(env={"STATEROOM_DURABLE": "off"})
     with Client(server.base_url) as client:
-        client.model("a/b").upload(io.BytesIO(saved(STATE)))
+        client.model("a/b").upload(io.BytesIO(saved(big_state())))
 
     def restart(_client: object, sent: int, data: bytes) -> bytes:
         if sent == 0:
@@ -185,7 +184,7 @@ def test_a_server_that_is_restarted_meanwhile_is_come_back_to(fresh_server: Star
         faulty(lambda: server.port, breaks_after(10**9), restart) as relay,
         impatient(relay, retries=None, retry_seconds=600) as client,
     ):
-        assert same(dict(client.model("a/b").state_dict("latest")), STATE)
+        assert same(dict(client.model("a/b").state_dict("latest")), big_state())
 
 
 def test_a_server_that_stays_away_is_an_error_and_not_an_object(server: Server, big: str) -> None:
@@ -200,7 +199,7 @@ def test_a_damaged_range_is_fetched_again(server: Server, big: str) -> None:
         faulty(lambda: server.port, damages_at(1_000_000), damages_at(20_000_000)) as relay,
         impatient(relay) as client,
     ):
-        assert same(dict(client.model(big).state_dict("latest")), STATE)
+        assert same(dict(client.model(big).state_dict("latest")), big_state())
     assert relay.faults == []
     again = [end - start for start, end in relay.ranges if end - start <= BLOCK]
     assert len(again) >= 2  # a block each, not a run
@@ -220,7 +219,7 @@ def test_damage_is_refused_however_the_connection_ends_after_it(server: Server, 
         return damages_at(1_000_000)(client, sent, data) if sent < 18_000_000 else None
 
     with faulty(lambda: server.port, both) as relay, impatient(relay) as client:
-        assert same(dict(client.model(big).state_dict("latest")), STATE)
+        assert same(dict(client.model(big).state_dict("latest")), big_state())
     assert relay.faults == []
 
 
@@ -233,14 +232,14 @@ def test_a_damaged_cast_is_found_by_its_checksum(server: Server, big: str) -> No
 
 def test_without_verify_nothing_is_compared(server: Server, big: str) -> None:
     with faulty(lambda: server.port, damages_at(1_000_000)) as relay, impatient(relay, verify=False) as client:
-        assert not same(dict(client.model(big).state_dict("latest")), STATE)
+        assert not same(dict(client.model(big).state_dict("latest")), big_state())
 
 
 def test_a_token_is_sent_with_every_range(fresh_server: StartServer) -> None:
     server = fresh_server(env={"STATEROOM_DURABLE": "off", "STATEROOM_SERVER_TOKEN": "secret" * 6})
     with Client(server.base_url, "secret" * 6) as client:
-        client.model("a/b").upload(io.BytesIO(saved(STATE)))
-        assert same(dict(client.model("a/b").state_dict("latest")), STATE)
+        client.model("a/b").upload(io.BytesIO(saved(big_state())))
+        assert same(dict(client.model("a/b").state_dict("latest")), big_state())
 
 
 def test_what_goes_through_a_proxy_comes_too(server: Server, big: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +247,7 @@ def test_what_goes_through_a_proxy_comes_too(server: Server, big: str, monkeypat
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("HTTP_PROXY", server.base_url)
     with Client("http://stateroom.localhost:1") as client:
-        assert same(dict(client.model(big).state_dict("latest")), STATE)
+        assert same(dict(client.model(big).state_dict("latest")), big_state())
 
 
 # Threads and processes
@@ -257,7 +256,7 @@ def test_what_goes_through_a_proxy_comes_too(server: Server, big: str, monkeypat
 def test_eight_threads_load_through_one_client(server: Server, big: str) -> None:
     with Client(server.base_url) as client, ThreadPoolExecutor(8) as pool:
         model = client.model(big)
-        found = pool.map(lambda _: same(dict(model.state_dict("latest")), STATE), range(8))
+        found = pool.map(lambda _: same(dict(model.state_dict("latest")), big_state()), range(8))
         assert all(found)
 
 
@@ -278,8 +277,7 @@ assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_forked_process_fetches_in_parallel_too(server: Server, big: str) -> None:
-    command = [sys.executable, "-c", FORKS, server.base_url, big]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = run_script(FORKS, server.base_url, big)
     assert done.returncode == 0, done.stderr
 
 
@@ -306,8 +304,7 @@ except KeyboardInterrupt:
 
 
 def test_an_interrupted_load_leaves_no_thread_that_writes(server: Server, big: str) -> None:
-    command = [sys.executable, "-c", INTERRUPTED, server.base_url, big]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = run_script(INTERRUPTED, server.base_url, big)
     assert done.returncode == 0, done.stderr
 
 
@@ -329,10 +326,10 @@ def test_a_server_that_has_no_index_is_fetched_from_as_ever(server: Server, big:
 
     old = scripted(without_index)
     with Client(old.url) as client:
-        assert same(dict(client.model(big).state_dict("latest")), STATE)
-        net = net_like(STATE)
+        assert same(dict(client.model(big).state_dict("latest")), big_state())
+        net = net_like(big_state())
         client.model(big).load_into(net, "latest")
-        assert same({k: v.detach() for k, v in net.state_dict().items()}, STATE)
+        assert same({k: v.detach() for k, v in net.state_dict().items()}, big_state())
         assert client.model(big).load("latest")["epoch"] == 1
 
 
@@ -382,11 +379,11 @@ def relayed(server: Server, big: str) -> Iterator[tuple[Faulty, Model]]:
 
 @pytest.mark.parametrize("way", ["load_into", "warmstart"])
 def test_bytes_are_received_in_the_models_own_memory(way: str, server: Server, big: str) -> None:
-    net = net_like(STATE)
+    net = net_like(big_state())
     before = {key: (parameter, parameter.data_ptr()) for key, parameter in net.named_parameters()}
     with Client(server.base_url) as client:
         getattr(client.model(big), way)(net, "latest")
-    assert same({k: v.detach() for k, v in net.state_dict().items()}, STATE)
+    assert same({k: v.detach() for k, v in net.state_dict().items()}, big_state())
     for key, parameter in net.named_parameters():
         assert parameter is before[key][0]
         assert parameter.data_ptr() == before[key][1]
@@ -421,8 +418,7 @@ print(high_water() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 @pytest.mark.parametrize("way", ["load_into", "warmstart"])
 def test_loading_in_place_takes_no_memory_of_the_checkpoints_size(way: str, server: Server, big: str) -> None:
-    command = [sys.executable, "-c", MEMORY, server.base_url, big, way]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = run_script(MEMORY, server.base_url, big, way)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 25_000_000  # of 80 MB
 
@@ -519,31 +515,31 @@ def test_versions_and_extra_state_are_torchs_own_business(client: Client, model_
 def test_a_load_in_place_that_fails_says_what_is_in_place(relayed: tuple[Faulty, Model]) -> None:
     relay, model = relayed
     relay.faults += [breaks_after(10**9), *[breaks_after(2_000_000)] * 100]
-    net = net_like(STATE)
+    net = net_like(big_state())
     with pytest.raises(PartialLoadError) as failed:
         Client(relay.url, retries=0, connections=1).model(model.name).load_into(net, "latest")
     assert isinstance(failed.value.__cause__, ServerUnavailable)
-    assert {*failed.value.loaded, *failed.value.remaining} == set(STATE)
+    assert {*failed.value.loaded, *failed.value.remaining} == set(big_state())
     for key in failed.value.loaded:
-        assert torch.equal(net.get_parameter(key), STATE[key])
+        assert torch.equal(net.get_parameter(key), big_state()[key])
 
 
 def test_damage_in_place_is_fetched_again_and_then_said(relayed: tuple[Faulty, Model]) -> None:
     relay, model = relayed
     relay.faults += [damages_at(1_000_000)]
-    net = net_like(STATE)
+    net = net_like(big_state())
     model.load_into(net, "latest")
-    assert same({k: v.detach() for k, v in net.state_dict().items()}, STATE)
+    assert same({k: v.detach() for k, v in net.state_dict().items()}, big_state())
     relay.faults += [damages_at(1_000_000)] * 100
     with pytest.raises(PartialLoadError) as failed:
-        model.warmstart(net_like(STATE), "latest")
+        model.warmstart(net_like(big_state()), "latest")
     assert isinstance(failed.value.__cause__, DigestMismatch)
 
 
 def test_a_staged_load_touches_nothing_before_all_is_verified(relayed: tuple[Faulty, Model]) -> None:
     relay, model = relayed
     relay.faults += [damages_at(1_000_000)] * 100
-    net = net_like(STATE)
+    net = net_like(big_state())
     with pytest.raises(DigestMismatch):
         model.load_into(net, "latest", staged=True)
     assert not any(parameter.any() for parameter in net.parameters())
@@ -572,7 +568,7 @@ def test_a_full_disk_is_no_broken_connection(server: Server, big: str, tmp_path:
 def test_storages_are_moved_straight_to_a_gpu(server: Server, big: str) -> None:
     state = Client(server.base_url).model(big).state_dict("latest", map_location="cuda:0")
     assert all(tensor.device == torch.device("cuda:0") for tensor in state.values())
-    assert same({key: tensor.cpu() for key, tensor in state.items()}, STATE)
+    assert same({key: tensor.cpu() for key, tensor in state.items()}, big_state())
 
 
 # Into files
@@ -585,7 +581,7 @@ def test_a_download_into_a_file_comes_in_parallel(
     relay, model = relayed
     relay.faults += [breaks_after(3_000_000)]
     path = model.download("latest", tmp_path / "out.pt", device)
-    assert same(torch.load(path)["model"], STATE)
+    assert same(torch.load(path)["model"], big_state())
     assert relay.faults == []
     relay.faults += [damages_at(2_000_000)] * 100
     with pytest.raises(DigestMismatch):
@@ -602,7 +598,7 @@ def test_a_state_dict_into_a_file_comes_in_parallel(
 
     relay, model = relayed
     path = model.download_state_dict("latest", tmp_path / "out", format=kind, dtype=dtype)
-    expected = {key: tensor.to(torch.bfloat16) if dtype else tensor for key, tensor in STATE.items()}
+    expected = {key: tensor.to(torch.bfloat16) if dtype else tensor for key, tensor in big_state().items()}
     found = torch.load(path) if kind == "pt" else load_file(path)
     assert same(dict(sorted(found.items())), dict(sorted(expected.items())))
     relay.faults += [damages_at(2_000_000)] * 100

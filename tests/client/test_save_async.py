@@ -3,7 +3,6 @@
 import concurrent.futures
 import os
 import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -32,6 +31,7 @@ from stateroom._upload.snapshot import Buffers, size_of, snapshot
 from tests.client.conftest import Answer, StartScripted, described, problem
 from tests.client.trainings import few_threads, noise, training
 from tests.differential.judge import equal
+from tests.support.scripts import run_script
 from tests.support.server import Server
 
 __all__ = ["few_threads"]
@@ -337,8 +337,7 @@ model = Client(sys.argv[1], retries=1).model(sys.argv[2])
 
 
 def run(script: str, url: str, name: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", SCRIPT + script, url, name]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return run_script(SCRIPT + script, url, name)
 
 
 def test_a_script_that_ends_has_saved_before(server: Server, model: Model) -> None:

@@ -1,12 +1,11 @@
 """One client, many threads; one client, two processes."""
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from stateroom import Client
+from tests.support.scripts import run_script
 from tests.support.server import Server
 
 FORKS = """
@@ -42,7 +41,7 @@ assert connections.is_closed
 
 
 def test_a_forked_process_leaves_its_parents_connections_open() -> None:
-    done = subprocess.run([sys.executable, "-c", COLLECTS], capture_output=True, text=True, check=False, timeout=60)
+    done = run_script(COLLECTS)
     assert done.returncode == 0, done.stderr
 
 
@@ -59,6 +58,5 @@ def test_threads_may_share_a_client(client: Client, model_name: str) -> None:
 
 def test_a_forked_process_may_go_on_with_its_parents_client(client: Client, server: Server, model_name: str) -> None:
     client.model(model_name).save({"w": torch.randn(200_000)})
-    command = [sys.executable, "-c", FORKS, server.base_url, model_name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = run_script(FORKS, server.base_url, model_name)
     assert done.returncode == 0, done.stderr

@@ -2,11 +2,8 @@
 
 import json
 import os
-import signal
 import stat
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,10 @@ from stateroom import (
 )
 from tests.client.conftest import Answer, Seen, StartScripted, described, in_turn, problem
 from tests.client.faults import Faulty, faulty
-from tests.support.server import Server, server_environment, start_server
+from tests.support.forks import Forked
+from tests.support.scripts import start_script
+from tests.support.server import Server, start_server
+from tests.support.waiting import assert_soon
 
 LARGE = 2_000_000
 """Elements of a tensor that goes in parts."""
@@ -277,28 +277,25 @@ with Client(url, spool_dir=spool, retry_seconds=0) as client:
 """
 
 
-def ranks(url: str, spool: Path, model: str, *firsts: int, count: int) -> "list[subprocess.Popen[str]]":
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", SAVE, url, str(spool), model, str(first), str(count)],
-            env={**server_environment(), "NO_PROXY": "*"}, stdout=subprocess.PIPE, text=True,
-        )
-        for first in firsts
-    ]  # fmt: skip
+@pytest.fixture
+def start(relay: Faulty, spool: Path, model_name: str, tmp_path: Path) -> Callable[..., Forked]:
+    """Starts a process that saves ``count`` epochs from ``first`` on, and prints the number of each that is saved."""
+
+    def start(first: int, count: int) -> Forked:
+        output = tmp_path / f"saved-{first}"
+        return start_script(SAVE, relay.url, spool, model_name, first, count, output=output, env={"NO_PROXY": "*"})
+
+    return start
 
 
 def test_processes_may_share_a_spool_and_nothing_is_stored_twice(
-    server: Server, relay: Faulty, spool: Path, model_name: str
+    server: Server, relay: Faulty, spool: Path, model_name: str, start: Callable[..., Forked]
 ) -> None:
     server.stop()
-    for process in ranks(relay.url, spool, model_name, 0, 10, count=3):
-        process.communicate(timeout=300)
-        assert process.returncode == 0
+    assert [process.wait(300) for process in (start(0, 3), start(10, 3))] == [0, 0]
     assert len(waiting(spool)) == 6
     server.restart()
-    for process in ranks(relay.url, spool, model_name, 20, 30, count=2):
-        process.communicate(timeout=300)
-        assert process.returncode == 0
+    assert [process.wait(300) for process in (start(20, 2), start(30, 2))] == [0, 0]
     with Client(relay.url) as client:
         epochs = sorted(int(each.epoch or 0) for each in client.model(model_name).checkpoints())
     assert epochs == [0, 1, 2, 10, 11, 12, 20, 21, 30, 31]
@@ -306,19 +303,18 @@ def test_processes_may_share_a_spool_and_nothing_is_stored_twice(
 
 
 def test_a_killed_process_loses_nothing_that_save_returned_and_doubles_nothing(
-    server: Server, relay: Faulty, spool: Path, model_name: str
+    server: Server, relay: Faulty, spool: Path, model_name: str, tmp_path: Path, start: Callable[..., Forked]
 ) -> None:
     server.stop()
-    (process,) = ranks(relay.url, spool, model_name, 0, count=1000)
-    assert process.stdout is not None
-    done = [int(process.stdout.readline()) for _ in range(3)]
-    process.send_signal(signal.SIGKILL)
-    done += [int(line) for line in process.communicate()[0].split()]
+    process, printed = start(0, 1000), tmp_path / "saved-0"
+    assert_soon(lambda: printed.read_text().count("\n") >= 3)
+    process.kill()
+    process.wait()
+    done = [int(line) for line in printed.read_text().split()]
     server.restart()
-    (process,) = ranks(relay.url, spool, model_name, 5000, count=1)
-    assert process.stdout is not None
-    process.send_signal(signal.SIGKILL)  # wherever it is
-    process.communicate()
+    process = start(5000, 1)
+    process.kill()  # wherever it is
+    process.wait()
     with Client(relay.url, spool_dir=spool) as client:
         client.send_spooled()
         epochs = [int(each.epoch or 0) for each in client.model(model_name).checkpoints()]

@@ -1,6 +1,4 @@
 import io
-import subprocess
-import sys
 import weakref
 from collections import OrderedDict
 
@@ -10,6 +8,7 @@ from torch import nn
 
 from stateroom import InvalidRequest
 from stateroom._torch import drain, rank, refuse_shards, target_tensors, unsafe_globals, unwrap, walk, whole_modules
+from tests.support.scripts import run_script
 
 SHARDED = """
 import io, os
@@ -42,7 +41,7 @@ dist.destroy_process_group()
 
 
 def test_rank_zero_of_the_group_is_refused_a_sharded_tensor_before_anything_is_sent() -> None:
-    done = subprocess.run([sys.executable, "-c", SHARDED], capture_output=True, text=True, check=False)
+    done = run_script(SHARDED)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

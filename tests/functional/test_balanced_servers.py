@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +12,10 @@ import torch
 
 from stateroom import Client
 from tests.differential.equality import equal
+from tests.support.commands import run
 from tests.support.nginx import balanced, nginx_program
 from tests.support.postgres import Postgres
-from tests.support.server import ROOT, Server, server_environment, start_server
+from tests.support.server import Server, start_server
 
 MIB = 1024 * 1024
 
@@ -48,10 +47,7 @@ def refusals(servers: list[Server]) -> int:
 
 def sound(server: Server) -> bool:
     """Whether every byte that the catalog knows of is there and right."""
-    command = [sys.executable, "-m", "app", "fsck", "--read-data", "--json", "--data-dir", str(server.data_dir)]
-    done = subprocess.run(
-        [*command, *server.args], cwd=ROOT, env=server_environment(), capture_output=True, text=True, check=False
-    )
+    done = run("fsck", "--read-data", "--json", "--data-dir", str(server.data_dir), *server.args)
     return done.returncode == 0 and json.loads(done.stdout)["findings"] == []
 
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import torch
 
 from tests.functional.torch_files import saved
 from tests.store.devices import mounted_tmpfs
-from tests.support.server import ROOT, Server, server_environment, start_server
+from tests.support.commands import run
+from tests.support.server import Server, start_server
 
 MODEL = "/v1/models/tests/full"
 
@@ -139,7 +139,4 @@ def test_commands_work_on_a_disk_without_a_free_byte(disk: Path) -> None:
 
 
 def command(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "app", *arguments, "--data-dir", str(server.data_dir)]
-    return subprocess.run(
-        words, cwd=ROOT, env=server_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+    return run(*arguments, "--data-dir", str(server.data_dir))

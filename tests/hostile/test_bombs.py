@@ -1,8 +1,6 @@
 """Small files that ask for large memory are refused within 256 MiB, in a process that has no more."""
 
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from tests.formats.zips import Entry, Zip
 from tests.hostile.make import checkpoint, with_tensor
 from tests.support.measure import only_long
+from tests.support.scripts import run_script
 
 READ = """
 import resource, sys
@@ -76,6 +75,6 @@ def test_sharing_of_sharing_of_sharing_is_read_and_costs_nothing(tmp_path: Path)
 
 def refusal_in_a_small_process(file: Path) -> str:
     """The rule under which a process with 256 MiB refuses the file, "" if it reads it."""
-    done = subprocess.run([sys.executable, "-c", READ, str(file)], capture_output=True, text=True, check=False)
+    done = run_script(READ, file)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -16,12 +16,18 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_program(
-    program: str, arguments: list[str], env: Mapping[str, str], *, stdin: str = "", cwd: Path | None = None
+    program: str,
+    arguments: list[str],
+    env: Mapping[str, str],
+    *,
+    stdin: str = "",
+    cwd: Path | None = None,
+    umask: int = 0o022,
 ) -> subprocess.CompletedProcess[str]:
     """Run one of ``forks.PROGRAMS`` to its end."""
     with tempfile.TemporaryDirectory() as folder:
         given, stdout, stderr = (Path(folder) / name for name in ("stdin", "stdout", "stderr"))
         given.write_text(stdin)
-        process = fork(program, arguments, env, stdout=stdout, stderr=stderr, stdin=given, cwd=cwd)
+        process = fork(program, arguments, env, stdout=stdout, stderr=stderr, stdin=given, cwd=cwd, umask=umask)
         code = process.wait(LONG_ENOUGH)
         return subprocess.CompletedProcess(arguments, code, stdout.read_text(), stderr.read_text())

@@ -1,5 +1,6 @@
-"""Processes of both command lines that start in a tenth of the time: each is forked from one that has imported the
-program. They run the same ``main`` with the same arguments as ``python -m app`` and ``stateroom``.
+"""Processes that start in a tenth of the time: each is forked from one that has imported the program.
+
+They run the same ``main`` with the same arguments as ``python -m app``, ``stateroom`` and ``python -c``.
 """
 
 import atexit
@@ -23,13 +24,14 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
     "app.__main__": ("app.maintenance", "app.process.serve", "tests.support.documented"),
     "stateroom._cli.main": (),
+    "tests.support.scripts": ("app.main", "stateroom", "torch"),
 }
-"""The modules of the command lines, and modules that are imported before they begin."""
+"""Modules with a ``main(arguments)``, and the modules that are imported before it runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order to run the program with these arguments, in this environment and folder, its streams in files."""
+    """An order to run the program with these arguments, environment, folder and umask, its streams in files."""
 
     arguments: list[str]
     env: dict[str, str]
@@ -37,6 +39,7 @@ class Order:
     stderr: str
     stdin: str
     cwd: str
+    umask: int
 
 
 class Forked:
@@ -85,10 +88,11 @@ def fork(
     stderr: Path,
     stdin: Path | None = None,
     cwd: Path | None = None,
+    umask: int = 0o022,
 ) -> Forked:
     """Start one of PROGRAMS in a session of its own; its output goes to files, which may be one."""
     parent = _parent(program)
-    order = Order(arguments, dict(env), str(stdout), str(stderr), str(stdin or os.devnull), str(cwd or CHECKOUT))
+    order = Order(arguments, dict(env), str(stdout), str(stderr), str(stdin or os.devnull), str(cwd or CHECKOUT), umask)
     return Forked(parent, parent.ask({"start": asdict(order)}))
 
 
@@ -152,6 +156,7 @@ def _become(order: Order) -> None:
     os.environ.update(order.env)
     time.tzset()  # TZ may be among them
     os.chdir(order.cwd)
+    os.umask(order.umask)
     given = os.open(order.stdin, os.O_RDONLY)
     outputs = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for path in (order.stdout, order.stderr)]
     for number, fd in enumerate((given, *outputs)):

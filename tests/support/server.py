@@ -94,7 +94,11 @@ PYTHON_M_APP = (sys.executable, "-m", "app")
 
 
 def start_server(
-    data_dir: Path, *args: str, env: Mapping[str, str] | None = None, command: tuple[str, ...] = ()
+    data_dir: Path,
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    command: tuple[str, ...] = (),
+    umask: int = 0o022,
 ) -> Server:
     """Start ``python -m app serve --port 0 --data-dir DATA_DIR ARGS`` and wait until it answers.
 
@@ -106,7 +110,10 @@ def start_server(
     data_dir.mkdir(parents=True, exist_ok=True)
     log_file = data_dir.parent / f"{data_dir.name}.{time.time_ns()}.log"
     arguments = ["serve", "--port", "0", "--data-dir", str(data_dir), *args]
-    process = (_executed if command else _forked)([*command, *arguments], server_environment(env), log_file)
+    if command:
+        process = _executed([*command, *arguments], server_environment(env), log_file)
+    else:
+        process = _forked(arguments, server_environment(env), log_file, umask)
     server = Server(process, "", data_dir, log_file, args, env, command)
     deadline = time.monotonic() + START_SECONDS
     while not (ready := READY.search(server.log)):
@@ -118,9 +125,9 @@ def start_server(
     return server
 
 
-def _forked(arguments: list[str], env: Mapping[str, str], log_file: Path) -> Forked:
+def _forked(arguments: list[str], env: Mapping[str, str], log_file: Path, umask: int) -> Forked:
     log_file.touch()
-    return fork("app.__main__", arguments, env, stdout=log_file, stderr=log_file)
+    return fork("app.__main__", arguments, env, stdout=log_file, stderr=log_file, umask=umask)
 
 
 def _executed(words: list[str], env: Mapping[str, str], log_file: Path) -> subprocess.Popen[bytes]:
