@@ -3,7 +3,7 @@ from math import inf, isfinite, nan
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.catalog import Catalog, checkpoints, models
@@ -11,7 +11,7 @@ from app.catalog.checkpoints import Filter, Listing
 from app.errors import InvalidRequest, NotFound
 from app.values.checkpoint import Checkpoint, ModelName
 from tests.catalog.make import MODEL, add, statements
-from tests.support.measure import long, measure
+from tests.support.measure import examples
 
 FIELDS = ("version", "epoch", "step", "loss", "created_at", "run", "bytes", "metric.acc", "tag.stage")
 OPERATORS = ("eq", "lt", "le", "gt", "ge")
@@ -78,8 +78,7 @@ few_checkpoints = st.lists(
 )
 
 
-@long
-@settings(max_examples=measure(20, 60))
+@examples(60)
 @given(few=few_checkpoints, field=st.sampled_from(FIELDS), descending=st.booleans(), limit=st.integers(1, 5))
 def test_pages_are_the_whole_listing_in_the_order_asked_for(
     shared_catalog: Catalog, few: list[dict[str, Any]], field: str, descending: bool, limit: int
@@ -99,8 +98,7 @@ def test_pages_are_the_whole_listing_in_the_order_asked_for(
     assert repr(sorted(found, key=lambda each: each.version)) == repr(expected[::-1])  # repr: nan equals nan
 
 
-@long
-@settings(max_examples=measure(15, 40))
+@examples(40)
 @given(few=few_checkpoints, value=st.sampled_from([-1.5, 0.1, 1e300]), op=st.sampled_from(OPERATORS))
 def test_filters_compare_as_python_does_and_what_is_not_finite_compares_with_nothing(
     shared_catalog: Catalog, few: list[dict[str, Any]], value: float, op: str

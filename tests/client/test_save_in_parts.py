@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from torch import nn
 
 from stateroom import Client, DigestMismatch, Model, ModelNotFound, StateroomWarning
@@ -22,6 +22,7 @@ from tests.client.trainings import MIB, noise, training
 from tests.conftest import StartServer
 from tests.differential.equality import equal
 from tests.differential.objects import checkpoints
+from tests.support.measure import examples
 from tests.support.proxy import answered, body_half_sent, body_sent, proxy_to
 from tests.support.server import Server
 
@@ -32,7 +33,7 @@ def model(client: Client, model_name: str) -> Model:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own: of sparse, quantized and complex32 tensors
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(300, suppress_health_check=list(HealthCheck))
 @given(checkpoints())
 def test_the_file_that_is_sent_is_to_torch_the_one_that_it_would_have_written(obj: Any) -> None:
     written = io.BytesIO()

@@ -12,6 +12,7 @@ from torch import nn
 from stateroom import Client, Model, NoKeysMatched, StateDictMismatch
 from stateroom._load.prefixes import prefix_hint, renames_between
 from tests.functional.torch_files import saved
+from tests.support.measure import long, measure
 
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -67,14 +68,18 @@ WRAPS: dict[str, Wrap] = {
     "inside-parallel": lambda net: nn.DataParallel(inner_parallel(net)),
 }
 
+WAYS = ["load_into", "warmstart"]
 
+
+@long
 @pytest.mark.parametrize("saver", WRAPS)
 @pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
 def test_what_one_wrapper_saved_goes_into_every_other(saver: str, flat: bool, model: Model) -> None:
+    """With ``make test``, each pair is loaded in one way from a nested file, and in the other from a flat one."""
     state = WRAPS[saver](network(1.0)).state_dict()
     model.upload(io.BytesIO(saved(state if flat else {"model": state, "epoch": 1})))
-    for loader, wrap in WRAPS.items():
-        for way in ("load_into", "warmstart"):
+    for number, (loader, wrap) in enumerate(WRAPS.items(), list(WRAPS).index(saver) + flat):
+        for way in measure([WAYS[number % 2]], WAYS):
             net = network(0.0)
             report = getattr(model, way)(wrap(net), "latest")
             assert values(net) == {1.0}, (loader, way)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, given
 from hypothesis import strategies as st
 
 from app.deliver.plan import Wanted
@@ -16,6 +16,7 @@ from app.values.manifest import Path
 from tests.deliver.planning import load, materialise, planned, save
 from tests.differential.equality import equal
 from tests.differential.objects import leaves, peculiar, tensors
+from tests.support.measure import examples
 
 names = st.sampled_from(["model", "state_dict", "ema", "net_g", "optimizer", "epoch", "weight", "weights", "callbacks"])
 odd = st.builds(pathlib.PurePosixPath, st.just("a")) | st.builds(slice, st.integers(0, 9))
@@ -40,7 +41,7 @@ def general(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own: of sparse, quantized and complex32 tensors
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(150, suppress_health_check=list(HealthCheck))
 @given(general(), st.sampled_from([{}, {"pickle_protocol": 4}]))
 def test_a_component_is_what_lies_at_its_path_but_for_what_is_named(
     obj: dict[str, Any], options: dict[str, Any]
@@ -63,7 +64,7 @@ def test_a_component_is_what_lies_at_its_path_but_for_what_is_named(
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(100, suppress_health_check=list(HealthCheck))
 @given(general())
 def test_no_tensor_of_a_checkpoint_belongs_to_none_of_the_mappings_that_hold_it(obj: dict[str, Any]) -> None:
     """Where a mapping below the root has a tensor of its own, it is a component or lies in one."""

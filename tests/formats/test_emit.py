@@ -9,7 +9,7 @@ import pickletools
 from typing import Any, Self
 
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from app.errors import HostileCheckpoint
@@ -17,6 +17,7 @@ from app.formats.pickle.emit import emit
 from app.formats.pickle.machine import parse
 from app.formats.pickle.nodes import Call, Dict, Global, Persistent, StorageRef, TensorRef
 from app.values.dtype import DTYPES
+from tests.support.measure import examples
 
 PROTOCOLS = range(6)
 
@@ -126,7 +127,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(values, st.sampled_from(PROTOCOLS))
 def test_any_object_survives_with_its_sharing(obj: Any, protocol: int) -> None:
     data = dumps(obj, protocol)
@@ -135,7 +136,7 @@ def test_any_object_survives_with_its_sharing(obj: Any, protocol: int) -> None:
     assert pickle.dumps(have, 4) == pickle.dumps(want, 4)  # the same objects are the same objects again
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(values, st.sampled_from(PROTOCOLS))
 def test_writing_again_and_again_changes_nothing(obj: Any, protocol: int) -> None:
     twice = again(again(dumps(obj, protocol)))
@@ -158,7 +159,7 @@ plain_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(plain_values, st.sampled_from(PROTOCOLS))
 def test_plain_values_need_only_what_weights_only_reads(obj: Any, protocol: int) -> None:
     data = again(pickle.dumps(obj, protocol))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint
@@ -15,6 +15,7 @@ from app.formats.pickle.emit import emit
 from app.formats.pickle.limits import Limits
 from app.formats.pickle.machine import InertHooks, parse
 from app.formats.pickle.nodes import Call, Dict, Global, Persistent, Set
+from tests.support.measure import examples
 
 PROTOCOLS = range(6)
 
@@ -326,14 +327,14 @@ def test_each_limit_is_reached_and_not_passed(broken: str, limits: Limits, make:
     assert rule(make(1), limits=limits) == broken
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(st.binary(max_size=60))
 @example(b"(((((t")
 def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
     assert_parsed_or_refused(data)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.data())
 def test_any_damaged_pickle_is_parsed_or_refused(data: st.DataObject) -> None:
     protocol = data.draw(st.sampled_from(PROTOCOLS))
@@ -343,7 +344,7 @@ def test_any_damaged_pickle_is_parsed_or_refused(data: st.DataObject) -> None:
     assert_parsed_or_refused(damaged)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.integers(min_value=0), st.sampled_from(PROTOCOLS))
 def test_a_truncated_pickle_is_refused_wherever_it_is_cut(cut: int, protocol: int) -> None:
     whole = pickle.dumps({"model": [1.5, "text", (2**40, None)]}, protocol)

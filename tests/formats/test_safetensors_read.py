@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load as reference_load
@@ -19,6 +19,7 @@ from app.formats.manifest_json import decode, encode
 from app.formats.readers import read
 from app.sandbox.index_file import index_file
 from tests.deliver.planning import load, served_file, served_state_dict
+from tests.support.measure import examples
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
@@ -89,7 +90,7 @@ def test_dtypes_that_torch_does_not_have_are_refused_by_name(name: str) -> None:
 SHAPES = st.lists(st.integers(0, 4), max_size=4)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.data())
 def test_any_file_of_the_reference_is_read_as_it_reads_it(data: st.DataObject) -> None:
     names = data.draw(st.lists(st.text(min_size=1, max_size=8).filter(is_text), unique=True, min_size=1, max_size=6))
@@ -105,7 +106,7 @@ def is_text(name: str) -> bool:
     return name != "__metadata__" and not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_the_reference_reads_it_alike(data: st.DataObject) -> None:
     file = bytearray(save({"a": torch.arange(4.0), "b": torch.zeros(2, 3, dtype=torch.int16)}, {"note": "hello"}))
@@ -119,7 +120,7 @@ def test_a_damaged_file_is_refused_or_the_reference_reads_it_alike(data: st.Data
     assert_equal(load(served), reference_load(damaged))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(cut=st.integers(1, 150))
 def test_a_file_that_was_cut_anywhere_is_refused(cut: int) -> None:
     file = save({"a": torch.arange(4.0), "b": torch.zeros(20)})

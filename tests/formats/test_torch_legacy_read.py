@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint
@@ -41,6 +41,7 @@ from tests.formats.legacy_files import (
     view,
 )
 from tests.formats.torch_files import assert_same, loaded, saved
+from tests.support.measure import examples
 
 OLD: dict[str, Any] = {"_use_new_zipfile_serialization": False}
 TEN = struct.pack("<10f", *range(10))
@@ -140,7 +141,7 @@ OBJECTS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(obj=OBJECTS, first=tensors(), protocol=st.integers(2, 4))
 def test_any_object_loads_as_torch_loads_it(obj: Any, first: torch.Tensor, protocol: int) -> None:
     file = saved({"x": obj, "t": first}, pickle_protocol=protocol, **OLD)
@@ -148,7 +149,7 @@ def test_any_object_loads_as_torch_loads_it(obj: Any, first: torch.Tensor, proto
     assert_same(loaded(served_file(file), weights_only=weights_only), loaded(file))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(state=st.dictionaries(st.text(min_size=1, max_size=8), tensors(), min_size=1, max_size=8))
 def test_any_state_dict_is_served_as_torch_loads_it(state: dict[str, torch.Tensor]) -> None:
     file = saved(state, **OLD)
@@ -335,7 +336,7 @@ def test_objects_that_break_a_rule_are_refused(obj: bytes, rule: str) -> None:
         assert error.where.startswith("object, byte")
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data())
 def test_a_file_that_was_cut_anywhere_is_refused(data: st.DataObject) -> None:
     file = saved({"a": torch.arange(300.0), "b": [torch.zeros(3), "text"]}, **OLD)
@@ -343,7 +344,7 @@ def test_a_file_that_was_cut_anywhere_is_refused(data: st.DataObject) -> None:
         index(memoryview(file[: data.draw(st.integers(0, len(file) - 1))]))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_loads_as_torch_loads_it(data: st.DataObject) -> None:
     file = bytearray(saved({"a": torch.arange(30.0), "b": [torch.zeros(3), "text"]}, **OLD))

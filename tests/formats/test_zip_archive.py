@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import HostileCheckpoint, NotACheckpoint, RefusedCheckpoint
 from app.formats.torch_zip.archive import read_archive
 from tests.formats.torch_files import saved
 from tests.formats.zips import U32_MAX, Entry, Zip, zip64_extra
+from tests.support.measure import examples
 
 
 def read(data: bytes | memoryview) -> dict[str, bytes]:
@@ -256,7 +257,7 @@ def test_every_record_counts() -> None:
     assert len(read_archive(memoryview(archive.build())).records) == 70_000
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.data())
 def test_any_damage_is_refused_or_changes_no_structure(data: st.DataObject) -> None:
     whole = Zip(two()).build()

@@ -8,13 +8,14 @@ from email.message import Message
 import httpx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import StartServer
 from tests.functional.classifier import make_net
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import loaded, same, saved
+from tests.support.measure import examples
 from tests.support.server import Server
 
 ROUTES = {
@@ -63,7 +64,7 @@ def served(request: pytest.FixtureRequest, uploaded: HttpModel) -> Served:
     return Served(uploaded.http, url, answer.content, answer.headers["ETag"])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(data=st.data())
 def test_any_range_is_that_slice_of_the_whole(served: Served, data: st.DataObject) -> None:
     size = len(served.whole)

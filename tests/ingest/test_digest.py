@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import DamagedBlob, HostileCheckpoint
@@ -19,6 +19,7 @@ from app.values.digest import BLOCK_SIZE
 from app.values.frame import frame_spans
 from app.values.manifest import MIN_BLOB_SIZE, Manifest, Storage
 from app.values.span import Span
+from tests.support.measure import examples
 
 DATA = np.random.default_rng(0).bytes(2 * BLOCK_SIZE + 5_000_000)
 
@@ -63,7 +64,7 @@ spans = st.tuples(st.integers(0, len(DATA)), sizes).map(
 @example(spans=[Span(0, len(DATA))])
 @example(spans=[Span(start, start + 5000) for start in range(0, 20_000_000, 5010)])
 @example(spans=[Span(5, BLOCK_SIZE * 2), Span(5, BLOCK_SIZE * 2)])
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_every_storage_gets_the_digest_and_checksum_of_its_bytes(
     file: SpoolFile, threads: ThreadPoolExecutor, spans: list[Span]
 ):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from app.errors import IncompleteUpload, InvalidRequest, NotACheckpoint, StateroomError, StorageFull
@@ -15,6 +15,7 @@ from app.ingest.body import Chunks
 from app.ingest.receive import BATCH_SIZE, BATCHES
 from app.store.digests import digest_of
 from tests.ingest.workplace import MIB, Workplace, chunked
+from tests.support.measure import examples
 
 
 async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -23,7 +24,7 @@ async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 @given(chunks=st.lists(st.binary(max_size=50), min_size=1, max_size=20), says_its_size=st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@examples(30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_upload_arrives_as_it_was_sent_however_it_is_cut(place: Workplace, chunks: list[bytes], says_its_size: bool):
     data = b"".join(chunks) + b"not nothing"
     upload = asyncio.run(

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from app.errors import DamagedBlob, PackMissing, StoreError
 from app.store import PackStore, StoredPack
 from app.values.span import Span
+from tests.support.measure import long, measure
 
 PAGE = 4096
 WORDS = bytes(range(251)) * 1045  # 256 KiB in which no page looks like another
@@ -197,6 +198,7 @@ class PackStoreConformance:
     def test_a_store_that_works_answers_a_ping(self, store: PackStore):
         store.ping()
 
+    @long
     def test_any_sequence_of_calls_agrees_with_a_dict(self, store: PackStore, tmp_path: Path):
         names = st.sampled_from(["one", "two", "three"])
         bounds = st.tuples(st.integers(0, len(WORDS)), st.integers(0, len(WORDS)))
@@ -250,4 +252,4 @@ class PackStoreConformance:
                 for name, data in self.packs.items():
                     assert_is(store, name, data)
 
-        run_state_machine_as_test(AgainstADict, settings=settings(max_examples=25, deadline=None))
+        run_state_machine_as_test(AgainstADict, settings=settings(max_examples=measure(8, 25), deadline=None))

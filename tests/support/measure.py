@@ -1,9 +1,11 @@
 """Sizes of tests: small for ``make test`` after every change, full with ``make stress``."""
 
 import os
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
 
 T = TypeVar("T")
 
@@ -20,3 +22,9 @@ only_long = (
 
 def measure(usual: T, at_length: T) -> T:
     return at_length if IS_LONG else usual
+
+
+def examples(at_length: int, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Try a property with ``at_length`` examples with ``make stress``, and with a third of them with ``make test``."""
+    limits = settings(max_examples=measure(at_length // 3, at_length), **options)
+    return lambda test: long(limits(test))
