@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +75,11 @@ class Server:
     def kill(self) -> None:
         """Kill the process and its children, as a power cut would; do nothing if the process has ended."""
         if self.process.poll() is None:
+            workers = list(_children(self.process.pid))
             os.killpg(self.process.pid, signal.SIGKILL)  # its own group: see start_new_session
+            for worker in workers:
+                select.select([worker], [], [])  # until it has ended, too: it holds the data dir
+                os.close(worker)
         self.process.wait()
 
     def restart(self) -> None:
@@ -81,6 +87,13 @@ class Server:
         self.kill()
         again = start_server(self.data_dir, *self.args, env=self.env, command=self.command)
         self.process, self.base_url, self.log_file = again.process, again.base_url, again.log_file
+
+
+def _children(pid: int) -> Iterator[int]:
+    """A file descriptor of each child process, which is readable once the child has ended."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            yield os.pidfd_open(int(child))
 
 
 def server_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
