@@ -18,6 +18,7 @@ from app.catalog.namespaces import list_namespaces
 from app.catalog.tables import metadata
 from app.errors import StateroomError
 from tests.catalog.make import add, begin_pack, count, digest, new_checkpoint, resolve
+from tests.support.scripts import start_script
 
 
 def schema(database: Path) -> dict[str, list[str]]:
@@ -108,7 +109,7 @@ def test_two_servers_that_start_at_once_both_find_a_migrated_catalog(
     program = "import sys; from app.catalog import Catalog; c = Catalog(sys.argv[1]); c.migrate(); c.ping(); c.close()"
     is_file = database == "sqlite"
     url = f"sqlite:///{tmp_path}/new.db" if is_file else request.getfixturevalue("postgres").empty_database()
-    running = [subprocess.Popen([sys.executable, "-c", program, url]) for _ in range(4)]
+    running = [start_script(program, url, output=tmp_path / f"{number}.log") for number in range(4)]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
@@ -22,8 +22,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 PROGRAMS = {
-    "app.__main__": ("app.maintenance", "app.process.serve", "tests.support.documented"),
-    "stateroom._cli.main": (),
+    "app.__main__": ("app.maintenance", "app.process.serve", "typer._adapters", "tests.support.documented"),
+    "stateroom._cli.main": ("certifi", "httpcore", "typer._adapters"),
     "tests.support.scripts": ("app.main", "stateroom", "torch"),
 }
 """Modules with a ``main(arguments)``, and the modules that are imported before it runs."""
@@ -168,11 +168,38 @@ def _become(order: Order) -> None:
     sys.argv = [sys.argv[0], *order.arguments]
 
 
+class _Ending:
+    """Ends a process as its interpreter would, but for taking apart all that was imported: that takes longer than most
+    programs. Threads have been waited for and exit handlers have run when it is called, as the last of them.
+    """
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        atexit.register(self)
+
+    def run(self, main: Callable[[list[str]], object], arguments: list[str]) -> None:
+        try:
+            sys.exit(main(arguments))  # type: ignore[arg-type]  # a code, or None
+        except SystemExit as error:
+            self.code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            raise
+        except Exception:
+            self.code = 1
+            raise
+
+    def __call__(self) -> None:
+        if self.code is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.code)
+
+
 if __name__ == "__main__":
+    ending = _Ending()
     main = import_module(sys.argv[1]).main
     for imported_on_the_way in PROGRAMS[sys.argv[1]]:
         import_module(imported_on_the_way)
     gc.freeze()
     order = _next_order()
     _become(order)
-    sys.exit(main(order.arguments))
+    ending.run(main, order.arguments)
