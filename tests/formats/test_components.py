@@ -1,6 +1,7 @@
 """The mappings of a checkpoint that are components, and the component that a request without a name means."""
 
 import collections
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -207,40 +208,44 @@ PLATEAU = {"factor": 0.1, "best": torch.tensor(0.5), "mode": "min"}
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "name"),
+    ("make", "name"),
     [
-        ({"mine": MODEL}, "mine"),
-        ({"mine": MODEL, "optimizer": adam(), "lr_scheduler": PLATEAU, "epoch": 1}, "mine"),
-        ({"mine": MODEL, **CALLBACKS}, "mine"),
-        ({"ema": {**MODEL, **{f"k{i}": W for i in range(20)}}, "model": {"w": W, "note": "x"}}, "model"),
-        ({"state_dict": MODEL, **CALLBACKS, "optimizer_states": [adam()], "lr_schedulers": [PLATEAU]}, "state_dict"),
-        ({"optimizer": adam(), "lr_scheduler": PLATEAU, "epoch": 2, "loss": torch.tensor(0.5)}, "optimizer"),
-        ({"model": "resnet18", "net_g": MODEL, "params": {"lr": 0.1, "sizes": [1, 2]}}, "net_g"),
-        ({"ema": MODEL, "epoch": 3, "args": Custom(lr=0.1), "optimizer": torch.optim.SGD([W], lr=0.1)}, "ema"),
+        (lambda: {"mine": MODEL}, "mine"),
+        (lambda: {"mine": MODEL, "optimizer": adam(), "lr_scheduler": PLATEAU, "epoch": 1}, "mine"),
+        (lambda: {"mine": MODEL, **CALLBACKS}, "mine"),
+        (lambda: {"ema": {**MODEL, **{f"k{i}": W for i in range(20)}}, "model": {"w": W, "note": "x"}}, "model"),
+        (
+            lambda: {"state_dict": MODEL, **CALLBACKS, "optimizer_states": [adam()], "lr_schedulers": [PLATEAU]},
+            "state_dict",
+        ),
+        (lambda: {"optimizer": adam(), "lr_scheduler": PLATEAU, "epoch": 2, "loss": torch.tensor(0.5)}, "optimizer"),
+        (lambda: {"model": "resnet18", "net_g": MODEL, "params": {"lr": 0.1, "sizes": [1, 2]}}, "net_g"),
+        (lambda: {"ema": MODEL, "epoch": 3, "args": Custom(lr=0.1), "optimizer": torch.optim.SGD([W], lr=0.1)}, "ema"),
     ],
     ids=str.split("only optimizer callback telling lightning resume words object"),
 )
-def test_a_request_that_names_none_means(checkpoint: Any, name: str) -> None:
-    assert meant(checkpoint) == name
+def test_a_request_that_names_none_means(make: Callable[[], Any], name: str) -> None:
+    assert meant(make()) == name
 
 
 @pytest.mark.parametrize(
-    "checkpoint",
+    "make",
     [
-        {"net_g": {**MODEL, "decay": 0.9}, "net_d": OTHER},
-        {"model": Custom(weight=W), "ema": OTHER},
-        {"model": {0: W}, "ema": OTHER, "optimizer": adam()},
-        {"model": Custom(), "optimizer": adam()},
-        {"state_dict": [W, B], **CALLBACKS},
-        {"network": Custom(weight=W), "ema": OTHER},
-        {"networks": [Custom(weight=W)], "optimizer": adam()},
-        {"weight": W, "optimizer": adam(), "epoch": 3},
-        {**CALLBACKS, "epoch": 3},
-        {"optimizer_g": adam(), "optimizer_d": adam()},
+        lambda: {"net_g": {**MODEL, "decay": 0.9}, "net_d": OTHER},
+        lambda: {"model": Custom(weight=W), "ema": OTHER},
+        lambda: {"model": {0: W}, "ema": OTHER, "optimizer": adam()},
+        lambda: {"model": Custom(), "optimizer": adam()},
+        lambda: {"state_dict": [W, B], **CALLBACKS},
+        lambda: {"network": Custom(weight=W), "ema": OTHER},
+        lambda: {"networks": [Custom(weight=W)], "optimizer": adam()},
+        lambda: {"weight": W, "optimizer": adam(), "epoch": 3},
+        lambda: {**CALLBACKS, "epoch": 3},
+        lambda: {"optimizer_g": adam(), "optimizer_d": adam()},
     ],
     ids=str.split("two object integers nothing list named listed strays callback optimizers"),
 )
-def test_a_request_that_names_none_is_refused_where_it_would_be_a_guess(checkpoint: Any) -> None:
+def test_a_request_that_names_none_is_refused_where_it_would_be_a_guess(make: Callable[[], Any]) -> None:
+    checkpoint = make()
     assert meant(checkpoint) is None
     error = refused(checkpoint)
     assert error.code == "component-ambiguous"
