@@ -170,17 +170,17 @@ def test_tied_weights_name_one_storage():
 
 
 @pytest.mark.parametrize(
-    "obj",
+    "make",
     [
-        {"w": W},
-        {"model": {"\ud800": W}, "o": optimizer(torch.optim.Adam), "epoch": 1},
-        [B, (W, {"x": B.half()})],
-        {"\ud83d\ude00": {"\ud83d\ude00": W, "\U0001f600": B}, "\U0001f600": {"é": W}},
+        lambda: {"w": W},
+        lambda: {"model": {"\ud800": W}, "o": optimizer(torch.optim.Adam), "epoch": 1},
+        lambda: [B, (W, {"x": B.half()})],
+        lambda: {"\ud83d\ude00": {"\ud83d\ude00": W, "\U0001f600": B}, "\U0001f600": {"é": W}},
     ],
     ids=["flat", "general", "list", "two halves of a character beside it"],
 )
-def test_a_manifest_survives_its_encoding(obj):
-    manifest = index_of(obj).manifest
+def test_a_manifest_survives_its_encoding(make):
+    manifest = index_of(make()).manifest
     assert decode(encode(manifest)) == manifest
     assert encode(manifest) == encode(decode(encode(manifest)))
 
@@ -191,16 +191,16 @@ def test_a_number_under_a_name_that_cannot_be_kept_is_no_metric(name):
 
 
 @pytest.mark.parametrize(
-    ("obj", "rule"),
+    ("make", "rule"),
     [
-        ({str(i): {"w": W} for i in range(10_001)}, "components"),
-        ({f"{i:04000}": {"w": W} for i in range(300)}, "components"),
+        (lambda: {str(i): {"w": W} for i in range(10_001)}, "components"),
+        (lambda: {f"{i:04000}": {"w": W} for i in range(300)}, "components"),
     ],
     ids=["many", "long"],
 )
-def test_what_every_listing_shows_has_to_stay_small(obj, rule):
+def test_what_every_listing_shows_has_to_stay_small(make, rule):
     with pytest.raises(HostileCheckpoint) as refused:
-        index_of(obj)
+        index_of(make())
     assert refused.value.rule == rule
 
 
@@ -242,17 +242,17 @@ def test_a_number_in_a_large_storage_costs_no_more_than_its_own_bytes():
 
 
 @pytest.mark.parametrize(
-    "extra",
+    "make",
     [
-        [i % 10 for i in range(300_000)],
-        [True] * 500_000,
-        {"a": {"b": {"tokens": list(range(600_000))}}},
-        [()] * 300_000,
+        lambda: [i % 10 for i in range(300_000)],
+        lambda: [True] * 500_000,
+        lambda: {"a": {"b": {"tokens": list(range(600_000))}}},
+        lambda: [()] * 300_000,
     ],
     ids=["labels", "mask", "nested", "empty"],
 )
-def test_long_lists_of_plain_values_are_no_bomb(extra):
-    assert [c.name for c in index_of({"model": {"w": W}, "extra": extra}).manifest.components] == ["model"]
+def test_long_lists_of_plain_values_are_no_bomb(make):
+    assert [c.name for c in index_of({"model": {"w": W}, "extra": make()}).manifest.components] == ["model"]
 
 
 def test_a_key_longer_than_any_name_is_refused():

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 
 from app.errors import RefusedCheckpoint
 from app.formats.index import index
@@ -36,8 +35,10 @@ def zipped(names: dict[str, bytes]) -> bytes:
 
 
 def package(folder: Path) -> bytes:
-    with torch.package.PackageExporter(folder / "model.pt") as exporter:
-        exporter.save_pickle("model", "model.pkl", {"weight": torch.ones(3)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TypedStorage, which it uses itself
+        with torch.package.PackageExporter(folder / "model.pt") as exporter:
+            exporter.save_pickle("model", "model.pkl", {"weight": torch.ones(3)})
     return (folder / "model.pt").read_bytes()
 
 
@@ -48,6 +49,8 @@ def exported(folder: Path) -> bytes:
 
 
 def distributed(folder: Path, name: str) -> bytes:
+    import torch.distributed.checkpoint as dcp
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dcp.save({"a": torch.ones(3), "b": torch.ones(5)}, checkpoint_id=folder / "step", no_dist=True)
