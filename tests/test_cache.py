@@ -33,7 +33,7 @@ def test_many_who_ask_at_once_cause_one_computation():
 
     def ask(_: int) -> int:
         started.wait()
-        return cache.get("key", lambda: (go.wait(5), made.append(1), 42)[-1])
+        return cache.get("key", lambda: (go.wait(60), made.append(1), 42)[-1])
 
     with ThreadPoolExecutor(8) as threads:
         answers = [threads.submit(ask, i) for i in range(8)]

@@ -87,7 +87,7 @@ def test_each_request_is_one_line_of_json_and_health_checks_are_none(fresh_serve
 
 def test_what_is_no_http_is_answered_and_not_logged(fresh_server: StartServer) -> None:
     server = fresh_server()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(b"hello\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 400")
     with server.client() as http:

@@ -106,7 +106,7 @@ def test_workers_end_with_the_parent_however_it_ends(fresh_server: StartServer) 
     server = fresh_server("--workers", "2", env=UNSYNCED)
     workers = workers_of(server)
     os.kill(server.pid, signal.SIGKILL)
-    server.process.wait(10)
+    server.process.wait(60)
     assert_soon(lambda: not any(is_running(pid) for pid in workers))
 
 
@@ -154,7 +154,7 @@ def test_transfers_that_run_come_to_their_end_and_nothing_new_begins(
         uploading.sendall(FILE[1000:])
         assert answer_on(uploading)[0] == 201
         assert answer.read() == large
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
     again = fresh_server("--workers", workers, env=UNSYNCED, data_dir=server.data_dir)
     with again.client() as http:
         assert http.get(f"{CHECKPOINTS}/2/original").content == FILE
@@ -173,7 +173,7 @@ def test_a_transfer_that_does_not_end_is_cut_when_its_time_is_over(
     server = fresh_server("--workers", workers, env={**UNSYNCED, "STATEROOM_DRAIN_SECONDS": "1"})
     with downloading(server, upload(server, large)) as answer:
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
         with pytest.raises((HTTPException, OSError)):
             answer.read()
 
@@ -203,7 +203,7 @@ def test_an_upload_that_does_not_end_is_told_that_the_server_stops_and_leaves_no
             assert b"shutting-down" in answer
             assert b"retry-after: " in answer
             assert b"connection: close" in answer
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
     assert "Traceback" not in server.log
     assert [line["status"] for line in server.requests if line["method"] == "POST"] == [503, 503, 503]
     assert list((server.data_dir / "spool").iterdir()) == []
@@ -220,5 +220,5 @@ def test_a_second_signal_ends_it_at_once(fresh_server: StartServer, large: bytes
         server.process.send_signal(signal.SIGTERM)
         assert_soon(lambda: not accepts(server))
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == -signal.SIGTERM
+        assert server.process.wait(60) == -signal.SIGTERM
     assert_soon(lambda: not any(is_running(pid) for pid in forked))

@@ -174,7 +174,7 @@ def test_a_catalog_that_does_not_answer_is_a_failure_and_no_refusal_and_is_asked
 
         began = time.monotonic()
         judged(catalog, test)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
 
 def test_a_link_is_good_for_what_it_was_made_for_and_as_long_as_its_maker(catalog: Catalog) -> None:

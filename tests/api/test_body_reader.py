@@ -86,7 +86,7 @@ def serving(request: pytest.FixtureRequest) -> Iterator[tuple[Reading, int]]:
 
 class Connected:
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._file: BinaryIO = self.socket.makefile("rb")
 
     def send(self, data: bytes) -> None:

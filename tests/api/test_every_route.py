@@ -171,7 +171,7 @@ def test_a_body_is_not_read_before_the_token(guarded: Server) -> None:
     import socket
 
     for path, method in (("/checkpoints", "POST"), ("/checkpoints/1/warmstart", "POST"), ("", "PATCH")):
-        with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", guarded.port), timeout=60) as connection:
             connection.sendall(
                 f"{method} /v1/models/a/b{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
                 "Expect: 100-continue\r\n\r\n".encode()

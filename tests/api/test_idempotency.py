@@ -78,7 +78,7 @@ def test_retries_at_once_are_one_checkpoint(server: Server, checkpoints: str) ->
     def send(_: int) -> httpx.Response:
         with server.client() as http:
             http.get("/healthz")
-            together.wait(30)
+            together.wait(60)
             return http.post(checkpoints, content=FILE, headers=keyed("one"))
 
     with ThreadPoolExecutor(6) as pool:

@@ -109,7 +109,7 @@ def test_a_refused_upload_leaves_nothing_behind(
 
 def _raw(server: Server, head: str, body: bytes, *, shut: bool = True) -> bytes:
     """Say ``head`` and ``body`` over a bare socket, then stop talking; what the server said."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(head.encode() + b"\r\n\r\n" + body)
         if shut:
             connection.shutdown(socket.SHUT_WR)
@@ -189,7 +189,7 @@ def test_two_uploads_of_one_epoch_at_once_are_two_versions(server: Server, check
 def test_an_upload_in_flight_is_gone_after_a_crash(fresh_server: StartServer) -> None:
     server = fresh_server()
     file = general()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         head = f"POST /v1/models/a/b/checkpoints HTTP/1.1\r\nHost: a.localhost\r\nContent-Length: {len(file)}\r\n\r\n"
         connection.sendall(head.encode() + file[:-1])
         assert_soon(lambda: is_spooling(server))

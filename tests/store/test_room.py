@@ -122,7 +122,7 @@ def test_a_release_waits_for_the_writes_of_uploads(tmp_path: Path) -> None:
     def write() -> None:
         with room.growing(10):
             begun.set()
-            ends.wait(10)
+            ends.wait(60)
             order.append("written")
 
     def full_once() -> None:
@@ -133,9 +133,9 @@ def test_a_release_waits_for_the_writes_of_uploads(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    begun.wait(10)
+    begun.wait(60)
     room.freeing(full_once)
-    writer.join(10)
+    writer.join(60)
     assert order == [SIZE, "written", 0]
 
 

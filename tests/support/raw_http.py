@@ -8,7 +8,7 @@ from tests.support.server import Server
 
 
 def connected(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=60)
 
 
 def raw(server: Server, request: bytes) -> tuple[int, bytes]:

@@ -20,7 +20,8 @@ from tests.support.forks import Forked, fork
 ROOT = Path(__file__).resolve().parents[2]
 
 READY = re.compile(r"^Stateroom is ready on (http://\S+)$", re.MULTILINE)
-START_SECONDS = 60.0
+LONGEST_SECONDS = 60.0
+"""For a start, or a stop."""
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            return self.process.wait(20)
+            return self.process.wait(LONGEST_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -128,7 +129,7 @@ def start_server(
     else:
         process = _forked(arguments, server_environment(env), log_file, umask)
     server = Server(process, "", data_dir, log_file, args, env, command)
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + LONGEST_SECONDS
     while not (ready := READY.search(server.log)):
         if process.poll() is not None or time.monotonic() > deadline:
             server.kill()
