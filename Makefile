@@ -15,9 +15,10 @@ serve: .venv/serve
 	@echo "  curl -T checkpoint.tar http://127.0.0.1:$${STATEROOM_PORT:-8765}/v1/models/vision/classifier/checkpoints"
 	$(BIN)/python -m app serve
 
-# Hundreds of processes: each would compile all that it imports, where bytecode is not kept. Many tests wait.
+# Hundreds of processes: each would compile all that it imports, where bytecode is not kept. Many tests wait. The tests
+# of a file share what its fixtures make.
 test: .venv/dev .venv/openapi-client
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest $(if $(T),$(T),-n 3)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest $(if $(T),$(T),-n 3 --dist loadfile)
 
 check: .venv/dev
 	$(BIN)/ruff check

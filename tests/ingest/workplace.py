@@ -105,9 +105,11 @@ class Workplace:
 
     def blob(self, digest: Digest, namespace: str = MODEL.namespace) -> bytes:
         """A blob's bytes, checked against everything the catalog says of them."""
-        place = self.blobs([digest], namespace)[digest]
+        return self._checked(self.blobs([digest], namespace)[digest])
+
+    def _checked(self, place: Blob) -> bytes:
         data = bytes(self.store.read(place.pack, Span(place.offset, place.offset + place.length)))
-        assert digest_of(data) == (digest, place.blocks)
+        assert digest_of(data) == (place.digest, place.blocks)
         assert crc32(data) == place.crc32
         return data
 
@@ -117,6 +119,8 @@ class Workplace:
     def original(self, checkpoint: Checkpoint) -> bytes:
         """The uploaded file, put together again from its frame and its blobs."""
         manifest = self.manifest(checkpoint)
+        places = self.blobs({each.digest for each in manifest.storages if each.digest}, checkpoint.model.namespace)
+        blobs = {digest: self._checked(place) for digest, place in places.items()}
         data = bytearray(manifest.size)
         frame, position = self.blob(checkpoint.frame, checkpoint.model.namespace), 0
         for span in frame_spans(manifest.size, manifest.storages):
@@ -124,5 +128,5 @@ class Workplace:
             position += span.length
         for storage in manifest.storages:
             if storage.digest is not None:
-                data[storage.span.start : storage.span.end] = self.blob(storage.digest, checkpoint.model.namespace)
+                data[storage.span.start : storage.span.end] = blobs[storage.digest]
         return bytes(data)
