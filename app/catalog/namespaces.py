@@ -37,6 +37,16 @@ _is_shown = or_(
 _ALL = select(namespaces, _MODELS.label("models")).order_by(namespaces.c.namespace)
 _ONE = _ALL.where(namespaces.c.namespace == bindparam("namespace"))
 _COUNTERS: Select[*tuple[Any, ...]] = select(namespaces).where(namespaces.c.namespace == bindparam("namespace"))
+_ADD = (
+    update(namespaces)
+    .where(namespaces.c.namespace == bindparam("name"))
+    .values(
+        checkpoints=namespaces.c.checkpoints + bindparam("more_checkpoints"),
+        logical_bytes=namespaces.c.logical_bytes + bindparam("more_logical"),
+        stored_bytes=namespaces.c.stored_bytes + bindparam("more_stored"),
+    )
+    .returning(namespaces)
+)
 
 
 def list_namespaces(
@@ -91,13 +101,13 @@ def set_quotas(w: WriteSession, name: str, quotas: Mapping[str, int | None]) -> 
 
 def count(w: WriteSession, name: str, *, checkpoints: int = 0, logical_bytes: int = 0, stored_bytes: int = 0) -> None:
     """Add to the counters. Raises QuotaExceeded if one grows beyond its quota: roll the transaction back."""
-    n = namespaces.c
-    added = {"checkpoints": checkpoints, "logical_bytes": logical_bytes, "stored_bytes": stored_bytes}
-    if not any(added.values()):
+    if not (checkpoints or logical_bytes or stored_bytes):
         return
-    changed = update(namespaces).where(n.namespace == name).values({n[each]: n[each] + added[each] for each in added})
-    row = w.execute(changed.returning(namespaces)).first()
+    row = w.execute(
+        _ADD, name=name, more_checkpoints=checkpoints, more_logical=logical_bytes, more_stored=stored_bytes
+    ).first()
     if row is None:
+        added = {"checkpoints": checkpoints, "logical_bytes": logical_bytes, "stored_bytes": stored_bytes}
         w.insert(namespaces, [{"namespace": name, **added}])
         return
     if checkpoints > 0 and _is_over(row.checkpoints, row.quota_checkpoints):

@@ -37,8 +37,9 @@ class WriteSession(ReadSession):
         super().__init__(connection)
         self.recorded: list[NewEvent] = []
 
-    def execute(self, statement: Insert | Update | Delete) -> CursorResult[*tuple[Any, ...]]:
-        return self._connection.execute(statement)
+    def execute(self, statement: Insert | Update | Delete, **parameters: object) -> CursorResult[*tuple[Any, ...]]:
+        """Run ``statement``. ``parameters`` are as in ``select``."""
+        return self._connection.execute(statement, parameters)
 
     def lock_events(self) -> None:
         """Wait until no other transaction is between numbering its events and its end."""
