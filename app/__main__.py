@@ -32,7 +32,7 @@ cli = typer.Typer(
 cli.add_typer(token_commands.commands, name="token")
 cli.command()(events)
 
-Grace = Annotated[float | None, typer.Option(help="seconds to keep deleted bytes (3600)", metavar="SECONDS")]
+Grace = Annotated[float | None, typer.Option(help="seconds to keep purged bytes (3600)", metavar="SECONDS")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -77,6 +77,9 @@ def serve(
     sweep_interval: Annotated[
         float | None, typer.Option(help="seconds between sweeps; 0 for none (600)", metavar="SECONDS")
     ] = None,
+    trash: Annotated[
+        str | None, typer.Option(help="time of deleted checkpoints in the trash; 0 for none (7d)", metavar="TIME")
+    ] = None,
 ) -> None:
     """Run the server."""
     settings = read_settings(
@@ -91,6 +94,7 @@ def serve(
         insecure=insecure,
         grace=grace,
         sweep_interval=sweep_interval,
+        trash=trash,
     )
     with complaining():
         problem = refusal(settings)
@@ -116,6 +120,9 @@ def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
 @cli.command()
 def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="report what would be freed, but change nothing")] = False,
+    empty_trash: Annotated[
+        bool, typer.Option("--empty-trash", help="purge all of the trash, whatever its time left")
+    ] = False,
     grace: Grace = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -129,7 +136,10 @@ def sweep(
 
     with complaining():
         swept = run(
-            settings, dry_run=dry_run, on_wait=lambda: complain("another sweep is running; waiting for it to end")
+            settings,
+            dry_run=dry_run,
+            empty_trash=empty_trash,
+            on_wait=lambda: complain("another sweep is running; waiting for it to end"),
         )
     typer.echo(json.dumps(swept_as_json(swept, dry_run=dry_run)) if as_json else swept_as_text(swept, dry_run=dry_run))
     if swept.damaged:

@@ -169,7 +169,8 @@ class DamagedBlob(StoreError):
 
 
 HOW_TO_FREE = (
-    "Delete checkpoints: a sweep frees their bytes after the grace period, `stateroom-server sweep --grace 0` at once"
+    "Delete checkpoints: a sweep frees their bytes when their time in the trash and the grace period are over, "
+    "`stateroom-server sweep --empty-trash --grace 0` at once"
 )
 
 

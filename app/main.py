@@ -22,10 +22,11 @@ from .concurrency.memory_budget import MemoryBudget
 from .concurrency.one_flight import OneFlight
 from .deliver.service import Deliver
 from .ingest.service import Ingest
-from .maintenance import incoming_of, room_of
+from .maintenance import room_of, sweeper_of
 from .notify.refusals import Refusals
 from .notify.watch import EventWatch
 from .notify.webhooks import WebhookSender
+from .retention import Retention
 from .settings import Settings
 from .store import Holder, LocalPackStore, Partials, Spool
 from .store.holder import holder_id
@@ -58,20 +59,17 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
         stack.callback(spool.close)
         holder = Holder(holder_id(settings.data_dir, durable=settings.durable), run or new_name())
         partials = Partials(settings.partial_folder, holder, durable=settings.durable, room=room)
-        ingest = Ingest(catalog, store, spool, partials)
+        retention = Retention(catalog, store, settings.trash)
+        ingest = Ingest(catalog, store, spool, partials, retention)
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store)
         stack.callback(deliver.close)
         if settings.sweep_interval:
             sweeps = PeriodicSweeps(
-                catalog,
-                store,
-                incoming_of(settings),
+                sweeper_of(settings, catalog, store, retention, room),
                 room,
-                settings.grace,
                 settings.sweep_interval,
                 lambda swept: metrics.swept.inc(max(0, swept.freed_bytes)),
-                settings.events_keep,
             )
             stack.callback(sweeps.close)
         webhooks = WebhookSender(
@@ -93,23 +91,25 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
         stack.callback(watch.close)
         stack.callback(refusals.close)
         yield Services(
-            catalog,
-            store,
-            ingest,
-            deliver,
-            metrics,
-            streams,
-            access,
-            admission,
-            room,
-            watch,
-            refusals,
-            OneFlight(),
-            settings.webhook_private,
-            asks,
-            plans,
-            long_plans,
-            commits,
+            catalog=catalog,
+            store=store,
+            ingest=ingest,
+            deliver=deliver,
+            metrics=metrics,
+            streams=streams,
+            access=access,
+            admission=admission,
+            room=room,
+            watch=watch,
+            refusals=refusals,
+            shown=OneFlight(),
+            webhook_private=settings.webhook_private,
+            trash=settings.trash,
+            retention=retention,
+            asks=asks,
+            plans=plans,
+            long_plans=long_plans,
+            commits=commits,
         )
 
 

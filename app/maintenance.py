@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from .catalog import Catalog
 from .catalog.unused import Moment
 from .data_dir import claim
+from .retention import Retention
 from .settings import Settings
 from .store import LocalPackStore, Room, Spool
 from .store.files import make_folder
@@ -15,9 +16,7 @@ from .store.holder import holder_id, known_holder_id
 from .upkeep.fsck import Fsck
 from .upkeep.incoming import Incoming, find_orphans
 from .upkeep.leftovers import recover
-from .upkeep.sweep import Swept
-from .upkeep.sweep import dry_run as sweep_dry_run
-from .upkeep.sweep import sweep as sweep_once
+from .upkeep.sweep import Sweeper, Swept
 from .upkeep.sweep_lease import SweepLease
 
 
@@ -31,6 +30,12 @@ def room_of(settings: Settings) -> Room:
     folders = (reserve.parent, settings.spool_folder, settings.partial_folder, settings.store_folder)
     there = [folder for folder in folders if folder.is_dir()]
     return Room(*there, reserve=reserve if reserve.parent.is_dir() else None, size=settings.reserve)
+
+
+def sweeper_of(
+    settings: Settings, catalog: Catalog, store: LocalPackStore, retention: Retention, room: Room
+) -> Sweeper:
+    return Sweeper(catalog, store, incoming_of(settings), retention, settings.grace, room, settings.events_keep)
 
 
 def migrate(settings: Settings) -> None:
@@ -71,15 +76,17 @@ ASKED_EVERY = 0.2
 """Seconds between two attempts to sweep while another sweep runs."""
 
 
-def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> Swept:
+def sweep(settings: Settings, *, dry_run: bool, empty_trash: bool, on_wait: Callable[[], None]) -> Swept:
     """Sweep once, beside any running servers. ``on_wait`` is called once if another sweep has to end first.
 
     Raises StateroomError.
     """
     with _what_is_there(settings) as (catalog, store):
+        room = room_of(settings)
+        sweeper = sweeper_of(settings, catalog, store, Retention(catalog, store, settings.trash), room)
         if dry_run:
-            return sweep_dry_run(catalog, store, incoming_of(settings), settings.grace)
-        room, lease = room_of(settings), SweepLease(catalog, lambda: False)
+            return sweeper.dry_run(empty_trash=empty_trash)
+        lease = SweepLease(catalog, lambda: False)
 
         def work() -> Swept:
             if not lease.begin():
@@ -87,9 +94,7 @@ def sweep(settings: Settings, *, dry_run: bool, on_wait: Callable[[], None]) -> 
                 while not lease.begin():
                     time.sleep(ASKED_EVERY)
             try:
-                return sweep_once(
-                    catalog, store, incoming_of(settings), settings.grace, lease.go_on, room, settings.events_keep
-                )
+                return sweeper.sweep(lease.go_on, empty_trash=empty_trash)
             finally:
                 lease.end()
 

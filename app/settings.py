@@ -37,14 +37,15 @@ class Settings(BaseSettings):
     """The settings of one server. A keyword overrides the environment.
 
     ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``server_token`` is all-powerful. Deleted
-    bytes stay for ``grace`` seconds; every ``sweep_interval`` seconds a sweep frees those whose grace is over (0:
-    never). Each worker takes in at most ``max_uploads`` at once, each of at most ``max_upload_bytes``, and its requests
-    hold at most ``memory`` bytes. Uploads leave ``reserve`` bytes of the disk to work that frees bytes (None: by the
-    disk's size). A request's head has ``head_seconds`` to arrive, a body may pause for ``body_seconds``, a client may
-    take no byte of a response for ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or
-    less). Running transfers have ``drain_seconds`` to end when the server stops. Without tokens a server answers only
-    to ``allowed_hosts`` and to names that nobody else can give it. Web pages of ``allowed_origins`` may use it. Events
-    are kept for ``events_keep``. ``webhook_private`` lets webhooks have addresses that are not public.
+    checkpoints stay in the ``trash`` (0: they are purged at once), purged bytes for ``grace`` seconds, and events for
+    ``events_keep``; every ``sweep_interval`` seconds a sweep removes those whose time is over (0: never). Each worker
+    takes in at most ``max_uploads`` at once, each of at most ``max_upload_bytes``, and its requests hold at most
+    ``memory`` bytes. Uploads leave ``reserve`` bytes of the disk to work that frees bytes (None: by the disk's size).
+    A request's head has ``head_seconds`` to arrive, a body may pause for ``body_seconds``, a client may take no byte of
+    a response for ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or less). Running
+    transfers have ``drain_seconds`` to end when the server stops. Without tokens a server answers only to
+    ``allowed_hosts`` and to names that nobody else can give it. Web pages of ``allowed_origins`` may use it.
+    ``webhook_private`` lets webhooks have addresses that are not public.
     """
 
     model_config = SettingsConfigDict(
@@ -64,6 +65,7 @@ class Settings(BaseSettings):
     sweep_interval: Annotated[float, Field(ge=0)] = 600.0
     events_keep: Duration = timedelta(days=30)
     webhook_private: bool = False
+    trash: Duration = timedelta(days=7)
     max_uploads: Annotated[int, Field(ge=1)] = 128
     max_upload_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
     memory: Annotated[ByteSize, Field(ge=64 * 1024**2)] = ByteSize(1024**3)

@@ -28,7 +28,7 @@ from app.select.names import MAX_RENAMES
 from app.select.patterns import MAX_PATTERN_LENGTH, MAX_PREFIXES
 from app.settings import CLIENT_VARIABLES, Settings
 from app.values.work import MIN_STEPS, STEPS_HERE, STEPS_PER_BYTE
-from stateroom._cli.commands import cli as client_cli
+from stateroom._cli.main import cli as client_cli
 from tests.support.codes import NEVER_ON_THE_WIRE
 from tests.support.docs import ROOT
 from tests.support.openapi import operations

@@ -16,7 +16,6 @@ LONG_FOR_A_REASON: dict[str, str] = {
     "app/catalog/tables.py": "the whole schema in one place",
     "app/formats/pickle/emit.py": "one writer, a method for each kind of node",
     "app/formats/pickle/machine.py": "one loop over the opcodes, a method for each",
-    "client/stateroom/_cli/commands.py": "a function for each command: its options, and little else",
     "client/stateroom/_api.py": "a method for each route",
     "client/stateroom/_model.py": "what a user does with a model: the signatures and their contracts, and little else",
 }

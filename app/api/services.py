@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial, wraps
 from threading import Lock
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -25,6 +26,7 @@ from ..ingest.receive import SpooledUpload
 from ..ingest.service import Ingest
 from ..notify.refusals import Refusals
 from ..notify.watch import EventWatch
+from ..retention import Retention
 from ..store import PackStore, Room
 from ..values.checkpoint import Checkpoint, Fields, ModelName
 from .admission import Admission
@@ -63,7 +65,7 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts of a server. Create it on the event loop."""
+    """The parts of a server. Create it on the event loop. Deleted checkpoints stay in the trash for ``trash``."""
 
     catalog: Catalog
     store: PackStore
@@ -78,6 +80,8 @@ class Services:
     refusals: Refusals
     shown: OneFlight[tuple[Checkpoint, int]]
     webhook_private: bool
+    trash: timedelta
+    retention: Retention
     asks: FairThreads
     plans: FairThreads
     long_plans: FairThreads

@@ -10,10 +10,11 @@ from ..errors import Conflict, InvalidRequest, NotFound
 from ..values.alias import Alias, AliasChange
 from ..values.checkpoint import ModelName
 from ..values.event import EventKind
+from .checkpoints import is_in_trash, resolve
 from .events import record
-from .models import get_model
+from .models import existing_model, get_model
 from .page import Page, check_limit, open_cursor, seal_cursor
-from .refs import is_reserved
+from .refs import is_reserved, parse_ref
 from .rows import check_text, from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import alias_changes, aliases, checkpoints
@@ -95,6 +96,20 @@ def _known(s: ReadSession, model: ModelName, name: str) -> tuple[int, Alias]:
         there = f"it has {', '.join(known[:5])}{', ...' if known[5:] else ''}" if known else "it has none"
         raise NotFound(f"{model} has no alias {name!r}; {there}", code="alias-not-found")
     return model_id, found
+
+
+def find_target(s: ReadSession, model: ModelName, ref: str, run: str | None) -> int:
+    """The version that ``ref`` picks now, for an alias to move to. Raises as ``resolve``, and Conflict, code
+    ``checkpoint-trashed``, for one in the trash.
+    """
+    try:
+        return resolve(s, model, ref, run).version
+    except NotFound:
+        parsed = parse_ref(ref)
+        if parsed.kind == "version" and is_in_trash(s, existing_model(s, model), parsed.number):
+            detail = f"{model}@{parsed.number} is in the trash: restore it first"
+            raise Conflict(detail, code="checkpoint-trashed") from None
+        raise
 
 
 def move(w: WriteSession, model: ModelName, name: str, version: int, note: str | None, by: str | None) -> Alias:

@@ -14,7 +14,7 @@ from .commit import BATCH
 from .dialect import each_text
 from .rows import from_microseconds
 from .session import ReadSession
-from .tables import blobs, checkpoint_blobs, checkpoints, models, namespaces, packs
+from .tables import blobs, checkpoint_blobs, checkpoints, models, namespaces, packs, removed_checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class CheckpointRow:
     manifest: Digest
     frame: Digest
     nbytes: int
+    is_thinned: bool
 
     def __str__(self) -> str:
         return f"{self.model}@{self.version}"
@@ -62,6 +63,10 @@ class ModelRow:
     checkpoints: int
     next_version: int
     highest: int
+
+
+_version = func.coalesce(checkpoints.c.version, removed_checkpoints.c.version)
+"""The version of a checkpoint, also in the trash; null for an unfinished commit."""
 
 
 def all_packs(catalog: Catalog) -> Iterator[PackRow]:
@@ -110,37 +115,45 @@ def blob_named(s: ReadSession, namespace: str, digest: Digest) -> BlobRow | None
 def users_of(s: ReadSession, blob_id: int, limit: int) -> list[str]:
     """At most ``limit`` checkpoints that refer to a blob, as ``namespace/name@version``."""
     rows = s.select(
-        select(models.c.namespace, models.c.name, checkpoints.c.version)
+        select(models.c.namespace, models.c.name, _version)
         .join(checkpoints, checkpoints.c.model_id == models.c.id)
         .join(checkpoint_blobs, checkpoint_blobs.c.checkpoint_id == checkpoints.c.id)
-        .where(checkpoint_blobs.c.blob_id == blob_id, checkpoints.c.version.is_not(None))
-        .order_by(models.c.namespace, models.c.name, checkpoints.c.version)
+        .outerjoin(removed_checkpoints, removed_checkpoints.c.checkpoint_id == checkpoints.c.id)
+        .where(checkpoint_blobs.c.blob_id == blob_id, _version.is_not(None))
+        .order_by(models.c.namespace, models.c.name, _version)
         .limit(limit)
     )
     return [f"{row[0]}/{row[1]}@{row[2]}" for row in rows]
 
 
 def all_checkpoints(catalog: Catalog) -> Iterator[CheckpointRow]:
-    """All visible checkpoints."""
+    """All checkpoints, those in the trash too."""
     found = (
         select(
             checkpoints.c.id,
             models.c.namespace,
             models.c.name,
-            checkpoints.c.version,
+            _version,
             checkpoints.c.manifest,
             checkpoints.c.frame,
             checkpoints.c.nbytes,
+            checkpoints.c.thinned_at,
         )
         .join(models, models.c.id == checkpoints.c.model_id)
-        .where(checkpoints.c.version.is_not(None))
+        .outerjoin(removed_checkpoints, removed_checkpoints.c.checkpoint_id == checkpoints.c.id)
+        .where(_version.is_not(None))
     )
     for row in _pages(catalog, found, checkpoints.c.id):
-        yield CheckpointRow(row[0], ModelName(row[1], row[2]), row[3], Digest(row[4]), Digest(row[5]), row[6])
+        model = ModelName(row[1], row[2])
+        is_thinned = row[7] is not None
+        yield CheckpointRow(row[0], model, row[3], Digest(row[4]), Digest(row[5]), row[6], is_thinned)
 
 
-def exists(s: ReadSession, checkpoint_id: int) -> bool:
-    return s.select(select(checkpoints.c.id).where(checkpoints.c.id == checkpoint_id)).first() is not None
+def is_unchanged(s: ReadSession, row: CheckpointRow) -> bool:
+    """Tell whether a checkpoint is still there, and has not been thinned meanwhile."""
+    thinned = checkpoints.c.thinned_at.is_not(None) if row.is_thinned else checkpoints.c.thinned_at.is_(None)
+    this = select(checkpoints.c.id).where(checkpoints.c.id == row.id, thinned)
+    return s.select(this).first() is not None
 
 
 def references(s: ReadSession, checkpoint_id: int) -> Mapping[tuple[str, Digest], int]:

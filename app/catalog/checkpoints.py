@@ -1,17 +1,17 @@
-"""Operations on checkpoints: resolving a ref, updating metrics and tags, deleting."""
+"""Operations on checkpoints: resolving a ref, updating metrics and tags, pinning."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_table
 
-from ..errors import Conflict, NotFound
+from ..errors import InvalidRequest, NotFound
+from ..values.actor import actor
 from ..values.checkpoint import Checkpoint, ModelName
 from ..values.event import EventKind
-from . import namespaces
 from .dialect import each_text
 from .events import record
 from .listing import Filter, Listing, list_checkpoints
@@ -20,7 +20,7 @@ from .page import Page
 from .refs import Ref, parse_best, parse_ref, version_of
 from .rows import check_fields, check_text, load_checkpoints, metric_rows, tag_rows, to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import checkpoints, metrics, models, tags
+from .tables import checkpoints, metrics, removed_checkpoints, tags
 
 T = TypeVar("T")
 
@@ -29,10 +29,11 @@ __all__ = [
     "Listing",
     "Page",
     "count_unfinished",
-    "delete",
     "drop_unfinished",
     "list_checkpoints",
+    "pin",
     "resolve",
+    "unpin",
     "update",
 ]
 
@@ -94,27 +95,32 @@ def _changed(there: Mapping[str, T], changes: Mapping[str, T | None]) -> dict[st
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def delete(w: WriteSession, name: ModelName, version: int) -> None:
-    """Delete a checkpoint. Its version is never used again. The sweep removes blobs that only it referred to.
+MAX_REASON_LENGTH = 1_000
 
-    Raises NotFound (``model-not-found``, ``checkpoint-not-found``), and Conflict (``checkpoint-in-use``) while an alias
-    means it.
+
+def pin(w: WriteSession, name: ModelName, version: int, reason: str | None) -> Checkpoint:
+    """Keep a checkpoint from removal until ``unpin``. A pin on a pinned checkpoint replaces the first.
+
+    Raises NotFound (``model-not-found``, ``checkpoint-not-found``) and InvalidRequest (``bad-text``).
     """
+    if reason is not None and len(check_text(reason, "reason")) > MAX_REASON_LENGTH:
+        raise InvalidRequest(f"reason has {len(reason):,} characters; at most {MAX_REASON_LENGTH:,}", code="bad-text")
+    now = to_microseconds(datetime.now(UTC))
+    record(w, EventKind.CHECKPOINT_PINNED, name, version, detail={"reason": reason})
+    return _set_pin(w, name, version, {"pinned_at": now, "pinned_by": actor().name, "pin_reason": reason})
+
+
+def unpin(w: WriteSession, name: ModelName, version: int) -> Checkpoint:
+    """Remove a checkpoint's pin, if it has one. Raises NotFound (``model-not-found``, ``checkpoint-not-found``)."""
+    if resolve(w, name, str(version)).pin is not None:
+        record(w, EventKind.CHECKPOINT_UNPINNED, name, version)
+    return _set_pin(w, name, version, {"pinned_at": None, "pinned_by": None, "pin_reason": None})
+
+
+def _set_pin(w: WriteSession, name: ModelName, version: int, columns: Mapping[str, object]) -> Checkpoint:
     checkpoint = resolve(w, name, str(version))
-    if checkpoint.aliases:
-        held = "the alias " if len(checkpoint.aliases) == 1 else "the aliases "
-        raise Conflict(
-            f"{name}@{version} has {held}{', '.join(checkpoint.aliases[:10])}: move or remove them first",
-            code="checkpoint-in-use",
-        )
-    gone = delete_from(checkpoints).where(checkpoints.c.id == checkpoint.id).returning(checkpoints.c.nbytes)
-    namespaces.count(w, name.namespace, checkpoints=-1, logical_bytes=-w.execute(gone).scalar_one())
-    w.execute(
-        update_table(models)
-        .where(models.c.namespace == name.namespace, models.c.name == name.name)
-        .values(checkpoints=models.c.checkpoints - 1)
-    )
-    record(w, EventKind.CHECKPOINT_DELETED, name, version)
+    w.execute(update_table(checkpoints).where(checkpoints.c.id == checkpoint.id).values(columns))
+    return resolve(w, name, str(version))
 
 
 def drop_unfinished(w: WriteSession, before: datetime | None = None) -> int:
@@ -134,7 +140,10 @@ def count_unfinished(s: ReadSession, before: datetime) -> int:
 
 
 def _is_unfinished(before: datetime | None) -> ColumnElement[bool]:
-    unfinished: ColumnElement[bool] = checkpoints.c.version.is_(None)
+    in_trash = select(removed_checkpoints.c.checkpoint_id).where(
+        removed_checkpoints.c.checkpoint_id == checkpoints.c.id
+    )
+    unfinished: ColumnElement[bool] = checkpoints.c.version.is_(None) & ~in_trash.exists()
     return unfinished if before is None else unfinished & (checkpoints.c.created_at < to_microseconds(before))
 
 
@@ -142,6 +151,8 @@ def _what_exists(s: ReadSession, model: Model, ref: Ref, run: str | None) -> str
     """The error text for a ``ref`` that picks nothing: the reason, and the range that exists."""
     scope = [checkpoints.c.model_id == model.id, checkpoints.c.version.is_not(None)]
     where = str(model.name)
+    if ref.kind == "version" and is_in_trash(s, model.id, ref.number):
+        return f"{where}@{ref.number} is in the trash: restore it to use it again"
     if run is not None:
         scope.append(checkpoints.c.run == run)
         where += f" in run {run!r}"
@@ -160,3 +171,9 @@ def _what_exists(s: ReadSession, model: Model, ref: Ref, run: str | None) -> str
             return f"{where} has no alias {ref.name!r}; it has versions up to {newest}"
         case _:
             return f"{where} has no version {ref.number}; it has versions up to {newest}"
+
+
+def is_in_trash(s: ReadSession, model_id: int, version: int) -> bool:
+    c = removed_checkpoints.c
+    this = select(c.version).where(c.model_id == model_id, c.version == version, c.checkpoint_id.is_not(None))
+    return s.select(this).first() is not None

@@ -31,11 +31,13 @@ from .rows import (
     check_fields,
     check_integer,
     check_run,
+    check_slot,
     components_to_json,
     from_microseconds,
     metric_rows,
     split_number,
     tag_rows,
+    time_or_none,
     to_microseconds,
 )
 from .session import WriteSession
@@ -122,6 +124,7 @@ def _check(new: NewCheckpoint) -> None:
     check_integer(new.epoch, "epoch")
     check_integer(new.step, "step")
     check_run(new.run)
+    check_slot(new.slot)
 
 
 def _insert(w: WriteSession, new: NewCheckpoint) -> int:
@@ -161,6 +164,8 @@ def _insert(w: WriteSession, new: NewCheckpoint) -> int:
         "sha256": new.sha256 or "",
         "original": new.original,
         "created_at": now,
+        "slot": new.slot,
+        "optimizer_bytes": new.optimizer_bytes,
     }
     return int(w.execute(insert(checkpoints).values(row).returning(checkpoints.c.id)).scalar_one())
 
@@ -171,7 +176,9 @@ def _publish(
     """Assign the version. The end of the transaction makes the checkpoint visible."""
     if pack is not None and packs.finish(w, pack.name):
         new = replace(new, new_bytes=0)
-    created_at = to_microseconds(datetime.now(UTC))
+    now = datetime.now(UTC)
+    created_at = to_microseconds(now)
+    expires_at = None if new.ttl is None else to_microseconds(now + new.ttl)
     model_id, version = w.execute(
         update(models)
         .where(models.c.namespace == new.model.namespace, models.c.name == new.model.name)
@@ -188,7 +195,7 @@ def _publish(
     published = w.execute(
         update(checkpoints)
         .where(checkpoints.c.id == checkpoint_id)
-        .values(version=version, created_at=created_at, new_bytes=new.new_bytes)
+        .values(version=version, created_at=created_at, expires_at=expires_at, new_bytes=new.new_bytes)
     )
     if published.rowcount != 1:  # another server, believing itself alone, removed the row as crash debris
         raise StoreError("another server removed the commit as interrupted; send the upload again")
@@ -226,4 +233,6 @@ def _publish(
         created_at=from_microseconds(created_at),
         parent=new.parent,
         warm_started_from=new.warm_started_from,
+        slot=new.slot,
+        expires_at=time_or_none(expires_at),
     )

@@ -10,18 +10,20 @@ from functools import cache
 from itertools import islice
 from typing import Any, cast
 
-from sqlalchemy import Row, Select, and_, bindparam, select
+from sqlalchemy import Row, Select, and_, bindparam, case, func, select
 
 from ..errors import InvalidRequest
 from ..values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName, NewCheckpoint
 from ..values.lineage import Relation, Relative, Relatives
-from .rows import from_microseconds
+from .rows import time_or_none
 from .session import ReadSession, WriteSession
 from .tables import checkpoints, lineage, models
+from .tables import removed_checkpoints as removed
 
 MAX_RELATIVES = 1_000
 """Most ancestors, and most descendants, in one answer."""
 
+_SHOWN = ("run", "epoch", "created_at")
 _CHILD = (lineage.c.namespace, lineage.c.name, lineage.c.version)
 _PARENT = (lineage.c.parent_namespace, lineage.c.parent_name, lineage.c.parent_version)
 _NEXT_VERSION = select(models.c.next_version).where(
@@ -110,13 +112,16 @@ def _edges(*, upwards: bool, limited: bool) -> Select[*tuple[Any, ...]]:
         select(
             edges,
             models.c.next_version,
-            checkpoints.c.id,
-            checkpoints.c.run,
-            checkpoints.c.epoch,
-            checkpoints.c.created_at,
+            *(func.coalesce(checkpoints.c[each], removed.c[each]).label(each) for each in _SHOWN),
+            case(
+                (checkpoints.c.id.is_not(None), "live"),
+                (removed.c.checkpoint_id.is_not(None), "trashed"),
+                else_="purged",
+            ).label("state"),
         )
         .outerjoin(models, and_(models.c.namespace == namespace, models.c.name == name))
         .outerjoin(checkpoints, and_(checkpoints.c.model_id == models.c.id, checkpoints.c.version == version))
+        .outerjoin(removed, and_(removed.c.model_id == models.c.id, removed.c.version == version))
     )
 
 
@@ -152,6 +157,4 @@ def _relative(
     relation = cast("Relation", row.relation)
     if is_hidden or row.next_version is None or name.version >= row.next_version:
         return Relative(name, "unknown", relation, depth, via)
-    if row.id is None:
-        return Relative(name, "deleted", relation, depth, via)
-    return Relative(name, "live", relation, depth, via, row.run, row.epoch, from_microseconds(row.created_at))
+    return Relative(name, row.state, relation, depth, via, row.run, row.epoch, time_or_none(row.created_at))

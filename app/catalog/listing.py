@@ -18,7 +18,7 @@ from .models import get_model
 from .page import Page, check_limit, open_cursor, seal_cursor
 from .rows import check_text, load_checkpoints
 from .session import ReadSession
-from .shown import weight
+from .shown import within_page
 from .tables import checkpoints, metrics, tags
 
 _Compare = Callable[[Any, Any], ColumnElement[bool]]
@@ -31,12 +31,6 @@ _OPERATORS: dict[str, _Compare] = {
     "ge": operator.ge,
 }
 MAX_FILTERS = 50
-
-PAGE_BYTES = 1024 * 1024
-"""Approximate size of a page, in bytes of JSON."""
-
-AT_ONCE = 50
-"""Checkpoints read in one batch, before their size is known."""
 
 _TABLES = {"checkpoints": checkpoints, "metrics": metrics, "tags": tags}
 
@@ -93,24 +87,12 @@ def list_checkpoints(s: ReadSession, name: ModelName, listing: Listing) -> Page[
     if len(rows) <= limit and not query.field.never_null:
         rows += s.select(query.unranked(place).limit(limit + 1 - len(rows)))
 
-    items = _load(s, name, model.id, [row.version for row in rows[:limit]])
+    versions = [row.version for row in rows[:limit]]
+    items = within_page(versions, lambda some: load_checkpoints(s, name, model.id, some))
     if len(items) == len(rows):
         return Page(items, None)
     last = rows[len(items) - 1]
     return Page(items, seal_cursor(identity, (last.rank, last.version)))
-
-
-def _load(s: ReadSession, name: ModelName, model_id: int, versions: Sequence[int]) -> tuple[Checkpoint, ...]:
-    """The checkpoints of ``versions``, until they reach PAGE_BYTES."""
-    items: list[Checkpoint] = []
-    nbytes = 0
-    for start in range(0, len(versions), AT_ONCE):
-        for checkpoint in load_checkpoints(s, name, model_id, list(versions[start : start + AT_ONCE])):
-            items.append(checkpoint)
-            nbytes += weight(checkpoint)
-            if nbytes >= PAGE_BYTES:
-                return tuple(items)
-    return tuple(items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from sqlalchemy import Row, and_, bindparam, delete, or_, select, update
 from ..errors import Conflict, NotFound
 from ..values.checkpoint import ModelName
 from ..values.event import EventKind
+from ..values.retention import Rules, rules_from_json
 from .events import record
 from .page import Page, check_limit, open_cursor, seal_cursor
 from .refs import parse_best
@@ -22,18 +23,24 @@ _never_used = models.c.next_version == 1  # until its first commit ends, a model
 exists = and_(~_never_used, models.c.deleted_at.is_(None))
 """The SQL condition that users see the model."""
 
+_EXISTING = select(models.c.id).where(
+    models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"), ~_never_used
+)
 _MODEL = select(models).where(models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"), exists)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model. ``checkpoints`` is the number of its checkpoints; ``best`` is the meaning of its ref ``best``."""
+    """A model. ``checkpoints`` is the number of its checkpoints; ``best`` is the meaning of its ref ``best``,
+    ``retention`` the rules by which its checkpoints are removed.
+    """
 
     id: int
     name: ModelName
     best: str
     checkpoints: int
     created_at: datetime
+    retention: Rules | None = None
 
 
 def get_model(s: ReadSession, name: ModelName) -> Model:
@@ -51,6 +58,12 @@ def get_model(s: ReadSession, name: ModelName) -> Model:
         )
         raise NotFound(f"there is no model {name}; {there}", code="model-not-found")
     return _model(row)
+
+
+def existing_model(s: ReadSession, name: ModelName) -> int:
+    """Return the id of a model, which may be deleted. Raises NotFound, code ``model-not-found``."""
+    model_id: int | None = s.select(_EXISTING, namespace=name.namespace, name=name.name).scalar()
+    return get_model(s, name).id if model_id is None else model_id
 
 
 def list_models(
@@ -116,4 +129,5 @@ def _model(row: Row[*tuple[Any, ...]]) -> Model:
         best=row.best,
         checkpoints=row.checkpoints,
         created_at=from_microseconds(row.created_at),
+        retention=None if row.retention is None else rules_from_json(row.retention),
     )

@@ -2,21 +2,22 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Row, Select, Table, Text, bindparam, cast, func, null, select
 
 from ..errors import InvalidRequest
-from ..values.checkpoint import Checkpoint, CheckpointName, ModelName, parse_checkpoint_name
+from ..values.checkpoint import Checkpoint, CheckpointName, ModelName, Pin, Removal, parse_checkpoint_name
 from ..values.digest import Digest
 from ..values.lineage import Relation
 from ..values.manifest import Component
 from .dialect import each_integer
 from .session import ReadSession
 from .shown import MAX_COMPONENTS, shown_components, shown_names
-from .tables import aliases, checkpoints, lineage, metrics, tags
+from .tables import aliases, checkpoints, lineage, metrics, removed_checkpoints, tags
 
 MAX_INTEGER = 2**63 - 1
 
@@ -30,6 +31,10 @@ def to_microseconds(time: datetime) -> int:
 
 def from_microseconds(count: int) -> datetime:
     return _EPOCH + count * _MICROSECOND
+
+
+def time_or_none(count: int | None) -> datetime | None:
+    return None if count is None else from_microseconds(count)
 
 
 def split_number(number: float | None) -> tuple[float | None, str | None]:
@@ -106,6 +111,12 @@ def check_run(run: str | None) -> None:
         raise InvalidRequest(f"run has {len(run):,} characters; at most {MAX_RUN_LENGTH:,}", code="bad-text")
 
 
+def check_slot(slot: str | None) -> None:
+    """Check a slot's name. Raises InvalidRequest, code ``bad-text``."""
+    if slot is not None and not 0 < len(check_text(slot, "slot")) <= MAX_NAME_LENGTH:
+        raise InvalidRequest(f"slot must have 1 to {MAX_NAME_LENGTH} characters", code="bad-text")
+
+
 def metric_rows(key: Mapping[str, Any], metrics: Mapping[str, float]) -> list[dict[str, Any]]:
     """Rows for ``metrics``; ``key`` holds model_id, version and run."""
     rows = []
@@ -158,31 +169,32 @@ def _of_versions(table: Table, *columns: ColumnElement[Any]) -> Select[*tuple[An
     return select(*columns).where(table.c.model_id == bindparam("model_id"), table.c.version.in_(versions))
 
 
-_ALIASES = (
-    select(func.aggregate_strings(aliases.c.name, " "))
-    .where(aliases.c.model_id == checkpoints.c.model_id, aliases.c.version == checkpoints.c.version)
-    .scalar_subquery()
-    .label("aliases")
-)
+def aliases_of() -> ColumnElement[str]:
+    """The column ``aliases`` of a query of checkpoints: the names, with spaces between them."""
+    names = select(func.aggregate_strings(aliases.c.name, " "))
+    its = aliases.c.model_id == checkpoints.c.model_id, aliases.c.version == checkpoints.c.version
+    return names.where(*its).scalar_subquery().label("aliases")
 
 
-def _origin(relation: Relation) -> ColumnElement[str]:
-    """The name of the checkpoint that a checkpoint names by ``relation``, or null."""
+def _origins(version: ColumnElement[int]) -> Iterator[ColumnElement[str]]:
+    """The names of the checkpoints that the checkpoint of ``version`` names by each relation, or null."""
     c = lineage.c
-    return (
-        select(c.parent_namespace + "/" + c.parent_name + "@" + cast(c.parent_version, Text))
-        .where(
-            c.namespace == bindparam("namespace"),
-            c.name == bindparam("name"),
-            c.version == checkpoints.c.version,
-            c.relation == relation,
-        )
-        .scalar_subquery()
-        .label(relation)
-    )
+    this = c.namespace == bindparam("namespace"), c.name == bindparam("name"), c.version == version
+    named = select(c.parent_namespace + "/" + c.parent_name + "@" + cast(c.parent_version, Text)).where(*this)
+    relations: tuple[Relation, ...] = ("parent", "warm_started_from")
+    for relation in relations:
+        yield named.where(c.relation == relation).scalar_subquery().label(relation)
 
 
-_CHECKPOINTS = _of_versions(checkpoints, *checkpoints.c, _ALIASES, _origin("parent"), _origin("warm_started_from"))
+_CHECKPOINTS = _of_versions(checkpoints, *checkpoints.c, aliases_of(), *_origins(checkpoints.c.version))
+_REMOVED = _of_versions(
+    removed_checkpoints,
+    *(column for column in checkpoints.c if column.name != "version"),
+    removed_checkpoints.c.version,
+    *(removed_checkpoints.c[name] for name in ("metrics", "tags", "removed_at", "removed_by", "reason", "purge_at")),
+    null().label("aliases"),
+    *_origins(removed_checkpoints.c.version),
+).join(checkpoints, checkpoints.c.id == removed_checkpoints.c.checkpoint_id)
 _METRICS = _of_versions(metrics, metrics.c.version, metrics.c.name, metrics.c.value, metrics.c.nonfinite)
 _TAGS = _of_versions(tags, tags.c.version, tags.c.name, tags.c.value)
 
@@ -193,13 +205,45 @@ def load_checkpoints(s: ReadSession, name: ModelName, model_id: int, versions: l
         return ()
     wanted = {"model_id": model_id, "versions": json.dumps(versions)}
     rows = {row.version: row for row in s.select(_CHECKPOINTS, **wanted, namespace=name.namespace, name=name.name)}
-    numbers: dict[int, dict[str, float]] = {version: {} for version in versions}
-    for version, metric, value, nonfinite in s.select(_METRICS, **wanted):
-        numbers[version][metric] = value if nonfinite is None else float(nonfinite)
+    numbers = load_metrics(s, model_id, versions)
     texts: dict[int, dict[str, str]] = {version: {} for version in versions}
     for version, tag, value in s.select(_TAGS, **wanted):
         texts[version][tag] = value
     return tuple(_checkpoint(name, rows[version], numbers[version], texts[version]) for version in versions)
+
+
+def load_metrics(s: ReadSession, model_id: int, versions: list[int]) -> dict[int, dict[str, float]]:
+    """The metrics of each of the visible ``versions``, in one statement."""
+    numbers: dict[int, dict[str, float]] = {version: {} for version in versions}
+    if versions:
+        for row in s.select(_METRICS, model_id=model_id, versions=json.dumps(versions)):
+            numbers[row.version][row.name] = row.value if row.nonfinite is None else float(row.nonfinite)
+    return numbers
+
+
+def load_trashed(s: ReadSession, name: ModelName, model_id: int, versions: list[int]) -> tuple[Checkpoint, ...]:
+    """The checkpoints of ``versions`` that are in the trash, in that order, in one statement."""
+    wanted = {"model_id": model_id, "versions": json.dumps(versions), "namespace": name.namespace, "name": name.name}
+    rows = {row.version: row for row in s.select(_REMOVED, **wanted)}
+    return tuple(
+        replace(
+            _checkpoint(name, row, metrics_from_json(row.metrics), row.tags),
+            removal=Removal(
+                from_microseconds(row.removed_at), row.removed_by, row.reason, from_microseconds(row.purge_at)
+            ),
+        )
+        for version in versions
+        if (row := rows.get(version)) is not None
+    )
+
+
+def metrics_to_json(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    """Metrics as JSON, which has no number that is not finite."""
+    return {name: value if math.isfinite(value) else str(value) for name, value in metrics.items()}
+
+
+def metrics_from_json(data: Mapping[str, float | str]) -> dict[str, float]:
+    return {name: float(value) for name, value in data.items()}
 
 
 def _checkpoint(
@@ -232,6 +276,10 @@ def _checkpoint(
         created_at=from_microseconds(row.created_at),
         parent=_origin_of(row.parent),
         warm_started_from=_origin_of(row.warm_started_from),
+        pin=None if row.pinned_at is None else Pin(row.pin_reason, from_microseconds(row.pinned_at), row.pinned_by),
+        slot=row.slot,
+        expires_at=time_or_none(row.expires_at),
+        thinned_at=time_or_none(row.thinned_at),
     )
 
 

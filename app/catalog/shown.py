@@ -1,14 +1,21 @@
 """Limits for the names that the catalog shows, because every listing reads them. The manifest has the rest."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..values.checkpoint import Checkpoint
 from ..values.manifest import Component
+from ..values.slices import slices
 
 MAX_COMPONENTS = 256
 MAX_NAMES = 256
 MAX_TEXT = 16 * 1024
 """Most characters in the names of all components, and in all names of one kind."""
+
+PAGE_BYTES = 1024 * 1024
+"""Approximate size of a page, in bytes of JSON."""
+
+AT_ONCE = 50
+"""Checkpoints read in one batch, before their size is known."""
 
 MORE = "..."
 """The last entry of a shortened list of names."""
@@ -36,6 +43,19 @@ def shown_names(names: Iterable[str]) -> tuple[str, ...]:
             return (*shown, MORE)
         shown.append(name)
     return tuple(shown)
+
+
+def within_page(versions: Sequence[int], load: Callable[[list[int]], Sequence[Checkpoint]]) -> tuple[Checkpoint, ...]:
+    """The checkpoints of the first ``versions``, as many as ``load`` reads before they reach PAGE_BYTES."""
+    items: list[Checkpoint] = []
+    nbytes = 0
+    for some in slices(versions, AT_ONCE):
+        for checkpoint in load(list(some)):
+            items.append(checkpoint)
+            nbytes += weight(checkpoint)
+            if nbytes >= PAGE_BYTES:
+                return tuple(items)
+    return tuple(items)
 
 
 def weight(checkpoint: Checkpoint) -> int:

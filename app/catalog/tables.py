@@ -1,9 +1,14 @@
 """The tables.
 
-A checkpoint row without a version belongs to an unfinished commit: only commit and clean-up see it. A model whose next
+A checkpoint row without a version is in the trash, or belongs to an unfinished commit, which only commit and clean-up
+see. A model whose next
 version is 1 never had a checkpoint, and is invisible too. So is a model with ``deleted_at``; its row stays so that no
 version is given twice. Metrics and tags have the key (model, version, name), so that ranking by one is an index
 look-up; ``run`` is repeated there for the same reason.
+
+A removed checkpoint has a row in ``removed_checkpoints``, which stays for ever, for the history. While it is in the
+trash, that row points at the row in ``checkpoints``, which keeps its references to blobs but has no version: so no
+reader of checkpoints, metrics or tags can find it. ``purge_at`` is when a sweep may purge it, and later when it did.
 
 An alias points at a version; the row of ``alias_changes`` with its ``revision`` has everything else about it. The
 changes of a removed alias stay, so that no revision is given twice. A row of ``lineage`` holds names, and stays when
@@ -22,6 +27,9 @@ when its bytes were found not to match its digest. When an upload brings them ag
 ``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. An upload in parts is only
 in the data dir of its ``holder``. The row of a revoked token stays, so that a server that ever had a token never
 becomes open.
+
+``optimizer_bytes`` are the bytes that thinning a checkpoint frees; null for one of an older version, which nobody has
+looked into.
 
 Non-finite numbers are null in the ranked column, and text ("nan", "inf", "-inf") in the column beside it. Times are
 integers: microseconds since 1970 in UTC. ``digest`` and ``sha256`` are empty for an upload in parts, because the server
@@ -83,6 +91,7 @@ models = Table(
     Column("checkpoints", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
+    Column("retention", JSON(none_as_null=True)),
     UniqueConstraint("namespace", "name"),
     sqlite_autoincrement=True,
 )
@@ -110,6 +119,13 @@ checkpoints = Table(
     Column("sha256", _Text, nullable=False),
     Column("original", Boolean, nullable=False, server_default=true()),
     Column("created_at", BigInteger, nullable=False),
+    Column("pinned_at", BigInteger),
+    Column("pinned_by", _Text),
+    Column("pin_reason", _Text),
+    Column("slot", _Text),
+    Column("expires_at", BigInteger),
+    Column("thinned_at", BigInteger),
+    Column("optimizer_bytes", BigInteger),
     UniqueConstraint("model_id", "version"),
     Index(None, "model_id", "epoch", "version"),
     Index(None, "model_id", "step", "version"),
@@ -129,6 +145,13 @@ Index(
     sqlite_where=checkpoints.c.version.is_(None),
     postgresql_where=checkpoints.c.version.is_(None),
 )
+
+for _name, *_columns in (
+    ("ix_checkpoints_expires_at", checkpoints.c.expires_at),
+    ("ix_checkpoints_model_id_slot", checkpoints.c.model_id, checkpoints.c.slot),
+):
+    _there = _columns[-1].is_not(None)
+    Index(_name, *_columns, sqlite_where=_there, postgresql_where=_there)
 
 metrics = Table(
     "metrics",
@@ -200,6 +223,32 @@ lineage = Table(
     Index(None, "parent_namespace", "parent_name", "parent_version"),
     CheckConstraint("relation IN ('parent', 'warm_started_from')", name="relation"),
     sqlite_with_rowid=False,
+)
+removed_checkpoints = Table(
+    "removed_checkpoints",
+    metadata,
+    Column("model_id", ForeignKey("models.id"), primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("checkpoint_id", ForeignKey("checkpoints.id"), index=True),
+    Column("run", _Text),
+    Column("epoch", BigInteger),
+    Column("step", BigInteger),
+    Column("loss", Double),
+    Column("loss_nonfinite", _Text),
+    Column("metrics", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("removed_at", BigInteger, nullable=False),
+    Column("removed_by", _Text),
+    Column("reason", _Text, nullable=False),
+    Column("purge_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index(
+    "ix_removed_checkpoints_purge_at",
+    removed_checkpoints.c.purge_at,
+    sqlite_where=removed_checkpoints.c.checkpoint_id.is_not(None),
+    postgresql_where=removed_checkpoints.c.checkpoint_id.is_not(None),
 )
 
 packs = Table(

@@ -21,7 +21,7 @@ from .commit import BATCH
 from .dialect import each_integer
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import blobs, checkpoint_blobs
+from .tables import blobs, checkpoint_blobs, removed_checkpoints
 from .tables import packs as packs_table
 
 GoOn = Callable[[], None]
@@ -31,12 +31,14 @@ GoOn = Callable[[], None]
 @dataclass(frozen=True, slots=True)
 class Moment:
     """The times of a sweep. ``now`` is its own time. Leases that were over at ``before`` are over on every server's
-    clock. Blobs unused since ``cutoff`` or longer may be dropped.
+    clock. Blobs unused since ``cutoff`` or longer may be dropped. A dry run counts as ``purged`` what is in the trash
+    until then.
     """
 
     now: datetime
     before: datetime
     cutoff: datetime
+    purged: datetime | None = None
 
     @classmethod
     def at(cls, now: datetime, grace: float) -> "Moment":
@@ -62,7 +64,8 @@ class PackUse:
     namespaces: tuple[str, ...]
 
 
-_is_unused = ~select(checkpoint_blobs.c.blob_id).where(checkpoint_blobs.c.blob_id == blobs.c.id).exists()
+_uses = select(checkpoint_blobs.c.blob_id).where(checkpoint_blobs.c.blob_id == blobs.c.id)
+_is_unused = ~_uses.exists()
 
 
 def _is_settled(moment: Moment) -> ColumnElement[bool]:
@@ -73,7 +76,15 @@ def _is_settled(moment: Moment) -> ColumnElement[bool]:
 def _may_go(moment: Moment) -> ColumnElement[bool]:
     """The SQL condition that no checkpoint refers to the blob and its grace is over, or would be if marked now."""
     since = func.coalesce(blobs.c.unused_since, to_microseconds(moment.now))
-    return and_(since <= to_microseconds(moment.cutoff), _is_unused)
+    if moment.purged is None:
+        return and_(since <= to_microseconds(moment.cutoff), _is_unused)
+    removed = removed_checkpoints.c
+    is_due = (
+        removed.checkpoint_id == checkpoint_blobs.c.checkpoint_id,
+        removed.purge_at <= to_microseconds(moment.purged),
+    )
+    stays = ~select(removed.version).where(*is_due).exists()
+    return and_(since <= to_microseconds(moment.cutoff), ~_uses.where(stays).exists())
 
 
 def mark(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:

@@ -90,6 +90,7 @@ class Deliver:
                 f"{checkpoint.model}@{checkpoint.version} was saved from memory and has no original file; use /file",
                 code="no-original",
             )
+        _refuse_thinned(checkpoint, "the uploaded file")
         stored = self._stored(checkpoint)
         ready = _Ready(plan_original(stored.manifest), {})
         return self._download(checkpoint, stored, ready, _etag("original", checkpoint, ""), checkpoint.sha256)
@@ -112,10 +113,16 @@ class Deliver:
                 f"its state_dicts do not need that.",
                 code="unsafe-globals",
             )
+        _refuse_thinned(checkpoint, "the whole checkpoint")
         return self._planned(checkpoint, Wanted(device=device))
 
     def state_dict(self, checkpoint: Checkpoint, query: StateDictQuery) -> Download:
-        """Plan one component, selected and renamed. Raises SelectionError."""
+        """Plan one component, selected and renamed. Raises SelectionError, and Gone for a thinned optimizer."""
+        if checkpoint.thinned_at is not None:
+            manifest = self.manifest(checkpoint)
+            number = choose_component(manifest, query.component)
+            if number is not None and manifest.components[number].kind == "optimizer":
+                _refuse_thinned(checkpoint, manifest.components[number].name)
         return self._planned(checkpoint, Wanted(query=query))
 
     def warmstart(
@@ -211,6 +218,18 @@ def _draft(checkpoint: Checkpoint, stored: StoredFile, wanted: Wanted) -> Plan:
 def _ready(stored: StoredFile, draft: Plan) -> _Ready:
     file, crc32s = stored.checksums.filled(draft.file)
     return _Ready(replace(draft, file=file), crc32s)
+
+
+def _refuse_thinned(checkpoint: Checkpoint, what: str) -> None:
+    """Raise Gone for a part of a checkpoint that needs its optimizers' bytes, if those were removed."""
+    if checkpoint.thinned_at is not None:
+        names = [repr(one.name) for one in checkpoint.components if one.kind == "state_dict"]
+        left = f"its state_dicts are still there: {', '.join(names[:10])}{', ...' if names[10:] else ''}"
+        raise Gone(
+            f"{what} of {checkpoint.model}@{checkpoint.version} is gone: the optimizers' bytes were removed at "
+            f"{checkpoint.thinned_at:%Y-%m-%d %H:%M} UTC, by the rule thin_after; {left}",
+            code="thinned",
+        )
 
 
 def _require_cast(query: StateDictQuery | None) -> None:

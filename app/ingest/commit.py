@@ -13,6 +13,7 @@ from ..catalog import Catalog, packs, unused
 from ..catalog.commit import NewPack, commit
 from ..damage import at_hand
 from ..errors import MissingBlobs, StateroomError
+from ..retention import Retention
 from ..store import OpenFile, PackStore
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, NewCheckpoint
@@ -30,9 +31,10 @@ _RETRIES = 4
 class Committer:
     """Writes packs, and commits checkpoints that refer to them. Safe for several threads."""
 
-    def __init__(self, catalog: Catalog, store: PackStore) -> None:
+    def __init__(self, catalog: Catalog, store: PackStore, retention: Retention) -> None:
         self._catalog = catalog
         self._store = store
+        self._retention = retention
 
     def begin(self, name: str) -> None:
         """Announce a pack, so that all remains of a later crash can be found."""
@@ -58,10 +60,16 @@ class Committer:
 
     def commit(self, name: str, file: OpenFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:
         """Store the new ones of the blobs ``found`` in ``file``, and publish ``new`` with its ``new_bytes`` filled in.
+        Then do what it means for the retention of its run.
 
         ``name`` is the pack begun for it. On an error no pack is left behind. Raises MissingBlobs if a blob that
         ``new`` refers to is neither in the file nor stored any more.
         """
+        checkpoint = self._commit(name, file, new, found)
+        self._retention.after_commit(checkpoint)
+        return checkpoint
+
+    def _commit(self, name: str, file: OpenFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:
         size = file.size
         try:
             plan = plan_pack(name, size, found, self._known(new))

@@ -10,6 +10,7 @@ from ..formats.index import Index
 from ..values.checkpoint import Fields, ModelName, NewCheckpoint
 from ..values.digest import Digest
 from ..values.frame import blobs_of
+from ..values.thinned import optimizer_blobs
 from .digest import Digested
 from .pack_plan import FoundBlob
 
@@ -57,6 +58,9 @@ def describe(
         idempotency_key=fields.idempotency_key,
         parent=fields.parent,
         warm_started_from=fields.warm_started_from,
+        ttl=fields.ttl,
+        slot=fields.slot,
+        optimizer_bytes=sum(optimizer_blobs(digested.manifest).values()),
     )
 
 

@@ -11,6 +11,7 @@ from ..concurrency.fair_pool import FairPool
 from ..concurrency.scheduling import give_way
 from ..errors import StoreError
 from ..formats.manifest_json import encode
+from ..retention import Retention
 from ..sandbox.index_file import index_file
 from ..store import PackStore, Partials, Spool, SpoolFile
 from ..store.keys import new_name
@@ -31,8 +32,10 @@ _MAX_THREADS = 4
 class Ingest:
     """The write path of a server process: one instance for each process. Needs ``close``."""
 
-    def __init__(self, catalog: Catalog, store: PackStore, spool: Spool, partials: Partials) -> None:
-        self._committer = Committer(catalog, store)
+    def __init__(
+        self, catalog: Catalog, store: PackStore, spool: Spool, partials: Partials, retention: Retention
+    ) -> None:
+        self._committer = Committer(catalog, store, retention)
         self._spool = spool
         self._threads = FairPool(min(_MAX_THREADS, os.cpu_count() or 1), "digest", give_way)
         self.negotiated = Negotiated(catalog, store, partials, self._committer, self._threads)

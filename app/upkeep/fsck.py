@@ -20,6 +20,7 @@ from ..values.checkpoint import Blob
 from ..values.digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE, Digest
 from ..values.frame import blobs_of
 from ..values.manifest import Manifest
+from ..values.thinned import optimizer_blobs
 
 USERS_NAMED = 5
 """Most checkpoints listed with a damaged blob."""
@@ -181,7 +182,7 @@ class Fsck:
         if problem is None:
             return
         with self.catalog.read() as s:
-            still_there = audit.exists(s, row.id)
+            still_there = audit.is_unchanged(s, row)
         if still_there:
             yield Finding("checkpoint-broken", str(row), problem)
 
@@ -225,7 +226,10 @@ def _problem_of_manifest(
     if manifest.frame != row.frame or manifest.size != row.nbytes:
         return "its manifest belongs to another file"
     needed = {(row.model.namespace, row.manifest)}
+    gone = optimizer_blobs(manifest) if row.is_thinned else {}
     for digest, size in blobs_of(manifest):
+        if digest in gone:
+            continue
         key = row.model.namespace, digest
         if key not in referred:
             return f"its reference to {digest} is missing"

@@ -4,15 +4,15 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from ..catalog import Catalog, leases
+from ..catalog import leases
 from ..catalog.unused import Moment
 from ..errors import StateroomError
-from ..store import PackStore, Room
+from ..store import Room
 from ..store.keys import new_name
-from .incoming import Incoming, find_orphans
-from .sweep import Swept, sweep
+from .incoming import find_orphans
+from .sweep import Sweeper, Swept
 from .sweep_lease import Stopped, SweepLease
 
 _log = logging.getLogger("stateroom.sweep")
@@ -34,25 +34,12 @@ class PeriodicSweeps:
     The thread calls ``on_swept`` with the result of each sweep.
     """
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        store: PackStore,
-        incoming: Incoming,
-        room: Room,
-        grace: float,
-        interval: float,
-        on_swept: Callable[[Swept], None],
-        events_keep: timedelta | None = None,
-    ) -> None:
-        self._catalog = catalog
-        self._store = store
-        self._incoming = incoming
+    def __init__(self, sweeper: Sweeper, room: Room, interval: float, on_swept: Callable[[Swept], None]) -> None:
+        self._sweeper = sweeper
+        self._catalog = sweeper.catalog
         self._room = room
-        self._grace = grace
         self._interval = interval
         self._on_swept = on_swept
-        self._events_keep = events_keep
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
         self._thread.start()
@@ -89,9 +76,7 @@ class PeriodicSweeps:
             if not lease.begin():
                 return None
             try:
-                return sweep(
-                    self._catalog, self._store, self._incoming, self._grace, lease.go_on, self._room, self._events_keep
-                )
+                return self._sweeper.sweep(lease.go_on)
             finally:
                 lease.end()
 
@@ -100,7 +85,8 @@ class PeriodicSweeps:
             self._room.make_reserve()
 
     def _clear_own(self) -> None:
-        left = find_orphans(self._catalog, self._incoming, Moment.at(datetime.now(UTC), self._grace), remove=True)
+        moment = Moment.at(datetime.now(UTC), self._sweeper.grace)
+        left = find_orphans(self._catalog, self._sweeper.incoming, moment, remove=True)
         if left.spooled or left.partial:
             swept = Swept(left.nbytes, spooled_uploads=len(left.spooled), partial_uploads=len(left.partial))
             _log.info("abandoned uploads were removed", extra={"fields": asdict(swept)})

@@ -25,6 +25,9 @@ def swept_as_json(swept: Swept, *, dry_run: bool) -> dict[str, Any]:
 def swept_as_text(swept: Swept, *, dry_run: bool) -> str:
     lines = [f"{'Would free' if dry_run else 'Freed'} {size_as_text(swept.freed_bytes)}"]
     counted = (
+        (swept.removed_checkpoints, "checkpoints moved to the trash by rules"),
+        (swept.thinned_checkpoints, "checkpoints without their optimizers' bytes, by rules"),
+        (swept.purged_checkpoints, "checkpoints purged from the trash"),
         (swept.blobs, "blobs that no checkpoint refers to"),
         (swept.packs, "packs"),
         (swept.spooled_uploads, "interrupted uploads in the spool"),

@@ -7,20 +7,23 @@ two sweeps at once, at worst some work is left for the next sweep. See docs/deci
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ..catalog import Catalog, checkpoints, deliveries, events, packs, unused
+from ..catalog import Catalog, checkpoints, deliveries, events, packs, trash, unused
 from ..catalog.commit import BATCH
 from ..catalog.expired import drop_expired
 from ..catalog.unused import GoOn, Moment
 from ..errors import PackMissing, StoreError
+from ..retention import Retention
 from ..store import PackStore, Room
 from .compact import compact, plan_compaction
 from .incoming import Incoming, find_orphans
 from .leftovers import LONGEST_COMMIT, remove_abandoned
 
 _log = logging.getLogger("stateroom.sweep")
+
+END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,90 +42,113 @@ class Swept:
     spooled_uploads: int = 0
     partial_uploads: int = 0
     unfinished_checkpoints: int = 0
+    removed_checkpoints: int = 0
+    thinned_checkpoints: int = 0
+    purged_checkpoints: int = 0
     damaged: tuple[str, ...] = ()
 
 
-def sweep(
-    catalog: Catalog,
-    store: PackStore,
-    incoming: Incoming,
-    grace: float,
-    go_on: GoOn,
-    room: Room | None = None,
-    events_keep: timedelta | None = None,
-) -> Swept:
-    """Free what has been unused for ``grace`` seconds, and delete events older than ``events_keep`` (None: none).
-    ``go_on`` is called every few milliseconds of work. An exception from it ends the sweep there, and so does
-    StoreError. Copies fit in ``room`` (None: no limit).
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    """The parts that a sweep works on. Purged bytes stay for ``grace`` seconds; copies fit in ``room`` (None: no
+    limit). Events are kept for ``events_keep`` (None: all).
     """
-    began = time.monotonic()
-    moment = Moment.at(datetime.now(UTC), grace)
-    left = find_orphans(catalog, incoming, moment, remove=True)
-    with catalog.write() as w:
-        unfinished = checkpoints.drop_unfinished(w, before=moment.now - LONGEST_COMMIT)
-        drop_expired(w, moment.now)
-    if events_keep is not None:
-        _drop_events(catalog, moment.now - events_keep, go_on)
-    unused.mark(catalog, moment, go_on)
-    blobs = unused.drop(catalog, moment, go_on)
-    _unseal_empty(catalog, moment, go_on)
-    removed, removed_bytes = remove_abandoned(catalog, store, moment, go_on)
 
-    with catalog.read() as s:
-        uses = unused.usage(s, moment)
-    groups = plan_compaction(uses, None if room is None else room.free()[-1].nbytes // 2)
-    compacted = copied = 0
-    damaged: tuple[str, ...] = ()
-    for group in groups:
-        try:
-            done = compact(catalog, store, group, go_on)
-        except StoreError as error:
-            _log.error("packs could not be compacted, so the old ones are kept: %s", error)
-            break
-        damaged += done.damaged
-        compacted, copied = compacted + done.packs, copied + done.nbytes
-        count, nbytes = remove_abandoned(catalog, store, moment, go_on)
-        removed, removed_bytes = removed + count, removed_bytes + nbytes
+    catalog: Catalog
+    store: PackStore
+    incoming: Incoming
+    retention: Retention
+    grace: float
+    room: Room | None = None
+    events_keep: timedelta | None = None
 
-    swept = Swept(
-        freed_bytes=left.nbytes + removed_bytes - copied,
-        blobs=blobs,
-        packs=removed,
-        compacted_packs=compacted,
-        copied_bytes=copied,
-        spooled_uploads=len(left.spooled),
-        partial_uploads=len(left.partial),
-        unfinished_checkpoints=unfinished,
-        damaged=damaged,
-    )
-    _log.info("sweep", extra={"fields": {**asdict(swept), "seconds": round(time.monotonic() - began, 6)}})
-    return swept
+    def sweep(self, go_on: GoOn, *, empty_trash: bool = False) -> Swept:
+        """Remove what rules do not keep, purge what has been in the trash long enough, or all of it, and free what has
+        been unused for the grace. ``go_on`` is called every few milliseconds of work. An exception from it ends the
+        sweep there, and so does StoreError.
+        """
+        began = time.monotonic()
+        catalog, store = self.catalog, self.store
+        moment = Moment.at(datetime.now(UTC), self.grace)
+        left = find_orphans(catalog, self.incoming, moment, remove=True)
+        with catalog.write() as w:
+            unfinished = checkpoints.drop_unfinished(w, before=moment.now - LONGEST_COMMIT)
+            drop_expired(w, moment.now)
+        if self.events_keep is not None:
+            _drop_events(catalog, moment.now - self.events_keep, go_on)
+        tidied = self.retention.everywhere(go_on)
+        purged = trash.purge(catalog, END_OF_TIME if empty_trash else moment.now, go_on)
+        unused.mark(catalog, moment, go_on)
+        blobs = unused.drop(catalog, moment, go_on)
+        _unseal_empty(catalog, moment, go_on)
+        removed, removed_bytes = remove_abandoned(catalog, store, moment, go_on)
 
+        with catalog.read() as s:
+            uses = unused.usage(s, moment)
+        groups = plan_compaction(uses, None if self.room is None else self.room.free()[-1].nbytes // 2)
+        compacted = copied = 0
+        damaged: tuple[str, ...] = ()
+        for group in groups:
+            try:
+                done = compact(catalog, store, group, go_on)
+            except StoreError as error:
+                _log.error("packs could not be compacted, so the old ones are kept: %s", error)
+                break
+            damaged += done.damaged
+            compacted, copied = compacted + done.packs, copied + done.nbytes
+            count, nbytes = remove_abandoned(catalog, store, moment, go_on)
+            removed, removed_bytes = removed + count, removed_bytes + nbytes
 
-def dry_run(catalog: Catalog, store: PackStore, incoming: Incoming, grace: float) -> Swept:
-    """Return what ``sweep`` would do now, without changes."""
-    moment = Moment.at(datetime.now(UTC), grace)
-    with catalog.read() as s:
-        unfinished = checkpoints.count_unfinished(s, before=moment.now - LONGEST_COMMIT)
-        blobs = unused.count(s, moment)
-        uses = unused.usage(s, moment)
-        abandoned = packs.abandoned(s, moment.before)
-    left = find_orphans(catalog, incoming, moment, remove=False)
-    dead = [use for use in uses if use.live == 0]
-    groups = plan_compaction(uses)
-    compacted = [use for group in groups for use in group]
-    copied = sum(use.live for use in compacted)
-    gone = sum(use.size for use in (*dead, *compacted)) + _bytes_of(store, abandoned)
-    return Swept(
-        freed_bytes=left.nbytes + gone - copied,
-        blobs=blobs,
-        packs=len(dead) + len(abandoned) + len(compacted),
-        compacted_packs=len(compacted),
-        copied_bytes=copied,
-        spooled_uploads=len(left.spooled),
-        partial_uploads=len(left.partial),
-        unfinished_checkpoints=unfinished,
-    )
+        swept = Swept(
+            freed_bytes=left.nbytes + removed_bytes - copied,
+            blobs=blobs,
+            packs=removed,
+            compacted_packs=compacted,
+            copied_bytes=copied,
+            spooled_uploads=len(left.spooled),
+            partial_uploads=len(left.partial),
+            unfinished_checkpoints=unfinished,
+            removed_checkpoints=tidied.removed,
+            thinned_checkpoints=tidied.thinned,
+            purged_checkpoints=purged,
+            damaged=damaged,
+        )
+        _log.info("sweep", extra={"fields": {**asdict(swept), "seconds": round(time.monotonic() - began, 6)}})
+        return swept
+
+    def dry_run(self, *, empty_trash: bool = False) -> Swept:
+        """Return what ``sweep`` would do now, without changes. The bytes of checkpoints that it would remove or thin by
+        rules are not counted: those stay for their time in the trash, and for the grace.
+        """
+        now = datetime.now(UTC)
+        until = END_OF_TIME if empty_trash else now
+        moment = replace(Moment.at(now, self.grace), purged=until)
+        tidied = self.retention.count_due()
+        with self.catalog.read() as s:
+            unfinished = checkpoints.count_unfinished(s, before=moment.now - LONGEST_COMMIT)
+            purged = trash.count_due(s, until)
+            blobs = unused.count(s, moment)
+            uses = unused.usage(s, moment)
+            abandoned = packs.abandoned(s, moment.before)
+        left = find_orphans(self.catalog, self.incoming, moment, remove=False)
+        dead = [use for use in uses if use.live == 0]
+        groups = plan_compaction(uses)
+        compacted = [use for group in groups for use in group]
+        copied = sum(use.live for use in compacted)
+        gone = sum(use.size for use in (*dead, *compacted)) + _bytes_of(self.store, abandoned)
+        return Swept(
+            freed_bytes=left.nbytes + gone - copied,
+            blobs=blobs,
+            packs=len(dead) + len(abandoned) + len(compacted),
+            compacted_packs=len(compacted),
+            copied_bytes=copied,
+            spooled_uploads=len(left.spooled),
+            partial_uploads=len(left.partial),
+            unfinished_checkpoints=unfinished,
+            removed_checkpoints=tidied.removed,
+            thinned_checkpoints=tidied.thinned,
+            purged_checkpoints=purged,
+        )
 
 
 def _drop_events(catalog: Catalog, before: datetime, go_on: GoOn) -> None:

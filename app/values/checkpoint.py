@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal
 
 from .digest import Digest
 from .manifest import Component
@@ -50,6 +51,30 @@ def parse_checkpoint_name(text: str) -> CheckpointName | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """A mark that keeps a checkpoint from removal, whatever else would remove it."""
+
+    reason: str | None
+    at: datetime
+    by: str | None
+
+
+RemovalReason = Literal["deleted", "retention", "expired", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The removal of a checkpoint: into the trash, until a sweep purges it after ``purge_at``. ``by`` is the token that
+    did it, None for the server itself or without tokens.
+    """
+
+    at: datetime
+    by: str | None
+    reason: RemovalReason
+    purge_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class NewCheckpoint:
     """A checkpoint about to be committed, without the fields that the catalog assigns.
 
@@ -57,7 +82,8 @@ class NewCheckpoint:
     expected lengths.
     Sizes are in bytes; ``new_bytes`` is the growth of the store. ``loss`` and metrics may be non-finite.
     ``digest`` and ``sha256`` are None if the server never had the file's bytes in order; without ``original``,
-    there was no such file. Training went on from ``parent``; it began with tensors of ``warm_started_from``.
+    there was no such file. Training went on from ``parent``; it began with tensors of ``warm_started_from``. The
+    checkpoint expires ``ttl`` after its commit; in its run it replaces the one in ``slot``.
     """
 
     model: ModelName
@@ -82,6 +108,9 @@ class NewCheckpoint:
     idempotency_key: str | None = None
     parent: CheckpointName | None = None
     warm_started_from: CheckpointName | None = None
+    ttl: timedelta | None = None
+    slot: str | None = None
+    optimizer_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +118,8 @@ class Checkpoint:
     """A named immutable upload. ``id`` is the catalog's own; users see ``model`` and ``version``.
 
     ``components`` here carry no ``param_groups``. A file with very many has only the first here, and
-    ``more_components`` counts the others. Shortened ``devices`` and ``unsafe_globals`` end in ``...``.
+    ``more_components`` counts the others. Shortened ``devices`` and ``unsafe_globals`` end in ``...``. One that was
+    thinned has lost its optimizers' bytes. Only one in the trash has a ``removal``.
     """
 
     id: int
@@ -117,6 +147,11 @@ class Checkpoint:
     aliases: tuple[str, ...] = ()
     parent: CheckpointName | None = None
     warm_started_from: CheckpointName | None = None
+    pin: Pin | None = None
+    slot: str | None = None
+    expires_at: datetime | None = None
+    thinned_at: datetime | None = None
+    removal: Removal | None = None
 
     @property
     def stem(self) -> str:
@@ -158,3 +193,5 @@ class Fields:
     idempotency_key: str | None = None
     parent: CheckpointName | None = None
     warm_started_from: CheckpointName | None = None
+    ttl: timedelta | None = None
+    slot: str | None = None

@@ -23,3 +23,12 @@ def parse_duration(text: str) -> timedelta:
     if duration > LONGEST:
         raise ValueError(f"{text} is longer than a hundred years")
     return duration
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write whole seconds as ``parse_duration`` reads them, in the largest unit that divides them."""
+    seconds = duration // timedelta(seconds=1)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

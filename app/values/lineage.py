@@ -9,14 +9,14 @@ from .checkpoint import CheckpointName
 Relation = Literal["parent", "warm_started_from"]
 """The field of the later checkpoint that names the earlier one."""
 
-State = Literal["live", "deleted", "unknown"]
+State = Literal["live", "trashed", "purged", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Relative:
     """An ancestor or a descendant, ``depth`` steps away by the shortest way. ``relation`` is the last step of that way,
     from or to ``via``. ``state`` is unknown for a checkpoint that never existed or that the reader may not see.
-    ``run``, ``epoch`` and ``created_at`` are None unless the checkpoint is live.
+    ``run``, ``epoch`` and ``created_at`` are None for such a one, and for one that an older version deleted.
     """
 
     checkpoint: CheckpointName

@@ -8,7 +8,7 @@ net.load_state_dict(model.state_dict("best", map_location="cpu"))
 """
 
 from ._alias import Alias, AliasChange
-from ._checkpoint import Checkpoint, Component, ModelSummary, SpooledCheckpoint, TensorInfo
+from ._checkpoint import Checkpoint, Component, ModelSummary, Pin, SpooledCheckpoint, TensorInfo
 from ._client import Client
 from ._errors import (
     CheckpointNotFound,
@@ -16,6 +16,7 @@ from ._errors import (
     Conflict,
     DigestMismatch,
     EventsExpired,
+    Gone,
     HostileCheckpoint,
     InvalidRequest,
     ModelNotFound,
@@ -43,10 +44,12 @@ from ._errors import (
     UnsafeGlobals,
 )
 from ._event import Event
+from ._history import HistoryEntry
 from ._lineage import Lineage, Relative
 from ._model import Model
 from ._namespace import Namespace
 from ._report import Mismatch, Report
+from ._retention import RetentionPreview
 from ._upload.job import SaveJob
 from ._version import __version__
 from ._webhook import Webhook, WebhookDelivery
@@ -63,6 +66,8 @@ __all__ = [
     "DigestMismatch",
     "Event",
     "EventsExpired",
+    "Gone",
+    "HistoryEntry",
     "HostileCheckpoint",
     "InvalidRequest",
     "Lineage",
@@ -76,11 +81,13 @@ __all__ = [
     "NotACheckpoint",
     "NotFound",
     "PartialLoadError",
+    "Pin",
     "PreconditionFailed",
     "QuotaExceeded",
     "RefusedCheckpoint",
     "Relative",
     "Report",
+    "RetentionPreview",
     "SaveJob",
     "SelectionError",
     "ServerError",

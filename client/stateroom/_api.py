@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from ._checkpoint import Checkpoint, ModelSummary, TensorInfo, checkpoint_of, model_of, tensor_of
+from ._checkpoint import (
+    Checkpoint,
+    ModelSummary,
+    TensorInfo,
+    checkpoint_of,
+    model_of,
+    tensor_of,
+)
 from ._errors import InvalidRequest, understood
+from ._history import HistoryEntry, history_entry_of
 from ._http.session import Http
 from ._lineage import Lineage, lineage_of
+from ._parsing import time_of
 from ._progress import Progress, ProgressOption, progress_of
 from ._query import Ref, Selection, link_params, model_path, optional, ref_text
 from ._report import Report, report_of
+from ._retention import UNCHANGED, RetentionPreview, preview_of
 from ._types import Params, What
 
 if TYPE_CHECKING:
@@ -21,6 +32,7 @@ if TYPE_CHECKING:
     from ._upload.outbox import Outbox
 
 TENSORS_A_PAGE = 10_000
+HISTORY_A_PAGE = 1_000
 
 
 @dataclass(frozen=True)
@@ -87,10 +99,38 @@ class ModelApi:
     def set_best(self, by: str) -> ModelSummary:
         return model_of(self.http.json("PATCH", self.path, [], body={"best": by}, safe=True)[0])
 
-    def delete(self, ref: Ref) -> None:
-        if self.scope(ref):
+    def delete(self, ref: Ref, *, purge: bool) -> datetime | None:
+        """Return until when the checkpoint can be restored, None if it was purged at once."""
+        if self.scope(ref) and not purge:
             self.checkpoint(ref)  # raises for another run's checkpoint: DELETE takes no run
-        self.http.json("DELETE", self.at(ref))
+        answer = self.http.send("DELETE", self.at(ref), optional(purge="true" if purge else None))
+        until = answer.headers.get("Stateroom-Purged-At")
+        with understood("a time"):
+            return None if until is None else time_of(until)
+
+    def restore(self, ref: Ref) -> Checkpoint:
+        return self.read(self.http.json("POST", f"{self.at(ref)}/restore", safe=True)[0])
+
+    def pin(self, ref: Ref, reason: str | None) -> Checkpoint:
+        path = f"{self.at(ref)}/pin"
+        return self.read(self.http.json("PUT", path, self.scope(ref), body={"reason": reason}, safe=True)[0])
+
+    def unpin(self, ref: Ref) -> None:
+        self.http.send("DELETE", f"{self.at(ref)}/pin", self.scope(ref), safe=True)
+
+    def retention(self) -> Mapping[str, Any] | None:
+        return _rules_in(self.http.json("GET", self.path)[0])
+
+    def set_retention(self, rules: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        return _rules_in(self.http.json("PATCH", self.path, body={"retention": rules}, safe=True)[0])
+
+    def preview_retention(self, rules: Any) -> RetentionPreview:
+        body = {} if rules is UNCHANGED else {"retention": rules}
+        return preview_of(self.http.json("POST", f"{self.path}/retention/preview", body=body, safe=True)[0])
+
+    def history(self) -> Iterator[HistoryEntry]:
+        params = [*optional(run=self.run), ("limit", str(HISTORY_A_PAGE))]
+        return map(history_entry_of, self.http.pages(f"{self.path}/history", params))
 
     def delete_model(self) -> None:
         self.http.json("DELETE", self.path)
@@ -136,3 +176,10 @@ class ModelApi:
             download = answer["download"]
             report = report_of(headers["Stateroom-Checkpoint"], answer)
             return report, None if download is None else self.http.path_of(download)
+
+
+@understood("a model")
+def _rules_in(answer: Any) -> Mapping[str, Any] | None:
+    """The model's rules of retention, without those that are not set."""
+    rules = answer["retention"]
+    return None if rules is None else {name: value for name, value in rules.items() if value is not None}

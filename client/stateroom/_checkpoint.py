@@ -48,6 +48,15 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """A mark that keeps a checkpoint from removal. ``by`` is the token that pinned it, None without tokens."""
+
+    reason: str | None
+    at: datetime
+    by: str | None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A named immutable upload. ``str()`` of it reads ``vision/resnet50@12``.
 
@@ -55,7 +64,9 @@ class Checkpoint:
     None if it was uploaded in parts. A loss or metric that is not a finite number is None and named in ``nonfinite``.
     ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``. ``aliases`` are the names that
     meant it when it was looked up. ``parent`` and ``warm_started_from`` are the names of the checkpoints that training
-    went on from and whose tensors it began with; they may be gone.
+    went on from and whose tensors it began with; they may be gone. ``pin`` keeps it from removal; the next save in its
+    ``slot`` replaces it; at ``expires_at`` it goes to the trash by itself. At ``thinned_at`` its optimizers' bytes were
+    removed. In the trash, ``deleted_at`` and ``purged_at`` are since when, and until when at the latest.
     """
 
     model: str
@@ -79,6 +90,12 @@ class Checkpoint:
     aliases: tuple[str, ...] = ()
     parent: str | None = None
     warm_started_from: str | None = None
+    pin: Pin | None = None
+    slot: str | None = None
+    expires_at: datetime | None = None
+    thinned_at: datetime | None = None
+    deleted_at: datetime | None = None
+    purged_at: datetime | None = None
 
     def __str__(self) -> str:
         return printable(f"{self.model}@{self.version}")
@@ -218,10 +235,17 @@ def checkpoint_of(data: Mapping[str, Any], source: Source | None = None) -> Chec
         aliases=tuple(data.get("aliases", ())),
         parent=data.get("parent"),
         warm_started_from=data.get("warm_started_from"),
+        pin=_pin_of(data.get("pin")),
+        slot=data.get("slot"),
+        **{name: _time_or_none(data.get(name)) for name in ("expires_at", "thinned_at", "deleted_at", "purged_at")},
     )
     if source is not None:
         object.__setattr__(checkpoint, _SOURCE, source)
     return checkpoint
+
+
+def _pin_of(data: Mapping[str, Any] | None) -> Pin | None:
+    return None if data is None else Pin(data["reason"], time_of(data["at"]), data["by"])
 
 
 @understood("a tensor")
@@ -238,3 +262,7 @@ def tensor_of(data: Mapping[str, Any]) -> TensorInfo:
         digest=data["digest"],
         shared_with=tuple(data["shared_with"]),
     )
+
+
+def _time_or_none(text: str | None) -> datetime | None:
+    return None if text is None else time_of(text)

@@ -10,7 +10,8 @@ StateroomError
 ├── NotFound                         not found; a wrong address too
 │   ├── ModelNotFound
 │   ├── CheckpointNotFound
-│   └── EventsExpired                events that were not read have been deleted; .after
+│   └── Gone                         was there once: purged, expired, or its optimizers' bytes were removed
+│       └── EventsExpired            events that were not read have been deleted; .after
 ├── RefusedCheckpoint                an upload that Stateroom will not store
 │   ├── NotACheckpoint               not a file that torch.save writes
 │   ├── HostileCheckpoint            breaks a rule that every honest file keeps
@@ -93,7 +94,10 @@ class ModelNotFound(NotFound): ...
 class CheckpointNotFound(NotFound): ...
 
 
-class EventsExpired(NotFound):
+class Gone(NotFound): ...
+
+
+class EventsExpired(Gone):
     """Look at the present state, and go on with the events after the event ``after``, the oldest that can be read."""
 
     after: int = 0
@@ -195,7 +199,7 @@ ERROR_OF_STATUS: dict[int, type[StateroomError]] = {
     403: Unauthorized,
     404: NotFound,
     409: Conflict,
-    410: NotFound,
+    410: Gone,
     412: PreconditionFailed,
     429: ServerUnavailable,
     502: ServerUnavailable,

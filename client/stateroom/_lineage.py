@@ -16,9 +16,9 @@ from ._printable import printable
 class Relative:
     """An ancestor or a descendant of a checkpoint, ``depth`` steps away. ``str()`` of it reads ``vision/resnet50@11``.
 
-    ``state`` is ``live``, ``deleted``, or ``unknown`` if it never existed or the token may not see it. ``relation`` is
-    the field that names it, or by which it names ``via``: ``parent`` or ``warm_started_from``. ``run``, ``epoch`` and
-    ``created_at`` are None unless it is live.
+    ``state`` is ``live``, ``trashed``, ``purged``, or ``unknown`` if it never existed or the token may not see it.
+    ``relation`` is the field that names it, or by which it names ``via``: ``parent`` or ``warm_started_from``. ``run``,
+    ``epoch`` and ``created_at`` are None if they are not known any more.
     """
 
     model: str

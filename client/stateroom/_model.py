@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, overload
@@ -16,12 +17,14 @@ from ._download.atomic_file import appearing, check_is_no_folder, named_in
 from ._download.requests import fetch_state_dict_into
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
 from ._event import After, Event, Events, Kinds
+from ._history import HistoryEntry
 from ._load.load_into import load_into, warmstart
 from ._load.objects import load_object, load_state_dict, write_file
 from ._origins import BY_ITSELF, Origins
 from ._printable import printable
 from ._query import Ref, Selection, changes, device_tag, upload_params
 from ._report import SHOWN, Report
+from ._retention import UNCHANGED, KeepBest, RetentionPreview, rules_of
 from ._types import Format, Patterns, Prefixes, Rename
 from ._upload.background import Options, SaveQueue
 from ._upload.job import SaveJob
@@ -77,14 +80,18 @@ class Model:
         tags: Mapping[str, str] | None = None,
         parent: Ref | None = BY_ITSELF,
         warm_started_from: Ref | None = BY_ITSELF,
+        ttl: str | None = None,
+        slot: str | None = None,
     ) -> Checkpoint:
         """Upload a file that torch.save wrote: a path, or a file open for reading bytes, from its current position.
 
-        Epoch, step and loss that are left out are read from the file. ``parent`` and ``warm_started_from`` are those of
-        ``save``. Raises RefusedCheckpoint or one of its subclasses for a file that is not a valid checkpoint, and
-        DigestMismatch if the server stored other bytes than were sent.
+        Epoch, step and loss that are left out are read from the file. ``parent``, ``warm_started_from``, ``ttl`` and
+        ``slot`` are those of ``save``. Raises RefusedCheckpoint or one of its subclasses for a file that is not a valid
+        checkpoint, and DigestMismatch if the server stored other bytes than were sent.
         """
-        params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
+        params = upload_params(
+            run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags, ttl=ttl, slot=slot
+        )
         with self._origins.taken(parent, warm_started_from) as origins:
             params += origins
             if not isinstance(file, (str, os.PathLike)):
@@ -106,6 +113,8 @@ class Model:
         tags: Mapping[str, str] | None = ...,
         parent: Ref | None = ...,
         warm_started_from: Ref | None = ...,
+        ttl: str | None = ...,
+        slot: str | None = ...,
         rank_zero_only: Literal[False],
     ) -> Checkpoint: ...
 
@@ -121,6 +130,8 @@ class Model:
         tags: Mapping[str, str] | None = ...,
         parent: Ref | None = ...,
         warm_started_from: Ref | None = ...,
+        ttl: str | None = ...,
+        slot: str | None = ...,
         rank_zero_only: bool = ...,
     ) -> Checkpoint | None: ...
 
@@ -135,6 +146,8 @@ class Model:
         tags: Mapping[str, str] | None = None,
         parent: Ref | None = BY_ITSELF,
         warm_started_from: Ref | None = BY_ITSELF,
+        ttl: str | None = None,
+        slot: str | None = None,
         rank_zero_only: bool = True,
     ) -> Checkpoint | None:
         """Save any object that torch.save accepts.
@@ -148,12 +161,15 @@ class Model:
         ShardedTensor, on every rank that calls, before anything is sent, if the object holds one rank's part of a
         tensor. Warns (StateroomWarning) of values that ``weights_only=True`` will not load. For a large object, only
         the storages that the server does not hold are sent, straight from the tensors' memory: nothing may write to
-        them meanwhile.
+        them meanwhile. After the time ``ttl``, such as ``"30d"``, the checkpoint goes to the trash by itself. In a
+        ``slot``, such as ``"last"``, it replaces the checkpoint that its run has there, once it is stored.
         """
         refuse(obj)
         if rank_zero_only and _torch.rank() != 0:
             return None
-        params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
+        params = upload_params(
+            run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags, ttl=ttl, slot=slot
+        )
         with self._origins.taken(parent, warm_started_from) as origins:
             return save_object(self._api, obj, params + origins)
 
@@ -168,6 +184,8 @@ class Model:
         tags: Mapping[str, str] | None = None,
         parent: Ref | None = BY_ITSELF,
         warm_started_from: Ref | None = BY_ITSELF,
+        ttl: str | None = None,
+        slot: str | None = None,
         rank_zero_only: bool = True,
         droppable: bool = False,
         raise_errors: bool = False,
@@ -187,7 +205,9 @@ class Model:
             job = SaveJob()
             job.end(None)
             return job
-        params = upload_params(run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags)
+        params = upload_params(
+            run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags, ttl=ttl, slot=slot
+        )
         with self._origins.taken(parent, warm_started_from) as origins:
             params += origins
             job = queue.save(self._api.in_background(), obj, params, Options(droppable, raise_errors))
@@ -204,13 +224,72 @@ class Model:
         """Set metrics and tags, and remove those given as None; all others stay."""
         return self._api.update(ref, changes(metrics, tags))
 
-    def delete(self, ref: Ref) -> None:
-        """Delete one checkpoint by its version number; a moving ref such as ``latest`` is refused."""
-        self._api.delete(ref)
+    def delete(self, ref: Ref, *, purge: bool = False) -> datetime | None:
+        """Delete one checkpoint by its version number; a moving ref such as ``latest`` is refused. It goes to the
+        trash. Returns until when ``restore`` can bring it back, None if the server has no trash.
+
+        With ``purge`` it is deleted for good, also from the trash. Raises Conflict for one with an alias or a pin.
+        """
+        return self._api.delete(ref, purge=purge)
+
+    def restore(self, version: Ref) -> Checkpoint:
+        """Bring a checkpoint back from the trash, with its metrics and tags. Raises Gone (a NotFound) if it was purged.
+
+        One that a rule of the server had removed comes back pinned, or the rule would remove it again.
+        """
+        return self._api.restore(version)
+
+    def pin(self, ref: Ref, *, reason: str | None = None) -> Checkpoint:
+        """Keep a checkpoint: nobody and no rule deletes it until ``unpin``."""
+        return self._api.pin(ref, reason)
+
+    def unpin(self, ref: Ref) -> None:
+        """Remove a checkpoint's pin, if it has one."""
+        self._api.unpin(ref)
 
     def set_best(self, by: str) -> ModelSummary:
         """Define the ref ``best``: ``min:NAME`` or ``max:NAME``, of ``loss`` or a metric."""
         return self._api.set_best(by)
+
+    # Retention
+
+    def retention(
+        self,
+        rules: None = UNCHANGED,
+        *,
+        keep_last: int | None = None,
+        keep_best: KeepBest | None = None,
+        keep_every: Mapping[str, int] | None = None,
+        keep_for: str | None = None,
+        thin_after: int | None = None,
+    ) -> Mapping[str, Any] | None:
+        """Set which checkpoints the server keeps: of each run, those that any rule keeps; all others go to the trash,
+        except the newest, and those with an alias or a pin. Returns the rules, None if all are kept.
+
+        ``keep_last``: the newest. ``keep_best``: by a metric, as in ``{"max:val_acc": 2}``. ``keep_every``:
+        ``{"epochs": 10}`` or ``{"steps": 5000}``. ``keep_for``: the younger, as in ``"30d"``. ``thin_after``: all but
+        the newest lose their optimizers' bytes. ``retention()`` changes nothing; ``retention(None)`` removes all rules.
+        """
+        wanted = rules_of(keep_last, keep_best, keep_every, keep_for, thin_after)
+        if rules is None:
+            if wanted:
+                raise InvalidRequest("retention(None) removes all rules: give no others")
+            return self._api.set_retention(None)
+        return self._api.set_retention(wanted) if wanted else self._api.retention()
+
+    def preview_retention(
+        self,
+        rules: None = UNCHANGED,
+        *,
+        keep_last: int | None = None,
+        keep_best: KeepBest | None = None,
+        keep_every: Mapping[str, int] | None = None,
+        keep_for: str | None = None,
+        thin_after: int | None = None,
+    ) -> RetentionPreview:
+        """Say what the rules of ``retention`` would do now, or without any, what the model's own rules will do."""
+        wanted = rules_of(keep_last, keep_best, keep_every, keep_for, thin_after)
+        return self._api.preview_retention(wanted or rules)
 
     # Aliases
 
@@ -285,19 +364,30 @@ class Model:
         return self._api.checkpoint(ref)
 
     def checkpoints(
-        self, *, order: str | None = None, where: Mapping[str, Any] | None = None, limit: int | None = None
+        self,
+        *,
+        order: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        trash: bool = False,
     ) -> Iterator[Checkpoint]:
         """Iterate over the checkpoints, newest first unless ``order`` names a field (``-loss``: descending). Each page
         is fetched when it is needed; ``limit`` is the most checkpoints to return.
 
         ``where`` holds filters in the server's syntax: ``{"epoch.ge": 3, "metric.acc.lt": 0.5, "tag.author": "me"}``
-        (lt, le, gt, ge; a bare name means equal).
+        (lt, le, gt, ge; a bare name means equal). With ``trash``, the checkpoints in the trash are listed instead,
+        without order and filters.
         """
         params = [] if order is None else [("order", order)]
+        params += [("trash", "true")] if trash else []
         params += [(name, str(value)) for name, value in (where or {}).items()]
         if limit is not None:
             params.append(("limit", str(max(1, min(limit, 100)))))
         return islice(self._api.checkpoints(params), limit)
+
+    def history(self) -> Iterator[HistoryEntry]:
+        """Iterate over the numbers of every checkpoint there ever was, oldest first: also of deleted ones."""
+        return self._api.history()
 
     def tensors(self, ref: Ref, *, component: str | None = None) -> Iterator[TensorInfo]:
         """Iterate over the tensors of a checkpoint, or of one component, in the file's order: key, dtype, shape,

@@ -167,6 +167,8 @@ def upload_params(
     loss: Any,
     metrics: Mapping[str, Any] | None,
     tags: Mapping[str, str] | None,
+    ttl: str | None = None,
+    slot: str | None = None,
 ) -> Params:
     """Return an upload's query parameters. Raises InvalidRequest if they are too long for one request."""
     params = [
@@ -175,6 +177,8 @@ def upload_params(
             epoch=None if epoch is None else integer_text("epoch", epoch),
             step=None if step is None else integer_text("step", step),
             loss=None if loss is None else number_text("loss", loss),
+            ttl=ttl,
+            slot=slot,
         ),
         *((f"metric.{name}", number_text(name, value)) for name, value in (metrics or {}).items()),
         *((f"tag.{name}", str(value)) for name, value in (tags or {}).items()),

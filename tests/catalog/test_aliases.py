@@ -5,8 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.catalog import Catalog, aliases, tables
-from app.catalog.checkpoints import delete
 from app.catalog.models import get_model
+from app.catalog.trash import delete_checkpoint
 from app.errors import Conflict, NotFound
 from tests.catalog.make import MODEL, add, resolve, statements
 
@@ -39,7 +39,7 @@ def test_any_history_leaves_each_alias_where_a_simple_model_has_it(catalog: Cata
         try:
             with catalog.write() as w:
                 if what == "delete":
-                    delete(w, MODEL, first + number)
+                    delete_checkpoint(w, MODEL, first + number)
                     there.discard(number)
                 elif what == "move":
                     if number not in there:

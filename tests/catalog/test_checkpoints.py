@@ -6,6 +6,7 @@ import pytest
 from app.catalog import Catalog, checkpoints, models
 from app.catalog import commit as commit_module
 from app.catalog.commit import commit
+from app.catalog.trash import delete_checkpoint
 from app.errors import InvalidRequest, NotFound
 from app.values.checkpoint import Checkpoint
 from tests.catalog.make import MODEL, add, begin_pack, count, digest, new_checkpoint, resolve, statements
@@ -37,7 +38,7 @@ def test_an_updated_metric_ranks_at_once_in_its_run_too(catalog: Catalog):
 def test_a_deleted_model_outlives_a_clean_up_and_gives_no_version_twice(catalog: Catalog):
     first = add(catalog)
     with catalog.write() as w:
-        checkpoints.delete(w, MODEL, 1)
+        delete_checkpoint(w, MODEL, 1)
         models.delete_empty(w, MODEL)
     with catalog.write() as w:
         checkpoints.drop_unfinished(w, datetime.now(UTC))
@@ -75,7 +76,7 @@ def test_what_is_not_there_cannot_be_updated_or_deleted(catalog: Catalog):
         update(catalog, 2, {"acc": 1.0})
     assert missing.value.code == "checkpoint-not-found"
     with pytest.raises(NotFound), catalog.write() as w:
-        checkpoints.delete(w, MODEL, 2)
+        delete_checkpoint(w, MODEL, 2)
 
 
 def test_updates_take_the_same_statements_however_much_they_change(catalog: Catalog):
@@ -94,7 +95,7 @@ def test_deleting_takes_the_rows_of_a_checkpoint_and_leaves_its_blobs_to_a_later
     commit(catalog, new, begin_pack(catalog, digests))
     kept = commit(catalog, new, None)
     with catalog.write() as w:
-        checkpoints.delete(w, MODEL, 1)
+        delete_checkpoint(w, MODEL, 1)
     assert [count(catalog, table) for table in ("metrics", "tags", "checkpoint_blobs", "blobs")] == [1, 1, 2, 2]
     assert resolve(catalog, "latest") == kept
     with catalog.read() as s:

@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
-from app.catalog import Catalog, blobs, checkpoints, models, packs
+from app.catalog import Catalog, blobs, models, packs
 from app.catalog import commit as commit_module
 from app.catalog.commit import NewPack, commit
 from app.catalog.tables import blobs as blobs_table
 from app.catalog.tables import packs as packs_table
+from app.catalog.trash import delete_checkpoint
 from app.errors import InvalidRequest, MissingBlobs, NotFound, StoreError
 from app.values.checkpoint import ModelName
 from tests.catalog.make import MODEL, add, begin_pack, count, digest, new_checkpoint, resolve, statements
@@ -29,8 +30,10 @@ def test_what_is_committed_is_what_is_found(catalog: Catalog):
     committed = commit(catalog, new, begin_pack(catalog, FEW))
     assert resolve(catalog, "latest") == committed
     assert (committed.version, committed.more_components, committed.aliases) == (1, 0, ())
+    assert (committed.pin, committed.expires_at, committed.thinned_at, committed.removal) == (None, None, None, None)
+    given = {field.name for field in dataclasses.fields(new)}
     for field in dataclasses.fields(committed):
-        if field.name not in {"id", "version", "created_at", "more_components", "aliases"}:
+        if field.name in given:
             assert getattr(committed, field.name) == getattr(new, field.name)
 
 
@@ -171,8 +174,8 @@ def test_what_no_database_keeps_is_refused_and_nothing_is_left(
 def test_versions_are_never_used_again(catalog: Catalog):
     first, second = add(catalog), add(catalog)
     with catalog.write() as w:
-        checkpoints.delete(w, MODEL, 2)
-        checkpoints.delete(w, MODEL, 1)
+        delete_checkpoint(w, MODEL, 2)
+        delete_checkpoint(w, MODEL, 1)
     with pytest.raises(NotFound, match="has no checkpoints"):
         resolve(catalog, "latest")
     third = add(catalog)

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from app.catalog import Catalog, aliases, checkpoints, events, models, tokens
+from app.catalog import Catalog, aliases, checkpoints, events, models, retention, tokens
 from app.catalog.dialect import _postgresql_engine, parse_url
 from app.catalog.session import WriteSession
+from app.catalog.trash import delete_checkpoint, restore
 from app.errors import EventsExpired, InvalidRequest
 from app.values.actor import Actor, acting_as
 from app.values.checkpoint import ModelName
@@ -40,7 +41,13 @@ def test_each_change_is_told_with_who_made_it_and_a_change_that_is_undone_is_not
             aliases.move(w, MODEL, "prod", 1, None, "trainer")
             aliases.move(w, MODEL, "prod", 1, "why", "trainer")
             aliases.remove(w, MODEL, "prod", "trainer")
-            checkpoints.delete(w, MODEL, 1)
+            checkpoints.pin(w, MODEL, 1, "why")
+            checkpoints.unpin(w, MODEL, 1)
+            checkpoints.unpin(w, MODEL, 1)
+            delete_checkpoint(w, MODEL, 1, kept=timedelta(days=1))
+            restore(w, MODEL, 1)
+            retention.set_rules(w, MODEL, None)
+            delete_checkpoint(w, MODEL, 1)
             models.delete_empty(w, MODEL)
             tokens.add(w, token)
         with suppress(ZeroDivisionError), catalog.write() as w:
@@ -57,14 +64,19 @@ def test_each_change_is_told_with_who_made_it_and_a_change_that_is_undone_is_not
         (4, "alias-moved", MODEL, 1, "prod", {"previous_version": None}),
         (5, "alias-changed", MODEL, 1, "prod", {}),
         (6, "alias-removed", MODEL, 1, "prod", {}),
-        (7, "checkpoint-deleted", MODEL, 1, None, {}),
-        (8, "model-deleted", MODEL, None, None, {}),
-        (9, "token-made", None, None, None, {"token": "ci", "scope": "read", "namespace": None}),
-        (10, "token-revoked", None, None, None, {"token": "ci"}),
+        (7, "checkpoint-pinned", MODEL, 1, None, {"reason": "why"}),
+        (8, "checkpoint-unpinned", MODEL, 1, None, {}),
+        (9, "checkpoint-trashed", MODEL, 1, None, {"reason": "deleted"}),
+        (10, "checkpoint-restored", MODEL, 1, None, {}),
+        (11, "retention-changed", MODEL, None, None, {}),
+        (12, "checkpoint-purged", MODEL, 1, None, {"reason": "deleted"}),
+        (13, "model-deleted", MODEL, None, None, {}),
+        (14, "token-made", None, None, None, {"token": "ci", "scope": "read", "namespace": None}),
+        (15, "token-revoked", None, None, None, {"token": "ci"}),
     ]
-    assert {(e.by, e.address) for e in found.items[:9]} == {("trainer", "10.0.0.7")}
-    assert (found.items[9].by, found.items[9].address) == (None, None)
-    assert found.last == 10
+    assert {(e.by, e.address) for e in found.items[:14]} == {("trainer", "10.0.0.7")}
+    assert (found.items[14].by, found.items[14].address) == (None, None)
+    assert found.last == 15
 
 
 def test_pages_go_on_from_the_last_event_whatever_the_reader_wants(catalog: Catalog):

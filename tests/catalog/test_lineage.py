@@ -5,7 +5,8 @@ from collections import deque
 
 import pytest
 
-from app.catalog import Catalog, checkpoints, lineage, tables
+from app.catalog import Catalog, lineage, tables
+from app.catalog.trash import delete_checkpoint
 from app.errors import InvalidRequest
 from app.values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName
 from app.values.lineage import Relatives
@@ -54,16 +55,16 @@ def test_a_family_is_found_through_what_was_deleted(catalog: Catalog):
     add(catalog, parent=name_of(second), warm_started_from=encoder)
     assert (resolve(catalog, "3").parent, resolve(catalog, "3").warm_started_from) == (name_of(second), encoder)
     with catalog.write() as w:
-        checkpoints.delete(w, MODEL, 2)
+        delete_checkpoint(w, MODEL, 2)
     above, below = family(catalog, resolve(catalog, "3"))
     assert shown(above) == [
         ("theirs/encoder@1", "live", "warm_started_from", 1),
-        ("vision/resnet50@2", "deleted", "parent", 1),
+        ("vision/resnet50@2", "purged", "parent", 1),
         ("vision/resnet50@1", "live", "parent", 2),
     ]
     assert [(str(each.via), each.run, each.epoch) for each in above.items] == [
         ("vision/resnet50@3", "pretraining", 90),
-        ("vision/resnet50@3", None, None),
+        ("vision/resnet50@3", "a", 2),
         ("vision/resnet50@2", None, None),
     ]
     assert above.items[0].created_at == resolve(catalog, "1", model=THEIRS).created_at
@@ -71,7 +72,7 @@ def test_a_family_is_found_through_what_was_deleted(catalog: Catalog):
     assert shown(family(catalog, resolve(catalog, "1", model=THEIRS))[1]) == [
         ("vision/resnet50@1", "live", "warm_started_from", 1),
         ("vision/resnet50@3", "live", "warm_started_from", 1),
-        ("vision/resnet50@2", "deleted", "parent", 2),
+        ("vision/resnet50@2", "purged", "parent", 2),
     ]
 
 
@@ -89,7 +90,7 @@ def test_a_reader_limited_to_a_namespace_follows_no_edge_of_another(catalog: Cat
 def test_an_origin_that_never_existed_is_refused_where_the_caller_may_look(catalog: Catalog):
     add(catalog)
     with catalog.write() as w:
-        checkpoints.delete(w, MODEL, 1)
+        delete_checkpoint(w, MODEL, 1)
     never, unseen = CheckpointName(MODEL, 2), CheckpointName(THEIRS, 1)
     with catalog.read() as s:
         lineage.check_origins(s, Fields(parent=CheckpointName(MODEL, 1)), "vision")  # gone, but it was there

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.catalog import Catalog, checkpoints, models
 from app.catalog.checkpoints import Filter, Listing
+from app.catalog.trash import delete_checkpoint
 from app.errors import InvalidRequest, NotFound
 from app.values.checkpoint import Checkpoint, ModelName
 from tests.catalog.make import MODEL, add, statements
@@ -181,7 +182,7 @@ def cursor(catalog: Catalog) -> str:
 
 def test_a_cursor_goes_on_where_the_page_ended_whatever_was_deleted_and_added(catalog: Catalog, cursor: str):
     with catalog.write() as w:
-        checkpoints.delete(w, MODEL, 2)
+        delete_checkpoint(w, MODEL, 2)
     add(catalog, loss=0.1)
     assert [found.version for found in second_page(catalog, cursor, order="loss")] == [1]
 

@@ -4,13 +4,13 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
 
-from app.catalog import Catalog, audit, checkpoints, namespaces, packs, tables, unused
+from app.catalog import Catalog, audit, checkpoints, namespaces, packs, tables, trash, unused
 from app.catalog.commit import BATCH, commit
 from app.catalog.session import WriteSession
 from app.catalog.unused import MARGIN, Moment
@@ -58,7 +58,8 @@ class Workload:
 
     def step(self) -> None:
         what = self.chance.choices(
-            [self.commit, self.delete, self.sweep, self.release, self.recover, self.hurt], [50, 25, 10, 10, 3, 2]
+            [self.commit, self.delete, self.restore, self.sweep, self.release, self.recover, self.hurt],
+            [50, 25, 10, 10, 10, 3, 2],
         )
         with suppress(Crash, StateroomError):
             what[0]()
@@ -80,10 +81,21 @@ class Workload:
         model = self.chance.choice(MODELS)
         with self.catalog.write() as w:
             version = resolve(self.catalog, "latest", model=model).version
-            checkpoints.delete(w, model, self.chance.randint(1, version))
+            kept = timedelta(days=self.chance.randrange(2))
+            trash.delete_checkpoint(w, model, self.chance.randint(1, version), kept=kept)
+
+    def restore(self) -> None:
+        """Bring something back from the trash."""
+        model = self.chance.choice(MODELS)
+        with self.catalog.write() as w:
+            found = trash.list_trash(w, model).items
+            if found:
+                trash.restore(w, model, self.chance.choice(found).version)
 
     def sweep(self) -> None:
         moment = Moment.at(datetime.now(UTC) + 2 * MARGIN, 0)
+        if self.chance.random() < 0.3:
+            trash.purge(self.catalog, moment.now + timedelta(days=1), lambda: None)
         unused.mark(self.catalog, moment, lambda: None)
         unused.drop(self.catalog, moment, lambda: None)
 
@@ -169,8 +181,8 @@ def test_a_quota_refuses_growth_and_nothing_else(catalog: Catalog):
             namespaces.check_room(s, "vision", 0)
         namespaces.check_room(s, "text", 10**12)
     with catalog.write() as w:
-        checkpoints.delete(w, MODEL, 1)
-        checkpoints.delete(w, MODEL, 2)
+        trash.delete_checkpoint(w, MODEL, 1)
+        trash.delete_checkpoint(w, MODEL, 2)
         packs.finish_all(w)
     assert listed(catalog) == (Namespace("vision", 150, None, 1, 0, 0, 200),)
     moment = Moment.at(datetime.now(UTC) + 2 * MARGIN, 0)

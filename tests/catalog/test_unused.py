@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.catalog import Catalog, WriteSession, blobs, checkpoints, checksums, packs, unused
+from app.catalog import Catalog, WriteSession, blobs, checksums, packs, unused
 from app.catalog.commit import BATCH, NewPack, commit
+from app.catalog.trash import delete_checkpoint
 from app.catalog.unused import Moment
 from app.errors import MissingBlobs
 from tests.catalog.make import MODEL, begin_pack, count, digest, new_checkpoint, statements
@@ -51,7 +52,7 @@ def drop(catalog: Catalog, grace: float, now: datetime = NOW) -> int:
 
 def delete(catalog: Catalog, version: int) -> None:
     with catalog.write() as w:
-        checkpoints.delete(w, MODEL, version)
+        delete_checkpoint(w, MODEL, version)
 
 
 def test_a_pack_whose_upload_gave_up_is_abandoned_in_short_transactions(catalog: Catalog):

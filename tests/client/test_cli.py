@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -342,19 +342,18 @@ def test_nothing_that_a_file_or_tag_holds_steers_the_terminal(cli: Cli, model_na
 
 def test_rm_deletes_by_number(cli: Cli, general: Path, model_name: str) -> None:
     cli.store(model_name, general, general, general)
-    assert cli.json("rm", "--yes", f"{model_name}@1", f"{model_name}@v2") == [
-        {"model": model_name, "version": 1},
-        {"model": model_name, "version": 2},
-    ]
-    assert cli.ok("rm", "-y", f"{model_name}@3") == f"deleted {model_name}@3\n"
+    deleted = cli.json("rm", "--yes", f"{model_name}@1", f"{model_name}@v2")
+    assert [(each["model"], each["version"]) for each in deleted] == [(model_name, 1), (model_name, 2)]
+    assert all(datetime.fromisoformat(each["purged_at"]) > datetime.now(UTC) for each in deleted)
+    assert cli.ok("rm", "-y", f"{model_name}@3").startswith(f"deleted {model_name}@3; until ")
     assert cli.json("ls", model_name) == []
 
 
 def test_rm_deletes_a_model_that_has_no_checkpoint(cli: Cli, general: Path, model_name: str) -> None:
     cli.store(model_name, general)
     assert f"{model_name} has a checkpoint" in cli.fails(1, "rm", "-y", model_name)
-    assert cli.json("rm", "-y", f"{model_name}@1", model_name) == [
-        {"model": model_name, "version": 1},
+    assert cli.json("rm", "-y", "--purge", f"{model_name}@1", model_name) == [
+        {"model": model_name, "version": 1, "purged_at": None},
         {"model": model_name},
     ]
     assert f"no model {model_name}" in cli.fails(3, "ls", model_name)
@@ -366,7 +365,7 @@ def test_rm_ends_with_the_first_that_is_not_there_and_has_told_of_those_before(
     cli.store(model_name, general, general)
     done = cli("rm", "--yes", "--json", f"{model_name}@1", f"{model_name}@9", f"{model_name}@2")
     assert done.returncode == 3
-    assert json.loads(done.stdout) == [{"model": model_name, "version": 1}]
+    assert [each["version"] for each in json.loads(done.stdout)] == [1]
     assert "no version 9" in done.stderr
     assert [each["version"] for each in cli.json("ls", model_name)] == [2]
 
@@ -596,3 +595,34 @@ def read_or_end(terminal: int) -> bytes:
         return os.read(terminal, 65536)
     except OSError:
         return b""
+
+
+def test_a_deletion_says_how_to_undo_it(cli: Cli, general: Path) -> None:
+    cli.ok("push", general, "cli/trash")
+    assert cli.ok("pin", "cli/trash@1", "--reason", "why") == "pinned cli/trash@1\n"
+    assert "why" in cli.ok("show", "cli/trash")
+    assert cli.json("unpin", "cli/trash")["pin"] is None
+    assert "stateroom restore cli/trash@1" in cli.ok("rm", "--yes", "cli/trash@1")
+    assert "KEPT UNTIL" in cli.ok("ls", "cli/trash", "--trash")
+    assert "trashed" in cli.ok("history", "cli/trash")
+    assert cli.ok("restore", "cli/trash@1") == "restored cli/trash@1\n"
+    assert cli.json("rm", "--yes", "--purge", "cli/trash@1") == [
+        {"model": "cli/trash", "version": 1, "purged_at": None}
+    ]
+    assert [entry["state"] for entry in cli.json("history", "cli/trash")] == ["purged"]
+
+
+def test_rules_of_retention_are_previewed_and_set(cli: Cli, general: Path) -> None:
+    for epoch in ("1", "2", "3"):
+        cli.ok("push", general, "cli/kept", "--epoch", epoch, "--slot", "last" if epoch == "3" else "other")
+    assert cli.ok("retention", "cli/kept") == "keeps every checkpoint\n"
+    options = ("--keep-last", "1", "--keep-best", "min:loss=2", "--keep-every", "2", "--thin-after", "1")
+    preview = cli.ok("retention", "cli/kept", *options, "--dry-run")
+    assert "0 to the trash" in preview
+    assert "slot last" in preview
+    told = "keep last: 1; keep best: 2 by min:loss; keep every: 2 epochs; thin after: 1 keep last\n"
+    assert cli.ok("retention", "cli/kept", *options) == told
+    assert cli.json("retention", "cli/kept")["keep_last"] == 1
+    assert cli.ok("retention", "cli/kept", "--off") == "keeps every checkpoint\n"
+    assert cli("retention", "cli/kept", "--off", "--keep-last", "1").returncode == 2
+    assert cli("retention", "cli/kept", "--keep-best", "max:acc=x").returncode == 2

@@ -91,7 +91,7 @@ def test_a_warm_start_is_named_beside_the_parent(client: Client, model: Model) -
     assert lineage.ancestors[1].created_at == model.checkpoint(1).created_at
     client.model(told.model).delete(told.version)
     assert [(str(each), each.state) for each in saved.lineage().descendants] == [
-        (str(told), "deleted"),
+        (str(told), "trashed"),
         (f"{told.model}@2", "live"),
     ]
     with pytest.raises(InvalidRequest, match="has no client to ask for a lineage"):

@@ -69,7 +69,7 @@ def test_a_disk_without_a_free_byte_is_served_freed_and_started_from(disk: Path,
             fill(disk)
             refused = http.post(f"{MODEL}/checkpoints", content=checkpoint(9))
             assert (refused.status_code, refused.json()["code"]) == (507, "storage-full")
-            assert "stateroom-server sweep --grace 0" in refused.json()["detail"]
+            assert "stateroom-server sweep --empty-trash --grace 0" in refused.json()["detail"]
             assert http.patch(f"{MODEL}/checkpoints/1", json={"tags": {"a": "b"}}).status_code == 507
             ready = http.get("/readyz")
             assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
@@ -78,7 +78,7 @@ def test_a_disk_without_a_free_byte_is_served_freed_and_started_from(disk: Path,
 
             assert http.delete(f"{MODEL}/checkpoints/1").status_code == 204
             del files[1]
-            swept = command(server, "sweep", "--grace", "0")
+            swept = command(server, "sweep", "--empty-trash", "--grace", "0")
             assert (swept.returncode, swept.stderr) == (0, "")
             assert len(list(server.data_dir.rglob("*.pack"))) == len(files)
 
@@ -129,11 +129,11 @@ def test_commands_work_on_a_disk_without_a_free_byte(disk: Path) -> None:
     others = fill(disk)
     assert command(server, "token", "revoke", "ci").returncode == 0
     fill(disk)  # with all that the reserve was, too
-    swept = command(server, "sweep", "--grace", "0")
+    swept = command(server, "sweep", "--empty-trash", "--grace", "0")
     assert swept.returncode == 1
     assert "no room left for the catalog" in swept.stderr
     others.unlink()
-    swept = command(server, "sweep", "--grace", "0")
+    swept = command(server, "sweep", "--empty-trash", "--grace", "0")
     assert (swept.returncode, swept.stderr) == (0, "")
     assert command(server, "fsck").returncode == 0
 

@@ -12,9 +12,11 @@ from sqlalchemy import select
 
 from app.catalog import Catalog, blobs
 from app.catalog.tables import packs
+from app.catalog.trash import NOT_KEPT
 from app.formats.manifest_json import decode
 from app.ingest.body import Chunks
 from app.ingest.service import Ingest
+from app.retention import Retention
 from app.store import Holder, LocalPackStore, Partials, Spool
 from app.store.digests import crc32, digest_of
 from app.values.checkpoint import Blob, Checkpoint, Fields, ModelName
@@ -65,7 +67,13 @@ class Workplace:
         """``holder`` is the name of the data dir ``folder``; the store lies in it unless it is said where."""
         packs_in, spool = LocalPackStore(store or folder, durable=durable), Spool(folder / "spool")
         partials = Partials(folder / "partial", Holder(holder), durable=durable)
-        return cls(folder, catalog, packs_in, spool, Ingest(catalog, packs_in, spool, partials))
+        return cls(
+            folder,
+            catalog,
+            packs_in,
+            spool,
+            Ingest(catalog, packs_in, spool, partials, Retention(catalog, packs_in, NOT_KEPT)),
+        )
 
     def close(self) -> None:
         self.ingest.close()

@@ -31,12 +31,15 @@ BETWEEN_ROWS_AND_BYTES = "SELECT 1 FROM packs WHERE state = 'writing' AND lease_
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """An upload and what its client knows of it: ``uploading``, ``live``, ``refused``, ``deleting`` or ``gone``."""
+    """An upload and what its client knows of it: ``uploading``, ``live``, ``refused``, ``deleting``, ``restoring`` or
+    ``gone``. ``pinned`` is None while a change of its pin is in flight.
+    """
 
     number: int
     data: bytes
     state: str = "uploading"
     url: str = ""
+    pinned: bool | None = False
 
 
 @dataclass(slots=True)
@@ -55,7 +58,8 @@ class Kills:
 
     def start(self) -> Server:
         began = time.monotonic()
-        server = start_server(self.data_dir, "--workers", "2", "--grace", "0", "--sweep-interval", "0.05")
+        options = ("--workers", "2", "--grace", "0", "--sweep-interval", "0.05", "--trash", "1s")
+        server = start_server(self.data_dir, *options)
         with server.client() as http:
             if http.get("/readyz").status_code != 200:
                 raise Wrong("the server says it is ready and is not")
@@ -102,7 +106,12 @@ class Kills:
     def _operation(self, http: httpx.Client, rng: random.Random) -> None:
         with self.lock:
             live = [one for one in self.sent.values() if one.state == "live"]
-            kind = rng.choices(("put", "refused", "delete", "get"), (40, 4, 40 * len(live) / LIVE, 20))[0]
+            weights = {"put": 40, "refused": 4, "delete": 40 * len(live) / LIVE, "get": 20, "pin": 8}
+            kind = rng.choices(list(weights), list(weights.values()))[0]
+            if kind == "delete":
+                live = [one for one in live if one.pinned is False]
+            elif kind == "pin":
+                live = [one for one in live if one.pinned is not None]
             if not live and kind != "refused":
                 kind = "put"
             if kind in {"put", "refused"}:
@@ -112,6 +121,8 @@ class Kills:
                 one = rng.choice(live)
                 if kind == "delete":
                     one.state = "deleting"
+                elif kind == "pin":
+                    pinning, one.pinned = one.pinned is False, None
         if kind == "put":
             one.data = self.files.make(rng, large=0.01, many=0.05)
             answer = http.post(MODEL, content=one.data, params={"tag.number": one.number})
@@ -128,8 +139,15 @@ class Kills:
         elif kind == "delete":
             if (answer := http.delete(one.url)).status_code != 204:
                 raise Wrong(f"a deletion was answered with {answer.status_code}: {answer.text}")
-            one.state = "gone"
             self._count("deletions acknowledged")
+            one.state = "gone" if rng.random() < 0.6 else self._restored(http, one)
+        elif kind == "pin":
+            url = one.url + "/pin"
+            answer = http.put(url, json={"reason": "kept"}) if pinning else http.delete(url)
+            if not answer.is_success:
+                raise Wrong(f"a pin was answered with {answer.status_code}: {answer.text}")
+            one.pinned = pinning
+            self._count("pins acknowledged")
         else:
             answer = http.get(one.url + "/original")
             if answer.status_code == 200 and answer.content != one.data:
@@ -137,6 +155,15 @@ class Kills:
             if answer.status_code != 200 and one.state == "live":
                 raise Wrong(f"{one.url} was answered with {answer.status_code}: {answer.text}")
             self._count("downloads verified")
+
+    def _restored(self, http: httpx.Client, one: Sent) -> str:
+        """Restore what was just deleted; the state that it has then."""
+        one.state = "restoring"
+        answer = http.post(one.url + "/restore")
+        if answer.status_code not in {200, 410}:
+            raise Wrong(f"a restoration was answered with {answer.status_code}: {answer.text}")
+        self._count("restorations acknowledged" if answer.is_success else "restorations that came too late")
+        return "live" if answer.is_success else "gone"
 
     def _count(self, what: str) -> None:
         with self.lock:
@@ -146,13 +173,18 @@ class Kills:
         """What was acknowledged is there, what was not is whole or not there; beside a server that sweeps."""
         with server.client() as http:
             items = http.get(MODEL, params={"limit": 1000})
-            found = {int(item["tags"]["number"]): item["urls"]["self"] for item in listed(items)}
+            there = {int(item["tags"]["number"]): item for item in listed(items)}
+            found = {number: item["urls"]["self"] for number, item in there.items()}
             for number, url in found.items():
                 one = self.sent[number]
                 if one.state in {"gone", "refused"}:
                     raise Wrong(f"{url} is {one.state}, and is there")
                 if one.state == "live" and one.url != url:
                     raise Wrong(f"{one.url} is {url} now")
+                is_pinned = there[number]["pin"] is not None
+                if one.pinned not in {None, is_pinned}:
+                    raise Wrong(f"{url}: pinned is {is_pinned}, and {one.pinned} was acknowledged")
+                one.pinned = is_pinned
                 if one.state == "uploading":
                     self.counts["uploads in flight that are there"] += 1
                 one.state, one.url = "live", url
@@ -198,8 +230,9 @@ def run(folder: Path, kills: int, seed: int = 0, ready_within: float = READY_WIT
         with server.client() as http:
             for one in test.sent.values():
                 if one.state == "live":
+                    assert http.delete(one.url + "/pin").status_code == 204
                     assert http.delete(one.url).status_code == 204
-        done = command("sweep", "--grace", "0", "--data-dir", str(test.data_dir))
+        done = command("sweep", "--empty-trash", "--grace", "0", "--data-dir", str(test.data_dir))
         assert done.returncode == 0, done.stderr
         test.check(read_data=True)
         assert files_in(test.data_dir / "packs") == files_in(test.data_dir / "spool") == []

@@ -172,7 +172,7 @@ def run(
     with ExitStack() as stack:
         running = []
         for data_dir in data_dirs:
-            server = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"})
+            server = start_server(data_dir, *options, "--trash", "1s", env={"STATEROOM_DURABLE": "off"})
             stack.callback(server.kill)
             running.append(server)
         mixed = Mixed(running, operations, seed)
@@ -201,7 +201,7 @@ def finish(mixed: Mixed, url: str, store_folder: Path, commands: list[tuple[str,
         for entry in list(mixed.entries):
             mixed._delete(http, entry)
         for options in commands:
-            done = command("sweep", *options)
+            done = command("sweep", "--empty-trash", *options)
             assert done.returncode == 0, done.stderr
         assert list(Fsck(catalog, store, read_data=True).findings()) == []
         assert files_in(store_folder) == []

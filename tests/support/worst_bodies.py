@@ -170,7 +170,20 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("POST", listing), "nothing", f"{MODEL}/checkpoints", lambda: bytes(32 << 20))
     yield Worst(("PUT", listing), "zips", f"{MODEL}/checkpoints", lambda: b"PK\5\6" * (2 << 20))
 
+    yield Worst(("GET", listing), "the trash", f"{MODEL}/checkpoints?trash=true&limit=1000")
+    preview = f"{model}/retention/preview"
+    rules = f'{{"retention":{{"keep_best":[{many("1", 400_000)}]}}}}'
+    yield Worst(("POST", preview), "mistakes", f"{MODEL}/retention/preview", rules.encode, JSON)
+    yield Worst(
+        ("POST", preview), "a right one", f"{MODEL}/retention/preview", lambda: b'{"retention":{"keep_last":1}}', JSON
+    )
+    yield Worst(("GET", f"{model}/history"), "wide items", f"{MODEL}/history?limit=1000")
+
     checkpoint = f"{listing}/{{ref}}"
+    pin, long_reason = f"{checkpoint}/pin", json.dumps({"reason": "\1" * 150_000}).encode()
+    yield Worst(("PUT", pin), "a long reason", f"{one}/pin", lambda: long_reason, JSON)
+    yield Worst(("DELETE", pin), "a right one", f"{one}/pin")
+    yield Worst(("POST", f"{checkpoint}/restore"), "a live one", f"{one}/restore", lambda: b" " * 900_000)
     yield Worst(("GET", checkpoint), "wide", one)
     yield Worst(("GET", checkpoint), "a long ref", f"{MODEL}/checkpoints/min:{'a' * 30_000}")
     metrics = json.dumps({"metrics": {f"{number:x}": "" for number in range(80_000)}}).encode()

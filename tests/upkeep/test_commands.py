@@ -46,9 +46,9 @@ def upload(server: Server, seed: int) -> bytes:
     return file
 
 
-def remove(server: Server, version: int) -> None:
+def remove(server: Server, version: int, *, purge: bool = True) -> None:
     with server.client() as http:
-        assert http.delete(f"{MODEL}/{version}").status_code == 204
+        assert http.delete(f"{MODEL}/{version}", params={"purge": purge}).status_code == 204
 
 
 def stored(server: Server) -> int:
@@ -65,13 +65,17 @@ def test_what_is_deleted_is_gone_at_once_its_bytes_after_a_sweep_and_all_else_is
     server, where, _ = start()
     files = {version: upload(server, version) for version in (1, 2, 3)}
     remove(server, 1)
-    remove(server, 3)
+    remove(server, 3, purge=False)
     before = stored(server)
     assert answered("sweep", *where)["freed_bytes"] == 0  # an hour's grace
 
-    foreseen = answered("sweep", "--dry-run", "--grace", "0", *where)
+    now = ("--empty-trash", "--grace", "0", *where)
+    without_trash = answered("sweep", "--dry-run", "--grace", "0", *where)
+    foreseen = answered("sweep", "--dry-run", *now)
+    assert (without_trash["purged_checkpoints"], foreseen["purged_checkpoints"]) == (0, 1)
+    assert foreseen["freed_bytes"] > without_trash["freed_bytes"] > 600 * 600 * 4
     assert stored(server) == before
-    swept = answered("sweep", "--grace", "0", *where)
+    swept = answered("sweep", *now)
     assert foreseen == swept | {"dry_run": True}
     assert before - stored(server) == swept["freed_bytes"] > 2 * 600 * 600 * 4
     with server.client() as http:
@@ -84,10 +88,10 @@ def test_what_is_deleted_is_gone_at_once_its_bytes_after_a_sweep_and_all_else_is
 
 
 def test_a_server_sweeps_by_itself_and_tells_what_that_freed(start: Callable[..., Place]):
-    server, _, _ = start("--grace", "0", "--sweep-interval", "0.2", "--workers", "2")
+    server, _, _ = start("--grace", "0", "--trash", "1s", "--sweep-interval", "0.2", "--workers", "2")
     upload(server, 1)
     before = stored(server)
-    remove(server, 1)
+    remove(server, 1, purge=False)
     assert_soon(lambda: stored(server) == 0)
 
     def said() -> list[dict]:

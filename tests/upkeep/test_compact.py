@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog import Catalog, checkpoints, moves, packs, unused
+from app.catalog import Catalog, moves, packs, unused
+from app.catalog.trash import delete_checkpoint
 from app.catalog.unused import Moment, PackUse
 from app.deliver.service import Deliver
 from app.errors import PackMissing
@@ -58,7 +59,7 @@ def mostly_dead(place: Workplace, seed: int, model: ModelName = MODEL) -> tuple:
     data = torch_file({"shared": shared})
     kept = place.upload(data, model)
     with place.catalog.write() as w:
-        checkpoints.delete(w, model, first.version)
+        delete_checkpoint(w, model, first.version)
     return kept, data
 
 

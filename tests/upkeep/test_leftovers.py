@@ -9,7 +9,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from app.catalog import blobs, checkpoints, leases, packs, unused
+from app.catalog import blobs, leases, packs, unused
+from app.catalog.trash import delete_checkpoint
 from app.catalog.unused import Moment
 from app.errors import StoreError
 from app.ingest.body import Chunks
@@ -22,7 +23,7 @@ from app.upkeep.sweep import Swept
 from app.values.checkpoint import Blob
 from app.values.span import Span
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
-from tests.upkeep.sweeping import incoming, sweep_now
+from tests.upkeep.sweeping import sweep_now, sweeper
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_a_clean_up_that_crashed_between_bytes_and_the_pack_s_row_is_made_good(p
 def test_a_start_frees_nothing_of_what_was_deleted_since_its_grace_is_the_sweep_s(place: Workplace):
     place.upload(torch_file({"w": weights(1)}))
     with place.catalog.write() as w:
-        checkpoints.delete(w, MODEL, 1)
+        delete_checkpoint(w, MODEL, 1)
     before = place.contents()
     clean_up(place)
     assert place.contents() == before
@@ -167,7 +168,7 @@ def test_a_server_that_another_sweeps_for_clears_its_own_data_dir(place: Workpla
     with place.catalog.write() as w:
         leases.take(w, TURN, "another", 3600)
     cleared: SimpleQueue[Swept] = SimpleQueue()
-    sweeps = PeriodicSweeps(place.catalog, place.store, incoming(place), Room(place.folder), 0, 0.05, cleared.put)
+    sweeps = PeriodicSweeps(sweeper(place), Room(place.folder), 0.05, cleared.put)
     try:
         assert cleared.get(timeout=60).partial_uploads == 1
     finally:

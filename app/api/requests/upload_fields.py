@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 
 from ...errors import InvalidRequest, SelectionError
 from ...select.near import near
 from ...values.checkpoint import CheckpointName, Fields, parse_checkpoint_name
+from ...values.duration import parse_duration
 from .params import dynamic_parameters
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_PLAIN = ("run", "epoch", "step", "loss", "parent", "warm_started_from")
+_PLAIN = ("run", "epoch", "step", "loss", "parent", "warm_started_from", "ttl", "slot")
 _KNOWN = (*_PLAIN, "metric.NAME", "tag.NAME")
 
 PARAMETERS = dynamic_parameters(
@@ -20,6 +22,8 @@ PARAMETERS = dynamic_parameters(
         "loss": "a number; left out: read from the file",
         "parent": "the checkpoint that training went on from, `namespace/name@N`",
         "warm_started_from": "the checkpoint whose tensors training began with, `namespace/name@N`",
+        "ttl": "a duration, such as `30d`, after which the checkpoint goes to the trash",
+        "slot": "a name: the checkpoint replaces the one that its run has under this name",
         "metric.{name}": "any other number, for example `metric.val_acc=0.91`",
         "tag.{name}": "any text, for example `tag.author=me`",
     }
@@ -60,7 +64,20 @@ def parse_fields(given: Iterable[tuple[str, str]]) -> Fields:
         warm_started_from=(
             parse_origin("warm_started_from", plain["warm_started_from"]) if "warm_started_from" in plain else None
         ),
+        ttl=parse_ttl(plain["ttl"]) if "ttl" in plain else None,
+        slot=plain.get("slot"),
     )
+
+
+def parse_ttl(text: str) -> timedelta:
+    """Parse a duration above 0."""
+    try:
+        duration = parse_duration(text)
+    except ValueError as error:
+        raise InvalidRequest(f"ttl: {error}", code="invalid-value") from None
+    if duration <= timedelta(0):
+        raise InvalidRequest("ttl must be longer than 0", code="invalid-value")
+    return duration
 
 
 def parse_integer(name: str, text: str) -> int:

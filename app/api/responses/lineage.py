@@ -9,7 +9,7 @@ from ...values.lineage import Relation, Relative, Relatives, State
 
 
 class RelativeView(BaseModel):
-    """An ancestor or a descendant. `run`, `epoch` and `created_at` are null unless it is live."""
+    """An ancestor or a descendant. `run`, `epoch` and `created_at` are null if they are not known."""
 
     model: str = Field(examples=["vision/resnet50"])
     version: int = Field(examples=[11])

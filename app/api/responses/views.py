@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
@@ -10,9 +10,7 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from ...catalog.models import Model
 from ...select.components import default_component
-from ...values.alias import Alias, AliasChange
 from ...values.checkpoint import Checkpoint, ModelName
 from ...values.manifest import Component, ComponentKind
 
@@ -58,6 +56,14 @@ class CheckpointUrls(BaseModel):
     original: str | None = Field(description="null for a negotiated upload without an original file")
 
 
+class PinView(BaseModel):
+    """Why a checkpoint has to stay, since when, and by which token's wish."""
+
+    reason: str | None
+    at: datetime
+    by: str | None
+
+
 class CheckpointView(BaseModel):
     """A checkpoint. Numbers that are not finite read as null, and `nonfinite` names them."""
 
@@ -95,11 +101,16 @@ class CheckpointView(BaseModel):
     warm_started_from: str | None = Field(
         examples=[None], description="the checkpoint whose tensors training began with; it may be gone"
     )
+    pin: PinView | None
+    slot: str | None = Field(description="the next checkpoint of the run in this slot replaces this one")
+    expires_at: datetime | None = Field(description="when the checkpoint goes to the trash by itself")
+    thinned_at: datetime | None = Field(description="when its optimizers' bytes were removed")
+    deleted_at: datetime | None = Field(description="when it went to the trash; null outside of the trash")
+    purged_at: datetime | None = Field(description="until when it stays in the trash")
     urls: CheckpointUrls
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "CheckpointView":
-        numbers = {"loss": checkpoint.loss, **{f"metric.{name}": x for name, x in checkpoint.metrics.items()}}
         return cls(
             model=str(checkpoint.model),
             version=checkpoint.version,
@@ -110,7 +121,7 @@ class CheckpointView(BaseModel):
             metrics={name: finite(number) for name, number in checkpoint.metrics.items()},
             tags=dict(checkpoint.tags),
             aliases=list(checkpoint.aliases),
-            nonfinite=[name for name, number in numbers.items() if number is not None and not math.isfinite(number)],
+            nonfinite=names_of_nonfinite(checkpoint.loss, checkpoint.metrics),
             format=checkpoint.format,
             devices=list(checkpoint.devices),
             more_components=checkpoint.more_components,
@@ -123,6 +134,12 @@ class CheckpointView(BaseModel):
             created_at=checkpoint.created_at,
             parent=None if checkpoint.parent is None else str(checkpoint.parent),
             warm_started_from=None if checkpoint.warm_started_from is None else str(checkpoint.warm_started_from),
+            pin=None if checkpoint.pin is None else PinView(**asdict(checkpoint.pin)),
+            slot=checkpoint.slot,
+            expires_at=checkpoint.expires_at,
+            thinned_at=checkpoint.thinned_at,
+            deleted_at=None if checkpoint.removal is None else checkpoint.removal.at,
+            purged_at=None if checkpoint.removal is None else checkpoint.removal.purge_at,
             urls=_urls(checkpoint),
         )
 
@@ -136,95 +153,9 @@ class CheckpointPage(BaseModel):
         return cls(items=[CheckpointView.of(checkpoint) for checkpoint in checkpoints], next=cursor)
 
 
-class ModelView(BaseModel):
-    """A line of checkpoints; `best` is the meaning of the ref `best` in it."""
-
-    model: str = Field(examples=["vision/resnet50"])
-    best: str = Field(examples=["min:loss"])
-    checkpoints: int = Field(examples=[12])
-    created_at: datetime
-    url: str
-
-    @classmethod
-    def of(cls, model: Model) -> "ModelView":
-        return cls(
-            model=str(model.name),
-            best=model.best,
-            checkpoints=model.checkpoints,
-            created_at=model.created_at,
-            url=model_url(model.name),
-        )
-
-
-class ModelDetails(ModelView):
-    """A model with its latest and best checkpoint; null where there is none."""
-
-    latest_checkpoint: CheckpointView | None
-    best_checkpoint: CheckpointView | None
-
-    @classmethod
-    def with_checkpoints(cls, model: Model, latest: Checkpoint | None, best: Checkpoint | None) -> "ModelDetails":
-        return cls(
-            **ModelView.of(model).model_dump(),
-            latest_checkpoint=None if latest is None else CheckpointView.of(latest),
-            best_checkpoint=None if best is None else CheckpointView.of(best),
-        )
-
-
-class AliasView(BaseModel):
-    """A name of one checkpoint, until it is moved. `revision` grows with each change."""
-
-    alias: str = Field(examples=["prod"])
-    version: int = Field(examples=[12])
-    previous_version: int | None = Field(description="the version before the last move", examples=[11])
-    revision: int = Field(examples=[3])
-    protected: bool
-    note: str | None
-    moved_at: datetime
-    moved_by: str | None = Field(description="the token that changed it last; null on a server without tokens")
-
-    @classmethod
-    def of(cls, alias: Alias) -> "AliasView":
-        return cls(
-            alias=alias.name,
-            version=alias.version,
-            previous_version=alias.previous_version,
-            revision=alias.revision,
-            protected=alias.protected,
-            note=alias.note,
-            moved_at=alias.moved_at,
-            moved_by=alias.moved_by,
-        )
-
-
-class AliasList(BaseModel):
-    items: list[AliasView]
-
-
-class AliasChangeView(BaseModel):
-    """One change of an alias; `version` is null if it removed the alias."""
-
-    revision: int
-    version: int | None
-    previous_version: int | None
-    protected: bool
-    note: str | None
-    at: datetime
-    by: str | None
-
-
-class AliasChangePage(BaseModel):
-    items: list[AliasChangeView]
-    next: str | None = Field(description="the cursor of the next page")
-
-    @classmethod
-    def of(cls, changes: Iterable[AliasChange], cursor: str | None) -> "AliasChangePage":
-        return cls(items=[AliasChangeView(**asdict(change)) for change in changes], next=cursor)
-
-
-class ModelPage(BaseModel):
-    items: list[ModelView]
-    next: str | None = Field(description="the cursor of the next page")
+def names_of_nonfinite(loss: float | None, metrics: Mapping[str, float]) -> list[str]:
+    numbers = {"loss": loss, **{f"metric.{name}": value for name, value in metrics.items()}}
+    return [name for name, number in numbers.items() if number is not None and not math.isfinite(number)]
 
 
 def _component(checkpoint: Checkpoint, component: Component) -> ComponentView:
@@ -246,7 +177,7 @@ def _urls(checkpoint: Checkpoint) -> CheckpointUrls:
         tensors=f"{here}/tensors",
         state_dict=_download_url(checkpoint, "state_dict") if has_default else None,
         file=_download_url(checkpoint, "file"),
-        original=_original_url(checkpoint) if checkpoint.original else None,
+        original=_original_url(checkpoint) if checkpoint.original and checkpoint.thinned_at is None else None,
     )
 
 

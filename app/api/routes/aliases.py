@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from ...access.grants import Grant
 from ...catalog import aliases
-from ...catalog.checkpoints import resolve
 from ...catalog.session import WriteSession
 from ...errors import PreconditionFailed
 from ...values.alias import Alias
@@ -19,7 +18,7 @@ from ..requests.bodies import JsonBodyDep, documented_body
 from ..requests.params import Cursor, Model, Run
 from ..requests.paths import path_value
 from ..responses.json import check_write, json_answer
-from ..responses.views import AliasChangePage, AliasList, AliasView
+from ..responses.model_views import AliasChangePage, AliasList, AliasView
 from ..services import ServicesDep, in_turn
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/aliases", tags=["aliases"])
@@ -101,7 +100,7 @@ def move_alias(
     services.room.check(0)
     with services.catalog.write() as session:
         now = _changing(session, request, caller, model, alias)
-        version = resolve(session, model, str(asked.ref), run).version
+        version = aliases.find_target(session, model, str(asked.ref), run)
         moved = aliases.move(session, model, alias, version, asked.note, caller.name)
     return _answer(request, moved, status=201 if now is None else 200)
 

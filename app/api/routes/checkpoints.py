@@ -1,4 +1,4 @@
-"""Routes that list, get, change and delete checkpoints."""
+"""Routes that list, get and change checkpoints."""
 
 import re
 import time
@@ -9,16 +9,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from ...catalog.checkpoints import delete, list_checkpoints, resolve, update
+from ...catalog.checkpoints import list_checkpoints, resolve, update
 from ...catalog.listing import Filter, Listing
+from ...catalog.trash import list_trash
 from ...errors import InvalidRequest
 from ...values.checkpoint import Checkpoint, ModelName
 from ...values.event import EventFilter
 from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
-from ..requests.auth import ADMIN, READ, WRITE, judge_again
+from ..requests.auth import READ, WRITE, judge_again
 from ..requests.bodies import JsonBodyDep, documented_body
 from ..requests.params import Cursor, Model, Ref, Run, Wait, dynamic_parameters
-from ..responses.json import REVALIDATE, check_write, etag_of, identity_headers, is_fixed, json_answer
+from ..responses.json import REVALIDATE, check_write, etag_of, identity_headers, json_answer
 from ..responses.views import CheckpointPage, CheckpointView
 from ..services import Services, ServicesDep, in_turn
 from ..threads import unless_gone
@@ -26,7 +27,8 @@ from ..threads import unless_gone
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
 
 _OPERATOR = re.compile(r"(.+)\.(lt|le|gt|ge)", re.DOTALL)
-_PLAIN = frozenset({"run", "order", "limit", "cursor"})
+_PLAIN = frozenset({"run", "order", "limit", "cursor", "trash"})
+_NEWEST_FIRST = "-version"
 _COMPARED = ("version", "epoch", "step", "loss", "bytes", "created_at")
 
 
@@ -71,14 +73,22 @@ def index(
     services: ServicesDep,
     model: Model,
     run: Run = None,
-    order: Annotated[str, Query(description="field to sort by; `-` before it sorts in descending order")] = "-version",
+    order: Annotated[
+        str, Query(description="field to sort by; `-` before it sorts in descending order")
+    ] = _NEWEST_FIRST,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Cursor = None,
+    trash: Annotated[bool, Query(description="list the trash instead, newest version first")] = False,
 ) -> Response:
     """Checkpoints without a finite value of the sort field come last; equal ones are sorted newest first."""
-    listing = Listing(run, order, limit, cursor, parse_filters(request.query_params.multi_items()))
+    filters = parse_filters(request.query_params.multi_items())
+    if trash and (filters or order != _NEWEST_FIRST):
+        raise InvalidRequest("the trash takes no filter and no order: leave them out", code="bad-filter")
     with services.catalog.read() as session:
-        page = list_checkpoints(session, model, listing)
+        if trash:
+            page = list_trash(session, model, run=run, limit=limit, cursor=cursor)
+        else:
+            page = list_checkpoints(session, model, Listing(run, order, limit, cursor, filters))
     return json_answer(request, CheckpointPage.of(page.items, page.next))
 
 
@@ -145,29 +155,3 @@ def change(
         check_write(request, lambda: etag_of(CheckpointView.of(before)))
         checkpoint = update(session, model, before.version, asked.metrics, asked.tags)
     return json_answer(request, CheckpointView.of(checkpoint), identity_headers(request, checkpoint, ref))
-
-
-@router.delete(
-    "/{ref}",
-    summary="Delete a checkpoint",
-    dependencies=ADMIN,
-    status_code=204,
-    responses=refusals(*OF_A_MODEL, 409, 507),
-)
-@in_turn
-def remove(request: Request, services: ServicesDep, model: Model, ref: Ref) -> Response:
-    """The ref must be a version number: another ref may have moved to another checkpoint."""
-    if not is_fixed(ref):
-        raise InvalidRequest(
-            f"DELETE accepts only a version number: {ref!r} may have moved to another checkpoint since your look-up",
-            code="moving-ref",
-        )
-
-    def work() -> None:
-        with services.catalog.write() as session:
-            checkpoint = resolve(session, model, ref)
-            check_write(request, lambda: etag_of(CheckpointView.of(checkpoint)))
-            delete(session, model, checkpoint.version)
-
-    services.room.freeing(work)
-    return Response(status_code=204)

@@ -3,30 +3,35 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ...catalog.checkpoints import resolve
 from ...catalog.models import delete_empty, get_model, list_models, set_best
+from ...catalog.retention import set_rules
 from ...catalog.session import ReadSession
-from ...errors import NotFound
+from ...errors import InvalidRequest, NotFound
 from ...values.checkpoint import Checkpoint, ModelName
 from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..requests.auth import ADMIN, READ, WRITE, Caller
 from ..requests.bodies import JsonBodyDep, documented_body
 from ..requests.params import Cursor, Model
+from ..requests.retention import RetentionRules
 from ..responses.json import check_write, etag_of, json_answer
-from ..responses.views import ModelDetails, ModelPage, ModelView
+from ..responses.model_views import ModelDetails, ModelPage, ModelView
 from ..services import ServicesDep, in_turn
 
 router = APIRouter(tags=["models"])
 
 
 class ModelChange(BaseModel):
-    """`best` is `min:NAME` or `max:NAME`, where NAME is `loss` or a metric."""
+    """`best` is `min:NAME` or `max:NAME`, where NAME is `loss` or a metric. `retention` null keeps everything. What is
+    left out stays.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    best: str
+    best: str = Field("", examples=["max:val_acc"])
+    retention: RetentionRules | None = None
 
 
 def _details(session: ReadSession, name: ModelName) -> ModelDetails:
@@ -79,12 +84,20 @@ def show(request: Request, services: ServicesDep, model: Model) -> Response:
 )
 @in_turn
 def change(request: Request, services: ServicesDep, model: Model, body: JsonBodyDep) -> Response:
-    """Set the meaning of the ref `best`."""
+    """Set the meaning of the ref `best`, or the rules of retention: they apply after the next commit, and at each
+    sweep.
+    """
     asked = body.read(ModelChange)
+    if not asked.model_fields_set:
+        raise InvalidRequest("there is nothing to change: give best or retention", code="invalid-value")
+    rules = None if asked.retention is None else asked.retention.rules()
     services.room.check(0)
     with services.catalog.write() as session:
         check_write(request, lambda: etag_of(_details(session, model)))
-        set_best(session, model, asked.best)
+        if "best" in asked.model_fields_set:
+            set_best(session, model, asked.best)
+        if "retention" in asked.model_fields_set:
+            set_rules(session, model, rules)
         view = _details(session, model)
     return json_answer(request, view)
 

@@ -145,6 +145,17 @@ def pairs_of(texts: Iterable[str] | None, option: str) -> dict[str, str]:
     return pairs
 
 
+def bests_of(texts: Iterable[str] | None) -> list[tuple[str, int]] | None:
+    """Parse ``max:NAME`` and ``max:NAME=2`` options. Raises BadParameter."""
+    bests = []
+    for text in texts or ():
+        by, equals, count = text.rpartition("=")
+        if equals and not count.isdecimal():
+            raise typer.BadParameter(f"{text!r} is not of the form max:NAME=N", param_hint="--keep-best")
+        bests.append((by, int(count)) if equals else (text, 1))
+    return bests or None
+
+
 def numbers_of(texts: Iterable[str] | None, option: str) -> dict[str, float]:
     """Parse ``NAME=NUMBER`` options. Raises BadParameter."""
     try:

@@ -1,4 +1,4 @@
-"""The command line: ``stateroom push | pull | ls | show | best | rm | serve``.
+"""The command line: ``stateroom push | pull | ls | show | alias | rm | restore | ... | serve``.
 
 Results go to stdout; everything else goes to stderr, an error as one line. docs/client.md lists the exit codes.
 """
@@ -18,8 +18,9 @@ import typer
 from .._errors import StateroomError
 from .._log import LOG
 from .._printable import one_line
+from . import aliases, commands, events, keeping, namespaces  # noqa: F401  each adds its commands
+from .application import cli
 from .arguments import FAILED, INTERRUPTED, TERMINATED, exit_code
-from .commands import cli
 
 WrongUsage: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """The ClickException of click. Newer versions of typer bring a click of their own, under another name."""

@@ -12,7 +12,8 @@ from typing import Any
 from rich.filesize import decimal
 
 from .._alias import Alias, AliasChange
-from .._checkpoint import Checkpoint, ModelSummary, TensorInfo
+from .._checkpoint import Checkpoint, ModelSummary, Pin, TensorInfo
+from .._history import HistoryEntry
 from .._lineage import Lineage, Relative
 from .._namespace import Namespace
 from .._printable import printable
@@ -133,7 +134,7 @@ def _relatives(title: str, relatives: Sequence[Relative], *, more: bool) -> None
         say("... and more")
 
 
-def checkpoints_table(checkpoints: Iterable[Checkpoint]) -> None:
+def checkpoints_table(checkpoints: Iterable[Checkpoint], *, trash: bool = False) -> None:
     rows = [
         [
             str(each.version),
@@ -144,11 +145,31 @@ def checkpoints_table(checkpoints: Iterable[Checkpoint]) -> None:
             each.run or ABSENT,
             decimal(each.bytes),
             time_text(each.created_at),
+            *([_time(each.deleted_at), _time(each.purged_at)] if trash else []),
         ]
         for each in checkpoints
     ]
     header = ["VERSION", "EPOCH", "STEP", "LOSS", "METRICS", "RUN", "SIZE", "CREATED"]
+    header += ["DELETED", "KEPT UNTIL"] if trash else []
     table(header, rows, right=["VERSION", "EPOCH", "STEP", "LOSS", "SIZE"])
+
+
+def history_table(entries: Iterable[HistoryEntry]) -> None:
+    rows = [
+        [
+            str(each.version),
+            number_text(each.epoch),
+            number_text(each.step),
+            _loss(each),
+            _metrics(each),
+            each.run or ABSENT,
+            time_text(each.created_at),
+            each.state,
+        ]
+        for each in entries
+    ]
+    header = ["VERSION", "EPOCH", "STEP", "LOSS", "METRICS", "RUN", "CREATED", "STATE"]
+    table(header, rows, right=["VERSION", "EPOCH", "STEP", "LOSS"])
 
 
 def checkpoint_table(checkpoint: Checkpoint) -> None:
@@ -160,6 +181,7 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
         "loss": _loss(checkpoint),
         "metrics": _metrics(checkpoint),
         "aliases": ", ".join(checkpoint.aliases) or ABSENT,
+        "pin": _pin(checkpoint.pin),
         "tags": ", ".join(f"{name}={value}" for name, value in checkpoint.tags.items()) or ABSENT,
         "parent": checkpoint.parent or ABSENT,
         "warm-started from": checkpoint.warm_started_from or ABSENT,
@@ -170,6 +192,12 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
         "digest": checkpoint.digest or ABSENT,
         "sha256": checkpoint.sha256 or ABSENT,
     }
+    if checkpoint.slot is not None:
+        facts["slot"] = checkpoint.slot
+    if checkpoint.expires_at is not None:
+        facts["expires"] = time_text(checkpoint.expires_at)
+    if checkpoint.thinned_at is not None:
+        facts["thinned"] = f"{time_text(checkpoint.thinned_at)}: the optimizers' bytes are gone"
     if checkpoint.unsafe_globals:
         facts["unsafe"] = ", ".join(checkpoint.unsafe_globals)
     table(None, [[name, value] for name, value in facts.items()])
@@ -236,15 +264,23 @@ def time_text(time: datetime) -> str:
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
 
 
+def _time(time: datetime | None) -> str:
+    return ABSENT if time is None else time_text(time)
+
+
+def _pin(pin: Pin | None) -> str:
+    return ABSENT if pin is None else f"since {time_text(pin.at)}{f': {pin.reason}' if pin.reason else ''}"
+
+
 def number_text(value: float | None) -> str:
     return ABSENT if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _loss(checkpoint: Checkpoint) -> str:
+def _loss(checkpoint: Checkpoint | HistoryEntry) -> str:
     return "not finite" if "loss" in checkpoint.nonfinite else number_text(checkpoint.loss)
 
 
-def _metrics(checkpoint: Checkpoint) -> str:
+def _metrics(checkpoint: Checkpoint | HistoryEntry) -> str:
     """Return the metrics as text. A stored metric that reads None is not finite."""
     shown = (
         f"{name}={'not finite' if value is None else number_text(value)}" for name, value in checkpoint.metrics.items()
