@@ -19,7 +19,7 @@ from ._http.session import Http
 from ._log import LOG
 from ._model import Model
 from ._namespace import AS_IT_IS, Namespace, Namespaces
-from ._origins import ORIGINS
+from ._origins import ORIGINS, UNKNOWN_PARENT
 from ._printable import printable
 from ._progress import ProgressOption
 from ._upload.background import SaveQueue
@@ -208,7 +208,7 @@ class Client:
         try:
             return post(label.fields)
         except InvalidRequest as error:
-            if error.code != "unknown-parent":
+            if error.code != UNKNOWN_PARENT:
                 raise
             LOG.warning("a waiting save of %s is sent without its origin: %s", printable(label.model), error.detail)
             return post({name: text for name, text in label.fields.items() if name not in ORIGINS})

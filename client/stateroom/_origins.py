@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ._errors import StateroomError
 from ._query import Ref, origin_text
 from ._types import Params
 
 BY_ITSELF: Any = ...
 """The default of ``parent`` and ``warm_started_from``: name the checkpoint that was loaded since the last save."""
+
+UNKNOWN_PARENT = "unknown-parent"
+"""The code of the error for an origin that never existed."""
 
 ORIGINS = PARENT, WARM_STARTED_FROM = "parent", "warm_started_from"
 
@@ -39,8 +43,9 @@ class Origins:
         try:
             named = {name: loaded.get(name) if ref is BY_ITSELF else ref for name, ref in given.items()}
             yield [(name, origin_text(name, ref, self._model)) for name, ref in named.items() if ref is not None]
-        except BaseException:
-            self._give_back(loaded)
+        except BaseException as error:
+            is_known = not _is_unknown(error)
+            self._give_back({name: text for name, text in loaded.items() if is_known or given[name] is not BY_ITSELF})
             raise
 
     def follow(self, job: concurrent.futures.Future[Any], taken: Params) -> None:
@@ -48,7 +53,8 @@ class Origins:
 
         def ended(job: concurrent.futures.Future[Any]) -> None:
             # Not job.exception(), after which the client would take the error for reported.
-            if concurrent.futures.Future.exception(job) is not None:
+            error = concurrent.futures.Future.exception(job)
+            if error is not None and not _is_unknown(error):
                 self._give_back(dict(taken))
 
         job.add_done_callback(ended)
@@ -56,3 +62,10 @@ class Origins:
     def _give_back(self, loaded: dict[str, str]) -> None:
         """Keep the origins for the next save, unless others have been loaded meanwhile."""
         self._loaded = {**loaded, **self._loaded}
+
+
+def _is_unknown(error: BaseException) -> bool:
+    """Return whether the server no longer knows an origin, as after a restore of an old backup: the next save must not
+    fail for it, too.
+    """
+    return isinstance(error, StateroomError) and error.code == UNKNOWN_PARENT

@@ -134,6 +134,16 @@ def test_a_dropped_save_leaves_its_origin_to_the_next() -> None:
         assert taken == [("parent", "a/b@3"), ("warm_started_from", "a/b@2")]
 
 
+def test_an_origin_that_the_server_has_lost_fails_one_save_and_not_the_next(client: Client, model_name: str) -> None:
+    """As after a restore of an old backup, which the loaded checkpoint is not in."""
+    model = client.model(model_name)
+    for save in (lambda: model.save({"w": torch.ones(1)}), lambda: model.save_async({"w": torch.ones(1)}).result()):
+        model._origins.resumed(f"{model_name}@9")
+        with pytest.raises(InvalidRequest, match="never existed"):
+            save()
+        assert save().parent is None
+
+
 def test_a_save_that_waits_keeps_its_origin_where_that_is_known(server: Server, model: Model, tmp_path: Path) -> None:
     net, _ = trained()
     with Client("http://127.0.0.1:9", spool_dir=tmp_path / "spool", retries=0) as away:
