@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Namespace:
     """A namespace. A quota is None if there is no limit.
 
-    ``logical_bytes`` is the size of all checkpoints together; ``stored_bytes`` counts each blob once, also a blob that
-    waits for the sweep.
+    ``logical_bytes`` is the size of all checkpoints together; ``stored_bytes`` counts each blob once, also one that
+    only the trash needs or that waits for the sweep.
     """
 
     name: str

@@ -22,7 +22,7 @@ class Namespace:
     """What a namespace holds, and how much it may hold; a quota of None is no limit.
 
     ``logical_bytes`` is the size of all checkpoints together. ``stored_bytes``, which ``quota_bytes`` limits, counts
-    each stored blob once, and bytes of deleted checkpoints until a sweep removes them.
+    each stored blob once: also those of the trash, until a sweep removes them.
     """
 
     name: str

@@ -196,6 +196,24 @@ def test_a_quota_refuses_growth_and_nothing_else(catalog: Catalog):
     commit(catalog, new_checkpoint(blobs=blobs), begin_pack(catalog, blobs))
 
 
+def test_the_trash_counts_as_bytes_and_what_comes_back_needs_room(catalog: Catalog):
+    blobs = [digest("a")]
+    commit(catalog, new_checkpoint(blobs=blobs), begin_pack(catalog, blobs))
+    set_quotas(catalog, quota_checkpoints=0)
+    with catalog.write() as w:
+        trash.delete_checkpoint(w, MODEL, 1, kept=timedelta(days=1))
+    in_trash = Namespace("vision", None, 0, 1, 0, 0, 100)
+    assert listed(catalog) == (in_trash,)
+    with pytest.raises(QuotaExceeded), catalog.write() as w:
+        trash.restore(w, MODEL, 1)
+    assert listed(catalog) == (in_trash,)
+    set_quotas(catalog, quota_checkpoints=1)
+    with catalog.write() as w:
+        trash.restore(w, MODEL, 1)
+    assert listed(catalog) == (Namespace("vision", None, 1, 1, 1, 5_000, 100),)
+    assert miscounted(catalog) == []
+
+
 def test_uploads_side_by_side_exceed_no_quota(database_url: str):
     with closing(Catalog(database_url, durable=False)) as one, closing(Catalog(database_url, durable=False)) as other:
         set_quotas(one, quota_bytes=450, quota_checkpoints=9)

@@ -18,7 +18,7 @@ class NamespaceView(BaseModel):
     checkpoints: int = Field(examples=[120])
     logical_bytes: int = Field(description="the sizes of all checkpoints together", examples=[23_000_000_000])
     stored_bytes: int = Field(
-        description="the bytes in the store, each blob once; bytes of deleted checkpoints count until a sweep",
+        description="the bytes in the store, each blob once; the trash and what waits for a sweep included",
         examples=[9_000_000_000],
     )
 
