@@ -25,6 +25,8 @@ ONE_DATABASE = (
     "tests/api/",
     "tests/client/",
     "tests/functional/",
+    "tests/notify/test_webhooks.py",
+    "tests/test_event_command.py",
     "tests/test_token_commands.py",
     "tests/upkeep/test_commands.py",
 )

@@ -138,7 +138,7 @@ class Outgoing:
         except TimeoutError as error:
             raise Unsent(f"no answer within {self._seconds:g} s") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unsent(f"the request failed: {error or type(error).__name__}") from error
+            raise Unsent(f"the request failed: {str(error) or type(error).__name__}") from error
         finally:
             wire.close()
 
