@@ -1,4 +1,4 @@
-"""Namespaces: their quotas, and counters of what they hold.
+"""Namespaces: their quotas and rules, and counters of what they hold.
 
 A counter changes in the transaction that changes the rows it counts, by what the database says about those rows. So
 a crash leaves both or neither. A writer holds the only write lock: of uploads side by side, each sees what the others
@@ -13,6 +13,7 @@ from sqlalchemy import Row, Select, bindparam, func, or_, select, update
 from ..errors import HOW_TO_FREE, NotFound, QuotaExceeded
 from ..values.event import EventKind
 from ..values.namespace import Namespace
+from ..values.retention import Rules, rules_from_json, rules_to_json
 from .events import record
 from .models import exists as model_exists
 from .page import MAX_LIMIT, Page, check_limit, open_cursor, seal_cursor
@@ -32,6 +33,7 @@ _is_shown = or_(
     namespaces.c.stored_bytes > 0,
     namespaces.c.quota_bytes.is_not(None),
     namespaces.c.quota_checkpoints.is_not(None),
+    namespaces.c.retention.is_not(None),
     _MODELS > 0,
 )
 _ALL = select(namespaces, _MODELS.label("models")).order_by(namespaces.c.namespace)
@@ -99,6 +101,15 @@ def set_quotas(w: WriteSession, name: str, quotas: Mapping[str, int | None]) -> 
     return _namespace(w.select(_ONE, namespace=name).one())
 
 
+def set_retention(w: WriteSession, name: str, rules: Rules | None) -> Namespace:
+    """Set or remove the rules of the models that have none of their own, and return the namespace."""
+    w.insert_or_keep(namespaces, [{"namespace": name}])
+    document = None if rules is None else rules_to_json(rules)
+    w.execute(update(namespaces).where(namespaces.c.namespace == name).values(retention=document))
+    record(w, EventKind.RETENTION_CHANGED, detail={"namespace": name})
+    return _namespace(w.select(_ONE, namespace=name).one())
+
+
 def count(w: WriteSession, name: str, *, checkpoints: int = 0, logical_bytes: int = 0, stored_bytes: int = 0) -> None:
     """Add to the counters. Raises QuotaExceeded if one grows beyond its quota: roll the transaction back."""
     if not (checkpoints or logical_bytes or stored_bytes):
@@ -154,4 +165,5 @@ def _namespace(row: Row[*tuple[Any, ...]]) -> Namespace:
         checkpoints=row.checkpoints,
         logical_bytes=row.logical_bytes,
         stored_bytes=row.stored_bytes,
+        retention=None if row.retention is None else rules_from_json(row.retention),
     )

@@ -10,7 +10,7 @@ from sqlalchemy import Row, Select, bindparam, delete, func, or_, select, update
 from ..values.checkpoint import Checkpoint, ModelName, Removal, RemovalReason
 from ..values.digest import Digest
 from ..values.event import EventKind
-from ..values.retention import KEEP_ALL, Candidate, Rules, Verdict, judge, rules_to_json
+from ..values.retention import KEEP_ALL, Candidate, Rules, Verdict, judge, rules_from_json, rules_to_json
 from . import trash
 from .catalog import Catalog
 from .checkpoints import resolve
@@ -19,7 +19,7 @@ from .events import record
 from .models import get_model
 from .rows import aliases_of, from_microseconds, load_checkpoints, time_or_none, to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import blobs, checkpoint_blobs, checkpoints, metrics, models
+from .tables import blobs, checkpoint_blobs, checkpoints, metrics, models, namespaces
 
 EVERY_RUN: Any = ...
 
@@ -44,13 +44,18 @@ _CANDIDATES = select(
 _VALUES = select(metrics.c.version, metrics.c.value).where(
     metrics.c.model_id == bindparam("model_id"), metrics.c.name == bindparam("name"), metrics.c.value.is_not(None)
 )
+_OF_NAMESPACE = select(namespaces.c.retention).where(namespaces.c.namespace == bindparam("namespace"))
 _UNKNOWN_BYTES = 1
 """The ``optimizer_bytes`` of a checkpoint of an older version: it may have some, and is looked into."""
 
 
 def rules_of(s: ReadSession, name: ModelName) -> Rules | None:
-    """The rules of a model, None if it has none. Raises NotFound, code ``model-not-found``."""
-    return get_model(s, name).retention
+    """The rules of a model, else those of its namespace, else None. Raises NotFound, code ``model-not-found``."""
+    own = get_model(s, name).retention
+    if own is not None:
+        return own
+    default = s.select(_OF_NAMESPACE, namespace=name.namespace).scalar()
+    return None if default is None else rules_from_json(default)
 
 
 def set_rules(w: WriteSession, name: ModelName, rules: Rules | None) -> None:
@@ -145,7 +150,9 @@ def models_to_tidy(s: ReadSession, now: datetime) -> Sequence[ModelName]:
     is_over = _c.expires_at <= to_microseconds(now), _c.version.is_not(None)
     expired = select(_c.model_id).where(*is_over)
     slotted = select(_c.model_id).where(_c.slot.is_not(None), _c.version.is_not(None))
-    wanted = or_(models.c.retention.is_not(None), models.c.id.in_(expired), models.c.id.in_(slotted))
+    ruled = select(namespaces.c.namespace).where(namespaces.c.retention.is_not(None))
+    has_rules = or_(models.c.retention.is_not(None), models.c.namespace.in_(ruled))
+    wanted = or_(has_rules, models.c.id.in_(expired), models.c.id.in_(slotted))
     rows = s.select(select(models.c.namespace, models.c.name).where(wanted, models.c.deleted_at.is_(None)))
     return [ModelName(row.namespace, row.name) for row in rows]
 

@@ -78,6 +78,7 @@ namespaces = Table(
     Column("checkpoints", BigInteger, nullable=False, server_default="0"),
     Column("logical_bytes", BigInteger, nullable=False, server_default="0"),
     Column("stored_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("retention", JSON(none_as_null=True)),
 )
 
 models = Table(

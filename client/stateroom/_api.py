@@ -24,7 +24,7 @@ from ._parsing import time_of
 from ._progress import Progress, ProgressOption, progress_of
 from ._query import Ref, Selection, link_params, model_path, optional, ref_text
 from ._report import Report, report_of
-from ._retention import UNCHANGED, RetentionPreview, preview_of
+from ._retention import UNCHANGED, RetentionPreview, given_rules, preview_of
 from ._types import Params, What
 
 if TYPE_CHECKING:
@@ -180,6 +180,4 @@ class ModelApi:
 
 @understood("a model")
 def _rules_in(answer: Any) -> Mapping[str, Any] | None:
-    """The model's rules of retention, without those that are not set."""
-    rules = answer["retention"]
-    return None if rules is None else {name: value for name, value in rules.items() if value is not None}
+    return given_rules(answer["retention"])

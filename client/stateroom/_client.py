@@ -22,6 +22,7 @@ from ._namespace import AS_IT_IS, Namespace, Namespaces
 from ._origins import ORIGINS, UNKNOWN_PARENT
 from ._printable import printable
 from ._progress import ProgressOption
+from ._retention import UNCHANGED, KeepBest, rules_of
 from ._upload.background import SaveQueue
 from ._upload.outbox import Outbox
 from ._upload.save import upload_file
@@ -157,6 +158,25 @@ class Client:
         not limited to a namespace.
         """
         return self._namespaces.set_quota(namespace, bytes, checkpoints)
+
+    def set_namespace_retention(
+        self,
+        name: str,
+        rules: None = UNCHANGED,
+        *,
+        keep_last: int | None = None,
+        keep_best: KeepBest | None = None,
+        keep_every: Mapping[str, int] | None = None,
+        keep_for: str | None = None,
+        thin_after: int | None = None,
+    ) -> Namespace:
+        """Set the rules of ``Model.retention`` for all models of a namespace that have none of their own; with None,
+        remove them. Takes a token of scope admin.
+        """
+        wanted = rules_of(keep_last, keep_best, keep_every, keep_for, thin_after)
+        if (rules is None) == bool(wanted):
+            raise InvalidRequest("give either rules, or None to remove all")
+        return self._namespaces.set_retention(name, wanted or None)
 
     def send_spooled(self) -> list[Checkpoint]:
         """Send the saves that wait in ``spool_dir``, oldest first, and return their checkpoints.

@@ -11,6 +11,7 @@ from ._errors import InvalidRequest, understood
 from ._http.session import Http, json_of
 from ._parsing import kind_of
 from ._query import integer_text
+from ._retention import given_rules
 from ._sizes import bytes_of
 
 AS_IT_IS: Any = ...
@@ -22,7 +23,8 @@ class Namespace:
     """What a namespace holds, and how much it may hold; a quota of None is no limit.
 
     ``logical_bytes`` is the size of all checkpoints together. ``stored_bytes``, which ``quota_bytes`` limits, counts
-    each stored blob once: also those of the trash, until a sweep removes them.
+    each stored blob once: also those of the trash, until a sweep removes them. ``retention`` are the rules of models
+    that have none of their own.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Namespace:
     checkpoints: int
     logical_bytes: int
     stored_bytes: int
+    retention: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Namespaces:
             quotas["quota_checkpoints"] = None if checkpoints is None else int(integer_text("checkpoints", checkpoints))
         return _namespace_of(json_of(self.http.send("PUT", _path(name), [], json=quotas, safe=True)))
 
+    def set_retention(self, name: str, rules: Mapping[str, Any] | None) -> Namespace:
+        """Set the rules of models without their own; None removes them."""
+        return _namespace_of(json_of(self.http.send("PUT", _path(name), [], json={"retention": rules}, safe=True)))
+
 
 def _path(name: str) -> str:
     if name in {"", ".", ".."}:
@@ -72,4 +79,5 @@ def _namespace_of(data: Mapping[str, Any]) -> Namespace:
         checkpoints=kind_of(data["checkpoints"], int),
         logical_bytes=kind_of(data["logical_bytes"], int),
         stored_bytes=kind_of(data["stored_bytes"], int),
+        retention=given_rules(data.get("retention")),
     )

@@ -43,6 +43,11 @@ def preview_of(data: Mapping[str, Any]) -> RetentionPreview:
     )
 
 
+def given_rules(rules: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The rules in the server's JSON, without those that are not set."""
+    return None if rules is None else {name: value for name, value in rules.items() if value is not None}
+
+
 def rules_of(
     keep_last: int | None,
     keep_best: KeepBest | None,

@@ -44,6 +44,7 @@ def test_a_namespace_says_what_it_holds(http: httpx.Client, model: str, url: str
         "models": 1,
         "checkpoints": 2,
         "logical_bytes": 2 * len(FILE),
+        "retention": None,
     }
     http.delete(f"{checkpoints}/1")
     now = http.get(url).json()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from app.catalog import Catalog, aliases, checkpoints, history, retention, tables, trash
+from app.catalog import Catalog, aliases, checkpoints, history, namespaces, retention, tables, trash
 from app.catalog.listing import Listing, list_checkpoints
 from app.catalog.models import get_model
 from app.values.checkpoint import ModelName
@@ -167,10 +167,10 @@ def line(catalog: Catalog) -> ModelName:
     return model
 
 
-def test_without_rules_and_slots_a_commit_asks_one_question(catalog: Catalog, line: ModelName) -> None:
+def test_without_rules_and_slots_a_commit_asks_two_questions(catalog: Catalog, line: ModelName) -> None:
     with statements(catalog) as seen, catalog.read() as s:
         assert retention.rules_of(s, line) is None
-    assert len(seen) == 1
+    assert len(seen) == 2
 
 
 def test_what_is_held_meanwhile_is_not_removed(catalog: Catalog, line: ModelName) -> None:
@@ -185,3 +185,22 @@ def test_what_is_held_meanwhile_is_not_removed(catalog: Catalog, line: ModelName
 
     assert retention.remove_unkept(catalog, line, timedelta(days=7), hold) == (0, [])
     assert resolve(catalog, "1", model=line).pin is not None
+
+
+def test_a_namespace_has_rules_for_models_without_their_own(catalog: Catalog, line: ModelName) -> None:
+    other = ModelName(line.namespace, "other")
+    for _ in range(2):
+        add(catalog, other)
+    with catalog.write() as w:
+        namespaces.set_retention(w, line.namespace, Rules(keep_last=1))
+        retention.set_rules(w, other, Rules(keep_last=5))
+    with catalog.read() as s:
+        assert retention.rules_of(s, line) == Rules(keep_last=1)
+        assert retention.models_to_tidy(s, datetime.now(UTC)) == [line, other]
+    for model in (line, other):
+        retention.remove_unkept(catalog, model, timedelta(days=7), lambda: None)
+    with catalog.write() as w:
+        assert [one.version for one in list_checkpoints(w, line, Listing()).items] == [3]
+        assert [one.version for one in list_checkpoints(w, other, Listing()).items] == [2, 1]
+        assert namespaces.set_retention(w, line.namespace, None).retention is None
+        assert retention.rules_of(w, line) is None

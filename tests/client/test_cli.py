@@ -625,4 +625,7 @@ def test_rules_of_retention_are_previewed_and_set(cli: Cli, general: Path) -> No
     assert cli.json("retention", "cli/kept")["keep_last"] == 1
     assert cli.ok("retention", "cli/kept", "--off") == "keeps every checkpoint\n"
     assert cli("retention", "cli/kept", "--off", "--keep-last", "1").returncode == 2
+    assert cli.ok("retention", "cli-ns", "--keep-for", "30d") == "keep for: 30d\n"
+    assert cli.ok("retention", "cli-ns") == "keep for: 30d\n"
+    assert cli.ok("retention", "cli-ns", "--off") == "keeps every checkpoint\n"
     assert cli("retention", "cli/kept", "--keep-best", "max:acc=x").returncode == 2

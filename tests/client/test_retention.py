@@ -69,3 +69,17 @@ def test_a_thinned_checkpoint_loads_without_its_optimizer(model: Model) -> None:
     for gone in (lambda: model.load(1), lambda: model.state_dict(1, component="optimizer")):
         with pytest.raises(Gone, match="its state_dicts are still there: 'model'"):
             gone()
+
+
+def test_a_namespace_has_rules_for_its_models(client: Client, model_name: str) -> None:
+    namespace = "rules-" + model_name.rpartition("/")[2][-60:].strip("-.")
+    made = client.set_namespace_retention(namespace, keep_last=1)
+    assert made.retention == client.namespace(namespace).retention == {"keep_last": 1}
+    model = client.model(f"{namespace}/m")
+    for version in (1.0, 2.0):
+        save(model, version)
+    assert [one.version for one in model.checkpoints()] == [2]
+    assert model.retention() is None
+    with pytest.raises(InvalidRequest, match="either rules, or None"):
+        client.set_namespace_retention(namespace)
+    assert client.set_namespace_retention(namespace, None).retention is None

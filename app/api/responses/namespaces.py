@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pydantic import BaseModel, Field
 
 from ...values.namespace import Namespace
+from ..requests.retention import RetentionRules
 
 
 class NamespaceView(BaseModel):
@@ -21,10 +22,11 @@ class NamespaceView(BaseModel):
         description="the bytes in the store, each blob once; the trash and what waits for a sweep included",
         examples=[9_000_000_000],
     )
+    retention: RetentionRules | None = Field(description="the rules of models without their own")
 
     @classmethod
     def of(cls, namespace: Namespace) -> "NamespaceView":
-        fields = asdict(namespace)
+        fields = asdict(namespace) | {"retention": RetentionRules.of(namespace.retention)}
         return cls(namespace=fields.pop("name"), **fields)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from ...catalog.namespaces import QUOTAS, get_namespace, list_namespaces, set_quotas
+from ...catalog.namespaces import QUOTAS, get_namespace, list_namespaces, set_quotas, set_retention
 from ...catalog.rows import MAX_INTEGER
 from ...catalog.session import ReadSession
 from ...errors import NotFound
@@ -13,6 +13,7 @@ from ..openapi.problems import KNOWN, OF_A_BODY, refusals
 from ..requests.auth import ADMIN, Caller
 from ..requests.bodies import JsonBodyDep, documented_body
 from ..requests.params import Cursor, Namespace
+from ..requests.retention import RetentionRules
 from ..responses.json import check_write, etag_of, json_answer
 from ..responses.namespaces import NamespacePage, NamespaceView
 from ..services import ServicesDep, in_turn
@@ -23,12 +24,13 @@ Quota = Annotated[StrictInt, Field(ge=0, le=MAX_INTEGER)]
 
 
 class NamespaceChange(BaseModel):
-    """A field that is left out stays as it is; null removes a quota."""
+    """A field that is left out stays as it is; null removes a quota, or the rules."""
 
     model_config = ConfigDict(extra="forbid")
 
     quota_bytes: Quota | None = Field(default=None, description="most bytes in the store", examples=[500_000_000_000])
     quota_checkpoints: Quota | None = Field(default=None, description="most checkpoints", examples=[None])
+    retention: RetentionRules | None = Field(default=None, description="the rules of models without their own")
 
 
 @router.get("", summary="List the namespaces", dependencies=ADMIN, response_model=NamespacePage, responses=KNOWN)
@@ -65,7 +67,7 @@ def show(request: Request, services: ServicesDep, namespace: Namespace) -> Respo
 
 @router.put(
     "/{namespace}",
-    summary="Set quotas",
+    summary="Set quotas and rules of retention",
     dependencies=ADMIN,
     response_model=NamespaceView,
     responses=refusals(*OF_A_BODY, 507),
@@ -78,14 +80,18 @@ def change(
     """Fields that are left out stay. A quota below what is there deletes nothing: it refuses what would be added. The
     namespace need not hold anything yet. Quotas take a token that is not limited to a namespace.
     """
-    asked = body.read(NamespaceChange).model_dump(exclude_unset=True)
-    quotas = {name: asked[name] for name in QUOTAS if name in asked}
+    asked = body.read(NamespaceChange)
+    given = asked.model_fields_set
+    quotas = {name: getattr(asked, name) for name in QUOTAS if name in given}
+    rules = None if asked.retention is None else asked.retention.rules()
     if quotas and caller.namespace is not None:
         raise HTTPException(403, "Setting a quota needs a token that is not limited to a namespace.")
     services.room.check(0)
     with services.catalog.write() as session:
         check_write(request, lambda: _etag(session, namespace))
         changed = set_quotas(session, namespace, quotas)
+        if "retention" in given:
+            changed = set_retention(session, namespace, rules)
     return json_answer(request, NamespaceView.of(changed))
 
 

@@ -2,11 +2,13 @@
 
 # No ``from __future__ import annotations``: typer reads annotations at run time, and Python 3.9 has no ``str | None``.
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Optional, Union
 
 import typer
 
+from .._client import Client
 from . import output as text
 from . import rules as rules_output
 from .application import Json, ModelName, Run, Target, Texts, Token, Url, cli, session
@@ -159,8 +161,9 @@ def retention(
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Show or set the rules by which the server keeps checkpoints. What no rule keeps goes to the trash, after the next
-    commit or at the next sweep; never the newest of a run, nor one with an alias or a pin.
+    """Show or set the rules by which the server keeps checkpoints, of a model or, without a slash, of all models of a
+    namespace that have none of their own. What no rule keeps goes to the trash, after the next commit or at the next
+    sweep; never the newest of a run, nor one with an alias or a pin.
     """
     rules: dict[str, Any] = {
         "keep_last": keep_last,
@@ -173,6 +176,10 @@ def retention(
     if off and given:
         raise typer.BadParameter("it removes all rules: give no others", param_hint="--off")
     with session(context, url, token, json=json) as at:
+        if "/" not in model:
+            now = _of_namespace(at.client, model, given, off=off, dry_run=dry_run)
+            text.say_json(now) if at.json else text.say(rules_output.rules_text(now))
+            return
         line = at.client.model(model_of(model))
         if dry_run:
             preview = line.preview_retention(None) if off else line.preview_retention(**given)
@@ -180,6 +187,18 @@ def retention(
         else:
             now = line.retention(None) if off else line.retention(**given)
             text.say_json(now) if at.json else text.say(rules_output.rules_text(now))
+
+
+def _of_namespace(
+    client: Client, name: str, given: dict[str, Any], *, off: bool, dry_run: bool
+) -> Optional[Mapping[str, Any]]:
+    """Show, set or remove the rules of a namespace's models that have none of their own."""
+    if dry_run:
+        raise typer.BadParameter("a preview is of one model: give namespace/name", param_hint="--dry-run")
+    if off:
+        return client.set_namespace_retention(name, None).retention
+    found = client.set_namespace_retention(name, **given) if given else client.namespace(name)
+    return found.retention
 
 
 def _every(epochs: Optional[int], steps: Optional[int]) -> Optional[dict[str, int]]:
