@@ -14,7 +14,7 @@ from sqlalchemy import Connection as Database
 from sqlalchemy import bindparam, create_engine, insert, select, update
 
 from app.catalog.dialect import parse_url
-from app.catalog.tables import checkpoint_blobs, checkpoints, metrics, models
+from app.catalog.tables import alias_changes, aliases, checkpoint_blobs, checkpoints, metrics, models, namespaces
 from benchmarks.bench import Bench
 from benchmarks.rows import Row, at_most
 from benchmarks.wire import Connection
@@ -29,11 +29,13 @@ ASKED = 200
 BATCH = 10_000
 QUESTIONS = {
     "latest": "/checkpoints/latest",
+    "alias": "/checkpoints/prod",
     "best": "/checkpoints/best",
     "best by a metric": "/checkpoints/max:acc",
     "metadata": "/checkpoints/{version}",
     "first page": "/checkpoints?limit=50",
     "page by loss": "/checkpoints?order=loss&limit=50",
+    "page of the history": "/history?limit=50",
     "filtered page": "/checkpoints?epoch.ge={version}&metric.acc.ge=0.5&limit=50",
 }
 
@@ -87,16 +89,17 @@ def _server(bench: Bench, stack: ExitStack, url: str | None, count: int) -> Serv
     options = () if url is None else ("--database-url", url)
     first = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"}, command=PYTHON_M_APP)
     try:
-        _upload(first, bench.folder / "one.pt")
+        upload(first, bench.folder / "one.pt")
     finally:
         first.stop()
-    _multiply(url or f"sqlite:///{data_dir / 'catalog.sqlite3'}", count)
+    multiply(url or f"sqlite:///{data_dir / 'catalog.sqlite3'}", count)
     server = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"}, command=PYTHON_M_APP)
     stack.callback(server.kill)
     return server
 
 
-def _upload(server: Server, path: Path) -> None:
+def upload(server: Server, path: Path) -> None:
+    """Upload the first checkpoint of the model."""
     file = io.BytesIO()
     torch.save({"weight": torch.arange(4096.0)}, file)
     path.write_bytes(file.getvalue())
@@ -104,11 +107,16 @@ def _upload(server: Server, path: Path) -> None:
         connection.put(f"{MODEL}/checkpoints?epoch=1&loss=0.5&metric.acc=0.5&run=run-1", path)
 
 
-def _multiply(url: str, count: int) -> None:
-    """Add checkpoints 2 to ``count``: the same file, with different epochs, losses and metrics, in 20 runs."""
+def multiply(url: str, count: int) -> None:
+    """Add checkpoints 2 to ``count``: the same file, with different epochs, losses and metrics, in 20 runs. The alias
+    ``prod`` means the first.
+    """
     engine = create_engine(parse_url(url))
     with engine.begin() as database:
         one = database.execute(select(checkpoints)).mappings().one()
+        prod = {"model_id": one["model_id"], "name": "prod", "version": 1, "revision": 1}
+        database.execute(insert(alias_changes), [{**prod, "protected": False, "at": 0}])
+        database.execute(insert(aliases), [prod])
         blobs = database.execute(select(checkpoint_blobs.c.blob_id)).scalars().all()
         for start in range(2, count + 1, BATCH):
             _add(database, dict(one), blobs, range(start, min(start + BATCH, count + 1)))
@@ -116,6 +124,7 @@ def _multiply(url: str, count: int) -> None:
             update(models).values(next_version=bindparam("n"), checkpoints=bindparam("c")),
             {"n": count + 1, "c": count},
         )
+        database.execute(update(namespaces).values(checkpoints=bindparam("c")), {"c": count})
     with engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("ANALYZE")
     engine.dispose()

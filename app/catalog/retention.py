@@ -1,16 +1,18 @@
 """Retention in the catalog: the rules of models, their candidates, and the removal of what no rule keeps."""
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, delete, func, or_, select, update
+from sqlalchemy import Row, Select, Text, bindparam, delete, func, or_, select, update
 
 from ..values.checkpoint import Checkpoint, ModelName, Removal, RemovalReason
 from ..values.digest import Digest
 from ..values.event import EventKind
 from ..values.retention import KEEP_ALL, Candidate, Rules, Verdict, judge, rules_from_json, rules_to_json
+from ..values.slices import slices
 from . import trash
 from .catalog import Catalog
 from .checkpoints import resolve
@@ -43,6 +45,23 @@ _CANDIDATES = select(
 ).where(_c.model_id == bindparam("model_id"), _c.version.is_not(None))
 _VALUES = select(metrics.c.version, metrics.c.value).where(
     metrics.c.model_id == bindparam("model_id"), metrics.c.name == bindparam("name"), metrics.c.value.is_not(None)
+)
+_THERE = (
+    select(_c.version)
+    .where(_c.model_id == bindparam("model_id"), _c.version.in_(each_integer(bindparam("versions", type_=Text))))
+    .order_by(_c.version)
+)
+_one, _newer = checkpoints.alias("one"), checkpoints.alias("newer")
+_NEWEST = select(_one.c.version).where(
+    _one.c.model_id == bindparam("model_id"),
+    _one.c.version.in_(each_integer(bindparam("versions", type_=Text))),
+    ~select(_newer.c.id)
+    .where(
+        _newer.c.model_id == _one.c.model_id,
+        _newer.c.run.is_not_distinct_from(_one.c.run),
+        _newer.c.version > _one.c.version,
+    )
+    .exists(),
 )
 _OF_NAMESPACE = select(namespaces.c.retention).where(namespaces.c.namespace == bindparam("namespace"))
 _UNKNOWN_BYTES = 1
@@ -119,28 +138,29 @@ def remove_unkept(
 ) -> tuple[int, Sequence[int]]:
     """Move to the trash, for the time ``kept``, what nothing keeps; return the number, and the versions to be thinned.
 
-    Each transaction judges anew, so that an alias, a pin or a deletion that came meanwhile counts.
+    What became held since, or the newest of its run, stays: each short transaction looks again.
     """
+    with catalog.read() as s:
+        verdict = verdict_of(s, name, rules_of(s, name), datetime.now(UTC), run)
     removed = 0
-    while True:
-        with catalog.read() as s:
-            verdict = verdict_of(s, name, rules_of(s, name), datetime.now(UTC), run)
-        if not verdict.removed:
-            return removed, verdict.thinned
+    for versions in slices(sorted(verdict.removed), AT_ONCE):
         go_on()
         with catalog.turn() as w:
-            removed += _remove_some(w, name, kept, run)
+            removed += _remove(w, name, {version: verdict.removed[version] for version in versions}, kept)
+    return removed, verdict.thinned
 
 
-def _remove_some(w: WriteSession, name: ModelName, kept: timedelta, run: str | None) -> int:
-    now = datetime.now(UTC)
-    verdict = verdict_of(w, name, rules_of(w, name), now, run)
-    model_id = get_model(w, name).id
-    by_reason: defaultdict[RemovalReason, list[int]] = defaultdict(list)
-    for version in sorted(verdict.removed)[:AT_ONCE]:
-        by_reason[verdict.removed[version]].append(version)
-    for reason, versions in by_reason.items():
-        these = load_checkpoints(w, name, model_id, versions)
+def _remove(w: WriteSession, name: ModelName, unkept: Mapping[int, RemovalReason], kept: timedelta) -> int:
+    now, model_id = datetime.now(UTC), get_model(w, name).id
+    there = w.select(_THERE, model_id=model_id, versions=json.dumps(list(unkept))).scalars().all()
+    newest = set(w.select(_NEWEST, model_id=model_id, versions=json.dumps(list(unkept))).scalars())
+    by_reason: defaultdict[RemovalReason, list[Checkpoint]] = defaultdict(list)
+    for one in load_checkpoints(w, name, model_id, list(there)):
+        reason = unkept[one.version]
+        is_held = one.aliases or one.pin is not None or (reason == "retention" and one.version in newest)
+        if not is_held:
+            by_reason[reason].append(one)
+    for reason, these in by_reason.items():
         trash.remove(w, model_id, these, Removal(now, None, reason, now + kept))
     return sum(map(len, by_reason.values()))
 

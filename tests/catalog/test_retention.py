@@ -204,3 +204,15 @@ def test_a_namespace_has_rules_for_models_without_their_own(catalog: Catalog, li
         assert [one.version for one in list_checkpoints(w, other, Listing()).items] == [2, 1]
         assert namespaces.set_retention(w, line.namespace, None).retention is None
         assert retention.rules_of(w, line) is None
+
+
+def test_what_has_become_the_newest_meanwhile_stays(catalog: Catalog, line: ModelName) -> None:
+    with catalog.write() as w:
+        retention.set_rules(w, line, Rules(keep_last=1))
+
+    def delete_the_newest() -> None:
+        with catalog.write() as w:
+            trash.delete_checkpoint(w, line, 3)
+
+    assert retention.remove_unkept(catalog, line, timedelta(days=7), delete_the_newest) == (1, [])
+    assert resolve(catalog, "latest", model=line).version == 2
