@@ -29,8 +29,14 @@ ONE_DATABASE = (
     "tests/test_event_command.py",
     "tests/test_token_commands.py",
     "tests/upkeep/test_commands.py",
+    "tests/upkeep/test_compact.py",
+    "tests/upkeep/test_damage.py",
+    "tests/upkeep/test_fsck.py",
+    "tests/upkeep/test_leftovers.py",
 )
-"""Tests about what lies above the catalog: each runs on one database, half of them on either."""
+"""Tests about what lies above the catalog: each runs on one database, half of them on either. The sweep is not among
+them: it is what it locks, and each database locks in its own way.
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

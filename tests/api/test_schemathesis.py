@@ -9,7 +9,7 @@ from tests.support.measure import long, measure
 from tests.support.routes import OPERATIONS
 from tests.support.server import Server, start_server
 
-EXAMPLES = measure(12, 60)
+EXAMPLES = measure(6, 60)
 """Of each route."""
 
 VERSIONS = 30
