@@ -2,8 +2,11 @@
 
 import asyncio
 import io
+import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,16 @@ async def chunked(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:
         yield data[start : start + size]
 
 
+@cache
+def _migrated() -> bytes:
+    """A SQLite file without rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        with closing(Catalog(f"sqlite:///{path}", durable=False)) as catalog:
+            catalog.migrate()
+        return path.read_bytes()
+
+
 @dataclass(frozen=True, slots=True)
 class Workplace:
     folder: Path
@@ -56,8 +69,8 @@ class Workplace:
 
     @classmethod
     def at(cls, folder: Path, catalog_at: Path, *, durable: bool = True) -> "Workplace":
+        catalog_at.write_bytes(_migrated())
         catalog = Catalog(f"sqlite:///{catalog_at}")
-        catalog.migrate()
         return cls.of(folder, catalog, durable=durable)
 
     @classmethod
