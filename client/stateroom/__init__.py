@@ -46,6 +46,7 @@ from ._errors import (
 from ._event import Event
 from ._history import HistoryEntry
 from ._lineage import Lineage, Relative
+from ._load.following import Following, Update
 from ._model import Model
 from ._namespace import Namespace
 from ._report import Mismatch, Report
@@ -66,6 +67,7 @@ __all__ = [
     "DigestMismatch",
     "Event",
     "EventsExpired",
+    "Following",
     "Gone",
     "HistoryEntry",
     "HostileCheckpoint",
@@ -105,6 +107,7 @@ __all__ = [
     "UnexpectedAnswer",
     "UnknownComponent",
     "UnsafeGlobals",
+    "Update",
     "Webhook",
     "WebhookDelivery",
     "__version__",

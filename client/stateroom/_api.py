@@ -29,6 +29,7 @@ from ._types import Params, What
 
 if TYPE_CHECKING:
     from ._download.disk_cache import Cache
+    from ._http.retry import RetryPolicy
     from ._upload.outbox import Outbox
 
 TENSORS_A_PAGE = 10_000
@@ -89,6 +90,14 @@ class ModelApi:
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
         return self.read(self.http.json("GET", self.at(ref), self.scope(ref))[0])
+
+    def checkpoint_unless(
+        self, etag: str | None, ref: Ref, wait: int, retry: RetryPolicy | None
+    ) -> tuple[Checkpoint, str | None] | None:
+        """Return the checkpoint and the ETag of its description; None if that is ``etag`` for ``wait`` seconds more."""
+        params = [*self.scope(ref), *([("wait", str(wait))] if wait else [])]
+        found = self.http.json_unless(etag, self.at(ref), params, retry)
+        return None if found is None else (self.read(found[0]), found[1])
 
     def checkpoints(self, params: Params) -> Iterator[Checkpoint]:
         return map(self.read, self.http.pages(f"{self.path}/checkpoints", [*optional(run=self.run), *params]))

@@ -19,8 +19,6 @@ After = Union[int, str, None]
 Kinds = Union[str, Sequence[str]]
 
 EVENTS_A_PAGE = 1_000
-LONGEST_WAIT = 30
-"""Seconds for which one request waits for the next event."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Events:
         """Yield the events after the event ``after``; with ``follow``, wait for more, for ever."""
         given = [kinds] if isinstance(kinds, str) else kinds
         kind = [("kind", each) for each in given]
-        wait = [("wait", str(self._wait))] if follow else []
+        wait = [("wait", str(self.http.long_poll_seconds))] if follow else []
         while True:
             start = [] if after is None else [("after", str(after))]
             answer, _ = self.http.json("GET", self.path, [*kind, *wait, *start, ("limit", str(EVENTS_A_PAGE))])
@@ -62,11 +60,6 @@ class Events:
             yield from found
             if len(found) < EVENTS_A_PAGE and not follow:
                 return
-
-    @property
-    def _wait(self) -> int:
-        """Shorter than the client waits for an answer."""
-        return max(1, min(LONGEST_WAIT, int(self.http.timeout / 2)))
 
 
 def _read(item: Mapping[str, Any]) -> Event:

@@ -18,6 +18,7 @@ from ._download.requests import fetch_state_dict_into
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
 from ._event import After, Event, Events, Kinds
 from ._history import HistoryEntry
+from ._load.following import Apply, Following, Update
 from ._load.load_into import load_into, warmstart
 from ._load.objects import load_object, load_state_dict, write_file
 from ._origins import BY_ITSELF, Origins
@@ -339,6 +340,27 @@ class Model:
         Raises EventsExpired if events after ``after`` have been deleted.
         """
         return Events(self._api.http, f"{self._api.path}/events").read(after, kinds, follow=follow)
+
+    def follow(
+        self,
+        target: torch.nn.Module | Mapping[str, Any],
+        ref: Ref,
+        *,
+        strict: bool = True,
+        apply: Apply = "auto",
+        callback: Callable[[Update], object] | None = None,
+    ) -> Following:
+        """Load the checkpoint that ``ref`` means now, and each one that it means later. ``target`` and ``strict`` are
+        those of ``load_into``.
+
+        Returns an iterator over Updates, which waits for the next move. Only tensors whose bytes changed are fetched.
+        All are checked before the first one is put into the target, which happens while the next update is asked for,
+        or with ``apply="manual"``, in ``update.apply()``. With ``callback``, the first update is loaded before this
+        returns, and a daemon thread loads the later ones and calls back for each; around a forward pass,
+        ``with following.frozen():`` then keeps the weights as they are. Once the first checkpoint is loaded, it waits
+        through outages of any length. It ends with the error if the token is revoked, or the model or ref is gone.
+        """
+        return Following(self._api, target, ref, strict=strict, apply=apply, callback=callback)
 
     def add_webhook(self, url: str, *, kinds: Kinds = (), secret: str | None = None) -> Webhook:
         """Have the server send each event of this model to ``url``, or only those of ``kinds``, signed with ``secret``

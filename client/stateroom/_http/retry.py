@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import socket
 import ssl
@@ -40,6 +41,8 @@ class Limit:
         return self.tries == 0 or (self.tries is None and self.seconds <= 0)
 
     def __str__(self) -> str:
+        if self.tries is None and math.isinf(self.seconds):
+            return "until it responds"
         return f"for up to {self.seconds:g} s" if self.tries is None else f"up to {self.tries} times"
 
 

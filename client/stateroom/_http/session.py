@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -23,8 +24,10 @@ Params = Sequence[tuple[str, str]]
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 NOT_TAKEN = (408, 429, 503)  # the server says that it did nothing
+NOT_MODIFIED = 304
 SHUTTING_DOWN = "shutting-down"
 LOST_ON_THE_WAY = (502, 504)  # sent by a proxy: the server may have acted
+LONGEST_POLL = 30  # seconds
 UPLOAD_BYTES_PER_SECOND = 10e6  # a slow disk's, for the time that the server may take to store an upload
 
 
@@ -59,6 +62,15 @@ class Http:
     def retry_policy(self, sleep: Callable[[float], object] = time.sleep) -> RetryPolicy:
         return RetryPolicy(self._limit, self._notice, sleep)
 
+    @property
+    def long_poll_seconds(self) -> int:
+        """The time for which one request may wait for a change: less than the client waits for an answer."""
+        return max(1, min(LONGEST_POLL, int(self.timeout / 2)))
+
+    def endless_retries(self, sleep: Callable[[float], object]) -> RetryPolicy:
+        """Return a policy that never gives up; ``sleep`` may raise to end it."""
+        return RetryPolicy(Limit(None, math.inf), self._notice, sleep)
+
     def close(self) -> None:
         client = self._clients.pop(os.getpid(), None)
         if client is not None:
@@ -70,6 +82,24 @@ class Http:
         """Return the answer's JSON (None if it is empty) and its headers. ``safe``: the request is idempotent."""
         response = self.send(method, path, params, json=body, safe=method == "GET" if safe is None else safe)
         return (json_of(response) if response.content else None), response.headers
+
+    def json_unless(
+        self, etag: str | None, path: str, params: Params, retry: RetryPolicy | None = None
+    ) -> tuple[Any, str | None] | None:
+        """Return the JSON of a GET and its ETag; None if it still has the ETag ``etag``."""
+        retry = retry or self.retry_policy()
+        headers = {} if etag is None else {"If-None-Match": etag}
+        while True:
+            response = self.open(path, params, headers, retry)
+            try:
+                if response.status_code == NOT_MODIFIED:
+                    return None
+                response.read()
+                return json_of(response), response.headers.get("ETag")
+            except httpx.TransportError as failure:
+                self.lost(failure, retry)
+            finally:
+                response.close()
 
     def pages(self, path: str, params: Params) -> Iterator[Any]:
         """Yield the items of a listing; each page is fetched when it is needed."""
@@ -144,7 +174,7 @@ class Http:
         return self._client().put(self.url + path, headers=headers, content=content, timeout=self._timeouts())
 
     def open(self, path: str, params: Params, headers: Mapping[str, str], retry: RetryPolicy) -> httpx.Response:
-        """Send a GET and return the answer with its body not yet read: the caller closes it."""
+        """Send a GET and return the answer with its body not yet read: the caller closes it. It may be a 304."""
         while True:
             client = self._client()
             query = httpx.QueryParams(list(params))
@@ -152,7 +182,7 @@ class Http:
                 request = client.build_request("GET", self.url + path, params=query or None, headers=headers)
                 response = client.send(request, stream=True)
                 self._was_reached = True
-                if response.is_success:
+                if response.is_success or response.status_code == NOT_MODIFIED:
                     return response
                 response.read()
             except httpx.InvalidURL as failure:

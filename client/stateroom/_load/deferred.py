@@ -8,7 +8,7 @@ server's index tells, they are left out, and all are received afterwards, in par
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import IO, Any, cast
 
@@ -76,11 +76,28 @@ class DeferredLoad:
         """Return the numbers of the storages that are received whole."""
         return [n for n in self.storages if self._layout.storages[n].start in self._receiver.finished]
 
-    def fill(self, instead: Mapping[int, memoryview] = MappingProxyType({})) -> None:
-        """Fetch all bytes that are still missing; those of the storages in ``instead`` go into other memory."""
+    def digest(self, number: int) -> str | None:
+        """Return the digest of a storage's bytes and their byte order, None if the server has none."""
+        digest = self._layout.storages[number].digest
+        return None if digest is None else f"{digest} {self._layout.byteorder}"
+
+    @property
+    def digests(self) -> tuple[str, ...] | None:
+        """Return the digests of the pickle and of all storages, which tell the whole object; None if one is missing."""
+        found = [None if self._layout.pickle is None else self._layout.pickle.digest]
+        found += [self.digest(number) for number in range(len(self._layout.storages))]
+        known = tuple(each for each in found if each is not None)
+        return known if len(known) == len(found) else None
+
+    def fill(self, instead: Mapping[int, memoryview] = MappingProxyType({}), *, without: Collection[int] = ()) -> int:
+        """Fetch all bytes that are still missing; those of the storages in ``instead`` go into other memory, and those
+        of the storages in ``without`` are left out. Return the number of bytes.
+        """
         places: dict[int, Place] = {}
         stored = self._layout.storages
         for number, storage in self.storages.items():
+            if number in without:
+                continue
             if number in instead:
                 places[number] = Memory(instead[number])
             elif storage.device.type == "cpu":
@@ -96,6 +113,7 @@ class DeferredLoad:
                 if self.storages[number].device.type != "cpu":
                     Device(self.storages[number]).put(0, place.view)
         self._check_crc32s()
+        return sum(stored[number].size for number in places)
 
     def _ask(self, number: int, at: int, view: memoryview) -> None:
         stored = self._layout.storages[number]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._torch import require_torch, walk
+from .changes import WHOLE, Change, Fingerprints, fingerprints_of
 from .deferred import DeferredLoad
 from .memory import memory_at
 
@@ -49,6 +50,31 @@ class Coming:
         if self._deferred is not None:
             self._deferred.fill()
         return self.value
+
+    def since(self, known: Fingerprints, module: Any) -> Change:
+        """Fetch the tensors that differ from those in the module, whose fingerprints are ``known``. In the state, the
+        others are the module's own, which its load_state_dict copies to themselves.
+        """
+        if self._deferred is None:
+            return Change(self.value, tuple(self.value), 0, {})
+        keys_of = _keys_of(self.value, self._deferred.storages) or {}
+        found = fingerprints_of(self.value, keys_of, self._deferred)
+        own = module.state_dict(keep_vars=True)
+        same = {key for key in found if key in own and known.get(key) == found[key]}
+        unchanged = {number: keys for number, keys in keys_of.items() if same.issuperset(keys)}
+        size = self._deferred.fill(without=unchanged)
+        self.value.update((key, own[key]) for keys in unchanged.values() for key in keys)
+        differing = tuple(key for key in self.value if key not in same)
+        return Change(self.value if differing else None, differing, size, found)
+
+    def whole_since(self, known: Fingerprints) -> Change:
+        """Fetch the whole state, unless it is the one whose fingerprint is ``known``."""
+        digests = None if self._deferred is None else self._deferred.digests
+        if digests is not None and known.get(WHOLE) == digests:
+            return Change(None, (), 0, known)
+        keys = tuple(self.value)
+        size = 0 if self._deferred is None else self._deferred.fill()
+        return Change(self.value, keys, size, {} if digests is None else {WHOLE: digests})
 
     def into(self, module: Any) -> Any:
         """Return the state_dict with all its bytes, received in the module's own tensors where that is possible. These

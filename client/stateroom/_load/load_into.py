@@ -20,10 +20,9 @@ from .targets import ModuleTarget, OptimizerTarget, Target, module_target
 
 def load_into(api: ModelApi, target: Any, ref: Ref, *, strict: bool, staged: bool) -> Report:
     """Implement Model.load_into."""
-    given: Mapping[str | None, Any] = target if isinstance(target, Mapping) else {None: target}
-    named = {name: unwrap(value) for name, value in given.items()}
+    named = named_in(target)
     checkpoint = api.checkpoint(ref)
-    targets = [_target_of(api, checkpoint, name, value, strict=strict) for name, value in named.items()]
+    targets = targets_of(api, checkpoint, named, strict=strict)
     reports = [_prefixed(each.report, name) for each, name in zip(targets, named)]
     states = [each.fetch() for each in targets] if staged else []
     done = 0
@@ -37,8 +36,8 @@ def load_into(api: ModelApi, target: Any, ref: Ref, *, strict: bool, staged: boo
         failed, name = targets[done], list(named)[done]
         if not done and not failed.touched:
             raise
-        loaded = (*_matched(reports[:done]), *_long(failed.in_place, name))
-        raise _partial(checkpoint, loaded, _matched(reports[done:]), error) from error
+        loaded = (*_matched(reports[:done]), *long(failed.in_place, name))
+        raise partial(checkpoint, loaded, _matched(reports[done:]), error) from error
     return _merged(str(checkpoint), [_prefixed(each.report, name) for each, name in zip(targets, named)])
 
 
@@ -59,11 +58,22 @@ def warmstart(api: ModelApi, net: Any, ref: Ref, selection: Selection) -> Report
     except Exception as error:
         if not target.touched:
             raise
-        raise _partial(report.checkpoint, target.in_place, report.matched_keys, error) from error
+        raise partial(report.checkpoint, target.in_place, report.matched_keys, error) from error
     return report
 
 
-def _partial(checkpoint: object, loaded: Sequence[str], keys: Sequence[str], error: Exception) -> PartialLoadError:
+def named_in(target: Any) -> dict[str | None, Any]:
+    """Return the modules and optimizers in ``target`` by their components' names, unwrapped."""
+    given: Mapping[str | None, Any] = target if isinstance(target, Mapping) else {None: target}
+    return {name: unwrap(value) for name, value in given.items()}
+
+
+def targets_of(api: ModelApi, checkpoint: Checkpoint, named: Mapping[str | None, Any], *, strict: bool) -> list[Target]:
+    """Return the targets, compared with the checkpoint. Raises StateDictMismatch and InvalidRequest."""
+    return [_target_of(api, checkpoint, name, value, strict=strict) for name, value in named.items()]
+
+
+def partial(checkpoint: object, loaded: Sequence[str], keys: Sequence[str], error: Exception) -> PartialLoadError:
     """Return the error for a partial load; some of ``keys`` may not be loaded."""
     in_place = set(loaded)
     remaining = tuple(key for key in keys if key not in in_place)
@@ -89,16 +99,16 @@ def _prefixed(report: Report, name: str | None) -> Report:
         return report
     return replace(
         report,
-        matched_keys=_long(report.matched_keys, name),
-        missing_keys=_long(report.missing_keys, name),
-        unexpected_keys=_long(report.unexpected_keys, name),
+        matched_keys=long(report.matched_keys, name),
+        missing_keys=long(report.missing_keys, name),
+        unexpected_keys=long(report.unexpected_keys, name),
         mismatched_keys=tuple(Mismatch(f"{name}.{m.key}", m.have, m.want) for m in report.mismatched_keys),
-        cast_keys=_long(report.cast_keys, name),
-        skipped_keys=_long(report.skipped_keys, name),
+        cast_keys=long(report.cast_keys, name),
+        skipped_keys=long(report.skipped_keys, name),
     )
 
 
-def _long(keys: Sequence[str], name: str | None) -> tuple[str, ...]:
+def long(keys: Sequence[str], name: str | None) -> tuple[str, ...]:
     return tuple(keys) if not name else tuple(f"{name}.{key}" if key else name for key in keys)
 
 

@@ -14,6 +14,7 @@ from .._query import Selection
 from .._report import Report, misfit
 from .._torch import is_lazy, is_uninitialized
 from .ask import missing_and_unexpected, undone_on_error
+from .changes import Change, Fingerprints
 from .in_place import Coming, is_unobserved
 from .match import match
 from .objects import component_of, matched
@@ -31,6 +32,9 @@ class Target(Protocol):
 
     def fetch(self) -> Any:
         """Return the state, complete and checked; the target is not touched."""
+
+    def fetch_change(self, known: Fingerprints) -> Change:
+        """Fetch the difference from the state with the fingerprints ``known``; the target is not touched."""
 
     def put(self, state: Any) -> None: ...
 
@@ -52,6 +56,9 @@ class ModuleTarget:
     def fetch(self) -> Any:
         return self._coming().complete()
 
+    def fetch_change(self, known: Fingerprints) -> Change:
+        return self._coming().since(known, self._module)
+
     def put(self, state: Any) -> None:
         self.touched = True
         self._module.load_state_dict(state, strict=self._strict)
@@ -71,6 +78,9 @@ class AskedTarget(ModuleTarget):
 
     If it refuses keys or shapes that are not its own, it is left as it was.
     """
+
+    def fetch_change(self, known: Fingerprints) -> Change:
+        return self._coming().whole_since(known)
 
     def put(self, state: Any) -> None:
         if _shapes(self._module.state_dict()) == _shapes(state):
@@ -176,8 +186,15 @@ class OptimizerTarget:
         self.report = Report(str(checkpoint), matched_keys=("",), bytes=size)
 
     def fetch(self) -> Any:
+        return self._coming().complete()
+
+    def fetch_change(self, known: Fingerprints) -> Change:
+        change = self._coming().whole_since(known)
+        return change if change.state is None else replace(change, keys=("",))
+
+    def _coming(self) -> Coming:
         selection = Selection(component=self._component)
-        return component_of(self._api, self._checkpoint, selection, label=str(self._checkpoint)).complete()
+        return component_of(self._api, self._checkpoint, selection, label=str(self._checkpoint))
 
     def put(self, state: Any) -> None:
         self.touched = True
