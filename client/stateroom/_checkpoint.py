@@ -66,7 +66,8 @@ class Checkpoint:
     meant it when it was looked up. ``parent`` and ``warm_started_from`` are the names of the checkpoints that training
     went on from and whose tensors it began with; they may be gone. ``pin`` keeps it from removal; the next save in its
     ``slot`` replaces it; at ``expires_at`` it goes to the trash by itself. At ``thinned_at`` its optimizers' bytes were
-    removed. In the trash, ``deleted_at`` and ``purged_at`` are since when, and until when at the latest.
+    removed. In the trash, ``deleted_at`` and ``purged_at`` are since when, and until when at the latest;
+    ``deleted_reason`` is ``deleted``, or the rule that did it: ``retention``, ``expired`` or ``replaced``.
     """
 
     model: str
@@ -95,6 +96,8 @@ class Checkpoint:
     expires_at: datetime | None = None
     thinned_at: datetime | None = None
     deleted_at: datetime | None = None
+    deleted_by: str | None = None
+    deleted_reason: str | None = None
     purged_at: datetime | None = None
 
     def __str__(self) -> str:
@@ -237,6 +240,8 @@ def checkpoint_of(data: Mapping[str, Any], source: Source | None = None) -> Chec
         warm_started_from=data.get("warm_started_from"),
         pin=_pin_of(data.get("pin")),
         slot=data.get("slot"),
+        deleted_by=data.get("deleted_by"),
+        deleted_reason=data.get("deleted_reason"),
         **{name: _time_or_none(data.get(name)) for name in ("expires_at", "thinned_at", "deleted_at", "purged_at")},
     )
     if source is not None:

@@ -37,6 +37,7 @@ def test_what_is_in_the_trash_is_found_by_no_route(http: httpx.Client, model: st
     (listed,) = http.get(f"{model}/checkpoints", params={"trash": "true"}).json()["items"]
     assert (listed["version"], listed["metrics"], listed["tags"]) == (1, {"acc": 0.5}, {"by": "me"})
     assert listed["deleted_at"] < listed["purged_at"]
+    assert (listed["deleted_by"], listed["deleted_reason"]) == (None, "deleted")
     entries = http.get(f"{model}/history").json()["items"]
     assert [(entry["version"], entry["state"], entry["epoch"]) for entry in entries] == [
         (1, "trashed", 0),

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ...select.components import default_component
-from ...values.checkpoint import Checkpoint, ModelName
+from ...values.checkpoint import Checkpoint, ModelName, RemovalReason
 from ...values.manifest import Component, ComponentKind
 
 
@@ -106,11 +106,14 @@ class CheckpointView(BaseModel):
     expires_at: datetime | None = Field(description="when the checkpoint goes to the trash by itself")
     thinned_at: datetime | None = Field(description="when its optimizers' bytes were removed")
     deleted_at: datetime | None = Field(description="when it went to the trash; null outside of the trash")
+    deleted_by: str | None = Field(description="the token that deleted it; null for a rule, and without tokens")
+    deleted_reason: RemovalReason | None = Field(description="`deleted` by a request, or which rule did it")
     purged_at: datetime | None = Field(description="until when it stays in the trash")
     urls: CheckpointUrls
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "CheckpointView":
+        removal = checkpoint.removal
         return cls(
             model=str(checkpoint.model),
             version=checkpoint.version,
@@ -138,8 +141,10 @@ class CheckpointView(BaseModel):
             slot=checkpoint.slot,
             expires_at=checkpoint.expires_at,
             thinned_at=checkpoint.thinned_at,
-            deleted_at=None if checkpoint.removal is None else checkpoint.removal.at,
-            purged_at=None if checkpoint.removal is None else checkpoint.removal.purge_at,
+            deleted_at=None if removal is None else removal.at,
+            deleted_by=None if removal is None else removal.by,
+            deleted_reason=None if removal is None else removal.reason,
+            purged_at=None if removal is None else removal.purge_at,
             urls=_urls(checkpoint),
         )
 

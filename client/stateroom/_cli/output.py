@@ -145,12 +145,12 @@ def checkpoints_table(checkpoints: Iterable[Checkpoint], *, trash: bool = False)
             each.run or ABSENT,
             decimal(each.bytes),
             time_text(each.created_at),
-            *([_time(each.deleted_at), _time(each.purged_at)] if trash else []),
+            *([_time(each.deleted_at), each.deleted_reason or ABSENT, _time(each.purged_at)] if trash else []),
         ]
         for each in checkpoints
     ]
     header = ["VERSION", "EPOCH", "STEP", "LOSS", "METRICS", "RUN", "SIZE", "CREATED"]
-    header += ["DELETED", "KEPT UNTIL"] if trash else []
+    header += ["DELETED", "WHY", "KEPT UNTIL"] if trash else []
     table(header, rows, right=["VERSION", "EPOCH", "STEP", "LOSS", "SIZE"])
 
 
