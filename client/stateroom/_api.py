@@ -18,7 +18,8 @@ from ._checkpoint import (
 )
 from ._errors import InvalidRequest, understood
 from ._history import HistoryEntry, history_entry_of
-from ._http.session import Http
+from ._http.last_answers import is_recalled
+from ._http.session import Http, json_of
 from ._lineage import Lineage, lineage_of
 from ._parsing import time_of
 from ._progress import Progress, ProgressOption, progress_of
@@ -89,14 +90,19 @@ class ModelApi:
         return checkpoint_of(answer, self)
 
     def checkpoint(self, ref: Ref) -> Checkpoint:
-        return self.read(self.http.json("GET", self.at(ref), self.scope(ref))[0])
+        return self.checkpoint_now(ref)[0]
+
+    def checkpoint_now(self, ref: Ref) -> tuple[Checkpoint, str | None]:
+        """Return the checkpoint and the ETag of its description."""
+        answer = self.http.look_up("GET", self.at(ref), self.scope(ref))
+        checkpoint = checkpoint_of(json_of(answer), self, offline=is_recalled(answer))
+        return checkpoint, answer.headers.get("ETag")
 
     def checkpoint_unless(
-        self, etag: str | None, ref: Ref, wait: int, retry: RetryPolicy | None
+        self, etag: str | None, ref: Ref, wait: int, retry: RetryPolicy
     ) -> tuple[Checkpoint, str | None] | None:
         """Return the checkpoint and the ETag of its description; None if that is ``etag`` for ``wait`` seconds more."""
-        params = [*self.scope(ref), *([("wait", str(wait))] if wait else [])]
-        found = self.http.json_unless(etag, self.at(ref), params, retry)
+        found = self.http.json_unless(etag, self.at(ref), self.scope(ref), wait, retry)
         return None if found is None else (self.read(found[0]), found[1])
 
     def checkpoints(self, params: Params) -> Iterator[Checkpoint]:
@@ -163,7 +169,7 @@ class ModelApi:
     def param_groups(self, checkpoint: Checkpoint, component: str) -> list[Mapping[str, Any]]:
         """The param_groups of an optimizer, as they were saved."""
         one = [("component", component), ("limit", "1")]
-        answer, _ = self.http.json("GET", f"{self.at(checkpoint)}/tensors", one)
+        answer = json_of(self.http.look_up("GET", f"{self.at(checkpoint)}/tensors", one))
         with understood("a component"):
             groups: list[Mapping[str, Any]] | None = answer["components"][0]["param_groups"]
         if groups is None:
@@ -174,16 +180,12 @@ class ModelApi:
         """Match a selection with a target, ``{key: {"shape": [...], "dtype": "float32"}}``. Return a report, and the
         path of a download of only the tensors that fit, None if none does.
         """
-        answer, headers = self.http.json(
-            "POST",
-            f"{self.at(ref)}/warmstart",
-            self.scope(ref),
-            body={**selection.body(), "device": "cpu", "target": target},
-            safe=True,
-        )
+        body = {**selection.body(), "device": "cpu", "target": target}
+        response = self.http.look_up("POST", f"{self.at(ref)}/warmstart", self.scope(ref), json=body)
+        answer = json_of(response)
         with understood("a report"):
             download = answer["download"]
-            report = report_of(headers["Stateroom-Checkpoint"], answer)
+            report = report_of(response.headers["Stateroom-Checkpoint"], answer)
             return report, None if download is None else self.http.path_of(download)
 
 

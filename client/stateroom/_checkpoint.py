@@ -68,6 +68,7 @@ class Checkpoint:
     ``slot`` replaces it; at ``expires_at`` it goes to the trash by itself. At ``thinned_at`` its optimizers' bytes were
     removed. In the trash, ``deleted_at`` and ``purged_at`` are since when, and until when at the latest;
     ``deleted_reason`` is ``deleted``, or the rule that did it: ``retention``, ``expired`` or ``replaced``.
+    It is ``offline`` if the server was not reached, and this is what it said last.
     """
 
     model: str
@@ -99,6 +100,7 @@ class Checkpoint:
     deleted_by: str | None = None
     deleted_reason: str | None = None
     purged_at: datetime | None = None
+    offline: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return printable(f"{self.model}@{self.version}")
@@ -214,7 +216,7 @@ def model_of(data: Mapping[str, Any]) -> ModelSummary:
 
 
 @understood("a checkpoint")
-def checkpoint_of(data: Mapping[str, Any], source: Source | None = None) -> Checkpoint:
+def checkpoint_of(data: Mapping[str, Any], source: Source | None = None, *, offline: bool = False) -> Checkpoint:
     """Parse the server's JSON; fields that this client doesn't know yet are ignored. ``source`` is the client."""
     checkpoint = Checkpoint(
         model=kind_of(data["model"], str),
@@ -242,6 +244,7 @@ def checkpoint_of(data: Mapping[str, Any], source: Source | None = None) -> Chec
         slot=data.get("slot"),
         deleted_by=data.get("deleted_by"),
         deleted_reason=data.get("deleted_reason"),
+        offline=offline,
         **{name: _time_or_none(data.get(name)) for name in ("expires_at", "thinned_at", "deleted_at", "purged_at")},
     )
     if source is not None:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from ._api import ModelApi, Transfers
 from ._checkpoint import Checkpoint, ModelSummary, model_of
-from ._download.disk_cache import cache_of
+from ._download.disk_cache import Cache, cache_of
 from ._errors import InvalidRequest
 from ._event import After, Event, Events, Kinds
 from ._http.retry import RETRY_SECONDS
@@ -54,6 +54,11 @@ class Client:
     ``spool_dir``, or STATEROOM_SPOOL_DIR, is a folder for saves that fail because the server is away. They are sent
     before the next save that reaches the server.
 
+    With ``offline="fallback"`` and a cache, a server that is not reached within 2 seconds is replaced by the cache: a
+    ref means what it meant last, ``checkpoint.offline`` is True, and loads and downloads take everything from the
+    cache, in which this client then keeps all that it loads. Raises ServerUnavailable for what the cache lacks. Saves
+    and other changes fail as ever.
+
     Threads may share a client, and a forked process may go on using it. A pickled or deep-copied client is a new client
     with the same arguments, including the token if it was given here.
     """
@@ -72,6 +77,7 @@ class Client:
         progress: ProgressOption = None,
         verify: bool = True,
         spool_dir: str | os.PathLike[str] | None = None,
+        offline: Literal["fallback"] | None = None,
     ) -> None:
         given = url, token
 
@@ -89,17 +95,25 @@ class Client:
             "progress": progress,
             "verify": verify,
             "spool_dir": spool_dir,
+            "offline": offline,
         }
         url = url or os.environ.get("STATEROOM_URL") or DEFAULT_URL
         token = token or os.environ.get("STATEROOM_TOKEN") or None
         seconds = _seconds(retry_seconds)
-        self._http = Http(url, token, timeout=timeout, retries=retries, retry_seconds=seconds)
+        cache = cache_of(cache_dir, cache_size)
+        self._http = Http(
+            url,
+            token,
+            timeout=timeout,
+            retries=retries,
+            retry_seconds=seconds,
+            last_answers=_last_answers(offline, cache if verify else None),
+        )
         if connections < 1:
             raise InvalidRequest("connections must be at least 1")
         self._namespaces = Namespaces(self._http)
         spool = spool_of(spool_dir)
         self._outbox = None if spool is None else Outbox(spool, self._http, self._post)
-        cache = cache_of(cache_dir, cache_size)
         self._transfers = Transfers(progress, verify, connections, cache, self._outbox)
         self._saves: dict[int, SaveQueue] = {}
 
@@ -244,6 +258,17 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
+
+
+def _last_answers(offline: str | None, cache: Cache | None) -> Cache | None:
+    """Return the cache in which to keep last answers, None if they are not used. Raises InvalidRequest."""
+    if offline is None:
+        return None
+    if offline != "fallback":
+        raise InvalidRequest(f"offline={offline!r} is neither None nor 'fallback'")
+    if cache is None:
+        raise InvalidRequest("offline='fallback' needs a cache: pass cache_dir=... (and not verify=False) to Client")
+    return cache
 
 
 def _seconds(given: float | None) -> float:

@@ -472,6 +472,8 @@ class Model:
         NoKeysMatched, UnknownComponent, ComponentAmbiguous.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
+        if self._api.http.falls_back:  # what a ref means offline is what it meant for all methods
+            ref = self._pinned(ref)
         state: dict[str, Any] = load_state_dict(self._api, ref, selection, map_location, label=self._label(ref))
         return state
 
@@ -526,7 +528,7 @@ class Model:
         DistributedDataParallel and torch.compile wrappers are unwrapped first.
         """
         selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
-        report = warmstart(self._api, net, ref, selection)
+        report = warmstart(self._api, net, self._pinned(ref) if self._api.http.falls_back else ref, selection)
         self._origins.warm_started(report.checkpoint)
         return report
 

@@ -63,6 +63,29 @@ class Cache:
         with suppress(OSError):
             path.unlink()
 
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep a small file. Like a storage, it is removed when it was not used for long."""
+        path = self.folder / name
+        part = path.with_name(f"{name}.{uuid.uuid4().hex}{PART}")
+        try:
+            private_folder(self.folder)
+            with open(part, "xb", opener=private_opener) as file:
+                file.write(data)
+            part.replace(path)
+        except OSError as error:
+            self.warn_once(error)
+            with suppress(OSError):
+                part.unlink()
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file's contents, and mark it as used now; None if there is none."""
+        path = self.folder / name
+        with suppress(OSError):
+            data = path.read_bytes()
+            os.utime(path)
+            return data
+        return None
+
     @contextmanager
     def fetching(self, size: int) -> Iterator[Fetch]:
         """Make room for ``size`` bytes, and yield the Fetch that writes them."""

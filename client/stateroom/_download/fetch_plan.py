@@ -74,12 +74,17 @@ def pieces_of(
     """Cut storages into pieces. ``held`` maps a storage's start in the file to a file of this machine that has it."""
     for stored, place in wanted:
         if stored.size and not stored.blocks:  # in one piece: the server computes its checksum while making it
-            yield Piece(stored.start, stored.end, stored, place)
+            yield Piece(stored.start, stored.end, stored, place, held=held.get(stored.start))
             continue
         for number, start in enumerate(range(stored.start, stored.end, BLOCK_SIZE)):
             digest = stored.blocks[number] if verify and stored.blocks else None
             end = min(start + BLOCK_SIZE, stored.end)
             yield Piece(start, end, stored, place, digest, held=held.get(stored.start))
+
+
+def _source(piece: Piece) -> tuple[Path, int] | None:
+    """Return the file of this machine with the piece's storage, which several storages may share; None: the server."""
+    return None if piece.held is None or piece.stored is None else (piece.held, piece.stored.start)
 
 
 def runs_of(pieces: Sequence[Piece], connections: int) -> Iterable[list[Piece]]:
@@ -90,7 +95,7 @@ def runs_of(pieces: Sequence[Piece], connections: int) -> Iterable[list[Piece]]:
     left, size, run = sum(piece.end - piece.start for piece in pieces), 0, list[Piece]()
     for piece in pieces:
         gap = piece.start - run[-1].end if run else 0
-        if run and (gap > MAX_GAP or piece.end - run[0].start > size or piece.held != run[0].held):
+        if run and (gap > MAX_GAP or piece.end - run[0].start > size or _source(piece) != _source(run[0])):
             yield run
             run, gap = [], 0
         if not run:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from .._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, NotFound
+from .._http.last_answers import is_recalled
 from .._http.session import Http, json_of
 from .._log import LOG
 from .._printable import printable
@@ -31,12 +32,22 @@ class Fetching:
         return replace(self, layout=self.layout.looked_at())
 
 
-def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | None] | None:
-    """Fetch the index at ``path``. Return the layout, and the values that the file leaves out; None if there is no
-    index, or one that tells too little.
-    """
+@dataclass(frozen=True)
+class Index:
+    """A download's layout, and ``left_out`` as in Fetching. ``offline``: the server is not reached."""
+
+    layout: Layout
+    left_out: str | None
+    offline: bool
+
+
+def find_layout(http: Http, path: str, params: Params) -> Index | None:
+    """Fetch the index at ``path``. Return None if there is no index, or one that tells too little."""
     try:
-        response = http.open(path, params, {}, http.retry_policy())
+        if http.falls_back:
+            response = http.look_up("GET", path, params)
+        else:
+            response = http.open(path, params, {}, http.retry_policy())
     except NotFound as error:
         if isinstance(error, (ModelNotFound, CheckpointNotFound)):
             raise
@@ -56,7 +67,7 @@ def find_layout(http: Http, path: str, params: Params) -> tuple[Layout, str | No
         response.close()
     layout = layout_of(json_of(response), http.path_of)
     left_out = response.headers.get("Stateroom-Left-Out")
-    return None if layout is None else (layout, unquote(left_out) if left_out else None)
+    return None if layout is None else Index(layout, unquote(left_out) if left_out else None, is_recalled(response))
 
 
 def _say_there_is_none(path: str, why: str) -> None:

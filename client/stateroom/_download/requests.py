@@ -24,7 +24,9 @@ from .whole_file import FileSink, check_if_zip, check_records, fetch
 def find_state_dict(
     api: ModelApi, ref: Ref, selection: Selection, device: str | None, *, label: str, derived: bool, in_place: bool
 ) -> Fetching | None:
-    """Find the index of one component, to fetch it in parallel; None without one. ``in_place`` bypasses the cache."""
+    """Find the index of one component, to fetch it in parallel; None without one. ``in_place`` bypasses the cache,
+    except one to which the client falls back.
+    """
     params = [*api.scope(ref), *selection.params(), *optional(device=device)]
     fetching = _find(api, f"{api.at(ref)}/state_dict", params, label=label, derived=derived, in_place=in_place)
     if fetching is not None and fetching.left_out:
@@ -79,7 +81,7 @@ def fetch_state_dict_into(
     params = [*selection.params(), *optional(device=device)]
     path = f"{api.at(checkpoint)}/state_dict"
     is_zip = selection.format == "pt"
-    if is_worthwhile(checkpoint.bytes):
+    if api.http.falls_back or is_worthwhile(checkpoint.bytes):
         # A safetensors file has no checksums, so its cast tensors need digests.
         coming = _find(api, path, params, label=str(checkpoint), derived=not is_zip)
         if coming is not None:
@@ -91,7 +93,7 @@ def fetch_state_dict_into(
 
 
 def fetch_file_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, device: str | None) -> None:
-    if is_worthwhile(checkpoint.bytes):
+    if api.http.falls_back or is_worthwhile(checkpoint.bytes):
         coming = find_file(api, checkpoint, device, derived=False)
         if coming is not None:
             _fetch_parts(api, file, coming, is_zip=True)
@@ -105,7 +107,7 @@ def fetch_file_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, devi
 def fetch_original_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint) -> None:
     """Write the uploaded file, byte for byte."""
     path, label = f"{api.at(checkpoint)}/original", str(checkpoint)
-    if is_worthwhile(checkpoint.bytes):
+    if api.http.falls_back or is_worthwhile(checkpoint.bytes):
         coming = _find(api, path, [], label=label, derived=None)
         if coming is not None:
             _fetch_parts(api, file, coming, is_zip=False)
@@ -126,16 +128,18 @@ def _find(
     found = find_layout(api.http, f"{path}/index", [*params, *asked])
     if found is None:
         return None
-    layout, left_out = found
+    falls_back = api.http.falls_back
     receiver = receiver_of(
         api.http,
-        layout,
+        found.layout,
         connections=api.transfers.connections,
         verify=api.transfers.verify,
-        tally=Tally(label, layout.size, api.transfers.bar()),
-        cache=None if in_place else api.transfers.cache,
+        tally=Tally(label, found.layout.size, api.transfers.bar()),
+        cache=None if in_place and not falls_back else api.transfers.cache,
+        keeps_all=falls_back,
+        offline=found.offline,
     )
-    return Fetching(layout, receiver, left_out)
+    return Fetching(found.layout, receiver, found.left_out)
 
 
 def _fetch_parts(api: ModelApi, file: IO[bytes], coming: Fetching, *, is_zip: bool) -> None:

@@ -17,6 +17,7 @@ from .._errors import InvalidRequest, ServerUnavailable, StateroomError, Unexpec
 from .._printable import one_line
 from .._version import __version__
 from .address import address_of, path_of
+from .last_answers import PATIENCE, LastAnswers, Store
 from .retry import RETRY_SECONDS, Limit, Notice, RetryPolicy, is_hopeless, retry_after
 from .tls import tls_context
 
@@ -46,6 +47,7 @@ class Http:
         timeout: float,
         retries: int | None,
         retry_seconds: float = RETRY_SECONDS,
+        last_answers: Store | None = None,
     ) -> None:
         address = address_of(url, token)
         self.url = address.url
@@ -53,6 +55,7 @@ class Http:
         self._limit = Limit(retries, retry_seconds)
         self._notice = Notice(self.url)
         self._was_reached = False
+        self._last = None if last_answers is None else LastAnswers(self.url, last_answers)
         self.headers = {"User-Agent": f"stateroom/{__version__}", "Accept-Encoding": "identity"}
         if address.authorization is not None:
             self.headers["Authorization"] = address.authorization
@@ -84,17 +87,18 @@ class Http:
         return (json_of(response) if response.content else None), response.headers
 
     def json_unless(
-        self, etag: str | None, path: str, params: Params, retry: RetryPolicy | None = None
+        self, etag: str | None, path: str, params: Params, wait: int, retry: RetryPolicy
     ) -> tuple[Any, str | None] | None:
-        """Return the JSON of a GET and its ETag; None if it still has the ETag ``etag``."""
-        retry = retry or self.retry_policy()
+        """Return the JSON of a GET and its ETag; None if it has the ETag ``etag`` for ``wait`` seconds more."""
         headers = {} if etag is None else {"If-None-Match": etag}
         while True:
-            response = self.open(path, params, headers, retry)
+            response = self.open(path, [*params, ("wait", str(wait))], headers, retry)
             try:
                 if response.status_code == NOT_MODIFIED:
                     return None
                 response.read()
+                if self._last is not None:
+                    self._last.keep(response, "GET", path, params)
                 return json_of(response), response.headers.get("ETag")
             except httpx.TransportError as failure:
                 self.lost(failure, retry)
@@ -131,6 +135,7 @@ class Http:
         replayable: bool = True,
         safe: bool = False,
         size: int = 0,
+        retry: RetryPolicy | None = None,
     ) -> httpx.Response:
         """Send a request and return the answer, with its body read. ``content`` makes the body anew for each try;
         without ``replayable`` there is one try.
@@ -138,7 +143,7 @@ class Http:
         A request that is not ``safe`` is retried only if the server cannot have acted on it.
         """
         timeout = self._timeouts(storing=size / UPLOAD_BYTES_PER_SECOND)
-        retry = self.retry_policy() if replayable else RetryPolicy(Limit(0), self._notice)
+        retry = retry or (self.retry_policy() if replayable else RetryPolicy(Limit(0), self._notice))
         while True:
             try:
                 response = self._client().request(
@@ -157,10 +162,29 @@ class Http:
                     raise self.unreachable(failure) from None
                 self.lost(failure, retry)
                 continue
-            self._was_reached = True
+            self._reached()
             if response.is_success:
                 return response
             self.refused(response, retry, safe=safe)
+
+    @property
+    def falls_back(self) -> bool:
+        """Return whether ``look_up`` may return an earlier answer."""
+        return self._last is not None
+
+    def look_up(self, method: str, path: str, params: Params = (), *, json: Any = None) -> httpx.Response:
+        """Send a request that changes nothing. A session with a store for last answers tries for a short time; if the
+        server is not reached, it returns the last answer (see ``is_recalled``).
+        """
+        if self._last is None:
+            return self.send(method, path, params, json=json, safe=True)
+        seconds = 0.0 if self._limit.is_none else min(PATIENCE, self._limit.seconds)
+        retry = RetryPolicy(Limit(None, seconds), self._notice)
+
+        def send() -> httpx.Response:
+            return self.send(method, path, params, json=json, safe=True, retry=retry)
+
+        return self._last.ask(send, method, path, params, json)
 
     def is_ready(self) -> bool:
         """Return whether the server answers, is not about to stop, and has its database and store. One try."""
@@ -181,7 +205,7 @@ class Http:
             try:
                 request = client.build_request("GET", self.url + path, params=query or None, headers=headers)
                 response = client.send(request, stream=True)
-                self._was_reached = True
+                self._reached()
                 if response.is_success or response.status_code == NOT_MODIFIED:
                     return response
                 response.read()
@@ -220,6 +244,11 @@ class Http:
         if isinstance(failure, httpx.LocalProtocolError):
             return InvalidRequest(f"the request cannot be sent: {what}")
         return ServerUnavailable(f"the connection to {self.url} failed: {what}")
+
+    def _reached(self) -> None:
+        self._was_reached = True
+        if self._last is not None:
+            self._last.reached()
 
     def _timeouts(self, storing: float = 0.0) -> httpx.Timeout:
         return httpx.Timeout(

@@ -169,10 +169,9 @@ class Following(Iterator[Update]):
 
     def _first(self) -> Update:
         """Load the checkpoint that the ref means now, with the client's own retries."""
-        found = self._api.checkpoint_unless(None, self._ref, 0, None)
-        if self._closed.is_set() or found is None:
+        checkpoint, self._etag = self._api.checkpoint_now(self._ref)
+        if self._closed.is_set():
             raise _Closed("following has ended")
-        checkpoint, self._etag = found
         update = self._fetch(checkpoint)
         if self._is_automatic:
             update.apply()
