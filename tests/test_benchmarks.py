@@ -14,6 +14,7 @@ BARS = measure(
         "plain_download": "P1",
         "plain_upload": "P3",
         "warm_start": "P6",
+        "follow": "P14",
         "derived_downloads": "P7 P11",
         "many_clients": "P10",
     },
