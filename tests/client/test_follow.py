@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from stateroom import Client, InvalidRequest, Model, NotFound, StateDictMismatch, Unauthorized, Update
+from stateroom import Client, InvalidRequest, Model, NotFound, PartialLoadError, StateDictMismatch, Unauthorized, Update
 from stateroom._load.gate import Gate
 from tests.client.faults import Faulty, faulty
 from tests.conftest import StartServer
@@ -287,3 +287,29 @@ def test_what_does_not_fit_is_left_out_and_what_is_gone_ends_it(model: Model) ->
     with pytest.raises(NotFound):
         next(following)
     assert_soon(lambda: isinstance(in_thread.error, NotFound))
+
+
+def test_after_an_update_that_failed_halfway_the_next_one_loads_everything(model: Model) -> None:
+    """The second module refuses a value when the first one has been loaded."""
+
+    class Refuses(nn.Linear):
+        def _load_from_state_dict(self, state: dict[str, Any], *rest: Any) -> None:
+            if (state["bias"] == 2).all():
+                raise RuntimeError("not this one")
+            super()._load_from_state_dict(state, *rest)
+
+    for value in (1.0, 2.0):
+        states = [nn.Linear(3, 1).state_dict(), nn.Linear(3, 1).state_dict()]
+        model.save({"a": states[0], "b": {key: torch.full_like(each, value) for key, each in states[1].items()}})
+    model.alias("prod", 1)
+    a, b = nn.Linear(3, 1), Refuses(3, 1)
+    with model.follow({"a": a, "b": b}, "prod") as following:
+        next(following)
+        model.alias("prod", 2)
+        with pytest.raises(PartialLoadError, match="only partly loaded"):
+            next(following)
+        assert following.current is None
+        model.alias("prod", 1)
+        assert next(following).changed == ("a.weight", "a.bias", "b.weight", "b.bias")
+        assert all(torch.equal(a.state_dict()[key], each) for key, each in model.state_dict(1, component="a").items())
+        assert b.weight.unique().tolist() == b.bias.tolist() == [1.0]

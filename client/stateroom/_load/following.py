@@ -75,7 +75,8 @@ class Following(Iterator[Update]):
 
     Without a callback it is an iterator, and weights change only while the next update is asked for. With one, a daemon
     thread loads each update and calls back; ``error`` is what ended that thread, None while it runs. ``current`` is the
-    checkpoint in the target. ``close()``, or leaving a ``with`` block, ends both.
+    checkpoint in the target, None before the first, and after an update that failed when it was put in. ``close()``, or
+    leaving a ``with`` block, ends both.
     """
 
     def __init__(
@@ -209,8 +210,8 @@ class Following(Iterator[Update]):
         found = self._api.checkpoint_unless(self._etag, self._ref, self._api.http.long_poll_seconds, retry)
         if self._closed.is_set():
             raise _Closed("following has ended")
-        retry.succeeded()
         if found is None:
+            retry.succeeded()
             return None
         checkpoint, self._etag = found
         return checkpoint
@@ -239,9 +240,12 @@ class Following(Iterator[Update]):
                 raise _Closed(f"{update!r} is not applied: following has ended")
             if self._offer is None or self._offer[0] is not update:
                 raise InvalidRequest(f"{update!r} is not applied: a newer update has replaced it")
-            changes = self._offer[1]
-            self._loaded, self._offer = {}, None  # what is loaded is unknown if this fails
-            self._put_all(update, changes)
+            changes, self._offer = self._offer[1], None
+            try:
+                self._put_all(update, changes)
+            except BaseException:
+                self._loaded, self.current = {}, None  # unknown: the next update loads everything
+                raise
             self._loaded = {name: change.fingerprints for name, (_, change) in zip(self._named, changes)}
             self.current = update.checkpoint
             update.applied = True
