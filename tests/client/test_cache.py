@@ -331,3 +331,17 @@ def test_another_users_folder_is_no_cache(server: Server, tmp_path: Path) -> Non
     os.chown(tmp_path / "theirs", 12345, 12345)
     with pytest.raises(InvalidRequest, match="belongs to another user"):
         Client(server.base_url, cache_dir=tmp_path / "theirs")
+
+
+def test_storages_with_the_same_bytes_are_one_file_and_are_read_from_it(
+    server: Server, relay: Faulty, folder: Path, model_name: str
+) -> None:
+    state = {f"layers.{number}": torch.ones(100_000) for number in range(4)}
+    with Client(server.base_url) as client:
+        client.model(model_name).save(state)
+    for _ in range(2):
+        fetched(relay)
+        with Client(relay.url, cache_dir=folder) as client:
+            assert same(dict(client.model(model_name).state_dict(1)), state)
+    assert fetched(relay) < 100_000
+    assert list(kept(folder).values()) == [400_000]
