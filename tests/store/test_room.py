@@ -51,7 +51,7 @@ def test_uploads_that_run_are_promised_their_room(small_device: Path) -> None:
     async def two() -> None:
         half = for_uploads(room) // 2
         async with room.promised(half) as first:
-            with pytest.raises(StorageFull, match=r"sweep --grace 0"):
+            with pytest.raises(StorageFull, match=r"sweep --empty-trash --grace 0"):
                 async with room.promised(half):
                     pass
             room.check(0)
