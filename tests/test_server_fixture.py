@@ -1,12 +1,14 @@
 """The fixture itself: a test that can't trust its server proves nothing."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from tests.conftest import StartServer
 from tests.support.server import Server
+from tests.support.waiting import LONG_ENOUGH
 
 
 def test_the_shared_server_answers_where_it_says(server: Server, http: httpx.Client) -> None:
@@ -37,3 +39,15 @@ def test_a_server_told_to_stop_ends_without_complaint(fresh_server: StartServer)
 def test_a_server_that_refuses_to_start_says_why(fresh_server: StartServer) -> None:
     with pytest.raises(RuntimeError, match="STATEROOM_PORT"):
         fresh_server("--port", "70000")
+
+
+def test_several_threads_may_wait_for_one_server(fresh_server: StartServer) -> None:
+    """As a relay that kills a server does, and the test that looks whether it has ended."""
+    server = fresh_server()
+    with ThreadPoolExecutor(8) as pool:
+        looks = [pool.submit(server.process.poll if number % 2 else server.process.wait) for number in range(8)]
+        server.kill()
+        codes = {look.result(LONG_ENOUGH) for look in looks}
+    assert codes <= {None, -9}
+    assert server.process.poll() == -9
+    server.restart()

@@ -152,7 +152,7 @@ def test_a_server_that_dies_within_an_update_changes_nothing_and_is_waited_for(f
         relay.faults.append(dies)
         with Client(server.base_url, writer) as direct:
             direct.model("a/b").alias("prod", 2)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor() as pool, following:
             coming = pool.submit(next, following)
             assert_soon(lambda: server.process.poll() is not None)
             assert values(net) == {"wide": 1, "head": 1, "small": 1}

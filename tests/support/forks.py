@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
@@ -58,12 +59,13 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         """Return the exit code, or the negative number of a signal. Raises subprocess.TimeoutExpired."""
         if self.poll() is None:
-            ended = os.pidfd_open(self.pid)
-            try:
-                if not select.select([ended], [], [], timeout)[0]:
-                    raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
-            finally:
-                os.close(ended)
+            with suppress(ProcessLookupError):  # ended meanwhile, and another thread has asked for its code
+                ended = os.pidfd_open(self.pid)
+                try:
+                    if not select.select([ended], [], [], timeout)[0]:
+                        raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
+                finally:
+                    os.close(ended)
             self.returncode = self._parent.ask({"wait": self.pid})
         assert self.returncode is not None
         return self.returncode
@@ -135,16 +137,25 @@ def _parent(program: str) -> _Parent:
 
 def _next_order() -> Order:
     """Answer questions; return in a new process, with the order that it was made for."""
+    ended: dict[int, int] = {}  # exit codes, which the system tells once, and several threads of a test may ask for
+
+    def code_of(pid: int, options: int) -> int | None:
+        if pid not in ended:
+            found, status = os.waitpid(pid, options)
+            if found:
+                ended[pid] = os.waitstatus_to_exitcode(status)
+        return ended.get(pid)
+
     for line in sys.stdin:
         match json.loads(line):
             case {"start": order}:
                 if (answer := os.fork()) == 0:
                     return Order(**order)
+                ended.pop(answer, None)  # of an earlier process with this number
             case {"wait": pid}:  # which has ended
-                answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                answer = code_of(pid, 0)
             case {"poll": pid}:
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                answer = os.waitstatus_to_exitcode(status) if ended else None
+                answer = code_of(pid, os.WNOHANG)
         print(json.dumps(answer), flush=True)
     os._exit(0)
 
