@@ -23,9 +23,10 @@ LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]+)")
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Decisions are listed as they are there."""
     decisions = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
-    for entry in config.nav or []:
-        if "Decisions" in entry:
-            entry["Decisions"] = [f"decisions/{path.name}" for path in decisions]
+    for section in config.nav or []:
+        for entry in next(iter(section.values())):
+            if "Decisions" in entry:
+                entry["Decisions"] = [f"decisions/{path.name}" for path in decisions]
     return config
 
 
