@@ -29,8 +29,8 @@ class Tidied:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What ``rules`` would do now. ``kept`` says by what each checkpoint would be kept. ``trash_bytes`` are freed once
-    the trash is purged, ``thinned_bytes`` unless other checkpoints refer to them.
+    """The effects that ``rules`` would have now. ``kept`` says by what each checkpoint would be kept. ``trash_bytes``
+    are freed once the trash is purged, ``thinned_bytes`` unless other checkpoints refer to them.
     """
 
     removed: dict[int, RemovalReason]

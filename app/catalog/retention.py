@@ -87,7 +87,7 @@ def set_rules(w: WriteSession, name: ModelName, rules: Rules | None) -> None:
 def verdict_of(
     s: ReadSession, name: ModelName, rules: Rules | None, now: datetime, run: str | None = EVERY_RUN
 ) -> Verdict:
-    """What ``rules`` mean for a model's checkpoints, or for those of one run. Raises NotFound."""
+    """Judge a model's checkpoints, or those of one run, by ``rules``. Raises NotFound."""
     rules = rules or KEEP_ALL
     return judge(_candidates(s, get_model(s, name).id, rules, run), rules, now)
 
@@ -138,7 +138,7 @@ def remove_unkept(
 ) -> tuple[int, Sequence[int]]:
     """Move to the trash, for the time ``kept``, what nothing keeps; return the number, and the versions to be thinned.
 
-    What became held since, or the newest of its run, stays: each short transaction looks again.
+    Each short transaction looks again: a checkpoint that was held since, or has become the newest of its run, stays.
     """
     with catalog.read() as s:
         verdict = verdict_of(s, name, rules_of(s, name), datetime.now(UTC), run)

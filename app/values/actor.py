@@ -1,4 +1,4 @@
-"""Who acts: the caller on whose behalf the current work is done, for the record of what changed.
+"""The actor: the caller on whose behalf the current work is done, for the record of changes.
 
 A context variable, like the current work of a request: threads carry it along.
 """

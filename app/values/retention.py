@@ -104,7 +104,7 @@ class Candidate:
 
 @dataclass(slots=True)
 class Verdict:
-    """What happens to each checkpoint: ``kept`` says by what, ``removed`` why, ``thinned`` are versions among the kept.
+    """The fate of each checkpoint: ``kept`` says by what, ``removed`` why, ``thinned`` are versions among the kept.
 
     ``unknown`` are pairs of a run and a metric that none of its checkpoints has: there nothing is removed.
     """

@@ -265,7 +265,7 @@ class Model:
         thin_after: int | None = None,
     ) -> Mapping[str, Any] | None:
         """Set which checkpoints the server keeps: of each run, those that any rule keeps; all others go to the trash,
-        except the newest, and those with an alias or a pin. Returns the rules, None if all are kept.
+        except the newest, and those with an alias or a pin. Returns the rules, None if the model has none.
 
         ``keep_last``: the newest. ``keep_best``: by a metric, as in ``{"max:val_acc": 2}``. ``keep_every``:
         ``{"epochs": 10}`` or ``{"steps": 5000}``. ``keep_for``: the younger, as in ``"30d"``. ``thin_after``: all but

@@ -20,7 +20,7 @@ AS_IT_IS: Any = ...
 
 @dataclass(frozen=True)
 class Namespace:
-    """What a namespace holds, and how much it may hold; a quota of None is no limit.
+    """The contents of a namespace in numbers, and its limits; a quota of None is no limit.
 
     ``logical_bytes`` is the size of all checkpoints together. ``stored_bytes``, which ``quota_bytes`` limits, counts
     each stored blob once: also those of the trash, until a sweep removes them. ``retention`` are the rules of models

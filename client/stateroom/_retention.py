@@ -17,9 +17,10 @@ UNCHANGED: Any = ...
 
 @dataclass(frozen=True)
 class RetentionPreview:
-    """What rules would do. ``trashed`` gives a reason for each version that would go to the trash, ``kept`` what would
-    keep each other one; ``thinned`` are those that would lose their optimizers' bytes. The two sizes are in bytes:
-    ``trash_bytes`` are freed once the trash is purged. Only the newest 10,000 of each kind are listed.
+    """The effects that rules would have. ``trashed`` gives a reason for each version that would go to the trash,
+    ``kept`` what would keep each other one; ``thinned`` are those that would lose their optimizers' bytes. The two
+    sizes are in bytes: ``trash_bytes`` are freed once the trash is purged. Only the newest 10,000 of each kind are
+    listed.
     """
 
     trashed: Mapping[int, str]

@@ -70,7 +70,9 @@ class Kept(BaseModel):
 
 
 class RetentionPreview(BaseModel):
-    """What rules would do. Lists end after 10,000 checkpoints, the newest of each kind; the numbers count them all."""
+    """The effects that rules would have. Lists end after 10,000 checkpoints, the newest of each kind; the numbers count
+    all.
+    """
 
     trashed_count: int
     thinned_count: int
@@ -104,7 +106,7 @@ class ModelView(BaseModel):
     best: str = Field(examples=["min:loss"])
     checkpoints: int = Field(examples=[12])
     created_at: datetime
-    retention: RetentionRules | None = Field(description="null keeps everything")
+    retention: RetentionRules | None = Field(description="null: those of its namespace, if it has any")
     url: str
 
     @classmethod

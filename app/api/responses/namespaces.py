@@ -10,7 +10,7 @@ from ..requests.retention import RetentionRules
 
 
 class NamespaceView(BaseModel):
-    """What a namespace holds, and how much it may hold; a quota of null is no limit."""
+    """The contents of a namespace in numbers, and its limits; a quota of null is no limit."""
 
     namespace: str = Field(examples=["vision"])
     quota_bytes: int | None = Field(description="most `stored_bytes`", examples=[500_000_000_000])

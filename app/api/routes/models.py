@@ -24,8 +24,8 @@ router = APIRouter(tags=["models"])
 
 
 class ModelChange(BaseModel):
-    """`best` is `min:NAME` or `max:NAME`, where NAME is `loss` or a metric. `retention` null keeps everything. What is
-    left out stays.
+    """`best` is `min:NAME` or `max:NAME`, where NAME is `loss` or a metric. `retention` null removes the
+    rules, so that those of the namespace hold. Fields that are left out stay.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -34,7 +34,7 @@ class PreviewedRules(BaseModel):
 )
 @in_turn
 def preview_retention(request: Request, services: ServicesDep, model: Model, body: JsonBodyDep) -> Response:
-    """What would go to the trash, what would be thinned, what would stay and why. Changes nothing."""
+    """Lists what would go to the trash, be thinned, or stay, with the reasons. Changes nothing."""
     asked = body.read(PreviewedRules)
     check_write(request, nothing)
     if "retention" in asked.model_fields_set:
