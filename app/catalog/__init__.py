@@ -4,6 +4,7 @@ Queries are functions over a session (``checkpoints.resolve(session, ...)``), gr
 """
 
 from .catalog import Catalog
+from .listener import Listener
 from .session import ReadSession, WriteSession
 
-__all__ = ["Catalog", "ReadSession", "WriteSession"]
+__all__ = ["Catalog", "Listener", "ReadSession", "WriteSession"]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
@@ -12,10 +12,8 @@ from ..errors import StoreError
 from ..values.event import NewEvent
 from . import events, migrate, tables
 from .dialect import is_there, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
+from .listener import Listener, SocketListener, tell_listeners
 from .session import ReadSession, WriteSession
-
-if TYPE_CHECKING:
-    from .listener import Listener
 
 
 class Catalog:
@@ -35,6 +33,7 @@ class Catalog:
         self._on_recorded = on_recorded
         self._reader = reading_engine(self._url)
         self._writer = writing_engine(self._url, durable=durable)
+        self._file = Path(str(self._url.database)) if self._url.get_backend_name() == "sqlite" else None
 
     def migrate(self) -> None:
         """Migrate an empty or older database to this version's schema, in one transaction."""
@@ -77,14 +76,16 @@ class Catalog:
             events.write_recorded(session)
         if session.recorded:
             self._on_recorded(session.recorded)
+            if self._file is not None:
+                tell_listeners(self._file)
 
-    def listen(self) -> "Listener | None":
-        """Return a listener for new events; None on SQLite, which tells nobody. Raises StoreError."""
-        if self._url.get_backend_name() == "sqlite":
-            return None
-        from .listener import Listener  # noqa: PLC0415 - imports the driver of PostgreSQL
+    def listen(self) -> Listener:
+        """Return a listener for new events. Raises StoreError."""
+        if self._file is not None:
+            return SocketListener(self._file)
+        from .notifications import NotificationListener  # noqa: PLC0415 - imports the driver of PostgreSQL
 
-        return Listener(self._url)
+        return NotificationListener(self._url)
 
     @contextmanager
     def turn(self) -> Iterator[WriteSession]:

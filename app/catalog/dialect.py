@@ -186,7 +186,7 @@ def _locking(engine: Engine) -> Engine:
 
 def lock_events(connection: Connection) -> None:
     """Take the lock of the events until the transaction ends: they are numbered in the order of commits. Its commit
-    tells the listeners. On SQLite a writer holds the whole database anyway, and nobody listens.
+    tells the listeners. On SQLite a writer holds the whole database anyway, and the catalog tells the listeners.
     """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK}), pg_notify('{CHANNEL}', '')")

@@ -7,19 +7,20 @@ from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 
-from ..catalog import Catalog, events
+from ..catalog import Catalog, Listener, events
 from ..errors import StateroomError
 from ..values.event import Event, EventFilter, EventPage
 
-if TYPE_CHECKING:
-    from ..catalog.listener import Listener
-
 SPACING = 0.2
-"""Fewest seconds between two looks at the catalog, however many clients wait and however many events come."""
+"""Seconds between two looks at the catalog, however many clients wait and however many events come."""
+
+AT_ONCE = 3
+"""Looks that may follow each other without a pause after a quiet time: news often comes in twos, such as a checkpoint
+and then the alias that moves to it.
+"""
 
 NET = 2.0
 """Seconds between two looks while a listener tells of news, in case that some is lost on the way."""
@@ -52,7 +53,7 @@ class _Waiter:
 
 class EventWatch:
     """The waiting clients of a process. While there are some, one task looks for new events, at most once in SPACING
-    seconds, and hands them to those that want them. A listener of the catalog, where there is one, says when to look.
+    seconds on average, and hands them to those that want them. A listener of the catalog says when to look.
     Create it on the event loop.
     """
 
@@ -63,7 +64,7 @@ class EventWatch:
         self._recent: deque[Event] = deque(maxlen=REMEMBERED)
         self._seen = 0  # the newest event that was looked at
         self._looking: asyncio.Task[None] | None = None
-        self._looked_at = float("-inf")
+        self._paid_until = float("-inf")  # each look pays for SPACING seconds
         self._listener: Listener | None = None
         self._listened_at = float("-inf")
         self._news = asyncio.Event()
@@ -103,6 +104,7 @@ class EventWatch:
     def _joined(self, waiter: _Waiter) -> Iterator[None]:
         self._waiters[waiter.key].add(waiter)
         if self._looking is None:
+            self._news.set()  # some may have come since the waiter read the catalog
             self._looking = asyncio.create_task(self._look_while_somebody_waits())
         try:
             yield
@@ -125,13 +127,14 @@ class EventWatch:
     async def _pause(self) -> None:
         """Wait until it is time to look: there is news, or nobody listens for it, or it may have been lost."""
         await self._listen()
-        await asyncio.sleep(max(0.0, self._looked_at + SPACING - time.monotonic()))
         if self._listener is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._looked_at + NET - time.monotonic()):
+                async with asyncio.timeout(NET):
                     await self._news.wait()
+        credit = SPACING * (AT_ONCE - 1) if self._listener is not None else 0.0
+        await asyncio.sleep(max(0.0, self._paid_until - credit - time.monotonic()))
         self._news.clear()
-        self._looked_at = time.monotonic()
+        self._paid_until = max(self._paid_until, time.monotonic()) + SPACING
 
     async def _listen(self) -> None:
         """Begin to listen, unless somebody listens or did so moments ago."""
@@ -143,7 +146,7 @@ class EventWatch:
             self._listener = await to_thread.run_sync(self._catalog.listen, limiter=self._thread)
         except StateroomError as error:
             _log.warning("nobody tells of new events, so waiting clients hear of them a little later: %s", error)
-        if self._listener is not None:
+        else:
             asyncio.get_running_loop().add_reader(self._listener.fd, self._hear)
             self._news.set()  # what came before was not heard
 
