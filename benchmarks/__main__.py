@@ -19,6 +19,7 @@ from benchmarks import (
     plain_upload,
     retention,
     server_memory,
+    waiting_clients,
     warm_start,
     worst_bodies,
 )
@@ -38,6 +39,7 @@ QUESTIONS = {
         server_memory,
         many_checkpoints,
         many_clients,
+        waiting_clients,
         retention,
         giants,
         footprint,

@@ -64,6 +64,15 @@ class Streams:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundNow:
+    """A checkpoint, its JSON, and the newest event at the moment when it was found."""
+
+    checkpoint: Checkpoint
+    json: bytes
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """The parts of a server. Create it on the event loop. Deleted checkpoints stay in the trash for ``trash``."""
 
@@ -78,7 +87,7 @@ class Services:
     room: Room
     watch: EventWatch
     refusals: Refusals
-    shown: OneFlight[tuple[Checkpoint, int]]
+    found: OneFlight[FoundNow]
     webhook_private: bool
     trash: timedelta
     retention: Retention
@@ -97,20 +106,26 @@ class Services:
         return await self.asks.run(resolved)
 
     async def find_now(
-        self, model: ModelName, ref: str, run: str | None, news: int | None = None
-    ) -> tuple[Checkpoint, int]:
-        """Resolve ``ref``, and return the newest event at that moment, too. All who ask because of the same ``news``,
-        an event, share one query. Raises NotFound.
+        self,
+        model: ModelName,
+        ref: str,
+        run: str | None,
+        to_json: Callable[[Checkpoint], bytes],
+        news: int | None = None,
+    ) -> FoundNow:
+        """Resolve ``ref``, and write the checkpoint as JSON. All who ask because of the same ``news``, an event, share
+        one query and one JSON. Raises NotFound.
         """
 
-        def resolved() -> tuple[Checkpoint, int]:
+        def resolved() -> FoundNow:
             with self.catalog.read() as session:
-                return resolve(session, model, ref, run), newest(session)
+                checkpoint, at = resolve(session, model, ref, run), newest(session)
+            return FoundNow(checkpoint, to_json(checkpoint), at)
 
-        async def find() -> tuple[Checkpoint, int]:
+        async def find() -> FoundNow:
             return await self.asks.run(resolved)
 
-        return await (find() if news is None else self.shown.run((model, ref, run, news), find))
+        return await (find() if news is None else self.found.run((model, ref, run, news), find))
 
     async def plan(self, request: Request, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a ``call`` that reads manifests, plans, or makes a long answer, in a thread.

@@ -196,7 +196,8 @@ def test_a_checkpoint_is_waited_for_until_it_changes(server: Server, http: httpx
         http.delete(f"{model}/checkpoints/2").raise_for_status()
         assert problem(waiting.result()) == (404, "checkpoint-not-found")
     assert waited("latest", 1).status_code == 304
-    assert http.get(f"{model}/checkpoints/latest?wait=60").status_code == 200
+    at_once = http.get(f"{model}/checkpoints/latest?wait=60")
+    assert (at_once.status_code, at_once.headers["Content-Location"]) == (200, f"{model}/checkpoints/1")
     assert problem(http.get(f"{model}/checkpoints/latest?wait=61")) == (422, "invalid-value")
 
 

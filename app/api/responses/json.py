@@ -42,13 +42,14 @@ def identity_headers(request: Request, checkpoint: Checkpoint, ref: str) -> dict
 def fixed_url(request: Request, checkpoint: Checkpoint, rest: str | None = None) -> str:
     """Return the URL of this request with the checkpoint's number as its ref, which makes ``run`` needless.
 
-    ``rest``, such as ``/state_dict``, replaces the path after the ref. ``derived``, which only an index takes, is left
-    out.
+    ``rest``, such as ``/state_dict``, replaces the path after the ref. ``wait``, and ``derived``, which only an index
+    takes, are left out.
     """
     if rest is None:
         rest = "".join("/" + path_segment(path_value(segment)) for segment in request.scope["path"].split("/")[7:])
     query = urlencode(
-        [pair for pair in request.query_params.multi_items() if pair[0] not in {"run", "derived"}], quote_via=quote
+        [pair for pair in request.query_params.multi_items() if pair[0] not in {"run", "derived", "wait"}],
+        quote_via=quote,
     )
     url = checkpoint_url(checkpoint.model, checkpoint.version) + rest
     return f"{url}?{query}" if query else url

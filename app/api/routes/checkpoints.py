@@ -19,9 +19,9 @@ from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..requests.auth import READ, WRITE, judge_again
 from ..requests.bodies import JsonBodyDep, documented_body
 from ..requests.params import Cursor, Model, Ref, Run, Wait, dynamic_parameters
-from ..responses.json import REVALIDATE, check_write, etag_of, identity_headers, json_answer
+from ..responses.json import REVALIDATE, check_write, etag_of, identity_headers, json_answer, view_json
 from ..responses.views import CheckpointPage, CheckpointView
-from ..services import Services, ServicesDep, in_turn
+from ..services import FoundNow, Services, ServicesDep, in_turn
 from ..threads import unless_gone
 
 router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["checkpoints"])
@@ -106,22 +106,26 @@ async def show(
     and `If-None-Match`, a 304 comes only after `wait` seconds: before that, the request waits for a change.
     """
     ends = time.monotonic() + wait
-    checkpoint, at = await services.find_now(model, ref, run)
-    answer = _shown(request, checkpoint, ref)
+    found = await services.find_now(model, ref, run, _json_of)
+    answer = _shown(request, found, ref)
     while answer.status_code == HTTPStatus.NOT_MODIFIED and (left := ends - time.monotonic()) > 0:
-        news = await unless_gone(request, _next_event(services, model, at, left))
+        news = await unless_gone(request, _next_event(services, model, found.at, left))
         await judge_again(request, services)
         if news is None:
             break
-        checkpoint, at = await services.find_now(model, ref, run, news)
-        answer = _shown(request, checkpoint, ref)
+        found = await services.find_now(model, ref, run, _json_of, news)
+        answer = _shown(request, found, ref)
     return answer
 
 
-def _shown(request: Request, checkpoint: Checkpoint, ref: str) -> Response:
+def _json_of(checkpoint: Checkpoint) -> bytes:
+    return view_json(CheckpointView.of(checkpoint))
+
+
+def _shown(request: Request, found: FoundNow, ref: str) -> Response:
     # Metrics and tags may change under a number too: a cache has to revalidate this.
-    headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": REVALIDATE}
-    return json_answer(request, CheckpointView.of(checkpoint), headers)
+    headers = {**identity_headers(request, found.checkpoint, ref), "Cache-Control": REVALIDATE}
+    return json_answer(request, found.json, headers)
 
 
 async def _next_event(services: Services, model: ModelName, at: int, seconds: float) -> int | None:
