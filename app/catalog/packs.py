@@ -15,16 +15,26 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
 
 from ..errors import StoreError
+from ..values.checkpoint import CheckpointName
 from .dialect import each_integer
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, packs
 
 
-def begin(w: WriteSession, name: str, lease_seconds: float) -> None:
-    """Insert the row of the pack ``name``. Write the pack's bytes only after this is committed."""
+def begin(w: WriteSession, name: str, lease_seconds: float, parent: CheckpointName | None = None) -> None:
+    """Insert the row of the pack ``name``. Write the pack's bytes only after this is committed. Retention keeps
+    ``parent`` until the lease ends.
+    """
     until = datetime.now(UTC) + timedelta(seconds=lease_seconds)
-    w.insert(packs, [{"name": name, "size": 0, "state": "writing", "lease_until": to_microseconds(until)}])
+    row = {
+        "name": name,
+        "size": 0,
+        "state": "writing",
+        "lease_until": to_microseconds(until),
+        "parent": None if parent is None else str(parent),
+    }
+    w.insert(packs, [row])
 
 
 def seal(w: WriteSession, name: str, size: int) -> int:
@@ -49,7 +59,12 @@ def finish(w: WriteSession, name: str) -> bool:
     holds no blob or was never sealed. Any other pack is finished.
     """
     state = case((_is_empty, "writing"), else_=packs.c.state)
-    ended = update(packs).where(packs.c.name == name).values(lease_until=0, state=state).returning(packs.c.state)
+    ended = (
+        update(packs)
+        .where(packs.c.name == name)
+        .values(lease_until=0, state=state, parent=None)
+        .returning(packs.c.state)
+    )
     return w.execute(ended).scalar() == "writing"
 
 

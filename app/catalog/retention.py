@@ -18,6 +18,7 @@ from .catalog import Catalog
 from .checkpoints import resolve
 from .dialect import each_integer, each_text
 from .events import record
+from .making import parents_in_use
 from .models import get_model
 from .rows import aliases_of, from_microseconds, load_checkpoints, time_or_none, to_microseconds
 from .session import ReadSession, WriteSession
@@ -89,13 +90,14 @@ def verdict_of(
 ) -> Verdict:
     """Judge a model's checkpoints, or those of one run, by ``rules``. Raises NotFound."""
     rules = rules or KEEP_ALL
-    return judge(_candidates(s, get_model(s, name).id, rules, run), rules, now)
+    return judge(_candidates(s, name, rules, run), rules, now)
 
 
-def _candidates(s: ReadSession, model_id: int, rules: Rules, run: str | None) -> Iterator[Candidate]:
+def _candidates(s: ReadSession, name: ModelName, rules: Rules, run: str | None) -> Iterator[Candidate]:
     def of_run(statement: Select[*tuple[Any, ...]], column: Any) -> Select[*tuple[Any, ...]]:
         return statement if run is EVERY_RUN else statement.where(column.is_(None) if run is None else column == run)
 
+    model_id, in_use = get_model(s, name).id, parents_in_use(s, name)
     values: defaultdict[int, dict[str, float]] = defaultdict(dict)
     for metric in rules.metrics - {"loss"}:
         for version, value in s.select(of_run(_VALUES, metrics.c.run), model_id=model_id, name=metric):
@@ -111,16 +113,20 @@ def _candidates(s: ReadSession, model_id: int, rules: Rules, run: str | None) ->
             epoch=row.epoch,
             step=row.step,
             values=own,
-            holders=_holders(row),
+            holders=_holders(row, is_parent=row.version in in_use),
             slot=row.slot,
             expires_at=time_or_none(row.expires_at),
             optimizer_bytes=_optimizer_bytes(row),
         )
 
 
-def _holders(row: Row[*tuple[Any, ...]]) -> tuple[str, ...]:
-    names = tuple(f"alias {name}" for name in sorted((row.aliases or "").split()))
-    return names if row.pinned_at is None else (*names, "pin")
+def _holders(row: Row[*tuple[Any, ...]], *, is_parent: bool) -> tuple[str, ...]:
+    names = [f"alias {name}" for name in sorted((row.aliases or "").split())]
+    if row.pinned_at is not None:
+        names.append("pin")
+    if is_parent:
+        names.append("parent of a running upload")
+    return tuple(names)
 
 
 def _optimizer_bytes(row: Row[*tuple[Any, ...]]) -> int:
@@ -154,10 +160,12 @@ def _remove(w: WriteSession, name: ModelName, unkept: Mapping[int, RemovalReason
     now, model_id = datetime.now(UTC), get_model(w, name).id
     there = w.select(_THERE, model_id=model_id, versions=json.dumps(list(unkept))).scalars().all()
     newest = set(w.select(_NEWEST, model_id=model_id, versions=json.dumps(list(unkept))).scalars())
+    in_use = parents_in_use(w, name)
     by_reason: defaultdict[RemovalReason, list[Checkpoint]] = defaultdict(list)
     for one in load_checkpoints(w, name, model_id, list(there)):
         reason = unkept[one.version]
-        is_held = one.aliases or one.pin is not None or (reason == "retention" and one.version in newest)
+        is_held = one.aliases or one.pin is not None or one.version in in_use
+        is_held = is_held or (reason == "retention" and one.version in newest)
         if not is_held:
             by_reason[reason].append(one)
     for reason, these in by_reason.items():
@@ -183,6 +191,8 @@ def thin(w: WriteSession, checkpoint: Checkpoint, digests: Sequence[Digest]) -> 
     """
     now = resolve(w, checkpoint.model, str(checkpoint.version))
     if now.thinned_at is not None or now.aliases or now.pin is not None:
+        return False
+    if now.version in parents_in_use(w, now.model):
         return False
     this = update(checkpoints).where(_c.id == checkpoint.id)
     if not digests:

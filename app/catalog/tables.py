@@ -53,6 +53,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
     true,
 )
 
@@ -260,7 +261,9 @@ packs = Table(
     Column("size", BigInteger, nullable=False),
     Column("state", _Text, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
+    Column("parent", _Text),
     Index(None, "state", "lease_until"),
+    Index(None, "parent", sqlite_where=text("parent IS NOT NULL"), postgresql_where=text("parent IS NOT NULL")),
     CheckConstraint("state IN ('writing', 'sealed')", name="state"),
     sqlite_autoincrement=True,
 )
@@ -339,6 +342,7 @@ uploads = Table(
     Column("split", LargeBinary, nullable=False),
     Column("original", Boolean, nullable=False),
     Column("kept_until", BigInteger, nullable=False, index=True),
+    Column("parent", _Text),
     UniqueConstraint("namespace", "name", "digest", "holder"),
 )
 

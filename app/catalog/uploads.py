@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, select, tuple_, update
 
-from ..values.checkpoint import ModelName
+from ..values.checkpoint import CheckpointName, ModelName
 from .dialect import each_text
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
@@ -48,9 +48,18 @@ class Part:
         return range(self.first, self.first + len(self.checksums) // 4)
 
 
-def begin(w: WriteSession, upload_id: str, holder: str, model: ModelName, split: bytes, original: bool) -> str:
+def begin(
+    w: WriteSession,
+    upload_id: str,
+    holder: str,
+    model: ModelName,
+    split: bytes,
+    original: bool,
+    parent: CheckpointName | None = None,
+) -> str:
     """Announce an upload to ``holder`` with the id ``upload_id``, and return its id. If the same upload was announced
-    to that holder before, return the earlier id, so that a returning client continues that upload.
+    to that holder before, return the earlier id, so that a returning client continues that upload. Retention keeps
+    ``parent`` as long as the upload is kept.
     """
     digest = hashlib.sha256(split + (b"\1" if original else b"\0")).hexdigest()
     until = to_microseconds(datetime.now(UTC) + KEPT)
@@ -63,13 +72,14 @@ def begin(w: WriteSession, upload_id: str, holder: str, model: ModelName, split:
         "split": split,
         "original": original,
         "kept_until": until,
+        "parent": None if parent is None else str(parent),
     }
     w.insert_or_keep(uploads, [row])
     u = uploads.c
     same = update(uploads).where(
         u.namespace == model.namespace, u.name == model.name, u.digest == digest, u.holder == holder
     )
-    return str(w.execute(same.values(kept_until=until).returning(u.id)).scalar_one())
+    return str(w.execute(same.values(kept_until=until, parent=row["parent"]).returning(u.id)).scalar_one())
 
 
 def find(s: ReadSession, model: ModelName, upload_id: str) -> AnnouncedUpload | None:

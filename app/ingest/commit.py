@@ -16,7 +16,7 @@ from ..errors import MissingBlobs, StateroomError
 from ..retention import Retention
 from ..store import OpenFile, PackStore
 from ..store.keys import new_name
-from ..values.checkpoint import Checkpoint, NewCheckpoint
+from ..values.checkpoint import Checkpoint, CheckpointName, NewCheckpoint, own_parent
 from ..values.digest import Digest
 from .pack_plan import FoundBlob, PackPlan, plan_adoption, plan_copy, plan_pack
 
@@ -36,10 +36,10 @@ class Committer:
         self._store = store
         self._retention = retention
 
-    def begin(self, name: str) -> None:
-        """Announce a pack, so that all remains of a later crash can be found."""
+    def begin(self, name: str, parent: CheckpointName | None = None) -> None:
+        """Announce a pack, so that all remains of a later crash can be found, and that retention keeps ``parent``."""
         with self._catalog.write() as w:
-            packs.begin(w, name, LEASE_SECONDS)
+            packs.begin(w, name, LEASE_SECONDS, parent)
 
     def abandon(self, name: str) -> None:
         """Remove a pack and its row, as far as they exist. Blobs of a sealed pack with a reference stay."""
@@ -86,7 +86,7 @@ class Committer:
                 else:
                     self.abandon(name)
                     name = new_name()  # the last pack may be sealed, and sealed packs never change
-                    self.begin(name)
+                    self.begin(name, own_parent(new.model, new.parent))
                     plan = plan_copy(name, found, self._known(new))  # only now: the abandoned blobs are unknown again
                     self._write(plan, file)
             return self._publish(name, new, plan)

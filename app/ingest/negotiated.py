@@ -37,7 +37,7 @@ from ..store import PackStore, PartialFile, Partials
 from ..store.keys import new_name
 from ..store.partial import elsewhere, gone
 from ..store.verified import indexes_of, verified_blocks
-from ..values.checkpoint import Blob, Checkpoint, Fields, ModelName
+from ..values.checkpoint import Blob, Checkpoint, CheckpointName, Fields, ModelName, own_parent
 from ..values.digest import Digest
 from ..values.manifest import Manifest, is_one_element
 from ..values.span import Span
@@ -100,21 +100,23 @@ class Negotiated:
         self._splits: Cache[Split] = Cache(CACHED_SPLITS, Split.weight)
         self._digests: Cache[Sequence[Digest]] = Cache(CACHED_SPLITS, lambda digests: 150 * len(digests))
 
-    def begin(self, model: ModelName, split: Split, original: bool) -> Progress:
-        """Announce an upload, new or again, and return its progress. Raises StorageFull or QuotaExceeded if there is no
-        room.
+    def begin(self, model: ModelName, split: Split, original: bool, parent: CheckpointName | None = None) -> Progress:
+        """Announce an upload, new or again, and return its progress. Until it ends, retention keeps ``parent``. Raises
+        StorageFull or QuotaExceeded if there is no room.
         """
         announced = split.to_bytes()
         self._partials.room.check(len(announced))
         for _ in range(BEGINS - 1):
             with suppress(Gone):
-                return self._begin(model, split, original, announced)
-        return self._begin(model, split, original, announced)
+                return self._begin(model, split, original, parent, announced)
+        return self._begin(model, split, original, parent, announced)
 
-    def _begin(self, model: ModelName, split: Split, original: bool, announced: bytes) -> Progress:
+    def _begin(
+        self, model: ModelName, split: Split, original: bool, parent: CheckpointName | None, announced: bytes
+    ) -> Progress:
         """Begin once. Raises Gone if another client commits or gives up the same upload meanwhile."""
         with self._catalog.write() as w:
-            upload_id = uploads.begin(w, new_name(), self._partials.holder.id, model, announced, original)
+            upload_id = uploads.begin(w, new_name(), self._partials.holder.id, model, announced, original, parent)
         if not self._partials.holds(upload_id):
             with self._catalog.write() as w:
                 uploads.forget_parts(w, upload_id)
@@ -224,7 +226,7 @@ class Negotiated:
         manifest = digest_bytes(encoded, file.append(encoded))
         new = describe(upload.model, fields, index, digested, manifest, Source(None, None, upload.original))
         name = new_name()
-        self._committer.begin(name)
+        self._committer.begin(name, own_parent(upload.model, fields.parent))
         return self._committer.commit(name, file, new, (*digested.storages, digested.frame, manifest))
 
     def _recheck(self, upload: Upload, file: PartialFile) -> list[uploads.Part]:

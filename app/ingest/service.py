@@ -15,7 +15,7 @@ from ..retention import Retention
 from ..sandbox.index_file import index_file
 from ..store import PackStore, Partials, Spool, SpoolFile
 from ..store.keys import new_name
-from ..values.checkpoint import Checkpoint, Fields, ModelName
+from ..values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName
 from .body import UploadBody
 from .commit import Committer
 from .describe import Source, describe
@@ -41,21 +41,28 @@ class Ingest:
         self.negotiated = Negotiated(catalog, store, partials, self._committer, self._threads)
         self._cleaning: set[asyncio.Task[None]] = set()
 
-    async def receive(self, body: UploadBody, expected_size: int | None) -> SpooledUpload:
-        """Receive an upload of ``expected_size`` bytes (None: any number), to be committed or discarded.
+    async def receive(
+        self, body: UploadBody, expected_size: int | None, parent: CheckpointName | None = None
+    ) -> SpooledUpload:
+        """Receive an upload of ``expected_size`` bytes (None: any number), to be committed or discarded. Until then,
+        retention keeps ``parent``.
 
         An upload too large for the disk is refused before its first byte is read. Raises IncompleteUpload,
         NotACheckpoint (an empty body), StoreError (StorageFull), and our own errors that ``body`` raises. Then, and
         on cancellation, nothing of the upload is kept.
         """
         async with self._spool.room.promised(expected_size or 0) as promise:
-            return await self._receive(body, expected_size, promise.kept)
+            return await self._receive(body, expected_size, parent, promise.kept)
 
     async def _receive(
-        self, body: UploadBody, expected_size: int | None, on_stored: Callable[[int], None]
+        self,
+        body: UploadBody,
+        expected_size: int | None,
+        parent: CheckpointName | None,
+        on_stored: Callable[[int], None],
     ) -> SpooledUpload:
         name = new_name()
-        arrival = Arrival(lambda: self._open(name), on_stored)
+        arrival = Arrival(lambda: self._open(name, parent), on_stored)
         try:
             file = await receive(body, arrival, expected_size)
         except BaseException:
@@ -96,8 +103,8 @@ class Ingest:
     def close(self) -> None:
         self._threads.shutdown()
 
-    def _open(self, name: str) -> SpoolFile:
-        self._committer.begin(name)
+    def _open(self, name: str, parent: CheckpointName | None) -> SpoolFile:
+        self._committer.begin(name, parent)
         return self._spool.create(name)
 
     async def _clean_up(self, name: str, arrival: Arrival) -> None:

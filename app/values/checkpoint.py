@@ -41,6 +41,11 @@ class CheckpointName:
         return f"{self.model}@{self.version}"
 
 
+def own_parent(model: ModelName, parent: CheckpointName | None) -> CheckpointName | None:
+    """Return ``parent`` if an upload to ``model`` may keep it from retention: if it is in the same namespace."""
+    return parent if parent is not None and parent.model.namespace == model.namespace else None
+
+
 def parse_checkpoint_name(text: str) -> CheckpointName | None:
     """Parse ``namespace/name@N``; None if ``text`` is no such name."""
     model, _, version = text.partition("@")

@@ -1,6 +1,7 @@
 """Retention over HTTP: rules, their preview, slots, times of expiry, and thinned checkpoints."""
 
 import io
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from app.catalog import Catalog, tables
 from tests.api.conftest import general, load, problem, saved
 from tests.conftest import StartServer
 from tests.support.commands import run
+from tests.support.negotiating import InParts
 from tests.support.server import Server
 from tests.support.tokens import catalog_url
+from tests.support.waiting import assert_soon
 
 
 def adam(seed: int, size: int = 64) -> bytes:
@@ -75,6 +78,45 @@ def test_a_preview_says_what_the_next_commit_does(http: httpx.Client, model: str
     assert http.patch(model, json={"retention": None}).json()["retention"] is None
     save(http, model, file, run="a")
     assert versions(http, model) == [1, 2, 3, 7, 8, 9]
+
+
+def test_the_parent_of_a_running_upload_stays_until_it_ends(
+    server: Server, http: httpx.Client, model: str, model_name: str
+) -> None:
+    file, parent = general(), f"{model_name}@1"
+
+    def keepers() -> list[str]:
+        kept = http.post(f"{model}/retention/preview", json={}).json()["kept"]
+        return next((each["by"] for each in kept if each["version"] == 1), [])
+
+    def body() -> Iterator[bytes]:
+        yield file[:100]
+        assert_soon(lambda: keepers() == ["parent of a running upload"])
+        save(http, model, file)
+        assert versions(http, model) == [1, 3]
+        yield file[100:]
+
+    save(http, model, file, epoch=1)
+    save(http, model, file, epoch=2)
+    http.patch(model, json={"retention": {"keep_last": 1}}).raise_for_status()
+    with httpx.Client(base_url=server.base_url, timeout=120) as uploading:
+        uploading.post(f"{model}/checkpoints", content=body(), params={"parent": parent}).raise_for_status()
+    assert versions(http, model) == [4]
+
+    http.post(f"{model}/checkpoints/1/restore").raise_for_status()
+    http.delete(f"{model}/checkpoints/1/pin").raise_for_status()  # what a rule removed comes back pinned
+    uploads, announced = model.replace("models", "uploads"), InParts(general()).announcement(parent=parent)
+    running = http.post(uploads, json=announced).json()["url"]
+    assert http.post(uploads, json={**announced, "parent": "v1"}).json()["code"] == "invalid-value"
+    save(http, model, file)
+    assert (versions(http, model), keepers()) == ([1, 5], ["parent of a running upload"])
+    http.delete(running).raise_for_status()
+    save(http, model, file)
+    assert versions(http, model) == [6]
+
+    elsewhere = http.post(uploads, json={**announced, "parent": f"elsewhere/{model_name.partition('/')[2]}@6"})
+    assert elsewhere.status_code == 201
+    assert http.post(f"{model}/retention/preview", json={}).json()["kept"][0]["by"] == ["newest", "keep_last"]
 
 
 def test_a_metric_that_no_checkpoint_has_removes_nothing_and_warns(http: httpx.Client, model: str) -> None:

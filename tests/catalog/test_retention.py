@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
-from app.catalog import Catalog, aliases, checkpoints, history, namespaces, retention, tables, trash
+from app.catalog import Catalog, aliases, checkpoints, history, namespaces, packs, retention, tables, trash
 from app.catalog.listing import Listing, list_checkpoints
 from app.catalog.models import get_model
-from app.values.checkpoint import ModelName
+from app.store.keys import new_name
+from app.values.checkpoint import CheckpointName, ModelName
 from app.values.retention import KeepBest, Rules
 from tests.catalog.make import add, resolve, statements
 
@@ -36,7 +37,7 @@ STEPS = st.lists(
         st.tuples(st.just("save"), _runs, _numbers, st.none() | st.just("last"), st.none() | st.integers(1, 40)),
         st.tuples(st.just("save"), _runs, _numbers, st.none(), st.none()),
         st.tuples(st.just("metric"), st.integers(1, 9), _numbers),
-        st.tuples(st.sampled_from(["pin", "unpin", "alias", "restore"]), st.integers(1, 9)),
+        st.tuples(st.sampled_from(["pin", "unpin", "alias", "restore", "upload", "end"]), st.integers(1, 9)),
         st.tuples(st.just("rules"), st.none() | _rules),
         st.tuples(st.just("jump"), st.integers(1, 20)),
     ),
@@ -52,6 +53,7 @@ class Simple:
         self.rows: dict[int, dict] = {}
         self.live: set[int] = set()
         self.pinned: set[int] = set()
+        self.uploads: dict[int, str] = {}
         self.alias: int | None = None
         self.rules = Rules()
         self.hours = 0
@@ -59,7 +61,7 @@ class Simple:
     def tidy(self, now: int) -> None:
         for run in (None, "a"):
             mine = sorted(version for version in self.live if self.rows[version]["run"] == run)
-            held = {version for version in mine if version in self.pinned or version == self.alias}
+            held = {version for version in mine if version in {*self.pinned, *self.uploads, self.alias}}
             over = {v for v in mine if (ends := self.rows[v]["ends"]) is not None and ends <= now} - held
             mine = [version for version in mine if version not in over]
             slotted = [version for version in mine if self.rows[version]["slot"]]
@@ -129,6 +131,11 @@ def do(catalog: Catalog, model: ModelName, simple: Simple, what: str, *given_: A
                 case "metric":
                     checkpoints.update(w, model, version, {"acc": given_[1]}, {})
                     simple.rows[version]["acc"] = given_[1]
+                case "upload" if version not in simple.uploads:
+                    simple.uploads[version] = new_name()
+                    packs.begin(w, simple.uploads[version], 3600, CheckpointName(model, version))
+                case "end" if version in simple.uploads:
+                    packs.finish(w, simple.uploads.pop(version))
                 case "pin":
                     checkpoints.pin(w, model, version, None)
                     simple.pinned.add(version)

@@ -14,7 +14,7 @@ from ...concurrency.cancellation import current
 from ...errors import InvalidRequest, TooLarge
 from ...ingest.blocks import held_by
 from ...ingest.negotiated import MAX_PART_SIZE, Progress
-from ...values.checkpoint import Checkpoint
+from ...values.checkpoint import Checkpoint, CheckpointName, own_parent
 from ...values.digest import BLOCK_DIGEST_SIZE
 from ...values.span import Span
 from ...values.split import MAX_STORAGES, Split
@@ -23,7 +23,7 @@ from ..openapi.problems import OF_A_BODY, refusals
 from ..requests.auth import WRITE, judge_again
 from ..requests.bodies import LARGE, RequestBody, documented_body, json_body
 from ..requests.params import Model
-from ..requests.upload_fields import PARAMETERS, parse_fields
+from ..requests.upload_fields import PARAMETERS, parse_fields, parse_origin
 from ..responses.json import check_write, etag_of, json_answer, nothing, view_json
 from ..responses.views import CheckpointView
 from ..services import ServicesDep
@@ -77,6 +77,10 @@ class Announcement(BaseModel):
     original: bool = Field(
         default=True, description="false: there is no original file to download, so CRC32s in a zip may be 0"
     )
+    parent: str | None = Field(
+        default=None,
+        description="as at the commit; until then, retention keeps this checkpoint if it is in the same namespace",
+    )
 
     def split(self) -> Split:
         """Return the split. Raises InvalidRequest ``bad-split``."""
@@ -129,10 +133,11 @@ _END = Path(ge=1, description="number after that of the last block")
 async def announce(request: Request, services: ServicesDep, model: Model) -> Response:
     """Announce the blocks of a file, and get the list of blocks that the server does not have."""
 
-    def read() -> tuple[Split, bool]:
+    def read() -> tuple[Split, bool, CheckpointName | None]:
         announced = body.read(Announcement)
         check_size(announced.size, services.admission.max_bytes)
-        return announced.split(), announced.original
+        parent = None if announced.parent is None else parse_origin("parent", announced.parent)
+        return announced.split(), announced.original, own_parent(model, parent)
 
     def begin() -> tuple[str, bytes]:
         # The parsed body is freed before the rest is done: a split takes much less memory.

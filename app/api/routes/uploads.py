@@ -16,7 +16,7 @@ from ...concurrency.cancellation import current
 from ...errors import InvalidRequest, KeyInUse, NotFound, StateroomError
 from ...ingest.body import Chunks
 from ...ingest.receive import held_by
-from ...values.checkpoint import Checkpoint, Fields, ModelName
+from ...values.checkpoint import Checkpoint, Fields, ModelName, own_parent
 from ..admission import IdempotencyKey, declared_size
 from ..openapi.problems import OF_A_BODY, refusals
 from ..requests.auth import WRITE, judge_again
@@ -128,7 +128,7 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
         body = RequestBody(request, services.admission.max_bytes)
         if boundary is None:
             async with services.streams.memory.reserved(held_by(size), caller):
-                upload = await services.ingest.receive(body, size)
+                upload = await services.ingest.receive(body, size, own_parent(model, fields.parent))
         else:
             form = Multipart(boundary)
 
@@ -141,7 +141,9 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
                 await check_origins(request, services, fields)
 
             async with services.streams.memory.reserved(held_by(None) + MAX_FORM_BYTES, caller):
-                upload = await services.ingest.receive(Chunks(file_then_fields()), None)
+                upload = await services.ingest.receive(
+                    Chunks(file_then_fields()), None, own_parent(model, fields.parent)
+                )
         try:
             named = replace(fields, idempotency_key=key)
             return await services.commit(request, upload, model, named, partial(judge_again, request, services)), False

@@ -90,7 +90,7 @@ class NegotiatedUpload:
         piece with the same ``key``, which makes one checkpoint of all tries. Raises the server's errors, and
         DigestMismatch if the bytes changed while they were sent.
         """
-        announcement = self._announcement(original)
+        announcement = self._announcement(original, parent=dict(params).get("parent"))
         in_vain = 0
         try:
             for left in reversed(range(ROUNDS)):
@@ -113,14 +113,15 @@ class NegotiatedUpload:
                 wire.close()
         raise AssertionError("the last round returns or raises")
 
-    def _announcement(self, original: bool) -> dict[str, Any]:
+    def _announcement(self, original: bool, parent: str | None) -> dict[str, Any]:
         self._digests = side_by_side(self._split.digest, range(len(self._split.blocks)), self._connections)
-        return {
+        announcement = {
             "size": self._split.size,
             "storages": self._split.storages,
             "blocks": self._digests,
             "original": original,
         }
+        return announcement if parent is None else {**announcement, "parent": parent}
 
     def _send_and_commit(self, upload: Any, params: Params, key: str) -> Any:
         with understood("an upload"):
