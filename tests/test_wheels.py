@@ -221,6 +221,13 @@ def test_the_server_alone_takes_checkpoints_and_gives_them_back(running: Server)
         assert http.get(f"{base}/latest/state_dict", params={"device": "cpu"}).status_code == 200
 
 
+def test_the_server_alone_has_its_pages(running: Server) -> None:
+    with running.client() as http:
+        page = http.get("/").text
+        (style,) = re.findall(r'href="(\./static/\w+/page\.css)"', page)
+        assert http.get(style).headers["Content-Type"] == "text/css; charset=utf-8"
+
+
 def test_the_server_alone_migrates_and_serves_a_postgresql(
     server_alone: Environment, postgres: Postgres, tmp_path: Path
 ) -> None:
@@ -277,13 +284,20 @@ def test_both_distributions_have_the_version_that_they_say_they_have(
     assert httpx.get(f"{running.base_url}/openapi.json", trust_env=False).json()["info"]["version"] == version
 
 
+def files_of_the_pages() -> set[str]:
+    """The templates and static files, with the charts if this repository has fetched them."""
+    pages = ROOT / "app/api/pages"
+    files = [file for name in ("templates", "static") for file in (pages / name).rglob("*") if file.is_file()]
+    return {f"stateroom_server/api/pages/{file.relative_to(pages).as_posix()}" for file in files}
+
+
 def test_wheels_hold_our_packages_whole_and_nothing_under_a_common_name(built: Built) -> None:
     for name, sources, more in (
         ("stateroom", {"stateroom": "client/stateroom"}, {"stateroom/py.typed"}),
         (
             "stateroom_server",
             {"stateroom_server": "app", "stateroom_server/migrations": "migrations"},
-            {"stateroom_server/migrations/script.py.mako"},
+            {"stateroom_server/migrations/script.py.mako", *files_of_the_pages()},
         ),
     ):
         modules = {

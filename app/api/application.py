@@ -12,6 +12,8 @@ from .middleware.sites import Sites
 from .middleware.telemetry import Telemetry
 from .openapi.document import Shown, document_of
 from .openapi.problems import OF_ANY, refusals
+from .pages import models as models_page
+from .pages import static
 from .requests.auth import without_declaration
 from .routes import (
     aliases,
@@ -34,12 +36,15 @@ from .routes import (
     webhooks,
 )
 
+PUBLIC = health.PUBLIC | static.PUBLIC
+"""The routes that are open to all, by their paths."""
+
 DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a checkpoint and never runs a pickle."
 
 
 def include(app: FastAPI, router: APIRouter) -> None:
     """Add ``router``. Raises RuntimeError for a route that doesn't declare who may use it."""
-    if open_to_all := without_declaration(router.routes) - health.PUBLIC:
+    if open_to_all := without_declaration(router.routes) - PUBLIC:
         raise RuntimeError(f"these routes do not declare who may use them: {', '.join(sorted(open_to_all))}")
     app.include_router(router, responses=refusals(*OF_ANY))
 
@@ -82,6 +87,8 @@ def build(
         state_dicts,
         files,
         links,
+        models_page,
+        static,
     ):
         include(app, module.router)
     document = document_of(app)
@@ -89,4 +96,5 @@ def build(
     shown = Shown(document)
     app.add_route("/openapi.json", shown.as_json, include_in_schema=False)
     app.add_route("/docs", shown.as_page, include_in_schema=False)
+    app.add_route("/redoc", shown.elsewhere, include_in_schema=False)
     return app

@@ -170,13 +170,15 @@ def of_status(status: int, detail: str) -> Problem:
     return Problem(status, title, detail, code)
 
 
-def _of_http(error: HTTPException, request: Request) -> Problem:
+def of_http(error: HTTPException, request: Request) -> Problem:
+    """Convert an error of a route, or of routing itself."""
     fallback = HTTPStatus(error.status_code)
     code, title = STATUS_CODES.get(error.status_code, (fallback.phrase.lower().replace(" ", "-"), fallback.phrase))
     detail = error.detail if error.detail != fallback.phrase else f"{title}."
     headers = dict(error.headers or {})
-    if error.status_code == 405:  # starlette knows only the methods of the first route at this path
-        headers["Allow"] = ", ".join(methods_at(request.app, request.scope["path"]))
+    # Starlette knows only the methods of the first route at this path, and the document none of the pages.
+    if error.status_code == 405 and (methods := methods_at(request.app, request.scope["path"])):
+        headers["Allow"] = ", ".join(methods)
     return Problem(error.status_code, title, detail, code, headers=headers)
 
 
@@ -204,7 +206,7 @@ async def _answer(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             return invalid(error.errors()).response()
         case HTTPException():
-            return _of_http(error, request).response()
+            return of_http(error, request).response()
     raise error
 
 

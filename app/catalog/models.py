@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, delete, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, or_, select, update
 
 from ..errors import Conflict, NotFound
 from ..values.checkpoint import ModelName
@@ -67,9 +67,10 @@ def existing_model(s: ReadSession, name: ModelName) -> int:
 
 
 def list_models(
-    s: ReadSession, *, limit: int = 50, cursor: str | None = None, namespace: str | None = None
+    s: ReadSession, *, limit: int = 50, cursor: str | None = None, namespace: str | None = None, search: str = ""
 ) -> Page[Model]:
-    """One page of models, ordered by name; only models in ``namespace`` if it is given.
+    """One page of models, ordered by name; only models in ``namespace`` if it is given, and only those whose full name
+    contains ``search``, in any case.
 
     Raises InvalidRequest, codes ``bad-limit`` and ``bad-cursor``.
     """
@@ -78,6 +79,10 @@ def list_models(
     if namespace is not None:
         listing = f"models of {namespace}"
         statement = statement.where(models.c.namespace == namespace)
+    if search:
+        listing = f"{listing} with {search}"
+        full_name = func.lower(models.c.namespace + "/" + models.c.name)
+        statement = statement.where(full_name.contains(search.lower(), autoescape=True))
     if cursor is not None:
         after, name = open_cursor(cursor, listing, (str,), (str,))
         statement = statement.where(

@@ -24,7 +24,7 @@ def document_of(app: FastAPI) -> dict[str, Any]:
 
 
 class Shown:
-    """The handlers of ``/openapi.json`` and ``/docs``."""
+    """The handlers of ``/openapi.json``, ``/docs``, and ``/redoc``, where people of other FastAPI servers look."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
@@ -39,3 +39,6 @@ class Shown:
     async def as_page(self, _: Request) -> Response:
         page = await asyncio.to_thread(lambda: self._page)
         return Response(page, headers=HEADERS, media_type="text/html; charset=utf-8")
+
+    async def elsewhere(self, _: Request) -> Response:
+        return Response(status_code=307, headers={"Location": "docs"})

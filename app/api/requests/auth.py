@@ -1,5 +1,5 @@
-"""Authorization. Every route declares READ, WRITE, ADMIN, DOWNLOAD, EVERYWHERE or
-ADMIN_EVERYWHERE.
+"""Authorization. Every route declares READ, WRITE, ADMIN, DOWNLOAD, EVERYWHERE, ADMIN_EVERYWHERE or
+PAGE.
 
 A caller shows a token as a Bearer, or as the password of Basic; or, for a download, a link. Each declaration is a list
 of ``dependencies`` of a route. Authorization comes first, before the query is checked or a body is read, and without
@@ -187,6 +187,8 @@ ADMIN = _declaration(Allowed(Scope.ADMIN))
 DOWNLOAD = _declaration(Allowed(Scope.READ, link=True))
 EVERYWHERE = _declaration(Allowed(Scope.READ, everywhere=True))
 ADMIN_EVERYWHERE = _declaration(Allowed(Scope.ADMIN, everywhere=True))
+PAGE: list[Dependency] = [Depends(Allowed(Scope.READ))]
+"""READ for the pages for people, which the OpenAPI document does not describe: they ignore unknown parameters."""
 
 
 def without_declaration(routes: Iterable[BaseRoute]) -> set[str]:

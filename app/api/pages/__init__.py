@@ -1,0 +1,1 @@
+"""The web pages for people: HTML, and the data of their charts."""
