@@ -1,4 +1,6 @@
-"""A server and its workers killed at any moment of upload, deletion, sweep and compaction, again and again."""
+"""A server and its workers killed at any moment, again and again: during uploads, deletions, sweeps, compaction, alias
+moves and deliveries to a webhook.
+"""
 
 import random
 import threading
@@ -14,13 +16,16 @@ from app.catalog import Catalog
 from app.store import LocalPackStore
 from app.upkeep.fsck import Fsck
 from tests.stress.files import Files
-from tests.stress.mixed import Wrong, files_in, rows
+from tests.stress.mixed import files_in, rows
+from tests.stress.told import Told, Wrong
 from tests.support.commands import run as command
+from tests.support.receiver import Receiver
 from tests.support.server import Server, start_server
 
 THREADS = 4
 LIVE = 20
-MODEL = "/v1/models/vision/resnet/checkpoints"
+MODEL_NAME = "vision/resnet"
+MODEL = f"/v1/models/{MODEL_NAME}/checkpoints"
 READY_WITHIN = 10.0
 
 IN_A_SWEEP = "SELECT 1 FROM leases WHERE name = 'sweep'"
@@ -49,6 +54,7 @@ class Kills:
     data_dir: Path
     rng: random.Random
     ready_within: float
+    told: Told
     counts: Counter[str] = field(default_factory=Counter)
     sent: dict[int, Sent] = field(default_factory=dict)
     failures: list[BaseException] = field(default_factory=list)
@@ -59,7 +65,7 @@ class Kills:
     def start(self) -> Server:
         began = time.monotonic()
         options = ("--workers", "2", "--grace", "0", "--sweep-interval", "0.05", "--trash", "1s")
-        server = start_server(self.data_dir, *options)
+        server = start_server(self.data_dir, *options, env={"STATEROOM_WEBHOOK_PRIVATE": "on"})
         with server.client() as http:
             if http.get("/readyz").status_code != 200:
                 raise Wrong("the server says it is ready and is not")
@@ -106,15 +112,17 @@ class Kills:
     def _operation(self, http: httpx.Client, rng: random.Random) -> None:
         with self.lock:
             live = [one for one in self.sent.values() if one.state == "live"]
-            weights = {"put": 40, "refused": 4, "delete": 40 * len(live) / LIVE, "get": 20, "pin": 8}
+            weights = {"put": 40, "refused": 4, "delete": 40 * len(live) / LIVE, "get": 20, "pin": 8, "move": 10}
             kind = rng.choices(list(weights), list(weights.values()))[0]
             if kind == "delete":
                 live = [one for one in live if one.pinned is False]
             elif kind == "pin":
                 live = [one for one in live if one.pinned is not None]
-            if not live and kind != "refused":
+            if not live and kind not in {"refused", "move"}:
                 kind = "put"
-            if kind in {"put", "refused"}:
+            if kind == "move":
+                pass
+            elif kind in {"put", "refused"}:
                 one = Sent(len(self.sent), b"")
                 self.sent[one.number] = one
             else:
@@ -141,6 +149,9 @@ class Kills:
                 raise Wrong(f"a deletion was answered with {answer.status_code}: {answer.text}")
             self._count("deletions acknowledged")
             one.state = "gone" if rng.random() < 0.6 else self._restored(http, one)
+        elif kind == "move":
+            if self.told.move(http, rng):
+                self._count("moves of an alias acknowledged")
         elif kind == "pin":
             url = one.url + "/pin"
             answer = http.put(url, json={"reason": "kept"}) if pinning else http.delete(url)
@@ -198,6 +209,7 @@ class Kills:
                     if one.state == "uploading":
                         self.counts["uploads in flight that are not there"] += 1
                     one.state, one.data = "gone" if one.state != "refused" else "refused", b""
+            self.told.verify(http, MODEL_NAME, {item["version"] for item in there.values()})
         self.check(read_data=read_data)
 
     def check(self, *, read_data: bool) -> None:
@@ -218,16 +230,21 @@ def listed(answer: httpx.Response) -> list[dict]:
 
 def run(folder: Path, kills: int, seed: int = 0, ready_within: float = READY_WITHIN) -> Counter[str]:
     """All of it, in ``folder``; raises Wrong, or AssertionError at the end."""
-    test = Kills(folder / "data", random.Random(seed), ready_within)
+    receiver = Receiver(folder / "deliveries")
+    test = Kills(folder / "data", random.Random(seed), ready_within, Told(receiver))
     began = time.monotonic()
     server = test.start()
     try:
+        receiver.start()
+        with server.client() as http:
+            test.told.begin(http, test.files.make(test.rng))
         for number in range(kills):
             test.round(server, test.rng.uniform(0.02, 1.0))
             server = test.start()
             test.verify(server, read_data=number % 10 == 0)
         test.check(read_data=True)
         with server.client() as http:
+            test.counts["deliveries to a webhook"] = test.told.end(http)
             for one in test.sent.values():
                 if one.state == "live":
                     assert http.delete(one.url + "/pin").status_code == 204
@@ -240,6 +257,7 @@ def run(folder: Path, kills: int, seed: int = 0, ready_within: float = READY_WIT
             assert rows(test.data_dir / "catalog.sqlite3", f"SELECT count(*) FROM {table}") == [(0,)], table
     finally:
         server.kill()
+        receiver.kill()
     test.counts["seconds"] = round(time.monotonic() - began)
     first, *again = test.starts
     test.counts["ms to be ready on an empty folder"] = round(first * 1000)

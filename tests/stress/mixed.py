@@ -17,6 +17,7 @@ from app.store import LocalPackStore
 from app.upkeep.fsck import Fsck
 from tests.functional.torch_files import loaded, same
 from tests.stress.files import Files
+from tests.stress.told import Wrong
 from tests.support.commands import run as command
 from tests.support.server import Server, start_server
 
@@ -27,10 +28,6 @@ LIVE = 50
 MODELS = ("vision/a", "vision/b", "text/c")
 CLEAN = {404, 500, 503}
 """What a download of a checkpoint that is being deleted may be answered with."""
-
-
-class Wrong(Exception):
-    """Something that must not be."""
 
 
 @dataclass(slots=True, eq=False)
