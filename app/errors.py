@@ -121,6 +121,10 @@ class KeyInUse(Conflict):
     code = "idempotency-key-in-use"
 
 
+class CrossSite(StateroomError):
+    code = "cross-site"
+
+
 class PreconditionFailed(StateroomError):
     """``etag`` is the current ETag, None if there is no resource. ``state`` is its JSON, if the answer shows it."""
 

@@ -1,4 +1,4 @@
-"""Checks of tokens and links. The catalog's tokens are cached for a moment, so that a request costs no query."""
+"""Checks of tokens, links and sessions. The catalog's answer is cached for a moment, so a request costs no query."""
 
 import asyncio
 import hashlib
@@ -13,6 +13,7 @@ from anyio import CapacityLimiter, to_thread
 from ..catalog import Catalog
 from ..catalog.tokens import Credentials, credentials
 from ..errors import StateroomError, StoreError
+from ..values.session import session_id
 from ..values.token import Scope, Token, is_secret_of, parse_token
 from .signatures import LONGEST, Resource, Signature, parse_signature, sign
 
@@ -114,6 +115,22 @@ class Access:
             if is_secret_of(secret, token) and token is not None and token.is_good(datetime.now(UTC)):
                 return _of_token(token)
             return None if known.guarded or self._of_server is not None else OPEN
+
+        return await self._judged(judge)
+
+    async def of_session(self, text: str) -> Grant | None:
+        """Return the grant of a browser's session, None for one that has ended. Raises as above."""
+        id_ = session_id(text)
+        if id_ is None:
+            return await self.of_nobody()
+
+        def judge(known: Credentials) -> Grant | None:
+            session = known.session(id_)
+            maker = None if session is None else self._maker(known, session.maker)
+            if session is None or maker is None:
+                return None if known.guarded or self._of_server is not None else OPEN
+            is_good = hmac.compare_digest(session.seal, maker.seal) and datetime.now(UTC) < session.expires_at
+            return maker if is_good else None
 
         return await self._judged(judge)
 

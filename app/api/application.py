@@ -13,7 +13,7 @@ from .middleware.telemetry import Telemetry
 from .openapi.document import Shown, document_of
 from .openapi.problems import OF_ANY, refusals
 from .pages import models as models_page
-from .pages import static
+from .pages import sign_in, static
 from .requests.auth import without_declaration
 from .routes import (
     aliases,
@@ -36,7 +36,7 @@ from .routes import (
     webhooks,
 )
 
-PUBLIC = health.PUBLIC | static.PUBLIC
+PUBLIC = health.PUBLIC | static.PUBLIC | sign_in.PUBLIC
 """The routes that are open to all, by their paths."""
 
 DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a checkpoint and never runs a pickle."
@@ -88,6 +88,7 @@ def build(
         files,
         links,
         models_page,
+        sign_in,
         static,
     ):
         include(app, module.router)

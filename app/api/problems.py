@@ -43,6 +43,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.EventsExpired: Kind(410, "Events have been deleted"),
     errors.Conflict: Kind(409, "The request conflicts with what is stored"),
     errors.KeyInUse: Kind(409, "Another upload with this Idempotency-Key was stored first"),
+    errors.CrossSite: Kind(403, "Writes by web pages of other sites are not allowed"),
     errors.PreconditionFailed: Kind(412, "A precondition of the request does not hold"),
     errors.IncompleteUpload: Kind(400, "The upload is incomplete"),
     errors.TooLarge: Kind(413, "The request is too large"),

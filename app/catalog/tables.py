@@ -26,7 +26,7 @@ A blob's ``unused_since`` is the time when a sweep found no checkpoint that refe
 when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
 ``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. An upload in parts is only
 in the data dir of its ``holder``. The row of a revoked token stays, so that a server that ever had a token never
-becomes open.
+becomes open. A row of ``sessions`` is a browser's; its ``maker`` is the id of a token, or ``server``.
 
 ``optimizer_bytes`` are the bytes that thinning a checkpoint frees; null for one of an older version, which nobody has
 looked into.
@@ -420,6 +420,16 @@ webhook_deliveries = Table(
     Index(None, "webhook_id", "state", "id"),
     CheckConstraint("state IN ('waiting', 'delivered', 'failed')", name="state"),
     sqlite_autoincrement=True,
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", _Text, primary_key=True),
+    Column("maker", _Text, nullable=False, index=True),
+    Column("seal", _Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
 )
 
 signing_keys = Table(

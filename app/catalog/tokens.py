@@ -9,7 +9,9 @@ from sqlalchemy import ColumnElement, Row, func, or_, select, update
 
 from ..errors import Conflict, NotFound
 from ..values.event import EventKind
+from ..values.session import Session
 from ..values.token import Scope, Token
+from . import sessions
 from .events import record
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
@@ -21,7 +23,8 @@ MOST_GOOD = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The valid tokens and the link keys, each by id. ``guarded`` tells whether there ever was a token, valid or not.
+    """The valid tokens, the link keys and the sessions, each by id. ``guarded`` tells whether there ever was a token,
+    valid or not.
 
     Each token stays a database row until it is needed, because requests use few of thousands of tokens.
     """
@@ -29,10 +32,15 @@ class Credentials:
     guarded: bool = True
     rows: Mapping[str, Row[*tuple[Any, ...]]] = field(default_factory=dict)
     keys: Mapping[int, bytes] = field(default_factory=dict)
+    sessions: Mapping[str, Row[*tuple[Any, ...]]] = field(default_factory=dict)
 
     def token(self, id_: str) -> Token | None:
         row = self.rows.get(id_)
         return None if row is None else _token(row)
+
+    def session(self, id_: str) -> Session | None:
+        row = self.sessions.get(id_)
+        return None if row is None else sessions.session_of(row)
 
 
 def add(w: WriteSession, token: Token) -> None:
@@ -83,11 +91,12 @@ def any_ever(s: ReadSession) -> bool:
 
 
 def credentials(s: ReadSession, now: datetime) -> Credentials:
-    """Read the credentials, always in three statements."""
+    """Read the credentials, always in four statements."""
     return Credentials(
         guarded=any_ever(s),
         rows={row[0]: row for row in s.select(select(tokens).where(_is_good(now)))},  # the first column is the id
         keys={row.id: bytes.fromhex(row.key) for row in s.select(select(signing_keys))},
+        sessions=sessions.unexpired(s, now),
     )
 
 

@@ -10,10 +10,8 @@ from playwright.sync_api import Browser, expect
 from tests.conftest import StartServer
 from tests.pages.conftest import LOOKS
 from tests.pages.store import checkpoint, put
-from tests.support.browser import AXE, Visit, axe_findings, visiting
+from tests.support.browser import Visit, axe_findings, needs_axe, visiting
 from tests.support.server import Server
-
-needs_axe = pytest.mark.skipif(not AXE.exists(), reason="no axe at hand: npm ci in web/")
 
 
 def test_each_model_has_a_row_that_leads_to_it(visit: Visit) -> None:

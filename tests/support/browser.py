@@ -23,6 +23,9 @@ AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
 CHARTS = ROOT / "app/api/pages/static/vendor/uPlot.iife.min.js"
 
 
+needs_axe = pytest.mark.skipif(not AXE.exists(), reason="no axe at hand: npm ci in web/")
+
+
 def browser_program() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -91,6 +91,14 @@ class Sites:
         return origin.lower() in self.origins
 
 
+def is_own_page(host: Host | None, origin: str | None, fetch_site: str | None) -> bool:
+    """Tell whether a page of this server surely sent a request: one of the two headers says so, and none denies it."""
+    says = [] if origin is None else [_is_of(origin, host)]
+    if fetch_site is not None:
+        says.append(fetch_site.strip().lower() == "same-origin")
+    return bool(says) and all(says)
+
+
 def _is_of(origin: str, host: Host | None) -> bool:
     """Tell whether a page of ``origin`` was loaded from ``host``, by http or https, as a proxy may speak TLS for us."""
     scheme, _, authority = origin.lower().partition("://")

@@ -57,6 +57,7 @@ def page(
         .render(
             at=Addresses.of(request),
             grant=None if grant == OPEN else grant,
+            signed_in=getattr(request.state, "by_session", False),
             version=request.app.version,
             has_charts=HAS_CHARTS,
             **values,

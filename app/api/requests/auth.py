@@ -1,7 +1,8 @@
 """Authorization. Every route declares READ, WRITE, ADMIN, DOWNLOAD, EVERYWHERE, ADMIN_EVERYWHERE or
 PAGE.
 
-A caller shows a token as a Bearer, or as the password of Basic; or, for a download, a link. Each declaration is a list
+A caller shows a token as a Bearer, or as the password of Basic; or, for a download, a link; or, a browser, the cookie
+of a session. Each declaration is a list
 of ``dependencies`` of a route. Authorization comes first, before the query is checked or a body is read, and without
 looking into the namespace.
 """
@@ -21,17 +22,21 @@ from fastapi.security.http import HTTPBase
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
-from ...access.grants import Grant
+from ...access.grants import OPEN, Grant
 from ...access.signatures import Resource
 from ...concurrency.cancellation import Work, begin
+from ...errors import CrossSite
 from ...notify.refusals import Refusal
 from ...values.actor import Actor, act_as
 from ...values.token import Scope, parse_token
 from ..services import Services, ServicesDep
+from .cookies import COOKIE_WRITES, is_own_page, session_in
 from .params import known_parameters
 
+BEARER = 'Bearer realm="stateroom"'
 CHALLENGE = 'Bearer realm="stateroom", Basic realm="stateroom", charset="UTF-8"'
 SIGNATURE = "signature"
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def token_in(authorization: bytes) -> bytes | None:
@@ -73,7 +78,7 @@ class Allowed:
     async def __call__(self, request: Request, services: ServicesDep) -> None:
         grant = await self.judge(request, services)
         request.state.allowed = self
-        address = _address(request)
+        address = address_of(request)
         act_as(Actor(grant.name, address))
         begin(Work(grant.account(address or "")))
 
@@ -85,7 +90,7 @@ class Allowed:
             return await self._judge(request, services)
         except HTTPException as refused:
             if (token := _token_refused(request)) is not None:
-                services.refusals.note(Refusal(_address(request), token, refused.detail))
+                services.refusals.note(Refusal(address_of(request), token, refused.detail))
             raise
 
     async def _judge(self, request: Request, services: Services) -> Grant:
@@ -110,7 +115,7 @@ class Allowed:
             raise HTTPException(403, f"This request needs a token of scope {self.scope}; this one has {grant.scope}.")
 
 
-def _address(request: Request) -> str | None:
+def address_of(request: Request) -> str | None:
     return request.client.host if request.client else None
 
 
@@ -138,12 +143,30 @@ async def judge_again(request: Request, services: Services) -> None:
 
 async def _shown(request: Request, services: ServicesDep) -> Grant:
     header = request.headers.get("Authorization", "").encode("latin-1")  # as Starlette decoded it
+    session = None if header else session_in(request)
+    if session is not None:
+        return await _of_session(request, services, session)
     token = token_in(header)
     grant = await (services.access.of_nobody() if token is None else services.access.of_token(token))
     if grant is None:
         asked = "This server requires a token: send Authorization: Bearer TOKEN."
         detail = "The token is invalid, expired or revoked." if header else asked
         raise HTTPException(401, detail, {"WWW-Authenticate": CHALLENGE})
+    return grant
+
+
+async def _of_session(request: Request, services: Services, session: str) -> Grant:
+    """Return the grant of a browser's session. It changes something only where a page of ours surely asks for it: the
+    browser sends the cookie by itself.
+    """
+    grant = await services.access.of_session(session)
+    if grant is None:
+        # Basic would make the browser ask for a password, over the page that could lead to the sign-in.
+        raise HTTPException(401, "The session has ended: sign in again.", {"WWW-Authenticate": BEARER})
+    if grant != OPEN:
+        request.state.by_session = True
+        if request.method not in SAFE and not is_own_page(request):
+            raise CrossSite(COOKIE_WRITES)
     return grant
 
 
