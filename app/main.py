@@ -22,6 +22,7 @@ from .concurrency.memory_budget import MemoryBudget
 from .concurrency.one_flight import OneFlight
 from .deliver.service import Deliver
 from .ingest.service import Ingest
+from .inside.service import Inside
 from .maintenance import room_of, sweeper_of
 from .notify.refusals import Refusals
 from .notify.watch import EventWatch
@@ -95,6 +96,7 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
             store=store,
             ingest=ingest,
             deliver=deliver,
+            inside=Inside(catalog, deliver),
             metrics=metrics,
             streams=streams,
             access=access,

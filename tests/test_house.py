@@ -24,6 +24,7 @@ LONG_FOR_A_REASON: dict[str, str] = {
 NAMES_THAT_RUN_CODE = {"eval", "exec", "compile", "__import__", "import_module", "find_class", "Unpickler"}
 RUN_BY_NAME_FOR_A_REASON = {
     "app/sandbox/__main__.py": "runs one of our own functions in a child process, named by its parent",
+    "app/sandbox/stream_child.py": "runs one of our own modules in a child process, named by its parent",
 }
 
 

@@ -23,6 +23,26 @@ def test_putting_a_large_view_in_order_takes_no_more_memory_than_a_small_one(tmp
     assert large - small <= 64 * MiB
 
 
+def test_the_statistics_of_a_large_tensor_take_no_more_memory_than_those_of_a_small_one(tmp_path: Path) -> None:
+    """Of the server and the child process together. The small one fills the buffers, and is kept for its histogram."""
+    bench = Bench(tmp_path, size=0, big=0, rounds=1)
+    small, large = (peak_of_looking_inside(bench, numel) for numel in (60 * MiB // 4, 256 * MiB // 4))
+    assert large - small <= 64 * MiB
+
+
+def peak_of_looking_inside(bench: Bench, numel: int) -> int:
+    """The peak memory of a server that computes the statistics of two tensors, and their distance."""
+    file = bench.folder / "large.pt"
+    into = memoryview(bytearray(MiB))
+    with bench.server() as server, watched(server.pid) as used, Connection(server.base_url) as connection:
+        for value in (1.0, 2.0):
+            torch.save({"w": torch.full((numel,), value)}, file)
+            connection.put(f"{MODEL}/checkpoints", file)
+            connection.get(f"{MODEL}/checkpoints/latest/stats", into)
+        connection.get(f"{MODEL}/checkpoints/1/diff/2?numeric=true", into)
+    return sum(one.peak for one in used.values())
+
+
 def peak_of_a_transposed_matrix(bench: Bench, rows: int) -> int:
     file = bench.folder / "transposed.pt"
     torch.save({"w": torch.zeros(rows, rows).t()}, file)

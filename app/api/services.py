@@ -24,6 +24,7 @@ from ..concurrency.one_flight import OneFlight
 from ..deliver.service import Deliver
 from ..ingest.receive import SpooledUpload
 from ..ingest.service import Ingest
+from ..inside.service import Inside
 from ..notify.refusals import Refusals
 from ..notify.watch import EventWatch
 from ..retention import Retention
@@ -80,6 +81,7 @@ class Services:
     store: PackStore
     ingest: Ingest
     deliver: Deliver
+    inside: Inside
     metrics: Metrics
     streams: Streams
     access: Access

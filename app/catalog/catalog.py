@@ -52,7 +52,7 @@ class Catalog:
             )
         try:
             with self.read() as session:
-                session.select(select(tables.sessions.c.expires_at).limit(1)).all()  # a column of the newest revision
+                session.select(select(tables.checkpoints.c.scan_at).limit(1)).all()  # a column of the newest revision
         except DBAPIError as error:
             raise StoreError(
                 "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"

@@ -31,6 +31,9 @@ becomes open. A row of ``sessions`` is a browser's; its ``maker`` is the id of a
 ``optimizer_bytes`` are the bytes that thinning a checkpoint frees; null for one of an older version, which nobody has
 looked into.
 
+``scan_at`` is when a checkpoint's tensors are to be looked through for numbers that are not finite, null once
+``nonfinite_tensors`` has their number, or if nobody wants to know.
+
 Non-finite numbers are null in the ranked column, and text ("nan", "inf", "-inf") in the column beside it. Times are
 integers: microseconds since 1970 in UTC. ``digest`` and ``sha256`` are empty for an upload in parts, because the server
 never had its bytes in order. If ``original`` is false, no such file ever existed. Text compares by code point, on
@@ -128,12 +131,15 @@ checkpoints = Table(
     Column("expires_at", BigInteger),
     Column("thinned_at", BigInteger),
     Column("optimizer_bytes", BigInteger),
+    Column("nonfinite_tensors", BigInteger),
+    Column("scan_at", BigInteger),
     UniqueConstraint("model_id", "version"),
     Index(None, "model_id", "epoch", "version"),
     Index(None, "model_id", "step", "version"),
     Index(None, "model_id", "loss", "version"),
     Index(None, "model_id", "nbytes", "version"),
     Index(None, "model_id", "created_at", "version"),
+    Index(None, "model_id", "nonfinite_tensors", "version"),
     Index(None, "model_id", "run", "version"),
     Index(None, "model_id", "run", "epoch", "version"),
     Index(None, "model_id", "run", "step", "version"),
@@ -150,6 +156,7 @@ Index(
 
 for _name, *_columns in (
     ("ix_checkpoints_expires_at", checkpoints.c.expires_at),
+    ("ix_checkpoints_scan_at", checkpoints.c.scan_at),
     ("ix_checkpoints_model_id_slot", checkpoints.c.model_id, checkpoints.c.slot),
 ):
     _there = _columns[-1].is_not(None)
@@ -307,6 +314,17 @@ checksums = Table(
     Column("key", _Text, primary_key=True),
     Column("digest", _Text, nullable=False),
     Column("crc32", BigInteger, nullable=False),
+    Index(None, "namespace", "digest"),
+    sqlite_with_rowid=False,
+)
+
+tensor_stats = Table(
+    "tensor_stats",
+    metadata,
+    Column("namespace", _Text, primary_key=True),
+    Column("key", _Text, primary_key=True),
+    Column("digest", _Text, nullable=False),
+    Column("text", _Text, nullable=False),
     Index(None, "namespace", "digest"),
     sqlite_with_rowid=False,
 )

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, func, select, update
 
 from ..values.digest import Digest
-from . import checksums, namespaces, packs
+from . import checksums, namespaces, packs, tensor_stats
 from .catalog import Catalog
 from .commit import BATCH
 from .dialect import each_integer
@@ -113,6 +113,7 @@ def drop(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
                 dropped[namespace].append(digest)
             for namespace, digests in dropped.items():
                 checksums.drop(w, namespace, digests)
+                tensor_stats.drop(w, namespace, digests)
                 count += len(digests)
             w.execute(update(blobs).where(these, is_over, ~_is_unused).values(unused_since=None))
     return count

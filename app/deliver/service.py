@@ -81,7 +81,7 @@ class Deliver:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def manifest(self, checkpoint: Checkpoint) -> Manifest:
-        return self._stored(checkpoint).manifest
+        return self.stored(checkpoint).manifest
 
     def original(self, checkpoint: Checkpoint) -> Download:
         """The file as it was uploaded, byte for byte."""
@@ -91,7 +91,7 @@ class Deliver:
                 code="no-original",
             )
         _refuse_thinned(checkpoint, "the uploaded file")
-        stored = self._stored(checkpoint)
+        stored = self.stored(checkpoint)
         ready = _Ready(plan_original(stored.manifest), {})
         return self._download(checkpoint, stored, ready, _etag("original", checkpoint, ""), checkpoint.sha256)
 
@@ -166,7 +166,8 @@ class Deliver:
         """The layout of ``original``."""
         return layout_of_original(self.original(checkpoint))
 
-    def _stored(self, checkpoint: Checkpoint) -> StoredFile:
+    def stored(self, checkpoint: Checkpoint) -> StoredFile:
+        """The stored file, with a reader of its own."""
         namespace = checkpoint.model.namespace
         reader = BlobReader(self._catalog, self._store, namespace, checkpoint.frame)
 
@@ -183,7 +184,7 @@ class Deliver:
         _require_cast(wanted.query)
         name = digest or wanted.to_json()
         key = f"{checkpoint.model.namespace} {checkpoint.manifest} {name}"
-        stored = self._stored(checkpoint)
+        stored = self.stored(checkpoint)
         ready = self._plans.get(
             key, lambda: _ready(stored, self._drafts.get(key, lambda: _draft(checkpoint, stored, wanted)))
         )

@@ -28,7 +28,7 @@ MEMORY = 2 * 1024**3
 
 WALL_SECONDS = 300
 
-_places = FairPlaces(1 + (os.cpu_count() or 1))
+places = FairPlaces(1 + (os.cpu_count() or 1))
 """Children at once: one for each core, and one more for an owner without any. More would only take memory."""
 
 
@@ -51,7 +51,7 @@ def run(
     Raises the errors of ``function``; HostileCheckpoint (rule ``time`` or ``memory``) if the child exceeds its CPU time
     or memory; StoreError (``parser-busy``) if the machine has neither; Cancelled.
     """
-    with _places.turn_in_thread(current().owner, cancelled):
+    with places.turn_in_thread(current().owner, cancelled):
         return _run([function.__module__, function.__name__, str(seconds), str(memory)], join_parts(parts), cancelled)
 
 
@@ -67,7 +67,7 @@ def _run(arguments: Sequence[str], call: bytes, cancelled: Callable[[], bool]) -
         env={"PYTHONPATH": str(root.parent), "PATH": os.defpath, "LC_ALL": "C.UTF-8"},
     )
     ended = Event()
-    watch = Thread(target=_kill_once, args=(cancelled, child, ended), name="watch", daemon=True)
+    watch = Thread(target=kill_once, args=(cancelled, child, ended), name="watch", daemon=True)
     watch.start()
     try:
         output, _ = child.communicate(call, timeout=WALL_SECONDS)
@@ -90,7 +90,8 @@ def _run(arguments: Sequence[str], call: bytes, cancelled: Callable[[], bool]) -
     return split_parts(memoryview(output)[1:])
 
 
-def _kill_once(cancelled: Callable[[], bool], child: subprocess.Popen[bytes], ended: Event) -> None:
+def kill_once(cancelled: Callable[[], bool], child: subprocess.Popen[bytes], ended: Event) -> None:
+    """Kill the child once ``cancelled()`` is true. Returns then, or when ``ended`` is set."""
     while not ended.wait(LOOK_SECONDS):
         if cancelled():
             child.kill()

@@ -56,6 +56,8 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("DELETE", checkpoint),
         ("GET", checkpoint + "/lineage"),
         ("GET", checkpoint + "/tensors"),
+        ("GET", checkpoint + "/stats"),
+        ("GET", checkpoint + "/diff/{other}"),
         ("GET", checkpoint + "/state_dict"),
         ("GET", checkpoint + "/state_dict/{filename}"),
         ("GET", checkpoint + "/state_dict/index"),

@@ -64,6 +64,8 @@ NEEDS = {
     ("DELETE", _REF): "admin",
     ("GET", f"{_REF}/lineage"): "read",
     ("GET", f"{_REF}/tensors"): "read",
+    ("GET", f"{_REF}/stats"): "read",
+    ("GET", f"{_REF}/diff/{{other}}"): "read",
     ("GET", f"{_REF}/state_dict"): "read",
     ("GET", f"{_REF}/state_dict/{{filename}}"): "read",
     ("GET", f"{_REF}/state_dict/index"): "read",
@@ -123,7 +125,15 @@ class Guarded:
 
     def send(self, http: httpx.Client, operation: tuple[str, str], credential: str, name: str, **query: str):
         method, path = operation
-        values = {"namespace": OURS, "name": name, "ref": "1", "filename": "x.pt", "alias": "prod", "webhook": "wh0"}
+        values = {
+            "namespace": OURS,
+            "name": name,
+            "ref": "1",
+            "other": "1",
+            "filename": "x.pt",
+            "alias": "prod",
+            "webhook": "wh0",
+        }
         values |= {"upload_id": "abcdef", "first": "0", "end": "1"}
         address = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
         headers, auth = {}, None

@@ -16,6 +16,7 @@ def address(path: str) -> str:
         "namespace": "a",
         "name": "b",
         "ref": "1",
+        "other": "2",
         "alias": "prod",
         "webhook": "wh0",
         "filename": "x.pt",

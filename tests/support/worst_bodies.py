@@ -197,6 +197,14 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("GET", f"{checkpoint}/tensors"), "metadata", f"{texts}/tensors")
     yield Worst(("GET", f"{checkpoint}/tensors"), "a name near none", f"{one}/tensors?component={'net.' * 5000}")
 
+    yield Worst(("GET", f"{checkpoint}/stats"), "tied keys", f"{one}/stats?limit=1000")
+    yield Worst(
+        ("GET", f"{checkpoint}/stats"), "patterns", f"{one}/stats?{'&'.join(f'include=*{i}*' for i in range(500))}"
+    )
+    for what, query in (("itself", "limit=10000"), ("numbers", "numeric=true&component=model")):
+        yield Worst(("GET", f"{checkpoint}/diff/{{other}}"), what, f"{one}/diff/1?{query}")
+    yield Worst(("GET", f"{checkpoint}/diff/{{other}}"), "another", f"{one}/diff/2?limit=10000")
+
     for route, path in (("/state_dict", ""), ("/state_dict/{filename}", "/x.pt"), ("/state_dict/index", "/index")):
         for what, query in (("all", ""), ("patterns", patterns), ("near nothing", near), ("other dtype", "dtype=fp16")):
             yield Worst(("GET", checkpoint + route), what, f"{one}/state_dict{path}?{query}")

@@ -1,0 +1,51 @@
+"""Statistics of tensors: computed once, kept for every checkpoint with the same elements. The caller chooses the key
+and the text.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+
+from ..values.digest import Digest
+from .dialect import each_text
+from .session import ReadSession, WriteSession
+from .tables import blobs, tensor_stats
+
+
+@dataclass(frozen=True, slots=True)
+class KeptStats:
+    """Statistics as text. ``digest`` is a blob that contains the elements; the statistics are deleted with that
+    blob.
+    """
+
+    key: str
+    digest: Digest
+    text: str
+
+
+def get(s: ReadSession, namespace: str, keys: Iterable[str]) -> dict[str, str]:
+    """The kept statistics of ``keys``, in one statement."""
+    c = tensor_stats.c
+    rows = s.select(select(c.key, c.text).where(c.namespace == namespace, c.key.in_(each_text(keys))))
+    return {row.key: row.text for row in rows}
+
+
+def put(w: WriteSession, namespace: str, new: Sequence[KeptStats]) -> None:
+    """Keep the statistics ``new`` whose blobs still exist. Existing rows stay: equal elements have equal statistics."""
+    wanted = each_text({one.digest for one in new})
+    there = set(
+        w.select(select(blobs.c.digest).where(blobs.c.namespace == namespace, blobs.c.digest.in_(wanted))).scalars()
+    )
+    rows = [
+        {"namespace": namespace, "key": one.key, "digest": one.digest, "text": one.text}
+        for one in new
+        if one.digest in there
+    ]
+    w.insert_or_keep(tensor_stats, rows)
+
+
+def drop(w: WriteSession, namespace: str, digests: Iterable[Digest]) -> None:
+    """Delete the statistics of the blobs ``digests``."""
+    c = tensor_stats.c
+    w.execute(delete(tensor_stats).where(c.namespace == namespace, c.digest.in_(each_text(digests))))

@@ -1,0 +1,1 @@
+"""Looking inside: which tensors of two checkpoints differ, and the numbers of a tensor's elements."""

@@ -1,0 +1,93 @@
+"""Views: where the elements of a tensor lie, and whether there are numbers to be had of them. Pure."""
+
+from collections.abc import Iterable, Iterator
+
+from ..deliver.cost import check_cost
+from ..errors import SelectionError
+from ..formats.safetensors.write import Content
+from ..values.checkpoint import Checkpoint
+from ..values.conversion import Conversion, merged
+from ..values.dtype import DTYPES, DType
+from ..values.manifest import Manifest, Storage, Tensor
+from ..values.span import Span
+from ..values.work import Work
+
+PER_MESSAGE = 256 * 1024
+"""Elements in a message to the child process, which divides the elements of each strip: 4 MiB of complex128."""
+
+_PACKED = frozenset({"quint4x2", "quint2x4", "float4_e2m1fn_x2"})
+_QUANTIZED = frozenset({"quint8", "qint8", "qint32"})
+
+
+def storage_of(manifest: Manifest, tensor: Tensor) -> Storage | None:
+    return None if tensor.storage is None else manifest.storages[tensor.storage]
+
+
+def elements_of(manifest: Manifest, tensor: Tensor) -> Conversion | None:
+    """Return the tensor's elements in C order, little-endian; None if it has none in the file. A tensor of several
+    elements a byte is the bytes of its whole storage.
+
+    The sign bits of a negative or conjugate view, which torch has not applied when it saves one, are not applied.
+    """
+    storage = storage_of(manifest, tensor)
+    if storage is None or tensor.shape is None or 0 in tensor.shape:
+        return None
+    if tensor.dtype.name in _PACKED:
+        return _conversion(storage.span, DTYPES["uint8"], ((storage.span.length, 1),), manifest)
+    itemsize = tensor.dtype.itemsize
+    first = storage.span.start + tensor.offset * itemsize
+    reach = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride, strict=True))
+    span = Span(first, first + (reach + 1) * itemsize)
+    return _conversion(span, tensor.dtype, merged(tensor.shape, tensor.stride), manifest)
+
+
+def _conversion(span: Span, dtype: DType, dims: tuple[tuple[int, int], ...], manifest: Manifest) -> Conversion:
+    return Conversion(span, dtype, dtype, dims, manifest.byteorder)
+
+
+def is_whole(elements: Conversion, storage: Storage) -> bool:
+    """Tell whether the elements are the bytes of their storage as they are, so that its digest is theirs."""
+    return elements.changes_nothing and elements.source == storage.span
+
+
+def why_unreadable(checkpoint: Checkpoint, manifest: Manifest, tensor: Tensor, elements: Conversion) -> str | None:
+    """Say why a tensor's elements cannot be read; None if they can."""
+    storage = storage_of(manifest, tensor)
+    if checkpoint.thinned_at is not None and storage is not None and storage.digest is not None:
+        component = None if tensor.component is None else manifest.components[tensor.component]
+        if component is not None and component.kind == "optimizer":
+            return "the optimizers' bytes were removed, by the rule thin_after"
+    if not elements.is_contiguous:
+        try:
+            content = Content(tensor.key, elements.to, tensor.shape or (), elements)
+            check_cost((content,), manifest, Work.without_end())
+        except SelectionError as error:
+            if error.code == "too-expanded":
+                return "a view that repeats its elements too often to be read"
+            return "a view of elements that lie too far apart to be read"
+    return None
+
+
+def why_no_numbers(manifest: Manifest, tensor: Tensor) -> str | None:
+    """Say why the elements of a tensor are not numbers that can be computed with; None if they are."""
+    storage = storage_of(manifest, tensor)
+    if tensor.shape is None:
+        return "a lazy parameter that has seen no batch yet"
+    if storage is None:
+        return "on the meta device, without elements"
+    if tensor.dtype.name in _PACKED:
+        return f"of dtype {tensor.dtype.name}, which has several numbers in a byte"
+    if tensor.dtype.name in _QUANTIZED:
+        return "quantized: its scale is not in its storage"
+    held = 1 if storage.dtype is None else storage.dtype.word
+    if manifest.byteorder == "big" and tensor.dtype.word != held:
+        return f"of dtype {tensor.dtype.name}, which torch.load does not swap in a big-endian checkpoint"
+    return None
+
+
+def messages_of(strips: Iterable[memoryview], itemsize: int) -> Iterator[memoryview]:
+    """Cut strips of elements into messages of PER_MESSAGE elements. Only the last one is shorter."""
+    size = PER_MESSAGE * itemsize
+    for strip in strips:
+        for start in range(0, len(strip), size):
+            yield strip[start : start + size]
