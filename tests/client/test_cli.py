@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -561,6 +562,77 @@ def test_a_bar_shows_how_far_a_transfer_is_on_a_terminal_and_nowhere_else(
         assert f"{model_name}@1 {'━' * 20} 20.0/20.0 MB" in plain
         assert f"{model_name}@1  out.pt, 20.0 MB" in screen
     assert cli("pull", model_name, "-o", "out.pt").stderr == ""
+
+
+def test_ls_on_a_terminal_says_how_long_ago_and_draws_the_loss(cli: Cli, general: Path, model_name: str) -> None:
+    for run, loss in [("a", 0.9), ("a", 0.5), ("a", 0.1), ("b", 1.0)]:
+        cli.ok("push", general, model_name, "--run", run, "--loss", str(loss))
+    screen, code = on_a_terminal(cli, "ls", model_name, until=b"nothing")
+    assert code == 0
+    assert len(re.findall(r" just now|\d min ago", screen)) == 4
+    assert re.search(r"loss of a +█▅▁ +0\.9 to 0\.1", screen)
+    assert "loss of b" not in screen
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", cli.ok("ls", model_name))
+    assert "█" not in cli.ok("ls", model_name)
+    screen, _ = on_a_terminal(cli, "ls", model_name, "--json", until=b"nothing")
+    assert [each["version"] for each in json.loads(screen)] == [4, 3, 2, 1]
+
+
+def test_show_lists_the_keys_as_a_tree_on_a_terminal_or_where_asked(cli: Cli, model_name: str) -> None:
+    torch.save({"layer.0.w": torch.ones(2), "layer.1.\x1b[2J": torch.ones(3)}, cli.folder / "net.pt")
+    cli.store(model_name, "net.pt")
+    tree = [["layer", "2 tensors", "20 bytes"], ["0.w", "2", "float32", "cpu", "8 bytes"]]
+    tree.append([r"1.\x1b[2J", "3", "float32", "cpu", "12 bytes"])
+    assert rows(cli.ok("show", model_name, "--tree"))[-3:] == tree
+    assert "\n  0.w" in cli.ok("show", model_name, "--tree")
+    screen, _ = on_a_terminal(cli, "show", model_name, "--tensors", until=b"nothing")
+    assert rows(screen.replace("\r", ""))[-3:] == tree
+    screen, _ = on_a_terminal(cli, "show", model_name, "--tensors", "--no-tree", until=b"nothing")
+    assert rows(screen.replace("\r", ""))[-2] == ["layer.0.w", "2", "float32", "cpu", "8 bytes"]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["model", "namespace"])
+def test_watch_prints_changes_as_they_happen(cli: Cli, general: Path, model_name: str, whole: bool) -> None:
+    watched, printed = model_name.partition("/")[0] if whole else model_name, cli.folder / "printed"
+    cli.store(model_name, general)
+    with printed.open("w") as out, Client(cli.env["STATEROOM_URL"]) as client:
+
+        def are_waiting(count: int) -> bool:
+            return f"stateroom_waiting_clients {count}.0" in httpx.get(f"{client.url}/metrics").text
+
+        assert_soon(lambda: are_waiting(0))  # those of other tests have left
+        watching = cli.start("watch", watched, "--kind", "alias-moved", env={}, stdout=out, stderr=out)
+        try:
+            assert_soon(lambda: are_waiting(1))
+            client.model(model_name).alias("prod", 1)
+            assert_soon(lambda: printed.read_text().endswith("\n"))
+        finally:
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(LONG_ENOUGH) == 130
+    line = rf"\d\d:\d\d:\d\d  alias-moved  {re.escape(model_name)}@1  prod\n\n?"
+    assert re.fullmatch(line, printed.read_text())
+
+
+def test_open_prints_the_address_of_a_page(cli: Cli, server: Server) -> None:
+    assert cli.ok("open") == f"{server.base_url}/\n"
+    assert cli.ok("open", "vision/net") == f"{server.base_url}/models/vision/net\n"
+    assert cli.json("open", "vision/net@best") == {"url": f"{server.base_url}/models/vision/net/checkpoints/best"}
+    assert "namespace/name" in cli.fails(2, "open", "vision")
+
+
+def test_a_shell_completes_commands_and_models(cli: Cli, server: Server, general: Path, model_name: str) -> None:
+    cli.store(model_name, general)
+    assert "complete_bash" in cli(_STATEROOM_COMPLETE="source_bash").stdout
+
+    def completed(*words: str, **env: str) -> list[str]:
+        asked = {"_STATEROOM_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(["stateroom", *words])}
+        done = cli(**asked, COMP_CWORD=str(len(words)), **env)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("wat") == ["watch"]
+    assert completed("show", model_name[:-2]) == [model_name]
+    assert completed("show", "x", STATEROOM_URL="http://127.0.0.1:9") == []
 
 
 def store_large(cli: Cli, model_name: str) -> None:

@@ -10,12 +10,12 @@ import typer
 
 from .._client import Client
 from .._version import __version__
+from . import completion
 from . import output as text
 from .arguments import WRONG_USAGE
 
 cli = typer.Typer(
     help="Upload PyTorch checkpoints to a Stateroom server, inspect and download them.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -29,9 +29,14 @@ Token = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="namespace/name")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="namespace/name", autocompletion=completion.models)]
 Target = Annotated[
-    str, typer.Argument(metavar="MODEL[@REF]", help="namespace/name@REF: 12, best, epoch:3, ... (latest)")
+    str,
+    typer.Argument(
+        metavar="MODEL[@REF]",
+        help="namespace/name@REF: 12, best, epoch:3, ... (latest)",
+        autocompletion=completion.models,
+    ),
 ]
 Run = Annotated[
     Optional[str], typer.Option(metavar="NAME", help="only checkpoints of this training run (STATEROOM_RUN)")

@@ -18,6 +18,7 @@ from rich.filesize import decimal
 
 from .._errors import StateroomError
 from .._types import Format
+from . import completion
 from . import output as text
 from .application import Json, ModelName, Run, Target, Texts, Token, Url, cli, session
 from .arguments import (
@@ -29,6 +30,7 @@ from .arguments import (
     says_safetensors,
     target_of,
 )
+from .tensor_output import tensors_tables
 
 
 class FileFormat(str, Enum):
@@ -159,7 +161,9 @@ def pull(
 @cli.command()
 def ls(
     context: typer.Context,
-    model: Annotated[Optional[str], typer.Argument(metavar="[MODEL]", help="(list the models)")] = None,
+    model: Annotated[
+        Optional[str], typer.Argument(metavar="[MODEL]", help="(list the models)", autocompletion=completion.models)
+    ] = None,
     order: Annotated[
         Optional[str], typer.Option(metavar="FIELD", help="field to sort by: loss, -epoch, metric.acc, ... (-version)")
     ] = None,
@@ -185,6 +189,8 @@ def ls(
             line = at.client.model(model_of(model), run)
             found = list(line.checkpoints(order=order, where=conditions, limit=limit, trash=trash))
             text.say_json(found) if at.json else text.checkpoints_table(found, trash=trash)
+            if not at.json and sys.stdout.isatty() and not trash:
+                text.loss_curves(found)
 
 
 @cli.command()
@@ -192,12 +198,16 @@ def show(
     context: typer.Context,
     target: Target,
     tensors: Annotated[bool, typer.Option("--tensors", help="also list all keys and param_groups")] = False,
+    tree: Annotated[
+        Optional[bool], typer.Option("--tree/--no-tree", help="list the keys as a tree (on a terminal)")
+    ] = None,
     run: Run = None,
     url: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
     """Show a checkpoint with its metrics, tags and components."""
+    tensors = tensors or tree is True
     wanted = target_of(target)
     with session(context, url, token, json=json) as at:
         model = at.client.model(wanted.model, run)
@@ -210,7 +220,7 @@ def show(
             text.say_json({**asdict(checkpoint), **more})
         else:
             text.checkpoint_table(checkpoint)
-            text.tensors_tables(inside, groups)
+            tensors_tables(inside, groups, tree=sys.stdout.isatty() if tree is None else tree)
 
 
 @cli.command()

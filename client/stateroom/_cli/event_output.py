@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .._event import Event
+from .._printable import printable
 from .._webhook import Webhook, WebhookDelivery
 from .output import ABSENT, number_text, table, time_text
 
@@ -15,7 +16,17 @@ def events_table(events: Iterable[Event]) -> None:
 
 
 def event_text(event: Event) -> str:
-    return "  ".join(cell for cell in _event_cells(event) if cell != ABSENT)
+    return "  ".join(printable(cell) for cell in _event_cells(event) if cell != ABSENT)
+
+
+def change_text(event: Event) -> str:
+    """Return what has just happened, and to which checkpoint, as one line."""
+    subject = event.model or ""
+    if event.version is not None:
+        subject += f"@{event.version}"
+    by = f"by {event.by}" if event.by else ""
+    cells = f"{event.at.astimezone():%H:%M:%S}", event.kind, subject, event.alias or "", by
+    return "  ".join(printable(cell) for cell in cells if cell)
 
 
 def _event_cells(event: Event) -> list[str]:

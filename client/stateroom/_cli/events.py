@@ -5,10 +5,11 @@ from typing import Annotated, Optional
 
 import typer
 
+from . import completion
 from . import output as text
 from .application import Json, ModelName, Texts, Token, Url, cli, session
 from .arguments import check_at_most_one, model_of
-from .event_output import deliveries_table, event_text, events_table, webhooks_table
+from .event_output import change_text, deliveries_table, event_text, events_table, webhooks_table
 
 
 @cli.command()
@@ -32,6 +33,30 @@ def events(
                 text.say_json_line(event) if at.json else text.say(event_text(event))
         else:
             text.say_json(list(found)) if at.json else events_table(found)
+
+
+@cli.command()
+def watch(
+    context: typer.Context,
+    target: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar="[MODEL|NAMESPACE]", help="(the whole server, for its admins)", autocompletion=completion.models
+        ),
+    ] = None,
+    kind: Annotated[Texts, typer.Option(metavar="KIND", help="only this kind, such as alias-moved; repeatable")] = None,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """Print changes as they happen, until Ctrl+C. With --json, each line is one JSON document."""
+    with session(context, url, token, json=json) as at:
+        if target is not None and "/" in target:
+            found = at.client.model(model_of(target)).events("newest", follow=True, kinds=kind or ())
+        else:
+            found = at.client.events(target, after="newest", follow=True, kinds=kind or ())
+        for event in found:
+            text.say_json_line(event) if at.json else text.say(change_text(event))
 
 
 @cli.command()

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from rich.filesize import decimal
 
 from .._alias import Alias, AliasChange
-from .._checkpoint import Checkpoint, ModelSummary, Pin, TensorInfo
+from .._checkpoint import Checkpoint, ModelSummary, Pin
 from .._history import HistoryEntry
 from .._lineage import Lineage, Relative
 from .._namespace import Namespace
 from .._printable import printable
+from .curve import sparkline
 
 ABSENT = "-"
-MANY = 20  # items of a list are shown, of a group's parameter ids, say; the JSON has all of them
 AS_WIDE_AS_IT_GETS = 10_000  # columns, without a terminal
 
 
@@ -206,39 +206,20 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
     table(["COMPONENT", "KIND", "KEYS", "SIZE"], rows, right=["KEYS", "SIZE"])
 
 
-def tensors_tables(tensors: Iterable[TensorInfo], param_groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Print each component's keys with their sizes, and after an optimizer its ``param_groups``."""
-    components: dict[str | None, list[TensorInfo]] = {None: []}
-    for tensor in tensors:
-        components.setdefault(tensor.component, []).append(tensor)
-    for component in dict.fromkeys([*components, *param_groups]):
-        if component is not None:
-            _component(component or '""', components.get(component, ()), param_groups.get(component, ()))
-    if components[None]:
-        _component("outside all components", components[None], ())
-
-
-def _component(title: str, tensors: Sequence[TensorInfo], groups: Sequence[Mapping[str, Any]]) -> None:
-    say(f"\n{printable(title)}")
+def loss_curves(checkpoints: Iterable[Checkpoint]) -> None:
+    """Print the loss of each run as a curve, oldest first."""
+    runs: dict[str | None, list[float]] = {}
+    for each in sorted(checkpoints, key=lambda one: one.version):
+        if each.loss is not None:
+            runs.setdefault(each.run, []).append(each.loss)
     rows = [
-        [
-            tensor.key,
-            "none yet" if tensor.shape is None else " x ".join(map(str, tensor.shape)) or "scalar",
-            tensor.dtype,
-            tensor.device,
-            decimal(tensor.bytes),
-            _few(tensor.shared_with),
-        ]
-        for tensor in tensors
+        [f"loss{'' if run is None else f' of {run}'}", sparkline(losses), f"{losses[0]:g} to {losses[-1]:g}"]
+        for run, losses in runs.items()
+        if len(losses) > 1
     ]
-    header = ["KEY", "SHAPE", "DTYPE", "DEVICE", "SIZE", "SHARED WITH"]
-    if not any(tensor.shared_with for tensor in tensors):
-        header, rows = header[:-1], [row[:-1] for row in rows]
     if rows:
-        table(header, rows, right=["SIZE"])
-    for number, group in enumerate(groups):
-        settings = ", ".join(f"{name}={_shown(value)}" for name, value in group.items())
-        say(printable(f"param_groups[{number}]: {settings}"))
+        say()
+        table(None, rows)
 
 
 def table(header: Sequence[str] | None, rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
@@ -260,8 +241,21 @@ def stored_text(checkpoint: Checkpoint) -> str:
 
 
 def time_text(time: datetime) -> str:
-    """Return the time to the minute, in this machine's time zone."""
+    """Return the time to the minute, in this machine's time zone; on a terminal, how long ago it was."""
+    if sys.stdout.isatty() and (since := ago(datetime.now(timezone.utc) - time)) is not None:
+        return since
     return f"{time.astimezone():%Y-%m-%d %H:%M}"
+
+
+def ago(past: timedelta) -> str | None:
+    """Return a time that is over as people say it; None for one of more than 30 days, or one that is to come."""
+    seconds = past.total_seconds()
+    if seconds < -5:  # more than two clocks may differ
+        return None
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return None if seconds > 30 * 86400 else f"{int(seconds // size)} {unit} ago"
+    return "just now"
 
 
 def _time(time: datetime | None) -> str:
@@ -286,12 +280,3 @@ def _metrics(checkpoint: Checkpoint | HistoryEntry) -> str:
         f"{name}={'not finite' if value is None else number_text(value)}" for name, value in checkpoint.metrics.items()
     )
     return ", ".join(shown) or ABSENT
-
-
-def _shown(value: Any) -> str:
-    return f"[{_few(value)}]" if isinstance(value, list) else str(value)
-
-
-def _few(values: Sequence[Any]) -> str:
-    more = [f"... {len(values) - MANY} more"] if len(values) > MANY else []
-    return ", ".join([*map(str, values[:MANY]), *more])
