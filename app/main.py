@@ -22,6 +22,7 @@ from .concurrency.memory_budget import MemoryBudget
 from .concurrency.one_flight import OneFlight
 from .deliver.service import Deliver
 from .ingest.service import Ingest
+from .inside.scan import Scanner
 from .inside.service import Inside
 from .maintenance import room_of, sweeper_of
 from .notify.refusals import Refusals
@@ -65,6 +66,9 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store)
         stack.callback(deliver.close)
+        inside = Inside(catalog, deliver)
+        scanner = Scanner(catalog, inside, new_name())
+        stack.callback(scanner.close)
         if settings.sweep_interval:
             sweeps = PeriodicSweeps(
                 sweeper_of(settings, catalog, store, retention, room),
@@ -96,7 +100,7 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
             store=store,
             ingest=ingest,
             deliver=deliver,
-            inside=Inside(catalog, deliver),
+            inside=inside,
             metrics=metrics,
             streams=streams,
             access=access,

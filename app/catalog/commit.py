@@ -166,6 +166,7 @@ def _insert(w: WriteSession, new: NewCheckpoint) -> int:
         "created_at": now,
         "slot": new.slot,
         "optimizer_bytes": new.optimizer_bytes,
+        "scan_at": now if new.scan else None,
     }
     return int(w.execute(insert(checkpoints).values(row).returning(checkpoints.c.id)).scalar_one())
 

@@ -20,6 +20,7 @@ _KINDS: dict[str, Kind] = {
     "created_at": "time",
     "run": "text",
     "bytes": "integer",
+    "nonfinite_tensors": "integer",
 }
 _EXAMPLES: dict[Kind, str] = {
     "integer": "an integer of at most 64 bits",

@@ -280,6 +280,7 @@ def _checkpoint(
         slot=row.slot,
         expires_at=time_or_none(row.expires_at),
         thinned_at=time_or_none(row.thinned_at),
+        nonfinite_tensors=row.nonfinite_tensors,
     )
 
 

@@ -60,6 +60,7 @@ def describe(
         warm_started_from=fields.warm_started_from,
         ttl=fields.ttl,
         slot=fields.slot,
+        scan=fields.scan,
         optimizer_bytes=sum(optimizer_blobs(digested.manifest).values()),
     )
 

@@ -88,7 +88,8 @@ class NewCheckpoint:
     Sizes are in bytes; ``new_bytes`` is the growth of the store. ``loss`` and metrics may be non-finite.
     ``digest`` and ``sha256`` are None if the server never had the file's bytes in order; without ``original``,
     there was no such file. Training went on from ``parent``; it began with tensors of ``warm_started_from``. The
-    checkpoint expires ``ttl`` after its commit; in its run it replaces the one in ``slot``.
+    checkpoint expires ``ttl`` after its commit; in its run it replaces the one in ``slot``. ``scan``: look for numbers
+    that are not finite.
     """
 
     model: ModelName
@@ -116,6 +117,7 @@ class NewCheckpoint:
     ttl: timedelta | None = None
     slot: str | None = None
     optimizer_bytes: int = 0
+    scan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ class Checkpoint:
 
     ``components`` here carry no ``param_groups``. A file with very many has only the first here, and
     ``more_components`` counts the others. Shortened ``devices`` and ``unsafe_globals`` end in ``...``. One that was
-    thinned has lost its optimizers' bytes. Only one in the trash has a ``removal``.
+    thinned has lost its optimizers' bytes. ``nonfinite_tensors`` is None if nobody has looked. Only one in the trash
+    has a ``removal``.
     """
 
     id: int
@@ -156,6 +159,7 @@ class Checkpoint:
     slot: str | None = None
     expires_at: datetime | None = None
     thinned_at: datetime | None = None
+    nonfinite_tensors: int | None = None
     removal: Removal | None = None
 
     @property
@@ -200,3 +204,4 @@ class Fields:
     warm_started_from: CheckpointName | None = None
     ttl: timedelta | None = None
     slot: str | None = None
+    scan: bool = False

@@ -19,6 +19,7 @@ class EventKind(StrEnum):
     CHECKPOINT_RESTORED = "checkpoint-restored"
     CHECKPOINT_PURGED = "checkpoint-purged"
     CHECKPOINT_THINNED = "checkpoint-thinned"
+    CHECKPOINT_NONFINITE = "checkpoint-nonfinite"
     CHECKPOINT_PINNED = "checkpoint-pinned"
     CHECKPOINT_UNPINNED = "checkpoint-unpinned"
     RETENTION_CHANGED = "retention-changed"

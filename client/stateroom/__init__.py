@@ -45,6 +45,7 @@ from ._errors import (
 )
 from ._event import Event
 from ._history import HistoryEntry
+from ._inside import Diff, Difference, Histogram, Stats, TensorForm, TensorStats
 from ._lineage import Lineage, Relative
 from ._load.following import Following, Update
 from ._model import Model
@@ -64,11 +65,14 @@ __all__ = [
     "Component",
     "ComponentAmbiguous",
     "Conflict",
+    "Diff",
+    "Difference",
     "DigestMismatch",
     "Event",
     "EventsExpired",
     "Following",
     "Gone",
+    "Histogram",
     "HistoryEntry",
     "HostileCheckpoint",
     "InvalidRequest",
@@ -99,9 +103,12 @@ __all__ = [
     "StateDictMismatch",
     "StateroomError",
     "StateroomWarning",
+    "Stats",
     "StorageFull",
     "Superseded",
+    "TensorForm",
     "TensorInfo",
+    "TensorStats",
     "TorchRequired",
     "Unauthorized",
     "UnexpectedAnswer",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ._checkpoint import (
     Checkpoint,
@@ -20,13 +20,14 @@ from ._errors import InvalidRequest, understood
 from ._history import HistoryEntry, history_entry_of
 from ._http.last_answers import is_recalled
 from ._http.session import Http, json_of
+from ._inside import Diff, Stats, diff_of, stats_of
 from ._lineage import Lineage, lineage_of
 from ._parsing import time_of
 from ._progress import Progress, ProgressOption, progress_of
-from ._query import Ref, Selection, link_params, model_path, optional, ref_text
+from ._query import Ref, Selection, link_params, listed, model_path, optional, ref_text
 from ._report import Report, report_of
 from ._retention import UNCHANGED, RetentionPreview, given_rules, preview_of
-from ._types import Params, What
+from ._types import Params, Patterns, What
 
 if TYPE_CHECKING:
     from ._download.disk_cache import Cache
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 TENSORS_A_PAGE = 10_000
 HISTORY_A_PAGE = 1_000
+STATS_A_PAGE = 200
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,18 @@ class ModelApi:
     def tensors(self, checkpoint: Checkpoint, component: str | None) -> Iterator[TensorInfo]:
         params = [*optional(component=component), ("limit", str(TENSORS_A_PAGE))]
         return map(tensor_of, self.http.pages(f"{self.at(checkpoint)}/tensors", params))
+
+    def stats(self, checkpoint: Checkpoint, component: str | None, include: Patterns) -> Stats:
+        params = [*optional(component=component), *(("include", pattern) for pattern in listed(include))]
+        params.append(("limit", str(STATS_A_PAGE)))
+        return stats_of(checkpoint, self.http.pages(f"{self.at(checkpoint)}/stats", params))
+
+    def diff(self, base: Checkpoint, other: str, component: str | None, *, numeric: bool) -> Diff:
+        """Compare with the checkpoint ``other``, ``namespace/name@ref``."""
+        params = [*optional(component=component, numeric="true" if numeric else None)]
+        params.append(("limit", str(TENSORS_A_PAGE)))
+        path = f"{self.at(base)}/diff/{quote(other, safe='@')}"
+        return diff_of(str(base), other, self.http.pages(path, params))
 
     def param_groups(self, checkpoint: Checkpoint, component: str) -> list[Mapping[str, Any]]:
         """The param_groups of an optimizer, as they were saved."""

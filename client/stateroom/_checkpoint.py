@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ._errors import InvalidRequest, understood
+from ._html import html_table
 from ._lineage import Lineage
 from ._parsing import kind_of, time_of
 from ._printable import printable
@@ -66,8 +67,9 @@ class Checkpoint:
     meant it when it was looked up. ``parent`` and ``warm_started_from`` are the names of the checkpoints that training
     went on from and whose tensors it began with; they may be gone. ``pin`` keeps it from removal; the next save in its
     ``slot`` replaces it; at ``expires_at`` it goes to the trash by itself. At ``thinned_at`` its optimizers' bytes were
-    removed. In the trash, ``deleted_at`` and ``purged_at`` are since when, and until when at the latest;
-    ``deleted_reason`` is ``deleted``, or the rule that did it: ``retention``, ``expired`` or ``replaced``.
+    removed. ``nonfinite_tensors`` have NaN or an infinity; None if no save with ``scan`` asked. In the trash,
+    ``deleted_at`` and ``purged_at`` are since when, and until when at the latest; ``deleted_reason`` is ``deleted``, or
+    the rule that did it: ``retention``, ``expired`` or ``replaced``.
     It is ``offline`` if the server was not reached, and this is what it said last.
     """
 
@@ -96,6 +98,7 @@ class Checkpoint:
     slot: str | None = None
     expires_at: datetime | None = None
     thinned_at: datetime | None = None
+    nonfinite_tensors: int | None = None
     deleted_at: datetime | None = None
     deleted_by: str | None = None
     deleted_reason: str | None = None
@@ -107,6 +110,14 @@ class Checkpoint:
 
     def __hash__(self) -> int:
         return hash((self.model, self.version))
+
+    def _repr_html_(self) -> str:
+        facts = ("run", "epoch", "step", "loss", "format", "aliases", "created_at", "nonfinite_tensors")
+        rows: list[tuple[str, object]] = [(name, _fact(getattr(self, name))) for name in facts]
+        rows += [(name, "not finite" if value is None else value) for name, value in self.metrics.items()]
+        rows += [(f"tag {name}", value) for name, value in self.tags.items()]
+        rows += [(f"component {each.name or repr('')}", f"{each.keys:,} keys") for each in self.components]
+        return html_table(str(self), (), [row for row in rows if row[1] not in {None, ""}])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != _SOURCE}
@@ -186,6 +197,10 @@ class SpooledCheckpoint(Checkpoint):
         return printable(f"{self.model} (waits in {self.path})")
 
 
+def _fact(value: object) -> object:
+    return ", ".join(value) if isinstance(value, tuple) else value
+
+
 _SOURCE = "_source"
 """Attribute with the client of a checkpoint, which is not part of its value: neither compared nor copied."""
 
@@ -242,6 +257,7 @@ def checkpoint_of(data: Mapping[str, Any], source: Source | None = None, *, offl
         warm_started_from=data.get("warm_started_from"),
         pin=_pin_of(data.get("pin")),
         slot=data.get("slot"),
+        nonfinite_tensors=data.get("nonfinite_tensors"),
         deleted_by=data.get("deleted_by"),
         deleted_reason=data.get("deleted_reason"),
         offline=offline,

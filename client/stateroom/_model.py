@@ -18,6 +18,8 @@ from ._download.requests import fetch_state_dict_into
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
 from ._event import After, Event, Events, Kinds
 from ._history import HistoryEntry
+from ._html import html_table
+from ._inside import Diff, Stats
 from ._load.following import Apply, Following, Update
 from ._load.load_into import load_into, warmstart
 from ._load.objects import load_object, load_state_dict, write_file
@@ -64,6 +66,10 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.name!r})" if self.run is None else f"Model({self.name!r}, run={self.run!r})"
 
+    def _repr_html_(self) -> str:
+        run = "" if self.run is None else f", run {self.run}"
+        return html_table(f"{self.name}{run}", (), [("server", self._api.http.url)])
+
     def __reduce__(self) -> tuple[Any, ...]:
         """A deep copy shares the client; a pickled copy has a client of its own."""
         return self._again, (self.name, self.run or "")
@@ -83,15 +89,24 @@ class Model:
         warm_started_from: Ref | None = BY_ITSELF,
         ttl: str | None = None,
         slot: str | None = None,
+        scan: bool = False,
     ) -> Checkpoint:
         """Upload a file that torch.save wrote: a path, or a file open for reading bytes, from its current position.
 
-        Epoch, step and loss that are left out are read from the file. ``parent``, ``warm_started_from``, ``ttl`` and
-        ``slot`` are those of ``save``. Raises RefusedCheckpoint or one of its subclasses for a file that is not a valid
-        checkpoint, and DigestMismatch if the server stored other bytes than were sent.
+        Epoch, step and loss that are left out are read from the file. ``parent``, ``warm_started_from``, ``ttl``,
+        ``slot`` and ``scan`` are those of ``save``. Raises RefusedCheckpoint or one of its subclasses for a file that
+        is not a valid checkpoint, and DigestMismatch if the server stored other bytes than were sent.
         """
         params = upload_params(
-            run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags, ttl=ttl, slot=slot
+            run=self.run,
+            epoch=epoch,
+            step=step,
+            loss=loss,
+            metrics=metrics,
+            tags=tags,
+            ttl=ttl,
+            slot=slot,
+            scan=scan,
         )
         with self._origins.taken(parent, warm_started_from) as origins:
             params += origins
@@ -116,6 +131,7 @@ class Model:
         warm_started_from: Ref | None = ...,
         ttl: str | None = ...,
         slot: str | None = ...,
+        scan: bool = ...,
         rank_zero_only: Literal[False],
     ) -> Checkpoint: ...
 
@@ -133,6 +149,7 @@ class Model:
         warm_started_from: Ref | None = ...,
         ttl: str | None = ...,
         slot: str | None = ...,
+        scan: bool = ...,
         rank_zero_only: bool = ...,
     ) -> Checkpoint | None: ...
 
@@ -149,6 +166,7 @@ class Model:
         warm_started_from: Ref | None = BY_ITSELF,
         ttl: str | None = None,
         slot: str | None = None,
+        scan: bool = False,
         rank_zero_only: bool = True,
     ) -> Checkpoint | None:
         """Save any object that torch.save accepts.
@@ -163,13 +181,22 @@ class Model:
         tensor. Warns (StateroomWarning) of values that ``weights_only=True`` will not load. For a large object, only
         the storages that the server does not hold are sent, straight from the tensors' memory: nothing may write to
         them meanwhile. After the time ``ttl``, such as ``"30d"``, the checkpoint goes to the trash by itself. In a
-        ``slot``, such as ``"last"``, it replaces the checkpoint that its run has there, once it is stored.
+        ``slot``, such as ``"last"``, it replaces the checkpoint that its run has there, once it is stored. With
+        ``scan``, the server then looks for NaN and infinities (``Checkpoint.nonfinite_tensors``).
         """
         refuse(obj)
         if rank_zero_only and _torch.rank() != 0:
             return None
         params = upload_params(
-            run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags, ttl=ttl, slot=slot
+            run=self.run,
+            epoch=epoch,
+            step=step,
+            loss=loss,
+            metrics=metrics,
+            tags=tags,
+            ttl=ttl,
+            slot=slot,
+            scan=scan,
         )
         with self._origins.taken(parent, warm_started_from) as origins:
             return save_object(self._api, obj, params + origins)
@@ -187,6 +214,7 @@ class Model:
         warm_started_from: Ref | None = BY_ITSELF,
         ttl: str | None = None,
         slot: str | None = None,
+        scan: bool = False,
         rank_zero_only: bool = True,
         droppable: bool = False,
         raise_errors: bool = False,
@@ -207,7 +235,15 @@ class Model:
             job.end(None)
             return job
         params = upload_params(
-            run=self.run, epoch=epoch, step=step, loss=loss, metrics=metrics, tags=tags, ttl=ttl, slot=slot
+            run=self.run,
+            epoch=epoch,
+            step=step,
+            loss=loss,
+            metrics=metrics,
+            tags=tags,
+            ttl=ttl,
+            slot=slot,
+            scan=scan,
         )
         with self._origins.taken(parent, warm_started_from) as origins:
             params += origins
@@ -424,6 +460,29 @@ class Model:
         Raises UnknownComponent, and InvalidRequest for a component that is not an optimizer's.
         """
         return self._api.param_groups(self._pinned(ref), component)
+
+    def stats(self, ref: Ref, *, component: str | None = None, include: Patterns = ()) -> Stats:
+        """Return the extremes, mean, std, norm, zeros, NaN, infinities and a histogram of each tensor, or of those of
+        one ``component`` and of the keys that match ``include``. The server computes them, once; torch is not needed.
+        """
+        return self._api.stats(self._pinned(ref), component, include)
+
+    def diff(self, base: Ref, other: Ref, *, component: str | None = None, numeric: bool = False) -> Diff:
+        """Compare two checkpoints key by key: what is the same, changed, added, removed or moved from ``base`` to
+        ``other``, which may be of another model (``"namespace/name@ref"``, or a Checkpoint).
+
+        Nothing is downloaded. With ``numeric``, the server reads the changed tensors and measures how far they are
+        apart. ``component`` is the base's; the other's is that of the same name, or its only one.
+        """
+        return self._api.diff(self._pinned(base), self._named(other), component, numeric=numeric)
+
+    def _named(self, ref: Ref) -> str:
+        """Return the name of a checkpoint that may be of another model."""
+        if isinstance(ref, Checkpoint) and ref.model != self.name:
+            return str(ref)
+        if isinstance(ref, str) and "@" in ref and "/" in ref.partition("@")[0]:
+            return ref
+        return f"{self.name}@{self._api.ref(self._pinned(ref))}"
 
     # Load and download checkpoints
 

@@ -51,7 +51,8 @@ class Bar:
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn  # noqa: PLC0415 - as above
         from rich.progress import Progress as RichProgress  # noqa: PLC0415 - as above
 
-        console = Console(file=self._stream, force_terminal=True)
+        # As text also in a notebook, which shows it: rich's own way there needs ipywidgets.
+        console = Console(file=self._stream, force_terminal=True, force_jupyter=False)
         bar = RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(WIDTH),
@@ -67,12 +68,19 @@ class Bar:
         return bar, bar.add_task(printable(label)[: max(MIN_LABEL, console.width - BESIDE)], total=total)
 
 
+def is_notebook() -> bool:
+    """Tell whether this is the kernel of a notebook: its standard error is no terminal, and is shown to a person."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
 def progress_of(option: ProgressOption) -> Progress | None:
-    """Return the callback of one transfer: for None a bar if there is a terminal, for True always a bar, for False
-    none.
+    """Return the callback of one transfer: for None a bar if there is a terminal or a notebook, for True always a bar,
+    for False none.
     """
     if callable(option):
         return option
-    if option or (option is None and sys.stderr.isatty()):
+    if option or (option is None and (sys.stderr.isatty() or is_notebook())):
         return Bar(sys.stderr)
     return None

@@ -169,6 +169,7 @@ def upload_params(
     tags: Mapping[str, str] | None,
     ttl: str | None = None,
     slot: str | None = None,
+    scan: bool = False,
 ) -> Params:
     """Return an upload's query parameters. Raises InvalidRequest if they are too long for one request."""
     params = [
@@ -179,6 +180,7 @@ def upload_params(
             loss=None if loss is None else number_text("loss", loss),
             ttl=ttl,
             slot=slot,
+            scan="true" if scan else None,
         ),
         *((f"metric.{name}", number_text(name, value)) for name, value in (metrics or {}).items()),
         *((f"tag.{name}", str(value)) for name, value in (tags or {}).items()),

@@ -9,6 +9,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from ._errors import understood
+from ._html import html_table
 from ._printable import printable
 
 SHOWN = 5
@@ -70,6 +71,18 @@ class Report:
             lines.append(f"  prefix: {printable(self.prefix)}, which only one side's keys have")
         lines += [f"  near: {printable(hint)}" for hint in self.near]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        kinds = {name: getattr(self, f"{name}_keys") for name in _KINDS}
+        rows = [
+            (name, len(keys), ", ".join(map(str, keys[:SHOWN])) + (", ..." if keys[SHOWN:] else ""))
+            for name, keys in kinds.items()
+            if keys
+        ]
+        return html_table(str(self).partition("\n")[0], ("", "keys", ""), rows)
+
+
+_KINDS = ("matched", "missing", "unexpected", "mismatched", "cast", "skipped")
 
 
 @understood("a report")

@@ -526,6 +526,28 @@ def test_lineage_lists_both_directions(cli: Cli, general: Path, model_name: str)
     assert "a checkpoint; give a model" in cli.fails(2, "lineage", f"{model_name}@3", "1")
 
 
+def test_diff_and_stats_are_tables_that_no_key_steers(cli: Cli, model_name: str, tmp_path: Path) -> None:
+    for number in (1, 2):
+        weight = torch.full((30, 40), float(number))
+        torch.save({"w": weight, "\x1b[2Jb": torch.ones(3), f"only{number}": weight[:2]}, tmp_path / "x.pt")
+        cli.json("push", tmp_path / "x.pt", model_name, "--scan")
+    lines = rows(cli.ok("diff", model_name, "1", "2", "--numeric"))
+    assert lines[0] == [f"{model_name}@1 -> {model_name}@2: 1 changed, 1 added, 1 removed, 1 same"]
+    (changed,) = [line for line in lines if line[0] == "changed"]
+    assert [changed[2], changed[4:]] == ["w", ["1", "34.64", "1", "1"]]
+    assert {line[0] for line in lines[2:]} >= {"added", "removed"}
+    found = cli.json("diff", model_name, "1", "2", "--component", "")
+    assert found["summary"] == {"changed": 1, "moved": 0, "added": 1, "removed": 1, "same": 1}
+    assert found["items"][0]["base"] == {"dtype": "float32", "shape": [30, 40], "bytes": 4800}
+    shown = cli.ok("diff", model_name, "1", f"{model_name}@latest", "--all") + cli.ok("stats", model_name, "2")
+    assert "\x1b[2J" not in shown
+    assert "\\x1b[2Jb" in shown
+    (line,) = [line for line in rows(cli.ok("stats", f"{model_name}@2", "--include", "w")) if line[0] == "w"]
+    assert line == ["w", "30 x 40", "float32", "2", "2", "2", "0", "69.28", "0", "0", "0"]
+    assert cli.json("stats", model_name, "1", "--include", "only*")["items"][0]["key"] == "only1"
+    assert "has no version 99" in cli.fails(3, "diff", model_name, "1", "99")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

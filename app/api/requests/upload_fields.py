@@ -11,7 +11,7 @@ from ...values.duration import parse_duration
 from .params import dynamic_parameters
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
-_PLAIN = ("run", "epoch", "step", "loss", "parent", "warm_started_from", "ttl", "slot")
+_PLAIN = ("run", "epoch", "step", "loss", "parent", "warm_started_from", "ttl", "slot", "scan")
 _KNOWN = (*_PLAIN, "metric.NAME", "tag.NAME")
 
 PARAMETERS = dynamic_parameters(
@@ -24,6 +24,7 @@ PARAMETERS = dynamic_parameters(
         "warm_started_from": "the checkpoint whose tensors training began with, `namespace/name@N`",
         "ttl": "a duration, such as `30d`, after which the checkpoint goes to the trash",
         "slot": "a name: the checkpoint replaces the one that its run has under this name",
+        "scan": "`true`: look for numbers that are not finite, after the upload",
         "metric.{name}": "any other number, for example `metric.val_acc=0.91`",
         "tag.{name}": "any text, for example `tag.author=me`",
     }
@@ -66,6 +67,7 @@ def parse_fields(given: Iterable[tuple[str, str]]) -> Fields:
         ),
         ttl=parse_ttl(plain["ttl"]) if "ttl" in plain else None,
         slot=plain.get("slot"),
+        scan="scan" in plain and parse_flag("scan", plain["scan"]),
     )
 
 
@@ -78,6 +80,12 @@ def parse_ttl(text: str) -> timedelta:
     if duration <= timedelta(0):
         raise InvalidRequest("ttl must be longer than 0", code="invalid-value")
     return duration
+
+
+def parse_flag(name: str, text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise InvalidRequest(f"{name}={text[:100]!r}: true or false is expected", code="invalid-value")
+    return text == "true"
 
 
 def parse_integer(name: str, text: str) -> int:

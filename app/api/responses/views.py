@@ -105,6 +105,9 @@ class CheckpointView(BaseModel):
     slot: str | None = Field(description="the next checkpoint of the run in this slot replaces this one")
     expires_at: datetime | None = Field(description="when the checkpoint goes to the trash by itself")
     thinned_at: datetime | None = Field(description="when its optimizers' bytes were removed")
+    nonfinite_tensors: int | None = Field(
+        description="number of tensors with NaN or an infinity; null without a scan, and until it has ended"
+    )
     deleted_at: datetime | None = Field(description="when it went to the trash; null outside of the trash")
     deleted_by: str | None = Field(description="the token that deleted it; null for a rule, and without tokens")
     deleted_reason: RemovalReason | None = Field(description="`deleted` by a request, or which rule did it")
@@ -141,6 +144,7 @@ class CheckpointView(BaseModel):
             slot=checkpoint.slot,
             expires_at=checkpoint.expires_at,
             thinned_at=checkpoint.thinned_at,
+            nonfinite_tensors=checkpoint.nonfinite_tensors,
             deleted_at=None if removal is None else removal.at,
             deleted_by=None if removal is None else removal.by,
             deleted_reason=None if removal is None else removal.reason,

@@ -61,6 +61,9 @@ def push(
     slot: Annotated[
         Optional[str], typer.Option(metavar="NAME", help="replace the one that the run has under this name")
     ] = None,
+    scan: Annotated[
+        bool, typer.Option("--scan", help="let the server look for NaN and infinities, afterwards")
+    ] = False,
     url: Url = None,
     token: Token = None,
     json: Json = False,
@@ -83,6 +86,7 @@ def push(
                     warm_started_from=warm_started_from,
                     ttl=ttl,
                     slot=slot,
+                    scan=scan,
                 )
                 stored.append(checkpoint)
                 if not at.json:
