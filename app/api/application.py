@@ -12,8 +12,10 @@ from .middleware.sites import Sites
 from .middleware.telemetry import Telemetry
 from .openapi.document import Shown, document_of
 from .openapi.problems import OF_ANY, refusals
+from .pages import checkpoint as checkpoint_page
+from .pages import curves, sign_in, static
+from .pages import model as model_page
 from .pages import models as models_page
-from .pages import sign_in, static
 from .requests.auth import without_declaration
 from .routes import (
     aliases,
@@ -90,6 +92,9 @@ def build(
         files,
         links,
         models_page,
+        model_page,
+        curves,
+        checkpoint_page,
         sign_in,
         static,
     ):

@@ -128,3 +128,10 @@ _LOSSES: Select[*tuple[Any, ...]] = (
     .where(checkpoints.c.version >= models.c.next_version - RECENT, checkpoints.c.loss.is_not(None))
     .order_by(models.c.id, checkpoints.c.version)
 )
+
+
+def written_bytes(s: ReadSession, model: Model) -> int:
+    """The bytes that the uploads of a model's checkpoints added to the store; the others were there already."""
+    written = select(func.coalesce(func.sum(checkpoints.c.new_bytes), 0))
+    its = (checkpoints.c.model_id == model.id, checkpoints.c.version.is_not(None))
+    return int(s.select(written.where(*its)).scalar_one())
