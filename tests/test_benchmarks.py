@@ -15,6 +15,7 @@ BARS = measure(
         "plain_upload": "P3",
         "warm_start": "P6",
         "follow": "P14",
+        "inside": "P15",
         "derived_downloads": "P7 P11",
         "many_clients": "P10",
     },
@@ -24,7 +25,7 @@ BARS = measure(
 
 @long
 def test_the_benchmarks_run_and_print_a_row_for_every_bar(tmp_path: Path) -> None:
-    options = ["--size", "16MB", "--rounds", "1", "--folder", str(tmp_path), "--only", *BARS]
+    options = ["--size", "16MB", "--big", "16MB", "--rounds", "1", "--folder", str(tmp_path), "--only", *BARS]
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks", *options],
         cwd=ROOT,

@@ -44,13 +44,16 @@ class Side:
     stored: StoredFile
     contents: dict[Conversion, Content] = field(default_factory=dict)
     notes: dict[Conversion, str] = field(default_factory=dict)
+    _elements: dict[int, Conversion | None] = field(default_factory=dict)  # by the ids of the manifest's tensors
 
     @property
     def manifest(self) -> Manifest:
         return self.stored.manifest
 
     def elements(self, tensor: Tensor) -> Conversion | None:
-        return elements_of(self.manifest, tensor)
+        if id(tensor) not in self._elements:
+            self._elements[id(tensor)] = elements_of(self.manifest, tensor)
+        return self._elements[id(tensor)]
 
     def known_content(self, tensor: Tensor) -> Content:
         """The content of a tensor, if it is known without reading or was read."""

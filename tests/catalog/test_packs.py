@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.catalog import Catalog, blobs, checksums, packs, unused
+from app.catalog import Catalog, blobs, checksums, packs, tensor_stats, unused
 from app.catalog.commit import BATCH, commit
 from app.catalog.unused import Moment
 from app.errors import StoreError
@@ -80,6 +80,21 @@ def test_no_checksum_is_kept_of_a_blob_that_has_gone(catalog: Catalog):
     with catalog.write() as w:
         checksums.put(w, "vision", [derived("a", 1)])
     assert count(catalog, "checksums") == 0
+
+
+def test_statistics_are_kept_for_their_namespace_while_their_blob_is_there_and_the_first_stay(catalog: Catalog):
+    blob = digest("blob")
+    commit(catalog, new_checkpoint(MODEL, blobs=[blob]), begin_pack(catalog, [blob]))
+    with catalog.write() as w:
+        kept = [
+            tensor_stats.KeptStats(key, digest(of), key) for key, of in (("a", "blob"), ("b", "blob"), ("c", "gone"))
+        ]
+        tensor_stats.put(w, "vision", kept)
+        tensor_stats.put(w, "vision", [tensor_stats.KeptStats("a", blob, "another")])
+    with statements(catalog) as seen, catalog.read() as s:
+        assert tensor_stats.get(s, "vision", ["a", "b", "c"]) == {"a": "a", "b": "b"}
+        assert tensor_stats.get(s, "text", ["a"]) == {}
+    assert len(seen) == 2
 
 
 def derived(key: str, crc32: int) -> checksums.Checksum:

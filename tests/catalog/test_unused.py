@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.catalog import Catalog, WriteSession, blobs, checksums, packs, unused
+from app.catalog import Catalog, WriteSession, blobs, checksums, packs, tensor_stats, unused
 from app.catalog.commit import BATCH, NewPack, commit
 from app.catalog.trash import delete_checkpoint
 from app.catalog.unused import Moment
@@ -110,18 +110,20 @@ def test_the_grace_begins_anew_when_a_blob_was_used_in_between(catalog: Catalog)
     assert mark(catalog, NOW + timedelta(seconds=HOUR)) == 1
 
 
-def test_many_blobs_go_in_short_transactions_with_the_checksums_of_their_parts(catalog: Catalog):
+def test_many_blobs_go_in_short_transactions_with_their_checksums_and_statistics(catalog: Catalog):
     commit(catalog, new_checkpoint(blobs=MANY), begin_pack(catalog, MANY))
     kept = digest("kept")
     commit(catalog, new_checkpoint(blobs=[kept]), begin_pack(catalog, [kept]))
     with catalog.write() as w:
         checksums.put(w, MODEL.namespace, [checksums.Checksum(f"{each}[0:1]", each, 1) for each in [*MANY, kept]])
+        tensor_stats.put(w, MODEL.namespace, [tensor_stats.KeptStats(each, each, "{}") for each in [MANY[0], kept]])
     delete(catalog, 1)
     with statements(catalog) as seen:
         assert mark(catalog) == drop(catalog, 0) == len(MANY)
     assert sum(statement.startswith("DELETE FROM blobs") for statement in seen) == 3
     with catalog.read() as s:
         assert set(checksums.get(s, MODEL.namespace, [f"{each}[0:1]" for each in [*MANY, kept]])) == {f"{kept}[0:1]"}
+        assert set(tensor_stats.get(s, MODEL.namespace, [MANY[0], kept])) == {kept}
     assert count(catalog, "blobs") == 1
 
 

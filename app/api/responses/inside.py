@@ -1,6 +1,7 @@
 """Statistics and differences as JSON."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pydantic import BaseModel, Field
 
@@ -81,10 +82,15 @@ class FormView(BaseModel):
     shape: list[int] | None
     bytes: int
 
-    @classmethod
-    def of(cls, tensor: Tensor) -> "FormView":
-        shape = None if tensor.shape is None else list(tensor.shape)
-        return cls(dtype=tensor.dtype.name, shape=shape, bytes=tensor.nbytes)
+
+@lru_cache(maxsize=1_000)
+def _form(dtype: str, shape: tuple[int, ...] | None, nbytes: int) -> FormView:
+    """Return the form of a tensor: thousands of tensors have the same."""
+    return FormView(dtype=dtype, shape=None if shape is None else list(shape), bytes=nbytes)
+
+
+def _form_of(tensor: Tensor | None) -> FormView | None:
+    return None if tensor is None else _form(tensor.dtype.name, tensor.shape, tensor.nbytes)
 
 
 class DifferenceView(BaseModel):
@@ -115,8 +121,8 @@ class DifferenceView(BaseModel):
             key=tensor.key,
             status=item.status,
             moved_from=None if moved is None else _path(page.base, moved, _component(manifest, tensor)),
-            base=None if item.base is None else FormView.of(item.base),
-            other=None if item.other is None else FormView.of(item.other),
+            base=_form_of(item.base),
+            other=_form_of(item.other),
             max_abs=None if distance is None else distance.max_abs,
             l2=None if distance is None else distance.l2,
             relative_l2=None if distance is None else distance.relative_l2,
