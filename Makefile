@@ -12,7 +12,7 @@ CHARTS := app/api/pages/static/vendor/uPlot.iife.min.js
 NPM := PATH="$$PATH:$(CURDIR)/$(BIN)" npm --prefix web --no-audit --no-fund --loglevel error
 
 demo: .venv/demo $(CHARTS)
-	$(BIN)/python -m demo
+	$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 serve: .venv/serve $(CHARTS)
 	@echo "Upload from another terminal:"

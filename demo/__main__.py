@@ -1,5 +1,10 @@
-"""``python -m demo``: train, save, list, load, resume and warm-start, with a short text for each step."""
+"""``python -m demo [--keep]``: train, save, list, load, resume and warm-start, with a short text for each step.
 
+With ``--keep`` there is more to see, and the server runs on until Ctrl+C.
+"""
+
+import sys
+import threading
 import time
 from collections.abc import Iterable
 
@@ -22,7 +27,7 @@ console = Console(highlight=False)
 """The console for all output."""
 
 
-def main() -> None:
+def main(*, keep: bool) -> None:
     started = time.monotonic()
     torch.set_num_threads(1)  # a model this small is slower with more threads
     torch.manual_seed(0)
@@ -30,7 +35,7 @@ def main() -> None:
     console.print()
     console.print(Panel("[b]Stateroom[/] in a minute: the common tasks with checkpoints", expand=False))
     with running_server() as url:
-        step("Start a server", f"A real server on [cyan]{url}[/], with SQLite and a folder.")
+        step("Start a server", f"A real server on [cyan]{url}[/], with SQLite and a folder. Open it in a browser.")
         with Client(url) as client:
             model = client.model(MODEL)
             run = train_and_save(model, training)
@@ -38,7 +43,11 @@ def main() -> None:
             load_the_best(model, run, test)
             resume(model, run, training)
             warm_start(model)
-            summary(model, time.monotonic() - started)
+            if keep:
+                train_more(client, training)
+                stay(url)
+            else:
+                summary(model, time.monotonic() - started)
 
 
 def train_and_save(model: Model, training: Data) -> Run:
@@ -126,6 +135,34 @@ def warm_start(model: Model) -> None:
     )
 
 
+def train_more(client: Client, data: Data) -> None:
+    step("Train more, for the page", "A second run with another seed, and a fine-tune that names where it began.")
+    model, second = client.model(MODEL), client.model(MODEL, run="second seed")
+    torch.manual_seed(1)
+    run = new_run()
+    for _ in range(2 * EPOCHS):
+        run.train(data)
+        second.save(as_checkpoint(run))
+    model.alias("prod", "best", note="the better of two seeds")
+    model.pin(EPOCHS, reason="in the paper")
+    best, fine = model.checkpoint("best"), client.model("demo/fine-tuned", run="fine-tune")
+    tuned = new_run()
+    tuned.model.load_state_dict(model.state_dict(best, map_location="cpu"))
+    for _ in range(EPOCHS):
+        tuned.train(data)
+        fine.save(as_checkpoint(tuned), warm_started_from=best)
+    console.print("   [green]✓[/] two runs of demo/classifier, and one of demo/fine-tuned")
+
+
+def stay(url: str) -> None:
+    console.print()
+    console.print(Panel(f"[b]{url}[/] is the page. Ctrl+C stops the server, and removes its data.", expand=False))
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("\nThe server is stopped, and its data is removed.")
+
+
 def summary(model: Model, seconds: float) -> None:
     stored = sum(checkpoint.new_bytes for checkpoint in model.checkpoints())
     console.print()
@@ -133,6 +170,7 @@ def summary(model: Model, seconds: float) -> None:
         Panel(
             f"{EPOCHS} checkpoints, {stored / 1000:.0f} kB stored, {seconds:.0f} seconds.\n"
             "The server is stopped, and its data is removed.\n\n"
+            "[b]make demo KEEP=1[/]     the same, and the web page stays up, with more to see\n"
             "[b]make serve[/]           starts a server for your own checkpoints\n"
             "[b]README.md[/]            a tour with curl, and one in Python\n"
             "[b]docs/http-api.md[/]     every route, filter and error\n"
@@ -188,4 +226,4 @@ def indented(what: RenderableType) -> Padding:
 
 
 if __name__ == "__main__":
-    main()
+    main(keep="--keep" in sys.argv[1:])

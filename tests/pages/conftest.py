@@ -7,9 +7,14 @@ from playwright.sync_api import Browser
 
 from tests.pages.store import fill, fill_hostile
 from tests.support.browser import DESKTOP, PHONE, Visit, running_browser, visiting
+from tests.support.measure import measure
 from tests.support.server import Server, start_server
 
-LOOKS = [(size, theme) for size in (DESKTOP, PHONE) for theme in ("light", "dark")]
+LOOKS = measure(
+    [(DESKTOP, "dark"), (PHONE, "light")],
+    [(size, theme) for size in (DESKTOP, PHONE) for theme in ("light", "dark")],
+)
+"""Sizes and themes in which axe looks at each page: each of them once, or each with each with ``make stress``."""
 
 
 @pytest.fixture(scope="module")

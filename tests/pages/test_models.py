@@ -11,6 +11,7 @@ from tests.conftest import StartServer
 from tests.pages.conftest import LOOKS
 from tests.pages.store import checkpoint, put
 from tests.support.browser import Visit, axe_findings, needs_axe, visiting
+from tests.support.measure import long
 from tests.support.server import Server
 
 
@@ -94,6 +95,7 @@ def test_many_models_come_in_pages(browser: Browser, fresh_server: StartServer) 
         expect(page.locator("tbody tr")).to_have_count(30)
 
 
+@long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_axe_finds_nothing(browser: Browser, full: Server, size: tuple[int, int], theme: str) -> None:

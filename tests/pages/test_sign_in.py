@@ -12,6 +12,7 @@ from tests.api.conftest import problem
 from tests.pages.conftest import LOOKS
 from tests.pages.store import checkpoint, put
 from tests.support.browser import axe_findings, needs_axe, visiting
+from tests.support.measure import long
 from tests.support.prefix import served_below
 from tests.support.routes import OPERATIONS, address
 from tests.support.server import Server, start_server
@@ -199,6 +200,7 @@ def test_on_a_server_without_tokens_there_is_nothing_to_sign_in_to(full: Server)
         assert http.get("/", headers=stale).status_code == 200
 
 
+@long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_axe_finds_nothing(browser: Browser, guarded: Guarded, size: tuple[int, int], theme: str) -> None:

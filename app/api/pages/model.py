@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ...catalog import ReadSession, events
 from ...catalog.aliases import list_aliases
-from ...catalog.curves import Axis, Run, list_runs, metric_names
+from ...catalog.curves import Axis, metric_names
 from ...catalog.listing import Listing, list_checkpoints
 from ...catalog.models import Model as CatalogModel
 from ...catalog.models import get_model
@@ -74,7 +74,6 @@ class Shown:
 
     overview: Overview
     aliases: tuple[Alias, ...]
-    runs: tuple[Run, ...]
     metrics: tuple[str, ...]
     axis: Axis
     table: Table
@@ -121,7 +120,6 @@ def _shown(s: ReadSession, name: ModelName, order: str, filter_: str, cursor: st
     latest = overview.latest or 0
     names = _best_first(metric_names(s, model, latest), model)
     table = _table(s, name, names, order, filter_, cursor)
-    runs = list_runs(s, model)
     newest = table.listed.items[0] if table.listed.items else None
     axis: Axis = "version"
     if newest is not None:
@@ -129,7 +127,6 @@ def _shown(s: ReadSession, name: ModelName, order: str, filter_: str, cursor: st
     return Shown(
         overview=overview,
         aliases=list_aliases(s, name),
-        runs=runs,
         metrics=names,
         axis=axis,
         table=table,
