@@ -138,7 +138,7 @@ export class Chart {
           width: faint ? 1 : 1.75,
           dash: curve.run % 16 >= 8 ? [6, 4] : [],
           spanGaps: true,
-          points: { show: curve.x.length === 1 },
+          points: { show: curve.x.length === 1, fill: this.look.colors(curve.run) },
         })),
       ],
       cursor: { points: { show: false }, drag: { x: true, y: false, dist: 6 }, y: false },
