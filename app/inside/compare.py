@@ -16,11 +16,11 @@ from ..deliver.stored_file import StoredFile
 from ..select.components import choose_component, default_component
 from ..values.checkpoint import Checkpoint
 from ..values.conversion import Conversion
-from ..values.difference import STATUSES, Difference, Differences, Status
+from ..values.difference import STATUSES, Difference, Differences
 from ..values.digest import Digest
 from ..values.manifest import Manifest, Tensor
 from .reading import content_of, content_of_small, is_small, small_elements
-from .views import elements_of, is_whole, storage_of, why_unreadable
+from .views import digest_of_whole, elements_of, storage_of, why_unreadable
 
 MOST_READ = 8 * 1024**3
 """Bytes of views that are read for one comparison. Further ones that digests cannot decide count as changed."""
@@ -57,13 +57,11 @@ class Side:
 
     def known_content(self, tensor: Tensor) -> Content:
         """The content of a tensor, if it is known without reading or was read."""
+        digest = digest_of_whole(self.manifest, tensor)
+        if digest is not None:
+            return digest
         elements = self.elements(tensor)
-        if elements is None:
-            return None
-        storage = storage_of(self.manifest, tensor)
-        if storage is not None and storage.digest is not None and is_whole(elements, storage):
-            return storage.digest
-        return self.contents.get(elements)
+        return None if elements is None else self.contents.get(elements)
 
     def note(self, tensor: Tensor) -> str | None:
         elements = self.elements(tensor)
@@ -175,11 +173,12 @@ def _undecided(base: Side, other: Side, shared: Iterable[tuple[Tensor, Tensor]])
     """Return the tensors whose elements have to be read to compare the pairs."""
     ones, twos = [], []
     for one, two in shared:
-        if _is_alike(one, two) and not _is_same_place(base, other, one, two) and base.elements(one) is not None:
-            contents = base.known_content(one), other.known_content(two)
-            if None in contents:
-                ones += [one] if contents[0] is None else []
-                twos += [two] if contents[1] is None else []
+        if not _is_alike(one, two):
+            continue
+        contents = base.known_content(one), other.known_content(two)
+        if None in contents and not _is_same_place(base, other, one, two) and base.elements(one) is not None:
+            ones += [one] if contents[0] is None else []
+            twos += [two] if contents[1] is None else []
     return ones, twos
 
 
@@ -231,16 +230,14 @@ def _read_small(side: Side, tensors: Iterable[Tensor]) -> set[Conversion]:
 
 
 def _verdict(base: Side, other: Side, one: Tensor, two: Tensor) -> Difference:
-    note = None
-    status: Status = "changed"
-    if _is_alike(one, two):
-        if _is_same_place(base, other, one, two) or base.elements(one) is None:
-            status = "same"
-        else:
-            note = base.note(one) or other.note(two)
-            if note is None and base.known_content(one) == other.known_content(two):
-                status = "same"
-    return Difference(status, one, two, note)
+    if not _is_alike(one, two):
+        return Difference("changed", one, two)
+    contents = base.known_content(one), other.known_content(two)
+    if None not in contents:
+        return Difference("same" if contents[0] == contents[1] else "changed", one, two)
+    if _is_same_place(base, other, one, two) or base.elements(one) is None:
+        return Difference("same", one, two)
+    return Difference("changed", one, two, base.note(one) or other.note(two))
 
 
 def _moves(base: Side, other: Side, removed: Sequence[Tensor], added: Sequence[Tensor]) -> Mapping[int, Difference]:

@@ -7,6 +7,7 @@ from ..errors import SelectionError
 from ..formats.safetensors.write import Content
 from ..values.checkpoint import Checkpoint
 from ..values.conversion import Conversion, merged
+from ..values.digest import BLOCK_SIZE, Digest
 from ..values.dtype import DTYPES, DType
 from ..values.manifest import Manifest, Storage, Tensor
 from ..values.span import Span
@@ -14,6 +15,9 @@ from ..values.work import Work
 
 PER_MESSAGE = 256 * 1024
 """Elements in a message to the child process, which divides the elements of each strip: 4 MiB of complex128."""
+
+EASY = 1024 * 1024
+"""Bytes of elements that can be gathered from anywhere in a block, however they lie there."""
 
 _PACKED = frozenset({"quint4x2", "quint2x4", "float4_e2m1fn_x2"})
 _QUANTIZED = frozenset({"quint8", "qint8", "qint32"})
@@ -45,9 +49,26 @@ def _conversion(span: Span, dtype: DType, dims: tuple[tuple[int, int], ...], man
     return Conversion(span, dtype, dtype, dims, manifest.byteorder)
 
 
-def is_whole(elements: Conversion, storage: Storage) -> bool:
-    """Tell whether the elements are the bytes of their storage as they are, so that its digest is theirs."""
-    return elements.changes_nothing and elements.source == storage.span
+def digest_of_whole(manifest: Manifest, tensor: Tensor) -> Digest | None:
+    """Return the digest of a tensor's elements, if they are the bytes of a blob as they are: as in most checkpoints."""
+    storage = storage_of(manifest, tensor)
+    if storage is None or storage.digest is None or tensor.shape is None or tensor.offset:
+        return None
+    if tensor.nbytes != storage.span.length or tensor.dtype.name in _PACKED:
+        return None
+    if manifest.byteorder == "big" and tensor.dtype.itemsize > 1:
+        return None
+    return storage.digest if _is_contiguous(tensor.shape, tensor.stride) else None
+
+
+def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    expected = 1
+    for size, step in zip(reversed(shape), reversed(stride), strict=True):
+        if size != 1:
+            if step != expected:
+                return False
+            expected *= size
+    return True
 
 
 def why_unreadable(checkpoint: Checkpoint, manifest: Manifest, tensor: Tensor, elements: Conversion) -> str | None:
@@ -57,7 +78,7 @@ def why_unreadable(checkpoint: Checkpoint, manifest: Manifest, tensor: Tensor, e
         component = None if tensor.component is None else manifest.components[tensor.component]
         if component is not None and component.kind == "optimizer":
             return "the optimizers' bytes were removed, by the rule thin_after"
-    if not elements.is_contiguous:
+    if not elements.is_contiguous and (elements.size > EASY or elements.source.length > BLOCK_SIZE):
         try:
             content = Content(tensor.key, elements.to, tensor.shape or (), elements)
             check_cost((content,), manifest, Work.without_end())
