@@ -12,10 +12,7 @@ from .middleware.sites import Sites
 from .middleware.telemetry import Telemetry
 from .openapi.document import Shown, document_of
 from .openapi.problems import OF_ANY, refusals
-from .pages import checkpoint as checkpoint_page
-from .pages import curves, sign_in, static
-from .pages import model as model_page
-from .pages import models as models_page
+from .pages import routers as pages
 from .requests.auth import without_declaration
 from .routes import (
     aliases,
@@ -39,7 +36,7 @@ from .routes import (
     webhooks,
 )
 
-PUBLIC = health.PUBLIC | static.PUBLIC | sign_in.PUBLIC
+PUBLIC = health.PUBLIC | pages.PUBLIC
 """The routes that are open to all, by their paths."""
 
 DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a checkpoint and never runs a pickle."
@@ -91,14 +88,10 @@ def build(
         state_dicts,
         files,
         links,
-        models_page,
-        model_page,
-        curves,
-        checkpoint_page,
-        sign_in,
-        static,
     ):
         include(app, module.router)
+    for router in pages.ROUTERS:
+        include(app, router)
     document = document_of(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's way to extend it; many requests ask it
     shown = Shown(document)

@@ -104,6 +104,14 @@ def events_beyond(s: ReadSession, after: int, limit: int) -> tuple[Event, ...]:
     return tuple(map(_event, s.select(_wanted(EventFilter()).where(events.c.id > after).limit(limit))))
 
 
+def events_before(s: ReadSession, wanted: EventFilter, before: int | None, limit: int) -> tuple[Event, ...]:
+    """Return the last ``limit`` wanted events, newest first; with ``before``, those before that event."""
+    statement = _wanted(wanted).order_by(None).order_by(events.c.id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(events.c.id < before)
+    return tuple(map(_event, s.select(statement)))
+
+
 def drop_older(w: WriteSession, before: datetime, limit: int) -> int:
     """Delete up to ``limit`` of the events before a time, oldest first, but never the newest. Return their number."""
     kept = select(events.c.id).where(events.c.at >= to_microseconds(before)).order_by(events.c.id).limit(1)

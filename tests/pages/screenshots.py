@@ -12,6 +12,10 @@ PAGES = {
     "models": "/",
     "model": "/models/vision/classifier",
     "checkpoint": "/models/vision/classifier/checkpoints/best",
+    "trash": "/models/vision/classifier/trash",
+    "events": "/events",
+    "namespaces": "/namespaces",
+    "upload": "/upload?model=vision/classifier",
     "missing": "/models/vision/nothing",
 }
 

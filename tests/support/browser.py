@@ -6,9 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.support.docs import ROOT
+from tests.support.waiting import LONG_ENOUGH
+
+expect.set_options(timeout=1000 * LONG_ENOUGH)
 
 FLAGS = (
     "--no-sandbox",
@@ -81,6 +84,7 @@ def visiting(
         extra_http_headers=headers,
         reduced_motion="reduce",
     )
+    context.set_default_timeout(1000 * LONG_ENOUGH)
     visit = Visit(context.new_page(), base_url)
     visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
     visit.page.on("console", lambda said: visit.errors.append(said.text) if said.type in {"error", "warning"} else None)

@@ -27,6 +27,14 @@ class Addresses:
     def checkpoint(self, name: ModelName, ref: int | str) -> str:
         return f"{self.model(name)}/checkpoints/{path_segment(str(ref))}"
 
+    def below(self, name: ModelName, page: str) -> str:
+        """Return the address of a page of a model: its ``trash`` or its ``events``."""
+        return f"{self.model(name)}/{page}"
+
+    def api(self, name: ModelName, rest: str = "") -> str:
+        """Return the address of a model in the HTTP API, or of something below it."""
+        return f"{self.root}v1/models/{name}{rest}"
+
     def static(self, path: str) -> str:
         return f"{self.root}static/{VERSION}/{path}"
 

@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...access.grants import OPEN
+from ...values.token import Scope
 from . import text
 from .addresses import Addresses
 from .sparkline import sparkline
@@ -57,6 +58,8 @@ def page(
         .render(
             at=Addresses.of(request),
             grant=None if grant == OPEN else grant,
+            may_write=grant is not None and grant.scope.covers(Scope.WRITE),
+            may_admin=grant is not None and grant.scope.covers(Scope.ADMIN),
             signed_in=getattr(request.state, "by_session", False),
             version=request.app.version,
             has_charts=HAS_CHARTS,

@@ -212,6 +212,9 @@ EVERYWHERE = _declaration(Allowed(Scope.READ, everywhere=True))
 ADMIN_EVERYWHERE = _declaration(Allowed(Scope.ADMIN, everywhere=True))
 PAGE: list[Dependency] = [Depends(Allowed(Scope.READ))]
 """READ for the pages for people, which the OpenAPI document does not describe: they ignore unknown parameters."""
+WRITE_PAGE: list[Dependency] = [Depends(Allowed(Scope.WRITE))]
+ADMIN_PAGE: list[Dependency] = [Depends(Allowed(Scope.ADMIN))]
+AUDIT_PAGE: list[Dependency] = [Depends(Allowed(Scope.ADMIN, everywhere=True))]
 
 
 def without_declaration(routes: Iterable[BaseRoute]) -> set[str]:
