@@ -126,6 +126,8 @@ function listRuns() {
 
 const CHARTS = ["facts", "rows"];
 
+/** @type {Promise<void>} */
+let first = Promise.resolve();
 if (library()) {
   document.getElementById("still")?.remove();
   for (const each of ["controls", "metrics"]) /** @type {HTMLElement} */ (document.getElementById(each)).hidden = false;
@@ -150,7 +152,7 @@ if (library()) {
     unzoom.hidden = true;
     void load();
   });
-  void load();
+  first = load().catch((error) => console.error(error));
 }
 
 const form = document.getElementById("filter-form");
@@ -174,6 +176,7 @@ const answer = document.getElementById("preview-answer");
 if (preview instanceof HTMLFormElement && answer) previewing(preview, answer, api);
 
 let timer = 0;
+await first; // the curves come before the news
 follow(api, section.dataset.news ?? "newest", (event) => {
   clearTimeout(timer);
   timer = setTimeout(async () => {
