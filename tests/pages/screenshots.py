@@ -12,6 +12,7 @@ PAGES = {
     "models": "/",
     "model": "/models/vision/classifier",
     "checkpoint": "/models/vision/classifier/checkpoints/best",
+    "diff": "/models/vision/classifier/diff/1/8",
     "trash": "/models/vision/classifier/trash",
     "events": "/events",
     "namespaces": "/namespaces",

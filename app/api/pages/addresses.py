@@ -31,6 +31,10 @@ class Addresses:
         """Return the address of a page of a model: its ``trash`` or its ``events``."""
         return f"{self.model(name)}/{page}"
 
+    def diff(self, name: ModelName, base: int | str, other: int | str) -> str:
+        """Return the page that compares two checkpoints. ``other`` may be of another model: ``ns/name@ref``."""
+        return f"{self.model(name)}/diff/{path_segment(str(base))}/{path_segment(str(other))}"
+
     def api(self, name: ModelName, rest: str = "") -> str:
         """Return the address of a model in the HTTP API, or of something below it."""
         return f"{self.root}v1/models/{name}{rest}"

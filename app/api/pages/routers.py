@@ -1,6 +1,6 @@
 """The routers of all pages."""
 
-from . import checkpoint, curves, events, model, models, namespaces, sign_in, static, trash, upload
+from . import checkpoint, curves, diff, events, model, models, namespaces, sign_in, static, trash, upload
 
 PUBLIC = static.PUBLIC | sign_in.PUBLIC
 """The routes that are open to all, by their paths."""
@@ -12,6 +12,7 @@ ROUTERS = tuple(
         model,
         curves,
         checkpoint,
+        diff,
         trash,
         events,
         upload,

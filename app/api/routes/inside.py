@@ -122,14 +122,14 @@ async def diff(
     storage. With `numeric`, a page ends early if much has to be read for it.
     """
     base = await services.find(model, ref, run)
-    compared = await services.find(*_named(other, model, caller), run)
+    compared = await services.find(*checkpoint_named(other, model, caller), run)
     listing = repr(("diff", str(base.manifest), str(compared.manifest), component, numeric))
     answer = partial(_diff, request, services.inside, (base, compared), ref, component, limit, cursor, listing)
     async with services.streams.memory.reserved(HELD, current().owner):
         return await services.plan(request, answer, numeric=numeric)
 
 
-def _named(other: str, model: ModelName, caller: Grant) -> tuple[ModelName, str]:
+def checkpoint_named(other: str, model: ModelName, caller: Grant) -> tuple[ModelName, str]:
     """Return the model and the ref that ``other`` means. Raises NotFound for a namespace that the caller may not read,
     as for a model that does not exist.
     """
