@@ -178,7 +178,7 @@ def retention(
     with session(context, url, token, json=json) as at:
         if "/" not in model:
             now = _of_namespace(at.client, model, given, off=off, dry_run=dry_run)
-            text.say_json(now) if at.json else text.say(rules_output.rules_text(now))
+            text.say_json(now) if at.json else text.say(rules_output.rules_text(now, rules_output.NONE))
             return
         line = at.client.model(model_of(model))
         if dry_run:
@@ -186,7 +186,7 @@ def retention(
             text.say_json(preview) if at.json else rules_output.say_preview(preview)
         else:
             now = line.retention(None) if off else line.retention(**given)
-            text.say_json(now) if at.json else text.say(rules_output.rules_text(now))
+            text.say_json(now) if at.json else text.say(rules_output.rules_text(now, rules_output.NO_OWN))
 
 
 def _of_namespace(

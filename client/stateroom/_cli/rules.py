@@ -11,11 +11,14 @@ from .._printable import printable
 from .._retention import RetentionPreview
 from .output import say, table
 
+NO_OWN = "no rules of its own; those of its namespace hold, if there are any"
+NONE = "no rules"
 
-def rules_text(rules: Mapping[str, Any] | None) -> str:
-    """Return the rules of retention in one line."""
+
+def rules_text(rules: Mapping[str, Any] | None, none: str) -> str:
+    """Return the rules of retention in one line; ``none`` without any."""
     if rules is None:
-        return "keeps every checkpoint"
+        return none
     return "; ".join(_rule(name.replace("_", " "), value) for name, value in rules.items())
 
 
