@@ -103,7 +103,7 @@ def test_a_pin_keeps_a_checkpoint_and_the_trash_gives_it_back(visit: Visit, http
 
 
 @needs_axe
-@pytest.mark.parametrize(("size", "theme"), [LOOKS[0], LOOKS[3]])
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_axe_finds_nothing_in_the_dialogs(
     browser: Browser, full: Server, model: str, size: tuple[int, int], theme: str
 ):

@@ -289,7 +289,7 @@ def test_a_checkpoint_has_a_page_under_every_ref(visit: Visit) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="Download model_state_dict").click()
     assert Path(download.value.path()).read_bytes()[:2] == b"PK"
-    expect(page.locator("pre")).to_contain_text(f'Client("{visit.base_url}")')
+    expect(page.locator("#line-python")).to_contain_text(f'Client("{visit.base_url}")')
 
 
 def test_what_is_not_there_is_a_page_that_says_so(full: Server) -> None:

@@ -1,6 +1,20 @@
 """The routers of all pages."""
 
-from . import checkpoint, curves, diff, events, model, models, namespaces, sign_in, static, trash, upload
+from . import (
+    checkpoint,
+    curves,
+    diff,
+    events,
+    model,
+    models,
+    namespaces,
+    selection,
+    sign_in,
+    static,
+    tensors,
+    trash,
+    upload,
+)
 
 PUBLIC = static.PUBLIC | sign_in.PUBLIC
 """The routes that are open to all, by their paths."""
@@ -12,6 +26,8 @@ ROUTERS = tuple(
         model,
         curves,
         checkpoint,
+        tensors,
+        selection,
         diff,
         trash,
         events,
