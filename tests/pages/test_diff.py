@@ -77,6 +77,9 @@ def test_names_are_text(visit: Visit) -> None:
 
 
 def test_equal_checkpoints_are_said_to_be_so_and_refs_can_be_chosen(visit: Visit) -> None:
+    page = visit.go(f"/models/{MODEL}")
+    page.get_by_role("link", name="Compare").click()
+    expect(page).to_have_url(f"{visit.base_url}/models/{MODEL}/diff/2/3")
     page = visit.go(f"/models/{MODEL}/diff/1/3")
     expect(page.get_by_role("status")).to_have_text("All tensors are the same.")
     expect(page.locator(".diffs tbody tr")).to_have_count(3)
