@@ -15,7 +15,7 @@ ROWS = 4
 
 BOX = (135, 44)
 GAPS = (30, 14)
-LABEL = 15
+LABEL = 13
 """Characters that fit into a box."""
 
 

@@ -83,7 +83,17 @@ function grow(numbers) {
   if (!tensors) return;
   tree = treeOf(tensors, numbers);
   grid.show(tensors, tree);
-  into(tree);
+  into(mostOf(tree));
+}
+
+/**
+ * The first branch on the way down from which the bytes go to several places: a map of one thing says nothing.
+ * @param {Node} node
+ * @returns {Node}
+ */
+function mostOf(node) {
+  const most = node.children.find((child) => child.tensor < 0 && child.bytes > 0.95 * node.bytes);
+  return most ? mostOf(most) : node;
 }
 
 /**
