@@ -49,6 +49,11 @@ def stages() -> list[list[Instruction]]:
     return found
 
 
+def stage(name: str) -> list[Instruction]:
+    (found,) = (stage for stage in stages() if stage[0].text.endswith(f" AS {name}"))
+    return found
+
+
 def last(name: str) -> str:
     """Of the stage that becomes the image."""
     return [instruction.text for instruction in stages()[-1] if instruction.name == name][-1]
@@ -88,8 +93,8 @@ def seconds(duration: str) -> int:
 
 
 def test_the_build_needs_only_what_is_copied_and_gives_the_wheel_that_is_installed(tmp_path: Path) -> None:
-    for instruction in stages()[0]:
-        if instruction.name == "COPY":
+    for instruction in stage("build"):
+        if instruction.name == "COPY" and not instruction.text.startswith("--from="):
             *sources, target = instruction.text.split()
             for source in sources:
                 assert let_through(source), f".dockerignore keeps {source} back"
@@ -99,11 +104,21 @@ def test_the_build_needs_only_what_is_copied_and_gives_the_wheel_that_is_install
                 else:
                     into.mkdir(parents=True, exist_ok=True)
                     shutil.copy(ROOT / source, into)
-    (build,) = (instruction.text for instruction in stages()[0] if instruction.name == "RUN")
+    (build,) = (instruction.text for instruction in stage("build") if instruction.name == "RUN")
     (wheel,) = (command.strip() for command in build.split("&&") if "pip wheel" in command)
     words = shlex.split(wheel.replace("/wheels", str(tmp_path / "wheels")))
     subprocess.run([sys.executable, "-m", *words, "-q", "--no-index"], cwd=tmp_path / "src", check=True)
     assert [file.name.split("-")[0] for file in (tmp_path / "wheels").iterdir()] == ["stateroom_server"]
+
+
+def test_the_charts_come_by_the_lock_file_and_land_in_the_server() -> None:
+    copied, built = (next(each.text for each in stage("charts") if each.name == name) for name in ("COPY", "RUN"))
+    *sources, _ = copied.split()
+    assert all(let_through(source) and (ROOT / source).is_file() for source in sources)
+    assert built == "npm ci --omit=dev && npm run charts"
+    script = json.loads((ROOT / "web/package.json").read_text())["scripts"]["charts"]
+    assert "../app/api/pages/static/vendor/" in script
+    assert "--from=charts /src/app app" in [each.text for each in stage("build") if each.name == "COPY"]
 
 
 def let_through(source: str) -> bool:
@@ -121,7 +136,7 @@ def test_nothing_of_the_checkout_but_the_server_gets_into_the_image() -> None:
 
 
 def test_everything_in_the_image_is_pinned_to_what_was_tested() -> None:
-    (build,) = (instruction.text for instruction in stages()[0] if instruction.name == "RUN")
+    (build,) = (instruction.text for instruction in stage("build") if instruction.name == "RUN")
     for command in build.split("&&"):
         if " install " in command:
             assert "-c constraints.txt" in command
