@@ -23,6 +23,12 @@ def known(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> dict[Dig
     return {row[0]: Blob(*row) for row in s.select(_placed(namespace, digests))}
 
 
+def present(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> set[Digest]:
+    """Those of ``digests`` that the namespace has a row for, whatever has become of their packs. One statement."""
+    rows = select(blobs.c.digest).where(blobs.c.namespace == namespace, blobs.c.digest.in_(each_text(digests)))
+    return set(s.select(rows).scalars())
+
+
 def _placed(namespace: str, digests: Iterable[Digest]) -> Select[*tuple[Any, ...]]:
     return (
         select(blobs.c.digest, packs.c.name, blobs.c.offset, blobs.c.length, blobs.c.crc32, blobs.c.blocks)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 
 from ..values.digest import Digest
+from .blobs import present
 from .dialect import each_text
 from .session import ReadSession, WriteSession
-from .tables import blobs, checksums
+from .tables import checksums
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,7 @@ def put(w: WriteSession, namespace: str, new: Sequence[Checksum]) -> None:
     """Store the checksums ``new`` whose blobs still exist. Existing rows stay, since equal bytes have equal
     checksums.
     """
-    wanted = each_text({one.digest for one in new})
-    there = set(
-        w.select(select(blobs.c.digest).where(blobs.c.namespace == namespace, blobs.c.digest.in_(wanted))).scalars()
-    )
+    there = present(w, namespace, {one.digest for one in new})
     rows = [
         {"namespace": namespace, "key": one.key, "digest": one.digest, "crc32": one.crc32}
         for one in new

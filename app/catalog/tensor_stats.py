@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy import delete, select
 
 from ..values.digest import Digest
+from .blobs import present
 from .dialect import each_text
 from .session import ReadSession, WriteSession
-from .tables import blobs, tensor_stats
+from .tables import tensor_stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,7 @@ def get(s: ReadSession, namespace: str, keys: Iterable[str]) -> dict[str, str]:
 
 def put(w: WriteSession, namespace: str, new: Sequence[KeptStats]) -> None:
     """Keep the statistics ``new`` whose blobs still exist. Existing rows stay: equal elements have equal statistics."""
-    wanted = each_text({one.digest for one in new})
-    there = set(
-        w.select(select(blobs.c.digest).where(blobs.c.namespace == namespace, blobs.c.digest.in_(wanted))).scalars()
-    )
+    there = present(w, namespace, {one.digest for one in new})
     rows = [
         {"namespace": namespace, "key": one.key, "digest": one.digest, "text": one.text}
         for one in new

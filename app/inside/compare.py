@@ -68,7 +68,7 @@ class Side:
         return None if elements is None else self.notes.get(elements)
 
     def place(self, tensor: Tensor) -> object:
-        """What two tensors have in common if they are the same view of the same storage."""
+        """Return a key that two tensors share if they are the same view of the same storage, if that is known."""
         storage, elements = storage_of(self.manifest, tensor), self.elements(tensor)
         if storage is None or storage.digest is None or elements is None:
             return None

@@ -40,8 +40,8 @@ def answer(head: bytes, messages: Iterator[memoryview]) -> bytes:
 
 
 class _Moments:
-    """What is known of the elements so far. ``mean`` and ``squares``, the sum of the squared deviations from it, are of
-    the finite elements.
+    """The counts, extremes and sums of the elements so far. ``mean`` and ``squares``, the sum of the squared deviations
+    from it, are of the finite elements.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """The scanner: computes the statistics of checkpoints whose upload asked for it, by one process at a time.
 
-What is to be scanned is in the catalog, written with the commit: neither a crash nor a restart loses it. A lease says
+Due scans are in the catalog, written with the commit: neither a crash nor a restart loses it. A lease says
 which process scans. It only saves work: two at once find the same.
 """
 

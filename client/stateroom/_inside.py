@@ -98,7 +98,7 @@ class TensorForm:
 
 @dataclass(frozen=True)
 class Difference:
-    """What became of a key from the base to the other checkpoint.
+    """The fate of a key from the base to the other checkpoint.
 
     ``status`` is ``same``, ``changed``, ``added``, ``removed`` or ``moved`` (the base had these bytes under
     ``moved_from``). ``base`` and ``other`` are None where there is no tensor. With ``numeric``, a changed tensor has

@@ -124,7 +124,7 @@ def test_the_histogram_of_the_widest_numbers_is_complete(child: Child) -> None:
 
 
 def test_a_large_tensor_is_sent_again_for_its_histogram_and_gets_the_same() -> None:
-    """What decides is the announced length; so few bytes show it."""
+    """The announced length decides, so few bytes show it."""
     tensor = torch.randn(1000, generator=torch.Generator().manual_seed(1))
     tensor[5] = math.nan
     at_once = stats_from_json(answer(encode(StatsJob(DTYPES["float32"], 4000)), iter(messages(tensor))))

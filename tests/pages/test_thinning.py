@@ -65,7 +65,7 @@ def test_invisible_characters_are_shown() -> None:
 
 def test_numbers_and_sizes_are_short() -> None:
     told = [number(value) for value in (None, 0.0, 3.0, 0.123456789, 1e-9, 12345678.0, float("nan"), float("-inf"))]
-    assert told == ["–", "0", "3", "0.12346", "1e-09", "1.2346e+07", "nan", "-inf"]  # noqa: RUF001
+    assert told == ["–", "0", "3", "0.12346", "1e-09", "1.2346e+07", "nan", "-inf"]  # noqa: RUF001 - the dash that stands for no number
     assert [size(n) for n in (0, 999, 1000, 99_949, 1_040_000_000, 999_600)] == [
         "0 B", "999 B", "1 kB", "99.9 kB", "1.04 GB", "1 MB",
     ]  # fmt: skip

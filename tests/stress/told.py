@@ -1,4 +1,4 @@
-"""What a server that is killed again and again tells of its changes: events, and their deliveries to a webhook."""
+"""Events of a server that is killed again and again, and their deliveries to a webhook."""
 
 import json
 import random

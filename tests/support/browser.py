@@ -96,7 +96,7 @@ def visiting(
 
 
 def axe_findings(page: Page) -> list[str]:
-    """What axe, at WCAG 2.2 AA, finds wrong with the page as it stands: rule and place of each."""
+    """Return the findings of axe, at WCAG 2.2 AA, in the page as it stands: rule and place of each."""
     page.evaluate(AXE.read_text())  # through the debugger, so the page's own policy stays as it is
     found = page.evaluate(
         "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"

@@ -55,7 +55,7 @@ def diff_page(
     ref: Ref,
     other: Annotated[str, Depends(other_ref)],
 ) -> Response:
-    """What changed from the base ``ref`` to ``other``, which may be of another model."""
+    """Show the changes from the base ``ref`` to ``other``, which may be of another model."""
     with services.catalog.read() as session:
         base = resolve(session, model, ref)
         compared = resolve(session, *checkpoint_named(other, model, caller))

@@ -1,4 +1,4 @@
-"""What a selection is, while a person types it: the keys it matches, the size of its file, and lines to copy.
+"""The state of a selection while a person types it: the keys it matches, the size of its file, and lines to copy.
 
 Patterns are matched by the code that serves downloads, so that what is shown is what is sent.
 """

@@ -1,10 +1,9 @@
-"""Authorization. Every route declares READ, WRITE, ADMIN, DOWNLOAD, EVERYWHERE, ADMIN_EVERYWHERE or
-PAGE.
+"""Authorization. Every route declares READ, WRITE, ADMIN, DOWNLOAD, EVERYWHERE or ADMIN_EVERYWHERE; a page declares
+PAGE, WRITE_PAGE, ADMIN_PAGE or AUDIT_PAGE.
 
-A caller shows a token as a Bearer, or as the password of Basic; or, for a download, a link; or, a browser, the cookie
-of a session. Each declaration is a list
-of ``dependencies`` of a route. Authorization comes first, before the query is checked or a body is read, and without
-looking into the namespace.
+A caller shows a token as a Bearer, or as the password of Basic; for a download, a link; a browser, the cookie of a
+session. Each declaration is a list of ``dependencies`` of a route. Authorization comes first, before the query is
+checked or a body is read, and without looking into the namespace.
 """
 
 import base64

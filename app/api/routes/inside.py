@@ -116,7 +116,7 @@ async def diff(
     limit: Limit = 1_000,
     cursor: Cursor = None,
 ) -> Response:
-    """What changed from the checkpoint `{ref}`, the base, to the checkpoint `{other}`, key by key, from digests.
+    """The changes from the checkpoint `{ref}`, the base, to the checkpoint `{other}`, key by key, from digests.
 
     `run` holds for both refs. Without `numeric`, tensors are not read, except small ones and views of a part of a
     storage. With `numeric`, a page ends early if much has to be read for it.

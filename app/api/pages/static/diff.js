@@ -1,5 +1,7 @@
 // The comparison of two checkpoints: which tensors differ, from digests; by how much, when asked or when it is little to read.
 
+import { size } from "./text.js";
+
 /**
  * @typedef {{ dtype: string, shape: number[] | null, bytes: number }} Side
  * @typedef {{ component: string | null, key: string, status: string, base?: Side | null, other?: Side | null, moved_from?: string | null,
@@ -23,12 +25,6 @@ const measure = /** @type {HTMLButtonElement} */ (document.getElementById("measu
 let items = [];
 let measured = false;
 let most = ROWS;
-
-/** @param {number} count */
-function size(count) {
-  const power = count ? Math.min(5, Math.floor(Math.log10(count) / 3)) : 0;
-  return `${Number((count / 1000 ** power).toPrecision(3))} ${["B", "kB", "MB", "GB", "TB", "PB"][power]}`;
-}
 
 /**
  * Read all pages of the comparison.

@@ -1,5 +1,7 @@
 // The page that uploads files: one after another, each with its progress and with what the server says.
 
+import { size } from "./text.js";
+
 const form = /** @type {HTMLFormElement} */ (document.getElementById("upload"));
 const drop = /** @type {HTMLElement} */ (document.getElementById("drop"));
 const sent = /** @type {HTMLElement} */ (document.getElementById("sent"));
@@ -10,12 +12,6 @@ let last = Promise.resolve();
 /** @param {string} name */
 function value(name) {
   return /** @type {HTMLInputElement} */ (form.elements.namedItem(name)).value.trim();
-}
-
-/** @param {number} count */
-function size(count) {
-  const power = Math.min(5, Math.floor(Math.log10(Math.max(1, count)) / 3));
-  return `${Number((count / 1000 ** power).toPrecision(3))} ${["B", "kB", "MB", "GB", "TB", "PB"][power]}`;
 }
 
 /** @param {Iterable<File>} chosen */
