@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.conftest import StartServer
-from tests.support.server import Server
+from tests.support.server import Server, whole_lines
 from tests.support.waiting import LONG_ENOUGH
 
 
@@ -16,6 +16,11 @@ def test_the_shared_server_answers_where_it_says(server: Server, http: httpx.Cli
     assert server.pid > 0
     assert server.data_dir.is_dir()
     assert server.log.count("Stateroom is ready on") == 1
+
+
+def test_a_line_that_is_still_being_written_is_not_read() -> None:
+    assert whole_lines('{"a": 1}\n{"b":') == ['{"a": 1}']
+    assert whole_lines('{"a": 1}\n{"b": 2}\n') == ['{"a": 1}', '{"b": 2}']
 
 
 def test_a_killed_server_is_gone_and_restarts_on_the_same_data(fresh_server: StartServer) -> None:

@@ -8,7 +8,7 @@ import httpx
 
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import saved
-from tests.support.server import PYTHON_M_APP, ROOT, Server, start_server
+from tests.support.server import PYTHON_M_APP, ROOT, Server, start_server, whole_lines
 
 AUDIT = """
 import os, sys
@@ -38,7 +38,7 @@ class Audited:
         self.server = start_server(folder / "data", env=env, command=PYTHON_M_APP)
 
     def events(self) -> list[str]:
-        return self._log.read_text().splitlines()
+        return whole_lines(self._log.read_text())
 
 
 def whole_checkpoint() -> bytes:

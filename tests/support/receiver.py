@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-from tests.support.server import ROOT
+from tests.support.server import ROOT, whole_lines
 from tests.support.waiting import assert_soon
 
 
@@ -44,7 +44,7 @@ class Receiver:
     def seen(self) -> list[dict]:
         """The requests, in the order in which they came."""
         with suppress(FileNotFoundError):
-            return [json.loads(line) for line in self.file.read_text().splitlines()]
+            return [json.loads(line) for line in whole_lines(self.file.read_text())]
         return []
 
 

@@ -24,6 +24,11 @@ LONGEST_SECONDS = 60.0
 """For a start, or a stop."""
 
 
+def whole_lines(text: str) -> list[str]:
+    """Return the lines of a file that another process appends to, without the last one if it is still being written."""
+    return [line.removesuffix("\n") for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
 @dataclass(slots=True)
 class Server:
     """A running server. ``args``, ``env`` and ``command`` are what it was started with, for the next start."""
@@ -48,7 +53,7 @@ class Server:
     @property
     def lines(self) -> list[dict]:
         """Return the server's log records: each line except the one that reports readiness is a JSON object."""
-        return [json.loads(line) for line in self.log.splitlines() if not READY.fullmatch(line)]
+        return [json.loads(line) for line in whole_lines(self.log) if not READY.fullmatch(line)]
 
     @property
     def requests(self) -> list[dict]:
@@ -130,7 +135,7 @@ def start_server(
         process = _forked(arguments, server_environment(env), log_file, umask)
     server = Server(process, "", data_dir, log_file, args, env, command)
     deadline = time.monotonic() + LONGEST_SECONDS
-    while not (ready := READY.search(server.log)):
+    while not (ready := READY.search("\n".join(whole_lines(server.log)))):
         if process.poll() is not None or time.monotonic() > deadline:
             server.kill()
             raise RuntimeError(f"the server did not start (exit code {process.returncode}):\n{server.log}")
