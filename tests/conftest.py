@@ -8,13 +8,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
-from tests.support.measure import IS_LONG
+from tests.support.measure import IS_LONG, SHARE_OF_EXAMPLES, long, measure
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.server import Server, start_server
 
-settings.register_profile("patient", deadline=None)  # how long an example takes depends on the machine
+# How long an example takes depends on the machine.
+settings.register_profile("patient", deadline=None, max_examples=measure(100 // SHARE_OF_EXAMPLES, 100))
 settings.load_profile("patient")
 
 StartServer = Callable[..., Server]
@@ -33,14 +34,25 @@ ONE_DATABASE = (
     "tests/upkeep/test_damage.py",
     "tests/upkeep/test_fsck.py",
     "tests/upkeep/test_leftovers.py",
+    "tests/upkeep/test_sweep.py::test_a_sweep_that_ends_after_any_step",
+    "tests/catalog/test_checkpoints.py::test_a_refused_update",
+    "tests/catalog/test_commit.py::test_a_blob_of_another_length",
+    "tests/catalog/test_listing.py::test_a_bad_filter",
+    "tests/catalog/test_refs.py::test_a_checkpoint_that_is_missing",
 )
-"""Tests about what lies above the catalog: each runs on one database, half of them on either. The sweep is not among
-them: it is what it locks, and each database locks in its own way.
+"""Tests about what lies above the catalog, and tests with many cases of one claim: each case runs on one database, half
+of them on either. Most of the sweep is not among them: it is what it locks, and each database locks in its own way.
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out every other pair of database and test in ONE_DATABASE, unless LONG_TESTS is set."""
+    """Mark the property tests as ``long``, and leave out every other pair of database and test in ONE_DATABASE, unless
+    LONG_TESTS is set.
+    """
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(long)
     if not IS_LONG:
         left_out = {item for item in items if _runs_on_the_other_database(item)}
         config.hook.pytest_deselected(items=list(left_out))

@@ -1,7 +1,9 @@
 """Requests that schemathesis makes from OpenAPI. To import this takes a second: only who sends them does."""
 
 from functools import cache
+from itertools import count
 
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.pytest.lazy import get_all_tests
@@ -58,13 +60,27 @@ def schema() -> BaseSchema:
     return schema
 
 
-def send(method: str, path: str, base_url: str, examples: int) -> None:
-    """Send the requests of one route, and check every answer."""
+@cache
+def session() -> requests.Session:
+    """Return the connections that all requests share."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
+
+
+def send(method: str, path: str, base_url: str, *, examples: int, one_in: int) -> None:
+    """Send one in so many of the requests of one route, and check every answer.
+
+    ``examples`` of the requests are made up at random, after those with the bounds of each parameter.
+    """
+    made = count()
 
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def check(case: schemathesis.Case) -> None:
+        if next(made) % one_in:
+            return
         ask_at_once(case)
-        case.call_and_validate(base_url=base_url, checks=CHECKS)
+        case.call_and_validate(base_url=base_url, session=session(), checks=CHECKS)
 
     route = schema().include(method=method, path=path)
     (found,) = get_all_tests(schema=route, test_func=check, settings=None, given_kwargs={})

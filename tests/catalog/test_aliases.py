@@ -1,7 +1,7 @@
 """Aliases in the catalog: a random history against a simple model of what each alias means."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from app.catalog import Catalog, aliases, tables
@@ -9,6 +9,7 @@ from app.catalog.models import get_model
 from app.catalog.trash import delete_checkpoint
 from app.errors import Conflict, NotFound
 from tests.catalog.make import MODEL, add, resolve, statements
+from tests.support.measure import examples
 
 VERSIONS = 4
 NAMES = ("prod", "canary")
@@ -24,7 +25,7 @@ _steps = st.lists(
 
 
 @given(steps=_steps)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_history_leaves_each_alias_where_a_simple_model_has_it(catalog: Catalog, steps: list) -> None:
     """The model: what each alias means, what it meant before, and how often it was changed."""
     first = max((one.version for one in (add(catalog) for _ in range(VERSIONS))), default=0) - VERSIONS

@@ -18,7 +18,7 @@ from app.errors import InvalidRequest, NotFound, QuotaExceeded, StateroomError
 from app.values.checkpoint import ModelName
 from app.values.namespace import Namespace
 from tests.catalog.make import MODEL, add, begin_pack, count, digest, new_checkpoint, resolve
-from tests.support.measure import IS_LONG
+from tests.support.measure import long, measure
 
 MODELS = [ModelName(namespace, name) for namespace in ("vision", "text", "audio") for name in ("a", "b")]
 
@@ -120,9 +120,9 @@ class Workload:
             w.execute(update(tables.blobs).where(one).values(damaged_at=1, length=length))
 
 
+@long
 def test_the_counters_are_those_of_a_scan_whatever_happens(database_url: str):
-    on_sqlite = database_url.startswith("sqlite")
-    steps = (5_000 if on_sqlite else 1_000) if IS_LONG else (1_000 if on_sqlite else 200)
+    steps = measure(400, 5_000) if database_url.startswith("sqlite") else measure(150, 1_000)
     with closing(CrashingCatalog(database_url, random.Random(1))) as catalog:
         workload = Workload(catalog)
         for number in range(steps):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import update
 
@@ -16,6 +16,7 @@ from app.store.keys import new_name
 from app.values.checkpoint import CheckpointName, ModelName
 from app.values.retention import KeepBest, Rules
 from tests.catalog.make import add, resolve, statements
+from tests.support.measure import examples
 
 HOUR = timedelta(hours=1)
 _names = (ModelName("retention", f"m{number}") for number in itertools.count())
@@ -148,7 +149,7 @@ def do(catalog: Catalog, model: ModelName, simple: Simple, what: str, *given_: A
 
 
 @given(steps=STEPS)
-@settings(max_examples=60)
+@examples(60)
 def test_any_history_keeps_what_a_simple_model_keeps(shared_catalog: Catalog, steps: list) -> None:
     """After each step, everything is tidied as a sweep does. A preview right before says what then happens."""
     catalog, model, simple = shared_catalog, next(_names), Simple()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.catalog import Catalog, aliases, checkpoints, history, models, trash
@@ -15,6 +15,7 @@ from app.errors import Conflict, Gone, NotFound, StateroomError
 from app.values.actor import Actor, acting_as
 from app.values.checkpoint import ModelName
 from tests.catalog.make import add, new_checkpoint, resolve
+from tests.support.measure import examples
 
 KEPT = timedelta(days=7)
 VERSIONS = st.integers(1, 5)
@@ -111,7 +112,7 @@ def do(catalog: Catalog, model: ModelName, what: str, version: int, simple: Simp
 
 
 @given(steps=STEPS)
-@settings(max_examples=60)
+@examples(60)
 def test_any_sequence_of_changes_leaves_what_a_simple_model_says(shared_catalog: Catalog, steps: list) -> None:
     model, simple = next(_names), Simple()
     for what, version in [("save", 0), *steps]:

@@ -13,6 +13,7 @@ import torch
 from stateroom import Client
 from tests.differential.equality import equal
 from tests.support.commands import run
+from tests.support.measure import long, some
 from tests.support.nginx import balanced, nginx_program
 from tests.support.postgres import Postgres
 from tests.support.server import Server, start_server
@@ -51,14 +52,16 @@ def sound(server: Server) -> bool:
     return done.returncode == 0 and json.loads(done.stdout)["findings"] == []
 
 
-@pytest.mark.parametrize(
-    "method", ["", "random;", "hash $remote_addr consistent;"], ids=["in-turn", "random", "sticky"]
-)
+METHODS = {"in-turn": "", "sticky": "hash $remote_addr consistent;", "random": "random;"}
+
+
+@long
+@pytest.mark.parametrize("method", some(METHODS, 3))
 def test_what_is_saved_through_a_balancer_is_there_bit_for_bit(
     servers: list[Server], model_name: str, tmp_path: Path, method: str
 ) -> None:
     refused_before = refusals(servers)
-    with balanced(tmp_path / "nginx", servers, method) as url, Client(url, progress=False) as client:
+    with balanced(tmp_path / "nginx", servers, METHODS[method]) as url, Client(url, progress=False) as client:
         model = client.model(model_name)
         obj = training(1, 68)
         first = model.save(obj)
@@ -75,7 +78,7 @@ def test_what_is_saved_through_a_balancer_is_there_bit_for_bit(
         small = model.save({"epoch": 4, "weight": torch.ones(3)})
         assert [each.version for each in model.checkpoints()] == [4, 3, 2, 1]
         assert torch.equal(model.load(small)["weight"], torch.ones(3))
-    assert (refusals(servers) == refused_before) == method.startswith("hash")
+    assert (refusals(servers) == refused_before) == (method == "sticky")
     assert [list((server.data_dir / "partial").iterdir()) for server in servers] == [[], []]
     assert sound(servers[0])
 

@@ -1,4 +1,4 @@
-"""A browser for each test module, and servers that look like ones in use."""
+"""A browser for all of these tests, and servers that look like ones in use."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,17 @@ from tests.support.browser import DESKTOP, PHONE, Visit, running_browser, visiti
 from tests.support.measure import measure
 from tests.support.server import Server, start_server
 
-LOOKS = measure(
-    [(DESKTOP, "dark"), (PHONE, "light")],
-    [(size, theme) for size in (DESKTOP, PHONE) for theme in ("light", "dark")],
-)
-"""Sizes and themes in which axe looks at each page: each of them once, or each with each with ``make stress``."""
+
+def looks(size: tuple[int, int], theme: str) -> list[tuple[tuple[int, int], str]]:
+    """Return the sizes and themes in which axe looks at a page: these, or each with each with ``make stress``.
+
+    The pages share a style, so half of them are seen on a phone, and half in the dark.
+    """
+    every = [(one, other) for one in (DESKTOP, PHONE) for other in ("light", "dark")]
+    return measure([(size, theme)], every)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with running_browser() as browser:
         yield browser

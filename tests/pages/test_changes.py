@@ -6,9 +6,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.pages.conftest import LOOKS
+from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, checkpoint, put
-from tests.support.browser import Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import PHONE, Visit, axe_findings, needs_axe, visiting
+from tests.support.measure import long
 from tests.support.server import Server
 
 
@@ -103,8 +104,9 @@ def test_a_pin_keeps_a_checkpoint_and_the_trash_gives_it_back(visit: Visit, http
     assert http.get(f"/v1/models/{model}/checkpoints/1").status_code == 200
 
 
+@long
 @needs_axe
-@pytest.mark.parametrize(("size", "theme"), LOOKS)
+@pytest.mark.parametrize(("size", "theme"), looks(PHONE, "light"))
 def test_axe_finds_nothing_in_the_dialogs(
     browser: Browser, full: Server, model: str, size: tuple[int, int], theme: str
 ):

@@ -13,10 +13,11 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import StartServer
-from tests.pages.conftest import LOOKS
+from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, checkpoint, put
-from tests.support.browser import Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import DESKTOP, Visit, axe_findings, needs_axe, visiting
 from tests.support.commands import run_program
+from tests.support.measure import long
 from tests.support.scripts import run_script
 from tests.support.server import Server, server_environment
 
@@ -299,8 +300,9 @@ def test_the_page_of_10_000_keys_is_light_and_scrolls(browser: Browser, fresh_se
     assert visit.errors == visit.elsewhere == []
 
 
+@long
 @needs_axe
-@pytest.mark.parametrize(("size", "theme"), LOOKS)
+@pytest.mark.parametrize(("size", "theme"), looks(DESKTOP, "dark"))
 def test_axe_finds_nothing(
     browser: Browser, full: Server, tree: httpx.Client, size: tuple[int, int], theme: str
 ) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from playwright.sync_api import Browser, expect
 
-from tests.pages.conftest import LOOKS
+from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, put
-from tests.support.browser import Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import PHONE, Visit, axe_findings, needs_axe, visiting
+from tests.support.measure import long
 from tests.support.server import Server
 
 MODEL = "compared/net"
@@ -100,8 +101,9 @@ def test_a_ref_that_is_not_there_is_a_page_that_says_so(compared: Server) -> Non
         assert answer.headers["Content-Type"].startswith("text/html")
 
 
+@long
 @needs_axe
-@pytest.mark.parametrize(("size", "theme"), LOOKS)
+@pytest.mark.parametrize(("size", "theme"), looks(PHONE, "light"))
 def test_axe_finds_nothing(browser: Browser, compared: Server, size: tuple[int, int], theme: str) -> None:
     with visiting(browser, compared.base_url, size, theme=theme) as visit:
         page = visit.go(f"/models/{MODEL}/diff/1/2")

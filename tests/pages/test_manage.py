@@ -8,9 +8,10 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.conftest import StartServer
-from tests.pages.conftest import LOOKS
+from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, checkpoint, put
-from tests.support.browser import Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import DESKTOP, Visit, axe_findings, needs_axe, visiting
+from tests.support.measure import long
 from tests.support.server import Server
 from tests.support.tokens import catalog_url, make_token
 
@@ -139,8 +140,9 @@ def test_who_may_not_change_sees_no_buttons_and_no_administration(browser: Brows
                 expect(page.locator(".eyebrow", has_text="403")).to_have_count(int(not may))
 
 
+@long
 @needs_axe
-@pytest.mark.parametrize(("size", "theme"), LOOKS)
+@pytest.mark.parametrize(("size", "theme"), looks(DESKTOP, "dark"))
 def test_axe_finds_nothing(browser: Browser, full: Server, size: tuple[int, int], theme: str) -> None:
     with full.client() as http:
         put(http, f"pages/axe-{size[0]}-{theme}", checkpoint(1), run=HOSTILE[3])

@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from benchmarks.many_checkpoints import multiply
 from tests.conftest import StartServer
-from tests.pages.conftest import LOOKS
+from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, checkpoint, put
-from tests.support.browser import CHARTS, Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import CHARTS, DESKTOP, Visit, axe_findings, needs_axe, visiting
 from tests.support.docs import ROOT
 from tests.support.measure import long
 from tests.support.server import Server, start_server
@@ -240,7 +240,7 @@ def test_the_page_works_without_scripts(browser: Browser, full: Server) -> None:
 
 
 def test_without_the_chart_library_all_else_is_there_and_the_page_says_so(browser: Browser, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("vendor", "__pycache__"))
+    shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("vendor"))
     (tmp_path / "migrations").symlink_to(ROOT / "migrations")
     (tmp_path / "run.py").write_text("import sys\nfrom app.__main__ import main\nsys.exit(main())\n")
     command = (sys.executable, str(tmp_path / "run.py"))
@@ -312,7 +312,7 @@ def test_what_is_not_there_is_a_page_that_says_so(full: Server) -> None:
 
 @long
 @needs_axe
-@pytest.mark.parametrize(("size", "theme"), LOOKS)
+@pytest.mark.parametrize(("size", "theme"), looks(DESKTOP, "dark"))
 def test_axe_finds_nothing(browser: Browser, full: Server, size: tuple[int, int], theme: str) -> None:
     with visiting(browser, full.base_url, size, theme=theme) as visit:
         for path in (f"{MODEL}?filter=epoch>5", f"{MODEL}?filter=wrong", f"{MODEL}/checkpoints/best"):

@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.conftest import StartServer
-from tests.pages.conftest import LOOKS
+from tests.pages.conftest import looks
 from tests.pages.store import checkpoint, put
-from tests.support.browser import Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import PHONE, Visit, axe_findings, needs_axe, visiting
 from tests.support.measure import long
 from tests.support.server import Server
 
@@ -97,7 +97,7 @@ def test_many_models_come_in_pages(browser: Browser, fresh_server: StartServer) 
 
 @long
 @needs_axe
-@pytest.mark.parametrize(("size", "theme"), LOOKS)
+@pytest.mark.parametrize(("size", "theme"), looks(PHONE, "light"))
 def test_axe_finds_nothing(browser: Browser, full: Server, size: tuple[int, int], theme: str) -> None:
     with visiting(browser, full.base_url, size, theme=theme) as visit:
         for path in ("/", "/?q=nothing", "/?cursor=wrong"):

@@ -9,9 +9,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.api.conftest import problem
-from tests.pages.conftest import LOOKS
+from tests.pages.conftest import looks
 from tests.pages.store import checkpoint, put
-from tests.support.browser import axe_findings, needs_axe, visiting
+from tests.support.browser import DESKTOP, axe_findings, needs_axe, visiting
 from tests.support.measure import long
 from tests.support.prefix import served_below
 from tests.support.routes import OPERATIONS, address
@@ -202,7 +202,7 @@ def test_on_a_server_without_tokens_there_is_nothing_to_sign_in_to(full: Server)
 
 @long
 @needs_axe
-@pytest.mark.parametrize(("size", "theme"), LOOKS)
+@pytest.mark.parametrize(("size", "theme"), looks(DESKTOP, "dark"))
 def test_axe_finds_nothing(browser: Browser, guarded: Guarded, size: tuple[int, int], theme: str) -> None:
     with visiting(browser, guarded.server.base_url, size, theme=theme) as visit:
         assert axe_findings(visit.go("/sign-in")) == []

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 
 from tests.stress import kills, mixed
-from tests.support.measure import long, measure
+from tests.support.measure import long, measure, some
 from tests.support.waiting import LONG_ENOUGH
 
 
 @long
-@pytest.mark.parametrize(("database", "servers"), [("sqlite", 1), ("postgresql", 1), ("postgresql", 2)])
+@pytest.mark.parametrize(("database", "servers"), some([("sqlite", 1), ("postgresql", 1), ("postgresql", 2)], 2))
 def test_whatever_comes_and_goes_while_it_is_swept_is_never_lost_and_never_wrong(
     request: pytest.FixtureRequest, tmp_path: Path, database: str, servers: int
 ):
     url = request.getfixturevalue("postgres").database() if database == "postgresql" else None
-    counts = mixed.run(tmp_path, operations=measure(150, 600), database_url=url, servers=servers)
-    assert counts["sweeps"] > 3
-    assert counts["packs swept"] > 10
+    counts = mixed.run(tmp_path, operations=measure(100, 600), database_url=url, servers=servers)
+    assert counts["sweeps"] > measure(0, 3)
+    assert counts["packs swept"] > measure(0, 10)
 
 
 @long
