@@ -7,6 +7,7 @@ from app.catalog import Catalog, checkpoints
 from app.catalog.checkpoints import Listing
 from app.catalog.commit import BATCH
 from tests.catalog.make import MODEL, add, count
+from tests.support.measure import long, some
 from tests.support.scripts import start_script
 from tests.support.waiting import assert_soon
 
@@ -24,7 +25,8 @@ for i in range(1_000):
 """
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
+@long
+@pytest.mark.parametrize("delay", some([0.03, 0.0, 0.1], 3))
 def test_what_was_acknowledged_survives_a_kill_and_what_was_not_is_never_half_there(
     database_url: str, tmp_path: Path, delay: float
 ):

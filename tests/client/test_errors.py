@@ -46,12 +46,12 @@ def test_a_selection_error_keeps_the_near_misses() -> None:
     assert error.near == ("conv1", "conv2")
 
 
-@pytest.mark.parametrize("status", range(300, 600))
-def test_every_status_becomes_an_error_even_without_a_problem(status: int) -> None:
-    error = answer(status)
-    assert error.status == status
-    assert error.code is None
-    assert isinstance(error, ServerError) is (status >= 500 or status in {408, 429}) or status == 507
+def test_every_status_becomes_an_error_even_without_a_problem() -> None:
+    for status in range(300, 600):
+        error = answer(status)
+        assert error.status == status
+        assert error.code is None
+        assert isinstance(error, ServerError) is (status >= 500 or status in {408, 429}) or status == 507
 
 
 def test_an_unknown_code_falls_back_to_the_status() -> None:

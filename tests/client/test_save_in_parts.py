@@ -22,7 +22,7 @@ from tests.client.trainings import MIB, noise, training
 from tests.conftest import StartServer
 from tests.differential.equality import equal
 from tests.differential.objects import checkpoints
-from tests.support.measure import examples
+from tests.support.measure import examples, long, some
 from tests.support.proxy import answered, body_half_sent, body_sent, proxy_to
 from tests.support.server import Server
 
@@ -160,7 +160,8 @@ def test_a_server_that_is_killed_meanwhile_gets_the_rest_when_it_is_back(fresh_s
     assert received < 0.75 * checkpoint.bytes
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.1])
+@long
+@pytest.mark.parametrize("delay", some([0.0, 0.01, 0.03, 0.1], 2))
 def test_a_server_that_is_killed_while_it_commits_has_it_once(fresh_server: StartServer, delay: float) -> None:
     """Or so: the commit is asked for when all has come, and whatever the server does then takes a while."""
     server = fresh_server()

@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from stateroom import Client, Model, NoKeysMatched, StateDictMismatch
 from stateroom._load.prefixes import prefix_hint, renames_between
 from tests.functional.torch_files import saved
-from tests.support.measure import long, measure
+from tests.support.measure import long, measure, some
 
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -72,10 +73,9 @@ WAYS = ["load_into", "warmstart"]
 
 
 @long
-@pytest.mark.parametrize("saver", WRAPS)
-@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize(("saver", "flat"), some(product(WRAPS, [False, True]), 3))
 def test_what_one_wrapper_saved_goes_into_every_other(saver: str, flat: bool, model: Model) -> None:
-    """With ``make test``, each pair is loaded in one way from a nested file, and in the other from a flat one."""
+    """With ``make test``, each pair is loaded in one way, from a nested file or from a flat one."""
     state = WRAPS[saver](network(1.0)).state_dict()
     model.upload(io.BytesIO(saved(state if flat else {"model": state, "epoch": 1})))
     for number, (loader, wrap) in enumerate(WRAPS.items(), list(WRAPS).index(saver) + flat):

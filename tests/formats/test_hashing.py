@@ -63,20 +63,31 @@ HOLDERS = {
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
-@pytest.mark.parametrize("key", KEYS)
-def test_what_python_cannot_hash_is_refused_and_nothing_else(key: str, holder: str) -> None:
-    data = b"\x80\x04" + HOLDERS[holder] % KEYS[key] + b"."
+def test_what_python_cannot_hash_is_refused_and_nothing_else(holder: str) -> None:
+    for key, snippet in KEYS.items():
+        data = b"\x80\x04" + HOLDERS[holder] % snippet + b"."
+        expected, refusal = unhashable_to_python(data), unhashable_to_us(data)
+        assert (expected is None) == (refusal is None), key
+        if expected is not None and refusal is not None:
+            assert "unhashable" in str(expected), key
+            assert (refusal.rule, str(refusal.where)[:15]) == ("unhashable", "data.pkl, byte "), key
+            assert "cannot hash" in str(refusal), key
+
+
+def unhashable_to_python(data: bytes) -> TypeError | None:
     try:
         pickle.loads(data)
     except TypeError as error:
-        assert "unhashable" in str(error)  # noqa: PT017 - which of the two it is, is what this asks
-        with pytest.raises(HostileCheckpoint, match="cannot hash") as refused:
-            parse(data)
-        assert refused.value.rule == "unhashable"
-        assert refused.value.where is not None
-        assert refused.value.where.startswith("data.pkl, byte ")
-    else:
+        return error
+    return None
+
+
+def unhashable_to_us(data: bytes) -> HostileCheckpoint | None:
+    try:
         parse(data)
+    except HostileCheckpoint as refusal:
+        return refusal
+    return None
 
 
 def test_both_happen() -> None:

@@ -16,6 +16,7 @@ from tests.functional.audited import Audited
 from tests.functional.classifier import make_net
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import loaded, same, saved
+from tests.support.measure import long, some
 from tests.support.server import ROOT
 
 
@@ -39,15 +40,18 @@ ATTACKS: dict[str, Callable[[str], tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@long
+@pytest.mark.parametrize(
+    ("attack", "size"),
+    [*((attack, "small") for attack in ATTACKS), *((attack, "large") for attack in some(ATTACKS, 3))],
+)
 def test_code_in_a_pickle_is_stored_inert_and_marked_and_never_runs(
-    audited: Audited, target: HttpModel, tmp_path: Path, attack: Callable[[str], tuple[Any, ...]], size: str
+    audited: Audited, target: HttpModel, tmp_path: Path, attack: str, size: str
 ) -> None:
     marker = tmp_path / "it-ran"
     net = make_net().state_dict()
     ballast = [f"{i:0100}" for i in range(20_000)] if size == "large" else []  # large ones are read in a child process
-    data = saved({"epoch": 1, "model": net, "evil": Runs(*attack(str(marker))), "ballast": ballast})
+    data = saved({"epoch": 1, "model": net, "evil": Runs(*ATTACKS[attack](str(marker))), "ballast": ballast})
     already = len(audited.events())
 
     shown = target.upload(data)

@@ -10,6 +10,7 @@ import torch
 
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
+from tests.support.measure import long, measure
 from tests.support.negotiating import InParts
 from tests.support.raw_http import answer_on, connected, get, hang_up, post
 from tests.support.server import Server
@@ -90,9 +91,10 @@ def test_an_address_has_its_share_where_nobody_needs_a_token(fresh_server: Start
                 assert http.post("/v1/models/a/m/checkpoints", content=FILE).status_code == status
 
 
+@long
 def test_downloads_whose_clients_have_gone_are_planned_no_more(shared: Shared) -> None:
     """Each plan takes a child process seconds, and there are more of them than threads."""
-    many = saved({f"layer.{i}.weight": torch.zeros(1) for i in range(20_000)})
+    many = saved({f"layer.{i}.weight": torch.zeros(1) for i in range(measure(10_000, 20_000))})
     with shared.client(shared.greedy) as http:
         assert http.post("/v1/models/a/many/checkpoints", content=many).status_code == 201
     for i in range(20):

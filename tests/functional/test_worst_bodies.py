@@ -7,10 +7,11 @@ import httpx
 import pytest
 
 from tests.conftest import StartServer
+from tests.support.measure import long, measure
 from tests.support.routes import OPERATIONS
 from tests.support.worst_bodies import Place, fill, peak, reset_peak, worst_requests
 
-SCALE = 10_000
+SCALE = measure(4_000, 10_000)
 """Keys of each thing. The benchmark of this name has 400,000."""
 
 MOST_MEMORY = 256 << 20
@@ -23,6 +24,7 @@ def test_every_route_has_a_worst_body() -> None:
     assert {each.route for each in worst_requests(Place(1, 2, "abc"), 10)} == set(OPERATIONS)
 
 
+@long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_body_takes_much_memory_or_is_answered_at_length_or_ends_the_server(fresh_server: StartServer) -> None:
     server = fresh_server(env={"STATEROOM_DURABLE": "off"})

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.sandbox.index_file import index_file, index_in_child
 from app.values.work import Work
 from tests.hostile.corpus.base import zipped
 from tests.hostile.make import integer, text
+from tests.support.waiting import assert_soon
 
 
 def save(obj: object) -> bytes:
@@ -105,7 +107,7 @@ def never_ends(path: bytes) -> list[bytes]:
     started.with_suffix(".part").write_text(str(os.getpid()))
     started.with_suffix(".part").rename(started)
     while True:
-        pass
+        signal.pause()
 
 
 def test_a_child_is_killed_once_nobody_waits_for_it(tmp_path):
@@ -129,8 +131,8 @@ def test_a_request_that_goes_gives_up_its_wait_for_a_place(tmp_path):
     with ThreadPoolExecutor(len(files)) as threads:
         calls = [threads.submit(run, never_ends, bytes(file), cancelled=seen.is_set) for file in files]
         try:
-            while not all(file.exists() for file in files):
-                assert not any(call.done() for call in calls)
+            assert_soon(lambda: all(file.exists() for file in files))
+            assert not any(call.done() for call in calls)
             with pytest.raises(Cancelled):
                 run(never_ends, bytes(tmp_path / "started"), cancelled=lambda: True)
         finally:
