@@ -13,6 +13,7 @@ from .cli.events import events
 from .cli.options import DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
 from .private import UMASK
 from .settings import Settings
+from .version import server_version
 
 HOW_TO_GUARD_IT = """\
 Anyone who can reach {host} could read, write and delete every checkpoint. Make a token in this data dir or database:
@@ -38,8 +39,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 def _say_version(asked: bool) -> None:
     if asked:
-        from .main import server_version  # noqa: PLC0415 - as below
-
         typer.echo(f"stateroom-server {server_version()}")
         raise typer.Exit
 

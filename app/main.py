@@ -4,8 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 
 from fastapi import FastAPI
 
@@ -34,16 +32,10 @@ from .store import Holder, LocalPackStore, Partials, Spool
 from .store.holder import holder_id
 from .store.keys import new_name
 from .upkeep.periodic import PeriodicSweeps
+from .version import server_version
 
 SHORT_CALLS = 16
 """Threads, for one owner, of the short calls that an upload waits for: its row, its file, its fsync."""
-
-
-def server_version() -> str:
-    try:
-        return installed_version("stateroom-server")
-    except PackageNotFoundError:  # run from the repository
-        return "0.0.0"
 
 
 @contextmanager

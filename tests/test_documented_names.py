@@ -260,7 +260,7 @@ def test_every_header_of_ours_is_on_the_page_and_there() -> None:
 def test_every_figure_is_on_the_operations_page_and_there(http: httpx.Client) -> None:
     sent = set(re.findall(r"^# TYPE (\S+)", http.get("/metrics").text, re.MULTILINE))
     sent = {name for name in sent if not name.endswith("_created")}
-    assert sent == set(re.findall(r"`(stateroom_[a-z_]+)`", text_of(OPERATIONS)))
+    assert sent == set(re.findall(r"`((?:stateroom|process)_[a-z_]+)`", text_of(OPERATIONS)))
 
 
 # Python

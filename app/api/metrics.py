@@ -7,13 +7,15 @@ dead worker's files, so no count is lost and no file is left over.
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from ..catalog import Catalog
 from ..catalog.totals import Totals, totals
@@ -21,6 +23,7 @@ from ..private import FILE
 from ..store import Room
 from ..store.failures import translated
 from ..values.event import NewEvent
+from ..version import server_version
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The buckets of request durations: metadata takes milliseconds, a transfer minutes."""
@@ -29,6 +32,8 @@ _FILE = re.compile(r"(counter|gauge_[a-z]+|histogram)_[0-9]+\.db", re.ASCII)
 _KINDS = ("counter", "gauge_livesum", "histogram")
 _FILE_SIZE = 1024 * 1024
 """Initial bytes of a file, as in prometheus_client: room for some thousands of figures."""
+
+WORKERS = "stateroom_worker_pid"
 
 COUNTED_EVERY = 30.0
 """Seconds for which the catalog's totals are cached: counting millions of blobs takes a while."""
@@ -84,6 +89,8 @@ class Metrics:
                 ("waiting", "Calls waiting for a thread, by kind"),
             )
         )
+        pid = Gauge(WORKERS, "Process id of each worker", ("worker",), registry=own, multiprocess_mode="livesum")
+        pid.labels(str(number)).set(os.getpid())
 
         self._totals: Totals | None = None
         self._counted_at = 0.0
@@ -99,6 +106,8 @@ class Metrics:
             registry.register(self._registry)
         else:
             MultiProcessCollector(registry, str(self._folder))
+        pids = {each.labels["worker"]: int(each.value) for each in _samples(registry, WORKERS)}
+        registry.register(_OfTheProcesses(pids))
         registry.register(_OfTheStore(self._counted(catalog)))
         registry.register(_OfTheDisks(room))
         return generate_latest(registry)
@@ -109,6 +118,30 @@ class Metrics:
                 self._totals = totals(session)
             self._counted_at = time.monotonic()
         return self._totals
+
+
+def _samples(registry: CollectorRegistry, name: str) -> Iterator[Sample]:
+    for family in registry.collect():
+        yield from (sample for sample in family.samples if sample.name == name)
+
+
+class _OfTheProcesses(Collector):
+    """The version, and the memory, processor time and open files of each worker; ``pids`` are by worker."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily("stateroom_build_info", "The version of the server", labels=("version",))
+        build.add_metric([server_version()], 1)
+        yield build
+        families: dict[str, Metric] = {}
+        for worker, pid in self._pids.items():
+            for found in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                for sample in found.samples:
+                    family.add_sample(sample.name, {"worker": worker}, sample.value)
+        yield from families.values()
 
 
 class _OfTheStore(Collector):
@@ -124,6 +157,13 @@ class _OfTheStore(Collector):
             ("stateroom_damaged_blobs", "Blobs found damaged or lost", self._totals.damaged_blobs),
         ):
             yield GaugeMetricFamily(name, text, value)
+        stored = GaugeMetricFamily("stateroom_namespace_bytes", "Stored bytes, by namespace", labels=("namespace",))
+        held = GaugeMetricFamily("stateroom_namespace_checkpoints", "Checkpoints, by namespace", labels=("namespace",))
+        for namespace, (nbytes, checkpoints) in self._totals.namespaces.items():
+            stored.add_metric([namespace], nbytes)
+            held.add_metric([namespace], checkpoints)
+        yield stored
+        yield held
         use = GaugeMetricFamily(
             "stateroom_quota_used_ratio",
             "Used part of each quota, by namespace and quota: bytes, checkpoints",

@@ -92,6 +92,15 @@ def quota_use(s: ReadSession) -> dict[tuple[str, str], float]:
     return use
 
 
+def largest(s: ReadSession) -> dict[str, tuple[int, int]]:
+    """Return the stored bytes and the checkpoints of each namespace that holds any; of very many, the largest."""
+    n = namespaces.c
+    holds = or_(n.checkpoints > 0, n.stored_bytes > 0)
+    found = select(n.namespace, n.stored_bytes, n.checkpoints).where(holds)
+    rows = s.select(found.order_by(n.stored_bytes.desc(), n.namespace).limit(MAX_LIMIT))
+    return {row.namespace: (row.stored_bytes, row.checkpoints) for row in rows}
+
+
 def set_quotas(w: WriteSession, name: str, quotas: Mapping[str, int | None]) -> Namespace:
     """Set the given ones of QUOTAS, and return the namespace; None removes a quota, and the others stay."""
     w.insert_or_keep(namespaces, [{"namespace": name}])

@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from . import damage
-from .namespaces import quota_use
+from .namespaces import largest, quota_use
 from .session import ReadSession
 from .tables import blobs, models, packs
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
+    """Totals of what is stored. ``namespaces`` are stored bytes and checkpoints."""
+
     checkpoints: int
     blobs: int
     packs: int
     pack_bytes: int
     damaged_blobs: int
     quota_use: Mapping[tuple[str, str], float]
+    namespaces: Mapping[str, tuple[int, int]]
 
 
 def totals(s: ReadSession) -> Totals:
@@ -33,4 +36,5 @@ def totals(s: ReadSession) -> Totals:
         pack_bytes=int(size),
         damaged_blobs=damage.count(s),
         quota_use=quota_use(s),
+        namespaces=largest(s),
     )

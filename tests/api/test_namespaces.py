@@ -124,4 +124,6 @@ def test_an_admin_of_a_namespace_sees_its_numbers_and_sets_no_quota(fresh_server
         metrics = http.get("/metrics", headers=everywhere).text
         assert 'stateroom_quota_used_ratio{namespace="ours",quota="bytes"} 0.25' in metrics
         assert 'stateroom_quota_used_ratio{namespace="ours",quota="checkpoints"} 0.5' in metrics
-        assert "theirs" not in metrics
+        assert 'quota_used_ratio{namespace="theirs"' not in metrics
+        assert f'stateroom_namespace_bytes{{namespace="theirs"}} {listed[0]["stored_bytes"]}.0' in metrics
+        assert 'stateroom_namespace_checkpoints{namespace="ours"} 1.0' in metrics

@@ -2,6 +2,6 @@
 
 from app.api import application
 from app.api.metrics import Metrics
-from app.main import server_version
+from app.version import server_version
 
 application.build(server_version(), Metrics())

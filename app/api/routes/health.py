@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from ...errors import StateroomError
+from ...version import server_version
 from ..openapi.problems import refusals
 from ..requests.auth import EVERYWHERE
 from ..services import ServicesDep, in_turn
@@ -21,6 +22,7 @@ PUBLIC = frozenset({"/healthz", "/readyz"})
 
 class Health(BaseModel):
     status: str
+    version: str
 
 
 class FreeBytes(BaseModel):
@@ -41,7 +43,7 @@ class Readiness(BaseModel):
 @router.get("/healthz", summary="Is the process up?")
 async def healthz() -> Health:
     """The process is up if it answers."""
-    return Health(status="ok")
+    return Health(status="ok", version=server_version())
 
 
 @router.get("/readyz", summary="Do the catalog and the store respond?", responses=refusals(503))
