@@ -12,7 +12,7 @@ from .api import application
 from .api.admission import Admission
 from .api.metrics import Metrics
 from .api.middleware.sites import Sites
-from .api.services import THREADS, Services, Streams
+from .api.services import THREADS, Probes, Services, Streams
 from .api.threads import FairThreads
 from .catalog import Catalog
 from .concurrency.fair_pool import FairPool
@@ -98,6 +98,7 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
             access=access,
             admission=admission,
             room=room,
+            probes=Probes(catalog, store, room),
             watch=watch,
             refusals=refusals,
             found=OneFlight(),

@@ -21,6 +21,7 @@ from ..catalog.idempotency import find
 from ..concurrency.cancellation import TakesLong, current
 from ..concurrency.memory_budget import MemoryBudget
 from ..concurrency.one_flight import OneFlight
+from ..concurrency.probe import Probe
 from ..deliver.service import Deliver
 from ..ingest.receive import SpooledUpload
 from ..ingest.service import Ingest
@@ -29,6 +30,7 @@ from ..notify.refusals import Refusals
 from ..notify.watch import EventWatch
 from ..retention import Retention
 from ..store import PackStore, Room
+from ..store.room import Free
 from ..values.checkpoint import Checkpoint, Fields, ModelName
 from .admission import Admission
 from .metrics import Metrics
@@ -64,6 +66,22 @@ class Streams:
             self._gauge.dec()
 
 
+PING_SECONDS = 2.5
+"""Seconds that a part of the server has to answer a ping. Probes of balancers and containers wait 3 s or longer."""
+
+
+class Probes:
+    """The pings of the parts that a server needs, for readiness. Create it on the event loop."""
+
+    def __init__(self, catalog: Catalog, store: PackStore, room: Room) -> None:
+        def disks() -> tuple[str | None, list[Free]]:
+            return room.refusal(), room.free()
+
+        self.catalog = Probe("catalog", catalog.ping, PING_SECONDS)
+        self.store = Probe("store", store.ping, PING_SECONDS)
+        self.disks = Probe("disks", disks, PING_SECONDS)
+
+
 @dataclass(frozen=True, slots=True)
 class FoundNow:
     """A checkpoint, its JSON, and the newest event at the moment when it was found."""
@@ -87,6 +105,7 @@ class Services:
     access: Access
     admission: Admission
     room: Room
+    probes: Probes
     watch: EventWatch
     refusals: Refusals
     found: OneFlight[FoundNow]

@@ -39,6 +39,9 @@ from ..values.slices import in_order, slices
 BUSY_TIMEOUT = 30
 """Longest wait for another writer, in seconds. Then the request fails with ``catalog-busy``."""
 
+_NOTICED = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""Options of libpq: a database server that vanished is noticed after 30 s, and not after the hours that TCP takes."""
+
 _READERS = 32  # connections; further threads wait for one
 
 _WRITE_LOCK = 0x53746174
@@ -106,7 +109,7 @@ def migrating_engine(url: URL) -> Engine:
 def connect_options(url: URL) -> dict[str, Any]:
     """Return the driver's options for a connection to PostgreSQL outside of every engine."""
     _, options = url.get_dialect()().create_connect_args(url)
-    return {**options, "connect_timeout": 10}
+    return {**options, "connect_timeout": 10, **_NOTICED}
 
 
 def check_foreign_keys(connection: Connection) -> None:
@@ -166,7 +169,7 @@ def _postgresql_engine(url: URL, connections: int, *, isolation_level: Isolation
         pool_timeout=BUSY_TIMEOUT,
         pool_pre_ping=True,  # reconnects after a restart of the database
         isolation_level=isolation_level,
-        connect_args={"connect_timeout": 10, "options": f"{timeouts} {options}".strip()},
+        connect_args={"connect_timeout": 10, **_NOTICED, "options": f"{timeouts} {options}".strip()},
         json_serializer=_to_json,
     )
 

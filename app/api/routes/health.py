@@ -1,6 +1,7 @@
 """Health, readiness and metrics. Health and readiness are public, because a load balancer has no token."""
 
-from typing import Literal
+import asyncio
+from typing import Literal, TypeVar
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
@@ -8,11 +9,14 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from ...concurrency.probe import Probe
 from ...errors import StateroomError
 from ...version import server_version
 from ..openapi.problems import refusals
 from ..requests.auth import EVERYWHERE
 from ..services import ServicesDep, in_turn
+
+T = TypeVar("T")
 
 router = APIRouter(tags=["health"])
 
@@ -47,20 +51,27 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", summary="Do the catalog and the store respond?", responses=refusals(503))
-def readyz(services: ServicesDep) -> Readiness:
-    """503 names the part that does not respond. A full disk is not a 503: it stops only uploads."""
-    for part, ping in (("catalog", services.catalog.ping), ("store", services.store.ping)):
-        try:
-            ping()
-        except StateroomError as error:
-            raise HTTPException(503, f"The {part} does not respond: {error.detail}", {"Retry-After": "5"}) from error
-    refusal = services.room.refusal()
-    free = services.room.free()
+async def readyz(services: ServicesDep) -> Readiness:
+    """503 names the part that does not respond, within 3 seconds. A full disk is not a 503: it stops only uploads."""
+    probes = services.probes
+    _, _, (refusal, free) = await asyncio.gather(
+        _answer("catalog", probes.catalog), _answer("store", probes.store), _answer("disk", probes.disks)
+    )
     return Readiness(
         status="degraded" if refusal else "ready",
         uploads=f"refused: {refusal}" if refusal else "accepted",
         free_bytes=FreeBytes(data=free[0].nbytes, store=free[-1].nbytes),
     )
+
+
+async def _answer(part: str, probe: Probe[T]) -> T:
+    try:
+        return await probe.ask()
+    except TimeoutError:
+        reason = ""
+    except StateroomError as error:
+        reason = f": {error.detail}"
+    raise HTTPException(503, f"The {part} does not respond{reason or '.'}", {"Retry-After": "5"})
 
 
 @router.get(
