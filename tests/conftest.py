@@ -11,6 +11,7 @@ import pytest
 from hypothesis import is_hypothesis_test, settings
 
 from tests.support.measure import IS_LONG, SHARE_OF_EXAMPLES, long, measure
+from tests.support.order import Scheduler, by_length
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.server import Server, start_server
 
@@ -45,11 +46,18 @@ of them on either. Most of the sweep is not among them: it is what it locks, and
 """
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler | None:
+    """Say what each process takes at a time, where ``--dist loadfile`` asks for files."""
+    return Scheduler(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the property tests as ``long``, and leave out every other pair of database and test in ONE_DATABASE, unless
     LONG_TESTS is set.
     """
+    items.sort(key=by_length)
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker(long)
@@ -88,18 +96,32 @@ def postgres() -> Iterator[Postgres]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def shared_servers() -> Iterator[dict[str, Server]]:
+    """Keep what ``server`` has started, by database. pytest drops the value of a fixture when its parameter changes,
+    which happens twice in each file.
+    """
+    running: dict[str, Server] = {}
+    yield running
+    for server in running.values():
+        server.kill()
+
+
 @pytest.fixture(scope="session", params=DATABASES)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, shared_servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
+) -> Server:
     """One server for the whole session on each database; tests share it, so each uses a model name of its own.
 
     It doesn't fsync: what a crash does is tested with ``fresh_server``.
     """
-    options: tuple[str, ...] = ()
-    if request.param == "postgresql":
-        options = ("--database-url", request.getfixturevalue("postgres").database())
-    running = start_server(tmp_path_factory.mktemp("shared") / "data", *options, env={"STATEROOM_DURABLE": "off"})
-    yield running
-    running.kill()
+    if request.param not in shared_servers:
+        options: tuple[str, ...] = ()
+        if request.param == "postgresql":
+            options = ("--database-url", request.getfixturevalue("postgres").database())
+        folder = tmp_path_factory.mktemp("shared") / "data"
+        shared_servers[request.param] = start_server(folder, *options, env={"STATEROOM_DURABLE": "off"})
+    return shared_servers[request.param]
 
 
 @pytest.fixture
