@@ -8,7 +8,7 @@ import httpx
 import pytest
 import torch
 
-from tests.catalog.conftest import catalog, database, database_url, migrated  # noqa: F401 - fixtures
+from tests.catalog.conftest import catalog, database, database_url  # noqa: F401 - fixtures
 from tests.support.server import Server
 
 Upload = Callable[..., dict]

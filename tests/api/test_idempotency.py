@@ -125,4 +125,4 @@ def test_a_file_that_came_in_parts_meanwhile_is_the_same_upload(http: httpx.Clie
 
 def http_to(http: httpx.Client) -> httpx.Client:
     """Another client of the same server."""
-    return httpx.Client(base_url=http.base_url, timeout=60, trust_env=False)
+    return httpx.Client(base_url=http.base_url, timeout=60, trust_env=False, verify=False)

@@ -99,7 +99,7 @@ def test_the_parent_of_a_running_upload_stays_until_it_ends(
     save(http, model, file, epoch=1)
     save(http, model, file, epoch=2)
     http.patch(model, json={"retention": {"keep_last": 1}}).raise_for_status()
-    with httpx.Client(base_url=server.base_url, timeout=120) as uploading:
+    with server.client(timeout=120) as uploading:
         uploading.post(f"{model}/checkpoints", content=body(), params={"parent": parent}).raise_for_status()
     assert versions(http, model) == [4]
 

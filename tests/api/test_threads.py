@@ -1,6 +1,7 @@
 """Slow work has threads of its own, and waiting for one of them blocks no other request."""
 
 import asyncio
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,11 +18,11 @@ from starlette.types import Message
 from app.api.services import Services
 from app.api.threads import FairThreads, unless_gone
 from app.concurrency.cancellation import Work, begin, check
+from app.data_dir import CATALOG
 from app.errors import Cancelled, StateroomError
 from app.ingest.body import Chunks
 from app.ingest.receive import SpooledUpload
 from app.main import create_app
-from app.maintenance import migrate
 from app.settings import Settings
 from app.values.checkpoint import Fields, ModelName
 from tests.api.conftest import general
@@ -32,10 +33,9 @@ MANY = 45  # more requests than the pool that all others share has threads
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> FastAPI:
-    settings = Settings(data_dir=tmp_path, durable=False, max_uploads=2 * MANY)  # half of them for one caller
-    migrate(settings)
-    return create_app(settings)
+def app(migrated: Path, tmp_path: Path) -> FastAPI:
+    shutil.copy(migrated, tmp_path / CATALOG)
+    return create_app(Settings(data_dir=tmp_path, durable=False, max_uploads=2 * MANY))  # half of them for one caller
 
 
 @asynccontextmanager

@@ -10,15 +10,6 @@ import pytest
 from app.catalog import Catalog
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file without rows; copy it."""
-    path = tmp_path_factory.mktemp("catalog") / "empty.db"
-    with closing(Catalog(f"sqlite:///{path}", durable=False)) as catalog:
-        catalog.migrate()
-    return path
-
-
 @pytest.fixture
 def database(migrated: Path, tmp_path: Path) -> Path:
     """An empty catalog's SQLite file, this test's own."""

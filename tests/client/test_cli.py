@@ -620,7 +620,7 @@ def test_watch_prints_changes_as_they_happen(cli: Cli, general: Path, model_name
     with printed.open("w") as out, Client(cli.env["STATEROOM_URL"]) as client:
 
         def are_waiting(count: int) -> bool:
-            return f"stateroom_waiting_clients {count}.0" in httpx.get(f"{client.url}/metrics").text
+            return f"stateroom_waiting_clients {count}.0" in httpx.get(f"{client.url}/metrics", verify=False).text
 
         assert_soon(lambda: are_waiting(0))  # those of other tests have left
         watching = cli.start("watch", watched, "--kind", "alias-moved", env={}, stdout=out, stderr=out)

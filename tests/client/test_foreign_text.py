@@ -55,7 +55,9 @@ def test_what_could_be_printed_stays_as_it_is(text: str) -> None:
 def test_a_warning_of_what_is_left_out_names_it_in_one_line(server: Server, model_name: str) -> None:
     file = io.BytesIO()
     torch.save({"model": {"weight": torch.ones(3), NASTY + "_extra_state": Fraction(1, 2)}}, file)
-    httpx.post(f"{server.base_url}/v1/models/{model_name}/checkpoints", content=file.getvalue(), trust_env=False)
+    httpx.post(
+        f"{server.base_url}/v1/models/{model_name}/checkpoints", content=file.getvalue(), trust_env=False, verify=False
+    )
     with Client(server.base_url) as client, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         client.model(model_name).state_dict("latest")

@@ -86,7 +86,7 @@ def test_an_address_has_its_share_where_nobody_needs_a_token(fresh_server: Start
         trickling.sendall(post("/v1/models/a/m/checkpoints", "Content-Length: 1000000", "Expect: 100-continue"))
         assert trickling.recv(65536).startswith(b"HTTP/1.1 100 ")
         for address, status in (("127.0.0.1", 503), ("127.0.0.2", 201)):
-            transport = httpx.HTTPTransport(local_address=address)
+            transport = httpx.HTTPTransport(local_address=address, verify=False)
             with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", transport=transport, timeout=60) as http:
                 assert http.post("/v1/models/a/m/checkpoints", content=FILE).status_code == status
 

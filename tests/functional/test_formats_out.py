@@ -169,7 +169,7 @@ def test_a_server_without_torch_serves_all_but_casts(fresh_server: StartServer, 
 
 
 def test_torch_is_imported_by_the_first_cast_and_by_nothing_before(fresh_server: StartServer) -> None:
-    server = fresh_server()
+    server = fresh_server(command=PYTHON_M_APP)
     here = "/v1/models/a/b/checkpoints"
 
     def has_torch() -> bool:

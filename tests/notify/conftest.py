@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.catalog.conftest import catalog, database, database_url, migrated  # noqa: F401 - fixtures
+from tests.catalog.conftest import catalog, database, database_url  # noqa: F401 - fixtures
 from tests.support.receiver import Receiver
 
 

@@ -13,7 +13,7 @@ from tests.pages.store import HOSTILE, checkpoint, put
 from tests.support.browser import DESKTOP, Visit, axe_findings, needs_axe, visiting
 from tests.support.measure import long
 from tests.support.server import Server
-from tests.support.tokens import catalog_url, make_token
+from tests.support.tokens import bearer, catalog_url, make_token
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_who_may_not_change_sees_no_buttons_and_no_administration(browser: Brows
     server = fresh_server(env={"STATEROOM_DURABLE": "off"})
     url = catalog_url(server)
     reader, admin = make_token(url, "reader", "read"), make_token(url, "admin", "admin")
-    with httpx.Client(base_url=server.base_url, headers={"Authorization": f"Bearer {admin}"}) as http:
+    with server.client(headers=bearer(admin)) as http:
         put(http, "pages/guarded", checkpoint(1))
         put(http, "pages/guarded", checkpoint(2))
         http.delete("/v1/models/pages/guarded/checkpoints/1").raise_for_status()

@@ -23,7 +23,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 PROGRAMS = {
-    "app.__main__": ("app.maintenance", "app.process.serve", "typer._adapters", "tests.support.documented"),
+    "app.__main__": ("app.maintenance", "app.process.serve", "typer._adapters", "tests.support.documented", "torch"),
     "stateroom._cli.main": ("certifi", "httpcore", "typer._adapters"),
     "tests.support.scripts": ("app.main", "stateroom", "torch"),
 }

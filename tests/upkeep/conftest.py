@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.catalog import Catalog
-from tests.catalog.conftest import database, database_url, migrated  # noqa: F401 - fixtures
+from tests.catalog.conftest import database, database_url  # noqa: F401 - fixtures
 from tests.ingest.workplace import Workplace
 
 
