@@ -10,7 +10,6 @@ StateroomError
 ├── SelectionError               a selection that cannot be served; ``code`` says which rule
 ├── NotFound                     no such model, checkpoint, component or key
 ├── Gone                         kept for a limited time, which is over
-│   ├── Elsewhere                another server that shares the catalog has it
 │   └── EventsExpired            events that a reader has not seen have been deleted
 ├── Conflict                     the request contradicts what is stored
 │   └── KeyInUse                 another upload with the same idempotency key was stored first
@@ -93,14 +92,6 @@ class NotFound(StateroomError):
 
 class Gone(StateroomError):
     code = "gone"
-
-
-class Elsewhere(Gone):
-    """The code is that of a gone upload: a client that knows only this code announces the upload again, which is right
-    here, too.
-    """
-
-    code = "upload-gone"
 
 
 class EventsExpired(Gone):

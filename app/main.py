@@ -28,8 +28,7 @@ from .notify.watch import EventWatch
 from .notify.webhooks import WebhookSender
 from .retention import Retention
 from .settings import Settings
-from .store import Holder, LocalPackStore, Partials, Spool
-from .store.holder import holder_id
+from .store import LocalPackStore, Spool
 from .store.keys import new_name
 from .upkeep.periodic import PeriodicSweeps
 from .version import server_version
@@ -39,11 +38,8 @@ SHORT_CALLS = 16
 
 
 @contextmanager
-def open_services(settings: Settings, metrics: Metrics, run: str | None = None) -> Iterator[Services]:
-    """Open all parts of a server, on a catalog that is migrated already, and close them in the reverse order.
-
-    ``run`` names this run of the server, the same in all its workers.
-    """
+def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
+    """Open all parts of a server, on a catalog that is migrated already, and close them in the reverse order."""
     with ExitStack() as stack:
         catalog = Catalog(settings.catalog_url, durable=settings.durable, on_recorded=metrics.count_events)
         stack.callback(catalog.close)
@@ -51,10 +47,8 @@ def open_services(settings: Settings, metrics: Metrics, run: str | None = None) 
         store = LocalPackStore(settings.store_folder, durable=settings.durable, room=room)
         spool = Spool(settings.spool_folder, room)
         stack.callback(spool.close)
-        holder = Holder(holder_id(settings.data_dir, durable=settings.durable), run or new_name())
-        partials = Partials(settings.partial_folder, holder, durable=settings.durable, room=room)
         retention = Retention(catalog, store, settings.trash)
-        ingest = Ingest(catalog, store, spool, partials, retention)
+        ingest = Ingest(catalog, store, spool, retention)
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store)
         stack.callback(deliver.close)
@@ -120,17 +114,17 @@ def sites_of(settings: Settings) -> Sites:
     return Sites(settings.allowed_hosts | own, settings.allowed_origins, any_address=True)
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None, run: str | None = None) -> FastAPI:
+def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
     """Build the application on a database that is migrated already; its lifespan owns the opened parts.
 
-    ``metrics`` are of one worker among others with the same ``run``; without ``metrics`` it counts for itself.
+    ``metrics`` are of one worker among others; without them it counts for itself.
     """
     metrics = metrics or Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(FairPool(SHORT_CALLS, "call"))
-        with open_services(settings, metrics, run) as services:
+        with open_services(settings, metrics) as services:
             app.state.services = services
             yield
 

@@ -11,23 +11,18 @@ from .data_dir import claim
 from .retention import Retention
 from .settings import Settings
 from .store import LocalPackStore, Room, Spool
-from .store.files import make_folder
-from .store.holder import holder_id, known_holder_id
+from .store.spool import remove_old_partials
 from .upkeep.fsck import Fsck
-from .upkeep.incoming import Incoming, find_orphans
+from .upkeep.incoming import find_orphans
 from .upkeep.leftovers import recover
 from .upkeep.sweep import Sweeper, Swept
 from .upkeep.sweep_lease import SweepLease
 
 
-def incoming_of(settings: Settings) -> Incoming:
-    return Incoming(settings.spool_folder, settings.partial_folder, known_holder_id(settings.data_dir))
-
-
 def room_of(settings: Settings) -> Room:
     """Return the room on the existing folders' devices; the database's is the first, the store's the last."""
     reserve = settings.reserve_file
-    folders = (reserve.parent, settings.spool_folder, settings.partial_folder, settings.store_folder)
+    folders = (reserve.parent, settings.spool_folder, settings.store_folder)
     there = [folder for folder in folders if folder.is_dir()]
     return Room(*there, reserve=reserve if reserve.parent.is_dir() else None, size=settings.reserve)
 
@@ -35,7 +30,7 @@ def room_of(settings: Settings) -> Room:
 def sweeper_of(
     settings: Settings, catalog: Catalog, store: LocalPackStore, retention: Retention, room: Room
 ) -> Sweeper:
-    return Sweeper(catalog, store, incoming_of(settings), retention, settings.grace, room, settings.events_keep)
+    return Sweeper(catalog, store, settings.spool_folder, retention, settings.grace, room, settings.events_keep)
 
 
 def migrate(settings: Settings) -> None:
@@ -53,7 +48,7 @@ def prepare(settings: Settings) -> None:
     """
     with closing(Spool(settings.spool_folder)) as spool:
         spool.clear()  # before anything is written: the spool may fill the disk
-    make_folder(settings.partial_folder, durable=settings.durable)
+    remove_old_partials(settings.data_dir / "partial")
     room = room_of(settings)
     room.freeing(lambda: _prepare(settings))
     room.make_reserve(anew=True)
@@ -68,8 +63,7 @@ def _prepare(settings: Settings) -> None:
         store = LocalPackStore(settings.store_folder, durable=settings.durable)
         moment = Moment.at(datetime.now(UTC), settings.grace)
         recover(catalog, store, moment, alone=settings.alone)
-        holder_id(settings.data_dir, durable=settings.durable)  # makes the id once, before there are workers
-        find_orphans(catalog, incoming_of(settings), moment, remove=True)
+        find_orphans(catalog, settings.spool_folder, moment, remove=True)
 
 
 ASKED_EVERY = 0.2

@@ -152,11 +152,6 @@ class Settings(BaseSettings):
         return self.data_dir.resolve() / "spool"
 
     @property
-    def partial_folder(self) -> Path:
-        """The folder of uploads that arrive in parts."""
-        return self.data_dir.resolve() / "partial"
-
-    @property
     def reserve_file(self) -> Path:
         """The file of the reserve, beside a database file, which needs room to write to free bytes on a full disk."""
         folder = self.data_dir.resolve() if self.catalog_file is None else self.catalog_file.parent

@@ -10,8 +10,8 @@ import pytest
 from app.catalog import Catalog
 from app.data_dir import claim
 from app.errors import StateroomError, StoreError
-from app.store import Holder, LocalPackStore, Partials, Spool
-from app.store.keys import new_name
+from app.store import LocalPackStore, Spool
+from app.store.keys import new_name, object_name
 from app.values.span import Span
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import saved
@@ -41,7 +41,7 @@ def test_whatever_the_umask_all_that_a_server_makes_is_its_users_alone(tmp_path:
             assert http.post("/v1/models/a/b/checkpoints", content=file).status_code == 201
             assert http.get("/v1/models/a/b/checkpoints/1/original").content == file
         made = {path.name for path in server.data_dir.iterdir()}
-        assert made >= {"catalog.sqlite3", "catalog.sqlite3-wal", "lock", "packs", "partial", "spool", "metrics"}
+        assert made >= {"catalog.sqlite3", "catalog.sqlite3-wal", "lock", "packs", "spool", "metrics"}
         assert open_to_others(server.data_dir) == {}
     finally:
         server.kill()
@@ -71,9 +71,9 @@ def test_as_a_library_its_files_are_private_too(tmp_path: Path) -> None:
         catalog.ping()
         store = LocalPackStore(tmp_path / "store", durable=True)
         store.write(new_name(), [b"pack"])
+        store.put(new_name(), object_name(range(1)), b"part")
         spool.create(new_name())
-        Partials(tmp_path / "partial", Holder(new_name()), durable=True).create(new_name(), 10)
-        for made in ("catalog.db", "store", "s", "partial"):
+        for made in ("catalog.db", "store", "s"):
             assert open_to_others(tmp_path / made) == {}
 
 

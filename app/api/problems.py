@@ -39,7 +39,6 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.SelectionError: Kind(422, "The selection cannot be served"),
     errors.NotFound: Kind(404, "Not found"),
     errors.Gone: Kind(410, "No longer available"),
-    errors.Elsewhere: Kind(410, "Another server has the upload"),
     errors.EventsExpired: Kind(410, "Events have been deleted"),
     errors.Conflict: Kind(409, "The request conflicts with what is stored"),
     errors.KeyInUse: Kind(409, "Another upload with this Idempotency-Key was stored first"),
@@ -57,7 +56,6 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.StorageFull: Kind(507, "The storage is full"),
     errors.MissingBlobs: Kind(409, "Stored bytes that the upload needs are gone"),
     "malformed-request": Kind(400, "The request is malformed"),
-    "commit-in-progress": Kind(503, "The upload is being committed", retry_after=1),
     "request-timeout": Kind(408, "The request took too long to arrive"),
     "shutting-down": Kind(503, "The server is shutting down", retry_after=5),
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
@@ -135,8 +133,6 @@ def problem_of(error: errors.StateroomError) -> Problem:
             members = {"digests": list(error.digests[:MAX_DIGESTS])}
         case errors.PreconditionFailed() if error.state is not None:
             members = {"state": error.state}
-        case errors.Elsewhere():
-            members = {"elsewhere": True}
         case errors.EventsExpired():
             members = {"after": error.after}
     headers = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}

@@ -1,12 +1,13 @@
 """Queries of the full check (fsck): all rows, a page at a time, and look-ups that confirm a finding later."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, case, func, or_, select
 
+from ..store.keys import AREA_LENGTH, JOINED_LENGTH
 from ..values.checkpoint import Blob, ModelName
 from ..values.digest import Digest
 from .catalog import Catalog
@@ -74,13 +75,20 @@ def all_packs(catalog: Catalog) -> Iterator[PackRow]:
     return (PackRow(row[0], row[1], row[2], bool(row[3])) for row in _pages(catalog, found, packs.c.id))
 
 
-def packs_named(s: ReadSession, names: list[str]) -> Mapping[str, PackRow]:
+_area = case(
+    (func.length(packs.c.name) == JOINED_LENGTH, func.substr(packs.c.name, 1, AREA_LENGTH)), else_=packs.c.name
+)
+"""The area of a pack, as ``store.keys.area_of`` tells it."""
+
+
+def packs_in(s: ReadSession, areas: Iterable[str]) -> Mapping[str, PackRow]:
+    """Return the packs of ``areas``: an area has at most one."""
     rows = s.select(
-        select(packs.c.id, packs.c.name, packs.c.size, packs.c.state == "sealed").where(
-            packs.c.name.in_(each_text(names))
+        select(_area, packs.c.id, packs.c.name, packs.c.size, packs.c.state == "sealed").where(
+            _area.in_(each_text(areas))
         )
     )
-    return {row[1]: PackRow(row[0], row[1], row[2], bool(row[3])) for row in rows}
+    return {row[0]: PackRow(row[1], row[2], row[3], bool(row[4])) for row in rows}
 
 
 _BLOB = (

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import column, select, table
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreError
 from ..values.event import NewEvent
-from . import events, migrate, tables
+from . import events, migrate
 from .dialect import is_there, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
 from .listener import Listener, SocketListener, tell_listeners
 from .session import ReadSession, WriteSession
@@ -52,11 +52,13 @@ class Catalog:
             )
         try:
             with self.read() as session:
-                session.select(select(tables.checkpoints.c.scan_at).limit(1)).all()  # a column of the newest revision
-        except DBAPIError as error:
+                revision = session.select(select(column("version_num")).select_from(table("alembic_version"))).scalar()
+        except DBAPIError:
+            revision = None
+        if revision is None or revision < migrate.REVISION:
             raise StoreError(
                 "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"
-            ) from error
+            )
 
     def close(self) -> None:
         self._reader.dispose()

@@ -23,7 +23,7 @@ from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
 from ..values.digest import Digest
 from ..values.event import EventKind
 from ..values.slices import in_order, slices
-from . import blobs, idempotency, lineage, namespaces, packs
+from . import blobs, idempotency, lineage, namespaces, packs, uploads
 from .catalog import Catalog
 from .events import record
 from .models import DEFAULT_BEST, drop_never_used
@@ -50,18 +50,27 @@ BATCH = 2000
 
 @dataclass(frozen=True, slots=True)
 class NewPack:
-    """A pack of ``size`` durable bytes, with ``blobs`` that were new to the namespace."""
+    """A pack of ``size`` durable bytes, with ``blobs`` that were new to the namespace. ``upload`` is the upload in
+    parts that brought it, if one did: its area has the pack's objects.
+    """
 
     name: str
     size: int
     blobs: Sequence[Blob]
+    upload: str | None = None
 
 
-def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None = None) -> Checkpoint:
+def commit(
+    catalog: Catalog,
+    new: NewCheckpoint,
+    pack: NewPack | None,
+    forget_pack: str | None = None,
+    forget_upload: str | None = None,
+) -> Checkpoint:
     """Make ``new`` the next version of its model. The first checkpoint creates the model.
 
     ``pack`` was begun and is written. It is None if nothing was new; ``forget_pack`` then names the pack that was begun
-    but is not needed.
+    but is not needed, or ``forget_upload`` the upload in parts whose objects are not needed.
 
     If other uploads stored all of the pack's blobs first, the checkpoint refers to those blobs, its ``new_bytes`` are 0
     and the pack is abandoned: delete its bytes, then forget it.
@@ -69,21 +78,22 @@ def commit(catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pa
     Raises MissingBlobs with the digests that are neither in ``pack`` nor stored any more. The checkpoint then does
     not exist, and the commit may be retried, with this pack or with another that holds those blobs. Raises
     InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``), StoreError (``pack-lease-expired``),
-    QuotaExceeded, and KeyInUse if another checkpoint of the model has this idempotency key.
+    QuotaExceeded, Gone if the upload in parts is gone, and KeyInUse if another checkpoint of the model has this
+    idempotency key.
     """
     _check(new)
     if len(new.blobs) + (len(pack.blobs) if pack else 0) > BATCH:
-        return _commit_in_batches(catalog, new, pack, forget_pack)
+        return _commit_in_batches(catalog, new, pack, forget_pack, forget_upload)
     with catalog.write() as w:
         if pack is not None:
             _store(w, new, pack, pack.blobs)
         checkpoint_id = _insert(w, new)
         _refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, new.blobs))
-        return _publish(w, checkpoint_id, new, pack, forget_pack)
+        return _publish(w, checkpoint_id, new, pack, forget_pack, forget_upload)
 
 
 def _commit_in_batches(
-    catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None
+    catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None, forget_upload: str | None
 ) -> Checkpoint:
     if pack is not None:
         # In index order, so that neighbouring rows are written, and later read, together.
@@ -100,7 +110,7 @@ def _commit_in_batches(
                 missing += blobs.refer(w, checkpoint_id, new.model.namespace, lengths)
         _refuse_if_missing(missing)
         with catalog.write() as w:
-            return _publish(w, checkpoint_id, new, pack, forget_pack)
+            return _publish(w, checkpoint_id, new, pack, forget_pack, forget_upload)
     except BaseException:
         with suppress(StateroomError), catalog.write() as w:  # drop_unfinished removes what this cannot
             w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.version.is_(None)))
@@ -109,6 +119,11 @@ def _commit_in_batches(
 
 
 def _store(w: WriteSession, new: NewCheckpoint, pack: NewPack, stored: Sequence[Blob]) -> None:
+    if pack.upload is not None:
+        if uploads.finish(w, pack.upload):
+            packs.rename(w, pack.upload, pack.name)
+        elif not packs.is_sealed(w, pack.name):  # another commit was first, or the upload was given up
+            raise uploads.gone()
     blobs.insert_new(w, new.model.namespace, packs.seal(w, pack.name, pack.size), stored)
 
 
@@ -172,7 +187,12 @@ def _insert(w: WriteSession, new: NewCheckpoint) -> int:
 
 
 def _publish(
-    w: WriteSession, checkpoint_id: int, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None
+    w: WriteSession,
+    checkpoint_id: int,
+    new: NewCheckpoint,
+    pack: NewPack | None,
+    forget_pack: str | None,
+    forget_upload: str | None,
 ) -> Checkpoint:
     """Assign the version. The end of the transaction makes the checkpoint visible."""
     if pack is not None and packs.finish(w, pack.name):
@@ -208,6 +228,8 @@ def _publish(
     record(w, EventKind.CHECKPOINT_CREATED, new.model, version)
     if forget_pack is not None:
         packs.forget(w, forget_pack)
+    if forget_upload is not None and not uploads.forget(w, forget_upload):
+        raise uploads.gone()
     components = shown_components(new.components)
     return Checkpoint(
         id=checkpoint_id,

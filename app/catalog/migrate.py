@@ -11,6 +11,9 @@ from ..errors import StateroomError
 from .dialect import check_foreign_keys
 from .tables import metadata
 
+REVISION = "0017"
+"""The newest revision: the four digits that its file's name begins with."""
+
 
 def migrations_folder() -> Path:
     """The folder ``migrations``: inside the installed package, or beside the package in a checkout."""

@@ -19,7 +19,7 @@ from ..values.checkpoint import CheckpointName
 from .dialect import each_integer
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import blobs, packs
+from .tables import blobs, packs, uploads
 
 
 def begin(w: WriteSession, name: str, lease_seconds: float, parent: CheckpointName | None = None) -> None:
@@ -54,6 +54,23 @@ def seal(w: WriteSession, name: str, size: int) -> int:
     return int(pack_id)
 
 
+def renew(w: WriteSession, name: str, lease_seconds: float) -> None:
+    """Extend the lease of a pack that is being written."""
+    until = to_microseconds(datetime.now(UTC) + timedelta(seconds=lease_seconds))
+    w.execute(update(packs).where(packs.c.name == name, packs.c.state == "writing").values(lease_until=until))
+
+
+def end(w: WriteSession, name: str) -> None:
+    """End the lease of a pack that will not be sealed. The row stays until a sweep has deleted the bytes."""
+    now = to_microseconds(datetime.now(UTC))
+    w.execute(update(packs).where(packs.c.name == name, packs.c.state == "writing").values(lease_until=now))
+
+
+def rename(w: WriteSession, area: str, name: str) -> None:
+    """Give the pack that was begun as ``area`` the name of its list, just before it is sealed."""
+    w.execute(update(packs).where(packs.c.name == area, packs.c.state == "writing").values(name=name))
+
+
 def finish(w: WriteSession, name: str) -> bool:
     """End the lease of the pack ``name``, because nobody works on it any more. Return whether it is abandoned: it
     holds no blob or was never sealed. Any other pack is finished.
@@ -69,8 +86,11 @@ def finish(w: WriteSession, name: str) -> bool:
 
 
 def finish_all(w: WriteSession) -> None:
-    """End every lease. Only for a server that knows that it is the only one and has not begun to serve."""
-    w.execute(update(packs).where(packs.c.lease_until > 0).values(lease_until=0))
+    """End every lease, except those of uploads in parts, which outlive a server. Only for a server that knows that it
+    is the only one and has not begun to serve.
+    """
+    of_an_upload = select(uploads.c.id).where(uploads.c.id == packs.c.name).exists()
+    w.execute(update(packs).where(packs.c.lease_until > 0, ~of_an_upload).values(lease_until=0))
 
 
 def finished(before: datetime) -> ColumnElement[bool]:

@@ -24,9 +24,10 @@ A row of ``namespaces`` has the quotas of a namespace, and counts its visible ch
 
 A blob's ``unused_since`` is the time when a sweep found no checkpoint that refers to it. ``damaged_at`` is the time
 when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
-``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. An upload in parts is only
-in the data dir of its ``holder``. The row of a revoked token stays, so that a server that ever had a token never
-becomes open. A row of ``sessions`` is a browser's; its ``maker`` is the id of a token, or ``server``.
+``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. The id of an upload in parts
+is the name of the pack that its parts are stored in, with a lease as long as ``kept_until``. The row of a revoked token
+stays, so that a server that ever had a token never becomes open. A row of ``sessions`` is a browser's; its ``maker`` is
+the id of a token, or ``server``.
 
 ``optimizer_bytes`` are the bytes that thinning a checkpoint frees; null for one of an older version, which nobody has
 looked into.
@@ -356,12 +357,11 @@ uploads = Table(
     Column("namespace", _Text, nullable=False),
     Column("name", _Text, nullable=False),
     Column("digest", _Text, nullable=False),
-    Column("holder", _Text, nullable=False),
     Column("split", LargeBinary, nullable=False),
     Column("original", Boolean, nullable=False),
     Column("kept_until", BigInteger, nullable=False, index=True),
     Column("parent", _Text),
-    UniqueConstraint("namespace", "name", "digest", "holder"),
+    UniqueConstraint("namespace", "name", "digest"),
 )
 
 upload_parts = Table(
@@ -371,7 +371,6 @@ upload_parts = Table(
     Column("first", BigInteger, primary_key=True),
     Column("end", BigInteger, primary_key=True),
     Column("checksums", LargeBinary, nullable=False),
-    Column("stamp", _Text, nullable=False),
 )
 
 tokens = Table(

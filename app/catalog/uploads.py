@@ -1,8 +1,8 @@
-"""Rows of uploads that arrive in parts: the announcement, the server that holds it, the arrived blocks, the expiry.
+"""Rows of uploads that arrive in parts: the announcement, the arrived blocks, the expiry.
 
-The bytes are in the data dir of one server, the upload's holder; no other server takes its parts. The same bytes
-announced to another server are a separate upload. The row is written before the file, so a file without a row is a
-leftover.
+The parts are objects in the store, in the area of a pack that is begun with the upload and has its name and its
+lifetime. So any server that shares the catalog and the store may receive them. The transaction that seals the pack
+forgets the upload: of several commits one succeeds.
 """
 
 import hashlib
@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import delete, select, update
 
+from ..errors import Gone
 from ..values.checkpoint import CheckpointName, ModelName
-from .dialect import each_text
+from . import packs
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import upload_parts, uploads
@@ -28,7 +29,6 @@ class AnnouncedUpload:
 
     id: str
     model: ModelName
-    holder: str
     original: bool
     kept_until: datetime
 
@@ -36,30 +36,35 @@ class AnnouncedUpload:
 @dataclass(frozen=True, slots=True)
 class Part:
     """Consecutive arrived blocks from ``first`` on. ``checksums`` are their CRC32s, four bytes each, little-endian.
-    ``stamp`` identifies their writer and its file.
+    They are one object in the store.
     """
 
     first: int
     checksums: bytes
-    stamp: str
 
     @property
     def numbers(self) -> range:
         return range(self.first, self.first + len(self.checksums) // 4)
 
 
+def gone() -> Gone:
+    return Gone(
+        "this upload does not exist: it was committed, abandoned, or has expired; announce a new one",
+        code="upload-gone",
+    )
+
+
 def begin(
     w: WriteSession,
     upload_id: str,
-    holder: str,
     model: ModelName,
     split: bytes,
     original: bool,
     parent: CheckpointName | None = None,
 ) -> str:
-    """Announce an upload to ``holder`` with the id ``upload_id``, and return its id. If the same upload was announced
-    to that holder before, return the earlier id, so that a returning client continues that upload. Retention keeps
-    ``parent`` as long as the upload is kept.
+    """Announce an upload with the id ``upload_id``, begin its pack, and return its id. If the same upload was announced
+    before, return the earlier id, so that a returning client continues that upload. Retention keeps ``parent`` as long
+    as the upload is kept.
     """
     digest = hashlib.sha256(split + (b"\1" if original else b"\0")).hexdigest()
     until = to_microseconds(datetime.now(UTC) + KEPT)
@@ -68,7 +73,6 @@ def begin(
         "namespace": model.namespace,
         "name": model.name,
         "digest": digest,
-        "holder": holder,
         "split": split,
         "original": original,
         "kept_until": until,
@@ -76,22 +80,23 @@ def begin(
     }
     w.insert_or_keep(uploads, [row])
     u = uploads.c
-    same = update(uploads).where(
-        u.namespace == model.namespace, u.name == model.name, u.digest == digest, u.holder == holder
-    )
-    return str(w.execute(same.values(kept_until=until, parent=row["parent"]).returning(u.id)).scalar_one())
+    same = update(uploads).where(u.namespace == model.namespace, u.name == model.name, u.digest == digest)
+    found = str(w.execute(same.values(kept_until=until, parent=row["parent"]).returning(u.id)).scalar_one())
+    if found == upload_id:
+        packs.begin(w, upload_id, KEPT.total_seconds())
+    else:
+        packs.renew(w, found, KEPT.total_seconds())
+    return found
 
 
 def find(s: ReadSession, model: ModelName, upload_id: str) -> AnnouncedUpload | None:
     u = uploads.c
     row = s.select(
-        select(u.holder, u.original, u.kept_until).where(
-            u.id == upload_id, u.namespace == model.namespace, u.name == model.name
-        )
+        select(u.original, u.kept_until).where(u.id == upload_id, u.namespace == model.namespace, u.name == model.name)
     ).first()
     if row is None:
         return None
-    return AnnouncedUpload(upload_id, model, row.holder, row.original, from_microseconds(row.kept_until))
+    return AnnouncedUpload(upload_id, model, row.original, from_microseconds(row.kept_until))
 
 
 def split_of(s: ReadSession, upload_id: str) -> bytes | None:
@@ -100,67 +105,57 @@ def split_of(s: ReadSession, upload_id: str) -> bytes | None:
     return split
 
 
-def add_part(w: WriteSession, upload_id: str, part: Part) -> bool:
+def add_parts(w: WriteSession, upload_id: str, arrived: Iterable[Part]) -> bool:
     """Record arrived blocks and extend the upload's lifetime; False if the upload no longer exists."""
     until = to_microseconds(datetime.now(UTC) + KEPT)
     if w.execute(update(uploads).where(uploads.c.id == upload_id).values(kept_until=until)).rowcount == 0:
         return False
-    row = {
-        "upload_id": upload_id,
-        "first": part.first,
-        "end": part.numbers.stop,
-        "checksums": part.checksums,
-        "stamp": part.stamp,
-    }
-    w.insert_or_keep(upload_parts, [row])
+    packs.renew(w, upload_id, KEPT.total_seconds())
+    rows = [
+        {"upload_id": upload_id, "first": part.first, "end": part.numbers.stop, "checksums": part.checksums}
+        for part in arrived
+    ]
+    w.insert_or_keep(upload_parts, rows)
     return True
-
-
-def forget_parts(w: WriteSession, upload_id: str) -> None:
-    """Delete all parts of an upload, because its arrived bytes are gone."""
-    w.execute(delete(upload_parts).where(upload_parts.c.upload_id == upload_id))
 
 
 def forget_lost(w: WriteSession, upload_id: str, lost: Iterable[Part]) -> None:
     """Delete the parts ``lost``, which have to be sent again."""
     p = upload_parts.c
     for part in lost:
-        these = p.first == part.first, p.end == part.numbers.stop, p.stamp == part.stamp
+        these = p.first == part.first, p.end == part.numbers.stop
         w.execute(delete(upload_parts).where(p.upload_id == upload_id, *these))
 
 
 def parts(s: ReadSession, upload_id: str) -> Sequence[Part]:
     p = upload_parts.c
-    rows = s.select(select(p.first, p.checksums, p.stamp).where(p.upload_id == upload_id).order_by(p.first))
-    return [Part(row.first, row.checksums, row.stamp) for row in rows]
+    rows = s.select(select(p.first, p.checksums).where(p.upload_id == upload_id).order_by(p.first))
+    return [Part(row.first, row.checksums) for row in rows]
 
 
 def expired(s: ReadSession, now: datetime) -> Sequence[str]:
-    """The ids of expired uploads of all holders."""
+    """The ids of expired uploads."""
     return s.select(select(uploads.c.id).where(uploads.c.kept_until < to_microseconds(now))).scalars().all()
 
 
-def held(s: ReadSession, holder: str | None, names: Iterable[str]) -> set[str]:
-    """The ``names`` that are uploads of ``holder``."""
-    wanted = uploads.c.holder == holder, uploads.c.id.in_(each_text(names))
-    return set(s.select(select(uploads.c.id).where(*wanted)).scalars())
-
-
 def forget(w: WriteSession, upload_id: str) -> bool:
-    """Delete an upload: the server accepts no more parts of it. False if there is no such upload."""
-    forget_parts(w, upload_id)
-    return w.execute(delete(uploads).where(uploads.c.id == upload_id)).rowcount == 1
+    """Delete an upload: it takes no more parts, and its pack can no longer be sealed. False if there is no such upload.
 
-
-def forget_expired(w: WriteSession, upload_id: str, now: datetime) -> None:
-    """Delete an upload if it is still expired, so not if a client has continued it."""
-    w.execute(delete(uploads).where(uploads.c.id == upload_id, uploads.c.kept_until < to_microseconds(now)))
-
-
-def finish(w: WriteSession, upload_id: str) -> None:
-    """Delete an upload that became a checkpoint, and the same upload at other servers: their clients will find all
-    bytes stored.
+    The sweep deletes what is left of the pack, also a part that arrives this late.
     """
-    u = uploads.c
-    this = select(u.namespace, u.name, u.digest).where(u.id == upload_id)
-    w.execute(delete(uploads).where(tuple_(u.namespace, u.name, u.digest).in_(this)))
+    if not finish(w, upload_id):
+        return False
+    packs.end(w, upload_id)
+    return True
+
+
+def forget_expired(w: WriteSession, upload_id: str, now: datetime) -> bool:
+    """Delete an upload if it is still expired, so not if a client has continued it. Its pack is abandoned by now."""
+    still = select(uploads.c.id).where(uploads.c.id == upload_id, uploads.c.kept_until < to_microseconds(now))
+    return w.select(still).first() is not None and finish(w, upload_id)
+
+
+def finish(w: WriteSession, upload_id: str) -> bool:
+    """Delete an upload that becomes a checkpoint. False if there is no such upload."""
+    w.execute(delete(upload_parts).where(upload_parts.c.upload_id == upload_id))
+    return w.execute(delete(uploads).where(uploads.c.id == upload_id)).rowcount == 1

@@ -63,6 +63,12 @@ class Cache(Generic[T]):
         work.check()  # the value may have been made for other callers only
         return value
 
+    def drop(self, key: str) -> None:
+        """Forget the value of ``key``, if there is one."""
+        with self._lock:
+            if (value := self._values.pop(key, None)) is not None:
+                self._weight -= self._weigh(value)
+
     def _keep(self, key: str, value: T) -> None:
         self._values[key] = value
         self._weight += self._weigh(value)

@@ -1,12 +1,14 @@
 """The arrived blocks of a split file, and its manifest made of them and of the blobs stored before."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..catalog.uploads import Part
 from ..errors import InvalidRequest
 from ..store import OpenFile
 from ..store.digests import combine_crc32, crc32, digest_of_blocks
+from ..store.keys import object_name
+from ..store.pack_list import Stretch
 from ..values.checkpoint import Blob
 from ..values.digest import Digest
 from ..values.frame import frame_spans
@@ -28,10 +30,11 @@ class Arrived:
     ``digests`` are the digests of the storages, in order.
     """
 
-    def __init__(self, split: Split, parts: Iterable[Part], digests: Sequence[Digest]) -> None:
+    def __init__(self, split: Split, parts: Sequence[Part], digests: Sequence[Digest]) -> None:
         self._split = split
         self._here = bytearray(split.count)
         self._checksums = bytearray(4 * split.count)
+        self._parts = sorted((part.numbers for part in parts), key=lambda numbers: (numbers.start, -numbers.stop))
         for part in parts:
             numbers = part.numbers
             self._here[numbers.start : numbers.stop] = b"\1" * len(numbers)
@@ -39,6 +42,30 @@ class Arrived:
         self.digests = digests
         self.lengths = {digest: span.length for digest, span in zip(digests, split.storages, strict=True)}
         """The lengths of the storages by digest. Each digest has one length."""
+
+    def stretches(self) -> Iterator[tuple[range, Stretch]]:
+        """Yield the blocks that have arrived, each once and in order, with their place in the objects of the parts."""
+        first = 0
+        for part in self._parts:
+            numbers = range(max(first, part.start), part.stop)
+            if numbers:
+                before = self._split.length(range(part.start, numbers.start))
+                yield numbers, Stretch(object_name(part), before, self._split.length(numbers))
+                first = part.stop
+
+    def joined(self) -> tuple[list[Stretch], dict[int, int]]:
+        """Return the objects' stretches, which joined make a pack, and the place in it of each storage that has begun
+        to arrive, by its start in the file. The frame is at 0.
+        """
+        stretches, places, size = [], {}, 0
+        for numbers, stretch in self.stretches():
+            for number in numbers:
+                piece = self._split.piece(number)
+                if piece and number == self._split.numbers(piece).start:
+                    places[self._split.storages[piece - 1].start] = size
+                size += self._split.length(range(number, number + 1))
+            stretches.append(stretch)
+        return stretches, places
 
     def missing(self, known: Container[Digest]) -> tuple[range, ...]:
         """The blocks still to be sent, for each storage that is not ``known``. Equal storages need to be sent once."""

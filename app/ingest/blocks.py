@@ -1,12 +1,12 @@
-"""Receiving a part of a negotiated upload: a run of blocks, each verified before it is written."""
+"""Receiving a part of a negotiated upload: a run of blocks, each verified before it is stored."""
 
 import asyncio
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
+from ..catalog.uploads import Part
 from ..errors import IncompleteUpload, InvalidRequest
-from ..store import PartialFile
 from ..store.digests import block_digest, crc32
 from ..values.digest import BLOCK_SIZE
 from ..values.split import Split
@@ -30,37 +30,43 @@ def held_by(split: Split, numbers: range) -> int:
     return min(2 * BLOCK_SIZE, split.length(numbers))
 
 
-def put(file: PartialFile, split: Split, numbers: range, data: memoryview) -> bytes:
-    """Verify and write blocks, and return their CRC32s. Blocks are written one by one, so the blocks before a
-    damaged one are kept. Raises InvalidRequest ``digest-mismatch``.
-    """
+Put = Callable[[range, memoryview], object]
+"""Stores the bytes of a run of blocks, which are durable when it returns."""
+
+
+def verify(split: Split, numbers: range, data: memoryview) -> bytes:
+    """Return the CRC32s of blocks. Raises InvalidRequest ``digest-mismatch`` for blocks that were not announced."""
     checksums, start = bytearray(), 0
     for number in numbers:
-        spans = split.spans(number)
-        block = data[start : start + sum(span.length for span in spans)]
+        block = data[start : start + split.length(range(number, number + 1))]
         if block_digest(block) != split.digests(range(number, number + 1)):
             raise InvalidRequest(
                 f"block {number} does not match its announced digest: it was damaged in transit, or the file has "
                 "changed; send it again",
                 code="digest-mismatch",
             )
-        file.write(spans, block)
         checksums += struct.pack("<I", crc32(block))
         start += len(block)
     return bytes(checksums)
 
 
-async def receive_blocks(body: UploadBody, file: PartialFile, split: Split, numbers: range, threads: Executor) -> bytes:
-    """Receive the blocks ``numbers``, and return their CRC32s, four bytes each.
+async def receive_blocks(body: UploadBody, put: Put, split: Split, numbers: range, threads: Executor) -> Sequence[Part]:
+    """Receive the blocks ``numbers``, and return them as the parts that are stored.
 
-    One group is hashed and written in a thread while the next one arrives, so memory is two groups. When this ends,
-    with or without an error, no thread uses the file any more. Raises IncompleteUpload for another number of bytes,
+    One group is hashed (in ``threads``) and stored while the next one arrives, so memory is two groups. When this ends,
+    with or without an error, nothing is being stored any more. Raises IncompleteUpload for another number of bytes,
     InvalidRequest (``digest-mismatch``), StoreError.
     """
     loop = asyncio.get_running_loop()
     buffers = [bytearray(), bytearray()]
-    checksums: list[bytes] = []
-    writing: asyncio.Future[bytes] | None = None
+    parts: list[Part] = []
+    storing: asyncio.Task[Part] | None = None
+
+    async def store(group: range, data: memoryview) -> Part:
+        checksums = await loop.run_in_executor(threads, verify, split, group, data)
+        await loop.run_in_executor(None, put, group, data)
+        return Part(group.start, checksums)
+
     try:
         for group in groups(split, numbers):
             size = split.length(group)
@@ -69,15 +75,15 @@ async def receive_blocks(body: UploadBody, file: PartialFile, split: Split, numb
             view = memoryview(buffers[0])[:size]
             if await body.readinto(view) < size:
                 raise IncompleteUpload("the body is shorter than its blocks")
-            if writing is not None:
-                checksums.append(await asyncio.shield(writing))
-            writing = loop.run_in_executor(threads, put, file, split, group, view)
+            if storing is not None:
+                parts.append(await asyncio.shield(storing))
+            storing = asyncio.create_task(store(group, view))
             buffers.reverse()
         if await body.readinto(memoryview(bytearray(1))):
             raise IncompleteUpload("the body is longer than its blocks")
-        if writing is not None:
-            checksums.append(await asyncio.shield(writing))
+        if storing is not None:
+            parts.append(await asyncio.shield(storing))
     finally:
-        if writing is not None:
-            await asyncio.wait([writing])
-    return b"".join(checksums)
+        if storing is not None:
+            await asyncio.wait([storing])
+    return parts

@@ -15,8 +15,9 @@ from ..damage import at_hand
 from ..errors import MissingBlobs, StateroomError
 from ..retention import Retention
 from ..store import OpenFile, PackStore
-from ..store.keys import new_name
-from ..values.checkpoint import Checkpoint, CheckpointName, NewCheckpoint, own_parent
+from ..store.keys import joined_name, manifest_name, new_name
+from ..store.pack_list import Stretch
+from ..values.checkpoint import Blob, Checkpoint, CheckpointName, NewCheckpoint, own_parent
 from ..values.digest import Digest
 from .pack_plan import FoundBlob, PackPlan, plan_adoption, plan_copy, plan_pack
 
@@ -68,6 +69,74 @@ class Committer:
         checkpoint = self._commit(name, file, new, found)
         self._retention.after_commit(checkpoint)
         return checkpoint
+
+    def commit_parts(
+        self,
+        area: str,
+        stretches: Sequence[Stretch],
+        placed: Sequence[tuple[int, FoundBlob]],
+        encoded: bytes,
+        manifest: FoundBlob,
+        new: NewCheckpoint,
+    ) -> Checkpoint:
+        """Publish ``new``, which the upload in parts ``area`` brought: the blobs ``placed`` are at their places in its
+        ``stretches``, joined. ``encoded`` is its manifest.
+
+        On an error the upload stays, to be committed again. Raises MissingBlobs, and Gone if the upload is gone.
+        """
+        checkpoint = self._commit_parts(area, stretches, placed, encoded, manifest, new)
+        self._retention.after_commit(checkpoint)
+        return checkpoint
+
+    def _commit_parts(
+        self,
+        area: str,
+        stretches: Sequence[Stretch],
+        placed: Sequence[tuple[int, FoundBlob]],
+        encoded: bytes,
+        manifest: FoundBlob,
+        new: NewCheckpoint,
+    ) -> Checkpoint:
+        known, name = self._known(new), joined_name(area)
+        size = sum(stretch.length for stretch in stretches)
+        blobs = {
+            blob.digest: Blob(blob.digest, name, place, blob.length, blob.crc32, blob.blocks)
+            for place, blob in (*placed, (size, manifest))
+            if blob.digest not in known
+        }
+        if not blobs:
+            checkpoint = commit(self._catalog, new, None, forget_upload=area)
+            self._delete(area)
+            return checkpoint
+        last = Stretch(manifest_name(), 0, len(encoded))
+        self._store.put(area, last.object, encoded)
+        size = self._store.join(name, (*stretches, last))
+        try:
+            pack = NewPack(name, size, tuple(blobs.values()), area)
+            checkpoint = commit(self._catalog, replace(new, new_bytes=size), pack)
+        except BaseException:
+            self._abandon_if_sealed(name)
+            raise
+        if checkpoint.new_bytes == 0:
+            self.abandon(name)  # other uploads stored the same bytes meanwhile
+        return checkpoint
+
+    def _abandon_if_sealed(self, name: str) -> None:
+        """Remove the pack of a commit that broke off. A pack that was not sealed is still that of its upload."""
+        try:
+            with self._catalog.read() as s:
+                is_sealed = packs.is_sealed(s, name)
+        except StateroomError:
+            _log.exception("pack %s could not be removed", name)
+        else:
+            if is_sealed:
+                self.abandon(name)
+
+    def _delete(self, name: str) -> None:
+        try:
+            self._store.delete(name)
+        except StateroomError:
+            _log.exception("the objects of upload %s could not be deleted; the sweep deletes them", name)
 
     def _commit(self, name: str, file: OpenFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:
         size = file.size

@@ -1,14 +1,15 @@
 """An upload in parts: announce the file's blocks, send the missing ones, commit.
 
-The server trusts nothing that the client says. It writes a block only if the block has its announced digest. It commits
+The server trusts nothing that the client says. It stores a block only if the block has its announced digest. It commits
 only the result of its own reader, and the file has to be split exactly as announced.
 
-An upload is in the data dir of the server that it was announced to. Other servers with the same catalog refuse its
-parts (Elsewhere) before they read them.
+Each run of blocks that arrives becomes an object in the store, so any server that shares the catalog and the store may
+receive it. The commit makes a pack of the objects: a list of them.
 """
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -33,11 +34,11 @@ from ..errors import (
 )
 from ..formats.manifest_json import encode
 from ..sandbox.index_file import index_file
-from ..store import PackStore, PartialFile, Partials
-from ..store.keys import new_name
-from ..store.partial import elsewhere, gone
+from ..store import PackStore, SparseFile, Spool
+from ..store.digests import block_digest
+from ..store.keys import new_name, object_name
 from ..store.verified import indexes_of, verified_blocks
-from ..values.checkpoint import Blob, Checkpoint, CheckpointName, Fields, ModelName, own_parent
+from ..values.checkpoint import Blob, Checkpoint, CheckpointName, Fields, ModelName
 from ..values.digest import Digest
 from ..values.manifest import Manifest, is_one_element
 from ..values.span import Span
@@ -48,7 +49,6 @@ from .body import UploadBody
 from .commit import Committer
 from .describe import Source, describe
 from .digest import digest_bytes
-from .recheck import lost
 
 _log = logging.getLogger(__name__)
 
@@ -90,11 +90,11 @@ class Negotiated:
     """The service for uploads in parts. All methods except ``receive`` block."""
 
     def __init__(
-        self, catalog: Catalog, store: PackStore, partials: Partials, committer: Committer, threads: Executor
+        self, catalog: Catalog, store: PackStore, spool: Spool, committer: Committer, threads: Executor
     ) -> None:
         self._catalog = catalog
         self._store = store
-        self._partials = partials
+        self._spool = spool
         self._committer = committer
         self._threads = threads
         self._splits: Cache[Split] = Cache(CACHED_SPLITS, Split.weight)
@@ -105,7 +105,7 @@ class Negotiated:
         StorageFull or QuotaExceeded if there is no room.
         """
         announced = split.to_bytes()
-        self._partials.room.check(len(announced))
+        self._spool.room.check(len(announced))
         for _ in range(BEGINS - 1):
             with suppress(Gone):
                 return self._begin(model, split, original, parent, announced)
@@ -116,15 +116,12 @@ class Negotiated:
     ) -> Progress:
         """Begin once. Raises Gone if another client commits or gives up the same upload meanwhile."""
         with self._catalog.write() as w:
-            upload_id = uploads.begin(w, new_name(), self._partials.holder.id, model, announced, original, parent)
-        if not self._partials.holds(upload_id):
-            with self._catalog.write() as w:
-                uploads.forget_parts(w, upload_id)
-            self._partials.create(upload_id, split.size)
+            upload_id = uploads.begin(w, new_name(), model, announced, original, parent)
         self._splits.get(upload_id, lambda: split)  # fill the cache, so that the split is not read and parsed again
+        self._check_parts(upload_id)
         progress = self.progress(model, upload_id)
         try:
-            self._partials.room.check(progress.nbytes)
+            self._store.room.check(progress.nbytes)
             with self._catalog.read() as s:
                 namespaces.check_room(s, model.namespace, progress.nbytes)
         except (StorageFull, QuotaExceeded):
@@ -133,13 +130,11 @@ class Negotiated:
         return progress
 
     def find(self, model: ModelName, upload_id: str) -> Upload:
-        """Return the upload. Raises Gone ``upload-gone``, or Elsewhere if another server has it."""
+        """Return the upload. Raises Gone ``upload-gone``."""
         with self._catalog.read() as s:
             found = uploads.find(s, model, upload_id)
         if found is None:
-            raise gone()
-        if found.holder != self._partials.holder.id:
-            raise elsewhere()
+            raise uploads.gone()
         split = self._splits.get(upload_id, lambda: self._split(upload_id))
         return Upload(upload_id, model, split, found.original, found.kept_until)
 
@@ -147,13 +142,13 @@ class Negotiated:
         with self._catalog.read() as s:
             data = uploads.split_of(s, upload_id)
         if data is None:
-            raise gone()
+            raise uploads.gone()
         return Split.from_bytes(data)
 
     def progress(self, model: ModelName, upload_id: str) -> Progress:
-        """The progress of an upload. Raises Gone, Elsewhere."""
+        """The progress of an upload. Raises Gone."""
         upload = self.find(model, upload_id)
-        with self._partials.opened(upload_id), self._catalog.read() as s:
+        with self._catalog.read() as s:
             arrived = Arrived(upload.split, uploads.parts(s, upload_id), self._digests_of(upload))
         return Progress(upload, arrived.missing(self._known(upload, arrived)))
 
@@ -161,43 +156,33 @@ class Negotiated:
         return self._digests.get(upload.id, lambda: storage_digests(upload.split))
 
     async def receive(self, upload: Upload, numbers: range, body: UploadBody) -> None:
-        """Receive a part. When this returns, the part is as durable as this server's settings demand.
+        """Receive a part. When this returns, the part is as durable as the store makes it.
 
         Raises InvalidRequest ``digest-mismatch``, IncompleteUpload, StoreError, Gone ``upload-gone``.
         """
-        async with self._partials.room.promised(upload.split.length(numbers)):
-            await self._receive(upload, numbers, body)
 
-    async def _receive(self, upload: Upload, numbers: range, body: UploadBody) -> None:
-        loop = asyncio.get_running_loop()
-        file = await loop.run_in_executor(None, self._partials.open, upload.id)
-        try:
-            checksums = await receive_blocks(body, file, upload.split, numbers, self._threads)
-            if self._partials.durable:
-                await asyncio.shield(loop.run_in_executor(None, file.sync))
-            stamp = file.stamp
-        finally:
-            file.close()
-        await loop.run_in_executor(None, self._note, upload.id, uploads.Part(numbers.start, checksums, stamp))
+        def put(group: range, data: memoryview) -> None:
+            self._store.put(upload.id, object_name(group), data)
+
+        async with self._store.room.promised(upload.split.length(numbers)):
+            parts = await receive_blocks(body, put, upload.split, numbers, self._threads)
+        await asyncio.get_running_loop().run_in_executor(None, self._note, upload.id, parts)
 
     def commit(self, model: ModelName, upload_id: str, fields: Fields) -> tuple[Checkpoint, bool]:
         """Make the upload the next version of ``model``. Return the checkpoint, and whether an earlier try with the
         same idempotency key made it.
 
-        Raises MissingBlobs if blocks have to be sent first, InvalidRequest ``split-mismatch``, Gone, Elsewhere,
-        Conflict (``commit-in-progress``), and the errors of ``Ingest.commit``. A refused file is given up.
+        Raises MissingBlobs if blocks have to be sent first, InvalidRequest ``split-mismatch``, Gone, and the errors of
+        ``Ingest.commit``. A refused file is given up. Of several commits at once, one succeeds.
         """
         key = fields.idempotency_key or f"upload {upload_id}"  # never a user's key: users' keys have no blanks
         try:
             upload = self.find(model, upload_id)
-            with self._partials.opened(upload_id) as file, file.held(upload.split.size):
-                try:
-                    checkpoint = self._store_all(upload, file, replace(fields, idempotency_key=key))
-                except RefusedCheckpoint:
-                    self._forget(upload_id)
-                    raise
-                self._forget(upload_id, committed=True)  # while it is held: the file is a pack from now on
-                return checkpoint, False
+            try:
+                return self._store_all(upload, replace(fields, idempotency_key=key)), False
+            except RefusedCheckpoint:
+                self._forget(upload_id)
+                raise
         except (Gone, KeyInUse):
             with self._catalog.read() as s:
                 first = find_by_key(s, model, key)
@@ -206,54 +191,92 @@ class Negotiated:
             return first, True
 
     def abandon(self, model: ModelName, upload_id: str) -> None:
-        """Give up an upload of any server. Another server removes the file when it cleans up. Raises Gone."""
+        """Give up an upload. Raises Gone."""
         with self._catalog.write() as w:
             if uploads.find(w, model, upload_id) is None or not uploads.forget(w, upload_id):
-                raise gone()
-        self._partials.remove(upload_id)
+                raise uploads.gone()
+        self._store.delete(upload_id)
 
-    def _store_all(self, upload: Upload, file: PartialFile, fields: Fields) -> Checkpoint:
-        arrived = Arrived(upload.split, self._recheck(upload, file), self._digests_of(upload))
+    def _store_all(self, upload: Upload, fields: Fields) -> Checkpoint:
+        arrived = Arrived(upload.split, self._check_parts(upload.id), self._digests_of(upload))
         known = self._known(upload, arrived)
         if absent := arrived.absent(known):
             reason = f"{len(absent)} blobs have not arrived: get the missing blocks of the upload, and send them"
             raise MissingBlobs(reason, digests=absent)
-        index = index_file(file.path, current().is_given_up)
-        if self._fill_in(upload, file, index.manifest, arrived, known):
+        with self._spool.sparse(upload.split.size) as file:
+            self._fill_in(upload, file, arrived, upload.split.numbers(0))
             index = index_file(file.path, current().is_given_up)
-        digested = arrived.digested(file, index.manifest, known)
+            if self._fill_in_numbers(upload, file, index.manifest, arrived, known):
+                index = index_file(file.path, current().is_given_up)
+            digested = arrived.digested(file, index.manifest, known)
         encoded = encode(digested.manifest)
-        manifest = digest_bytes(encoded, file.append(encoded))
+        manifest = digest_bytes(encoded, Span(0, len(encoded)))
         new = describe(upload.model, fields, index, digested, manifest, Source(None, None, upload.original))
-        name = new_name()
-        self._committer.begin(name, own_parent(upload.model, fields.parent))
-        return self._committer.commit(name, file, new, (*digested.storages, digested.frame, manifest))
+        stretches, places = arrived.joined()
+        placed = [(places[blob.spans[0].start], blob) for blob in digested.storages]
+        return self._committer.commit_parts(
+            upload.id, stretches, (*placed, (0, digested.frame)), encoded, manifest, new
+        )
 
-    def _recheck(self, upload: Upload, file: PartialFile) -> list[uploads.Part]:
-        """The arrived parts that are in the file. Parts that are not in the file are forgotten, to be sent again."""
+    def _check_parts(self, upload_id: str) -> list[uploads.Part]:
+        """Return the parts whose objects are in the store. The others are forgotten, to be sent again."""
         with self._catalog.read() as s:
-            parts = uploads.parts(s, upload.id)
-        gone_parts = lost(file, upload.split, parts, self._threads)
-        if gone_parts:
-            _log.error("upload %s: %d parts have arrived but are not in its file", upload.id, len(gone_parts))
+            parts = uploads.parts(s, upload_id)
+        if not parts:
+            return []
+        there = self._store.objects(upload_id)
+        split = self._splits.get(upload_id, lambda: self._split(upload_id))
+        lost = [part for part in parts if there.get(object_name(part.numbers)) != split.length(part.numbers)]
+        if lost:
+            _log.error("upload %s: %d parts have arrived but are not in the store", upload_id, len(lost))
             with self._catalog.write() as w:
-                uploads.forget_lost(w, upload.id, gone_parts)
-        return [part for part in parts if part not in gone_parts]
+                uploads.forget_lost(w, upload_id, lost)
+        return [part for part in parts if part not in lost]
 
     def _known(self, upload: Upload, arrived: Arrived) -> Mapping[Digest, Blob]:
         """The storages that need not be sent."""
         return at_hand(self._catalog, self._store, upload.model.namespace, arrived.lengths)
 
-    def _fill_in(
+    def _fill_in(self, upload: Upload, file: SparseFile, arrived: Arrived, wanted: range) -> None:
+        """Copy the blocks ``wanted``, which have arrived, to their places in ``file``. Raises MissingBlobs for one that
+        is not in the store as it arrived.
+        """
+        for numbers, stretch in arrived.stretches():
+            position = stretch.start
+            for number in numbers:
+                length = upload.split.length(range(number, number + 1))
+                if number in wanted:
+                    block = self._arrived(upload, stretch.object, Span(position, position + length), number)
+                    file.write(upload.split.spans(number), block)
+                position += length
+
+    def _arrived(self, upload: Upload, name: str, span: Span, number: int) -> memoryview:
+        try:
+            block = self._store.read_object(upload.id, name, span)
+        except (PackMissing, DamagedBlob):
+            block = memoryview(b"")
+        if block_digest(block) != upload.split.digests(range(number, number + 1)):
+            self.find(upload.model, upload.id)  # was it committed or given up meanwhile?
+            with self._catalog.write() as w:
+                uploads.forget_lost(
+                    w, upload.id, [part for part in uploads.parts(w, upload.id) if number in part.numbers]
+                )
+            raise MissingBlobs(
+                f"block {number} was damaged in the store: get the missing blocks of the upload, and send them",
+                digests=[],
+            )
+        return block
+
+    def _fill_in_numbers(
         self,
         upload: Upload,
-        file: PartialFile,
+        file: SparseFile,
         manifest: Manifest,
         arrived: Arrived,
         known: Mapping[Digest, Blob],
     ) -> bool:
-        """Fill in storages that were not sent (holes in the file) and hold a number at the top level, which the indexer
-        reads. Return whether there were any. Raises MissingBlobs if the stored blob is damaged.
+        """Fill in the storages that hold a number at the top level, which the indexer reads. Return whether there were
+        any. Raises MissingBlobs if the stored blob is damaged.
         """
         numbers = {
             tensor.storage
@@ -261,15 +284,20 @@ class Negotiated:
             if len(tensor.path) == 1 and tensor.shape is not None and is_one_element(tensor.shape)
         }
         spans = {manifest.storages[number].span for number in numbers if number is not None}
-        holes = [(span, digest) for span, digest in arrived.holes() if span in spans]
-        twins = {blob.digest: blob.spans[0] for blob in arrived.found()}
-        for span, digest in holes:
+        storages = list(upload.split.storages)
+        pieces = {blob.digest: bisect_left(storages, blob.spans[0]) + 1 for blob in arrived.found()}
+        wanted = [(span, digest) for span, digest in zip(storages, arrived.digests, strict=True) if span in spans]
+        for span, digest in wanted:
             position = span.start
-            blocks = self._stored(upload, known[digest]) if digest in known else [file.read(twins[digest])]
+            if digest in pieces:
+                self._fill_in(upload, file, arrived, upload.split.numbers(pieces[digest]))
+                blocks = iter([file.read(storages[pieces[digest] - 1])])
+            else:
+                blocks = self._stored(upload, known[digest])
             for block in blocks:
                 file.write([Span(position, position + len(block))], block)
                 position += len(block)
-        return bool(holes)
+        return bool(wanted)
 
     def _stored(self, upload: Upload, blob: Blob) -> Iterator[memoryview]:
         try:
@@ -279,20 +307,16 @@ class Negotiated:
             reason = f"a stored blob is damaged ({error.detail}): get the missing blocks of the upload, and send them"
             raise MissingBlobs(reason, digests=[blob.digest]) from error
 
-    def _note(self, upload_id: str, part: uploads.Part) -> None:
+    def _note(self, upload_id: str, parts: Sequence[uploads.Part]) -> None:
         with self._catalog.write() as w:
-            if not uploads.add_part(w, upload_id, part):
-                raise gone()
+            if not uploads.add_parts(w, upload_id, parts):
+                raise uploads.gone()
 
-    def _forget(self, upload_id: str, *, committed: bool = False) -> None:
-        """Remove the upload's file, then its row."""
+    def _forget(self, upload_id: str) -> None:
+        """Give the upload up, and delete its objects."""
         try:
-            self._partials.remove(upload_id)
             with self._catalog.write() as w:
-                if committed:
-                    uploads.finish(w, upload_id)
-                else:
-                    uploads.forget(w, upload_id)
+                uploads.forget(w, upload_id)
+            self._store.delete(upload_id)
         except StateroomError:
-            # The checkpoint is committed or refused either way; the sweep removes the rest.
-            _log.exception("upload %s could not be removed", upload_id)
+            _log.exception("upload %s could not be removed", upload_id)  # the sweep removes the rest

@@ -13,7 +13,7 @@ from ..errors import StoreError
 from ..formats.manifest_json import encode
 from ..retention import Retention
 from ..sandbox.index_file import index_file
-from ..store import PackStore, Partials, Spool, SpoolFile
+from ..store import PackStore, Spool, SpoolFile
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName
 from .body import UploadBody
@@ -32,13 +32,11 @@ _MAX_THREADS = 4
 class Ingest:
     """The write path of a server process: one instance for each process. Needs ``close``."""
 
-    def __init__(
-        self, catalog: Catalog, store: PackStore, spool: Spool, partials: Partials, retention: Retention
-    ) -> None:
+    def __init__(self, catalog: Catalog, store: PackStore, spool: Spool, retention: Retention) -> None:
         self._committer = Committer(catalog, store, retention)
         self._spool = spool
         self._threads = FairPool(min(_MAX_THREADS, os.cpu_count() or 1), "digest", give_way)
-        self.negotiated = Negotiated(catalog, store, partials, self._committer, self._threads)
+        self.negotiated = Negotiated(catalog, store, spool, self._committer, self._threads)
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def receive(

@@ -25,7 +25,6 @@ from ..maintenance import prepare, room_of
 from ..private import FILE
 from ..settings import Settings
 from ..store.files import make_folder, opened_folder, own_files
-from ..store.keys import new_name
 from .logs import log_as_json
 from .memory import collect_seldom, keep_freed_memory
 from .supervisor import Supervisor, end_by
@@ -99,21 +98,20 @@ def serve(settings: Settings) -> None:
     with data_dir_held(settings):
         listener = listen(settings.host, settings.port)
         prepare(settings)
-        run = new_name()
         if settings.workers == 1:
             collect_seldom()
-            _run(settings, listener, run, None, lambda: _say_ready(listener))
+            _run(settings, listener, None, lambda: _say_ready(listener))
         else:
-            _supervise(settings, listener, run)
+            _supervise(settings, listener)
 
 
-def _supervise(settings: Settings, listener: socket.socket, run: str) -> None:
+def _supervise(settings: Settings, listener: socket.socket) -> None:
     """Run workers that accept from one socket, so that no connection is lost when a worker ends."""
     metrics = _empty_folder(settings.data_dir.resolve() / "metrics")
 
     def work(number: int, ready: Callable[[], None]) -> None:
         counted = room_of(settings).freeing(lambda: Metrics(metrics, number))
-        _run(settings, listener, run, counted, ready)
+        _run(settings, listener, counted, ready)
 
     collect_seldom()
     Supervisor(
@@ -126,13 +124,11 @@ def _supervise(settings: Settings, listener: socket.socket, run: str) -> None:
     ).run()
 
 
-def _run(
-    settings: Settings, listener: socket.socket, run: str, metrics: Metrics | None, ready: Callable[[], None]
-) -> None:
+def _run(settings: Settings, listener: socket.socket, metrics: Metrics | None, ready: Callable[[], None]) -> None:
     limits = Limits(
         settings.head_seconds, settings.body_seconds, settings.send_seconds, settings.least_rate, _connections()
     )
-    app = create_app(settings, metrics, run)
+    app = create_app(settings, metrics)
     config = uvicorn.Config(
         app,
         loop="uvloop",

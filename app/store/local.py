@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +12,22 @@ from ..private import FILE, FOLDER, shut
 from ..values.span import Span
 from .failures import translated
 from .files import Buffer, copy_spans, make_folder, opened, sync_folder, write_all
-from .keys import PACKS, name_in, pack_key, part_key
+from .keys import (
+    PACKS,
+    area_key,
+    area_of,
+    checked_object,
+    is_area,
+    is_in_area,
+    is_joined,
+    list_key,
+    listed_in,
+    name_in,
+    new_name,
+    pack_key,
+    part_key,
+)
+from .pack_list import PackList, PackLists, Stretch
 from .pack_store import StoredPack
 from .room import Room
 from .windows import read_window
@@ -34,6 +49,7 @@ class LocalPackStore:
         self._room = room or Room(root)
         self._folders: set[Path] = set()
         self._group: int | None = None
+        self._lists = PackLists(self._load_list, self.read_object)
         if not make:
             self.ping()
             return
@@ -46,6 +62,10 @@ class LocalPackStore:
                 self._share_folder(packs)
             if not packs.is_symlink():
                 shut(packs, keep_group=self._group is not None)
+
+    @property
+    def room(self) -> Room:
+        return self._room
 
     def adopt(self, name: str, file: Path) -> None:
         with translated(f"storing pack {name}"):
@@ -95,33 +115,88 @@ class LocalPackStore:
                 raise
         return size
 
+    def put(self, area: str, name: str, data: Buffer) -> None:
+        with translated(f"storing an object of {area}"), self._room.growing(memoryview(data).nbytes):
+            self._put(self._root / area_key(area), checked_object(name), data)
+
+    def objects(self, area: str) -> Mapping[str, int]:
+        with translated(f"listing the objects of {area}"):
+            return {
+                path.name: size
+                for path, size in self._in_area(area)
+                if listed_in(area, path.name) is None and path.suffix != ".part"
+            }
+
+    def read_object(self, area: str, name: str, span: Span) -> memoryview:
+        path = self._root / area_key(area) / checked_object(name)
+        with translated(f"reading pack {area}", pack=area), opened(path, os.O_RDONLY) as fd:
+            return read_window(fd, span)
+
+    def join(self, name: str, stretches: Sequence[Stretch]) -> int:
+        joined = PackList(stretches)
+        path = self._root / list_key(name)
+        with translated(f"storing pack {name}"):
+            self._put(path.parent, path.name, joined.to_bytes())
+        self._lists.forget(name)
+        return joined.size
+
     def read(self, name: str, span: Span) -> memoryview:
+        if is_joined(name):
+            return self._lists.read(name, span)
         with translated(f"reading pack {name}", pack=name), opened(self._path(name), os.O_RDONLY) as fd:
             return read_window(fd, span)
 
     def size(self, name: str) -> int:
+        if is_joined(name):
+            return self._lists.anew(name).there(self.objects(area_of(name)))
         with translated(f"checking pack {name}", pack=name):
             return self._path(name).stat().st_size
 
     def delete(self, name: str) -> int:
+        area = area_of(name)
         freed, found = 0, False
         with translated(f"deleting pack {name}"):
-            for path in (self._root / part_key(name), self._path(name)):
+            whole = () if is_joined(name) else (self._root / part_key(name), self._path(name))
+            lists_first = sorted(self._in_area(area), key=lambda each: each[0].suffix != ".list")
+            for path in (*whole, *(path for path, _ in lists_first)):
                 with suppress(FileNotFoundError):
                     size = path.stat().st_size
                     path.unlink()
                     freed, found = freed + size, True
+            with suppress(FileNotFoundError):
+                (self._root / area_key(area)).rmdir()
+                found = True
             if found and self._durable:  # the pack's row is deleted next: a file back after a crash would be lost
-                sync_folder(self._path(name).parent)
+                sync_folder((self._root / area_key(area)).parent)
+        self._lists.forget(name)
         return freed
 
     def walk(self) -> Iterator[StoredPack]:
         with translated("listing the store"):
             for folder in (self._root / PACKS).iterdir():
                 for path in folder.iterdir() if folder.is_dir() else ():
-                    if (found := name_in(path.name)) is not None:
-                        with suppress(FileNotFoundError):
+                    with suppress(FileNotFoundError):
+                        if (found := name_in(path.name)) is not None:
                             yield StoredPack(found[0], path.stat().st_size, found[1])
+                        elif is_area(path.name) and path.is_dir():
+                            yield self._area(path.name)
+
+    def _area(self, area: str) -> StoredPack:
+        files = [(path.name, size) for path, size in self._in_area(area)]
+        is_whole = any(listed_in(area, file) is not None for file, _ in files)
+        return StoredPack(area, sum(size for _, size in files), is_whole)
+
+    def _in_area(self, area: str) -> Iterator[tuple[Path, int]]:
+        """Yield the files of an area that are the server's, and their sizes."""
+        with suppress(FileNotFoundError):
+            for path in (self._root / area_key(area)).iterdir():
+                with suppress(FileNotFoundError):
+                    if is_in_area(area, path.name):
+                        yield path, path.stat().st_size
+
+    def _load_list(self, name: str) -> bytes:
+        with translated(f"reading pack {name}", pack=name):
+            return (self._root / list_key(name)).read_bytes()
 
     def ping(self) -> None:
         with translated("checking the store"):
@@ -130,6 +205,38 @@ class LocalPackStore:
 
     def _path(self, name: str) -> Path:
         return self._root / pack_key(name)
+
+    def _put(self, folder: Path, name: str, data: Buffer) -> None:
+        """Write a file of an area durably, under a name of its own first. Other servers may write the same one."""
+        part = folder / f"{new_name()}.part"
+        try:
+            fd = self._created(part)
+            try:
+                self._share(fd)
+                write_all(fd, data)
+                self._sync(fd)
+            finally:
+                os.close(fd)
+            part.rename(folder / name)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        if self._durable:
+            sync_folder(folder)
+
+    def _created(self, part: Path) -> int:
+        """Open a new file; make its area if there is none."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(part, flags, FILE)
+        except FileNotFoundError:
+            self._open_folder(part.parent.parent)
+            with suppress(FileExistsError):
+                part.parent.mkdir(FOLDER)
+                self._share_folder(part.parent)
+            if self._durable:
+                sync_folder(part.parent.parent)
+            return os.open(part, flags, FILE)
 
     def _publish(self, file: Path, name: str) -> None:
         """Durably rename a file with durable bytes to its final name. On any failure the name is free."""

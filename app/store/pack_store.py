@@ -1,17 +1,21 @@
 """The interface to stored bytes. Every implementation passes tests/store/conformance.py."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ..values.span import Span
 from .files import Buffer
+from .pack_list import Stretch
+from .room import Room
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPack:
-    """An entry of the store: a pack of ``size`` bytes, or the remains of an interrupted write of one."""
+    """An entry of the store: a pack of ``size`` bytes, or, if it is not ``whole``, what there is of one in the making
+    or of an interrupted one. The pack of an area has the area's name here.
+    """
 
     name: str
     size: int
@@ -21,11 +25,18 @@ class StoredPack:
 class PackStore(Protocol):
     """Packs by name. A pack is written once, whole, and never changes.
 
+    ``adopt``, ``create`` and ``write`` make a pack in one go. Uploads in parts ``put`` objects into an area, from any
+    server that shares the store; ``join`` makes a pack of them, whose name ``keys.joined_name`` gives.
+
     Names are made of [a-z0-9] (anything else: ValueError). All methods may be called from several threads. They block,
-    so never call one on an event loop. Every failure is a StoreError; StorageFull if no room is left. When ``adopt``,
-    ``create`` or ``write`` returns, the pack is as durable as this store makes packs. When one raises, nothing is
-    stored.
+    so never call one on an event loop. Every failure is a StoreError; StorageFull if no room is left. When a method
+    that writes returns, what it wrote is as durable as this store makes packs. When one raises, no pack is there.
     """
+
+    @property
+    def room(self) -> Room:
+        """The room for packs."""
+        ...
 
     def adopt(self, name: str, file: Path) -> None:
         """Make all of ``file`` a pack. The store takes over the file, which is afterwards gone from its path.
@@ -47,6 +58,22 @@ class PackStore(Protocol):
         """
         ...
 
+    def put(self, area: str, name: str, data: Buffer) -> None:
+        """Store an object of an area. Names are those of ``keys``. The same object again replaces the first."""
+        ...
+
+    def objects(self, area: str) -> Mapping[str, int]:
+        """The sizes of the objects of an area, in bytes, by their names; none for an area that does not exist."""
+        ...
+
+    def read_object(self, area: str, name: str, span: Span) -> memoryview:
+        """Return the bytes of ``span`` of an object, like ``read``. Raises PackMissing, DamagedBlob."""
+        ...
+
+    def join(self, name: str, stretches: Sequence[Stretch]) -> int:
+        """Make the pack ``name`` of parts of objects of its area, and return its size in bytes."""
+        ...
+
     def read(self, name: str, span: Span) -> memoryview:
         """Return the bytes of ``span``, read-only and already in memory: later access raises nothing.
 
@@ -56,11 +83,13 @@ class PackStore(Protocol):
         ...
 
     def size(self, name: str) -> int:
-        """Size of a pack, in bytes. Raises PackMissing."""
+        """Size of a pack, in bytes; of a list of objects, the bytes before the first object that is missing or short.
+        Raises PackMissing.
+        """
         ...
 
     def delete(self, name: str) -> int:
-        """Remove a pack and the remains of an interrupted write of it, as durably as it was made. Returns the bytes
+        """Remove a pack, its area, and the remains of an interrupted write, as durably as it was made. Return the bytes
         freed. A missing pack is not an error.
         """
         ...

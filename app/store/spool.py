@@ -1,6 +1,7 @@
 """The spool: the folder for uploads that arrive whole, before the server knows whether it has to keep them.
 
-<data-dir>/spool/<name>     one file for each upload, named like the pack it may become
+<data-dir>/spool/<name>     one file for each upload, named like the pack it may become, or for each commit of an upload
+                            in parts: of such an upload, only what has to be parsed is here
 
 The process that writes a file holds a lock on it. The lock ends with the process, so an unlocked file is a leftover.
 """
@@ -8,18 +9,20 @@ The process that writes a file holds a lock on it. The lock ends with the proces
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..concurrency.fair_pool import FairPool
 from ..private import FILE
 from ..values.digest import Digest
+from ..values.span import Span
 from .digests import Hasher
 from .failures import translated
 from .files import Buffer, make_folder, opened_folder, own_files
 from .in_order import InOrder
-from .keys import checked, is_new_name
+from .keys import checked, is_new_name, new_name
 from .open_file import OpenFile
 from .room import Room
 
@@ -58,6 +61,26 @@ class SpoolFile(OpenFile):
         )
 
 
+class SparseFile(OpenFile):
+    """A file of ``size`` bytes that begins as one hole, for an upload of which only some bytes are needed here."""
+
+    def __init__(self, path: Path, size: int, room: Room) -> None:
+        with translated("creating a spool file"):
+            super().__init__(path, _created(path), size, room)
+            os.ftruncate(self._fd, size)
+            os.lseek(self._fd, size, os.SEEK_SET)
+
+    def write(self, spans: Sequence[Span], data: Buffer) -> None:
+        """Write ``data`` to ``spans``, one span after another."""
+        view, start = memoryview(data), 0
+        with translated("writing an upload"), self._room.growing(len(view)):
+            for span in spans:
+                position, end = span.start, start + span.length
+                while start < end:
+                    count = os.pwrite(self._fd, view[start:end], position)
+                    start, position = start + count, position + count
+
+
 def _created(path: Path) -> int:
     """Make a new file, open it and lock it; return its file descriptor."""
     while True:
@@ -79,6 +102,16 @@ def left_behind(folder: Path, *, remove: bool) -> Iterator[tuple[str, int]]:
             for name in own_files(fd, is_new_name):
                 if (size := _if_left(fd, name, remove=remove)) is not None:
                     yield name, size
+
+
+def remove_old_partials(folder: Path) -> None:
+    """Remove the uploads in parts that an older version of the server kept in its data dir, if there are any."""
+    with translated("removing old uploads"):
+        if not folder.is_dir() or folder.is_symlink():
+            return
+        with opened_folder(folder) as fd:
+            for name in own_files(fd, lambda name: is_new_name(name.removesuffix(".pack"))):
+                os.unlink(name, dir_fd=fd)
 
 
 def _if_left(folder: int, name: str, *, remove: bool) -> int | None:
@@ -115,6 +148,15 @@ class Spool:
     def create(self, name: str) -> SpoolFile:
         """Make a new empty file. Names are made of [a-z0-9]. Raises StoreError if the name is taken."""
         return SpoolFile(self._folder / checked(name), self._writers, self._hashers, self.room)
+
+    @contextmanager
+    def sparse(self, size: int) -> Iterator[SparseFile]:
+        """Make a file of ``size`` bytes, and remove it at the end."""
+        file = SparseFile(self._folder / new_name(), size, self.room)
+        try:
+            yield file
+        finally:
+            file.discard()
 
     def clear(self) -> int:
         """Remove the files that a crash left, and return their number."""

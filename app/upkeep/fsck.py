@@ -15,6 +15,7 @@ from ..errors import PackMissing, StoreError
 from ..formats.manifest_json import decode
 from ..store import PackStore, StoredPack
 from ..store.digests import crc32, digest_of_blocks
+from ..store.keys import area_of
 from ..store.verified import verified_blocks
 from ..values.checkpoint import Blob
 from ..values.digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE, Digest
@@ -99,13 +100,13 @@ class Fsck:
     def _is_sealed(self, pack: PackRow) -> bool:
         """Tell whether the pack is still sealed, and so was sealed all the time."""
         with self.catalog.read() as s:
-            row = audit.packs_named(s, [pack.name]).get(pack.name)
-        return row is not None and row.sealed
+            row = audit.packs_in(s, [area_of(pack.name)]).get(area_of(pack.name))
+        return row is not None and row.sealed and row.name == pack.name
 
     def _of_unknown_packs(self) -> Iterator[Finding]:
         found = list(self.store.walk())
         with self.catalog.read() as s:
-            known = audit.packs_named(s, [stored.name for stored in found])
+            known = audit.packs_in(s, [area_of(stored.name) for stored in found])
         suspects = {(stored.name, stored.whole): stored for stored in found if not _belongs(stored, known)}
         if not suspects:
             return
@@ -215,7 +216,7 @@ class Fsck:
 
 def _belongs(stored: StoredPack, known: Mapping[str, PackRow]) -> bool:
     """Tell whether a file fits a row: a part needs a pack that is being written; a whole pack may also be sealed."""
-    pack = known.get(stored.name)
+    pack = known.get(area_of(stored.name))
     return pack is not None and (stored.whole or not pack.sealed)
 
 

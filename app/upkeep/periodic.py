@@ -86,8 +86,8 @@ class PeriodicSweeps:
 
     def _clear_own(self) -> None:
         moment = Moment.at(datetime.now(UTC), self._sweeper.grace)
-        left = find_orphans(self._catalog, self._sweeper.incoming, moment, remove=True)
+        left = find_orphans(self._catalog, self._sweeper.spool, moment, remove=True)
         if left.spooled or left.partial:
-            swept = Swept(left.nbytes, spooled_uploads=len(left.spooled), partial_uploads=len(left.partial))
+            swept = Swept(left.nbytes, spooled_uploads=len(left.spooled), partial_uploads=left.partial)
             _log.info("abandoned uploads were removed", extra={"fields": asdict(swept)})
             self._on_swept(swept)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from ..catalog import Catalog, checkpoints, deliveries, events, packs, trash, unused
 from ..catalog.commit import BATCH
@@ -18,7 +19,7 @@ from ..errors import PackMissing, StoreError
 from ..retention import Retention
 from ..store import PackStore, Room
 from .compact import compact, plan_compaction
-from .incoming import Incoming, find_orphans
+from .incoming import find_orphans
 from .leftovers import LONGEST_COMMIT, remove_abandoned
 
 _log = logging.getLogger("stateroom.sweep")
@@ -56,7 +57,7 @@ class Sweeper:
 
     catalog: Catalog
     store: PackStore
-    incoming: Incoming
+    spool: Path
     retention: Retention
     grace: float
     room: Room | None = None
@@ -70,7 +71,7 @@ class Sweeper:
         began = time.monotonic()
         catalog, store = self.catalog, self.store
         moment = Moment.at(datetime.now(UTC), self.grace)
-        left = find_orphans(catalog, self.incoming, moment, remove=True)
+        left = find_orphans(catalog, self.spool, moment, remove=True)
         with catalog.write() as w:
             unfinished = checkpoints.drop_unfinished(w, before=moment.now - LONGEST_COMMIT)
             drop_expired(w, moment.now)
@@ -106,7 +107,7 @@ class Sweeper:
             compacted_packs=compacted,
             copied_bytes=copied,
             spooled_uploads=len(left.spooled),
-            partial_uploads=len(left.partial),
+            partial_uploads=left.partial,
             unfinished_checkpoints=unfinished,
             removed_checkpoints=tidied.removed,
             thinned_checkpoints=tidied.thinned,
@@ -130,7 +131,7 @@ class Sweeper:
             blobs = unused.count(s, moment)
             uses = unused.usage(s, moment)
             abandoned = packs.abandoned(s, moment.before)
-        left = find_orphans(self.catalog, self.incoming, moment, remove=False)
+        left = find_orphans(self.catalog, self.spool, moment, remove=False)
         dead = [use for use in uses if use.live == 0]
         groups = plan_compaction(uses)
         compacted = [use for group in groups for use in group]
@@ -143,7 +144,7 @@ class Sweeper:
             compacted_packs=len(compacted),
             copied_bytes=copied,
             spooled_uploads=len(left.spooled),
-            partial_uploads=len(left.partial),
+            partial_uploads=left.partial,
             unfinished_checkpoints=unfinished,
             removed_checkpoints=tidied.removed,
             thinned_checkpoints=tidied.thinned,

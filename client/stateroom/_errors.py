@@ -50,8 +50,7 @@ class StateroomError(Exception):
 
     ``detail`` is for people. ``code`` (stable, machine-readable) and ``status`` are the server's, None for errors that
     the client found itself. ``rule`` and ``where`` are the rule that a refused checkpoint broke, and its place in the
-    file; ``near`` lists existing names similar to a missing one. ``elsewhere``: another server behind the same address
-    would have accepted the request.
+    file; ``near`` lists existing names similar to a missing one.
     """
 
     code: str | None = None
@@ -59,7 +58,6 @@ class StateroomError(Exception):
     rule: str | None = None
     where: str | None = None
     near: tuple[str, ...] = ()
-    elsewhere: bool = False
 
     def __init__(self, detail: str) -> None:
         detail = with_lines(detail)
@@ -233,7 +231,6 @@ def error_of(response: httpx.Response) -> StateroomError:
     if isinstance(error, EventsExpired) and isinstance(problem.get("after"), int):
         error.after = problem["after"]
     near = problem.get("near")
-    error.elsewhere = problem.get("elsewhere") is True
     error.near = tuple(map(printable, near)) if isinstance(near, list) else ()
     return error
 

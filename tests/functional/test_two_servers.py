@@ -1,6 +1,5 @@
 """Several servers on one database and one store: each serves what another has acknowledged."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ import torch
 from tests.conftest import StartServer
 from tests.functional.conftest import HttpModel
 from tests.functional.torch_files import loaded, saved
-from tests.support.negotiating import InParts
+from tests.support.negotiating import InParts, missing
 from tests.support.postgres import Postgres
 from tests.support.server import Server
 
@@ -90,35 +89,29 @@ def half_then_kill(server: Server) -> Iterator[bytes]:
     yield data[len(data) // 2 :]
 
 
-def test_parts_that_reach_another_server_are_refused_before_they_are_read(servers: list[Server]) -> None:
+def test_parts_of_one_upload_reach_any_server_and_any_commits_it(servers: list[Server]) -> None:
     file = InParts(checkpoint(1))
-    with servers[0].client() as holder, servers[1].client() as other:
-        upload = file.announce(holder, "shared/net")
-        part = f"{upload['url']}/blocks/0-1"
-        with socket.create_connection(("127.0.0.1", servers[1].port), timeout=60) as wire:
-            wire.sendall(
-                f"PUT {part} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(file.blocks[0])}\r\n\r\n".encode()
-            )
-            assert wire.recv(65536).startswith(b"HTTP/1.1 410 ")
-        refused = (
-            other.get(upload["url"]),
-            other.put(part, content=file.blocks[0]),
-            other.post(f"{upload['url']}/commit"),
-        )
-        for answer in refused:
-            problem = answer.json()
-            assert (answer.status_code, problem["code"], problem["elsewhere"]) == (410, "upload-gone", True)
-        file.send(holder, upload)
+    with servers[0].client() as one, servers[1].client() as other:
+        upload = file.announce(one, "shared/net")
+        assert file.announce(other, "shared/net")["id"] == upload["id"]
+        file.send(one, upload, [0])
+        file.send(other, upload, [1])
+        assert missing(one.get(upload["url"]).json()) == missing(other.get(upload["url"]).json()) == [2]
+        incomplete = other.post(f"{upload['url']}/commit")
+        assert (incomplete.status_code, incomplete.json()["code"]) == (409, "missing-blobs")
+        file.send(one, upload, [2])
         keyed = {"Idempotency-Key": "one"}
-        assert holder.post(f"{upload['url']}/commit", headers=keyed).json()["version"] == 1
-        again = other.post(f"{upload['url']}/commit", headers=keyed)
-        assert (again.status_code, again.json()["version"]) == (201, 1)
-        assert "elsewhere" not in other.get(upload["url"]).json()
+        committed = other.post(f"{upload['url']}/commit", headers=keyed).json()
+        assert committed["version"] == 1
+        for http in (one, other):
+            assert http.get(committed["urls"]["original"]).content == file.data
+            again = http.post(f"{upload['url']}/commit", headers=keyed)
+            assert (again.status_code, again.json()["version"]) == (201, 1)
         plain = other.post("/v1/models/shared/net/checkpoints", content=file.data, headers=keyed)
         assert (plain.json()["version"], plain.headers["Idempotency-Replayed"]) == (1, "true")
-        given_up = InParts(checkpoint(2)).announce(holder, "shared/net")
+        given_up = InParts(checkpoint(2)).announce(one, "shared/net")
         assert other.delete(given_up["url"]).status_code == 204
-        assert holder.get(given_up["url"]).status_code == 410
+        assert one.get(given_up["url"]).status_code == 410
 
 
 def test_a_server_whose_database_was_never_migrated_says_so(

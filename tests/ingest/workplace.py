@@ -20,7 +20,7 @@ from app.formats.manifest_json import decode
 from app.ingest.body import Chunks
 from app.ingest.service import Ingest
 from app.retention import Retention
-from app.store import Holder, LocalPackStore, Partials, Spool
+from app.store import LocalPackStore, Spool
 from app.store.digests import crc32, digest_of
 from app.values.checkpoint import Blob, Checkpoint, Fields, ModelName
 from app.values.digest import Digest
@@ -29,7 +29,6 @@ from app.values.manifest import Manifest
 from app.values.span import Span
 
 MODEL = ModelName("vision", "resnet")
-HOLDER = "workplace"
 MIB = 1024 * 1024
 
 
@@ -74,18 +73,15 @@ class Workplace:
         return cls.of(folder, catalog, durable=durable)
 
     @classmethod
-    def of(
-        cls, folder: Path, catalog: Catalog, *, durable: bool = True, holder: str = HOLDER, store: Path | None = None
-    ) -> "Workplace":
-        """``holder`` is the name of the data dir ``folder``; the store lies in it unless it is said where."""
+    def of(cls, folder: Path, catalog: Catalog, *, durable: bool = True, store: Path | None = None) -> "Workplace":
+        """``folder`` is a data dir; the store lies in it unless it is said where."""
         packs_in, spool = LocalPackStore(store or folder, durable=durable), Spool(folder / "spool")
-        partials = Partials(folder / "partial", Holder(holder), durable=durable)
         return cls(
             folder,
             catalog,
             packs_in,
             spool,
-            Ingest(catalog, packs_in, spool, partials, Retention(catalog, packs_in, NOT_KEPT)),
+            Ingest(catalog, packs_in, spool, Retention(catalog, packs_in, NOT_KEPT)),
         )
 
     def close(self) -> None:

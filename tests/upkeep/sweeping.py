@@ -7,13 +7,8 @@ from app.catalog.trash import NOT_KEPT, delete_checkpoint
 from app.catalog.unused import Moment
 from app.retention import Retention
 from app.upkeep.fsck import Finding, Fsck
-from app.upkeep.incoming import Incoming
 from app.upkeep.sweep import Sweeper, Swept
-from tests.ingest.workplace import HOLDER, MODEL, Workplace
-
-
-def incoming(place: Workplace) -> Incoming:
-    return Incoming(place.folder / "spool", place.folder / "partial", HOLDER)
+from tests.ingest.workplace import MODEL, Workplace
 
 
 def moment_now() -> Moment:
@@ -21,7 +16,9 @@ def moment_now() -> Moment:
 
 
 def sweeper(place: Workplace, grace: float = 0) -> Sweeper:
-    return Sweeper(place.catalog, place.store, incoming(place), Retention(place.catalog, place.store, NOT_KEPT), grace)
+    return Sweeper(
+        place.catalog, place.store, place.folder / "spool", Retention(place.catalog, place.store, NOT_KEPT), grace
+    )
 
 
 def sweep_now(place: Workplace, grace: float = 0, go_on: Callable[[], None] = lambda: None) -> Swept:

@@ -164,13 +164,13 @@ def test_beside_other_servers_the_spool_is_cleared_and_what_they_may_be_at_work_
 
 
 def test_a_server_that_another_sweeps_for_clears_its_own_data_dir(place: Workplace):
-    (place.folder / "partial" / new_name()).write_bytes(b"left")
+    (place.folder / "spool" / new_name()).write_bytes(b"left")
     with place.catalog.write() as w:
         leases.take(w, TURN, "another", 3600)
     cleared: SimpleQueue[Swept] = SimpleQueue()
     sweeps = PeriodicSweeps(sweeper(place), Room(place.folder), 0.05, cleared.put)
     try:
-        assert cleared.get(timeout=60).partial_uploads == 1
+        assert cleared.get(timeout=60).spooled_uploads == 1
     finally:
         sweeps.close()
-    assert list((place.folder / "partial").iterdir()) == []
+    assert list((place.folder / "spool").iterdir()) == []

@@ -1,7 +1,6 @@
 """Uploads in parts: announce the blocks, send those that the server doesn't have, commit. A broken upload is resumed.
 
-Of several servers behind one address, only the one that received the announcement accepts the upload's parts. The
-others refuse them before they read them, so a part is sent again until it reaches the right one, but not for ever.
+Any of several servers behind one address may answer each request.
 """
 
 from __future__ import annotations
@@ -34,31 +33,6 @@ that the server had are gone. All rounds but the first send little.
 ROUNDS_IN_VAIN = 3
 """Largest number of failed rounds that had most of the file to send."""
 
-MISSES = 32
-MISSES_FOR_A_HIT = 4
-"""Requests of a round that may reach the wrong server, and how many more for each that reaches the right one. With five
-servers and a round-robin balancer, four of five requests miss.
-"""
-
-
-class Luck:
-    """Counts the requests that reach the wrong server. For several threads."""
-
-    def __init__(self) -> None:
-        self._left = MISSES
-        self._lock = Lock()
-
-    def hit(self) -> None:
-        with self._lock:
-            self._left += MISSES_FOR_A_HIT
-
-    def missed(self, error: StateroomError) -> None:
-        """Raise ``error`` unless it says that another server was meant, and a further try may help."""
-        with self._lock:
-            self._left -= 1
-            if not error.elsewhere or self._left < 0:
-                raise error
-
 
 class NegotiatedUpload:
     """The upload of one checkpoint to ``path``, the address where uploads of its model are announced.
@@ -80,15 +54,14 @@ class NegotiatedUpload:
         self._proxied = is_proxied(http.url)
         self._idle: list[http_client.HTTPConnection] = []
         self._digests: list[str] = []
-        self._luck = Luck()
         self._failure: BaseException | None = None
         self._sent = 0
         self._total = 0
 
     def run(self, params: Params, *, original: bool, key: str) -> Any:
-        """Return the checkpoint's JSON; None if parts do not reach their server. The file then has to be sent in one
-        piece with the same ``key``, which makes one checkpoint of all tries. Raises the server's errors, and
-        DigestMismatch if the bytes changed while they were sent.
+        """Return the checkpoint's JSON; None if the server loses again and again what was sent. The file then has to be
+        sent in one piece with the same ``key``, which makes one checkpoint of all tries. Raises the server's errors,
+        and DigestMismatch if the bytes changed while they were sent.
         """
         announcement = self._announcement(original, parent=dict(params).get("parent"))
         in_vain = 0
@@ -102,7 +75,7 @@ class NegotiatedUpload:
                     # Another client has committed the same bytes, or the server's blocks are gone: announce again.
                     if error.code not in {"upload-gone", "missing-blobs"} or not left:
                         raise
-                    in_vain += error.elsewhere or 2 * self._total > self._split.size
+                    in_vain += 2 * self._total > self._split.size
                 if in_vain == ROUNDS_IN_VAIN:
                     with suppress(StateroomError):  # nobody resumes it, and the server removes it after a day
                         self._http.json("DELETE", self._http.path_of(upload["url"]))
@@ -130,19 +103,8 @@ class NegotiatedUpload:
             parts = list(self._parts(upload["missing"], int(upload["part_size"])))
         self._failure = None
         self._stop.clear()
-        self._luck = Luck()
         side_by_side(lambda part: self._send_or_stop(url, part), parts, self._connections)
-        while (response := self._commit(f"{url}/commit", params, key)) is None:
-            pass
-        return json_of(response)
-
-    def _commit(self, url: str, params: Params, key: str) -> httpx.Response | None:
-        """Return None if the commit has to be tried again."""
-        try:
-            return self._http.send("POST", url, params, headers={"Idempotency-Key": key}, safe=True)
-        except NotFound as error:
-            self._luck.missed(error)
-            return None
+        return json_of(self._http.send("POST", f"{url}/commit", params, headers={"Idempotency-Key": key}, safe=True))
 
     def _parts(self, missing: Iterable[tuple[int, int]], part_size: int) -> Iterator[range]:
         """Yield runs of blocks, at most as large as a part may be, and small enough that a lost one costs little."""
@@ -194,7 +156,6 @@ class NegotiatedUpload:
                 continue
             if response.is_success:
                 self._moved(length - sent[0])
-                self._luck.hit()
                 retry.succeeded()
                 parts.pop()
                 continue
@@ -203,8 +164,7 @@ class NegotiatedUpload:
                 self._http.refused(response, retry, safe=True)
             except StateroomError as error:
                 if error.code != "digest-mismatch":
-                    self._luck.missed(error)
-                    continue
+                    raise
                 self._check_unchanged(part)
                 retry.failed(error)
 
