@@ -22,13 +22,13 @@ from .deliver.service import Deliver
 from .ingest.service import Ingest
 from .inside.scan import Scanner
 from .inside.service import Inside
-from .maintenance import room_of, sweeper_of
+from .maintenance import room_of, store_of, sweeper_of
 from .notify.refusals import Refusals
 from .notify.watch import EventWatch
 from .notify.webhooks import WebhookSender
 from .retention import Retention
 from .settings import Settings
-from .store import LocalPackStore, Spool
+from .store import Spool
 from .store.keys import new_name
 from .upkeep.periodic import PeriodicSweeps
 from .version import server_version
@@ -44,7 +44,8 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         catalog = Catalog(settings.catalog_url, durable=settings.durable, on_recorded=metrics.count_events)
         stack.callback(catalog.close)
         room = room_of(settings)
-        store = LocalPackStore(settings.store_folder, durable=settings.durable, room=room)
+        store = store_of(settings, room)
+        stack.callback(store.close)
         spool = Spool(settings.spool_folder, room)
         stack.callback(spool.close)
         retention = Retention(catalog, store, settings.trash)

@@ -10,7 +10,7 @@ from .catalog.unused import Moment
 from .data_dir import claim
 from .retention import Retention
 from .settings import Settings
-from .store import LocalPackStore, Room, Spool
+from .store import LocalPackStore, PackStore, Room, Spool
 from .store.spool import remove_old_partials
 from .upkeep.fsck import Fsck
 from .upkeep.incoming import find_orphans
@@ -19,18 +19,26 @@ from .upkeep.sweep import Sweeper, Swept
 from .upkeep.sweep_lease import SweepLease
 
 
+def store_of(settings: Settings, room: Room | None = None, *, make: bool = True) -> PackStore:
+    """Open the store of packs. Without ``make``, a missing folder is a StoreError."""
+    if (folder := settings.store_folder) is not None:
+        return LocalPackStore(folder, durable=settings.durable, make=make, room=room)
+    from .store.remote import ObjectStoreAt  # noqa: PLC0415 - only for who uses an object store
+
+    return ObjectStoreAt(settings.store_url or "", settings.store_endpoint, settings.store_path_style).open()
+
+
 def room_of(settings: Settings) -> Room:
     """Return the room on the existing folders' devices; the database's is the first, the store's the last."""
     reserve = settings.reserve_file
     folders = (reserve.parent, settings.spool_folder, settings.store_folder)
-    there = [folder for folder in folders if folder.is_dir()]
+    there = [folder for folder in folders if folder is not None and folder.is_dir()]
     return Room(*there, reserve=reserve if reserve.parent.is_dir() else None, size=settings.reserve)
 
 
-def sweeper_of(
-    settings: Settings, catalog: Catalog, store: LocalPackStore, retention: Retention, room: Room
-) -> Sweeper:
-    return Sweeper(catalog, store, settings.spool_folder, retention, settings.grace, room, settings.events_keep)
+def sweeper_of(settings: Settings, catalog: Catalog, store: PackStore, retention: Retention, room: Room) -> Sweeper:
+    for_copies = None if settings.store_folder is None else room
+    return Sweeper(catalog, store, settings.spool_folder, retention, settings.grace, for_copies, settings.events_keep)
 
 
 def migrate(settings: Settings) -> None:
@@ -60,7 +68,8 @@ def _prepare(settings: Settings) -> None:
         if settings.catalog_file is not None:
             catalog.migrate()
         catalog.ping()
-        store = LocalPackStore(settings.store_folder, durable=settings.durable)
+        store = stack.enter_context(closing(store_of(settings)))
+        store.ping()
         moment = Moment.at(datetime.now(UTC), settings.grace)
         recover(catalog, store, moment, alone=settings.alone)
         find_orphans(catalog, settings.spool_folder, moment, remove=True)
@@ -103,8 +112,9 @@ def fsck(settings: Settings, *, read_data: bool, mark: bool) -> Iterator[Fsck]:
 
 
 @contextmanager
-def _what_is_there(settings: Settings) -> Iterator[tuple[Catalog, LocalPackStore]]:
+def _what_is_there(settings: Settings) -> Iterator[tuple[Catalog, PackStore]]:
     """Open a server's existing catalog and store; make neither."""
     with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
         catalog.ping()
-        yield catalog, LocalPackStore(settings.store_folder, durable=settings.durable, make=False)
+        with closing(store_of(settings, make=False)) as store:
+            yield catalog, store

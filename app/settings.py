@@ -27,6 +27,9 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 PREFIX = "STATEROOM_"
 
+OBJECT_STORES = frozenset({"s3", "gs", "az"})
+"""Schemes of the URLs of object stores."""
+
 CLIENT_VARIABLES = frozenset({"URL", "TOKEN", "RUN", "CACHE_DIR", "CACHE_SIZE", "SPOOL_DIR", "RETRY_SECONDS"})
 """Variables that the Python client reads, without the prefix: they may be set where a server runs."""
 
@@ -36,7 +39,9 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?")
 class Settings(BaseSettings):
     """The settings of one server. A keyword overrides the environment.
 
-    ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``server_token`` is all-powerful. Deleted
+    ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``store_endpoint`` is the URL of an object
+    store that is not its provider's own, whose requests have the bucket's name in their path if ``store_path_style``
+    (None: if there is an endpoint). ``server_token`` is all-powerful. Deleted
     checkpoints stay in the ``trash`` (0: they are purged at once), purged bytes for ``grace`` seconds, and events for
     ``events_keep``; every ``sweep_interval`` seconds a sweep removes those whose time is over (0: never). Each worker
     takes in at most ``max_uploads`` at once, each of at most ``max_upload_bytes``, and its requests hold at most
@@ -57,6 +62,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path("stateroom-data")
     database_url: str | None = None
     store_url: str | None = None
+    store_endpoint: str | None = None
+    store_path_style: bool | None = None
     durable: bool = True
     server_token: SecretStr | None = None
     insecure: bool = False
@@ -102,12 +109,14 @@ class Settings(BaseSettings):
 
     @field_validator("store_url")
     @classmethod
-    def _is_a_folder(cls, url: str | None) -> str | None:
+    def _is_a_store(cls, url: str | None) -> str | None:
         if url is None:
             return url
         parts = urlsplit(url)
+        if parts.scheme in OBJECT_STORES and parts.netloc:
+            return url
         if not (parts.scheme == "file" and parts.path.startswith("/")):
-            raise ValueError("the store URL must be file:///PATH")
+            raise ValueError("the store URL must be file:///PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://...")
         if parts.netloc not in {"", "localhost"}:
             raise ValueError(
                 f"the store URL must be file:///PATH, with three slashes: {parts.netloc!r} is read as a host"
@@ -139,13 +148,14 @@ class Settings(BaseSettings):
         return self.database_url is None
 
     @property
-    def store_folder(self) -> Path:
-        """The folder of packs. If it is on one file system with the spool, in the data dir, an upload becomes a pack by
-        a rename.
+    def store_folder(self) -> Path | None:
+        """The folder of packs; None for an object store. If it is on one file system with the spool, in the data dir,
+        an upload becomes a pack by a rename.
         """
         if self.store_url is None:
             return self.data_dir.resolve()
-        return Path(unquote(urlsplit(self.store_url).path))
+        parts = urlsplit(self.store_url)
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
     @property
     def spool_folder(self) -> Path:

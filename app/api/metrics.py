@@ -99,7 +99,7 @@ class Metrics:
         for event in events:
             self.events.labels(event.kind.value).inc()
 
-    def text(self, catalog: Catalog, room: Room) -> bytes:
+    def text(self, catalog: Catalog, room: Room, of_store: Room) -> bytes:
         """Return all metrics, including the store's, in the Prometheus text format. Blocks."""
         registry = CollectorRegistry()
         if self._folder is None:
@@ -109,7 +109,7 @@ class Metrics:
         pids = {each.labels["worker"]: int(each.value) for each in _samples(registry, WORKERS)}
         registry.register(_OfTheProcesses(pids))
         registry.register(_OfTheStore(self._counted(catalog)))
-        registry.register(_OfTheDisks(room))
+        registry.register(_OfTheDisks(room, of_store))
         return generate_latest(registry)
 
     def _counted(self, catalog: Catalog) -> Totals:
@@ -175,14 +175,16 @@ class _OfTheStore(Collector):
 
 
 class _OfTheDisks(Collector):
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, of_store: Room) -> None:
         self._room = room
+        self._of_store = of_store
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        free = self._room.free()
+        free, of_store = self._room.free(), self._of_store.free()
         family = GaugeMetricFamily("stateroom_disk_free_bytes", "Free bytes, by device", labels=("device",))
         family.add_metric(["data"], free[0].nbytes)
-        family.add_metric(["store"], free[-1].nbytes)
+        if of_store:
+            family.add_metric(["store"], of_store[-1].nbytes)
         yield family
         yield GaugeMetricFamily(
             "stateroom_reserve_bytes", "Bytes reserved for deletes; 0 while the disk is full", self._room.reserve_held

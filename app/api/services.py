@@ -74,8 +74,8 @@ class Probes:
     """The pings of the parts that a server needs, for readiness. Create it on the event loop."""
 
     def __init__(self, catalog: Catalog, store: PackStore, room: Room) -> None:
-        def disks() -> tuple[str | None, list[Free]]:
-            return room.refusal(), room.free()
+        def disks() -> tuple[str | None, list[Free], list[Free]]:
+            return room.refusal(), room.free(), store.room.free()
 
         self.catalog = Probe("catalog", catalog.ping, PING_SECONDS)
         self.store = Probe("store", store.ping, PING_SECONDS)

@@ -18,7 +18,9 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option(help="sqlite:///PATH or postgresql://... (a file in the data dir)", metavar="URL"),
 ]
-StoreUrl = Annotated[str | None, typer.Option(help="file:///PATH (a folder in the data dir)", metavar="URL")]
+StoreUrl = Annotated[
+    str | None, typer.Option(help="file:///PATH or s3://BUCKET/PREFIX (a folder in the data dir)", metavar="URL")
+]
 
 
 def read_settings(**options: Any) -> Settings:

@@ -9,24 +9,20 @@ receive it. The commit makes a pack of the objects: a list of them.
 
 import asyncio
 import logging
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from ..catalog import Catalog, namespaces, uploads
 from ..catalog.idempotency import find as find_by_key
 from ..concurrency.cancellation import current
 from ..concurrency.single_flight_cache import Cache
-from ..damage import at_hand, look_again
+from ..damage import at_hand
 from ..errors import (
-    DamagedBlob,
     Gone,
     KeyInUse,
     MissingBlobs,
-    PackMissing,
     QuotaExceeded,
     RefusedCheckpoint,
     StateroomError,
@@ -34,13 +30,10 @@ from ..errors import (
 )
 from ..formats.manifest_json import encode
 from ..sandbox.index_file import index_file
-from ..store import PackStore, SparseFile, Spool
-from ..store.digests import block_digest
+from ..store import PackStore, Spool
 from ..store.keys import new_name, object_name
-from ..store.verified import indexes_of, verified_blocks
 from ..values.checkpoint import Blob, Checkpoint, CheckpointName, Fields, ModelName
 from ..values.digest import Digest
-from ..values.manifest import Manifest, is_one_element
 from ..values.span import Span
 from ..values.split import Split
 from .arrived import Arrived, storage_digests
@@ -49,6 +42,7 @@ from .body import UploadBody
 from .commit import Committer
 from .describe import Source, describe
 from .digest import digest_bytes
+from .fill_in import Filling, Upload
 
 _log = logging.getLogger(__name__)
 
@@ -60,17 +54,6 @@ CACHED_SPLITS = 64 * 1024 * 1024
 
 BEGINS = 100
 """Most attempts to begin an upload while other clients commit the same upload."""
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """An upload that was announced and is not committed."""
-
-    id: str
-    model: ModelName
-    split: Split
-    original: bool
-    kept_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +187,10 @@ class Negotiated:
             reason = f"{len(absent)} blobs have not arrived: get the missing blocks of the upload, and send them"
             raise MissingBlobs(reason, digests=absent)
         with self._spool.sparse(upload.split.size) as file:
-            self._fill_in(upload, file, arrived, upload.split.numbers(0))
+            filling = Filling(self._catalog, self._store, upload, arrived, known, file)
+            filling.copy(upload.split.numbers(0))
             index = index_file(file.path, current().is_given_up)
-            if self._fill_in_numbers(upload, file, index.manifest, arrived, known):
+            if filling.copy_numbers(index.manifest):
                 index = index_file(file.path, current().is_given_up)
             digested = arrived.digested(file, index.manifest, known)
         encoded = encode(digested.manifest)
@@ -236,76 +220,6 @@ class Negotiated:
     def _known(self, upload: Upload, arrived: Arrived) -> Mapping[Digest, Blob]:
         """The storages that need not be sent."""
         return at_hand(self._catalog, self._store, upload.model.namespace, arrived.lengths)
-
-    def _fill_in(self, upload: Upload, file: SparseFile, arrived: Arrived, wanted: range) -> None:
-        """Copy the blocks ``wanted``, which have arrived, to their places in ``file``. Raises MissingBlobs for one that
-        is not in the store as it arrived.
-        """
-        for numbers, stretch in arrived.stretches():
-            position = stretch.start
-            for number in numbers:
-                length = upload.split.length(range(number, number + 1))
-                if number in wanted:
-                    block = self._arrived(upload, stretch.object, Span(position, position + length), number)
-                    file.write(upload.split.spans(number), block)
-                position += length
-
-    def _arrived(self, upload: Upload, name: str, span: Span, number: int) -> memoryview:
-        try:
-            block = self._store.read_object(upload.id, name, span)
-        except (PackMissing, DamagedBlob):
-            block = memoryview(b"")
-        if block_digest(block) != upload.split.digests(range(number, number + 1)):
-            self.find(upload.model, upload.id)  # was it committed or given up meanwhile?
-            with self._catalog.write() as w:
-                uploads.forget_lost(
-                    w, upload.id, [part for part in uploads.parts(w, upload.id) if number in part.numbers]
-                )
-            raise MissingBlobs(
-                f"block {number} was damaged in the store: get the missing blocks of the upload, and send them",
-                digests=[],
-            )
-        return block
-
-    def _fill_in_numbers(
-        self,
-        upload: Upload,
-        file: SparseFile,
-        manifest: Manifest,
-        arrived: Arrived,
-        known: Mapping[Digest, Blob],
-    ) -> bool:
-        """Fill in the storages that hold a number at the top level, which the indexer reads. Return whether there were
-        any. Raises MissingBlobs if the stored blob is damaged.
-        """
-        numbers = {
-            tensor.storage
-            for tensor in manifest.tensors
-            if len(tensor.path) == 1 and tensor.shape is not None and is_one_element(tensor.shape)
-        }
-        spans = {manifest.storages[number].span for number in numbers if number is not None}
-        storages = list(upload.split.storages)
-        pieces = {blob.digest: bisect_left(storages, blob.spans[0]) + 1 for blob in arrived.found()}
-        wanted = [(span, digest) for span, digest in zip(storages, arrived.digests, strict=True) if span in spans]
-        for span, digest in wanted:
-            position = span.start
-            if digest in pieces:
-                self._fill_in(upload, file, arrived, upload.split.numbers(pieces[digest]))
-                blocks = iter([file.read(storages[pieces[digest] - 1])])
-            else:
-                blocks = self._stored(upload, known[digest])
-            for block in blocks:
-                file.write([Span(position, position + len(block))], block)
-                position += len(block)
-        return bool(wanted)
-
-    def _stored(self, upload: Upload, blob: Blob) -> Iterator[memoryview]:
-        try:
-            yield from verified_blocks(self._store, blob)
-        except (DamagedBlob, PackMissing) as error:
-            look_again(self._catalog, self._store, upload.model.namespace, [(blob, indexes_of(blob))])
-            reason = f"a stored blob is damaged ({error.detail}): get the missing blocks of the upload, and send them"
-            raise MissingBlobs(reason, digests=[blob.digest]) from error
 
     def _note(self, upload_id: str, parts: Sequence[uploads.Part]) -> None:
         with self._catalog.write() as w:

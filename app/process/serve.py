@@ -25,6 +25,7 @@ from ..maintenance import prepare, room_of
 from ..private import FILE
 from ..settings import Settings
 from ..store.files import make_folder, opened_folder, own_files
+from .apart import run_apart
 from .logs import log_as_json
 from .memory import collect_seldom, keep_freed_memory
 from .supervisor import Supervisor, end_by
@@ -97,7 +98,10 @@ def serve(settings: Settings) -> None:
     log_as_json()
     with data_dir_held(settings):
         listener = listen(settings.host, settings.port)
-        prepare(settings)
+        if settings.store_folder is None:
+            run_apart(lambda: prepare(settings))  # the library of object stores does not survive a fork
+        else:
+            prepare(settings)
         if settings.workers == 1:
             collect_seldom()
             _run(settings, listener, None, lambda: _say_ready(listener))

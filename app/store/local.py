@@ -160,7 +160,7 @@ class LocalPackStore:
             lists_first = sorted(self._in_area(area), key=lambda each: each[0].suffix != ".list")
             for path in (*whole, *(path for path, _ in lists_first)):
                 with suppress(FileNotFoundError):
-                    size = path.stat().st_size
+                    size = 0 if path.suffix == ".list" else path.stat().st_size
                     path.unlink()
                     freed, found = freed + size, True
             with suppress(FileNotFoundError):
@@ -184,7 +184,7 @@ class LocalPackStore:
     def _area(self, area: str) -> StoredPack:
         files = [(path.name, size) for path, size in self._in_area(area)]
         is_whole = any(listed_in(area, file) is not None for file, _ in files)
-        return StoredPack(area, sum(size for _, size in files), is_whole)
+        return StoredPack(area, sum(size for file, size in files if listed_in(area, file) is None), is_whole)
 
     def _in_area(self, area: str) -> Iterator[tuple[Path, int]]:
         """Yield the files of an area that are the server's, and their sizes."""
@@ -197,6 +197,9 @@ class LocalPackStore:
     def _load_list(self, name: str) -> bytes:
         with translated(f"reading pack {name}", pack=name):
             return (self._root / list_key(name)).read_bytes()
+
+    def close(self) -> None:
+        pass
 
     def ping(self) -> None:
         with translated("checking the store"):

@@ -45,7 +45,7 @@ class PackList:
         """Return the parts of objects that make up ``span`` of the pack, in order. Raises DamagedBlob if the pack ends
         before the span does.
         """
-        if span.end > self.size:
+        if span.length and span.end > self.size:
             raise DamagedBlob(f"stored bytes end before offset {span.end}")
         found = []
         position = span.start

@@ -14,7 +14,7 @@ from .room import Room
 @dataclass(frozen=True, slots=True)
 class StoredPack:
     """An entry of the store: a pack of ``size`` bytes, or, if it is not ``whole``, what there is of one in the making
-    or of an interrupted one. The pack of an area has the area's name here.
+    or of an interrupted one. The pack of an area has the area's name here, and its lists are not counted.
     """
 
     name: str
@@ -23,7 +23,7 @@ class StoredPack:
 
 
 class PackStore(Protocol):
-    """Packs by name. A pack is written once, whole, and never changes.
+    """Packs by name. A pack is written once, whole, and never changes, and no other pack ever has its name.
 
     ``adopt``, ``create`` and ``write`` make a pack in one go. Uploads in parts ``put`` objects into an area, from any
     server that shares the store; ``join`` makes a pack of them, whose name ``keys.joined_name`` gives.
@@ -39,22 +39,18 @@ class PackStore(Protocol):
         ...
 
     def adopt(self, name: str, file: Path) -> None:
-        """Make all of ``file`` a pack. The store takes over the file, which is afterwards gone from its path.
-        An existing pack of that name is replaced.
-        """
+        """Make all of ``file`` a pack. The store takes over the file, which is afterwards gone from its path."""
         ...
 
     def create(self, name: str, source: Path, spans: Sequence[Span]) -> None:
-        """Make a pack of ``spans`` of ``source``, one after another. The source stays unchanged. An existing pack of
-        that name is replaced.
-        """
+        """Make a pack of ``spans`` of ``source``, one after another. The source stays unchanged."""
         ...
 
     def write(self, name: str, buffers: Iterable[Buffer]) -> int:
         """Make a pack of ``buffers``, one after another, and return its size.
 
-        Each buffer is requested when the one before is written. An existing pack of that name is replaced. An exception
-        of ``buffers`` is passed on unchanged.
+        Each buffer is requested when the one before is written or copied. An exception of ``buffers`` is passed on
+        unchanged.
         """
         ...
 
@@ -96,6 +92,10 @@ class PackStore(Protocol):
 
     def walk(self) -> Iterator[StoredPack]:
         """All entries, in no order. Packs added or removed during the walk may be missing."""
+        ...
+
+    def close(self) -> None:
+        """End the threads of the store, if it has any."""
         ...
 
     def ping(self) -> None:

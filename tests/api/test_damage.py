@@ -22,7 +22,7 @@ def start(fresh_server: StartServer) -> Server:
 def damage(server: Server, tensor: torch.Tensor) -> None:
     """Flip a bit of the first value of ``tensor`` wherever it is stored."""
     needle, hits = tensor.numpy().tobytes()[:64], 0
-    for pack in Path(server.data_dir / "packs").rglob("*.pack"):
+    for pack in filter(Path.is_file, Path(server.data_dir / "packs").rglob("*")):
         data = pack.read_bytes()
         if (at := data.find(needle)) >= 0:
             pack.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])

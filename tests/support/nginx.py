@@ -29,7 +29,7 @@ http {{
 {shown}
 }}
 """
-STICKY = "# hash $remote_addr consistent;"
+UPSTREAM = "upstream stateroom {"
 START_SECONDS = 60.0
 
 
@@ -43,7 +43,7 @@ def balanced(folder: Path, servers: Sequence[Server], method: str) -> Iterator[s
     folder.mkdir()
     port = _free_port()
     shown = next(block.text for block in blocks("docs/operations.md") if "upstream stateroom" in block.text)
-    changes = {STICKY: f"{method}    #", "listen 80;": f"listen 127.0.0.1:{port};"}
+    changes = {UPSTREAM: f"{UPSTREAM} {method}", "listen 80;": f"listen 127.0.0.1:{port};"}
     changes |= {f"{name}.example:8765": f"127.0.0.1:{each.port}" for name, each in zip("ab", servers, strict=True)}
     for old, new in changes.items():
         assert shown.count(old) == 1, old

@@ -30,10 +30,10 @@ class Health(BaseModel):
 
 
 class FreeBytes(BaseModel):
-    """Free bytes on the devices of the data dir and of the store."""
+    """Free bytes on the devices of the data dir and of the store; null for an object store."""
 
     data: int
-    store: int
+    store: int | None
 
 
 class Readiness(BaseModel):
@@ -54,13 +54,13 @@ async def healthz() -> Health:
 async def readyz(services: ServicesDep) -> Readiness:
     """503 names the part that does not respond, within 3 seconds. A full disk is not a 503: it stops only uploads."""
     probes = services.probes
-    _, _, (refusal, free) = await asyncio.gather(
+    _, _, (refusal, free, of_store) = await asyncio.gather(
         _answer("catalog", probes.catalog), _answer("store", probes.store), _answer("disk", probes.disks)
     )
     return Readiness(
         status="degraded" if refusal else "ready",
         uploads=f"refused: {refusal}" if refusal else "accepted",
-        free_bytes=FreeBytes(data=free[0].nbytes, store=free[-1].nbytes),
+        free_bytes=FreeBytes(data=free[0].nbytes, store=of_store[-1].nbytes if of_store else None),
     )
 
 
@@ -84,5 +84,5 @@ async def _answer(part: str, probe: Probe[T]) -> T:
 @in_turn
 def metrics(services: ServicesDep) -> Response:
     """Metrics of all workers together; the totals of the store are counted every half minute."""
-    text = services.metrics.text(services.catalog, services.room)
+    text = services.metrics.text(services.catalog, services.room, services.store.room)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

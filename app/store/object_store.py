@@ -1,0 +1,253 @@
+"""The store that keeps packs as objects of an S3-compatible service, or of another one that obstore speaks to.
+
+Every pack is a list of objects: see ``keys``. Objects are written by single PUTs, because a multipart upload that
+breaks off leaves remains that no listing shows. No process may fork after it has used this store: the runtime of
+obstore does not survive a fork.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
+
+from ..errors import DamagedBlob, StoreError
+from ..values.slices import slices
+from ..values.span import Span
+from . import failures
+from .files import Buffer, opened
+from .keys import (
+    PACKS,
+    area_key,
+    area_of,
+    checked,
+    is_area,
+    is_in_area,
+    list_key,
+    listed_in,
+    object_key,
+    object_name,
+)
+from .pack_list import PackList, PackLists, Stretch
+from .pack_store import StoredPack
+from .remote_errors import is_beyond_the_end, translated
+from .room import Room
+from .windows import read_window
+
+OBJECT_SIZE = 16 * 1024 * 1024
+"""Largest size of an object, in bytes, except a list."""
+
+CONNECTIONS = 4
+"""Objects of one pack that are written at once, and ranges of one span that are read at once."""
+
+SMALLEST_RANGE = 4 * 1024 * 1024
+"""Smallest part of a span that is worth a connection of its own, in bytes."""
+
+THREADS = 32
+"""Ranges that are read at once, for all downloads."""
+
+DELETED_AT_ONCE = 1000
+
+
+class ObjectPackStore:
+    """A PackStore under the root of ``objects``. ``pinged`` is the same store with short timeouts and no retries."""
+
+    def __init__(self, objects: ObjectStore, pinged: ObjectStore | None = None) -> None:
+        self._objects = objects
+        self._pinged = pinged or objects
+        self._lists = PackLists(self._load_list, self.read_object)
+        self._readers = ThreadPoolExecutor(THREADS, "object-read")
+        self._room = Room()
+
+    @property
+    def room(self) -> Room:
+        return self._room
+
+    def adopt(self, name: str, file: Path) -> None:
+        with failures.translated(f"storing pack {checked(name)}"):
+            size = file.stat().st_size
+        self.create(name, file, [Span(0, size)])
+        with failures.translated(f"storing pack {name}"):
+            file.unlink()
+
+    def create(self, name: str, source: Path, spans: Sequence[Span]) -> None:
+        with failures.translated(f"storing pack {checked(name)}"), opened(source, os.O_RDONLY) as fd:
+            pieces = (read_window(fd, piece) for span in spans for piece in _pieces(span))
+            self._write(name, _gathered(pieces))
+
+    def write(self, name: str, buffers: Iterable[Buffer]) -> int:
+        return self._write(name, _gathered(memoryview(bytes(buffer)) for buffer in buffers))
+
+    def _write(self, name: str, objects: Iterator[memoryview]) -> int:
+        """Write objects, some side by side, and then their list."""
+        area = area_of(name)
+        stretches: list[Stretch] = []
+        writing: deque[Future[None]] = deque()
+        try:
+            with ThreadPoolExecutor(CONNECTIONS, "object-write") as threads:
+                for data in objects:
+                    stretch = Stretch(object_name(range(len(stretches), len(stretches) + 1)), 0, len(data))
+                    stretches.append(stretch)
+                    writing.append(threads.submit(self.put, area, stretch.object, data))
+                    if len(writing) == CONNECTIONS:
+                        writing.popleft().result()
+                for each in writing:
+                    each.result()
+            return self.join(name, stretches)
+        except BaseException:
+            self._remove(name)
+            raise
+
+    def put(self, area: str, name: str, data: Buffer) -> None:
+        self._put(object_key(area, name), data, f"storing an object of {area}")
+
+    def objects(self, area: str) -> Mapping[str, int]:
+        return {
+            file: size for file, size in self._in_area(area) if is_in_area(area, file) and listed_in(area, file) is None
+        }
+
+    def read_object(self, area: str, name: str, span: Span) -> memoryview:
+        key = object_key(area, name)
+        count = max(1, min(CONNECTIONS, span.length // SMALLEST_RANGE))
+        if count == 1:
+            return self._range(key, area, span)
+        bounds = [span.start + span.length * i // count for i in range(count + 1)]
+        ranges = [Span(*pair) for pair in pairwise(bounds)]
+        views = self._readers.map(lambda part: self._range(key, area, part), ranges)
+        return memoryview(b"".join(views))
+
+    def join(self, name: str, stretches: Sequence[Stretch]) -> int:
+        joined = PackList(stretches)
+        self._put(list_key(name), joined.to_bytes(), f"storing pack {name}")
+        self._lists.forget(name)
+        return joined.size
+
+    def read(self, name: str, span: Span) -> memoryview:
+        checked(name)
+        return self._lists.read(name, span)
+
+    def size(self, name: str) -> int:
+        return self._lists.anew(checked(name)).there(self.objects(area_of(name)))
+
+    def delete(self, name: str) -> int:
+        area = area_of(name)
+        files = [(file, size) for file, size in self._in_area(area) if is_in_area(area, file)]
+        lists = [file for file, _ in files if listed_in(area, file) is not None]
+        rest = {file: size for file, size in files if listed_in(area, file) is None}
+        with translated(f"deleting pack {name}"):
+            for keys in (lists, *slices(list(rest), DELETED_AT_ONCE)):
+                if keys:
+                    _delete(self._objects, [f"{area_key(area)}/{file}" for file in keys])
+        self._lists.forget(name)
+        return sum(rest.values())
+
+    def walk(self) -> Iterator[StoredPack]:
+        """All entries; an area's objects come one after another, because a listing is in order."""
+        area, size, is_whole = "", 0, False
+        for key, nbytes in self._listed(PACKS):
+            match key.split("/"):
+                case [_, folder, name, file] if is_area(name) and name[:2] == folder and is_in_area(name, file):
+                    if name != area:
+                        if area:
+                            yield StoredPack(area, size, is_whole)
+                        area, size, is_whole = name, 0, False
+                    if listed_in(name, file) is None:
+                        size += nbytes
+                    else:
+                        is_whole = True
+        if area:
+            yield StoredPack(area, size, is_whole)
+
+    def ping(self) -> None:
+        with translated("checking the store"):
+            for _ in obstore.list(self._pinged, f"{PACKS}/00/none", chunk_size=1):
+                return
+
+    def close(self) -> None:
+        self._readers.shutdown()
+
+    def _put(self, key: str, data: Buffer, doing: str) -> None:
+        with translated(doing):
+            obstore.put(self._objects, key, _flat(data), use_multipart=False)
+
+    def _range(self, key: str, area: str, span: Span) -> memoryview:
+        """Read one range by one request. A short answer counts only if the object is as short."""
+        with translated(f"reading pack {area}", pack=area):
+            if span.length == 0:
+                obstore.head(self._objects, key)
+                return memoryview(b"")
+            for _ in range(2):
+                try:
+                    data = memoryview(obstore.get_range(self._objects, key, start=span.start, end=span.end))
+                except BaseError as error:
+                    if is_beyond_the_end(error):
+                        data = memoryview(b"")
+                        break
+                    raise
+                if len(data) == span.length:
+                    return data
+            if obstore.head(self._objects, key)["size"] < span.end:
+                raise DamagedBlob(f"stored bytes end before offset {span.end}")
+        raise StoreError(f"the store gave {len(data)} bytes in place of {span.length}; try again")
+
+    def _load_list(self, name: str) -> bytes:
+        with translated(f"reading pack {name}", pack=name):
+            return bytes(obstore.get(self._objects, list_key(name)).bytes())
+
+    def _in_area(self, area: str) -> list[tuple[str, int]]:
+        begin = f"{area_key(area)}/"
+        return [(key.removeprefix(begin), size) for key, size in self._listed(area_key(area))]
+
+    def _listed(self, prefix: str) -> Iterator[tuple[str, int]]:
+        with translated("listing the store"):
+            for chunk in obstore.list(self._objects, prefix):
+                for each in chunk:
+                    yield each["path"], each["size"]
+
+    def _remove(self, name: str) -> None:
+        """Remove what a write that failed may have left, or done although its answer was lost."""
+        try:
+            self.delete(name)
+        except StoreError:
+            return  # the pack's row stays, so the sweep removes it
+
+
+def _pieces(span: Span) -> Iterator[Span]:
+    """Cut a span into pieces of the size of an object."""
+    for start in range(span.start, span.end, OBJECT_SIZE):
+        yield Span(start, min(start + OBJECT_SIZE, span.end))
+
+
+def _gathered(buffers: Iterable[memoryview]) -> Iterator[memoryview]:
+    """Join small buffers to objects. Every object is memory of its own, because several are written at once."""
+    gathered = bytearray()
+    for buffer in buffers:
+        if len(gathered) + len(buffer) > OBJECT_SIZE and gathered:
+            yield memoryview(gathered)
+            gathered = bytearray()
+        if len(buffer) >= OBJECT_SIZE:
+            yield buffer
+        else:
+            gathered += buffer
+    if gathered:
+        yield memoryview(gathered)
+
+
+def _delete(objects: ObjectStore, keys: list[str]) -> None:
+    """Delete objects. Some services report those that are gone as an error, S3 does not."""
+    try:
+        obstore.delete(objects, keys)
+    except FileNotFoundError:
+        for key in keys:
+            with suppress(FileNotFoundError):
+                obstore.delete(objects, key)
+
+
+def _flat(data: Buffer) -> memoryview:
+    return memoryview(data).cast("B")

@@ -1,0 +1,150 @@
+"""A server whose packs are in an S3-compatible store, and stores that fail or were never right."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import obstore
+import pytest
+import torch
+
+from stateroom import Client
+from tests.conftest import StartServer
+from tests.differential.equality import equal
+from tests.support.commands import run
+from tests.support.s3 import BUCKET, S3, running_s3
+from tests.support.server import Server
+from tests.support.waiting import assert_soon
+
+MIB = 1024 * 1024
+
+
+def noise(mebibytes: float) -> torch.Tensor:
+    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8)
+
+
+@pytest.fixture
+def on_s3(fresh_server: StartServer, s3: S3) -> Iterator[Callable[..., Server]]:
+    def start(url: str | None = None, *args: str, **env: str) -> Server:
+        return fresh_server("--store-url", url or s3.new_url(), *args, env={**s3.environment, **env})
+
+    return start  # type: ignore[return-value]
+
+
+def objects_under(s3: S3, server: Server) -> dict[str, int]:
+    """Return all objects under the server's prefix, with their sizes."""
+    prefix = server.args[1].removeprefix(f"s3://{BUCKET}/")
+    return {each["path"]: each["size"] for chunk in obstore.list(s3.objects(), prefix) for each in chunk}
+
+
+def command(server: Server, s3: S3, *words: str) -> dict:
+    done = run(*words, "--json", "--data-dir", str(server.data_dir), *server.args[:2], **s3.environment)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_checkpoints_come_back_bit_for_bit_and_what_is_known_is_stored_once(
+    on_s3: Callable[..., Server], s3: S3, tmp_path: Path
+) -> None:
+    server = on_s3(None, "--workers", "2")
+    obj = {"epoch": 1, "model_state_dict": {"backbone": noise(40), "head": noise(0.1)}}
+    with Client(server.base_url, progress=False) as client:
+        model = client.model("a/b")
+        first = model.save(obj)
+        assert equal(model.load(first), obj)
+        obj["epoch"], obj["model_state_dict"]["head"] = 2, noise(0.1)
+        torch.save(obj, tmp_path / "obj.pt")
+        second = model.upload(tmp_path / "obj.pt")
+        assert second.new_bytes < MIB
+        assert model.download(second, tmp_path / "back.pt").read_bytes() == (tmp_path / "obj.pt").read_bytes()
+        small = model.save({"epoch": 3, "w": torch.arange(3)})
+        assert torch.equal(model.load(small)["w"], torch.arange(3))
+    server.restart()
+    with Client(server.base_url, progress=False) as client:
+        assert equal(client.model("a/b").load("epoch:2"), obj)
+    assert command(server, s3, "fsck", "--read-data")["findings"] == []
+    assert list((server.data_dir / "spool").iterdir()) == []
+    assert not (server.data_dir / "packs").exists()
+
+
+def test_a_plain_upload_is_stored_like_one_in_parts(on_s3: Callable[..., Server], s3: S3, tmp_path: Path) -> None:
+    server = on_s3()
+    torch.save({"w": noise(40), "v": noise(0.01)}, tmp_path / "whole.pt")
+    data = (tmp_path / "whole.pt").read_bytes()
+    with server.client() as http:
+        posted = http.post("/v1/models/a/b/checkpoints", content=data)
+        assert posted.status_code == 201, posted.text
+        assert http.get("/v1/models/a/b/checkpoints/1/original").content == data
+        ready = http.get("/readyz").json()
+        assert (ready["status"], ready["free_bytes"]["store"]) == ("ready", None)
+        assert 'stateroom_disk_free_bytes{device="store"}' not in http.get("/metrics").text
+    assert sum(objects_under(s3, server).values()) < 1.05 * len(data)
+    assert command(server, s3, "fsck", "--read-data")["findings"] == []
+
+
+def test_deleted_checkpoints_and_broken_uploads_leave_no_object(on_s3: Callable[..., Server], s3: S3) -> None:
+    server = on_s3(STATEROOM_GRACE="0")
+    with Client(server.base_url, progress=False) as client:
+        model = client.model("a/b")
+        for seed in range(3):
+            model.save({"w": torch.full((100_000,), float(seed))})
+        model.delete(1)
+        model.delete(2)
+    assert len(objects_under(s3, server)) > 4
+    swept = command(server, s3, "sweep", "--empty-trash", "--grace", "0")
+    assert swept["packs"] == 2
+    with Client(server.base_url, progress=False) as client:
+        assert torch.equal(client.model("a/b").load(3)["w"], torch.full((100_000,), 2.0))
+        client.model("a/b").delete(3)
+    command(server, s3, "sweep", "--empty-trash", "--grace", "0")
+    assert objects_under(s3, server) == {}
+    assert bytes(obstore.get(s3.objects(), "somebody-elses").bytes()) == b"not a pack"
+
+
+def test_a_store_that_was_emptied_is_told_by_fsck_and_filled_again(on_s3: Callable[..., Server], s3: S3) -> None:
+    server = on_s3()
+    state = {"w": noise(3), "v": noise(2)}
+    with Client(server.base_url, progress=False, retries=0) as client:
+        model = client.model("a/b")
+        model.save(state)
+        obstore.delete(s3.objects(), list(objects_under(s3, server)))
+        found = command(server, s3, "fsck")["findings"]
+        assert {each["kind"] for each in found} >= {"pack-missing", "checkpoint-broken"}
+        model.save(state)
+        assert equal(model.load(1), model.load(2))
+        assert equal(model.load("latest"), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"store": "s3://no-such-bucket-anywhere/x"}, "the bucket of the store does not exist"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "does not accept the server's credentials"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "does not accept the server's credentials"),
+        ({"STATEROOM_STORE_ENDPOINT": "http://127.0.0.1:1"}, "the store does not answer"),
+    ],
+    ids=["bucket", "key", "secret", "endpoint"],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_store_that_cannot_be_used_is_told_at_the_start(
+    on_s3: Callable[..., Server], change: dict[str, str], words: str, workers: str
+) -> None:
+    env = {name: value for name, value in change.items() if name != "store"}
+    with pytest.raises(RuntimeError, match=words) as failed:
+        on_s3(change.get("store"), "--workers", workers, **env)
+    assert "Traceback" not in str(failed.value)
+
+
+def test_a_store_that_stops_is_told_by_readyz_and_comes_back(fresh_server: StartServer) -> None:
+    with running_s3() as own:
+        server = fresh_server("--store-url", own.new_url(), env=own.environment)
+        with server.client() as http:
+            assert http.get("/readyz").status_code == 200
+            own.kill()
+            answer = http.get("/readyz", timeout=60)
+            assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
+            refused = http.post("/v1/models/a/b/checkpoints", content=b"x" * 10)
+            assert refused.status_code in {422, 503}
+            own.start()
+            assert_soon(lambda: http.get("/readyz").status_code == 200)
