@@ -17,6 +17,7 @@ from app.data_dir import CATALOG
 from tests.support.measure import IS_LONG, SHARE_OF_EXAMPLES, long, measure
 from tests.support.order import Scheduler, by_length
 from tests.support.postgres import Postgres, running_postgres
+from tests.support.replicas import running_replicas
 from tests.support.s3 import S3, running_s3, weed_program
 from tests.support.server import Server, start_server
 
@@ -130,14 +131,27 @@ def s3() -> Iterator[S3]:
         yield running
 
 
-@pytest.fixture(scope="session", params=DATABASES)
+@pytest.fixture(scope="session")
+def replicas(postgres: Postgres, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A balancer before three replicas on PostgreSQL and an object store, for the whole session."""
+    with running_replicas(tmp_path_factory.mktemp("replicas"), postgres, s3) as balanced:
+        yield balanced
+
+
+SERVERS = ("replicas",) if os.environ.get("STATEROOM_TEST_REPLICAS") else DATABASES
+
+
+@pytest.fixture(scope="session", params=SERVERS)
 def server(
     request: pytest.FixtureRequest, shared_servers: dict[str, Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Server:
     """One server for the whole session on each database; tests share it, so each uses a model name of its own.
 
-    It doesn't fsync: what a crash does is tested with ``fresh_server``.
+    It doesn't fsync: what a crash does is tested with ``fresh_server``. With STATEROOM_TEST_REPLICAS in the environment
+    it is a balancer before three replicas on PostgreSQL and an object store (``make replicas``).
     """
+    if request.param == "replicas":
+        return request.getfixturevalue("replicas")
     if request.param not in shared_servers:
         options: tuple[str, ...] = ()
         if request.param == "postgresql":

@@ -55,8 +55,9 @@ class Download:
     def _slices(self, start: int, end: int, *, client_verifies: bool) -> Iterator[list[memoryview] | None]:
         """Yield windows, and None where other downloads may run before the next window. Blocks."""
         learning = Following(self.stored.checksums, self.crc32s) if self.plan.format == "pt" else None
-        for window in cut_windows(self.plan.file, self.stored.blobs, start, end):
-            yield (yield from self.stored.reader.load(window, learning, whole_as_they_are=client_verifies))
+        reader = self.stored.reader
+        for window in reader.looking_ahead(cut_windows(self.plan.file, self.stored.blobs, start, end)):
+            yield (yield from reader.load(window, learning, whole_as_they_are=client_verifies))
         if learning is not None:
             learning.keep()
 

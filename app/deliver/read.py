@@ -1,7 +1,8 @@
 """Reading of blobs: find their packs, read neighbouring blocks together, verify every block before it is sent."""
 
+from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from ..catalog import blobs
@@ -14,29 +15,17 @@ from ..store.pack_store import PackStore
 from ..store.verified import block_span, check_blob
 from ..values.checkpoint import Blob
 from ..values.conversion import Conversion
-from ..values.digest import BLOCK_SIZE, Digest
+from ..values.digest import Digest
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
 from .convert import convert
+from .read_ahead import ReadAhead
+from .runs import StoredBlock, runs_of
 from .spans import BlobMap, BlobSpan
 from .windows import Block, BlockSpan, Strip, Window, blocks_in, blocks_of, strips_of
 
-MAX_GAP = 64 * 1024
-"""Bytes between two blocks that are read and discarded to save a second read."""
-
-MAX_RUN = 2 * BLOCK_SIZE
-
 SMALL = 64 * 1024
 """Bytes below which a piece is joined with its neighbours: a send costs more than copying this many."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A block and its place in a pack."""
-
-    block: Block
-    blob: Blob
-    span: Span
 
 
 class Followed(Protocol):
@@ -58,8 +47,16 @@ class BlobReader:
     fails, Cancelled if nobody waits for the bytes any more.
     """
 
-    def __init__(self, catalog: Catalog, store: PackStore, namespace: str, frame: Digest | None = None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: PackStore,
+        namespace: str,
+        frame: Digest | None = None,
+        ahead: ReadAhead | None = None,
+    ) -> None:
         self._frame = frame
+        self._ahead = ahead
         self._catalog = catalog
         self._store = store
         self._namespace = namespace
@@ -119,6 +116,34 @@ class BlobReader:
         views = self._views(part for _, part in strip.sources)
         return ((position, view) for (position, _), view in zip(strip.sources, views, strict=True))
 
+    def looking_ahead(self, windows: Iterator[Window]) -> Iterator[Window]:
+        """Yield ``windows``, and begin to read what the next ones need, if the store is worth it."""
+        if self._ahead is None:
+            yield from windows
+            return
+        coming = deque(islice(windows, 1))
+        try:
+            while coming:
+                while len(coming) <= self._ahead.windows and (window := next(windows, None)) is not None:
+                    coming.append(window)
+                    if not self._ask(window.blocks):
+                        break
+                yield coming.popleft()
+        finally:
+            self._ahead.forget()
+
+    def _ask(self, blocks: Iterable[Block]) -> bool:
+        """Begin to read blocks that are not at hand; False if no more can be read ahead now."""
+        if self._ahead is None:
+            return False
+        self.locate({block.digest for block in blocks})
+        try:
+            stored = [self._stored(block) for block in blocks if block not in self._kept]
+        except DamagedBlob:  # whoever needs it is told
+            return False
+        wanted = [each for each in stored if not self._ahead.has(each.blob.pack, each.span)]
+        return all(self._ahead.ask(run[0].blob.pack, [each.span for each in run]) for run in runs_of(wanted))
+
     def load(
         self, window: Window, checksums: Followed | None = None, *, whole_as_they_are: bool = False
     ) -> Generator[None, None, list[memoryview]]:
@@ -157,14 +182,18 @@ class BlobReader:
         """Return blocks, kept or newly read, verified except ``unverified``."""
         self.locate({block.digest for block in blocks})
         missing = [block for block in blocks if block not in self._kept]
+        was_wrong = False
         while True:
             try:
                 fresh = self._read_fresh(missing, unverified)
                 break
             except (PackMissing, DamagedBlob):
-                if not self._have_moved({block.digest for block in missing}):
+                if self._have_moved({block.digest for block in missing}):
+                    continue
+                if was_wrong:  # twice, so it was no accident on the way from the store
                     self._mark_damage(missing)
                     raise
+                was_wrong = True
         found = {block: fresh[block] if block in fresh else self._kept[block] for block in blocks}
         again = [block for block in blocks if block.digest == self._frame][-1:] + list(blocks[-1:])
         self._kept = {block: found[block] for block in again if block not in unverified}
@@ -186,17 +215,27 @@ class BlobReader:
 
     def _read_fresh(self, blocks: Sequence[Block], unverified: frozenset[Block]) -> dict[Block, memoryview]:
         found: dict[Block, memoryview] = {}
-        for run in _runs(self._stored(block) for block in blocks):
+
+        def keep(stored: StoredBlock, view: memoryview) -> None:
+            if stored.block not in unverified:
+                verify_block(view, stored.blob.blocks, stored.block.index)
+            found[stored.block] = view
+
+        rest = []
+        for stored in map(self._stored, blocks):
+            view = None if self._ahead is None else self._ahead.take(stored.blob.pack, stored.span)
+            if view is None:
+                rest.append(stored)
+            else:
+                keep(stored, view)
+        for run in runs_of(rest):
             start = run[0].span.start
             data = self._store.read(run[0].blob.pack, Span(start, run[-1].span.end))
             for stored in run:
-                view = data[stored.span.start - start : stored.span.end - start]
-                if stored.block not in unverified:
-                    verify_block(view, stored.blob.blocks, stored.block.index)
-                found[stored.block] = view
+                keep(stored, data[stored.span.start - start : stored.span.end - start])
         return found
 
-    def _stored(self, block: Block) -> _Stored:
+    def _stored(self, block: Block) -> StoredBlock:
         blob = self.blob(block.digest)
         span = block_span(blob, block.index)
         if span.length != block.length:
@@ -204,7 +243,7 @@ class BlobReader:
                 f"block {block.index} of {block.digest} has {span.length:,} bytes in the catalog, but {block.length:,} "
                 "in the manifest"
             )
-        return _Stored(block, blob, span)
+        return StoredBlock(block, blob, span)
 
 
 def _part_of(part: BlockSpan, blocks: Mapping[Block, memoryview]) -> memoryview:
@@ -216,22 +255,6 @@ def _crc32(views: Iterable[memoryview]) -> int:
     for view in views:
         checksum = crc32(view, checksum)
     return checksum
-
-
-def _runs(blocks: Iterable[_Stored]) -> Iterator[list[_Stored]]:
-    """Group blocks that lie close together in one pack, to read them in one go."""
-    run: list[_Stored] = []
-    for stored in sorted(blocks, key=lambda stored: (stored.blob.pack, stored.span.start)):
-        if run and not (
-            stored.blob.pack == run[-1].blob.pack
-            and stored.span.start - run[-1].span.end <= MAX_GAP
-            and stored.span.end - run[0].span.start <= MAX_RUN
-        ):
-            yield run
-            run = []
-        run.append(stored)
-    if run:
-        yield run
 
 
 def _joined(views: Iterable[memoryview]) -> list[memoryview]:

@@ -30,6 +30,7 @@ from .file_layout import FileLayout, layout_of, layout_of_original
 from .plan import Plan, Wanted, plan_original
 from .plan_wire import plan_here, plan_in_child, select
 from .read import BlobReader
+from .read_ahead import ReadAheads
 from .spans import BlobMap
 from .stored_file import StoredFile
 
@@ -76,8 +77,10 @@ class Deliver:
         # No more threads than cores, since each hashes: with 6 on 2 cores, metadata waited 170 ms (p99) beside 16
         # downloads, which were no faster; with 2 of low priority, 37 ms.
         self._executor = FairPool(os.cpu_count() or 1, "window", give_way)
+        self._aheads = ReadAheads(store)
 
     def close(self) -> None:
+        self._aheads.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def manifest(self, checkpoint: Checkpoint) -> Manifest:
@@ -169,7 +172,7 @@ class Deliver:
     def stored(self, checkpoint: Checkpoint) -> StoredFile:
         """The stored file, with a reader of its own."""
         namespace = checkpoint.model.namespace
-        reader = BlobReader(self._catalog, self._store, namespace, checkpoint.frame)
+        reader = BlobReader(self._catalog, self._store, namespace, checkpoint.frame, self._aheads.new())
 
         def load() -> _Contents:
             manifest = decode(reader.whole(checkpoint.manifest))

@@ -64,6 +64,10 @@ class LocalPackStore:
                 shut(packs, keep_group=self._group is not None)
 
     @property
+    def windows_ahead(self) -> int:
+        return 0
+
+    @property
     def room(self) -> Room:
         return self._room
 

@@ -17,7 +17,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
-from ..errors import DamagedBlob, StoreError
+from ..errors import DamagedBlob, PackMissing, StoreError
 from ..values.slices import slices
 from ..values.span import Span
 from . import failures
@@ -52,6 +52,8 @@ SMALLEST_RANGE = 4 * 1024 * 1024
 THREADS = 32
 """Ranges that are read at once, for all downloads."""
 
+WINDOWS_AHEAD = 8
+
 DELETED_AT_ONCE = 1000
 
 
@@ -64,6 +66,10 @@ class ObjectPackStore:
         self._lists = PackLists(self._load_list, self.read_object)
         self._readers = ThreadPoolExecutor(THREADS, "object-read")
         self._room = Room()
+
+    @property
+    def windows_ahead(self) -> int:
+        return WINDOWS_AHEAD
 
     @property
     def room(self) -> Room:
@@ -133,7 +139,12 @@ class ObjectPackStore:
         return self._lists.read(name, span)
 
     def size(self, name: str) -> int:
-        return self._lists.anew(checked(name)).there(self.objects(area_of(name)))
+        area = area_of(name)
+        files = dict(self._in_area(area))
+        if f"{name}.list" not in files:
+            self._lists.forget(name)
+            raise PackMissing(f"pack {name} does not exist")
+        return self._lists.get(name).there(files)
 
     def delete(self, name: str) -> int:
         area = area_of(name)

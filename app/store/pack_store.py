@@ -34,6 +34,13 @@ class PackStore(Protocol):
     """
 
     @property
+    def windows_ahead(self) -> int:
+        """Number of windows of some 16 MiB that a download should ask for before it needs them; 0 where the operating
+        system reads ahead.
+        """
+        ...
+
+    @property
     def room(self) -> Room:
         """The room for packs."""
         ...

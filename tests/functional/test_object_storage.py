@@ -1,6 +1,5 @@
 """A server whose packs are in an S3-compatible store, and stores that fail or were never right."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from stateroom import Client
 from tests.conftest import StartServer
 from tests.differential.equality import equal
-from tests.support.commands import run
+from tests.functional.on_s3 import command
 from tests.support.s3 import BUCKET, S3, running_s3
 from tests.support.server import Server
 from tests.support.waiting import assert_soon
@@ -36,12 +35,6 @@ def objects_under(s3: S3, server: Server) -> dict[str, int]:
     """Return all objects under the server's prefix, with their sizes."""
     prefix = server.args[1].removeprefix(f"s3://{BUCKET}/")
     return {each["path"]: each["size"] for chunk in obstore.list(s3.objects(), prefix) for each in chunk}
-
-
-def command(server: Server, s3: S3, *words: str) -> dict:
-    done = run(*words, "--json", "--data-dir", str(server.data_dir), *server.args[:2], **s3.environment)
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_checkpoints_come_back_bit_for_bit_and_what_is_known_is_stored_once(

@@ -1,6 +1,7 @@
 """A real nginx in front of servers, with the configuration in docs/operations.md."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -44,7 +45,9 @@ def balanced(folder: Path, servers: Sequence[Server], method: str) -> Iterator[s
     port = _free_port()
     shown = next(block.text for block in blocks("docs/operations.md") if "upstream stateroom" in block.text)
     changes = {UPSTREAM: f"{UPSTREAM} {method}", "listen 80;": f"listen 127.0.0.1:{port};"}
-    changes |= {f"{name}.example:8765": f"127.0.0.1:{each.port}" for name, each in zip("ab", servers, strict=True)}
+    first, *others = re.findall(r" *server [a-z]\.example:8765 .*;\n", shown)
+    changes |= {first: "".join(re.sub(r"\S+:8765", f"127.0.0.1:{each.port}", first) for each in servers)}
+    changes |= dict.fromkeys(others, "")
     for old, new in changes.items():
         assert shown.count(old) == 1, old
         shown = shown.replace(old, new)

@@ -1,0 +1,131 @@
+"""Downloads from a store that is far away ask for blocks before they need them, within a budget."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from obstore.store import MemoryStore
+
+from app.catalog import Catalog
+from app.deliver.read import BlobReader
+from app.deliver.read_ahead import ByteBudget, ReadAhead
+from app.deliver.windows import Window
+from app.errors import DamagedBlob, StoreError
+from app.store.object_store import ObjectPackStore
+from app.values.checkpoint import Blob
+from app.values.digest import BLOCK_SIZE
+from app.values.span import Span
+from tests.deliver.stored_blobs import loaded, part, put, window_of
+
+CONTENT = os.urandom(5 * BLOCK_SIZE + 77)
+
+
+class Recording(ObjectPackStore):
+    """Records what is read, and spoils as many reads as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.reads: list[Span] = []
+        self.to_fail = 0
+        self.to_spoil = 0
+
+    def read(self, name: str, span: Span) -> memoryview:
+        self.reads.append(span)
+        data = super().read(name, span)
+        if self.to_fail:
+            self.to_fail -= 1
+            raise StoreError("the store does not answer")
+        if self.to_spoil:
+            self.to_spoil -= 1
+            return memoryview(bytes(len(data)))
+        return data
+
+
+@pytest.fixture
+def store() -> Iterator[Recording]:
+    with closing(Recording()) as store:
+        yield store
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    with closing(Catalog(f"sqlite:///{tmp_path / 'catalog.sqlite3'}", durable=False)) as catalog:
+        catalog.migrate()
+        yield catalog
+
+
+@pytest.fixture
+def blob(catalog: Catalog, store: Recording, tmp_path: Path) -> Blob:
+    (blob,) = put(catalog, store, tmp_path, "one", [CONTENT])
+    return blob
+
+
+def windows_of(blob: Blob) -> Iterator[Window]:
+    for index in range(6):
+        yield window_of(part(blob, index, 0, min(BLOCK_SIZE, blob.length - index * BLOCK_SIZE)))
+
+
+def sent(reader: BlobReader, blob: Blob) -> bytes:
+    return b"".join(b"".join(loaded(reader, window)) for window in reader.looking_ahead(windows_of(blob)))
+
+
+@pytest.mark.parametrize("budget", [0, BLOCK_SIZE, 3 * BLOCK_SIZE, 100 * BLOCK_SIZE])
+def test_all_bytes_come_in_order_each_read_once_whatever_the_budget(
+    catalog: Catalog, store: Recording, blob: Blob, budget: int
+) -> None:
+    left = ByteBudget(budget)
+    with ThreadPoolExecutor(4) as threads:
+        assert sent(BlobReader(catalog, store, "ns", ahead=ReadAhead(store, threads, left)), blob) == CONTENT
+    assert sorted(span.start for span in store.reads) == [i * BLOCK_SIZE for i in range(6)]
+    assert left.take(budget)  # all of it was given back
+
+
+def test_the_next_windows_are_asked_for_before_the_first_is_taken(
+    catalog: Catalog, store: Recording, blob: Blob
+) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        reader = BlobReader(catalog, store, "ns", ahead=ReadAhead(store, threads, ByteBudget(3 * BLOCK_SIZE)))
+        windows = reader.looking_ahead(windows_of(blob))
+        next(windows)
+        threads.shutdown(wait=True)
+        assert sorted(span.start for span in store.reads) == [BLOCK_SIZE, 2 * BLOCK_SIZE, 3 * BLOCK_SIZE]
+
+
+def test_a_download_that_ends_early_gives_its_share_of_the_budget_back(
+    catalog: Catalog, store: Recording, blob: Blob
+) -> None:
+    budget = ByteBudget(4 * BLOCK_SIZE)
+    with ThreadPoolExecutor(1) as threads:
+        reader = BlobReader(catalog, store, "ns", ahead=ReadAhead(store, threads, budget))
+        windows = reader.looking_ahead(windows_of(blob))
+        next(windows)
+        assert not budget.take(BLOCK_SIZE)
+        windows.close()  # type: ignore[attr-defined]  # a generator
+        assert budget.take(4 * BLOCK_SIZE)
+
+
+def test_a_read_ahead_that_fails_is_made_again(catalog: Catalog, store: Recording, blob: Blob) -> None:
+    store.to_fail = 3
+    with ThreadPoolExecutor(1) as threads:
+        ahead = ReadAhead(store, threads, ByteBudget(100 * BLOCK_SIZE))
+        windows = BlobReader(catalog, store, "ns", ahead=ahead).looking_ahead(windows_of(blob))
+        reader = BlobReader(catalog, store, "ns", ahead=ahead)
+        first = next(windows)
+        threads.shutdown(wait=True)
+        data = b"".join(loaded(reader, first)) + b"".join(b"".join(loaded(reader, window)) for window in windows)
+    assert data == CONTENT
+
+
+def test_wrong_bytes_are_asked_for_once_more_and_are_damage_only_if_they_come_again(
+    catalog: Catalog, store: Recording, blob: Blob
+) -> None:
+    store.to_spoil = 1
+    reader = BlobReader(catalog, store, "ns")
+    assert b"".join(loaded(reader, next(windows_of(blob)))) == CONTENT[:BLOCK_SIZE]
+    store.to_spoil = 2
+    with pytest.raises(DamagedBlob):
+        loaded(BlobReader(catalog, store, "ns"), next(windows_of(blob)))
+    assert b"".join(loaded(BlobReader(catalog, store, "ns"), next(windows_of(blob)))) == CONTENT[:BLOCK_SIZE]

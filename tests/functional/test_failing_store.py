@@ -1,0 +1,71 @@
+"""A store that fails in every way, now and then or for a while: what was acknowledged is there, and right."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from stateroom import Client
+from tests.conftest import StartServer
+from tests.differential.equality import equal
+from tests.functional.on_s3 import command
+from tests.support.s3 import S3
+from tests.support.server import Server
+from tests.support.store_proxy import KINDS, Faults, spoiling
+from tests.support.waiting import LONG_ENOUGH
+
+MIB = 1024 * 1024
+
+
+def noise(mebibytes: float) -> torch.Tensor:
+    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8)
+
+
+@pytest.fixture
+def spoiled(fresh_server: StartServer, s3: S3) -> Iterator[tuple[Server, Faults]]:
+    """A server whose store fails as it is told."""
+    with spoiling(s3.endpoint) as (endpoint, faults):
+        env = {**s3.environment, "STATEROOM_STORE_ENDPOINT": endpoint}
+        yield fresh_server("--store-url", s3.new_url(), env=env), faults
+
+
+def test_nothing_that_was_acknowledged_is_lost_and_nothing_wrong_is_served(
+    spoiled: tuple[Server, Faults], s3: S3, tmp_path: Path
+) -> None:
+    server, faults = spoiled
+    kept: dict[int, object] = {}
+    with Client(server.base_url, progress=False, timeout=LONG_ENOUGH) as client:
+        model = client.model("a/b")
+        faults.every = 4
+        while len(kept) < 4 or set(faults.spoiled) < set(KINDS):
+            obj = {"epoch": len(kept), "w": noise(18), "v": noise(0.2)}
+            kept[model.save(obj).version] = obj
+            torch.save(obj, tmp_path / "obj.pt")
+            kept[model.upload(tmp_path / "obj.pt").version] = obj
+            for version, saved in kept.items():
+                assert equal(model.load(version), saved)
+        model.delete(1)
+        faults.every = 0
+        for version, saved in kept.items():
+            if version > 1:
+                assert equal(model.load(version), saved)
+    assert command(server, s3, "fsck", "--read-data")["findings"] == []
+
+
+def test_clients_come_through_an_outage_of_the_store(spoiled: tuple[Server, Faults], s3: S3) -> None:
+    server, faults = spoiled
+    obj = {"epoch": 1, "w": noise(20)}
+    with Client(server.base_url, progress=False) as client:
+        model = client.model("a/b")
+        faults.is_down = True
+        recovery = threading.Timer(6, lambda: setattr(faults, "is_down", False))
+        recovery.start()
+        try:
+            checkpoint = model.save(obj)
+        finally:
+            recovery.join()
+        assert equal(model.load(checkpoint), obj)
+    assert command(server, s3, "fsck", "--read-data")["findings"] == []
