@@ -28,7 +28,7 @@ def test_with_a_token_or_without_care_it_is_open_to_others(fresh_server: StartSe
     ("arguments", "said"),
     [
         (("serve", "--port", "99999"), "STATEROOM_PORT"),
-        (("serve", "--store-url", "s3://bucket"), "file:///PATH"),
+        (("serve", "--store-url", "ftp://bucket"), "file:///PATH"),
         (("serve", "--colour", "red"), "--colour"),
         ((), "COMMAND"),
         (("migrate", "--database-url", "mysql://x"), "sqlite"),

@@ -165,7 +165,7 @@ def test_an_error_that_does_not_come_again_marks_nothing(place: Workplace):
     place.upload(FIRST)
 
     class Failing(LocalPackStore):
-        times = 1
+        times = 2
 
         def read(self, name: str, span: Span) -> memoryview:
             data = super().read(name, span)
