@@ -11,6 +11,7 @@ from .access.grants import Access
 from .api import application
 from .api.admission import Admission
 from .api.metrics import Metrics
+from .api.middleware.proxies import Proxies
 from .api.middleware.sites import Sites
 from .api.services import THREADS, Probes, Services, Streams
 from .api.threads import FairThreads
@@ -129,7 +130,8 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             app.state.services = services
             yield
 
-    return application.build(server_version(), metrics, lifespan, sites_of(settings))
+    proxies = Proxies(settings.trusted_proxies)
+    return application.build(server_version(), metrics, lifespan, sites_of(settings), proxies)
 
 
 def end_waits(app: FastAPI) -> None:

@@ -25,6 +25,21 @@ def _duration(given: object) -> object:
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 """A duration, such as ``30d``."""
 
+
+def _networks(given: object) -> object:
+    return frozenset(map(_network, given.replace(",", " ").split())) if isinstance(given, str) else given
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an address or a network; use 10.0.0.7 or 10.0.0.0/8") from None
+
+
+Networks = Annotated[frozenset[ipaddress.IPv4Network | ipaddress.IPv6Network], NoDecode, BeforeValidator(_networks)]
+"""Several addresses or networks, separated by commas or spaces."""
+
 PREFIX = "STATEROOM_"
 
 OBJECT_STORES = frozenset({"s3", "gs", "az"})
@@ -50,7 +65,8 @@ class Settings(BaseSettings):
     a response for ``send_seconds``, and in the long run both make ``least_rate`` bytes a second (0: or less). Running
     transfers have ``drain_seconds`` to end when the server stops. Without tokens a server answers only to
     ``allowed_hosts`` and to names that nobody else can give it. Web pages of ``allowed_origins`` may use it.
-    ``webhook_private`` lets webhooks have addresses that are not public.
+    The ``trusted_proxies`` are believed when they say for whom they ask. ``webhook_private`` lets webhooks have
+    addresses that are not public.
     """
 
     model_config = SettingsConfigDict(
@@ -84,6 +100,7 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[int, Field(ge=0)] = 30
     allowed_hosts: Names = frozenset()
     allowed_origins: Names = frozenset()
+    trusted_proxies: Networks = frozenset()
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from .metrics import Metrics
 from .middleware.browsers import Browsers
 from .middleware.drain import Drain
 from .middleware.normalize import Normalize
+from .middleware.proxies import Proxies
 from .middleware.sites import Sites
 from .middleware.telemetry import Telemetry
 from .openapi.document import Shown, document_of
@@ -50,7 +51,11 @@ def include(app: FastAPI, router: APIRouter) -> None:
 
 
 def build(
-    version: str, metrics: Metrics, lifespan: Lifespan[FastAPI] | None = None, sites: Sites | None = None
+    version: str,
+    metrics: Metrics,
+    lifespan: Lifespan[FastAPI] | None = None,
+    sites: Sites | None = None,
+    proxies: Proxies | None = None,
 ) -> FastAPI:
     """Build the application. Its lifespan sets ``app.state.services`` before the first request."""
     app = FastAPI(
@@ -67,7 +72,7 @@ def build(
     app.add_middleware(Normalize)
     app.add_middleware(Browsers, sites=sites or Sites())
     app.add_middleware(Drain)
-    app.add_middleware(Telemetry, metrics=metrics)  # the last one added is outermost
+    app.add_middleware(Telemetry, metrics=metrics, proxies=proxies or Proxies())  # the last one added is outermost
     for module in (
         health,
         namespaces,

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..metrics import Metrics
+from .proxies import Proxies
 
 _requests = logging.getLogger("stateroom.requests")
 """Logger with one record for each request, its fields in ``extra={"fields": {...}}``."""
@@ -33,12 +34,14 @@ def request_id(scope: Scope) -> str:
 class Telemetry:
     """The outermost middleware, which sees the bytes and the status that really go over the wire.
 
-    The request id is the one that the client or a proxy sent, if it is short and plain; else a new one.
+    The request id is the one that the client or a proxy sent, if it is short and plain; else a new one. Inner layers
+    see the address of the client that ``proxies`` ask for.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, proxies: Proxies) -> None:
         self.app = app
         self.metrics = metrics
+        self.proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,6 +50,8 @@ class Telemetry:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         scope = dict(scope)  # inner layers change it, and the server reads its own again
         scope[_KEY] = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        address = self.proxies.client(scope)
+        scope["client"] = None if address is None else (address, 0)
         method, began = scope["method"], time.monotonic()
         status, received, sent = NOT_ANSWERED, 0, 0
         checkpoint = None
@@ -85,10 +90,18 @@ class Telemetry:
                     "path": scope["path"],
                     "ref": scope.get("path_params", {}).get("ref"),
                     "checkpoint": checkpoint,
-                    "token": getattr(scope.get("state", {}).get("grant"), "name", None),
+                    "token": _token_of(scope),
+                    "address": address,
                     "status": status,
                     "bytes_in": received,
                     "bytes_out": sent,
                     "seconds": round(seconds, 6),
                 }
                 _requests.info("request", extra={"fields": fields if complete else {**fields, "cut": True}})
+
+
+def _token_of(scope: Scope) -> str | None:
+    """Return the name of the caller's token; of one that was refused, what is known of it."""
+    state = scope.get("state", {})
+    refused: str | None = state.get("refused")
+    return getattr(state.get("grant"), "name", None) or refused

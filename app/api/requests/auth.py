@@ -89,6 +89,7 @@ class Allowed:
             return await self._judge(request, services)
         except HTTPException as refused:
             if (token := _token_refused(request)) is not None:
+                request.state.refused = token
                 services.refusals.note(Refusal(address_of(request), token, refused.detail))
             raise
 
