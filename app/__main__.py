@@ -10,7 +10,7 @@ import typer
 
 from .cli import tokens as token_commands
 from .cli.events import events
-from .cli.options import DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
+from .cli.options import Config, DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
 from .private import UMASK
 from .settings import Settings
 from .version import server_version
@@ -63,6 +63,7 @@ def refusal(settings: Settings) -> str | None:
 def serve(
     host: Annotated[str | None, typer.Option(help="address to listen on (127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one (8765)")] = None,
+    config: Config = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     store_url: StoreUrl = None,
@@ -82,6 +83,7 @@ def serve(
 ) -> None:
     """Run the server."""
     settings = read_settings(
+        config=config,
         host=host,
         port=port,
         data_dir=data_dir,
@@ -107,9 +109,9 @@ def serve(
 
 
 @cli.command()
-def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+def migrate(config: Config = None, data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
     """Create or upgrade the database's tables."""
-    settings = read_settings(data_dir=data_dir, database_url=database_url)
+    settings = read_settings(config=config, data_dir=data_dir, database_url=database_url)
     from .maintenance import migrate as run  # noqa: PLC0415 - as above
 
     with complaining():
@@ -124,12 +126,15 @@ def sweep(
     ] = False,
     grace: Grace = None,
     as_json: AsJson = False,
+    config: Config = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     store_url: StoreUrl = None,
 ) -> None:
     """Free the space of deleted checkpoints and crashed uploads. The server may be running."""
-    settings = read_settings(grace=grace, data_dir=data_dir, database_url=database_url, store_url=store_url)
+    settings = read_settings(
+        config=config, grace=grace, data_dir=data_dir, database_url=database_url, store_url=store_url
+    )
     from .maintenance import sweep as run  # noqa: PLC0415 - as above
     from .upkeep.report import swept_as_json, swept_as_text  # noqa: PLC0415 - as above
 
@@ -150,12 +155,13 @@ def fsck(
     read_data: Annotated[bool, typer.Option("--read-data", help="verify every byte, not only names and sizes")] = False,
     mark: Annotated[bool, typer.Option("--mark", help="--read-data, and let uploads replace damaged bytes")] = False,
     as_json: AsJson = False,
+    config: Config = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     store_url: StoreUrl = None,
 ) -> None:
     """Check the catalog against the store. Changes nothing without --mark. Exits with 1 if anything is wrong."""
-    settings = read_settings(data_dir=data_dir, database_url=database_url, store_url=store_url)
+    settings = read_settings(config=config, data_dir=data_dir, database_url=database_url, store_url=store_url)
     from .maintenance import fsck as opened  # noqa: PLC0415 - as above
     from .upkeep.report import checked_as_json, checked_as_text, finding_as_text  # noqa: PLC0415 - as above
 

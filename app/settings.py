@@ -1,4 +1,7 @@
-"""The only reader of the environment: ``STATEROOM_HOST``, ``STATEROOM_PORT``, ..., read once and passed on."""
+"""The only reader of the environment, ``STATEROOM_HOST``, ``STATEROOM_PORT``, ..., and of the configuration file.
+
+Both are read once, and passed on.
+"""
 
 import difflib
 import ipaddress
@@ -10,8 +13,9 @@ from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, ByteSize, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from .config_file import read_config_file
 from .values.duration import parse_duration
 
 Names = Annotated[frozenset[str], NoDecode]
@@ -52,7 +56,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?")
 
 
 class Settings(BaseSettings):
-    """The settings of one server. A keyword overrides the environment.
+    """The settings of one server. A keyword overrides the environment, and the environment the file ``config``.
 
     ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``store_endpoint`` is the URL of an object
     store that is not its provider's own, whose requests have the bucket's name in their path if ``store_path_style``
@@ -73,6 +77,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
     )
 
+    config: Path | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8765
     data_dir: Path = Path("stateroom-data")
@@ -101,6 +106,21 @@ class Settings(BaseSettings):
     allowed_hosts: Names = frozenset()
     allowed_origins: Names = frozenset()
     trusted_proxies: Networks = frozenset()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, by precedence. Raises StateroomError if the file cannot be read."""
+        config = init_settings().get("config") or env_settings().get("config")
+        known = settings_cls.model_fields.keys() - {"config"}
+        file = {} if config is None else read_config_file(Path(config), known)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, file)
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod

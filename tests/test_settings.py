@@ -90,3 +90,56 @@ def test_every_command_warns_of_a_variable_that_is_no_setting(tmp_path: Path) ->
     ran = run("migrate", "--data-dir", str(tmp_path / "data"), STATEROOM_DATADIR="elsewhere")
     assert ran.returncode == 0
     assert "STATEROOM_DATADIR is set but is not a setting; did you mean STATEROOM_DATA_DIR?" in ran.stderr
+
+
+def test_a_file_gives_what_neither_an_option_nor_a_variable_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "stateroom.toml"
+    file.write_text(
+        'port = 9000\nworkers = 3\nhost = "0.0.0.0"\ntrash = "14d"\nmax_upload_bytes = "2GB"\ninsecure = true\n'
+        'allowed_hosts = ["Models.example", "b.example:80"]\ntrusted_proxies = ["10.0.0.7", "10.1.0.0/16"]\n'
+    )
+    monkeypatch.setenv("STATEROOM_WORKERS", "4")
+    monkeypatch.setenv("STATEROOM_HOST", "127.0.0.2")
+    found = Settings(config=file, host="127.0.0.3")
+    assert (found.host, found.workers, found.port) == ("127.0.0.3", 4, 9000)
+    assert (found.trash.days, found.max_upload_bytes, found.insecure) == (14, 2_000_000_000, True)
+    assert found.allowed_hosts == {"models.example", "b.example:80"}
+    assert {str(network) for network in found.trusted_proxies} == {"10.0.0.7/32", "10.1.0.0/16"}
+    monkeypatch.setenv("STATEROOM_CONFIG", str(file))
+    assert Settings() == found.model_copy(update={"host": "127.0.0.2"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max-upload-bytes = 1\nporrt = 80", "'max-upload-bytes' is not a setting; did you mean max_upload_bytes?"),
+        ("max-upload-bytes = 1\nporrt = 80", "'porrt' is not a setting; did you mean port?"),
+        ('config = "other.toml"', "'config' is not a setting"),
+        ("[host]\nname = 1", "host is a table; settings stand at the top level: host = ..."),
+        ("port = 99999", "port in the configuration file: Input should be less than or equal to 65535"),
+        ("port = ", "is not valid TOML"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_short_complaint(tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "stateroom.toml"
+    if text is not None:
+        file.write_text(text)
+    refused = run("migrate", "--config", str(file), "--data-dir", str(tmp_path / "data"))
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_every_command_takes_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "stateroom.toml"
+    file.write_text(f'data_dir = "{tmp_path / "data"}"')
+    assert run("migrate", "--config", str(file)).returncode == 0
+    (tmp_path / "data/packs").mkdir()
+    for command in ("token add a --scope read", "token list", "token revoke a", "sweep", "fsck", "events"):
+        done = run(*command.split(), "--config", str(file))
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data/catalog.sqlite3").exists()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..values.event import Event, EventFilter, EventKind
-from .options import DatabaseUrl, DataDir, complaining, read_settings
+from .options import Config, DatabaseUrl, DataDir, complaining, read_settings
 from .tokens import AsJson, opened_catalog
 
 PAGE = 1_000
@@ -17,6 +17,7 @@ def events(
         int | None, typer.Option(help="only events after this one (all that are kept)", metavar="ID")
     ] = None,
     kind: Annotated[list[EventKind] | None, typer.Option(help="only events of this kind; repeatable")] = None,
+    config: Config = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -25,7 +26,10 @@ def events(
     line.
     """
     wanted = EventFilter(kinds=frozenset(kind or ()))
-    with complaining(), opened_catalog(read_settings(data_dir=data_dir, database_url=database_url)) as catalog:
+    with (
+        complaining(),
+        opened_catalog(read_settings(config=config, data_dir=data_dir, database_url=database_url)) as catalog,
+    ):
         from ..catalog import events as recorded  # noqa: PLC0415 - as in tokens
 
         more = True

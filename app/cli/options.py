@@ -12,7 +12,10 @@ from pydantic import ValidationError
 from ..errors import StateroomError
 from ..settings import Settings, unknown_variables
 
-# Options left out are None, so that the environment decides.
+# Options left out are None, so that the environment decides, and then the configuration file.
+Config = Annotated[
+    Path | None, typer.Option(help="TOML file of settings that no option or variable gives", metavar="FILE")
+]
 DataDir = Annotated[Path | None, typer.Option(help="folder for all data (./stateroom-data)", metavar="DIR")]
 DatabaseUrl = Annotated[
     str | None,
@@ -29,11 +32,17 @@ def read_settings(**options: Any) -> Settings:
         complain(f"warning: {warning}")
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
+    except StateroomError as error:
+        for line in error.detail.splitlines():
+            complain(line)
     except ValidationError as error:
         for mistake in error.errors():
             name = str(mistake["loc"][0])
-            complain(f"--{name.replace('_', '-')} or STATEROOM_{name.upper()}: {mistake['msg']}")
-        raise typer.Exit(2) from None
+            variable = f"STATEROOM_{name.upper()}"
+            is_of_file = options.get(name) is None and not os.environ.get(variable)
+            where = f"{name} in the configuration file" if is_of_file else f"--{name.replace('_', '-')} or {variable}"
+            complain(f"{where}: {mistake['msg']}")
+    raise typer.Exit(2)
 
 
 def complain(problem: str) -> None:

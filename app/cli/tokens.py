@@ -13,7 +13,7 @@ from ..settings import Settings
 from ..values.checkpoint import is_name
 from ..values.duration import LONGEST, parse_duration
 from ..values.token import Scope, Token, is_token_name, new_token
-from .options import DatabaseUrl, DataDir, complaining, read_settings
+from .options import Config, DatabaseUrl, DataDir, complaining, read_settings
 
 if TYPE_CHECKING:
     from ..catalog import Catalog
@@ -120,6 +120,7 @@ def add(
         str | None, typer.Option(help="limit the token to this namespace", callback=_checked_namespace, metavar="NS")
     ] = None,
     expires: Annotated[str | None, typer.Option(help="expiry: 90d, 12h, 2027-01-31 (never)", metavar="WHEN")] = None,
+    config: Config = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -134,7 +135,9 @@ def add(
     token, text = new_token(name, scope, namespace, now, expires_at)
     with (
         complaining(),
-        opened_catalog(read_settings(data_dir=data_dir, database_url=database_url), make=True) as catalog,
+        opened_catalog(
+            read_settings(config=config, data_dir=data_dir, database_url=database_url), make=True
+        ) as catalog,
     ):
         from ..catalog import tokens  # noqa: PLC0415 - as above
 
@@ -150,9 +153,14 @@ def add(
 
 
 @commands.command("list")
-def list_(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+def list_(
+    config: Config = None, data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: AsJson = False
+) -> None:
     """List all tokens, also revoked and expired ones, without their secrets."""
-    with complaining(), opened_catalog(read_settings(data_dir=data_dir, database_url=database_url)) as catalog:
+    with (
+        complaining(),
+        opened_catalog(read_settings(config=config, data_dir=data_dir, database_url=database_url)) as catalog,
+    ):
         from ..catalog import tokens  # noqa: PLC0415 - as above
 
         with catalog.read() as session:
@@ -173,13 +181,17 @@ def list_(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: A
 @commands.command()
 def revoke(
     name: Annotated[str, typer.Argument(help="name in `token list`")],
+    config: Config = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
     """Revoke a token and the links made with it. Its name cannot be used again."""
     now = datetime.now(UTC)
-    with complaining(), opened_catalog(read_settings(data_dir=data_dir, database_url=database_url)) as catalog:
+    with (
+        complaining(),
+        opened_catalog(read_settings(config=config, data_dir=data_dir, database_url=database_url)) as catalog,
+    ):
         from ..catalog import tokens  # noqa: PLC0415 - as above
 
         with catalog.write() as session:
