@@ -37,7 +37,7 @@ def look_again(
                     count,
                 )
         for start in range(0, len(hurt), BATCH):
-            with catalog.turn() as w:
+            with catalog.turn(namespace) as w:
                 marked = [blob.digest for blob in hurt[start : start + BATCH] if damage.mark(w, namespace, blob)]
             for digest in marked:
                 _log.error(

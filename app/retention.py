@@ -113,7 +113,7 @@ class Retention:
         with self.catalog.read() as s:
             checkpoint = resolve(s, name, str(version))
         digests = list(optimizer_blobs(self._manifest(checkpoint)))
-        with self.catalog.turn() as w:
+        with self.catalog.turn(name.namespace) as w:
             return retention.thin(w, checkpoint, digests)
 
     def _manifest(self, checkpoint: Checkpoint) -> Manifest:

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks import (
     client_download,
     client_save,
+    commits,
     derived_downloads,
     follow,
     footprint,
@@ -44,6 +45,7 @@ QUESTIONS = {
         many_clients,
         pages,
         waiting_clients,
+        commits,
         retention,
         giants,
         footprint,

@@ -1,5 +1,6 @@
 """The checkpoints that the benchmarks send."""
 
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -42,6 +43,13 @@ def write_many(path: Path, tensors: int) -> None:
     """Write a state_dict of many small tensors (8 KiB each): much work to plan, few bytes."""
     values = torch.arange(tensors * 2048, dtype=torch.float32).reshape(tensors, 2048)
     torch.save({f"blocks.{i}.weight": values[i].clone() for i in range(tensors)}, path)
+
+
+def small(data: bytes) -> bytes:
+    """A checkpoint of one tensor with the elements ``data``."""
+    file = BytesIO()
+    torch.save({"epoch": 3, "model_state_dict": {"weight": torch.frombuffer(bytearray(data), dtype=torch.uint8)}}, file)
+    return file.getvalue()
 
 
 def write_giant(path: Path, parameters: int) -> None:

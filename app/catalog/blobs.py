@@ -52,6 +52,30 @@ def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob
 
     Raises QuotaExceeded if the namespace grows beyond its quota.
     """
+    w.must_cover(namespace)
+    inserted = w.insert_missing(
+        blobs.c.length,
+        [
+            {
+                "namespace": namespace,
+                "digest": blob.digest,
+                "pack_id": pack_id,
+                "offset": blob.offset,
+                "length": blob.length,
+                "crc32": blob.crc32,
+                "blocks": blob.blocks,
+            }
+            for blob in new
+        ],
+    )
+    healed = _heal(w, namespace, pack_id, new) if len(inserted) < len(new) else 0
+    namespaces.count(w, namespace, stored_bytes=sum(inserted) + healed)
+
+
+def _heal(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob]) -> int:
+    """Give the blobs of ``new`` that are damaged, or have a wrong length, their new places. Return the bytes by which
+    the namespace grew.
+    """
     b, lengths = blobs.c, {blob.digest: blob.length for blob in new}
     there = w.select(
         select(b.digest, b.length, b.damaged_at).where(b.namespace == namespace, b.digest.in_(each_text(lengths)))
@@ -81,23 +105,7 @@ def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob
             if blob.digest in hurt
         ],
     )
-    inserted = w.insert_missing(
-        b.length,
-        [
-            {
-                "namespace": namespace,
-                "digest": blob.digest,
-                "pack_id": pack_id,
-                "offset": blob.offset,
-                "length": blob.length,
-                "crc32": blob.crc32,
-                "blocks": blob.blocks,
-            }
-            for blob in new
-        ],
-    )
-    corrected = sum(lengths[row.digest] - row.length for row in there)
-    namespaces.count(w, namespace, stored_bytes=sum(inserted) + corrected)
+    return sum(lengths[row.digest] - row.length for row in there)
 
 
 def refer(w: WriteSession, checkpoint_id: int, namespace: str, lengths: Mapping[Digest, int]) -> tuple[Digest, ...]:
@@ -105,17 +113,19 @@ def refer(w: WriteSession, checkpoint_id: int, namespace: str, lengths: Mapping[
 
     Returns the digests of blobs that are missing or marked as damaged.
     """
+    w.must_cover(namespace)
     rows = w.select(
-        select(blobs.c.id, blobs.c.digest, blobs.c.length).where(
+        select(blobs.c.id, blobs.c.digest, blobs.c.length, blobs.c.unused_since).where(
             blobs.c.namespace == namespace, blobs.c.digest.in_(each_text(lengths)), blobs.c.damaged_at.is_(None)
         )
     ).all()
-    there = {digest: blob_id for blob_id, digest, length in rows if lengths[digest] == length}
+    there = {row.digest: row.id for row in rows if lengths[row.digest] == row.length}
     these = blobs.c.id.in_(each_integer(there.values()))
-    w.execute(
+    w.postpone(
         insert(checkpoint_blobs).from_select(
             ["checkpoint_id", "blob_id"], select(literal(checkpoint_id), blobs.c.id).where(these)
         )
     )
-    w.execute(update(blobs).where(these, blobs.c.unused_since.is_not(None)).values(unused_since=None))
+    if any(row.unused_since is not None for row in rows):
+        w.postpone(update(blobs).where(these, blobs.c.unused_since.is_not(None)).values(unused_since=None))
     return tuple(digest for digest in lengths if digest not in there)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from sqlalchemy import column, select, table
@@ -11,8 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from ..errors import StoreError
 from ..values.event import NewEvent
 from . import events, migrate
-from .dialect import is_there, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
+from .dialect import is_there, lock, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
 from .listener import Listener, SocketListener, tell_listeners
+from .postgres import Scope
+from .queues import Queues
 from .session import ReadSession, WriteSession
 
 
@@ -33,6 +35,7 @@ class Catalog:
         self._on_recorded = on_recorded
         self._reader = reading_engine(self._url)
         self._writer = writing_engine(self._url, durable=durable)
+        self._queues = Queues()
         self._file = Path(str(self._url.database)) if self._url.get_backend_name() == "sqlite" else None
 
     def migrate(self) -> None:
@@ -69,13 +72,27 @@ class Catalog:
         with translated_errors(), self._reader.begin() as connection:
             yield ReadSession(connection)
 
+    def write(self, namespace: str | None = None) -> AbstractContextManager[WriteSession]:
+        """One transaction, committed at the end and rolled back on any exception. Keep it short: other writers wait.
+
+        With ``namespace`` it reads and changes only what belongs to that namespace, and runs beside writes to others.
+        Without, it is alone, and everything it reads is still true when it ends.
+        """
+        return self._writing(Scope(namespace))
+
+    def write_own_rows(self) -> AbstractContextManager[WriteSession]:
+        """As ``write``, beside all but those that are alone. Only for rows that no other write looks at meanwhile, and
+        for a row whose change depends on nothing but that row: one, because two could make a circle of waiting writers.
+        """
+        return self._writing(Scope(own_rows=True))
+
     @contextmanager
-    def write(self) -> Iterator[WriteSession]:
-        """One transaction, committed at the end and rolled back on any exception. Keep it short: other writers wait."""
-        with translated_errors(), self._writer.begin() as connection:
-            session = WriteSession(connection)
+    def _writing(self, scope: Scope) -> Iterator[WriteSession]:
+        with translated_errors(), self._queues.turn(scope.namespace), self._writer.begin() as connection:
+            lock(connection, scope)
+            session = WriteSession(connection, scope)
             yield session
-            events.write_recorded(session)
+            events.finish(session)
         if session.recorded:
             self._on_recorded(session.recorded)
             if self._file is not None:
@@ -90,9 +107,9 @@ class Catalog:
         return NotificationListener(self._url)
 
     @contextmanager
-    def turn(self) -> Iterator[WriteSession]:
-        """One write transaction of many, followed by a sleep as long as it held the lock: other writers poll for it."""
-        with self.write() as w:
+    def turn(self, namespace: str | None = None) -> Iterator[WriteSession]:
+        """One write transaction of many, followed by a sleep as long as it took: other writers poll for its locks."""
+        with self.write(namespace) as w:
             began = time.monotonic()
             yield w
         time.sleep(time.monotonic() - began)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from sqlalchemy import case, delete, insert, select, update
 
 from ..errors import MissingBlobs, StateroomError, StoreError
-from ..values.checkpoint import Blob, Checkpoint, NewCheckpoint
+from ..values.checkpoint import Blob, Checkpoint, ModelName, NewCheckpoint
 from ..values.digest import Digest
 from ..values.event import EventKind
 from ..values.slices import in_order, slices
@@ -33,11 +33,9 @@ from .rows import (
     check_run,
     check_slot,
     components_to_json,
-    from_microseconds,
     metric_rows,
     split_number,
     tag_rows,
-    time_or_none,
     to_microseconds,
 )
 from .session import WriteSession
@@ -45,7 +43,7 @@ from .shown import shown_components, shown_names
 from .tables import checkpoints, metrics, models, tags
 
 BATCH = 2000
-"""Rows of one kind in a transaction: about 20 ms of write lock."""
+"""Rows of one kind in a transaction: about 20 ms in which other writers of the namespace wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,37 +82,41 @@ def commit(
     _check(new)
     if len(new.blobs) + (len(pack.blobs) if pack else 0) > BATCH:
         return _commit_in_batches(catalog, new, pack, forget_pack, forget_upload)
-    with catalog.write() as w:
+    with catalog.write(new.model.namespace) as w:
         if pack is not None:
             _store(w, new, pack, pack.blobs)
-        checkpoint_id = _insert(w, new)
+        new, version = _finished(w, new, pack), _draw_version(w, new.model)
+        checkpoint_id = _insert(w, new, version)
         _refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, new.blobs))
-        return _publish(w, checkpoint_id, new, pack, forget_pack, forget_upload)
+        return _publish(w, checkpoint_id, new, version, forget_pack, forget_upload)
 
 
 def _commit_in_batches(
     catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None, forget_upload: str | None
 ) -> Checkpoint:
+    namespace = new.model.namespace
     if pack is not None:
         # In index order, so that neighbouring rows are written, and later read, together.
         for stored in slices(in_order(pack.blobs, key=lambda blob: blob.digest), BATCH):
-            with catalog.turn() as w:
+            with catalog.turn(namespace) as w:
                 _store(w, new, pack, stored)
-    with catalog.write() as w:
+    with catalog.write(namespace) as w:
         checkpoint_id = _insert(w, new)
     try:
         missing: list[Digest] = []
         for batch in slices(in_order(new.blobs), BATCH):
-            with catalog.turn() as w:
+            with catalog.turn(namespace) as w:
                 lengths = {digest: new.blobs[digest] for digest in batch}
-                missing += blobs.refer(w, checkpoint_id, new.model.namespace, lengths)
+                missing += blobs.refer(w, checkpoint_id, namespace, lengths)
         _refuse_if_missing(missing)
-        with catalog.write() as w:
-            return _publish(w, checkpoint_id, new, pack, forget_pack, forget_upload)
+        with catalog.write(namespace) as w:
+            new, version = _finished(w, new, pack), _draw_version(w, new.model)
+            _make_visible(w, checkpoint_id, new, version)
+            return _publish(w, checkpoint_id, new, version, forget_pack, forget_upload)
     except BaseException:
-        with suppress(StateroomError), catalog.write() as w:  # drop_unfinished removes what this cannot
+        with suppress(StateroomError), catalog.write(namespace) as w:  # drop_unfinished removes what this cannot
             w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.version.is_(None)))
-            drop_never_used(w)
+            drop_never_used(w, namespace)
         raise
 
 
@@ -142,26 +144,67 @@ def _check(new: NewCheckpoint) -> None:
     check_slot(new.slot)
 
 
-def _insert(w: WriteSession, new: NewCheckpoint) -> int:
-    """Insert the row, still without a version, and return its id."""
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A version that a model has drawn for a checkpoint, and the time at which it begins to exist."""
+
+    model_id: int
+    number: int
+    at: datetime
+
+    def columns(self, new: NewCheckpoint) -> dict[str, object]:
+        """The columns of a checkpoint's row that depend on its version."""
+        return {
+            "version": self.number,
+            "created_at": to_microseconds(self.at),
+            "expires_at": None if new.ttl is None else to_microseconds(self.at + new.ttl),
+            "new_bytes": new.new_bytes,
+        }
+
+
+def _finished(w: WriteSession, new: NewCheckpoint, pack: NewPack | None) -> NewCheckpoint:
+    """End the lease of the pack, and return ``new`` with the bytes that it really added."""
+    return replace(new, new_bytes=0) if pack is not None and packs.finish(w, pack.name) else new
+
+
+def _draw_version(w: WriteSession, model: ModelName) -> _Version:
+    """Draw the next version of a model, which then exists."""
     now = to_microseconds(datetime.now(UTC))
-    namespace, name = new.model.namespace, new.model.name
-    w.insert_or_keep(
-        models,
-        [
-            {
-                "namespace": namespace,
-                "name": name,
-                "best": DEFAULT_BEST,
-                "next_version": 1,
-                "checkpoints": 0,
-                "created_at": now,
-            }
-        ],
+    drawn = (
+        update(models)
+        .where(models.c.namespace == model.namespace, models.c.name == model.name)
+        .values(
+            next_version=models.c.next_version + 1,
+            checkpoints=models.c.checkpoints + 1,
+            created_at=case((models.c.deleted_at.is_(None), models.c.created_at), else_=now),
+            deleted_at=None,
+        )
+        .returning(models.c.id, models.c.next_version - 1)
     )
+    row = w.execute(drawn).first()
+    if row is None:
+        _insert_model(w, model)
+        row = w.execute(drawn).one()
+    return _Version(row[0], row[1], datetime.now(UTC))
+
+
+def _insert_model(w: WriteSession, model: ModelName) -> None:
+    row = {
+        "namespace": model.namespace,
+        "name": model.name,
+        "best": DEFAULT_BEST,
+        "next_version": 1,
+        "checkpoints": 0,
+        "created_at": to_microseconds(datetime.now(UTC)),
+    }
+    w.insert_or_keep(models, [row])
+
+
+def _insert(w: WriteSession, new: NewCheckpoint, version: _Version | None = None) -> int:
+    """Insert the row, which stays invisible without a version, and return its id."""
+    now = to_microseconds(datetime.now(UTC))
     loss, loss_nonfinite = split_number(new.loss)
     row = {
-        "model_id": select(models.c.id).where(models.c.namespace == namespace, models.c.name == name).scalar_subquery(),
         "run": new.run,
         "epoch": new.epoch,
         "step": new.step,
@@ -183,49 +226,40 @@ def _insert(w: WriteSession, new: NewCheckpoint) -> int:
         "optimizer_bytes": new.optimizer_bytes,
         "scan_at": now if new.scan else None,
     }
+    if version is not None:
+        row |= {"model_id": version.model_id, **version.columns(new)}
+    else:
+        _insert_model(w, new.model)
+        this = models.c.namespace == new.model.namespace, models.c.name == new.model.name
+        row["model_id"] = select(models.c.id).where(*this).scalar_subquery()
     return int(w.execute(insert(checkpoints).values(row).returning(checkpoints.c.id)).scalar_one())
+
+
+def _make_visible(w: WriteSession, checkpoint_id: int, new: NewCheckpoint, version: _Version) -> None:
+    """Give the version to a row that was inserted without."""
+    this = update(checkpoints).where(checkpoints.c.id == checkpoint_id)
+    if w.execute(this.values(**version.columns(new))).rowcount != 1:
+        # another server, believing itself alone, removed the row as crash debris
+        raise StoreError("another server removed the commit as interrupted; send the upload again")
 
 
 def _publish(
     w: WriteSession,
     checkpoint_id: int,
     new: NewCheckpoint,
-    pack: NewPack | None,
+    version: _Version,
     forget_pack: str | None,
     forget_upload: str | None,
 ) -> Checkpoint:
-    """Assign the version. The end of the transaction makes the checkpoint visible."""
-    if pack is not None and packs.finish(w, pack.name):
-        new = replace(new, new_bytes=0)
-    now = datetime.now(UTC)
-    created_at = to_microseconds(now)
-    expires_at = None if new.ttl is None else to_microseconds(now + new.ttl)
-    model_id, version = w.execute(
-        update(models)
-        .where(models.c.namespace == new.model.namespace, models.c.name == new.model.name)
-        .values(
-            next_version=models.c.next_version + 1,
-            checkpoints=models.c.checkpoints + 1,
-            created_at=case((models.c.deleted_at.is_(None), models.c.created_at), else_=created_at),
-            deleted_at=None,
-        )
-        .returning(models.c.id, models.c.next_version - 1)
-    ).one()
+    """Write what belongs to a checkpoint with a version. The end of the transaction makes it visible."""
     if new.idempotency_key is not None:
-        idempotency.remember(w, model_id, new.idempotency_key, checkpoint_id)
-    published = w.execute(
-        update(checkpoints)
-        .where(checkpoints.c.id == checkpoint_id)
-        .values(version=version, created_at=created_at, expires_at=expires_at, new_bytes=new.new_bytes)
-    )
-    if published.rowcount != 1:  # another server, believing itself alone, removed the row as crash debris
-        raise StoreError("another server removed the commit as interrupted; send the upload again")
-    key = {"model_id": model_id, "version": version, "run": new.run}
+        idempotency.remember(w, version.model_id, new.idempotency_key, checkpoint_id)
+    key = {"model_id": version.model_id, "version": version.number, "run": new.run}
     namespaces.count(w, new.model.namespace, checkpoints=1, logical_bytes=new.nbytes)
-    w.insert(metrics, metric_rows(key, new.metrics))
-    w.insert(tags, tag_rows(key, new.tags))
-    lineage.remember(w, new, version)
-    record(w, EventKind.CHECKPOINT_CREATED, new.model, version)
+    w.postpone(metrics.insert(), metric_rows(key, new.metrics))
+    w.postpone(tags.insert(), tag_rows(key, new.tags))
+    lineage.remember(w, new, version.number)
+    record(w, EventKind.CHECKPOINT_CREATED, new.model, version.number)
     if forget_pack is not None:
         packs.forget(w, forget_pack)
     if forget_upload is not None and not uploads.forget(w, forget_upload):
@@ -234,7 +268,7 @@ def _publish(
     return Checkpoint(
         id=checkpoint_id,
         model=new.model,
-        version=version,
+        version=version.number,
         run=new.run,
         epoch=new.epoch,
         step=new.step,
@@ -253,9 +287,9 @@ def _publish(
         digest=new.digest,
         sha256=new.sha256,
         original=new.original,
-        created_at=from_microseconds(created_at),
+        created_at=version.at,
         parent=new.parent,
         warm_started_from=new.warm_started_from,
         slot=new.slot,
-        expires_at=time_or_none(expires_at),
+        expires_at=None if new.ttl is None else version.at + new.ttl,
     )

@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
@@ -35,23 +34,14 @@ from ..errors import StateroomError, StorageFull, StoreError
 from ..private import FILE, shut
 from ..values.json_text import joined
 from ..values.slices import in_order, slices
+from . import postgres
+from .postgres import NOTICED, Scope, postgresql_engine
 
 BUSY_TIMEOUT = 30
 """Longest wait for another writer, in seconds. Then the request fails with ``catalog-busy``."""
 
-_NOTICED = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-"""Options of libpq: a database server that vanished is noticed after 30 s, and not after the hours that TCP takes."""
-
 _READERS = 32  # connections; further threads wait for one
-
-_WRITE_LOCK = 0x53746174
-"""The number of the advisory lock that a writer to a PostgreSQL catalog holds."""
-
-_EVENT_LOCK = 0x45766E74
-"""The number of the advisory lock under which a writer to a PostgreSQL catalog numbers its events, until it ends."""
-
-CHANNEL = "stateroom_events"
-"""The channel on which PostgreSQL tells waiting servers of new events, at the commit."""
+_WRITERS = 4  # on PostgreSQL; SQLite has one writer
 
 
 def parse_url(url: str) -> URL:
@@ -80,36 +70,33 @@ def reading_engine(url: URL) -> Engine:
     """An engine of read-only connections. Each transaction sees one snapshot of the catalog."""
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, "BEGIN", ("foreign_keys=ON", "query_only=ON"), _READERS)
-    return _postgresql_engine(
-        url, _READERS, isolation_level="REPEATABLE READ", options="-c default_transaction_read_only=on"
-    )
+    return postgresql_engine(url, read_only=True, timeout=BUSY_TIMEOUT, **_pool(_READERS))
 
 
 def writing_engine(url: URL, *, durable: bool) -> Engine:
-    """An engine whose transactions hold the write lock from their start: one writer at a time, on every database.
-
-    Each process has one connection: its threads queue in the pool, in order, not at the database.
-    """
+    """An engine whose transactions begin with ``lock``. On SQLite they are alone from their start."""
     if url.get_backend_name() == "sqlite":
         synchronous = "synchronous=FULL" if durable else "synchronous=OFF"
         return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", synchronous, "foreign_keys=ON"), 1)
-    options = "" if durable else "-c synchronous_commit=off"
-    return _locking(_postgresql_engine(url, 1, isolation_level="READ COMMITTED", options=options))
+    settings = "" if durable else "-c synchronous_commit=off"
+    return postgresql_engine(url, read_only=False, timeout=BUSY_TIMEOUT, settings=settings, **_pool(_WRITERS))
 
 
 def migrating_engine(url: URL) -> Engine:
-    """A writing engine for migrations. On SQLite foreign keys are off, because rebuilding a table must not cascade:
-    ``check_foreign_keys`` checks them at the end.
+    """A writing engine for migrations, whose transactions are alone from their start. On SQLite foreign keys are off,
+    because rebuilding a table must not cascade: ``check_foreign_keys`` checks them at the end.
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF"), 1)
-    return _locking(_postgresql_engine(url, 1, isolation_level="READ COMMITTED", options=""))
+    engine = postgresql_engine(url, read_only=False, timeout=BUSY_TIMEOUT, **_pool(1))
+    event.listen(engine, "begin", lambda connection: postgres.lock(connection, Scope()))
+    return engine
 
 
 def connect_options(url: URL) -> dict[str, Any]:
     """Return the driver's options for a connection to PostgreSQL outside of every engine."""
     _, options = url.get_dialect()().create_connect_args(url)
-    return {**options, "connect_timeout": 10, **_NOTICED}
+    return {**options, "connect_timeout": 10, **NOTICED}
 
 
 def check_foreign_keys(connection: Connection) -> None:
@@ -124,11 +111,8 @@ def check_foreign_keys(connection: Connection) -> None:
 def _sqlite_engine(url: URL, begin: str, pragmas: tuple[str, ...], connections: int) -> Engine:
     engine = create_engine(
         url,
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=BUSY_TIMEOUT,
         connect_args={"timeout": BUSY_TIMEOUT},
-        json_serializer=_to_json,
+        **_pool(connections),
     )
 
     @event.listens_for(engine, "do_connect")
@@ -160,39 +144,38 @@ def _keep_private(database: Path) -> None:
             shut(database.with_name(database.name + suffix))
 
 
-def _postgresql_engine(url: URL, connections: int, *, isolation_level: IsolationLevel, options: str) -> Engine:
-    timeouts = f"-c lock_timeout={BUSY_TIMEOUT}s -c idle_in_transaction_session_timeout={BUSY_TIMEOUT}s"
-    return create_engine(
-        url,
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=BUSY_TIMEOUT,
-        pool_pre_ping=True,  # reconnects after a restart of the database
-        isolation_level=isolation_level,
-        connect_args={"connect_timeout": 10, **_NOTICED, "options": f"{timeouts} {options}".strip()},
-        json_serializer=_to_json,
-    )
+def _pool(connections: int) -> dict[str, Any]:
+    return {
+        "pool_size": connections,
+        "max_overflow": 0,
+        "pool_timeout": BUSY_TIMEOUT,
+        "json_serializer": _to_json,
+    }
 
 
-def _locking(engine: Engine) -> Engine:
-    """Make every transaction of ``engine`` wait for the write lock at its start, and release the lock at its end.
-
-    Its reads then see all committed data: at READ COMMITTED each statement sees the data at the statement's start.
-    """
-
-    @event.listens_for(engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
-
-    return engine
+def lock(connection: Connection, scope: Scope) -> None:
+    """Wait until no other write concerns the rows of ``scope``. On SQLite every write is alone anyway."""
+    if connection.dialect.name == "postgresql":
+        postgres.lock(connection, scope)
 
 
 def lock_events(connection: Connection) -> None:
-    """Take the lock of the events until the transaction ends: they are numbered in the order of commits. Its commit
-    tells the listeners. On SQLite a writer holds the whole database anyway, and the catalog tells the listeners.
+    """Wait until no other transaction is between numbering its events and its end. On SQLite, none is; there, the
+    catalog tells the listeners.
     """
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_EVENT_LOCK}), pg_notify('{CHANNEL}', '')")
+        postgres.lock_events(connection)
+
+
+def together(connection: Connection) -> AbstractContextManager[None]:
+    """Send the statements of the block in one round trip. None of them may return rows."""
+    return postgres.together(connection) if connection.dialect.name == "postgresql" else nullcontext()
+
+
+def commit(connection: Connection) -> None:
+    """Commit ``together`` with other statements. On SQLite, the end of the transaction does so."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("COMMIT")
 
 
 def _to_json(value: object) -> str:
@@ -205,7 +188,7 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except PoolTimeoutError as error:
-        raise _busy() from error
+        raise busy() from error
     except DBAPIError as error:
         known = _sqlite_failure(error) if isinstance(error.orig, sqlite3.Error) else _postgresql_failure(error)
         if known is None:
@@ -222,7 +205,7 @@ def _sqlite_failure(error: DBAPIError) -> StoreError | None:
         case sqlite3.SQLITE_FULL:
             return StorageFull("no room left for the catalog")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return _busy()
+            return busy()
         case (
             sqlite3.SQLITE_IOERR
             | sqlite3.SQLITE_CORRUPT
@@ -236,6 +219,12 @@ def _sqlite_failure(error: DBAPIError) -> StoreError | None:
     return None
 
 
+_PASSING = {"55P03", "40P01", "40001", "23001", "23503", "53300"}
+"""Lock timeout, deadlock, serialization failure, a row that another transaction deleted or needs, too many connections.
+Locks keep foreign keys from failing; if they ever do, nothing was changed, and another try sees the other's change.
+"""
+
+
 def _postgresql_failure(error: DBAPIError) -> StoreError | None:
     """The error for a SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html). A lost or failed
     connection has none.
@@ -243,14 +232,15 @@ def _postgresql_failure(error: DBAPIError) -> StoreError | None:
     state = getattr(error.orig, "sqlstate", None) or ""
     if state == "53100":
         return StorageFull("no room left for the catalog")
-    if state in {"55P03", "40P01", "53300"}:  # lock timeout, deadlock, too many connections
-        return _busy()
+    if state in _PASSING:
+        return busy()
     if isinstance(error, OperationalError) or state[:2] in {"08", "25", "53", "57", "58", "XX"}:
         return StoreError("the catalog's database failed or cannot be reached", code="catalog-failed")
     return None
 
 
-def _busy() -> StoreError:
+def busy() -> StoreError:
+    """The error of a writer that may succeed if it tries again."""
     return StoreError("the catalog is busy; retry later", code="catalog-busy")
 
 

@@ -7,7 +7,7 @@ whoever has seen an event can miss none with a lower id. See docs/decisions/0023
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, select
+from sqlalchemy import Row, Select, delete, func, insert, select
 
 from ..errors import EventsExpired, InvalidRequest
 from ..values.checkpoint import ModelName
@@ -20,6 +20,7 @@ from .tables import events
 
 _NEWEST = select(func.max(events.c.id))
 _OLDEST = select(func.min(events.c.id))
+_NUMBERED = insert(events).values(id=select(func.coalesce(func.max(events.c.id), 0) + 1).scalar_subquery()).inline()
 
 
 def record(
@@ -32,21 +33,30 @@ def record(
     detail: Detail | None = None,
 ) -> None:
     """Record a change that this transaction makes. Who made it is whoever acts now (``values.actor``)."""
+    if model is not None:
+        w.must_cover(model.namespace)
     w.recorded.append(NewEvent(kind, model, version, alias, detail or {}))
 
 
-def write_recorded(w: WriteSession) -> None:
-    """Write what was recorded, and the deliveries to webhooks. Call it once, right before the commit: until then, no
-    other transaction can do so.
+def finish(w: WriteSession) -> None:
+    """Write what was recorded, and the deliveries to webhooks, and commit. The lock of the events is held for one
+    round trip; for three if a webhook wants an event, because its delivery needs the event's id.
     """
-    if not w.recorded:
-        return
     hooks = deliveries.wanting(w, [event.model for event in w.recorded if event.model is not None])
-    w.lock_events()
-    first, at = newest(w) + 1, datetime.now(UTC)
-    numbered = [_numbered(number, at, event) for number, event in enumerate(w.recorded, first)]
-    w.insert(events, list(map(_row, numbered)))
-    deliveries.enqueue(w, hooks, numbered)
+    at = datetime.now(UTC)
+    with w.together():
+        w.run_postponed()
+        if w.recorded:
+            w.lock_events()
+            w.execute_many(_NUMBERED, [_row(event, at) for event in w.recorded])
+        if not hooks:
+            w.commit()
+    if hooks:
+        first = newest(w) - len(w.recorded) + 1
+        numbered = [_numbered(number, at, event) for number, event in enumerate(w.recorded, first)]
+        with w.together():
+            deliveries.enqueue(w, hooks, numbered)
+            w.commit()
 
 
 def _numbered(number: int, at: datetime, event: NewEvent) -> Event:
@@ -63,17 +73,16 @@ def _numbered(number: int, at: datetime, event: NewEvent) -> Event:
     )
 
 
-def _row(event: Event) -> dict[str, Any]:
+def _row(event: NewEvent, at: datetime) -> dict[str, Any]:
     return {
-        "id": event.id,
-        "at": to_microseconds(event.at),
+        "at": to_microseconds(at),
         "kind": str(event.kind),
         "namespace": None if event.model is None else event.model.namespace,
         "name": None if event.model is None else event.model.name,
         "version": event.version,
         "alias": event.alias,
-        "by": event.by,
-        "address": event.address,
+        "by": event.actor.name,
+        "address": event.actor.address,
         "detail": dict(event.detail),
     }
 

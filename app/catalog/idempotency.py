@@ -6,7 +6,7 @@ database deletes the key with its checkpoint (cascade). Of two commits with one 
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, insert, select, tuple_
+from sqlalchemy import delete, insert, select
 
 from ..errors import KeyInUse
 from ..values.checkpoint import Checkpoint, ModelName
@@ -33,7 +33,7 @@ def find(s: ReadSession, model: ModelName, key: str) -> Checkpoint | None:
 
 
 def remember(w: WriteSession, model_id: int, key: str, checkpoint_id: int) -> None:
-    """Store the key of a checkpoint that is being published, and delete expired keys.
+    """Store the key of a checkpoint that is being published, and delete expired keys of its model.
 
     Raises KeyInUse if another checkpoint was published under ``key``: roll this one back.
     """
@@ -41,7 +41,8 @@ def remember(w: WriteSession, model_id: int, key: str, checkpoint_id: int) -> No
     if w.select(select(k.key).where(k.model_id == model_id, k.key == key)).first() is not None:
         raise KeyInUse("another upload with this Idempotency-Key was stored first; send this one again")
     now = datetime.now(UTC)
-    over = select(k.model_id, k.key).where(k.kept_until < to_microseconds(now)).limit(_PRUNED_AT_ONCE)
-    w.execute(delete(idempotency_keys).where(tuple_(k.model_id, k.key).in_(over)))
+    is_over = k.model_id == model_id, k.kept_until < to_microseconds(now)
+    over = select(k.key).where(*is_over).limit(_PRUNED_AT_ONCE)
+    w.postpone(delete(idempotency_keys).where(k.model_id == model_id, k.key.in_(over)))
     row = {"model_id": model_id, "key": key, "checkpoint_id": checkpoint_id, "kept_until": to_microseconds(now + KEPT)}
-    w.execute(insert(idempotency_keys).values(row))
+    w.postpone(insert(idempotency_keys), [row])

@@ -48,8 +48,8 @@ def check_origins(s: ReadSession, fields: Fields, limit: str | None) -> None:
 def remember(w: WriteSession, new: NewCheckpoint, version: int) -> None:
     """Store the edges of a checkpoint that is being published."""
     child = {"namespace": new.model.namespace, "name": new.model.name, "version": version}
-    w.insert(
-        lineage,
+    w.postpone(
+        lineage.insert(),
         [
             {
                 **child,

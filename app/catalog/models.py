@@ -121,10 +121,11 @@ def delete_empty(w: WriteSession, name: ModelName) -> None:
     record(w, EventKind.MODEL_DELETED, name)
 
 
-def drop_never_used(w: WriteSession) -> None:
-    """Remove the rows of models whose first commit did not end."""
+def drop_never_used(w: WriteSession, namespace: str | None = None) -> None:
+    """Remove the rows of models whose first commit did not end, in one namespace or in all."""
     in_use = select(checkpoints.c.id).where(checkpoints.c.model_id == models.c.id).exists()
-    w.execute(delete(models).where(_never_used, ~in_use))
+    these = delete(models).where(_never_used, ~in_use)
+    w.execute(these if namespace is None else these.where(models.c.namespace == namespace))
 
 
 def _model(row: Row[*tuple[Any, ...]]) -> Model:

@@ -1,8 +1,8 @@
 """Namespaces: their quotas and rules, and counters of what they hold.
 
 A counter changes in the transaction that changes the rows it counts, by what the database says about those rows. So
-a crash leaves both or neither. A writer holds the only write lock: of uploads side by side, each sees what the others
-have added, and none exceeds a quota. A quota refuses only growth: what is there when it is set stays.
+a crash leaves both or neither. One writer at a time changes a namespace: of uploads side by side, each sees what the
+others have added, and none exceeds a quota. A quota refuses only growth: what is there when it is set stays.
 """
 
 from collections.abc import Mapping
@@ -121,6 +121,7 @@ def set_retention(w: WriteSession, name: str, rules: Rules | None) -> Namespace:
 
 def count(w: WriteSession, name: str, *, checkpoints: int = 0, logical_bytes: int = 0, stored_bytes: int = 0) -> None:
     """Add to the counters. Raises QuotaExceeded if one grows beyond its quota: roll the transaction back."""
+    w.must_cover(name)
     if not (checkpoints or logical_bytes or stored_bytes):
         return
     row = w.execute(

@@ -4,7 +4,8 @@ import psycopg
 from sqlalchemy.engine import URL
 
 from ..errors import StoreError
-from .dialect import CHANNEL, connect_options
+from .dialect import connect_options
+from .postgres import CHANNEL
 
 
 class NotificationListener:

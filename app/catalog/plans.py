@@ -13,9 +13,11 @@ KEPT = timedelta(days=2)
 
 
 def keep(w: WriteSession, namespace: str, digest: str, document: str, at_least: timedelta = KEPT) -> None:
-    """Store ``document`` for at least ``at_least`` from now, and delete expired plans."""
+    """Store ``document`` for at least ``at_least`` from now, and delete expired plans of
+    the namespace.
+    """
     now = datetime.now(UTC)
-    w.execute(delete(plans).where(plans.c.kept_until < to_microseconds(now)))
+    w.execute(delete(plans).where(plans.c.namespace == namespace, plans.c.kept_until < to_microseconds(now)))
     until = to_microseconds(now + at_least)
     w.insert_or_keep(plans, [{"namespace": namespace, "digest": digest, "document": document, "kept_until": until}])
     this = (plans.c.namespace == namespace, plans.c.digest == digest, plans.c.kept_until < until)

@@ -27,7 +27,7 @@ from .tables import blobs, checkpoint_blobs, checkpoints, metrics, models, names
 EVERY_RUN: Any = ...
 
 AT_ONCE = 100
-"""Checkpoints removed in one transaction: about 20 ms of write lock."""
+"""Checkpoints removed in one transaction: about 20 ms in which other writers of the namespace wait."""
 
 _c = checkpoints.c
 _CANDIDATES = select(
@@ -151,7 +151,7 @@ def remove_unkept(
     removed = 0
     for versions in slices(sorted(verdict.removed), AT_ONCE):
         go_on()
-        with catalog.turn() as w:
+        with catalog.turn(name.namespace) as w:
             removed += _remove(w, name, {version: verdict.removed[version] for version in versions}, kept)
     return removed, verdict.thinned
 

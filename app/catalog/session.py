@@ -1,12 +1,15 @@
 """Sessions: one short transaction each. Functions that only read take a ReadSession, which cannot write."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, Connection, CursorResult, Delete, Insert, Select, Table, Update
 
 from ..values.event import NewEvent
-from .dialect import insert_or_keep, lock_events
+from . import dialect
+from .dialect import insert_or_keep
+from .postgres import Scope
 
 Rows = Sequence[dict[str, Any]]
 """Rows as dicts of column names to values, with the same columns in each row."""
@@ -29,30 +32,58 @@ class ReadSession:
 
 
 class WriteSession(ReadSession):
-    """A session that holds the write lock. It commits when its ``with`` block ends without an error, and writes the
-    events that were ``recorded`` meanwhile last of all.
+    """A session that no other write to the rows of its ``scope`` runs beside. It commits when its ``with`` block ends
+    without an error, and writes the events that were ``recorded`` meanwhile last of all.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, scope: Scope) -> None:
         super().__init__(connection)
+        self.scope = scope
         self.recorded: list[NewEvent] = []
+        self._postponed: list[tuple[Insert | Update | Delete, Rows | dict[str, Any]]] = []
+
+    def must_cover(self, namespace: str) -> None:
+        """Raise ValueError if another write may run beside this one and change the rows of ``namespace``."""
+        if not self.scope.covers(namespace):
+            raise ValueError(f"a write of {self.scope} may not change the namespace {namespace}")
 
     def execute(self, statement: Insert | Update | Delete, **parameters: object) -> CursorResult[*tuple[Any, ...]]:
         """Run ``statement``. ``parameters`` are as in ``select``."""
         return self._connection.execute(statement, parameters)
 
+    def postpone(self, statement: Insert | Update | Delete, rows: Rows | None = None) -> None:
+        """Run ``statement``, for each of ``rows`` if given, right before the commit and in the same round trip. So
+        this session does not see what it changes.
+        """
+        if rows is None or rows:
+            statement = statement.inline() if isinstance(statement, Insert) else statement
+            self._postponed.append((statement, rows or {}))
+
+    def together(self) -> AbstractContextManager[None]:
+        """Send the statements of the block in one round trip to the database. None of them may return rows."""
+        return dialect.together(self._connection)
+
+    def run_postponed(self) -> None:
+        postponed, self._postponed = self._postponed, []
+        for statement, rows in postponed:
+            self._connection.execute(statement, rows)
+
     def lock_events(self) -> None:
         """Wait until no other transaction is between numbering its events and its end."""
-        lock_events(self._connection)
+        dialect.lock_events(self._connection)
 
-    def execute_many(self, statement: Update, rows: Rows) -> None:
+    def commit(self) -> None:
+        """Commit ``together`` with other statements."""
+        dialect.commit(self._connection)
+
+    def execute_many(self, statement: Insert | Update, rows: Rows) -> None:
         """Run ``statement`` once for each of ``rows``, which hold its parameters by name."""
         if rows:
             self._connection.execute(statement, rows)
 
     def insert(self, table: Table, rows: Rows) -> None:
         if rows:
-            self._connection.execute(table.insert(), rows)
+            self._connection.execute(table.insert().inline(), rows)  # returns nothing, so it may run together
 
     def insert_or_keep(self, table: Table, rows: Rows) -> None:
         """Insert ``rows``. An existing row with the same unique key stays unchanged."""

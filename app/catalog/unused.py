@@ -1,8 +1,8 @@
 """Blobs that no checkpoint refers to: marked, and dropped after a grace period. Also the use of packs after that.
 
-Read transactions find the rows, and short write transactions check them again before a change. A writer holds the only
-write lock, so its look-ups stay true until it ends. A commit that relied on a blob dropped here finds the blob missing
-in its own transaction, and stores it.
+Read transactions find the rows, and short write transactions check them again before a change. No other write runs
+beside them, so their look-ups stay true until they end. A commit that relied on a blob dropped here finds the blob
+missing in its own transaction, and stores it.
 
 Blobs of an unfinished pack are left alone: the commit that brought them may be about to refer to them.
 """

@@ -59,7 +59,7 @@ class Checksums:
     def _put(self, rows: Sequence[checksums.Checksum]) -> None:
         """Store rows, unless storage is full: a missing CRC32 is computed again, and no download needs the row."""
         for start in range(0, len(rows), AT_ONCE):
-            with suppress(StorageFull), self._catalog.write() as session:
+            with suppress(StorageFull), self._catalog.write(self._namespace) as session:
                 checksums.put(session, self._namespace, rows[start : start + AT_ONCE])
 
     def _kept(self, name: str, span: Span, value: int) -> checksums.Checksum:

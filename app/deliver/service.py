@@ -145,7 +145,7 @@ class Deliver:
         wanted = Wanted(query=query, only=report.matched_keys)
         document = wanted.to_json()
         digest = hashlib.sha256(document.encode()).hexdigest()
-        with self._catalog.write() as session:
+        with self._catalog.write(checkpoint.model.namespace) as session:
             plans.keep(session, checkpoint.model.namespace, digest, document)
         return report, digest
 
@@ -157,7 +157,7 @@ class Deliver:
         if document is None:
             raise Gone("this plan has expired or never existed; request a new one from warmstart", code="plan-expired")
         if keep is not None:
-            with self._catalog.write() as session:
+            with self._catalog.write(namespace) as session:
                 plans.keep(session, namespace, plan_digest, document, keep)
         return self._planned(checkpoint, Wanted.from_json(document), plan_digest)
 

@@ -39,7 +39,7 @@ class Committer:
 
     def begin(self, name: str, parent: CheckpointName | None = None) -> None:
         """Announce a pack, so that all remains of a later crash can be found, and that retention keeps ``parent``."""
-        with self._catalog.write() as w:
+        with self._catalog.write_own_rows() as w:
             packs.begin(w, name, LEASE_SECONDS, parent)
 
     def abandon(self, name: str) -> None:
@@ -53,7 +53,7 @@ class Committer:
                     is_sealed = packs.is_sealed(s, name)
             if not is_sealed:
                 self._store.delete(name)
-                with self._catalog.write() as w:
+                with self._catalog.write_own_rows() as w:
                     packs.forget(w, name)
         except StateroomError:
             # The caller has to get the earlier error; the next start removes the rest.

@@ -90,7 +90,7 @@ class Filling:
             block = memoryview(b"")
         if block_digest(block) == self.upload.split.digests(range(number, number + 1)):
             return block
-        with self.catalog.write() as w:
+        with self.catalog.write(self.upload.model.namespace) as w:
             if uploads.find(w, self.upload.model, self.upload.id) is None:
                 raise uploads.gone()
             lost = [part for part in uploads.parts(w, self.upload.id) if number in part.numbers]

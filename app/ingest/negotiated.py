@@ -98,17 +98,17 @@ class Negotiated:
         self, model: ModelName, split: Split, original: bool, parent: CheckpointName | None, announced: bytes
     ) -> Progress:
         """Begin once. Raises Gone if another client commits or gives up the same upload meanwhile."""
-        with self._catalog.write() as w:
+        with self._catalog.write(model.namespace) as w:
             upload_id = uploads.begin(w, new_name(), model, announced, original, parent)
         self._splits.get(upload_id, lambda: split)  # fill the cache, so that the split is not read and parsed again
-        self._check_parts(upload_id)
+        self._check_parts(model, upload_id)
         progress = self.progress(model, upload_id)
         try:
             self._store.room.check(progress.nbytes)
             with self._catalog.read() as s:
                 namespaces.check_room(s, model.namespace, progress.nbytes)
         except (StorageFull, QuotaExceeded):
-            self._forget(upload_id)
+            self._forget(model, upload_id)
             raise
         return progress
 
@@ -149,7 +149,7 @@ class Negotiated:
 
         async with self._store.room.promised(upload.split.length(numbers)):
             parts = await receive_blocks(body, put, upload.split, numbers, self._threads)
-        await asyncio.get_running_loop().run_in_executor(None, self._note, upload.id, parts)
+        await asyncio.get_running_loop().run_in_executor(None, self._note, upload.model, upload.id, parts)
 
     def commit(self, model: ModelName, upload_id: str, fields: Fields) -> tuple[Checkpoint, bool]:
         """Make the upload the next version of ``model``. Return the checkpoint, and whether an earlier try with the
@@ -164,7 +164,7 @@ class Negotiated:
             try:
                 return self._store_all(upload, replace(fields, idempotency_key=key)), False
             except RefusedCheckpoint:
-                self._forget(upload_id)
+                self._forget(model, upload_id)
                 raise
         except (Gone, KeyInUse):
             with self._catalog.read() as s:
@@ -175,13 +175,13 @@ class Negotiated:
 
     def abandon(self, model: ModelName, upload_id: str) -> None:
         """Give up an upload. Raises Gone."""
-        with self._catalog.write() as w:
+        with self._catalog.write(model.namespace) as w:
             if uploads.find(w, model, upload_id) is None or not uploads.forget(w, upload_id):
                 raise uploads.gone()
         self._store.delete(upload_id)
 
     def _store_all(self, upload: Upload, fields: Fields) -> Checkpoint:
-        arrived = Arrived(upload.split, self._check_parts(upload.id), self._digests_of(upload))
+        arrived = Arrived(upload.split, self._check_parts(upload.model, upload.id), self._digests_of(upload))
         known = self._known(upload, arrived)
         if absent := arrived.absent(known):
             reason = f"{len(absent)} blobs have not arrived: get the missing blocks of the upload, and send them"
@@ -202,7 +202,7 @@ class Negotiated:
             upload.id, stretches, (*placed, (0, digested.frame)), encoded, manifest, new
         )
 
-    def _check_parts(self, upload_id: str) -> list[uploads.Part]:
+    def _check_parts(self, model: ModelName, upload_id: str) -> list[uploads.Part]:
         """Return the parts whose objects are in the store. The others are forgotten, to be sent again."""
         with self._catalog.read() as s:
             parts = uploads.parts(s, upload_id)
@@ -213,7 +213,7 @@ class Negotiated:
         lost = [part for part in parts if there.get(object_name(part.numbers)) != split.length(part.numbers)]
         if lost:
             _log.error("upload %s: %d parts have arrived but are not in the store", upload_id, len(lost))
-            with self._catalog.write() as w:
+            with self._catalog.write(model.namespace) as w:
                 uploads.forget_lost(w, upload_id, lost)
         return [part for part in parts if part not in lost]
 
@@ -221,15 +221,15 @@ class Negotiated:
         """The storages that need not be sent."""
         return at_hand(self._catalog, self._store, upload.model.namespace, arrived.lengths)
 
-    def _note(self, upload_id: str, parts: Sequence[uploads.Part]) -> None:
-        with self._catalog.write() as w:
+    def _note(self, model: ModelName, upload_id: str, parts: Sequence[uploads.Part]) -> None:
+        with self._catalog.write(model.namespace) as w:
             if not uploads.add_parts(w, upload_id, parts):
                 raise uploads.gone()
 
-    def _forget(self, upload_id: str) -> None:
+    def _forget(self, model: ModelName, upload_id: str) -> None:
         """Give the upload up, and delete its objects."""
         try:
-            with self._catalog.write() as w:
+            with self._catalog.write(model.namespace) as w:
                 uploads.forget(w, upload_id)
             self._store.delete(upload_id)
         except StateroomError:

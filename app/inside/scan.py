@@ -71,7 +71,7 @@ class Scanner:
                 if not self._has_lease():
                     return
                 self._scan(scan)
-            with self._catalog.write() as w:
+            with self._catalog.write_own_rows() as w:
                 leases.give_back(w, scans.LEASE, self._holder)
 
     def _due(self) -> Sequence[Scan]:
@@ -79,7 +79,7 @@ class Scanner:
             return scans.due(session, datetime.now(UTC), 10)
 
     def _has_lease(self) -> bool:
-        with self._catalog.write() as w:
+        with self._catalog.write_own_rows() as w:
             return leases.take(w, scans.LEASE, self._holder, LEASE_SECONDS)
 
     def _scan(self, scan: Scan) -> None:
@@ -91,10 +91,10 @@ class Scanner:
             return
         except StateroomError as error:
             _log.warning("the scan of %s@%s failed, and will be retried: %s", scan.model, scan.version, error)
-            with self._catalog.write() as w:
+            with self._catalog.write(scan.model.namespace) as w:
                 scans.postpone(w, scan, datetime.now(UTC) + RETRY_AFTER)
             return
-        with self._catalog.write() as w:
+        with self._catalog.write(scan.model.namespace) as w:
             scans.finish(w, scan, found)
 
     def _count(self, scan: Scan) -> int:

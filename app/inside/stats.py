@@ -148,7 +148,7 @@ def _computed(
 def _keep(catalog: Catalog, namespace: str, fresh: Sequence[tensor_stats.KeptStats]) -> None:
     """Keep statistics, unless the storage is full: they can be computed again."""
     if fresh:
-        with suppress(StorageFull), catalog.write() as session:
+        with suppress(StorageFull), catalog.write(namespace) as session:
             tensor_stats.put(session, namespace, fresh)
 
 

@@ -60,7 +60,7 @@ class Refusals:
         """Record what was noted. Blocks."""
         counts, self._counts = self._counts, Counter()
         try:
-            with self._catalog.write() as w:
+            with self._catalog.write_own_rows() as w:
                 for refusal, count in counts.items():
                     with acting_as(Actor(refusal.token, refusal.address)):
                         events.record(w, EventKind.TOKEN_REFUSED, detail={"reason": refusal.reason, "count": count})

@@ -80,7 +80,7 @@ class WebhookSender:
         with self._catalog.read() as session:
             if not deliveries.are_any(session):
                 return False
-        with self._catalog.write() as w:
+        with self._catalog.write_own_rows() as w:
             taken = leases.take(w, deliveries.LEASE, self._holder, LEASE_SECONDS)
         self._renewed = time.monotonic() if taken else float("-inf")
         return taken
@@ -88,7 +88,7 @@ class WebhookSender:
     def _give_back(self) -> None:
         if self._renewed > 0:
             try:
-                with self._catalog.write() as w:
+                with self._catalog.write_own_rows() as w:
                     leases.give_back(w, deliveries.LEASE, self._holder)
             except StateroomError as error:
                 _log.warning("the lease of the webhooks runs on for a moment: %s", error)
@@ -123,7 +123,7 @@ class WebhookSender:
             error = None if 200 <= status < 300 else _refusal(status)
         except (Unsent, InvalidRequest) as unsent:
             error = str(unsent)
-        with self._catalog.write() as w:
+        with self._catalog.write(message.webhook.model.namespace) as w:
             if error is None and status is not None:
                 deliveries.succeeded(w, message, status)
                 outcome = "delivered"

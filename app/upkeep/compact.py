@@ -140,7 +140,7 @@ def compact(catalog: Catalog, store: PackStore, group: Group, go_on: GoOn) -> Co
 
 def _copy(catalog: Catalog, store: PackStore, group: Sequence[PackUse], namespace: str, go_on: GoOn) -> int:
     name = new_name()
-    with catalog.write() as w:
+    with catalog.write_own_rows() as w:
         packs.begin(w, name, LEASE_SECONDS)
     copy = _Copy(catalog, store, group, namespace, go_on)
     try:

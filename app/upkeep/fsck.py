@@ -138,7 +138,7 @@ class Fsck:
             since = f"{row.damaged_at:%Y-%m-%d %H:%M} UTC"
             yield self._blob_finding("blob-damaged", row, f"was found damaged or lost, {since}")
         elif row.damaged_at is not None and self.mark:
-            with self.catalog.write() as w:
+            with self.catalog.write(row.namespace) as w:
                 damage.clear(w, row.namespace, blob)
         elif row.damaged_at is not None:
             yield self._blob_finding("blob-marked", row, "is marked as damaged but is intact; --mark removes the mark")
@@ -168,7 +168,7 @@ class Fsck:
         """Make the finding. With ``mark``, also mark the blob, so that the next upload brings it again."""
         if self.mark:
             self.store.ping()  # an unavailable store does not mean lost blobs
-            with self.catalog.write() as w:
+            with self.catalog.write(row.namespace) as w:
                 damage.mark(w, row.namespace, row.blob)
         return self._blob_finding(kind, row, detail)
 

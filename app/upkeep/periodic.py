@@ -65,7 +65,7 @@ class PeriodicSweeps:
                 _log.exception("a sweep failed")
 
     def _is_due(self) -> bool:
-        with self._catalog.write() as w:
+        with self._catalog.write_own_rows() as w:
             # A little shorter than the interval, so that the last sweeper is not slightly too early for the next turn.
             return leases.take(w, TURN, new_name(), self._interval * 0.9)
 

@@ -36,7 +36,7 @@ class SweepLease:
     def begin(self) -> bool:
         """Take or renew the lease; False while another process sweeps."""
         self._renewed = time.monotonic()
-        with self.catalog.write() as w:
+        with self.catalog.write_own_rows() as w:
             return leases.take(w, SWEEP, self._holder, LEASE_SECONDS)
 
     def go_on(self) -> None:
@@ -45,5 +45,5 @@ class SweepLease:
             raise Stopped("the sweep was stopped early; the next sweep continues")
 
     def end(self) -> None:
-        with self.catalog.write() as w:
+        with self.catalog.write_own_rows() as w:
             leases.give_back(w, SWEEP, self._holder)

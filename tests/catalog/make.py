@@ -77,7 +77,7 @@ def statements(catalog: Catalog) -> Iterator[list[str]]:
     seen: list[str] = []
 
     def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if not statement.startswith(("BEGIN", "SELECT pg_advisory_xact_lock")):
+        if not statement.startswith(("BEGIN", "SELECT pg_advisory_xact_lock", "COMMIT")):
             seen.append(statement)
 
     engines = (catalog._reader, catalog._writer)

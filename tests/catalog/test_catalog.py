@@ -7,6 +7,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from app.catalog import Catalog, WriteSession
+from app.catalog.postgres import Scope
 from app.catalog.tables import checksums
 from app.errors import StateroomError, StorageFull, StoreError
 from tests.catalog.make import add, count, resolve
@@ -28,8 +29,9 @@ def test_writers_keep_what_they_acknowledge_unless_told_otherwise(database: Path
 
 
 def test_a_read_session_cannot_write(catalog: Catalog):
+    row = {"namespace": "a", "key": "b", "digest": "c", "crc32": 1}
     with pytest.raises(StoreError) as failed, catalog.read() as s:
-        WriteSession(s._connection).execute(insert(checksums).values(namespace="a", key="b", digest="c", crc32=1))
+        WriteSession(s._connection, Scope()).execute(insert(checksums).values(row))
     assert failed.value.code == "catalog-failed"
     assert re.search("readonly|read-only", str(failed.value.__cause__))
 

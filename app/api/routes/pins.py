@@ -43,7 +43,7 @@ def pin_checkpoint(
     """A pinned checkpoint is not deleted, by nobody and by no rule, until its pin is removed."""
     asked = body.read(NewPin)
     services.room.check(0)
-    with services.catalog.write() as session:
+    with services.catalog.write(model.namespace) as session:
         version = resolve(session, model, ref, run).version
         check_write(request, nothing)
         checkpoint = pin(session, model, version, asked.reason)
@@ -62,7 +62,7 @@ def unpin_checkpoint(request: Request, services: ServicesDep, model: Model, ref:
     """A checkpoint without a pin stays as it is."""
 
     def work() -> None:
-        with services.catalog.write() as session:
+        with services.catalog.write(model.namespace) as session:
             version = resolve(session, model, ref, run).version
             check_write(request, nothing)
             unpin(session, model, version)

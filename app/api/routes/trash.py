@@ -48,7 +48,7 @@ def remove(
     version = _version_of(ref, "DELETE")
 
     def work() -> Removal | None:
-        with services.catalog.write() as session:
+        with services.catalog.write(model.namespace) as session:
             try:
                 checkpoint = resolve(session, model, ref)
             except NotFound:
@@ -79,7 +79,7 @@ def restore_checkpoint(request: Request, services: ServicesDep, model: Model, re
     """The ref must be a version number. A checkpoint that is not in the trash stays as it is."""
     version = _version_of(ref, "restore")
     services.room.check(0)
-    with services.catalog.write() as session:
+    with services.catalog.write(model.namespace) as session:
         check_write(request, nothing)
         checkpoint = restore(session, model, version)
     return json_answer(request, CheckpointView.of(checkpoint), identity_headers(request, checkpoint, ref))

@@ -49,7 +49,7 @@ def add_webhook(request: Request, services: ServicesDep, caller: Caller, model: 
     check_write(request, nothing)
     services.room.check(0)
     check_url(asked.url, private=services.webhook_private)
-    with services.catalog.write() as session:
+    with services.catalog.write(model.namespace) as session:
         made = webhooks.add(session, model, asked.url, sorted(set(asked.kinds)), asked.secret, caller.name)
     return json_answer(request, NewWebhookView.of(made), {"Cache-Control": NO_STORE}, status=201)
 
@@ -82,7 +82,7 @@ def remove_webhook(request: Request, services: ServicesDep, model: Model, webhoo
     check_write(request, nothing)
 
     def work() -> None:
-        with services.catalog.write() as session:
+        with services.catalog.write(model.namespace) as session:
             webhooks.remove(session, model, webhook)
 
     services.room.freeing(work)
