@@ -1,11 +1,11 @@
-# The verbs: demo | serve | test | check | docs | wheels | screenshots | stress | real | peers | fuzz | bench. Each
+# The verbs: demo | serve | test | check | docs | wheels | screenshots | replicas | stress | real | peers | fuzz | bench. Each
 # first makes what it needs of .venv and of web/node_modules; nothing else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check docs wheels screenshots stress real peers fuzz bench
+.PHONY: demo serve test check docs wheels screenshots replicas stress real peers fuzz bench
 
 # The charts of the pages come from npm, by the lock file. Where neither npm nor a network is at hand, all else works.
 CHARTS := app/api/pages/static/vendor/uPlot.iife.min.js
@@ -30,6 +30,10 @@ check: .venv/dev web/node_modules/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	@if [ -d web/node_modules/typescript ]; then $(NPM) run -s check; else echo "The pages' scripts are not checked: there is no npm."; fi
+
+# The tests that share a server, against three replicas on PostgreSQL and an object store, behind nginx.
+replicas: .venv/dev
+	STATEROOM_TEST_REPLICAS=1 PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -k replicas tests/api tests/functional tests/client
 
 stress: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress $(STRESS)

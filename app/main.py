@@ -52,7 +52,7 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         retention = Retention(catalog, store, settings.trash)
         ingest = Ingest(catalog, store, spool, retention)
         stack.callback(ingest.close)
-        deliver = Deliver(catalog, store)
+        deliver = Deliver(catalog, store, presign=settings.presign)
         stack.callback(deliver.close)
         inside = Inside(catalog, deliver)
         scanner = Scanner(catalog, inside, new_name())

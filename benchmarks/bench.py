@@ -1,11 +1,12 @@
 """The setting of every script: a folder, sizes, checkpoints, and servers to send them to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
+from types import MappingProxyType
 
 from benchmarks.checkpoints import write_general, write_many
 from benchmarks.wire import Connection
@@ -41,10 +42,12 @@ class Bench:
         return path
 
     @contextmanager
-    def server(self, *uploads: Path, options: Sequence[str] = ()) -> Iterator[Server]:
+    def server(
+        self, *uploads: Path, options: Sequence[str] = (), env: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[Server]:
         """A fresh server that holds only ``uploads``: versions 1, 2, ... of one model."""
         data_dir = self.folder / "server" / "data"
-        running = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off"}, command=PYTHON_M_APP)
+        running = start_server(data_dir, *options, env={"STATEROOM_DURABLE": "off", **env}, command=PYTHON_M_APP)
         try:
             with Connection(running.base_url) as connection:
                 for upload in uploads:

@@ -28,6 +28,22 @@ settings.load_profile("patient")
 StartServer = Callable[..., Server]
 DATABASES = ("sqlite", "postgresql")
 
+OF_THE_WIRE = (
+    "tests/api/test_bounded_answers.py::test_a_long_body_is_not_read",
+    "tests/api/test_events.py::test_a_checkpoint_is_waited_for_until_it_changes",
+    "tests/api/test_framing.py",
+    "tests/api/test_preconditions.py::test_if_match_comes_before",
+    "tests/api/test_selections.py::test_an_index_without_derived",
+    "tests/api/test_every_route.py::test_no_error_tells",
+    "tests/api/test_uploads.py::test_what_is_wrong_with_the_address",
+    "tests/functional/test_browsers.py::test_a_request_has_one_host",
+)
+"""Tests of what one server does with the bytes of a connection, or keeps in its memory: a balancer answers some of these
+requests itself, and each replica has a memory of its own.
+"""
+
+SERVERS = ("replicas",) if os.environ.get("STATEROOM_TEST_REPLICAS") else DATABASES
+
 
 ONE_DATABASE = (
     "tests/api/",
@@ -61,9 +77,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler
 @pytest.hookimpl(tryfirst=True)  # before -m looks at marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the property tests as ``long``, and leave out every other pair of database and test in ONE_DATABASE, unless
-    LONG_TESTS is set.
+    LONG_TESTS is set; and with replicas what is OF_THE_WIRE.
     """
     items.sort(key=by_length)
+    if SERVERS == ("replicas",):
+        of_the_wire = {item for item in items if item.nodeid.startswith(OF_THE_WIRE)}
+        config.hook.pytest_deselected(items=list(of_the_wire))
+        items[:] = [item for item in items if item not in of_the_wire]
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker(long)
@@ -136,9 +156,6 @@ def replicas(postgres: Postgres, s3: S3, tmp_path_factory: pytest.TempPathFactor
     """A balancer before three replicas on PostgreSQL and an object store, for the whole session."""
     with running_replicas(tmp_path_factory.mktemp("replicas"), postgres, s3) as balanced:
         yield balanced
-
-
-SERVERS = ("replicas",) if os.environ.get("STATEROOM_TEST_REPLICAS") else DATABASES
 
 
 @pytest.fixture(scope="session", params=SERVERS)

@@ -1,10 +1,13 @@
 """The layout of a download, with which a client fetches parallel ranges straight into place and verifies them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from ..concurrency.cancellation import expect
 from ..store.digests import Hasher
+from ..store.pack_store import PackStore, PresignedSpan
 from ..values.conversion import Conversion
 from ..values.digest import BLOCK_DIGEST_SIZE, Digest
 from ..values.span import Span
@@ -18,13 +21,15 @@ class PlacedStorage:
     """A storage of a download, or its pickle. ``span`` is its place in the download, ``blocks`` are its block digests
     in hex.
 
-    A digest that was not asked for is None, and its ``blocks`` are empty. ``is_plain`` is PlannedStorage's.
+    A digest that was not asked for is None, and its ``blocks`` are empty. ``is_plain`` is PlannedStorage's. ``at`` are
+    parts of objects that have its bytes, to be fetched from the store itself.
     """
 
     span: Span
     digest: Digest | None
     blocks: tuple[str, ...]
     is_plain: bool
+    at: Sequence[PresignedSpan] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,30 @@ def layout_of_original(download: Download) -> FileLayout:
         for span, digest in sorted(kept)
     )
     return FileLayout(download.size, download.etag, manifest.frame, None, storages, (), manifest.byteorder)
+
+
+LIFETIME = timedelta(minutes=15)
+"""Time for which a client may fetch storages from the store itself."""
+
+SMALLEST_DIRECT = 1024 * 1024
+"""Smallest storage that is worth a request to the store, in bytes."""
+
+
+def presigned(layout: FileLayout, download: Download, store: PackStore) -> FileLayout:
+    """Return ``layout`` with the places of its large storages in the store, where they lie there as they are."""
+    kept = {storage.digest: storage.span.length for storage in download.stored.manifest.storages}
+    by_pack: defaultdict[str, list[tuple[int, Span]]] = defaultdict(list)
+    for number, each in enumerate(layout.storages):
+        is_kept = each.digest is not None and kept.get(each.digest) == each.span.length
+        if each.digest is not None and is_kept and each.span.length >= SMALLEST_DIRECT:
+            blob = download.stored.reader.blob(each.digest, each.span.length)
+            by_pack[blob.pack].append((number, Span(blob.offset, blob.offset + blob.length)))
+    storages = list(layout.storages)
+    for pack, wanted in by_pack.items():
+        places = store.presigned(pack, [span for _, span in wanted], LIFETIME)
+        for (number, _), at in zip(wanted, places, strict=True):
+            storages[number] = replace(storages[number], at=at)
+    return replace(layout, storages=tuple(storages))
 
 
 def _size(source: Span | Conversion) -> int:

@@ -26,7 +26,7 @@ from ..values.manifest import Manifest
 from .cast import require_torch
 from .checksums import Checksums, Crc32s
 from .download import Download
-from .file_layout import FileLayout, layout_of, layout_of_original
+from .file_layout import FileLayout, layout_of, layout_of_original, presigned
 from .plan import Plan, Wanted, plan_original
 from .plan_wire import plan_here, plan_in_child, select
 from .read import BlobReader
@@ -66,9 +66,13 @@ class _Ready:
 
 
 class Deliver:
-    """Planner of downloads. Every method but ``close`` may block, and must not run on an event loop."""
+    """Planner of downloads. Every method but ``close`` may block, and must not run on an event loop.
 
-    def __init__(self, catalog: Catalog, store: PackStore) -> None:
+    ``presign`` lets clients fetch large storages from the store itself.
+    """
+
+    def __init__(self, catalog: Catalog, store: PackStore, *, presign: bool = False) -> None:
+        self._presign = presign
         self._catalog = catalog
         self._store = store
         self._contents: Cache[_Contents] = Cache(CACHED_TENSORS, _Contents.weight)
@@ -161,13 +165,17 @@ class Deliver:
                 plans.keep(session, namespace, plan_digest, document, keep)
         return self._planned(checkpoint, Wanted.from_json(document), plan_digest)
 
-    def layout(self, download: Download, *, derived: bool) -> FileLayout:
-        """The layout of a download."""
-        return layout_of(download, derived=derived)
+    def layout(self, download: Download, *, derived: bool, client_verifies: bool = False) -> FileLayout:
+        """The layout of a download. A client that verifies may get large storages from the store itself."""
+        return self._presigned(layout_of(download, derived=derived), download, client_verifies)
 
-    def layout_of_original(self, checkpoint: Checkpoint) -> FileLayout:
+    def layout_of_original(self, checkpoint: Checkpoint, *, client_verifies: bool = False) -> FileLayout:
         """The layout of ``original``."""
-        return layout_of_original(self.original(checkpoint))
+        download = self.original(checkpoint)
+        return self._presigned(layout_of_original(download), download, client_verifies)
+
+    def _presigned(self, layout: FileLayout, download: Download, client_verifies: bool) -> FileLayout:
+        return presigned(layout, download, self._store) if self._presign and client_verifies else layout
 
     def stored(self, checkpoint: Checkpoint) -> StoredFile:
         """The stored file, with a reader of its own."""

@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore
+from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from ..errors import DamagedBlob, PackMissing, StoreError
 from ..values.slices import slices
@@ -35,7 +36,7 @@ from .keys import (
     object_name,
 )
 from .pack_list import PackList, PackLists, Stretch
-from .pack_store import StoredPack
+from .pack_store import PresignedSpan, StoredPack
 from .remote_errors import is_beyond_the_end, translated
 from .room import Room
 from .windows import read_window
@@ -70,6 +71,17 @@ class ObjectPackStore:
     @property
     def windows_ahead(self) -> int:
         return WINDOWS_AHEAD
+
+    def presigned(self, name: str, spans: Sequence[Span], lifetime: timedelta) -> Sequence[Sequence[PresignedSpan]]:
+        if not isinstance(self._objects, (S3Store, GCSStore, AzureStore)):
+            return [()] * len(spans)
+        joined, area = self._lists.get(checked(name)), area_of(name)
+        parts = [joined.parts(span) for span in spans]
+        objects = list(dict.fromkeys(part for each in parts for part, _ in each))
+        with translated(f"signing URLs of pack {name}"):
+            signed = obstore.sign(self._objects, "GET", [object_key(area, each) for each in objects], lifetime)
+        urls = dict(zip(objects, signed, strict=True))
+        return [[PresignedSpan(urls[part], span) for part, span in each] for each in parts]
 
     @property
     def room(self) -> Room:

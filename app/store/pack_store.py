@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,14 @@ class StoredPack:
     whole: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PresignedSpan:
+    """Bytes ``span`` of the object at ``url``, which anybody who has the URL can read."""
+
+    url: str
+    span: Span
+
+
 class PackStore(Protocol):
     """Packs by name. A pack is written once, whole, and never changes, and no other pack ever has its name.
 
@@ -37,6 +46,12 @@ class PackStore(Protocol):
     def windows_ahead(self) -> int:
         """Number of windows of some 16 MiB that a download should ask for before it needs them; 0 where the operating
         system reads ahead.
+        """
+        ...
+
+    def presigned(self, name: str, spans: Sequence[Span], lifetime: timedelta) -> Sequence[Sequence[PresignedSpan]]:
+        """Return for each of ``spans`` of a pack where its bytes can be had without the server for ``lifetime``: parts
+        of objects, one after another. Empty for a span that cannot be had so. Raises PackMissing, DamagedBlob.
         """
         ...
 

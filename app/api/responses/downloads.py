@@ -136,7 +136,7 @@ class DownloadResponse(Response):
             memory = self._streams.memory.reserved(self._download.held, self._caller)
             async with memory:
                 with self._streams.joined():
-                    await self._stream(span, receive, send, client_verifies=asked.get(VERIFIES) == "client")
+                    await self._stream(span, receive, send, client_verifies=_verifies(asked))
 
     def _unsatisfiable(self, asked: str) -> Problem:
         return Problem(
@@ -185,6 +185,15 @@ class DownloadResponse(Response):
             await send({"type": "http.response.body", "body": view[start:end], "more_body": True})
             await asyncio.sleep(0)
             start = end
+
+
+def client_verifies(request: Request) -> bool:
+    """Tell whether the client says that it verifies what it gets."""
+    return _verifies(request.headers)
+
+
+def _verifies(headers: Headers) -> bool:
+    return headers.get(VERIFIES) == "client"
 
 
 def download_answer(

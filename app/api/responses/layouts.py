@@ -14,8 +14,8 @@ from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
 from ...values.json_text import joined
 from ...values.slices import slices
-from .downloads import LEFT_OUT, left_out
-from .json import fixed_url, identity_headers, json_answer
+from .downloads import LEFT_OUT, client_verifies, left_out
+from .json import NO_STORE, fixed_url, identity_headers, json_answer
 
 Derived = Annotated[
     bool, Query(description="false: no digests of cast storages and of parts of storages, which are slow to compute")
@@ -35,6 +35,11 @@ class StorageLayout(Stretch):
     """One storage."""
 
     plain: bool = Field(description="`torch.load` builds its tensors without looking at its bytes")
+    at: list[tuple[int, int, int]] | None = Field(
+        default=None,
+        description="`[object, start, end)` for each part of its bytes that can be fetched from one of `objects`, in "
+        "order; only if `objects` are there",
+    )
 
 
 class Layout(BaseModel):
@@ -51,6 +56,11 @@ class Layout(BaseModel):
     byteorder: Literal["little", "big"] = Field(
         description="byte order of the storages, from a torch file's `byteorder` record"
     )
+    objects: list[str] | None = Field(
+        default=None,
+        description="URLs of the store, valid for some minutes, that need no token; only for a client that verifies, "
+        "from a server that presigns",
+    )
     storages: list[StorageLayout]
 
 
@@ -66,10 +76,16 @@ def layout_json(found: FileLayout, url: str) -> bytes:
         storages=[],
     )
     head, name, end = rest.model_dump_json().rpartition('"storages":')
-    storages = (
-        json.dumps([{**_fields(each), "plain": each.is_plain} for each in some], separators=(",", ":"))
-        for some in slices(found.storages)
-    )
+    objects = {part.url: None for each in found.storages for part in each.at}
+    numbers = {url: number for number, url in enumerate(objects)}
+    if objects:
+        head = head.replace('"objects":null', f'"objects":{json.dumps(list(objects))}')
+
+    def view(each: PlacedStorage) -> dict[str, Any]:
+        at = [(numbers[part.url], part.span.start, part.span.end) for part in each.at]
+        return {**_fields(each), "plain": each.is_plain, **({"at": at} if at else {})}
+
+    storages = (json.dumps([view(each) for each in some], separators=(",", ":")) for some in slices(found.storages))
     return f"{head}{name}{joined(storages)}{end.removeprefix('[]')}".encode()
 
 
@@ -92,7 +108,7 @@ def planned_layout(
     route: str,
 ) -> Response:
     """Return the layout of the download that ``planned`` returns. Blocks."""
-    found = deliver.layout(planned(checkpoint), derived=derived)
+    found = deliver.layout(planned(checkpoint), derived=derived, client_verifies=client_verifies(request))
     return layout_answer(request, checkpoint, ref, found, route)
 
 
@@ -100,6 +116,8 @@ def layout_answer(request: Request, checkpoint: Checkpoint, ref: str, found: Fil
     """Return a layout response. ``route``, such as ``/state_dict``, is where the same query gets the file."""
     view = layout_json(found, fixed_url(request, checkpoint, route))
     headers = identity_headers(request, checkpoint, ref)
+    if any(each.at for each in found.storages):
+        headers["Cache-Control"] = NO_STORE
     if found.left_out:
         headers[LEFT_OUT] = left_out(found.left_out)
     return json_answer(request, view, headers)

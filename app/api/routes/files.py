@@ -11,7 +11,7 @@ from ...values.checkpoint import Checkpoint
 from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
 from ..requests.auth import DOWNLOAD, READ
 from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
-from ..responses.downloads import FILE_RESPONSES, download_answer
+from ..responses.downloads import FILE_RESPONSES, client_verifies, download_answer
 from ..responses.layouts import Derived, Layout, layout_answer, planned_layout
 from ..services import ServicesDep
 
@@ -90,7 +90,8 @@ async def original_layout(request: Request, services: ServicesDep, model: Model,
 
 
 def _original_layout(request: Request, deliver: Deliver, checkpoint: Checkpoint, ref: str) -> Response:
-    return layout_answer(request, checkpoint, ref, deliver.layout_of_original(checkpoint), "/original")
+    found = deliver.layout_of_original(checkpoint, client_verifies=client_verifies(request))
+    return layout_answer(request, checkpoint, ref, found, "/original")
 
 
 @router.get(

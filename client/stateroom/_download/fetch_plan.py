@@ -82,9 +82,13 @@ def pieces_of(
             yield Piece(start, end, stored, place, digest, held=held.get(stored.start))
 
 
-def _source(piece: Piece) -> tuple[Path, int] | None:
-    """Return the file of this machine with the piece's storage, which several storages may share; None: the server."""
-    return None if piece.held is None or piece.stored is None else (piece.held, piece.stored.start)
+def _source(piece: Piece) -> tuple[Path | None, int] | None:
+    """Return the file of this machine with the piece's storage, which several storages may share, or the storage if
+    its bytes are in the object store; None: the server.
+    """
+    if piece.stored is None or (piece.held is None and not piece.stored.at):
+        return None
+    return piece.held, piece.stored.start
 
 
 def runs_of(pieces: Sequence[Piece], connections: int) -> Iterable[list[Piece]]:

@@ -18,6 +18,8 @@ from .._warn import warn
 from .layout import Layout, layout_of
 from .receiver import Receiver
 
+VERIFIES = {"Stateroom-Verifies": "client"}
+
 
 @dataclass(frozen=True)
 class Fetching:
@@ -41,13 +43,15 @@ class Index:
     offline: bool
 
 
-def find_layout(http: Http, path: str, params: Params) -> Index | None:
-    """Fetch the index at ``path``. Return None if there is no index, or one that tells too little."""
+def find_layout(http: Http, path: str, params: Params, *, verifies: bool = False) -> Index | None:
+    """Fetch the index at ``path``; ``verifies`` tells that the bytes will be verified. Return None if there is no
+    index, or one that tells too little.
+    """
     try:
         if http.falls_back:
             response = http.look_up("GET", path, params)
         else:
-            response = http.open(path, params, {}, http.retry_policy())
+            response = http.open(path, params, VERIFIES if verifies else {}, http.retry_policy())
     except NotFound as error:
         if isinstance(error, (ModelNotFound, CheckpointNotFound)):
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
@@ -22,7 +22,8 @@ _ETAG = re.compile(r"[!#-~]+")
 @dataclass(frozen=True)
 class Stored:
     """Bytes ``[start, end)`` of the file: a storage, or the pickle. ``blocks`` are the digests of its 16 MiB blocks,
-    empty if the server has none. ``plain``: torch.load builds its tensors without looking at its bytes.
+    empty if the server has none. ``plain``: torch.load builds its tensors without looking at its bytes. ``at`` are the
+    URL, start and end of each part of its bytes in the server's object store, if the client may read there.
     """
 
     start: int
@@ -30,6 +31,7 @@ class Stored:
     digest: str | None
     blocks: tuple[bytes, ...]
     plain: bool = False
+    at: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def size(self) -> int:
@@ -74,7 +76,8 @@ def layout_of(answer: Mapping[str, Any], path_of: Callable[[object], str]) -> La
     if not (isinstance(size, int) and 0 <= size <= LARGEST) or _ETAG.fullmatch(etag) is None:
         raise ValueError(f"{size!r} bytes, etag {etag!r}")
     pickle = None if answer["pickle"] is None else _stored(answer["pickle"])
-    storages = tuple(map(_stored, answer["storages"]))
+    objects = [str(url) for url in answer.get("objects") or ()]
+    storages = tuple(_stored(each, objects) for each in answer["storages"])
     byteorder = answer["byteorder"]
     if byteorder not in {"little", "big"}:
         raise ValueError(f"byteorder {byteorder!r}")
@@ -87,9 +90,12 @@ def layout_of(answer: Mapping[str, Any], path_of: Callable[[object], str]) -> La
     return layout
 
 
-def _stored(item: Mapping[str, Any]) -> Stored:
+def _stored(item: Mapping[str, Any], objects: Sequence[str] = ()) -> Stored:
     blocks = tuple(map(bytes.fromhex, item["blocks"]))
-    stored = Stored(int(item["start"]), int(item["end"]), item["digest"], blocks, item.get("plain", False) is True)
+    at = tuple((objects[number], int(start), int(end)) for number, start, end in item.get("at") or ())
+    stored = Stored(int(item["start"]), int(item["end"]), item["digest"], blocks, item.get("plain", False) is True, at)
+    if at and sum(end - start for _, start, end in at) != stored.size:
+        raise UnexpectedAnswer(f"the index places {stored.size} bytes of a storage in parts of another size")
     if stored.start < 0 or stored.size < 0 or (blocks and len(blocks) != max(1, -(-stored.size // BLOCK_SIZE))):
         raise UnexpectedAnswer(f"the index has {len(blocks)} digests for {stored.size} bytes")
     return stored

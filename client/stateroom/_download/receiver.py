@@ -18,6 +18,7 @@ from .._http.retry import RetryPolicy
 from .._http.session import Http
 from .._printable import printable
 from .._progress import Progress
+from .direct import Direct
 from .fetch_plan import Memory, Piece, Place, pieces_of, runs_of
 from .layout import Layout, Stored
 
@@ -75,6 +76,7 @@ class Receiver:
         self._tally = tally
         self._lock = threading.Lock()
         self._left = Counter[int]()
+        self._direct = Direct()
         self._whole: bytes | None = None  # a small file, which is not worth two requests
         self.has_begun = False
         """True once the last ``fill`` is about to receive its first byte."""
@@ -109,7 +111,10 @@ class Receiver:
         runs = deque(pieces)
         self._left.update(piece.stored.start for run in runs for piece in run if piece.stored is not None)
         pool = _WorkerPool(self, runs, min(self._connections, len(runs)))
-        pool.work()
+        try:
+            pool.work()
+        finally:
+            self._direct.close()
 
     def receive(self, run: Sequence[Piece], connection: Connection, pool: _WorkerPool, spare: memoryview) -> None:
         """Receive one run of pieces over one connection, verify each, and fetch damaged ones again."""
@@ -153,10 +158,14 @@ class Receiver:
         """Return a run's bytes from a position of the file on; None if the server will not send them now."""
         if self._whole is not None and not run[0].damaged:
             yield BytesIO(self._whole[position : run[-1].end])
-        else:
-            # A damaged piece may be damaged in the store: a server that verifies it sees that, and marks it.
-            verifies = self.verifies and not run[0].damaged
-            yield connection.open(self._layout.url, position, run[-1].end, self._layout.etag, verifies, retry)
+            return
+        with self._direct.opened(run[0], position, run[-1].end) as body:
+            if body is not None:
+                yield body
+                return
+        # A damaged piece may be damaged in the store: a server that verifies it sees that, and marks it.
+        verifies = self.verifies and not run[0].damaged
+        yield connection.open(self._layout.url, position, run[-1].end, self._layout.etag, verifies, retry)
 
     def _read(
         self,

@@ -125,7 +125,7 @@ def _find(
 ) -> Fetching | None:
     """Find the index at ``path``. ``derived`` is None for a file without derived bytes."""
     asked = [] if derived is None else [("derived", "true" if derived else "false")]
-    found = find_layout(api.http, f"{path}/index", [*params, *asked])
+    found = find_layout(api.http, f"{path}/index", [*params, *asked], verifies=api.transfers.verify)
     if found is None:
         return None
     falls_back = api.http.falls_back

@@ -1,0 +1,100 @@
+"""Downloads whose large storages come from the object store itself, by URLs that the server has signed."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from stateroom import Client
+from tests.conftest import StartServer
+from tests.differential.equality import equal
+from tests.support.s3 import S3
+from tests.support.server import Server
+from tests.support.store_proxy import spoiling
+
+MIB = 1024 * 1024
+VERIFIES = {"Stateroom-Verifies": "client"}
+
+
+def noise(mebibytes: float) -> torch.Tensor:
+    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8)
+
+
+WEIGHTS = {"large": noise(40), "other": noise(3), "small": noise(0.01)}
+OBJ = {"epoch": 1, "model_state_dict": WEIGHTS}
+
+
+@pytest.fixture
+def presigning(fresh_server: StartServer, s3: S3) -> Iterator[Callable[..., Server]]:
+    def start(**env: str) -> Server:
+        return fresh_server("--store-url", s3.new_url(), env={**s3.environment, "STATEROOM_PRESIGN": "on", **env})
+
+    return start  # type: ignore[return-value]
+
+
+def sent(server: Server) -> int:
+    """Return how many bytes of files the server has sent."""
+    return sum(each["bytes_out"] for each in server.requests if not each["route"].endswith("/index"))
+
+
+@pytest.mark.parametrize("in_parts", [True, False], ids=["in-parts", "in-one-piece"])
+def test_large_storages_pass_the_server_by(presigning: Callable[..., Server], tmp_path: Path, in_parts: bool) -> None:
+    server = presigning()
+    with Client(server.base_url, progress=False) as client:
+        model = client.model("a/b")
+        if in_parts:
+            model.save(OBJ)
+        else:
+            torch.save(OBJ, tmp_path / "obj.pt")
+            data = (tmp_path / "obj.pt").read_bytes()
+            with server.client() as http:
+                assert http.post("/v1/models/a/b/checkpoints", content=data).status_code == 201
+            assert model.download("latest", tmp_path / "back.pt").read_bytes() == data
+        assert equal(model.load("latest"), OBJ)
+        assert equal(dict(model.state_dict("latest")), WEIGHTS)
+        net = torch.nn.Module()
+        for name, tensor in WEIGHTS.items():
+            net.register_buffer(name, torch.empty_like(tensor))
+        model.load_into(net, "latest")
+        assert equal(dict(net.state_dict()), WEIGHTS)
+    assert sent(server) < MIB
+
+
+def test_what_the_store_spoils_comes_from_the_server(presigning: Callable[..., Server], s3: S3) -> None:
+    with spoiling(s3.endpoint) as (endpoint, faults):
+        server = presigning(STATEROOM_STORE_ENDPOINT=endpoint)
+        with Client(server.base_url, progress=False, connections=2) as client:
+            model = client.model("a/b")
+            model.save(OBJ)
+            faults.every = 3
+            while set(faults.spoiled) < {"corrupt", "short", "truncate", "reset", "error"}:
+                assert equal(model.load("latest"), OBJ)
+    assert sent(server) > MIB
+
+
+def test_only_those_who_verify_get_urls_and_only_from_a_server_that_is_told_to(
+    presigning: Callable[..., Server],
+) -> None:
+    path = "/v1/models/a/b/checkpoints/1/file/index"
+    for presign in ("on", "off"):
+        server = presigning(STATEROOM_PRESIGN=presign)
+        with Client(server.base_url, progress=False) as client:
+            client.model("a/b").save(OBJ)
+        with server.client() as http:
+            assert http.get(path).json()["objects"] is None
+            answer = http.get(path, headers=VERIFIES)
+        found = answer.json()
+        if presign == "off":
+            assert found["objects"] is None
+            continue
+        assert answer.headers["Cache-Control"] == "no-store"
+        by_size = sorted(found["storages"], key=lambda each: each["end"] - each["start"])
+        assert "at" not in by_size[0]
+        parts = b""
+        for number, start, end in by_size[-1]["at"]:
+            fields = {"Range": f"bytes={start}-{end - 1}"}
+            parts += httpx.get(found["objects"][number], headers=fields, trust_env=False).content
+        assert parts == WEIGHTS["large"].numpy().tobytes()
