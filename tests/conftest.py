@@ -38,12 +38,11 @@ OF_THE_WIRE = (
     "tests/api/test_uploads.py::test_what_is_wrong_with_the_address",
     "tests/functional/test_browsers.py::test_a_request_has_one_host",
 )
-"""Tests of what one server does with the bytes of a connection, or keeps in its memory: a balancer answers some of these
-requests itself, and each replica has a memory of its own.
+"""Tests of what one server does with the bytes of a connection, or keeps in its memory: a balancer answers some of
+these requests itself, and each replica has a memory of its own.
 """
 
 SERVERS = ("replicas",) if os.environ.get("STATEROOM_TEST_REPLICAS") else DATABASES
-
 
 ONE_DATABASE = (
     "tests/api/",
