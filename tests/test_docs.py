@@ -60,7 +60,13 @@ def test_every_code_that_an_error_can_have_is_documented() -> None:
     assert codes - documented == set()
 
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "client/README.md", *(ROOT / "docs").rglob("*.md")]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "SECURITY.md",
+    ROOT / "client/README.md",
+    ROOT / "deploy/README.md",
+    *(ROOT / "docs").rglob("*.md"),
+]
 
 
 def test_every_file_that_a_document_names_is_there() -> None:
