@@ -1,18 +1,17 @@
-"""A TCP port in front of a server on a Unix socket that stops passing bytes on, as a machine without power would."""
+"""A TCP port in front of a server that stops passing bytes on, as a machine without power would."""
 
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 
 
 class HangingPort:
     """A port of this machine. While it ``hangs``, it takes connections and bytes, and nothing comes back."""
 
-    def __init__(self, target: Path) -> None:
-        self._target = str(target)
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._passing = threading.Event()
         self._passing.set()
@@ -40,10 +39,9 @@ class HangingPort:
         self._passing.set()
 
     def _carry(self, client: socket.socket) -> None:
-        with suppress(OSError), closing(client), socket.socket(socket.AF_UNIX) as server:
+        with suppress(OSError), closing(client):
             self._passing.wait()
-            server.connect(self._target)
-            with selectors.DefaultSelector() as selector:
+            with self._connect() as server, selectors.DefaultSelector() as selector:
                 selector.register(client, selectors.EVENT_READ, server)
                 selector.register(server, selectors.EVENT_READ, client)
                 while True:
@@ -56,8 +54,9 @@ class HangingPort:
 
 
 @contextmanager
-def hanging_port(target: Path) -> Iterator[HangingPort]:
-    port = HangingPort(target)
+def hanging_port(connect: Callable[[], socket.socket]) -> Iterator[HangingPort]:
+    """Yield a port in front of the server that ``connect`` connects to."""
+    port = HangingPort(connect)
     threading.Thread(target=port.accept, daemon=True).start()
     try:
         yield port
