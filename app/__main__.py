@@ -80,6 +80,9 @@ def serve(
     trash: Annotated[
         str | None, typer.Option(help="time of deleted checkpoints in the trash; 0 for none (7d)", metavar="TIME")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json (text on a terminal, else json)", metavar="FORMAT")
+    ] = None,
 ) -> None:
     """Run the server."""
     settings = read_settings(
@@ -96,6 +99,7 @@ def serve(
         grace=grace,
         sweep_interval=sweep_interval,
         trash=trash,
+        log_format=log_format,
     )
     with complaining():
         problem = refusal(settings)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, ByteSize, Field, SecretStr, field_validator
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     transfers have ``drain_seconds`` to end when the server stops. Without tokens a server answers only to
     ``allowed_hosts`` and to names that nobody else can give it. Web pages of ``allowed_origins`` may use it.
     The ``trusted_proxies`` are believed when they say for whom they ask. ``webhook_private`` lets webhooks have
-    addresses that are not public.
+    addresses that are not public. ``log_format`` is text on a terminal and JSON elsewhere, unless it is given.
     """
 
     model_config = SettingsConfigDict(
@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     allowed_hosts: Names = frozenset()
     allowed_origins: Names = frozenset()
     trusted_proxies: Networks = frozenset()
+    log_format: Literal["text", "json"] | None = None
 
     @classmethod
     def settings_customise_sources(

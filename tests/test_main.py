@@ -1,12 +1,20 @@
 """The command line, as a process."""
 
+import os
+import re
+import signal
 import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import StartServer
 from tests.support.commands import run
+from tests.support.server import PYTHON_M_APP, server_environment
 from tests.support.waiting import assert_soon
 
 
@@ -107,3 +115,58 @@ def test_it_listens_on_ipv6_too(fresh_server: StartServer) -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     assert fresh_server("--host", "::1").base_url.startswith("http://[::1]:")
+
+
+@contextmanager
+def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[str], str]]]:
+    """A server on a terminal of its own, and a function that waits until the terminal shows a pattern."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [*PYTHON_M_APP, "serve", "--port", "0", *arguments],
+        env=server_environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = ""
+
+    def shows(pattern: str) -> str:
+        nonlocal shown
+        while not re.search(pattern, shown):
+            shown += os.read(ours, 65536).decode()
+        return shown
+
+    try:
+        yield process, shows
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_on_a_terminal_it_speaks_to_a_person(tmp_path: Path) -> None:
+    with on_a_terminal("--data-dir", str(tmp_path / "data")) as (process, shows):
+        said = shows("checkpoints\r\n")
+        address = re.search(r"Stateroom is ready on (http://\S+)", said)
+        assert address is not None
+        assert f"Its data is in {tmp_path / 'data'}. Upload a first checkpoint" in said
+        assert f"  curl -T checkpoint.tar {address[1]}/v1/models/vision/classifier/checkpoints\r\n" in said
+        httpx.get(f"{address[1]}/v1/models/a%0A%1B[31mred", headers={"X-Request-Id": "mine"}, trust_env=False)
+        line = next(line for line in shows("id mine\r\n").splitlines() if line.endswith("id mine"))
+        assert re.fullmatch(
+            r"\d\d:\d\d:\d\d GET /v1/models/a\\n\\x1b\[31mred 404  [\d,]+ ms  [\d,]+ B out  127\.0\.0\.1  id mine", line
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def test_the_format_of_the_log_may_be_chosen(fresh_server: StartServer) -> None:
+    text = fresh_server("--log-format", "text")
+    with text.client() as http:
+        http.get("/nowhere", headers={"X-Request-Id": "mine"})
+    assert_soon(lambda: "GET /nowhere 404" in text.log)
+    refused = run("serve", "--log-format", "xml")
+    assert refused.returncode == 2
+    assert "--log-format or STATEROOM_LOG_FORMAT: Input should be 'text' or 'json'" in refused.stderr

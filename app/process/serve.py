@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ from ..private import FILE
 from ..settings import Settings
 from ..store.files import make_folder, opened_folder, own_files
 from .apart import run_apart
-from .logs import log_as_json
+from .logs import start_log
 from .memory import collect_seldom, keep_freed_memory
 from .supervisor import Supervisor, end_by
 
@@ -95,7 +96,7 @@ def serve(settings: Settings) -> None:
     keep_freed_memory()
     take_short_turns()
     open_many_files()
-    log_as_json()
+    start_log(settings.log_format)
     with data_dir_held(settings):
         listener = listen(settings.host, settings.port)
         if settings.store_folder is None:
@@ -104,7 +105,7 @@ def serve(settings: Settings) -> None:
             prepare(settings)
         if settings.workers == 1:
             collect_seldom()
-            _run(settings, listener, None, lambda: _say_ready(listener))
+            _run(settings, listener, None, lambda: _say_ready(listener, settings))
         else:
             _supervise(settings, listener)
 
@@ -121,7 +122,7 @@ def _supervise(settings: Settings, listener: socket.socket) -> None:
     Supervisor(
         settings.workers,
         work,
-        on_ready=lambda: _say_ready(listener),
+        on_ready=lambda: _say_ready(listener, settings),
         on_end=lambda number: drop_live(metrics, number),
         on_stop=listener.close,
         patience=settings.drain_seconds + KILL_SECONDS,
@@ -197,12 +198,18 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _say_ready(listener: socket.socket) -> None:
-    """Print the address. A port given as 0 is known only now."""
+def _say_ready(listener: socket.socket, settings: Settings) -> None:
+    """Print the address, and on a terminal the data dir and a first command. A port given as 0 is known only now."""
     host, port = listener.getsockname()[:2]
     address = f"[{host}]" if ":" in host else host
     with suppress(OSError):  # standard output may be a file on a full disk
-        print(f"Stateroom is ready on http://{address}:{port}", flush=True)  # noqa: T201 - the one line it prints
+        print(f"Stateroom is ready on http://{address}:{port}", flush=True)  # noqa: T201 - programs wait for it
+        if sys.stdout.isatty():
+            token = "" if settings.server_token is None else ' -H "Authorization: Bearer $STATEROOM_SERVER_TOKEN"'
+            target = f"http://{address}:{port}/v1/models/vision/classifier/checkpoints"
+            data = settings.data_dir.resolve()
+            print(f"Its data is in {data}. Upload a first checkpoint from another terminal:")  # noqa: T201 - for people
+            print(f"  curl{token} -T checkpoint.tar {target}", flush=True)  # noqa: T201 - as above
 
 
 def _empty_folder(folder: Path) -> Path:
