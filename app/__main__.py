@@ -183,6 +183,34 @@ def fsck(
         raise typer.Exit(1)
 
 
+@cli.command(name="migrate-store")
+def migrate_store(
+    source: Annotated[str, typer.Argument(help="URL of the store that has the packs, such as file:///PATH")],
+    target: Annotated[str, typer.Argument(help="URL of the store that gets them, such as s3://BUCKET/PREFIX")],
+    config: Config = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Copy all packs to another store, and verify them. Servers may be running; run it again to go on."""
+    for url in (source, target):
+        read_settings(config=config, data_dir=data_dir, database_url=database_url, store_url=url)
+    settings = read_settings(config=config, data_dir=data_dir, database_url=database_url)
+    from .maintenance import migrate_store as run  # noqa: PLC0415 - as above
+
+    count = copied = nbytes = 0
+    problems = []
+    with complaining():
+        for each in run(settings, source, target):
+            count += 1
+            copied, nbytes = copied + (each.nbytes > 0), nbytes + each.nbytes
+            if each.problem is not None:
+                problems.append(each)
+                complain(f"pack {each.pack} was not copied: {each.problem}")
+    typer.echo(f"{count:,} packs: {copied:,} copied ({nbytes:,} bytes), {len(problems):,} not copied")
+    if problems:
+        raise typer.Exit(1)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Return 0 for success, 1 for failure, 2 for wrong arguments."""
     os.umask(UMASK)

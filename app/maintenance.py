@@ -15,6 +15,7 @@ from .store.spool import remove_old_partials
 from .upkeep.fsck import Fsck
 from .upkeep.incoming import find_orphans
 from .upkeep.leftovers import recover
+from .upkeep.migrate_store import Copied, copy_packs
 from .upkeep.sweep import Sweeper, Swept
 from .upkeep.sweep_lease import SweepLease
 
@@ -102,6 +103,19 @@ def sweep(settings: Settings, *, dry_run: bool, empty_trash: bool, on_wait: Call
                 lease.end()
 
         return room.freeing(work)
+
+
+def migrate_store(settings: Settings, source_url: str, target_url: str) -> Iterator[Copied]:
+    """Copy the packs of the store at one URL to that at another, beside any running servers. Raises StateroomError."""
+    with ExitStack() as stack:
+        catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
+        catalog.ping()
+        source, target = (
+            stack.enter_context(closing(store_of(settings.model_copy(update={"store_url": url}), make=make)))
+            for url, make in ((source_url, False), (target_url, True))
+        )
+        target.ping()
+        yield from copy_packs(catalog, source, target)
 
 
 @contextmanager

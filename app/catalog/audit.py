@@ -115,6 +115,11 @@ def all_blobs(catalog: Catalog) -> Iterator[BlobRow]:
     return map(_blob, _pages(catalog, _BLOB, blobs.c.id))
 
 
+def blobs_in(catalog: Catalog, pack_id: int) -> Iterator[BlobRow]:
+    """Yield the blobs of one pack."""
+    return map(_blob, _pages(catalog, _BLOB.where(blobs.c.pack_id == pack_id), blobs.c.id))
+
+
 def blob_named(s: ReadSession, namespace: str, digest: Digest) -> BlobRow | None:
     row = s.select(_BLOB.where(blobs.c.namespace == namespace, blobs.c.digest == digest)).first()
     return None if row is None else _blob(row)

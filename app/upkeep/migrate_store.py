@@ -1,0 +1,92 @@
+"""Copying all packs to another store, beside running servers.
+
+A pack never changes, so a copy of it stays right, and a copy that was broken off goes on where it ended. The catalog
+names no store, so nothing in it changes: servers that are started with the other store find all packs there.
+"""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ..catalog import Catalog, audit
+from ..catalog.audit import PackRow
+from ..errors import PackMissing, StoreError
+from ..store import PackStore
+from ..store.keys import area_of, is_joined, object_name
+from ..store.pack_list import Stretch
+from ..store.verified import verified_blocks
+from ..values.span import Span
+
+_log = logging.getLogger("stateroom.migrate-store")
+
+PIECE = 16 * 1024 * 1024
+SIDE_BY_SIDE = 4
+"""Packs that are copied at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """The result of copying one pack: its bytes (0 if it was there already, or is gone), or what is wrong with it."""
+
+    pack: str
+    nbytes: int = 0
+    problem: str | None = None
+
+
+def copy_packs(catalog: Catalog, source: PackStore, target: PackStore) -> Iterator[Copied]:
+    """Copy every finished pack that ``target`` does not have, and yield the result of each. Raises StoreError if the
+    catalog cannot be read.
+    """
+    with ThreadPoolExecutor(SIDE_BY_SIDE, "copy") as threads:
+        yield from threads.map(
+            lambda pack: _copied(catalog, source, target, pack),
+            [pack for pack in audit.all_packs(catalog) if pack.sealed],
+        )
+
+
+def _copied(catalog: Catalog, source: PackStore, target: PackStore, pack: PackRow) -> Copied:
+    try:
+        if _size(target, pack.name) == pack.size:
+            return Copied(pack.name)
+        _copy(source, target, pack)
+        for row in audit.blobs_in(catalog, pack.id):
+            for _ in verified_blocks(target, row.blob):
+                pass
+    except StoreError as error:
+        target.delete(pack.name)
+        if _is_there(catalog, pack):
+            _log.error("pack %s was not copied: %s", pack.name, error)
+            return Copied(pack.name, problem=error.detail)
+        return Copied(pack.name)  # it was swept meanwhile
+    if not _is_there(catalog, pack):
+        target.delete(pack.name)
+        return Copied(pack.name)
+    return Copied(pack.name, pack.size)
+
+
+def _copy(source: PackStore, target: PackStore, pack: PackRow) -> None:
+    spans = [Span(start, min(start + PIECE, pack.size)) for start in range(0, pack.size, PIECE)]
+    if not is_joined(pack.name):
+        target.write(pack.name, (source.read(pack.name, span) for span in spans))
+        return
+    stretches = []
+    for number, span in enumerate(spans):
+        name = object_name(range(number, number + 1))
+        target.put(area_of(pack.name), name, source.read(pack.name, span))
+        stretches.append(Stretch(name, 0, span.length))
+    target.join(pack.name, stretches)
+
+
+def _size(store: PackStore, name: str) -> int:
+    try:
+        return store.size(name)
+    except PackMissing:
+        return -1
+
+
+def _is_there(catalog: Catalog, pack: PackRow) -> bool:
+    """Tell whether the catalog still names the pack."""
+    with catalog.read() as s:
+        row = audit.packs_in(s, [area_of(pack.name)]).get(area_of(pack.name))
+    return row is not None and row.name == pack.name and row.sealed
