@@ -15,8 +15,6 @@ demo: .venv/demo $(CHARTS)
 	$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 serve: .venv/serve $(CHARTS)
-	@echo "Upload from another terminal:"
-	@echo "  curl -T checkpoint.tar http://127.0.0.1:$${STATEROOM_PORT:-8765}/v1/models/vision/classifier/checkpoints"
 	$(BIN)/python -m app serve
 
 # Hundreds of processes: each would compile all that it imports, where bytecode is not kept. Many tests wait. The tests
