@@ -35,7 +35,7 @@ replicas: .venv/dev
 
 stress: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress $(STRESS)
-	LONG_TESTS=1 PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m long
+	LONG_TESTS=1 PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 real: .venv/dev
 	$(BIN)/python -m tests.real $(REAL)

@@ -160,10 +160,11 @@ class Guarded:
         )
 
     def everything(self) -> dict[str, list]:
-        """All rows of the catalog except the record of refusals, and every pack."""
+        """All rows of the catalog except records of refusals and leases of the server's own sweeps, and every pack."""
         with closing(Catalog(self.url)) as catalog, catalog.read() as session:
             rows = {table.name: sorted(map(repr, session.select(table.select()))) for table in metadata.sorted_tables}
         rows["events"] = [row for row in rows["events"] if "token-refused" not in row]
+        del rows["leases"]
         folder = self.server.data_dir
         files = sorted(str(path) for name in ("packs", "spool", "partial") for path in (folder / name).rglob("*"))
         return {**rows, "files": files}

@@ -49,13 +49,16 @@ Trace = tuple[list[tuple[str, int]], dict[str, list[str]]]
 
 
 def trace(server: Server) -> Trace:
-    """All that a server keeps: its files with their sizes, and every row of its catalog."""
+    """All that a server keeps: its files with their sizes, and every row of its catalog but for leases.
+
+    The server's own sweep takes a lease, a minute after the start.
+    """
     files = sorted(
         (str(path.relative_to(server.data_dir)), path.stat().st_size)
         for path in server.data_dir.rglob("*")
         if path.is_file() and not path.name.startswith("catalog.sqlite3")
     )
-    tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'leases'"
     with closing(sqlite3.connect(f"file:{server.data_dir / 'catalog.sqlite3'}?mode=ro", uri=True)) as catalog:
         names = [name for (name,) in catalog.execute(tables)]
         return files, {name: sorted(map(repr, catalog.execute(f"SELECT * FROM {name}"))) for name in names}

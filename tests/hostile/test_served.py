@@ -13,13 +13,12 @@ import httpx
 import pytest
 import torch
 
-from tests.functional.audited import Audited, Trace, assert_leaks_nothing, trace, whole_checkpoint
+from tests.functional.audited import Audited, assert_leaks_nothing, trace, whole_checkpoint
 from tests.functional.conftest import HttpModel, warm_up
 from tests.functional.torch_files import same
 from tests.hostile.corpus import CLASSES
 from tests.hostile.corpus.base import Hostile
 from tests.support.measure import long, measure
-from tests.support.server import Server
 
 SENT = 5
 REFUSED_AS = {"not-a-checkpoint", "hostile-checkpoint", "no-tensors", "sharded-tensor"}
@@ -39,7 +38,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_what_is_accepted_is_served_and_what_is_refused_leaves_nothing(audited: Audited, class_name: str) -> None:
     server, already = audited.server, len(audited.events())
-    before = kept_by(server)
+    before = trace(server)
     kept: list[Hostile] = []
     with server.client() as http:
         model = HttpModel(http, "tests/" + "".join(filter(str.isalpha, class_name)))
@@ -48,7 +47,7 @@ def test_what_is_accepted_is_served_and_what_is_refused_leaves_nothing(audited: 
                 assert_refused(http.post(model.url(), content=file.data), file)
             else:
                 kept.append(file)
-        assert kept_by(server) == before
+        assert trace(server) == before
         for file in kept:
             answer = http.post(model.url(), content=file.data)
             if file.either and answer.status_code != 201:
@@ -67,12 +66,6 @@ def test_what_is_accepted_is_served_and_what_is_refused_leaves_nothing(audited: 
 def sent_of(class_name: str) -> list[Hostile]:
     files = list(CLASSES[class_name]())
     return files[:: measure(-(-len(files) // SENT), 1)]
-
-
-def kept_by(server: Server) -> Trace:
-    """All but the lease that the server's own sweep takes, a minute after its start."""
-    files, tables = trace(server)
-    return files, {name: rows for name, rows in tables.items() if name != "leases"}
 
 
 def assert_refused(answer: httpx.Response, file: Hostile) -> None:
