@@ -72,8 +72,8 @@ def _prepare(settings: Settings) -> None:
         store = stack.enter_context(closing(store_of(settings)))
         store.ping()
         moment = Moment.at(datetime.now(UTC), settings.grace)
-        recover(catalog, store, moment, alone=settings.alone)
         find_orphans(catalog, settings.spool_folder, moment, remove=True)
+        recover(catalog, store, moment, alone=settings.alone)
 
 
 ASKED_EVERY = 0.2

@@ -54,16 +54,20 @@ def seal(w: WriteSession, name: str, size: int) -> int:
     return int(pack_id)
 
 
-def renew(w: WriteSession, name: str, lease_seconds: float) -> None:
-    """Extend the lease of a pack that is being written."""
+def renew(w: WriteSession, name: str, lease_seconds: float) -> bool:
+    """Extend the lease of a pack that is being written; False if it was given up, so its bytes may be gone."""
     until = to_microseconds(datetime.now(UTC) + timedelta(seconds=lease_seconds))
-    w.execute(update(packs).where(packs.c.name == name, packs.c.state == "writing").values(lease_until=until))
+    writing = packs.c.name == name, packs.c.state == "writing", packs.c.lease_until > 0
+    return w.execute(update(packs).where(*writing).values(lease_until=until)).rowcount == 1
 
 
-def end(w: WriteSession, name: str) -> None:
-    """End the lease of a pack that will not be sealed. The row stays until a sweep has deleted the bytes."""
+def end(w: WriteSession, name: str) -> bool:
+    """End the lease of a pack, which can then no longer be sealed; False if it is sealed, or does not exist. The row
+    stays until the bytes are deleted.
+    """
     now = to_microseconds(datetime.now(UTC))
-    w.execute(update(packs).where(packs.c.name == name, packs.c.state == "writing").values(lease_until=now))
+    writing = packs.c.name == name, packs.c.state == "writing"
+    return w.execute(update(packs).where(*writing).values(lease_until=now)).rowcount == 1
 
 
 def rename(w: WriteSession, area: str, name: str) -> None:

@@ -82,11 +82,13 @@ def begin(
     u = uploads.c
     same = update(uploads).where(u.namespace == model.namespace, u.name == model.name, u.digest == digest)
     found = str(w.execute(same.values(kept_until=until, parent=row["parent"]).returning(u.id)).scalar_one())
-    if found == upload_id:
-        packs.begin(w, upload_id, KEPT.total_seconds())
-    else:
-        packs.renew(w, found, KEPT.total_seconds())
-    return found
+    if found != upload_id:
+        if packs.renew(w, found, KEPT.total_seconds()):
+            return found
+        finish(w, found)  # its pack was given up after it had expired, and its parts may be gone
+        w.insert(uploads, [row])
+    packs.begin(w, upload_id, KEPT.total_seconds())
+    return upload_id
 
 
 def find(s: ReadSession, model: ModelName, upload_id: str) -> AnnouncedUpload | None:
@@ -106,11 +108,14 @@ def split_of(s: ReadSession, upload_id: str) -> bytes | None:
 
 
 def add_parts(w: WriteSession, upload_id: str, arrived: Iterable[Part]) -> bool:
-    """Record arrived blocks and extend the upload's lifetime; False if the upload no longer exists."""
+    """Record arrived blocks and extend the upload's lifetime; False if the upload no longer exists, or its pack was
+    given up.
+    """
     until = to_microseconds(datetime.now(UTC) + KEPT)
     if w.execute(update(uploads).where(uploads.c.id == upload_id).values(kept_until=until)).rowcount == 0:
         return False
-    packs.renew(w, upload_id, KEPT.total_seconds())
+    if not packs.renew(w, upload_id, KEPT.total_seconds()):
+        return False
     rows = [
         {"upload_id": upload_id, "first": part.first, "end": part.numbers.stop, "checksums": part.checksums}
         for part in arrived

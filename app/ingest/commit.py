@@ -9,13 +9,13 @@ import logging
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from ..catalog import Catalog, packs, unused
+from ..catalog import Catalog, namespaces, packs, unused
 from ..catalog.commit import NewPack, commit
 from ..damage import at_hand
 from ..errors import MissingBlobs, StateroomError
 from ..retention import Retention
 from ..store import OpenFile, PackStore
-from ..store.keys import joined_name, manifest_name, new_name
+from ..store.keys import is_joined, joined_name, manifest_name, new_name
 from ..store.pack_list import Stretch
 from ..values.checkpoint import Blob, Checkpoint, CheckpointName, NewCheckpoint, own_parent
 from ..values.digest import Digest
@@ -51,10 +51,15 @@ class Committer:
                 unused.release(self._catalog, name)
                 with self._catalog.read() as s:
                     is_sealed = packs.is_sealed(s, name)
-            if not is_sealed:
+            if is_sealed:
+                return
+            with self._catalog.write_own_rows() as w:
+                is_ended = packs.end(w, name)  # waits for a commit whose outcome is unknown, and then finds it sealed
+            if is_ended:
                 self._store.delete(name)
-                with self._catalog.write_own_rows() as w:
-                    packs.forget(w, name)
+                if not is_joined(name):  # a part may still come; then the sweep deletes it
+                    with self._catalog.write_own_rows() as w:
+                        packs.forget(w, name)
         except StateroomError:
             # The caller has to get the earlier error; the next start removes the rest.
             _log.exception("pack %s could not be removed", name)
@@ -108,6 +113,8 @@ class Committer:
             checkpoint = commit(self._catalog, new, None, forget_upload=area)
             self._delete(area)
             return checkpoint
+        with self._catalog.read() as s:
+            namespaces.check_room(s, new.model.namespace, sum(blob.length for blob in blobs.values()))
         last = Stretch(manifest_name(), 0, len(encoded))
         self._store.put(area, last.object, encoded)
         size = self._store.join(name, (*stretches, last))

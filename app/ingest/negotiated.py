@@ -184,6 +184,7 @@ class Negotiated:
         arrived = Arrived(upload.split, self._check_parts(upload.model, upload.id), self._digests_of(upload))
         known = self._known(upload, arrived)
         if absent := arrived.absent(known):
+            self.find(upload.model, upload.id)  # was it committed meanwhile?
             reason = f"{len(absent)} blobs have not arrived: get the missing blocks of the upload, and send them"
             raise MissingBlobs(reason, digests=absent)
         with self._spool.sparse(upload.split.size) as file:
@@ -210,7 +211,7 @@ class Negotiated:
             return []
         there = self._store.objects(upload_id)
         split = self._splits.get(upload_id, lambda: self._split(upload_id))
-        lost = [part for part in parts if there.get(object_name(part.numbers)) != split.length(part.numbers)]
+        lost = {part for part in parts if there.get(object_name(part.numbers)) != split.length(part.numbers)}
         if lost:
             _log.error("upload %s: %d parts have arrived but are not in the store", upload_id, len(lost))
             with self._catalog.write(model.namespace) as w:
@@ -230,7 +231,8 @@ class Negotiated:
         """Give the upload up, and delete its objects."""
         try:
             with self._catalog.write(model.namespace) as w:
-                uploads.forget(w, upload_id)
-            self._store.delete(upload_id)
+                is_forgotten = uploads.forget(w, upload_id)
+            if is_forgotten:  # otherwise it was committed meanwhile, and its objects are those of a checkpoint
+                self._store.delete(upload_id)
         except StateroomError:
             _log.exception("upload %s could not be removed", upload_id)  # the sweep removes the rest

@@ -88,6 +88,19 @@ def make_folder(folder: Path, *, durable: bool) -> None:
         sync_folder(folder.parent)
 
 
+def remove_folder(folder: Path) -> bool:
+    """Remove an empty folder; False if there is none, or if it is not empty."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        return False
+    return True
+
+
 def _sync_name(folder: Path) -> None:
     try:
         sync_folder(folder.parent)

@@ -12,7 +12,7 @@ from ..errors import StoreError
 from ..private import FILE, FOLDER, shut
 from ..values.span import Span
 from .failures import translated
-from .files import Buffer, copy_spans, make_folder, opened, sync_folder, write_all
+from .files import Buffer, copy_spans, make_folder, opened, remove_folder, sync_folder, write_all
 from .keys import (
     PACKS,
     area_key,
@@ -171,9 +171,7 @@ class LocalPackStore:
                     size = 0 if path.suffix == ".list" else path.stat().st_size
                     path.unlink()
                     freed, found = freed + size, True
-            with suppress(FileNotFoundError):
-                (self._root / area_key(area)).rmdir()
-                found = True
+            found |= remove_folder(self._root / area_key(area))
             if found and self._durable:  # the pack's row is deleted next: a file back after a crash would be lost
                 sync_folder((self._root / area_key(area)).parent)
         self._lists.forget(name)

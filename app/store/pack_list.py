@@ -125,5 +125,5 @@ class PackLists:
         data = self._load(name)
         try:
             return PackList.from_bytes(data)
-        except ValueError as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise DamagedBlob(f"the list of pack {name} is damaged") from error

@@ -21,6 +21,8 @@ from ..values.span import Span
 _log = logging.getLogger("stateroom.migrate-store")
 
 PIECE = 16 * 1024 * 1024
+_NOT_THERE = -1
+
 SIDE_BY_SIDE = 4
 """Packs that are copied at once."""
 
@@ -46,23 +48,40 @@ def copy_packs(catalog: Catalog, source: PackStore, target: PackStore) -> Iterat
 
 
 def _copied(catalog: Catalog, source: PackStore, target: PackStore, pack: PackRow) -> Copied:
+    """Copy a pack. Nothing that was in ``target`` before is ever deleted: servers may be using it already."""
     try:
-        if _size(target, pack.name) == pack.size:
-            return Copied(pack.name)
+        there = _size(target, pack.name)
+    except StoreError as error:
+        return _refused(pack, error.detail)
+    if there == pack.size:
+        return Copied(pack.name)
+    if there != _NOT_THERE:
+        return _refused(pack, f"the target has {there:,} of its {pack.size:,} bytes; fsck names what is lost there")
+    try:
         _copy(source, target, pack)
         for row in audit.blobs_in(catalog, pack.id):
             for _ in verified_blocks(target, row.blob):
                 pass
     except StoreError as error:
-        target.delete(pack.name)
-        if _is_there(catalog, pack):
-            _log.error("pack %s was not copied: %s", pack.name, error)
-            return Copied(pack.name, problem=error.detail)
-        return Copied(pack.name)  # it was swept meanwhile
+        _delete(target, pack.name)
+        return _refused(pack, error.detail) if _is_there(catalog, pack) else Copied(pack.name)  # it was swept
     if not _is_there(catalog, pack):
-        target.delete(pack.name)
+        _delete(target, pack.name)
         return Copied(pack.name)
     return Copied(pack.name, pack.size)
+
+
+def _refused(pack: PackRow, problem: str) -> Copied:
+    _log.error("pack %s was not copied: %s", pack.name, problem)
+    return Copied(pack.name, problem=problem)
+
+
+def _delete(target: PackStore, name: str) -> None:
+    """Delete what was just written."""
+    try:
+        target.delete(name)
+    except StoreError as error:
+        _log.error("what was copied of pack %s could not be deleted: %s", name, error)
 
 
 def _copy(source: PackStore, target: PackStore, pack: PackRow) -> None:
@@ -82,7 +101,7 @@ def _size(store: PackStore, name: str) -> int:
     try:
         return store.size(name)
     except PackMissing:
-        return -1
+        return _NOT_THERE
 
 
 def _is_there(catalog: Catalog, pack: PackRow) -> bool:

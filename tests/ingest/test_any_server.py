@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from app.catalog import Catalog
+from app.catalog import Catalog, checkpoints, packs
+from app.catalog import commit as catalog_commit
 from app.catalog.rows import to_microseconds
+from app.catalog.session import ReadSession
 from app.catalog.tables import packs as packs_table
 from app.catalog.tables import uploads as uploads_table
-from app.errors import Gone, InvalidRequest, MissingBlobs
+from app.errors import Gone, InvalidRequest, MissingBlobs, StorageFull, StoreError
 from app.ingest.body import Chunks
 from app.ingest.negotiated import Progress
 from app.store.keys import area_key, object_name
 from app.upkeep.leftovers import recover
-from app.values.checkpoint import Fields
+from app.values.checkpoint import Checkpoint, Fields
 from app.values.digest import BLOCK_SIZE
 from tests.ingest.in_parts import announce, commit, file_of, send
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
@@ -287,3 +289,96 @@ def test_a_commit_of_bytes_that_are_all_stored_keeps_no_object(start: Callable[[
     assert commit(b, again).new_bytes == 0
     assert objects(a, again) == []
     assert check(a) == []
+
+
+def test_who_announces_again_while_the_upload_is_committed_takes_nothing_away(
+    start: Callable[[str], Workplace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = start("a"), start("b")
+    file = file_of(1)
+    progress = announce(a, file)
+    send(a, file, progress)
+    made: list[Checkpoint] = []
+
+    def commit_and_refuse(nbytes: int) -> None:
+        made.append(commit(b, progress))
+        raise StorageFull("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(a.store.room, "check", commit_and_refuse)
+        with pytest.raises(StorageFull):
+            announce(a, file)
+    assert b.original(made[0]) == file.data
+    assert check(a) == []
+
+
+def test_an_upload_whose_pack_was_given_up_begins_anew(start: Callable[[str], Workplace]) -> None:
+    a, b = start("a"), start("b")
+    file = file_of(1, 2)
+    progress = announce(a, file)
+    send_run(a, file, progress, 0, 1)
+    long_ago(a, progress)
+    with b.catalog.write() as w:
+        assert packs.give_up(w, moment_now().before) == (progress.upload.id,)
+    with pytest.raises(Gone):
+        send_run(a, file, progress, 2)
+    again = announce(a, file)
+    assert again.upload.id != progress.upload.id
+    recover(b.catalog, b.store, moment_now(), alone=False)
+    send(a, file, again)
+    assert a.original(commit(b, again)) == file.data
+    assert check(a) == []
+
+
+def test_a_commit_whose_outcome_is_unknown_is_not_taken_for_a_failed_one(
+    start: Callable[[str], Workplace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the connection to the database is lost after COMMIT was sent."""
+    place = start("a")
+    data = file_of(1).data
+    is_sealed = packs.is_sealed
+
+    def not_yet(s: ReadSession, name: str) -> bool:
+        monkeypatch.undo()
+        assert is_sealed(s, name)
+        return False
+
+    def commit_and_lose_the_answer(*args: object, **kwargs: object) -> Checkpoint:
+        catalog_commit.commit(*args, **kwargs)  # type: ignore[arg-type]
+        monkeypatch.setattr(packs, "is_sealed", not_yet)
+        raise StoreError("the connection was lost")
+
+    monkeypatch.setattr("app.ingest.commit.commit", commit_and_lose_the_answer)
+    with pytest.raises(StoreError):
+        place.upload(data)
+    with place.catalog.read() as s:
+        checkpoint = checkpoints.resolve(s, MODEL, "latest", None)
+    assert place.original(checkpoint) == data
+    assert check(place) == []
+
+
+def test_a_part_that_comes_after_its_bytes_were_not_needed_is_swept(
+    start: Callable[[str], Workplace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = start("a")
+    file = file_of(1)
+    progress = announce(place, file)
+    send(place, file, progress)
+    join = place.store.join
+
+    def after_somebody_else_stored_the_same(*args: object) -> int:
+        place.upload(file.data)
+        place.upload(file.data)
+        return join(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(place.store, "join", after_somebody_else_stored_the_same)
+    commit(place, progress)
+    monkeypatch.undo()
+    place.store.put(progress.upload.id, "1-2", file.blocks[1])
+    assert check(place) == []
+    with place.catalog.write() as w:
+        then = to_microseconds(datetime.now(UTC) - timedelta(hours=2))
+        w.execute(update(packs_table).where(packs_table.c.state == "writing").values(lease_until=then))
+    sweep_now(place)
+    assert objects(place, progress) == []
+    assert check(place) == []

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import PackMissing, StorageFull, StoreError
+from app.errors import DamagedBlob, PackMissing, StorageFull, StoreError
 from app.store import LocalPackStore, StoredPack, windows
 from app.store.files import opened
+from app.store.keys import joined_name, list_key, object_name
 from app.values.span import Span
 from tests.store.conformance import WORDS, PackStoreConformance, assert_is, file_with
 
@@ -154,3 +155,30 @@ def test_a_full_device_is_storage_full_and_leaves_no_part_of_the_pack(
         assert file.stat().st_size == size
     store.create("abcdef", file, [Span(0, 1 << 20)])
     assert_is(store, "abcdef", bytes(1 << 20))
+
+
+def test_an_area_into_which_something_comes_while_it_is_deleted_stays_for_the_next_time(
+    store: LocalPackStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    area, rmdir = "ab" * 16, Path.rmdir
+    store.put(area, object_name(range(1)), b"one")
+
+    def put_and_remove(folder: Path) -> None:
+        monkeypatch.undo()
+        store.put(area, object_name(range(1, 2)), b"late")
+        rmdir(folder)
+
+    monkeypatch.setattr(Path, "rmdir", put_and_remove)
+    assert store.delete(area) == 3
+    assert store.objects(area) == {"1-2": 4}
+    assert store.delete(area) == 4
+    assert files_under(tmp_path / "store") == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[[1]]", '[["0-1",0,1e9]]', f'[["0-1",0,{10**30}]]', "[" * 100_000])
+def test_a_damaged_list_is_damage(store: LocalPackStore, tmp_path: Path, text: str):
+    name = joined_name("ab" * 16)
+    store.join(name, [])
+    (tmp_path / "store" / list_key(name)).write_text(text)
+    with pytest.raises(DamagedBlob):
+        store.read(name, Span(0, 1))

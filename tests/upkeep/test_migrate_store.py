@@ -85,6 +85,26 @@ def test_a_copy_that_breaks_off_leaves_nothing_half_and_goes_on(place: Workplace
         assert sound(place, target)
 
 
+def test_nothing_that_the_target_has_is_deleted_whatever_fails(place: Workplace) -> None:
+    class Failing(ObjectPackStore):
+        fails = False
+
+        def size(self, name: str) -> int:
+            if self.fails:
+                raise StoreError("the store does not answer")
+            return super().size(name)
+
+    with closing(Failing(MemoryStore())) as target:
+        migrated(place, target)
+        target.fails = True
+        assert all(each.problem for each in migrated(place, target))
+        target.fails = False
+        for pack in place.folder.rglob("*.pack"):
+            pack.unlink()
+        assert all(each.problem is None for each in migrated(place, target))
+        assert sound(place, target)
+
+
 def test_a_damaged_pack_is_named_and_not_copied(place: Workplace, target: ObjectPackStore) -> None:
     pack = next(path for path in place.folder.rglob("*.pack"))
     data = bytearray(pack.read_bytes())

@@ -16,7 +16,7 @@ from .._log import LOG
 from .fetch_plan import Piece
 from .layout import Stored
 
-_TIMEOUT = httpx.Timeout(30.0)
+_TIMEOUT = httpx.Timeout(30.0, connect=3.0)
 
 
 class Direct:
@@ -27,6 +27,7 @@ class Direct:
         self._lock = threading.Lock()
         self._given_up: set[int] = set()
         """Start offsets of the storages that the server has to send."""
+        self._is_out_of_reach = False
 
     @contextmanager
     def opened(self, piece: Piece, position: int, end: int) -> Iterator[Range | None]:
@@ -34,13 +35,17 @@ class Direct:
         to come from the server.
         """
         stored = piece.stored
-        if stored is None or not stored.at or piece.held is not None or piece.damaged or stored.start in self._given_up:
+        if stored is None or not stored.at or piece.held is not None or piece.damaged:
+            yield None
+            return
+        if self._is_out_of_reach or stored.start in self._given_up:
             yield None
             return
         body = _Parts(self._connected(), stored, position - stored.start, end - stored.start)
         try:
             if not body.begin():
-                self._give_up(stored, "it was refused")
+                self._is_out_of_reach |= body.is_out_of_reach
+                self._give_up(stored, "it is out of reach" if body.is_out_of_reach else "it was refused")
                 yield None
                 return
             try:
@@ -78,6 +83,8 @@ class _Parts:
         self._chunks: Iterator[bytes] = iter(())
         self._chunk = memoryview(b"")
         self._count = 0
+        self.is_out_of_reach = False
+        """True if the object store could not be connected to."""
 
     def begin(self) -> bool:
         """Open the next object; False if the store refuses it."""
@@ -86,7 +93,8 @@ class _Parts:
         try:
             request = self._client.build_request("GET", url, headers={"Range": f"bytes={start}-{end - 1}"})
             self._response = self._client.send(request, stream=True)
-        except httpx.HTTPError:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            self.is_out_of_reach = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
             return False
         self._chunks, self._count = self._response.iter_raw(), end - start
         return self._response.status_code == 206
