@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.metrics import Metrics
 from app.api.middleware.normalize import Normalize, is_head
+from app.api.middleware.proxies import Proxies
 from app.api.middleware.telemetry import Telemetry
 from app.api.requests.paths import path_value
 from tests.api.conftest import problem
@@ -27,7 +28,7 @@ async def misbehaving(scope: Scope, receive: Receive, send: Send) -> None:
 
 def ask(method: str, path: str) -> httpx.Response:
     async def run() -> httpx.Response:
-        transport = httpx.ASGITransport(Telemetry(Normalize(misbehaving), Metrics()))
+        transport = httpx.ASGITransport(Telemetry(Normalize(misbehaving), Metrics(), Proxies()))
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
             return await http.request(method, path)
 
