@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -73,11 +74,11 @@ def _through_a_replica(bench: Bench, s3: S3) -> Iterator[Row]:
         with watched(server.pid) as used:
             for number in range(1, bench.rounds + 1):
                 keys = [f"raw/{number}/{start}" for start in range(0, size, PIECE)]
-                times["raw up"].append(_seconds(lambda: _put(bucket, keys, data)))  # noqa: B023
+                times["raw up"].append(_seconds(partial(_put, bucket, keys, data)))
                 model = f"/v1/models/bench/number{number}"
                 with Connection(server.base_url) as connection:
                     times["up"].append(connection.put(f"{model}/checkpoints", bench.general).seconds)
-                times["raw down"].append(_seconds(lambda: _get(bucket, keys, size)))  # noqa: B023
+                times["raw down"].append(_seconds(partial(_get, bucket, keys, size)))
                 with Connection(server.base_url) as connection:
                     times["down"].append(connection.get(f"{model}/checkpoints/1/original", memory).seconds)
         cpu = sum(one.cpu_seconds for one in used.values()) / (2 * bench.rounds * size / 1e9)

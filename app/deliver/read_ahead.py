@@ -50,7 +50,7 @@ class _Read:
 
 
 class ReadAhead:
-    """What one download has asked for. Not for use by two threads at once."""
+    """The reads that one download has asked for. Not for use by two threads at once."""
 
     def __init__(self, store: PackStore, threads: Executor, budget: ByteBudget) -> None:
         self._store = store

@@ -7,7 +7,7 @@ commit.
 
 import logging
 from collections.abc import Container, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..catalog import Catalog, namespaces, packs, unused
 from ..catalog.commit import NewPack, commit
@@ -27,6 +27,19 @@ LEASE_SECONDS = 24 * 60 * 60
 """Longest time from the first byte of an upload to its commit, in seconds."""
 
 _RETRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """An upload in parts that has arrived: the ``stretches`` of its ``area``, joined, have the blobs ``placed`` at
+    their places. ``encoded`` is its manifest, and ``manifest`` that as a blob.
+    """
+
+    area: str
+    stretches: Sequence[Stretch]
+    placed: Sequence[tuple[int, FoundBlob]]
+    encoded: bytes
+    manifest: FoundBlob
 
 
 class Committer:
@@ -75,38 +88,22 @@ class Committer:
         self._retention.after_commit(checkpoint)
         return checkpoint
 
-    def commit_parts(
-        self,
-        area: str,
-        stretches: Sequence[Stretch],
-        placed: Sequence[tuple[int, FoundBlob]],
-        encoded: bytes,
-        manifest: FoundBlob,
-        new: NewCheckpoint,
-    ) -> Checkpoint:
-        """Publish ``new``, which the upload in parts ``area`` brought: the blobs ``placed`` are at their places in its
-        ``stretches``, joined. ``encoded`` is its manifest.
+    def commit_parts(self, brought: Brought, new: NewCheckpoint) -> Checkpoint:
+        """Publish ``new``, which an upload in parts ``brought``. Then do what it means for the retention of its run.
 
         On an error the upload stays, to be committed again. Raises MissingBlobs, and Gone if the upload is gone.
         """
-        checkpoint = self._commit_parts(area, stretches, placed, encoded, manifest, new)
+        checkpoint = self._commit_parts(brought, new)
         self._retention.after_commit(checkpoint)
         return checkpoint
 
-    def _commit_parts(
-        self,
-        area: str,
-        stretches: Sequence[Stretch],
-        placed: Sequence[tuple[int, FoundBlob]],
-        encoded: bytes,
-        manifest: FoundBlob,
-        new: NewCheckpoint,
-    ) -> Checkpoint:
+    def _commit_parts(self, brought: Brought, new: NewCheckpoint) -> Checkpoint:
+        area, stretches, encoded = brought.area, brought.stretches, brought.encoded
         known, name = self._known(new), joined_name(area)
         size = sum(stretch.length for stretch in stretches)
         blobs = {
             blob.digest: Blob(blob.digest, name, place, blob.length, blob.crc32, blob.blocks)
-            for place, blob in (*placed, (size, manifest))
+            for place, blob in (*brought.placed, (size, brought.manifest))
             if blob.digest not in known
         }
         if not blobs:

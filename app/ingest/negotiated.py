@@ -39,7 +39,7 @@ from ..values.split import Split
 from .arrived import Arrived, storage_digests
 from .blocks import receive_blocks
 from .body import UploadBody
-from .commit import Committer
+from .commit import Brought, Committer
 from .describe import Source, describe
 from .digest import digest_bytes
 from .fill_in import Filling, Upload
@@ -199,9 +199,8 @@ class Negotiated:
         new = describe(upload.model, fields, index, digested, manifest, Source(None, None, upload.original))
         stretches, places = arrived.joined()
         placed = [(places[blob.spans[0].start], blob) for blob in digested.storages]
-        return self._committer.commit_parts(
-            upload.id, stretches, (*placed, (0, digested.frame)), encoded, manifest, new
-        )
+        brought = Brought(upload.id, stretches, (*placed, (0, digested.frame)), encoded, manifest)
+        return self._committer.commit_parts(brought, new)
 
     def _check_parts(self, model: ModelName, upload_id: str) -> list[uploads.Part]:
         """Return the parts whose objects are in the store. The others are forgotten, to be sent again."""

@@ -74,12 +74,6 @@ def object_name(numbers: range) -> str:
     return f"{numbers.start}-{numbers.stop}"
 
 
-def numbers_in(name: str) -> range:
-    """The blocks in the object ``name``; none for one that ``object_name`` did not name."""
-    first, _, end = name.partition("-")
-    return range(int(first), int(end)) if first.isdecimal() else range(0)
-
-
 def manifest_name() -> str:
     """A new name for the object with a manifest."""
     return f"manifest-{new_name()}"

@@ -1,11 +1,21 @@
-"""Commands of the server on a store in S3."""
+"""What the tests of servers with a store in S3 share: commands of the server, and bytes to store."""
 
 import json
+import os
 from typing import Any
+
+import torch
 
 from tests.support.commands import run
 from tests.support.s3 import S3
 from tests.support.server import Server
+
+MIB = 1024 * 1024
+
+
+def noise(mebibytes: float) -> torch.Tensor:
+    """Return random bytes, which nobody has stored before."""
+    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8)
 
 
 def command(server: Server, s3: S3, *words: str) -> Any:

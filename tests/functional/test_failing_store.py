@@ -1,6 +1,5 @@
 """A store that fails in every way, now and then or for a while: what was acknowledged is there, and right."""
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,13 @@ import torch
 from stateroom import Client
 from tests.conftest import StartServer
 from tests.differential.equality import equal
-from tests.functional.on_s3 import command
+from tests.functional.on_s3 import command, noise
 from tests.support.s3 import S3
 from tests.support.server import Server
 from tests.support.store_proxy import KINDS, Faults, spoiling
 from tests.support.waiting import LONG_ENOUGH
 
 MIB = 1024 * 1024
-
-
-def noise(mebibytes: float) -> torch.Tensor:
-    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A server whose packs are in an S3-compatible store, and stores that fail or were never right."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import obstore
@@ -11,7 +10,7 @@ import torch
 from stateroom import Client
 from tests.conftest import StartServer
 from tests.differential.equality import equal
-from tests.functional.on_s3 import command
+from tests.functional.on_s3 import command, noise
 from tests.support.s3 import BUCKET, S3, running_s3, weed_program
 from tests.support.server import Server
 from tests.support.waiting import assert_soon
@@ -19,16 +18,12 @@ from tests.support.waiting import assert_soon
 MIB = 1024 * 1024
 
 
-def noise(mebibytes: float) -> torch.Tensor:
-    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8)
-
-
 @pytest.fixture
-def on_s3(fresh_server: StartServer, s3: S3) -> Iterator[Callable[..., Server]]:
+def on_s3(fresh_server: StartServer, s3: S3) -> Callable[..., Server]:
     def start(url: str | None = None, *args: str, **env: str) -> Server:
         return fresh_server("--store-url", url or s3.new_url(), *args, env={**s3.environment, **env})
 
-    return start  # type: ignore[return-value]
+    return start
 
 
 def objects_under(s3: S3, server: Server) -> dict[str, int]:

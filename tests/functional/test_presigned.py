@@ -1,7 +1,6 @@
 """Downloads whose large storages come from the object store itself, by URLs that the server has signed."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -11,6 +10,7 @@ import torch
 from stateroom import Client
 from tests.conftest import StartServer
 from tests.differential.equality import equal
+from tests.functional.on_s3 import noise
 from tests.support.s3 import S3
 from tests.support.server import Server
 from tests.support.store_proxy import spoiling
@@ -19,20 +19,16 @@ MIB = 1024 * 1024
 VERIFIES = {"Stateroom-Verifies": "client"}
 
 
-def noise(mebibytes: float) -> torch.Tensor:
-    return torch.frombuffer(bytearray(os.urandom(int(mebibytes * MIB))), dtype=torch.uint8)
-
-
 WEIGHTS = {"large": noise(40), "other": noise(3), "small": noise(0.01)}
 OBJ = {"epoch": 1, "model_state_dict": WEIGHTS}
 
 
 @pytest.fixture
-def presigning(fresh_server: StartServer, s3: S3) -> Iterator[Callable[..., Server]]:
+def presigning(fresh_server: StartServer, s3: S3) -> Callable[..., Server]:
     def start(**env: str) -> Server:
         return fresh_server("--store-url", s3.new_url(), env={**s3.environment, "STATEROOM_PRESIGN": "on", **env})
 
-    return start  # type: ignore[return-value]
+    return start
 
 
 def sent(server: Server) -> int:

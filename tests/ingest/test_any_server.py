@@ -1,7 +1,7 @@
 """Uploads in parts to several servers that share a catalog and a store, and a store that contradicts the catalog."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from app.errors import Gone, InvalidRequest, MissingBlobs, StorageFull, StoreErr
 from app.ingest.body import Chunks
 from app.ingest.negotiated import Progress
 from app.store.keys import area_key, object_name
+from app.store.pack_list import Stretch
 from app.upkeep.leftovers import recover
 from app.values.checkpoint import Checkpoint, Fields
 from app.values.digest import BLOCK_SIZE
@@ -114,15 +115,15 @@ def test_of_two_commits_at_once_one_succeeds_and_the_other_finds_it(
     progress = announce(a, file)
     send(a, file, progress)
     join = a.store.join
-    others: list[object] = []
+    others: list[Checkpoint] = []
 
-    def join_after_the_other(*args: object) -> int:
+    def join_after_the_other(name: str, stretches: Sequence[Stretch]) -> int:
         others.append(commit(b, progress, "key"))
-        return join(*args)  # type: ignore[arg-type]
+        return join(name, stretches)
 
     monkeypatch.setattr(a.store, "join", join_after_the_other)
     assert a.ingest.negotiated.commit(MODEL, progress.upload.id, Fields(idempotency_key="key")) == (others[0], True)
-    assert a.original(others[0]) == file.data  # type: ignore[arg-type]
+    assert a.original(others[0]) == file.data
     assert check(a) == []
 
 
@@ -135,8 +136,8 @@ def test_the_later_of_two_commits_with_keys_of_their_own_is_gone(
     send(a, file, progress)
     join = a.store.join
 
-    def join_before_the_other(*args: object) -> int:
-        size = join(*args)  # type: ignore[arg-type]
+    def join_before_the_other(name: str, stretches: Sequence[Stretch]) -> int:
+        size = join(name, stretches)
         commit(b, progress, "other")
         return size
 
@@ -366,10 +367,10 @@ def test_a_part_that_comes_after_its_bytes_were_not_needed_is_swept(
     send(place, file, progress)
     join = place.store.join
 
-    def after_somebody_else_stored_the_same(*args: object) -> int:
+    def after_somebody_else_stored_the_same(name: str, stretches: Sequence[Stretch]) -> int:
         place.upload(file.data)
         place.upload(file.data)
-        return join(*args)  # type: ignore[arg-type]
+        return join(name, stretches)
 
     monkeypatch.setattr(place.store, "join", after_somebody_else_stored_the_same)
     commit(place, progress)
