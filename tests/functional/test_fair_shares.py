@@ -93,19 +93,24 @@ def test_an_address_has_its_share_where_nobody_needs_a_token(fresh_server: Start
 
 @long
 def test_downloads_whose_clients_have_gone_are_planned_no_more(shared: Shared) -> None:
-    """Each plan takes a child process seconds, and there are more of them than threads."""
-    many = saved({f"layer.{i}.weight": torch.zeros(1) for i in range(measure(10_000, 20_000))})
+    """A client that sends no more may still wait, so it counts as gone after a while only: the first plans are made.
+    There are more of them than threads, and each takes a child process a good part of a second.
+    """
+    clients = 40
+    many = saved({f"layer.{i}.weight": torch.zeros(1) for i in range(measure(20_000, 40_000))})
     with shared.client(shared.greedy) as http:
         assert http.post("/v1/models/a/many/checkpoints", content=many).status_code == 201
-    for i in range(20):
+    for i in range(clients):
         path = f"/v1/models/a/many/checkpoints/1/state_dict?add_prefix=p{i}."
         hang_up(shared.server, get(path, f"Authorization: Bearer {shared.greedy}"))
 
     def ended() -> list[dict]:
         return [line for line in shared.server.requests if line["route"].endswith("/state_dict")]
 
-    assert_soon(lambda: len(ended()) == 20)
-    assert {(line["status"], line.get("cut")) for line in ended()} == {(0, True)}
+    assert_soon(lambda: len(ended()) == clients)
+    never_planned = [line for line in ended() if line["status"] == 0]
+    assert len(never_planned) > clients // 4
+    assert all(line["cut"] for line in never_planned)
     assert_soon(lambda: shared.gauge("stateroom_running_calls", "plan") == 0)
     assert shared.gauge("stateroom_waiting_calls", "plan") == 0
 
