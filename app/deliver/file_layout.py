@@ -92,7 +92,7 @@ def layout_of_original(download: Download) -> FileLayout:
 LIFETIME = timedelta(minutes=15)
 """Time for which a client may fetch storages from the store itself."""
 
-SMALLEST_DIRECT = 1024 * 1024
+SMALLEST_DIRECT = 256 * 1024
 """Smallest storage that is worth a request to the store, in bytes."""
 
 

@@ -117,12 +117,16 @@ class BlobReader:
         return ((position, view) for (position, _), view in zip(strip.sources, views, strict=True))
 
     def looking_ahead(self, windows: Iterator[Window]) -> Iterator[Window]:
-        """Yield ``windows``, and begin to read what the next ones need, if the store is worth it."""
+        """Yield ``windows``, and begin to read what the next ones need, if the store is worth it. What the first one
+        needs is read side by side.
+        """
         if self._ahead is None:
             yield from windows
             return
         coming = deque(islice(windows, 1))
         try:
+            for first in coming:
+                self._ask(first.blocks, soon=True)
             while coming:
                 while len(coming) <= self._ahead.windows and (window := next(windows, None)) is not None:
                     coming.append(window)
@@ -132,7 +136,7 @@ class BlobReader:
         finally:
             self._ahead.forget()
 
-    def _ask(self, blocks: Iterable[Block]) -> bool:
+    def _ask(self, blocks: Iterable[Block], *, soon: bool = False) -> bool:
         """Begin to read blocks that are not at hand; False if no more can be read ahead now."""
         if self._ahead is None:
             return False
@@ -142,7 +146,7 @@ class BlobReader:
         except DamagedBlob:  # whoever needs it is told
             return False
         wanted = [each for each in stored if not self._ahead.has(each.blob.pack, each.span)]
-        return all(self._ahead.ask(run[0].blob.pack, [each.span for each in run]) for run in runs_of(wanted))
+        return all(self._ahead.ask(run[0].blob.pack, [each.span for each in run], soon=soon) for run in runs_of(wanted))
 
     def load(
         self, window: Window, checksums: Followed | None = None, *, whole_as_they_are: bool = False

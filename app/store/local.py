@@ -28,7 +28,7 @@ from .keys import (
     pack_key,
     part_key,
 )
-from .pack_list import PackList, PackLists, Stretch
+from .pack_list import ObjectSpan, PackList, PackLists, Stretch
 from .pack_store import PresignedSpan, StoredPack
 from .room import Room
 from .windows import read_window
@@ -50,7 +50,7 @@ class LocalPackStore:
         self._room = room or Room(root)
         self._folders: set[Path] = set()
         self._group: int | None = None
-        self._lists = PackLists(self._load_list, self.read_object)
+        self._lists = PackLists(self._load_list)
         if not make:
             self.ping()
             return
@@ -148,11 +148,15 @@ class LocalPackStore:
         self._lists.forget(name)
         return joined.size
 
-    def read(self, name: str, span: Span) -> memoryview:
+    def read(self, name: str, span: Span, *, ahead: bool = False) -> memoryview:
         if is_joined(name):
-            return self._lists.read(name, span)
+            return self._lists.read(name, span, self._joined)
         with translated(f"reading pack {name}", pack=name), opened(self._path(name), os.O_RDONLY) as fd:
             return read_window(fd, span)
+
+    def _joined(self, area: str, parts: Sequence[ObjectSpan]) -> memoryview:
+        views = [self.read_object(area, part, place) for part, place in parts]
+        return views[0] if len(views) == 1 else memoryview(b"".join(views))
 
     def size(self, name: str) -> int:
         if is_joined(name):

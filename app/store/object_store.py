@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, starmap
 from pathlib import Path
 
 import obstore
@@ -35,7 +36,7 @@ from .keys import (
     object_key,
     object_name,
 )
-from .pack_list import PackList, PackLists, Stretch
+from .pack_list import ObjectSpan, PackList, PackLists, Stretch
 from .pack_store import PresignedSpan, StoredPack
 from .remote_errors import is_beyond_the_end, translated
 from .room import Room
@@ -44,13 +45,13 @@ from .windows import read_window
 OBJECT_SIZE = 16 * 1024 * 1024
 """Largest size of an object, in bytes, except a list."""
 
-CONNECTIONS = 4
-"""Objects of one pack that are written at once, and ranges of one span that are read at once."""
+WRITERS = 4
+"""Objects of one pack that are written at once."""
 
-SMALLEST_RANGE = 4 * 1024 * 1024
-"""Smallest part of a span that is worth a connection of its own, in bytes."""
+SMALLEST_RANGE = 2 * 1024 * 1024
+"""Smallest part of a span that is worth a request of its own where somebody waits for it, in bytes."""
 
-THREADS = 32
+THREADS = 64
 """Ranges that are read at once, for all downloads."""
 
 WINDOWS_AHEAD = 8
@@ -64,7 +65,7 @@ class ObjectPackStore:
     def __init__(self, objects: ObjectStore, pinged: ObjectStore | None = None) -> None:
         self._objects = objects
         self._pinged = pinged or objects
-        self._lists = PackLists(self._load_list, self.read_object)
+        self._lists = PackLists(self._load_list)
         self._readers = ThreadPoolExecutor(THREADS, "object-read")
         self._room = Room()
 
@@ -108,12 +109,12 @@ class ObjectPackStore:
         stretches: list[Stretch] = []
         writing: deque[Future[None]] = deque()
         try:
-            with ThreadPoolExecutor(CONNECTIONS, "object-write") as threads:
+            with ThreadPoolExecutor(WRITERS, "object-write") as threads:
                 for data in objects:
                     stretch = Stretch(object_name(range(len(stretches), len(stretches) + 1)), 0, len(data))
                     stretches.append(stretch)
                     writing.append(threads.submit(self.put, area, stretch.object, data))
-                    if len(writing) == CONNECTIONS:
+                    if len(writing) == WRITERS:
                         writing.popleft().result()
                 for each in writing:
                     each.result()
@@ -131,14 +132,7 @@ class ObjectPackStore:
         }
 
     def read_object(self, area: str, name: str, span: Span) -> memoryview:
-        key = object_key(area, name)
-        count = max(1, min(CONNECTIONS, span.length // SMALLEST_RANGE))
-        if count == 1:
-            return self._range(key, area, span)
-        bounds = [span.start + span.length * i // count for i in range(count + 1)]
-        ranges = [Span(*pair) for pair in pairwise(bounds)]
-        views = self._readers.map(lambda part: self._range(key, area, part), ranges)
-        return memoryview(b"".join(views))
+        return self._joined(area, [(name, span)], SMALLEST_RANGE)
 
     def join(self, name: str, stretches: Sequence[Stretch]) -> int:
         joined = PackList(stretches)
@@ -146,9 +140,16 @@ class ObjectPackStore:
         self._lists.forget(name)
         return joined.size
 
-    def read(self, name: str, span: Span) -> memoryview:
-        checked(name)
-        return self._lists.read(name, span)
+    def read(self, name: str, span: Span, *, ahead: bool = False) -> memoryview:
+        smallest = OBJECT_SIZE if ahead else SMALLEST_RANGE
+        return self._lists.read(checked(name), span, partial(self._joined, smallest=smallest))
+
+    def _joined(self, area: str, parts: Sequence[ObjectSpan], smallest: int) -> memoryview:
+        """Read parts of objects side by side, cut into ranges of ``smallest`` bytes or more."""
+        ranges = [(object_key(area, name), each) for name, span in parts for each in _cut(span, smallest)]
+        if len(ranges) == 1:
+            return self._range(area, *ranges[0])
+        return memoryview(b"".join(self._readers.map(lambda each: self._range(area, *each), ranges)))
 
     def size(self, name: str) -> int:
         area = area_of(name)
@@ -199,7 +200,7 @@ class ObjectPackStore:
         with translated(doing):
             obstore.put(self._objects, key, _flat(data), use_multipart=False)
 
-    def _range(self, key: str, area: str, span: Span) -> memoryview:
+    def _range(self, area: str, key: str, span: Span) -> memoryview:
         """Read one range by one request. A short answer counts only if the object is as short."""
         with translated(f"reading pack {area}", pack=area):
             if span.length == 0:
@@ -245,6 +246,12 @@ def _pieces(span: Span) -> Iterator[Span]:
     """Cut a span into pieces of the size of an object."""
     for start in range(span.start, span.end, OBJECT_SIZE):
         yield Span(start, min(start + OBJECT_SIZE, span.end))
+
+
+def _cut(span: Span, smallest: int) -> Iterator[Span]:
+    """Cut a span evenly into as many pieces of at least ``smallest`` bytes as it has."""
+    count = max(1, span.length // smallest)
+    return starmap(Span, pairwise(span.start + span.length * i // count for i in range(count + 1)))
 
 
 def _gathered(buffers: Iterable[memoryview]) -> Iterator[memoryview]:

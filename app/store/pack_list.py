@@ -7,7 +7,7 @@ pack, so it is written last. A pack's addresses are those of the joined stretche
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -29,6 +29,10 @@ class Stretch:
     length: int
 
 
+ObjectSpan = tuple[str, Span]
+"""An object of an area, and some of its bytes."""
+
+
 class PackList:
     """The stretches of a pack, in the order of its bytes."""
 
@@ -41,7 +45,7 @@ class PackList:
         """Size of the pack, in bytes."""
         return self._places[-1]
 
-    def parts(self, span: Span) -> list[tuple[str, Span]]:
+    def parts(self, span: Span) -> list[ObjectSpan]:
         """Return the parts of objects that make up ``span`` of the pack, in order. Raises DamagedBlob if the pack ends
         before the span does.
         """
@@ -88,13 +92,12 @@ def _stretch(row: object) -> Stretch:
 
 
 class PackLists:
-    """The lists of a store, the recently used ones in memory. ``load`` reads the list of a pack, or raises PackMissing;
-    ``read`` reads part of an object of an area, or raises PackMissing if it is not there.
+    """The lists of a store, the recently used ones in memory. ``load`` reads the list of a pack, or raises
+    PackMissing.
     """
 
-    def __init__(self, load: Callable[[str], bytes], read: Callable[[str, str, Span], memoryview]) -> None:
+    def __init__(self, load: Callable[[str], bytes]) -> None:
         self._load = load
-        self._read = read
         self._lists: Cache[PackList] = Cache(CACHED, PackList.weight)
 
     def get(self, name: str) -> PackList:
@@ -109,17 +112,15 @@ class PackLists:
     def forget(self, name: str) -> None:
         self._lists.drop(name)
 
-    def read(self, name: str, span: Span) -> memoryview:
-        """Return the bytes of ``span`` of a pack. Raises PackMissing, DamagedBlob if an object is missing or short."""
-        views = [self._part(name, part, place) for part, place in self.get(name).parts(span)]
-        return views[0] if len(views) == 1 else memoryview(b"".join(views))
-
-    def _part(self, name: str, part: str, span: Span) -> memoryview:
+    def read(self, name: str, span: Span, read: Callable[[str, Sequence[ObjectSpan]], memoryview]) -> memoryview:
+        """Return the bytes of ``span`` of a pack. ``read`` returns the joined parts of objects of an area, or raises
+        PackMissing if one is not there. Raises PackMissing, DamagedBlob if an object is missing or short.
+        """
         try:
-            return self._read(area_of(name), part, span)
+            return read(area_of(name), self.get(name).parts(span))
         except PackMissing as missing:
             self.anew(name)  # is the whole pack gone?
-            raise DamagedBlob(f"the object {part} of pack {name} is missing") from missing
+            raise DamagedBlob(f"an object of pack {name} is missing: {missing}") from missing
 
     def _parsed(self, name: str) -> PackList:
         data = self._load(name)

@@ -92,11 +92,12 @@ class PackStore(Protocol):
         """Make the pack ``name`` of parts of objects of its area, and return its size in bytes."""
         ...
 
-    def read(self, name: str, span: Span) -> memoryview:
+    def read(self, name: str, span: Span, *, ahead: bool = False) -> memoryview:
         """Return the bytes of ``span``, read-only and already in memory: later access raises nothing.
 
-        Meant for windows of about 16 MiB. Their memory is freed with the last view of them. Raises PackMissing, and
-        DamagedBlob if the pack ends before the span does.
+        Meant for windows of about 16 MiB. Their memory is freed with the last view of them. A read ``ahead`` of its
+        need spares requests rather than time. Raises PackMissing, and DamagedBlob if the pack ends before the span
+        does.
         """
         ...
 

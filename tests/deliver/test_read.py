@@ -181,7 +181,7 @@ def test_neighbours_are_read_in_one_go(catalog, store, tmp_path):
     reads: list[Span] = []
 
     class Counting(LocalPackStore):
-        def read(self, name: str, span: Span) -> memoryview:
+        def read(self, name: str, span: Span, *, ahead: bool = False) -> memoryview:
             reads.append(span)
             return super().read(name, span)
 

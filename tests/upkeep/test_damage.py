@@ -167,7 +167,7 @@ def test_an_error_that_does_not_come_again_marks_nothing(place: Workplace):
     class Failing(LocalPackStore):
         times = 2
 
-        def read(self, name: str, span: Span) -> memoryview:
+        def read(self, name: str, span: Span, *, ahead: bool = False) -> memoryview:
             data = super().read(name, span)
             if self.times and span.length > MIB:
                 self.times -= 1
