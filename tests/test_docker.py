@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,9 +21,11 @@ import yaml
 
 from app.process.serve import KILL_SECONDS
 from tests.support.docs import ROOT
+from tests.support.ports import held_port
 from tests.support.postgres import Postgres
 from tests.support.requirements import closure, normal
 from tests.support.server import READY, Server, server_environment, start_server
+from tests.support.waiting import LONG_ENOUGH, assert_soon
 
 BESIDE_PYTHON = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 SECRETS = {"STATEROOM_SERVER_TOKEN": "secret", "POSTGRES_PASSWORD": "unused"}
@@ -172,14 +173,13 @@ def command_of(words: list[str]) -> tuple[str, ...]:
 def test_without_a_token_the_image_refuses_to_start_and_says_what_to_do(tmp_path: Path) -> None:
     env = {**server_environment(image_environment()), "STATEROOM_DATA_DIR": str(tmp_path / "data")}
     refused = subprocess.run(
-        command_of(json.loads(last("CMD"))), env=env, capture_output=True, text=True, timeout=60, check=False
+        command_of(json.loads(last("CMD"))), env=env, capture_output=True, text=True, timeout=LONG_ENOUGH, check=False
     )
     assert refused.returncode == 2
     assert "STATEROOM_SERVER_TOKEN" in refused.stderr
 
 
-def test_the_image_serves_is_healthy_while_it_does_and_ends_well_when_told_to(tmp_path: Path) -> None:
-    port = free_port()
+def test_the_image_serves_is_healthy_while_it_does_and_ends_well_when_told_to(port: int, tmp_path: Path) -> None:
     env = {
         **image_environment(),
         "STATEROOM_PORT": str(port),
@@ -188,11 +188,12 @@ def test_the_image_serves_is_healthy_while_it_does_and_ends_well_when_told_to(tm
     }
     assert healthy(env) is False
     with serving(command_of(json.loads(last("CMD"))), env, tmp_path) as process:
-        assert healthy(env) is True
-        assert healthy({**env, "http_proxy": "http://127.0.0.1:9"}) is True
-        assert httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False).status_code == 401
+        assert_soon(lambda: healthy(env))
+        assert_soon(lambda: healthy({**env, "http_proxy": "http://127.0.0.1:9"}))
+        unasked = httpx.get(f"http://127.0.0.1:{port}/v1/models", trust_env=False, timeout=LONG_ENOUGH)
+        assert unasked.status_code == 401
         process.send_signal(getattr(signal, last("STOPSIGNAL")))
-        assert process.wait(60) == 0
+        assert process.wait(LONG_ENOUGH) == 0
     assert healthy(env) is False
 
 
@@ -206,7 +207,7 @@ def test_as_the_first_process_it_still_heeds_the_signal_to_stop(tmp_path: Path) 
         (first,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         assert re.search(r"^NSpid:\s+\d+\s+1$", Path(f"/proc/{first}/status").read_text(), re.MULTILINE)
         os.kill(int(first), signal.SIGTERM)
-        assert server.process.wait(60) == 0
+        assert server.process.wait(LONG_ENOUGH) == 0
     finally:
         server.kill()
 
@@ -215,13 +216,14 @@ def healthy(env: Mapping[str, str]) -> bool:
     program, *arguments = health_check()
     found = shutil.which(program, path=BESIDE_PYTHON)
     assert found is not None
-    checked = subprocess.run([found, *arguments], env=dict(env), capture_output=True, timeout=60, check=False)
+    checked = subprocess.run([found, *arguments], env=dict(env), capture_output=True, timeout=LONG_ENOUGH, check=False)
     return checked.returncode == 0
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @contextmanager
@@ -281,9 +283,8 @@ def test_the_servers_database_is_the_one_that_compose_makes() -> None:
     assert services["stateroom"]["environment"]["PGPASSWORD"] == made["POSTGRES_PASSWORD"]
 
 
-def test_what_compose_runs_migrates_then_serves_a_postgresql(postgres: Postgres, tmp_path: Path) -> None:
+def test_what_compose_runs_migrates_then_serves_a_postgresql(postgres: Postgres, port: int, tmp_path: Path) -> None:
     services = compose()["services"]
-    port = free_port()
     env = {
         **image_environment(),
         **services["stateroom"]["environment"],
@@ -295,15 +296,14 @@ def test_what_compose_runs_migrates_then_serves_a_postgresql(postgres: Postgres,
 
     def run(command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=server_environment(env), capture_output=True, text=True, timeout=60, check=False
+            command, env=server_environment(env), capture_output=True, text=True, timeout=LONG_ENOUGH, check=False
         )
 
     assert run(serve).returncode == 1, "it must not start before it is migrated"
     migrated = run(command_of(services["migrate"]["command"]))
     assert (migrated.returncode, migrated.stderr) == (0, "")
     with serving(serve, env, tmp_path):
-        assert healthy(env) is True
-        asked = httpx.get(
-            f"http://127.0.0.1:{port}/v1/models", headers={"Authorization": "Bearer secret"}, trust_env=False
-        )
+        assert_soon(lambda: healthy(env))
+        bearer = {"Authorization": "Bearer secret"}
+        asked = httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=bearer, trust_env=False, timeout=LONG_ENOUGH)
         assert asked.json()["items"] == []

