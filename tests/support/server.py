@@ -20,8 +20,11 @@ from tests.support.forks import Forked, fork
 ROOT = Path(__file__).resolve().parents[2]
 
 READY = re.compile(r"^Stateroom is ready on (http://\S+)$", re.MULTILINE)
-LONGEST_SECONDS = 60.0
+LONGEST_SECONDS = 180.0
 """For a start, or a stop."""
+
+PATIENT = {f"STATEROOM_{name}_SECONDS": "300" for name in ("HEAD", "BODY", "SEND")}
+"""Settings of every server here, unless ``env`` says otherwise: a busy machine holds up clients that do not dawdle."""
 
 
 def whole_lines(text: str) -> list[str]:
@@ -122,7 +125,8 @@ def start_server(
     """Start ``python -m app serve --port 0 --data-dir DATA_DIR ARGS`` and wait until it answers.
 
     It is forked from a process that has imported it, unless ``command`` says what to execute in place of
-    ``python -m app``. Raises RuntimeError with the server's log if it ends or stays silent.
+    ``python -m app``. It is PATIENT with its clients. Raises RuntimeError with the server's log if it ends or stays
+    silent.
     """
     env = dict(env or {})
     assert command or not any(name.startswith("PYTHON") for name in env), "its interpreter has started: see command"
@@ -130,9 +134,9 @@ def start_server(
     log_file = data_dir.parent / f"{data_dir.name}.{time.time_ns()}.log"
     arguments = ["serve", "--port", "0", "--data-dir", str(data_dir), *args]
     if command:
-        process = _executed([*command, *arguments], server_environment(env), log_file)
+        process = _executed([*command, *arguments], server_environment({**PATIENT, **env}), log_file)
     else:
-        process = _forked(arguments, server_environment(env), log_file, umask)
+        process = _forked(arguments, server_environment({**PATIENT, **env}), log_file, umask)
     server = Server(process, "", data_dir, log_file, args, env, command)
     deadline = time.monotonic() + LONGEST_SECONDS
     while not (ready := READY.search("\n".join(whole_lines(server.log)))):

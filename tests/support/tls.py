@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import LONG_ENOUGH
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFront:
@@ -32,13 +34,12 @@ def tls_front(port: int, folder: Path) -> Iterator[TlsFront]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     relay = partial(_relay_both_ways, port)
-    started = asyncio.run_coroutine_threadsafe(asyncio.start_server(relay, "127.0.0.1", 0, ssl=context), loop).result(
-        10
-    )
+    starting = asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+    started = asyncio.run_coroutine_threadsafe(starting, loop).result(LONG_ENOUGH)
     try:
         yield TlsFront(f"https://127.0.0.1:{started.sockets[0].getsockname()[1]}", certificate)
     finally:
-        asyncio.run_coroutine_threadsafe(_end(started), loop).result(10)
+        asyncio.run_coroutine_threadsafe(_end(started), loop).result(LONG_ENOUGH)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
