@@ -21,6 +21,7 @@ from tests.support.commands import run
 from tests.support.docs import ROOT, blocks
 from tests.support.postgres import Postgres
 from tests.support.s3 import S3
+from tests.support.waiting import assert_soon
 
 DEPLOY = ROOT / "deploy"
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
@@ -118,7 +119,7 @@ def test_what_kubernetes_runs_migrates_and_serves_and_its_probes_succeed(
     probes = [container("deployment")[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     with server.client(headers={"Host": "10.1.2.3:8765"}) as http:
         for probe in probes:
-            assert http.get(probe["path"]).status_code == 200
+            assert_soon(lambda path=probe["path"]: http.get(path).status_code == 200)
         assert http.get("/v1/models").status_code == 401
 
 

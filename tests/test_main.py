@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support.commands import run
 from tests.support.server import PYTHON_M_APP, server_environment
-from tests.support.waiting import assert_soon
+from tests.support.waiting import LONG_ENOUGH, assert_soon
 
 
 def test_a_server_open_to_others_needs_a_token_and_says_how_to_make_one(tmp_path: Path) -> None:
@@ -153,13 +153,15 @@ def test_on_a_terminal_it_speaks_to_a_person(tmp_path: Path) -> None:
         assert address is not None
         assert f"Its data is in {tmp_path / 'data'}. Upload a first checkpoint" in said
         assert f"  curl -T checkpoint.tar {address[1]}/v1/models/vision/classifier/checkpoints\r\n" in said
-        httpx.get(f"{address[1]}/v1/models/a%0A%1B[31mred", headers={"X-Request-Id": "mine"}, trust_env=False)
+        httpx.get(
+            f"{address[1]}/v1/models/a%0A%1B[31mred", headers={"X-Request-Id": "mine"}, trust_env=False, timeout=60
+        )
         line = next(line for line in shows("id mine\r\n").splitlines() if line.endswith("id mine"))
         assert re.fullmatch(
             r"\d\d:\d\d:\d\d GET /v1/models/a\\n\\x1b\[31mred 404  [\d,]+ ms  [\d,]+ B out  127\.0\.0\.1  id mine", line
         )
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        assert process.wait(LONG_ENOUGH) == 0
 
 
 def test_the_format_of_the_log_may_be_chosen(fresh_server: StartServer) -> None:

@@ -32,7 +32,7 @@ def test_a_check_that_hangs_costs_one_thread_and_runs_again_once_it_has_ended() 
 
         async def answers() -> bool:
             try:
-                return await probe.ask() == 2
+                return await probe.ask() >= 2
             except TimeoutError:
                 return False
 

@@ -15,7 +15,7 @@ from app.values.token import parse_token
 from tests.conftest import StartServer
 from tests.support.commands import run
 from tests.support.tokens import bearer, catalog_url, make_token
-from tests.support.waiting import assert_soon
+from tests.support.waiting import assert_soon, until_ready
 
 NOW = datetime(2026, 5, 9, 7, 35, 25, tzinfo=UTC)
 
@@ -175,7 +175,7 @@ def test_a_server_open_to_others_asks_for_a_token_that_was_ever_made(
     server = fresh_server(*options, data_dir=data)
     with server.client() as http:
         assert http.get("/v1/models").status_code == 401
-        assert http.get("/readyz").status_code == 200
+        until_ready(http)
     with closing(Catalog(catalog_url(server))) as catalog:
         catalog.ping()
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from packaging.metadata import Metadata
 
@@ -25,6 +24,7 @@ from tests.support.docs import ROOT
 from tests.support.postgres import Postgres
 from tests.support.requirements import closure, dependencies_folder, expose
 from tests.support.server import Server, start_server
+from tests.support.waiting import until_ready
 
 GENERAL = ROOT / "tests/golden/general.tar"
 
@@ -55,7 +55,7 @@ class Environment:
     def run(self, program: str, *arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [self.program(program), *map(str, arguments)],
-            cwd=cwd, env={**CLEAN, "NO_PROXY": "*", **env}, capture_output=True, text=True, timeout=120, check=False,
+            cwd=cwd, env={**CLEAN, "NO_PROXY": "*", **env}, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
 
     def ok(self, program: str, *arguments: str | Path, cwd: Path, **env: str) -> str:
@@ -235,7 +235,8 @@ def test_the_server_alone_migrates_and_serves_a_postgresql(
     assert server_alone.ok("stateroom-server", "migrate", "--database-url", url, cwd=tmp_path) == ""
     server = server_alone.serve(tmp_path / "data", "--database-url", url, "--workers", "2")
     try:
-        assert httpx.get(f"{server.base_url}/readyz", trust_env=False).status_code == 200
+        with server.client() as http:
+            until_ready(http)
     finally:
         server.kill()
 
@@ -281,7 +282,8 @@ def test_both_distributions_have_the_version_that_they_say_they_have(
     version = built.wheel("stateroom").name.split("-")[1]
     assert built.wheel("stateroom_server").name.split("-")[1] == version
     assert client_alone.ok("stateroom", "--version", cwd=tmp_path) == f"stateroom {version}\n"
-    assert httpx.get(f"{running.base_url}/openapi.json", trust_env=False).json()["info"]["version"] == version
+    with running.client() as http:
+        assert http.get("/openapi.json").json()["info"]["version"] == version
 
 
 def files_of_the_pages() -> set[str]:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 
@@ -17,7 +16,7 @@ from tests.conftest import StartServer
 from tests.support.raw_http import answer_on, connected, get, post, rest_of
 from tests.support.scripts import run_script
 from tests.support.server import Server
-from tests.support.waiting import assert_soon
+from tests.support.waiting import LONG_ENOUGH, assert_soon, until_ready
 
 CHECKPOINTS = "/v1/models/a/b/checkpoints"
 FILE = general(size=32)
@@ -38,7 +37,8 @@ def is_running(pid: int) -> bool:
 
 
 def figure(server: Server, name: str) -> float:
-    lines = httpx.get(f"{server.base_url}/metrics", verify=False).text.splitlines()
+    with server.client() as http:
+        lines = http.get("/metrics").text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
@@ -88,10 +88,10 @@ def test_a_worker_that_dies_is_replaced_and_meanwhile_others_answer(fresh_server
     os.kill(victim, signal.SIGKILL)
     for _ in range(20):
         with server.client() as http:
-            assert http.get("/readyz").status_code == 200
+            until_ready(http)
     assert_soon(lambda: len(workers_of(server) - {victim}) == 2)
     assert len(workers_of(server) & before) == 1
-    assert f"(pid {victim}) was killed by SIGKILL; restarting it now" in server.log
+    assert_soon(lambda: f"(pid {victim}) was killed by SIGKILL; restarting it now" in server.log)
     assert upload(server, FILE) == f"{CHECKPOINTS}/1"
 
 
@@ -106,7 +106,7 @@ def test_workers_end_with_the_parent_however_it_ends(fresh_server: StartServer) 
     server = fresh_server("--workers", "2", env=UNSYNCED)
     workers = workers_of(server)
     os.kill(server.pid, signal.SIGKILL)
-    server.process.wait(60)
+    server.process.wait(LONG_ENOUGH)
     assert_soon(lambda: not any(is_running(pid) for pid in workers))
 
 
@@ -144,7 +144,7 @@ def large() -> bytes:
 def test_transfers_that_run_come_to_their_end_and_nothing_new_begins(
     fresh_server: StartServer, large: bytes, workers: str, signum: signal.Signals
 ) -> None:
-    server = fresh_server("--workers", workers, env=UNSYNCED)
+    server = fresh_server("--workers", workers, env={**UNSYNCED, "STATEROOM_DRAIN_SECONDS": "600"})
     location = upload(server, large)
     with downloading(server, location) as answer, connected(server) as uploading:
         uploading.sendall(post(CHECKPOINTS, f"Content-Length: {len(FILE)}", body=FILE[:1000]))
@@ -154,7 +154,7 @@ def test_transfers_that_run_come_to_their_end_and_nothing_new_begins(
         uploading.sendall(FILE[1000:])
         assert answer_on(uploading)[0] == 201
         assert answer.read() == large
-    assert server.process.wait(60) == 0
+    assert server.process.wait(LONG_ENOUGH) == 0
     again = fresh_server("--workers", workers, env=UNSYNCED, data_dir=server.data_dir)
     with again.client() as http:
         assert http.get(f"{CHECKPOINTS}/2/original").content == FILE
@@ -173,7 +173,7 @@ def test_a_transfer_that_does_not_end_is_cut_when_its_time_is_over(
     server = fresh_server("--workers", workers, env={**UNSYNCED, "STATEROOM_DRAIN_SECONDS": "1"})
     with downloading(server, upload(server, large)) as answer:
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == 0
+        assert server.process.wait(LONG_ENOUGH) == 0
         with pytest.raises((HTTPException, OSError)):
             answer.read()
 
@@ -203,7 +203,7 @@ def test_an_upload_that_does_not_end_is_told_that_the_server_stops_and_leaves_no
             assert b"shutting-down" in answer
             assert b"retry-after: " in answer
             assert b"connection: close" in answer
-        assert server.process.wait(60) == 0
+        assert server.process.wait(LONG_ENOUGH) == 0
     assert "Traceback" not in server.log
     assert [line["status"] for line in server.requests if line["method"] == "POST"] == [503, 503, 503]
     assert list((server.data_dir / "spool").iterdir()) == []
@@ -220,5 +220,5 @@ def test_a_second_signal_ends_it_at_once(fresh_server: StartServer, large: bytes
         server.process.send_signal(signal.SIGTERM)
         assert_soon(lambda: not accepts(server))
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(60) == -signal.SIGTERM
+        assert server.process.wait(LONG_ENOUGH) == -signal.SIGTERM
     assert_soon(lambda: not any(is_running(pid) for pid in forked))

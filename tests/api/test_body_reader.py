@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import BinaryIO
 
 import pytest
@@ -17,12 +18,14 @@ from app.api.http1.body_reader import MIN_BYTES, read_into
 from app.api.http1.limits import Limits, why_cut
 from app.api.http1.protocol import protocol
 from app.api.middleware.drain import Drain
-from tests.support.waiting import assert_soon
+from tests.support.raw_http import rest_of
+from tests.support.waiting import LONG_ENOUGH, Pace, assert_soon, at_a_steady_pace
 
 SIZE = 8 * MIN_BYTES + 12345
 BODY = bytes(range(251)) * (SIZE // 251) + bytes(SIZE % 251)
 BUFFER = 3 * MIN_BYTES + 7
 PATIENCE = 3.0
+"""Seconds that an impatient server waits for the next bytes of a body."""
 
 
 class Reading:
@@ -65,12 +68,28 @@ class Reading:
         return self.seen[-1]
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+LOOPS = ("uvloop", "asyncio")
+
+
+@pytest.fixture(scope="module", params=LOOPS)
 def serving(request: pytest.FixtureRequest) -> Iterator[tuple[Reading, int]]:
+    with served(request.param, LONG_ENOUGH) as served_here:
+        yield served_here
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def impatient(request: pytest.FixtureRequest) -> Iterator[tuple[Reading, int]]:
+    with served(request.param, PATIENCE) as served_here:
+        yield served_here
+
+
+@contextmanager
+def served(loop: str, body_seconds: float) -> Iterator[tuple[Reading, int]]:
+    """Serve the application in a thread of this process; yield it, and its port."""
     application = Reading()
-    limited = protocol(Limits(body_seconds=PATIENCE))
+    limited = protocol(Limits(body_seconds=body_seconds))
     config = uvicorn.Config(
-        Drain(application), http=limited, loop=request.param, lifespan="off", access_log=False, log_level="error"
+        Drain(application), http=limited, loop=loop, lifespan="off", access_log=False, log_level="error"
     )
     server = uvicorn.Server(config)
     with socket.socket() as listening:
@@ -78,10 +97,12 @@ def serving(request: pytest.FixtureRequest) -> Iterator[tuple[Reading, int]]:
         listening.listen()
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
-        yield application, listening.getsockname()[1]
-        server.should_exit = True
-        thread.join()
-        asyncio.set_event_loop(None)
+        try:
+            yield application, listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+            asyncio.set_event_loop(None)
 
 
 class Connected:
@@ -159,13 +180,18 @@ def test_who_asks_for_no_buffer_gets_the_rest_as_well(connection: Connected) -> 
     assert is_whole(seen)
 
 
-def test_nothing_is_lost_on_a_reader_that_waits_for_a_moment_only(connection: Connected) -> None:
+def test_nothing_is_lost_on_a_reader_that_waits_for_a_moment_only(
+    serving: tuple[Reading, int], connection: Connected
+) -> None:
+    before = len(serving[0].seen)
     connection.send(head("/now-and-then"))
+    assert_soon(lambda: len(serving[0].seen) > before)
     for start in range(0, SIZE, SIZE // 8):
+        waited = serving[0].seen[-1]["timeouts"]
+        assert_soon(lambda waited=waited: serving[0].seen[-1]["timeouts"] > waited)
         connection.send(BODY[start : start + SIZE // 8])
-        time.sleep(0.06)
     seen = connection.answer()
-    assert seen["timeouts"] > 3
+    assert seen["timeouts"] > 7
     assert is_whole(seen)
 
 
@@ -186,7 +212,7 @@ def test_what_asks_for_an_upgrade_and_has_a_body_is_refused_whole(connection: Co
     status, body = connection.status_and_body()
     assert status == 400
     assert b"Upgrade" in body
-    assert connection.socket.recv(100) == b""
+    assert rest_of(connection.socket) == b""
 
 
 def test_who_waits_for_100_continue_is_told_to(connection: Connected) -> None:
@@ -219,15 +245,28 @@ def test_a_client_that_goes_away_is_seen_to(serving: tuple[Reading, int], connec
     assert serving[0].last("gone")["in_place"]
 
 
-def test_a_body_that_stalls_ends_the_connection(serving: tuple[Reading, int], connection: Connected) -> None:
-    connection.send(head() + BODY[: 2 * BUFFER])
-    assert connection.status_and_body()[0] == 408
-    assert serving[0].last("too slow")["in_place"]
+def test_a_body_that_stalls_ends_the_connection(impatient: tuple[Reading, int]) -> None:
+    application, port = impatient
+    with closing(Connected(port)) as connection:
+        connection.send(head() + BODY[: 2 * BUFFER])
+        assert connection.status_and_body()[0] == 408
+    assert application.last("too slow")["in_place"]
 
 
-def test_a_body_that_comes_slowly_is_taken(connection: Connected) -> None:
-    connection.send(head())
-    for start in range(0, SIZE, SIZE // 8):
-        connection.send(BODY[start : start + SIZE // 8])
-        time.sleep(PATIENCE / 6)
-    assert is_whole(connection.answer())
+def test_a_body_that_comes_slowly_is_taken(impatient: tuple[Reading, int]) -> None:
+    _, port = impatient
+
+    def attempt(pace: Pace) -> None:
+        with closing(Connected(port)) as connection:
+            connection.send(head())
+            for start in range(0, SIZE, SIZE // 8):
+                connection.send(BODY[start : start + SIZE // 8])
+                pace.pause(PATIENCE / 6)
+            assert is_whole(connection.answer())
+
+    def other() -> None:
+        with closing(Connected(port)) as connection:
+            connection.send(head(size=3) + b"abc")
+            connection.answer()
+
+    at_a_steady_pace(attempt, other, PATIENCE / 2)

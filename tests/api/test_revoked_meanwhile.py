@@ -1,7 +1,9 @@
 """A token that is revoked, or expires, during its upload: nothing of the upload is stored."""
 
 import json
+import socket
 import time
+from select import select
 
 import pytest
 
@@ -11,7 +13,7 @@ from tests.conftest import StartServer
 from tests.support.raw_http import answer_on, connected, post
 from tests.support.server import Server
 from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
-from tests.support.waiting import assert_soon, is_spooling
+from tests.support.waiting import assert_soon, is_spooling, while_it_lasts
 
 FILE = general(size=300)
 URL = "/v1/models/a/b/checkpoints"
@@ -42,21 +44,42 @@ def guarded(fresh_server: StartServer) -> Server:
 
 def test_an_upload_whose_token_ends_meanwhile_is_not_stored(guarded: Server) -> None:
     url = catalog_url(guarded)
-    for make, end in (
-        (lambda: make_token(url, "revoked", "write"), lambda: revoke_token(url, "revoked")),
-        (lambda: make_token(url, "over", "write", seconds=4), lambda: None),
-    ):
-        token = make()
-        begun = bodies(token)
-        connections = [connected(guarded) for _ in begun]
-        for connection, (first, _) in zip(connections, begun, strict=True):
+
+    def arriving(token: str) -> list[tuple[socket.socket, bytes]] | None:
+        """Connections that have begun an upload each, with what is still to be sent; None if the token had ended."""
+        begun = [(connected(guarded), first, rest) for first, rest in bodies(token)]
+        for connection, first, _ in begun:
             connection.sendall(first)
-        assert_soon(lambda: len(list((guarded.data_dir / "spool").iterdir())) == 3)
-        end()
+
+        def is_refused() -> bool:
+            return select([connection for connection, _, _ in begun], [], [], 0)[0] != []
+
+        assert_soon(lambda: len(list((guarded.data_dir / "spool").iterdir())) == len(begun) or is_refused())
+        if not is_refused():
+            return [(connection, rest) for connection, _, rest in begun]
+        for connection, _, _ in begun:
+            connection.close()
+        assert_soon(lambda: not is_spooling(guarded))
+        return None
+
+    def arriving_with_a_short_token(seconds: float) -> tuple[str, list[tuple[socket.socket, bytes]]] | None:
+        token = make_token(url, f"over-in-{seconds}", "write", seconds=seconds)
+        connections = arriving(token)
+        return None if connections is None else (token, connections)
+
+    def arriving_with_one_that_is_revoked() -> tuple[str, list[tuple[socket.socket, bytes]]]:
+        token = make_token(url, "revoked", "write")
+        connections = arriving(token)
+        assert connections is not None
+        revoke_token(url, "revoked")
+        return token, connections
+
+    for make in (arriving_with_one_that_is_revoked, lambda: while_it_lasts(arriving_with_a_short_token)):
+        token, connections = make()
         with guarded.client() as http:
             assert_soon(lambda token=token, http=http: http.get("/v1/models", headers=bearer(token)).status_code == 401)
         time.sleep(KEPT)  # for which what the catalog said is good
-        for connection, (_, rest) in zip(connections, begun, strict=True):
+        for connection, rest in connections:
             with connection:
                 connection.sendall(rest)
                 status, body = answer_on(connection)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given
 from torch import nn
 
-from stateroom import Client, DigestMismatch, Model, ModelNotFound, StateroomWarning
+from stateroom import Client, DigestMismatch, Model, ModelNotFound, ServerUnavailable, StateroomWarning
 from stateroom._upload.pickled import Pickled
 from stateroom._upload.split import split_file
 from tests.client.conftest import Answer, StartScripted, described, in_turn, problem
@@ -25,6 +25,7 @@ from tests.differential.objects import checkpoints
 from tests.support.measure import examples, long, some
 from tests.support.proxy import answered, body_half_sent, body_sent, proxy_to
 from tests.support.server import Server
+from tests.support.waiting import LONG_ENOUGH
 
 
 @pytest.fixture
@@ -115,9 +116,12 @@ def test_a_part_whose_connection_stalls_is_sent_again(server: Server, model_name
     over = threading.Event()
 
     def stalls(asked: bytearray, _: bytearray) -> bool:
-        return len(asked) > MIB and over.wait(60)
+        return len(asked) > MIB and over.wait(LONG_ENOUGH)
 
-    with proxy_to(server.port, lambda *_: False, stalls) as proxy, Client(proxy.url, timeout=1) as client:
+    with (
+        proxy_to(server.port, lambda *_: False, stalls) as proxy,
+        Client(proxy.url, timeout=1, retry_seconds=600) as client,
+    ):
         checkpoint = client.model(model_name).save(obj)
         assert not over.is_set()
         over.set()
@@ -149,7 +153,8 @@ def test_a_server_that_is_killed_meanwhile_gets_the_rest_when_it_is_back(fresh_s
             killed.set()
             server.kill()
 
-    with Client(server.base_url, progress=kill, retries=0) as client, pytest.raises(Exception, match="connection"):
+    one_by_one = Client(server.base_url, progress=kill, retries=0, connections=1)
+    with one_by_one as client, pytest.raises(ServerUnavailable):
         client.model("a/b").save(obj)
     assert killed.is_set()
     server.restart()
@@ -173,7 +178,7 @@ def test_a_server_that_is_killed_while_it_commits_has_it_once(fresh_server: Star
             all_sent.set()
 
     def kill() -> None:
-        all_sent.wait(60)
+        all_sent.wait(LONG_ENOUGH)
         time.sleep(delay)
         server.restart()
 

@@ -9,6 +9,7 @@ import httpx
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import saved
 from tests.support.server import PYTHON_M_APP, ROOT, Server, start_server, whole_lines
+from tests.support.waiting import assert_soon, downloads_ended
 
 AUDIT = """
 import os, sys
@@ -51,8 +52,9 @@ Trace = tuple[list[tuple[str, int]], dict[str, list[str]]]
 def trace(server: Server) -> Trace:
     """All that a server keeps: its files with their sizes, and every row of its catalog but for leases.
 
-    The server's own sweep takes a lease, a minute after the start.
+    The server's own sweep takes a lease, a minute after the start. What downloads still have to store is waited for.
     """
+    assert_soon(lambda: downloads_ended(server))
     files = sorted(
         (str(path.relative_to(server.data_dir)), path.stat().st_size)
         for path in server.data_dir.rglob("*")

@@ -95,6 +95,7 @@ def warm_up(server: Server) -> None:
         for path in ("latest/state_dict", "latest/file", "latest/original", "latest/tensors", "best"):
             model.get(path)
         http.post(model.url(), content=b"no checkpoint")
+        http.get("/metrics")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from app.errors import InvalidRequest
 from app.notify.outgoing import Outgoing, Target, Unsent, check_url, connection, is_public
 from tests.support.receiver import Receiver
+from tests.support.waiting import LONG_ENOUGH
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(receiver: Receiver)
 
 
 def test_a_receiver_that_trickles_is_cut_off_and_no_redirect_is_followed(receiver: Receiver) -> None:
-    assert Outgoing(private=True).post(f"{receiver.url}/moved", b"{}", {}) == 302
+    assert Outgoing(private=True, seconds=LONG_ENOUGH).post(f"{receiver.url}/moved", b"{}", {}) == 302
     assert [request["path"] for request in receiver.seen] == ["/moved"]
     gone = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -11,6 +11,7 @@ from app.notify.watch import AT_ONCE, REMEMBERED, SPACING, EventWatch
 from app.values.checkpoint import ModelName
 from app.values.event import EventFilter, EventPage
 from tests.catalog.make import MODEL, add, statements
+from tests.support.waiting import awaited_soon
 
 OTHER = ModelName("vision", "other")
 ONE = EventFilter(MODEL.namespace, MODEL.name)
@@ -85,9 +86,14 @@ def test_a_listener_that_is_cut_off_is_replaced_by_looks(catalog: Catalog, datab
 
     async def be_cut_off() -> EventPage | None:
         watch = EventWatch(catalog)
-        assert await watch.beyond(1, ONE, 2 * SPACING) == EventPage((), 1)
-        assert watch.is_listening
-        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN stateroom_events'"
+
+        async def listens() -> bool:
+            assert await watch.beyond(1, ONE, 2 * SPACING) == EventPage((), 1)
+            return watch.is_listening
+
+        await awaited_soon(listens)
+        listeners = "datname = current_database() AND query = 'LISTEN stateroom_events'"
+        cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {listeners}"
         waiting = asyncio.create_task(watch.beyond(1, ONE, 60))
         with catalog.write() as w:
             w._connection.exec_driver_sql(cut)
