@@ -74,6 +74,7 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         stack.callback(webhooks.close)
         token = settings.server_token.get_secret_value() if settings.server_token else None
         access = Access(catalog, token)
+        stack.callback(access.close)
         admission = Admission(settings.max_uploads, settings.max_upload_bytes)
         streams = Streams(metrics.streams, MemoryBudget(settings.memory))
         asks, plans, long_plans, commits = (

@@ -52,7 +52,7 @@ def test_a_token_is_made_listed_and_revoked_beside_a_running_server(
         listed = run("token", "list", **where)
         assert (listed.returncode, listed.stderr) == (0, "")
         head, row = listed.stdout.splitlines()
-        assert head.split() == ["NAME", "ID", "SCOPE", "NAMESPACE", "MADE", "EXPIRES", "STATE"]
+        assert head.split() == ["NAME", "ID", "SCOPE", "NAMESPACE", "MADE", "EXPIRES", "LAST", "USED", "STATE"]
         assert row.split()[:4] == ["trainer", made.stdout.split("_")[1], "write", "vision"]
         assert row.endswith("good")
         assert made.stdout.strip().split("_")[2] not in listed.stdout

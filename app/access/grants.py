@@ -15,6 +15,7 @@ from ..catalog.tokens import Credentials, credentials
 from ..errors import StateroomError, StoreError
 from ..values.session import session_id
 from ..values.token import Scope, Token, is_secret_of, parse_token
+from .last_uses import LastUses
 from .signatures import LONGEST, Resource, Signature, parse_signature, sign
 
 KEPT = 2.0
@@ -26,15 +27,20 @@ SPACING = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The rights of one caller. The log shows ``name``; a link identifies its maker by ``maker`` and ``seal``."""
+    """The rights of one caller, everywhere if ``namespaces`` is None. The log shows ``name``; a link identifies its
+    maker by ``maker`` and ``seal``.
+    """
 
     name: str | None
     maker: str
     seal: str
     scope: Scope
-    namespace: str | None = None
+    namespaces: frozenset[str] | None = None
     expires_at: datetime | None = None
     by_link: bool = False
+
+    def holds_in(self, namespace: str) -> bool:
+        return self.namespaces is None or namespace in self.namespaces
 
     def account(self, address: str) -> str:
         """Return the account whose share of this server the caller takes: one for each token, one for all links of a
@@ -45,7 +51,7 @@ class Grant:
 
 
 def _of_token(token: Token) -> Grant:
-    return Grant(token.name, token.id, token.secret_hash, token.scope, token.namespace, token.expires_at)
+    return Grant(token.name, token.id, token.secret_hash, token.scope, token.namespaces, token.expires_at)
 
 
 OPEN = Grant(None, "open", "", Scope.ADMIN)
@@ -87,6 +93,11 @@ class Access:
         self._known = Credentials()
         self._is_guarded = False  # once there was a token, this stays so
         self._failure: StateroomError | None = None
+        self._uses = LastUses(catalog)
+
+    def close(self) -> None:
+        """Record the last uses of tokens that are not recorded yet. Blocks."""
+        self._uses.close()
 
     async def is_open(self) -> bool:
         """Tell whether there never was a token. Raises StateroomError if the catalog does not answer."""
@@ -166,7 +177,11 @@ class Access:
     async def _judged(self, judge: Callable[[Credentials], Grant | None]) -> Grant | None:
         came = time.monotonic()
         grant = judge(await self._asked_since(came - KEPT))
-        return grant if grant is not None else judge(await self._asked_since(came))
+        if grant is None:
+            grant = judge(await self._asked_since(came))
+        if grant is not None and (token := self._known.token(grant.maker)) is not None:
+            self._uses.note(token)
+        return grant
 
     async def _asked_since(self, moment: float) -> Credentials:
         """Return the catalog's answer to a query at ``moment`` or later. Concurrent callers wait for one query."""

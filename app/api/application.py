@@ -32,6 +32,7 @@ from .routes import (
     retention,
     state_dicts,
     tensors,
+    tokens,
     trash,
     uploads,
     webhooks,
@@ -75,6 +76,7 @@ def build(
     app.add_middleware(Telemetry, metrics=metrics, proxies=proxies or Proxies())  # the last one added is outermost
     for module in (
         health,
+        tokens,
         namespaces,
         models,
         history,

@@ -1,8 +1,8 @@
 """Lineage: which checkpoint each checkpoint was trained from.
 
 An edge is a row of names, so it outlives both of its checkpoints: the way from a checkpoint to its grandparent stays
-when retention deletes its parent. A reader limited to a namespace follows no edge of a checkpoint in another namespace:
-it learns only the names that checkpoints of its own namespace give.
+when retention deletes its parent. A reader limited to some namespaces follows no edge of a checkpoint in another
+namespace: it learns only the names that checkpoints of its own namespaces give.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,13 +31,13 @@ _NEXT_VERSION = select(models.c.next_version).where(
 )
 
 
-def check_origins(s: ReadSession, fields: Fields, limit: str | None) -> None:
+def check_origins(s: ReadSession, fields: Fields, limit: frozenset[str] | None) -> None:
     """Raise InvalidRequest, code ``unknown-parent``, if a checkpoint that ``fields`` name never existed.
 
-    With ``limit``, names in other namespaces are not looked up: the answer would tell what is there.
+    With ``limit``, names in namespaces outside it are not looked up: the answer would tell what is there.
     """
     for field, origin in _origins(fields):
-        if limit not in {None, origin.model.namespace}:
+        if limit is not None and origin.model.namespace not in limit:
             continue
         next_version = s.select(_NEXT_VERSION, namespace=origin.model.namespace, name=origin.model.name).scalar() or 1
         if origin.version >= next_version:
@@ -70,24 +70,24 @@ def _origins(given: Fields | NewCheckpoint) -> Iterator[tuple[Relation, Checkpoi
         yield "warm_started_from", given.warm_started_from
 
 
-def ancestors(s: ReadSession, checkpoint: Checkpoint, limit: str | None) -> Relatives:
-    """Return what ``checkpoint`` was trained from; ``limit`` is the only namespace that the reader may see."""
+def ancestors(s: ReadSession, checkpoint: Checkpoint, limit: frozenset[str] | None) -> Relatives:
+    """Return what ``checkpoint`` was trained from; ``limit`` are the only namespaces that the reader may see."""
     return _relatives(s, checkpoint, limit, upwards=True)
 
 
-def descendants(s: ReadSession, checkpoint: Checkpoint, limit: str | None) -> Relatives:
-    """Return what was trained from ``checkpoint``; ``limit`` is the only namespace that the reader may see."""
+def descendants(s: ReadSession, checkpoint: Checkpoint, limit: frozenset[str] | None) -> Relatives:
+    """Return what was trained from ``checkpoint``; ``limit`` are the only namespaces that the reader may see."""
     return _relatives(s, checkpoint, limit, upwards=False)
 
 
-def _relatives(s: ReadSession, checkpoint: Checkpoint, limit: str | None, *, upwards: bool) -> Relatives:
+def _relatives(s: ReadSession, checkpoint: Checkpoint, limit: frozenset[str] | None, *, upwards: bool) -> Relatives:
     start = CheckpointName(checkpoint.model, checkpoint.version)
     rows = s.select(
         _edges(upwards=upwards, limited=limit is not None),
         namespace=start.model.namespace,
         name=start.model.name,
         version=start.version,
-        limit=limit,
+        limit=sorted(limit or ()),
     ).all()
     items = tuple(islice(_nearest(start, rows, limit, upwards=upwards), MAX_RELATIVES))
     return Relatives(items, more=len(rows) > MAX_RELATIVES)
@@ -102,7 +102,7 @@ def _edges(*, upwards: bool, limited: bool) -> Select[*tuple[Any, ...]]:
     """
     near, far = (_CHILD, _PARENT) if upwards else (_PARENT, _CHILD)
     start = [column == bindparam(column.key.removeprefix("parent_")) for column in near]
-    seen = [lineage.c.namespace == bindparam("limit")] if limited else []
+    seen = [lineage.c.namespace.in_(bindparam("limit", expanding=True))] if limited else []
     found = select(lineage).where(*start, *seen).cte("found", recursive=True)
     step = [column == found.c[end.key] for column, end in zip(near, far, strict=True)]
     found = found.union(select(lineage).where(*step, *seen))
@@ -126,7 +126,7 @@ def _edges(*, upwards: bool, limited: bool) -> Select[*tuple[Any, ...]]:
 
 
 def _nearest(
-    start: CheckpointName, rows: Iterable[Row[*tuple[Any, ...]]], limit: str | None, *, upwards: bool
+    start: CheckpointName, rows: Iterable[Row[*tuple[Any, ...]]], limit: frozenset[str] | None, *, upwards: bool
 ) -> Iterator[Relative]:
     """Walk the edges from ``start``, nearest first, and yield each checkpoint once."""
     edges: dict[CheckpointName, list[tuple[CheckpointName, Row[*tuple[Any, ...]]]]] = {}
@@ -144,7 +144,9 @@ def _nearest(
                 if far not in seen:
                     seen.add(far)
                     level.append(far)
-                    yield _relative(far, row, depth, near, is_hidden=limit not in {None, far.model.namespace})
+                    yield _relative(
+                        far, row, depth, near, is_hidden=limit is not None and far.model.namespace not in limit
+                    )
 
 
 def _order(name: CheckpointName) -> tuple[str, str, int]:

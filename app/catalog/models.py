@@ -67,18 +67,18 @@ def existing_model(s: ReadSession, name: ModelName) -> int:
 
 
 def list_models(
-    s: ReadSession, *, limit: int = 50, cursor: str | None = None, namespace: str | None = None, search: str = ""
+    s: ReadSession, *, limit: int = 50, cursor: str | None = None, only: frozenset[str] | None = None, search: str = ""
 ) -> Page[Model]:
-    """One page of models, ordered by name; only models in ``namespace`` if it is given, and only those whose full name
-    contains ``search``, in any case.
+    """One page of models, ordered by name; only models in the namespaces ``only`` if they are given, and only those
+    whose full name contains ``search``, in any case.
 
     Raises InvalidRequest, codes ``bad-limit`` and ``bad-cursor``.
     """
     statement = select(models).where(exists).order_by(models.c.namespace, models.c.name)
     listing = "models"
-    if namespace is not None:
-        listing = f"models of {namespace}"
-        statement = statement.where(models.c.namespace == namespace)
+    if only is not None:
+        listing = f"models of {', '.join(sorted(only))}"
+        statement = statement.where(models.c.namespace.in_(sorted(only)))
     if search:
         listing = f"{listing} with {search}"
         full_name = func.lower(models.c.namespace + "/" + models.c.name)

@@ -52,15 +52,16 @@ _ADD = (
 
 
 def list_namespaces(
-    s: ReadSession, *, limit: int = 50, cursor: str | None = None, only: str | None = None
+    s: ReadSession, *, limit: int = 50, cursor: str | None = None, only: frozenset[str] | None = None
 ) -> Page[Namespace]:
-    """One page of the namespaces, by name; with ``only``, of at most that one.
+    """One page of the namespaces, by name; with ``only``, of at most those.
 
     Raises InvalidRequest, codes ``bad-limit`` and ``bad-cursor``.
     """
     statement, listing = _ALL.where(_is_shown), "namespaces"
     if only is not None:
-        statement, listing = statement.where(namespaces.c.namespace == only), f"namespace {only}"
+        statement = statement.where(namespaces.c.namespace.in_(sorted(only)))
+        listing = f"namespace {', '.join(sorted(only))}"
     if cursor is not None:
         (after,) = open_cursor(cursor, listing, (str,))
         statement = statement.where(namespaces.c.namespace > after)

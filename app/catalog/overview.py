@@ -50,10 +50,10 @@ class Overview:
 
 
 def list_overviews(
-    s: ReadSession, *, limit: int = 50, cursor: str | None = None, namespace: str | None = None, search: str = ""
+    s: ReadSession, *, limit: int = 50, cursor: str | None = None, only: frozenset[str] | None = None, search: str = ""
 ) -> Page[Overview]:
     """One page of models as ``list_models`` has it, in three statements. Raises as ``list_models``."""
-    page = list_models(s, limit=limit, cursor=cursor, namespace=namespace, search=search)
+    page = list_models(s, limit=limit, cursor=cursor, only=only, search=search)
     return Page(_overviews(s, page.items), page.next)
 
 

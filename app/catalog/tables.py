@@ -26,7 +26,8 @@ A blob's ``unused_since`` is the time when a sweep found no checkpoint that refe
 when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
 ``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. The id of an upload in parts
 is the name of the pack that its parts are stored in, with a lease as long as ``kept_until``. The row of a revoked token
-stays, so that a server that ever had a token never becomes open. A row of ``sessions`` is a browser's; its ``maker`` is
+stays, so that a server that ever had a token never becomes open. ``namespaces`` of a token is a sorted list, null for
+all; ``last_used_at`` is written at most once a minute. A row of ``sessions`` is a browser's; its ``maker`` is
 the id of a token, or ``server``.
 
 ``optimizer_bytes`` are the bytes that thinning a checkpoint frees; null for one of an older version, which nobody has
@@ -380,10 +381,11 @@ tokens = Table(
     Column("name", _Text, nullable=False, unique=True),
     Column("secret_hash", _Text, nullable=False),
     Column("scope", _Text, nullable=False),
-    Column("namespace", _Text),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
+    Column("namespaces", JSON(none_as_null=True)),
+    Column("last_used_at", BigInteger),
     CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),
 )
 

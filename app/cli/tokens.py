@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +10,9 @@ import typer
 
 from ..errors import StateroomError, StoreError
 from ..settings import Settings
+from ..values import expiry
 from ..values.checkpoint import is_name
-from ..values.duration import LONGEST, parse_duration
-from ..values.token import Scope, Token, is_token_name, new_token
+from ..values.token import MOST_NAMESPACES, Scope, Token, is_token_name, limits, new_token
 from .options import Config, DatabaseUrl, DataDir, complaining, read_settings
 
 if TYPE_CHECKING:
@@ -71,42 +71,30 @@ def was_any_made(settings: Settings) -> bool:
 
 
 def parse_expiry(text: str, now: datetime) -> datetime:
-    """Parse ``90d``, ``12h``, ``30m``, ``2w`` from now, or a date or time (in UTC, unless it says otherwise).
-
-    Raises typer.BadParameter.
-    """
+    """Parse an expiry as ``values.expiry`` does. Raises typer.BadParameter."""
     try:
-        time = _time_of(text, now)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a time: use 90d, 12h, 2027-01-31 or 2027-01-31T18:00Z") from None
-    if time <= now:
-        raise typer.BadParameter(f"{text} is in the past: now is {_shown(now)}")
-    if time > now + LONGEST:
-        raise typer.BadParameter(
-            f"{text} is more than a hundred years away: leave it out for a token that never expires"
-        )
-    return time
-
-
-def _time_of(text: str, now: datetime) -> datetime:
-    with suppress(ValueError):
-        return now + parse_duration(text)
-    time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        return expiry.parse_expiry(text, now)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _checked_name(name: str) -> str:
     if not is_token_name(name):
-        raise typer.BadParameter(f"{name!r} is not a valid token name: use 1 to 64 letters, digits, '.', '_' or '-'")
+        raise typer.BadParameter(
+            f"{name!r} is not a valid token name: use 1 to 64 letters, digits, '.', '_' or '-', not the form of an id"
+        )
     return name
 
 
-def _checked_namespace(namespace: str | None) -> str | None:
-    if namespace is not None and not is_name(namespace):
-        raise typer.BadParameter(
-            f"{namespace!r} is not a valid namespace: the namespace of the model vision/resnet50 is vision"
-        )
-    return namespace
+def _checked_namespaces(namespaces: list[str] | None) -> list[str] | None:
+    for namespace in namespaces or ():
+        if not is_name(namespace):
+            raise typer.BadParameter(
+                f"{namespace!r} is not a valid namespace: the namespace of the model vision/resnet50 is vision"
+            )
+    if len(namespaces or ()) > MOST_NAMESPACES:
+        raise typer.BadParameter(f"a token has at most {MOST_NAMESPACES} namespaces")
+    return namespaces
 
 
 Name = Annotated[str, typer.Argument(help="name in lists and logs", callback=_checked_name)]
@@ -117,7 +105,10 @@ def add(
     name: Name,
     scope: Annotated[Scope, typer.Option(help="read; write: also upload and change; admin: also delete")],
     namespace: Annotated[
-        str | None, typer.Option(help="limit the token to this namespace", callback=_checked_namespace, metavar="NS")
+        list[str] | None,
+        typer.Option(
+            help="limit the token to this namespace; may be repeated", callback=_checked_namespaces, metavar="NS"
+        ),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="expiry: 90d, 12h, 2027-01-31 (never)", metavar="WHEN")] = None,
     config: Config = None,
@@ -132,7 +123,7 @@ def add(
     except typer.BadParameter as error:
         error.param_hint = "'--expires'"
         raise
-    token, text = new_token(name, scope, namespace, now, expires_at)
+    token, text = new_token(name, scope, frozenset(namespace) if namespace else None, now, expires_at)
     with (
         complaining(),
         opened_catalog(
@@ -146,7 +137,9 @@ def add(
     if as_json:
         typer.echo(json.dumps({**_json(token, now), "token": text}))
     else:
-        where = "everywhere" if namespace is None else f"in the namespace {namespace}"
+        where = "everywhere" if token.namespaces is None else f"in the namespace {_names(token)}"
+        if len(token.namespaces or ()) > 1:
+            where = f"in the namespaces {_names(token)}"
         until = "" if expires_at is None else f" until {_shown(expires_at)}"
         typer.echo(f"{name} may {scope} {where}{until}. Its token is shown only now:", err=True)
         typer.echo(text)
@@ -169,10 +162,11 @@ def list_(
     if as_json:
         typer.echo(json.dumps([_json(token, now) for token in found]))
         return
-    rows = [("NAME", "ID", "SCOPE", "NAMESPACE", "MADE", "EXPIRES", "STATE")]
+    header = ("NAME", "ID", "SCOPE", "NAMESPACE", "MADE", "EXPIRES", "LAST USED", "STATE")
+    rows: list[tuple[str, ...]] = [header]
     for token in found:
-        times = (_shown(token.created_at), _shown(token.expires_at))
-        rows.append((token.name, token.id, token.scope.value, token.namespace or "-", *times, _state(token, now)))
+        times = map(_shown, (token.created_at, token.expires_at, token.last_used_at))
+        rows.append((token.name, token.id, token.scope.value, _names(token) or "-", *times, token.state(now)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
@@ -180,7 +174,7 @@ def list_(
 
 @commands.command()
 def revoke(
-    name: Annotated[str, typer.Argument(help="name in `token list`")],
+    name: Annotated[str, typer.Argument(help="name or id in `token list`")],
     config: Config = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
@@ -199,13 +193,11 @@ def revoke(
     if as_json:
         typer.echo(json.dumps(_json(token, now)))
     else:
-        typer.echo(f"{name} is revoked; running servers refuse it within seconds.", err=True)
+        typer.echo(f"{token.name} is revoked; running servers refuse it within seconds.", err=True)
 
 
-def _state(token: Token, now: datetime) -> str:
-    if token.revoked_at is not None:
-        return "revoked"
-    return "good" if token.is_good(now) else "expired"
+def _names(token: Token) -> str:
+    return ",".join(sorted(token.namespaces or ()))
 
 
 def _shown(time: datetime | None) -> str:
@@ -220,9 +212,11 @@ def _json(token: Token, now: datetime) -> dict[str, Any]:
         "name": token.name,
         "id": token.id,
         "scope": token.scope.value,
-        "namespace": token.namespace,
+        **limits(token),
+        "namespaces": None if token.namespaces is None else sorted(token.namespaces),
         "created_at": text(token.created_at),
         "expires_at": text(token.expires_at),
         "revoked_at": text(token.revoked_at),
-        "state": _state(token, now),
+        "last_used_at": text(token.last_used_at),
+        "state": token.state(now),
     }

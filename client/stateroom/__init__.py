@@ -52,6 +52,7 @@ from ._model import Model
 from ._namespace import Namespace
 from ._report import Mismatch, Report
 from ._retention import RetentionPreview
+from ._token import Token
 from ._upload.job import SaveJob
 from ._version import __version__
 from ._webhook import Webhook, WebhookDelivery
@@ -109,6 +110,7 @@ __all__ = [
     "TensorForm",
     "TensorInfo",
     "TensorStats",
+    "Token",
     "TorchRequired",
     "Unauthorized",
     "UnexpectedAnswer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from ._checkpoint import Checkpoint, ModelSummary, model_of
 from ._download.disk_cache import Cache, cache_of
 from ._errors import InvalidRequest
 from ._event import After, Event, Events, Kinds
-from ._http.retry import RETRY_SECONDS
+from ._http.retry import seconds_of
 from ._http.session import Http
 from ._log import LOG
 from ._model import Model
@@ -23,6 +23,7 @@ from ._origins import ORIGINS, UNKNOWN_PARENT
 from ._printable import printable
 from ._progress import ProgressOption
 from ._retention import UNCHANGED, KeepBest, rules_of
+from ._token import Expires, Token, Tokens
 from ._upload.background import SaveQueue
 from ._upload.outbox import Outbox
 from ._upload.save import upload_file
@@ -99,7 +100,7 @@ class Client:
         }
         url = url or os.environ.get("STATEROOM_URL") or DEFAULT_URL
         token = token or os.environ.get("STATEROOM_TOKEN") or None
-        seconds = _seconds(retry_seconds)
+        seconds = seconds_of(retry_seconds)
         cache = cache_of(cache_dir, cache_size)
         self._http = Http(
             url,
@@ -112,6 +113,7 @@ class Client:
         if connections < 1:
             raise InvalidRequest("connections must be at least 1")
         self._namespaces = Namespaces(self._http)
+        self._tokens = Tokens(self._http)
         spool = spool_of(spool_dir)
         self._outbox = None if spool is None else Outbox(spool, self._http, self._post)
         self._transfers = Transfers(progress, verify, connections, cache, self._outbox)
@@ -192,6 +194,29 @@ class Client:
             raise InvalidRequest("give either rules, or None to remove all")
         return self._namespaces.set_retention(name, wanted or None)
 
+    def tokens(self) -> Iterator[Token]:
+        """Iterate over all tokens, also expired and revoked ones, by name and without their secrets. Takes a token of
+        scope admin that is not limited to a namespace, as do the other two.
+        """
+        return self._tokens.all()
+
+    def add_token(
+        self, name: str, scope: str, *, namespaces: str | Iterable[str] | None = None, expires: Expires = None
+    ) -> Token:
+        """Make a token of scope ``read``, ``write`` or ``admin``. Return it with its text, ``Token.token``, which is
+        not shown again.
+
+        ``namespaces`` limits it to one or several; ``expires`` is a time, or a text: ``"90d"``, ``"12h"``,
+        ``"2027-01-31"``. Raises Conflict if the name is taken, also by a revoked token.
+        """
+        return self._tokens.add(name, scope, namespaces, expires)
+
+    def revoke_token(self, name: str) -> None:
+        """Revoke a token, by its name or its id. Servers refuse it, and the links and sessions that were made with it,
+        within seconds. Its name stays taken. Raises NotFound.
+        """
+        self._tokens.revoke(name)
+
     def send_spooled(self) -> list[Checkpoint]:
         """Send the saves that wait in ``spool_dir``, oldest first, and return their checkpoints.
 
@@ -269,15 +294,3 @@ def _last_answers(offline: str | None, cache: Cache | None) -> Cache | None:
     if cache is None:
         raise InvalidRequest("offline='fallback' needs a cache: pass cache_dir=... (and not verify=False) to Client")
     return cache
-
-
-def _seconds(given: float | None) -> float:
-    """Return the seconds to retry: ``given``, STATEROOM_RETRY_SECONDS or the default. Raises InvalidRequest."""
-    said = given if given is not None else os.environ.get("STATEROOM_RETRY_SECONDS") or RETRY_SECONDS
-    try:
-        seconds = float(said)
-        if seconds >= 0:
-            return seconds
-    except ValueError:
-        pass
-    raise InvalidRequest(f"retry_seconds={said!r} is not a number of seconds")

@@ -24,7 +24,7 @@ HERE = Resource("/v1/models/a/b/checkpoints/1/file/x.pt", ())
 def make(catalog: Catalog, name: str = "a", seconds: float | None = None) -> bytes:
     now = datetime.now(UTC)
     ends = None if seconds is None else now + timedelta(seconds=seconds)
-    token, text = new_token(name, Scope.WRITE, "vision", now, ends)
+    token, text = new_token(name, Scope.WRITE, frozenset({"vision"}), now, ends)
     with catalog.write() as w:
         tokens.add(w, token)
     return text.encode()
@@ -51,7 +51,7 @@ def test_a_token_is_granted_what_it_was_made_for(catalog: Catalog) -> None:
 
     async def test(access: Access) -> None:
         grant = await access.of_token(text)
-        assert (grant.scope, grant.namespace, grant.by_link) == (Scope.WRITE, "vision", False)
+        assert (grant.scope, grant.namespaces, grant.by_link) == (Scope.WRITE, {"vision"}, False)
         assert await access.of_token(text[:-1]) is None
         assert await access.of_nobody() is None
 
@@ -186,7 +186,7 @@ def test_a_link_is_good_for_what_it_was_made_for_and_as_long_as_its_maker(catalo
         signature, ends = signer.sign(HERE, timedelta(hours=1))
         assert timedelta(minutes=50) < ends - datetime.now(UTC) <= timedelta(hours=1)
         grant = await access.of_link(HERE, str(signature))
-        assert (grant.scope, grant.namespace, grant.by_link) == (Scope.READ, "vision", True)
+        assert (grant.scope, grant.namespaces, grant.by_link) == (Scope.READ, {"vision"}, True)
         elsewhere = Resource(HERE.path, (("device", "cpu"),))
         assert await access.of_link(elsewhere, str(signature)) is None
         revoke(catalog)

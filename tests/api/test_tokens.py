@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
+from sqlalchemy import select
 
 from app.api import application
 from app.api.requests.auth import READ
@@ -31,6 +32,9 @@ _UPLOADS = "/v1/uploads/{namespace}/{name}"
 _UPLOAD = f"{_UPLOADS}/{{upload_id}}"
 NEEDS = {
     ("GET", "/v1/models"): "read",
+    ("GET", "/v1/tokens"): "admin everywhere",
+    ("POST", "/v1/tokens"): "admin everywhere",
+    ("DELETE", "/v1/tokens/{token}"): "admin everywhere",
     ("GET", "/v1/namespaces"): "admin",
     ("GET", _NAMESPACE): "admin",
     ("PUT", _NAMESPACE): "admin",
@@ -91,6 +95,7 @@ PUBLIC = {("GET", "/healthz"), ("GET", "/readyz")}
 
 BODIES = {
     ("PUT", _NAMESPACE): b"{}",
+    ("POST", "/v1/tokens"): b'{"name": "made", "scope": "admin"}',
     ("PATCH", _MODEL): b'{"best": "max:loss"}',
     ("PUT", _ALIAS): b'{"ref": 1}',
     ("POST", f"{_MODEL}/webhooks"): b'{"url": "https://1.1.1.1/"}',
@@ -133,6 +138,7 @@ class Guarded:
             "filename": "x.pt",
             "alias": "prod",
             "webhook": "wh0",
+            "token": "read-theirs",
         }
         values |= {"upload_id": "abcdef", "first": "0", "end": "1"}
         address = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
@@ -160,9 +166,15 @@ class Guarded:
         )
 
     def everything(self) -> dict[str, list]:
-        """All rows of the catalog except records of refusals and leases of the server's own sweeps, and every pack."""
+        """All rows of the catalog except records of refusals, leases of the server's own sweeps and times at which
+        tokens were last used, and every pack.
+        """
         with closing(Catalog(self.url)) as catalog, catalog.read() as session:
-            rows = {table.name: sorted(map(repr, session.select(table.select()))) for table in metadata.sorted_tables}
+            kept = {
+                table.name: [column for column in table.columns if column.name != "last_used_at"]
+                for table in metadata.sorted_tables
+            }
+            rows = {name: sorted(map(repr, session.select(select(*columns)))) for name, columns in kept.items()}
         rows["events"] = [row for row in rows["events"] if "token-refused" not in row]
         del rows["leases"]
         folder = self.server.data_dir

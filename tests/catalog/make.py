@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from alembic import command
 from sqlalchemy import event
 
-from app.catalog import Catalog, checkpoints, packs
+from app.catalog import Catalog, checkpoints, migrate, packs
 from app.catalog.commit import NewPack, commit
+from app.catalog.dialect import migrating_engine, parse_url
 from app.values.checkpoint import Blob, Checkpoint, ModelName, NewCheckpoint
 from app.values.digest import Digest
 from app.values.manifest import Component
@@ -18,6 +20,14 @@ from app.values.manifest import Component
 MODEL = ModelName("vision", "resnet50")
 NOW = datetime(2026, 5, 9, 7, 35, 25, tzinfo=UTC)
 _pack_numbers = itertools.count()
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take a catalog back to an earlier revision."""
+    engine = migrating_engine(parse_url(url))
+    with engine.begin() as connection:
+        command.downgrade(migrate.config_for(connection), revision)
+    engine.dispose()
 
 
 def digest(text: str) -> Digest:

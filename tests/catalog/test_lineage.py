@@ -19,7 +19,12 @@ def name_of(checkpoint: Checkpoint) -> CheckpointName:
     return CheckpointName(checkpoint.model, checkpoint.version)
 
 
-def family(catalog: Catalog, checkpoint: Checkpoint, limit: str | None = None) -> tuple[Relatives, Relatives]:
+VISION = frozenset({"vision"})
+
+
+def family(
+    catalog: Catalog, checkpoint: Checkpoint, limit: frozenset[str] | None = None
+) -> tuple[Relatives, Relatives]:
     with catalog.read() as s:
         return lineage.ancestors(s, checkpoint, limit), lineage.descendants(s, checkpoint, limit)
 
@@ -80,10 +85,10 @@ def test_a_reader_limited_to_a_namespace_follows_no_edge_of_another(catalog: Cat
     ours = name_of(add(catalog))
     theirs = name_of(add(catalog, THEIRS, parent=ours))
     grandchild = add(catalog, parent=theirs)
-    above, _ = family(catalog, grandchild, "vision")
+    above, _ = family(catalog, grandchild, VISION)
     assert shown(above) == [("theirs/encoder@1", "unknown", "parent", 1)]
     assert (above.items[0].run, above.items[0].created_at) == (None, None)
-    assert family(catalog, resolve(catalog, "1"), "vision")[1].items == ()
+    assert family(catalog, resolve(catalog, "1"), VISION)[1].items == ()
     assert len(family(catalog, grandchild)[0].items) == len(family(catalog, resolve(catalog, "1"))[1].items) == 2
 
 
@@ -93,10 +98,10 @@ def test_an_origin_that_never_existed_is_refused_where_the_caller_may_look(catal
         delete_checkpoint(w, MODEL, 1)
     never, unseen = CheckpointName(MODEL, 2), CheckpointName(THEIRS, 1)
     with catalog.read() as s:
-        lineage.check_origins(s, Fields(parent=CheckpointName(MODEL, 1)), "vision")  # gone, but it was there
-        lineage.check_origins(s, Fields(parent=unseen), "vision")
+        lineage.check_origins(s, Fields(parent=CheckpointName(MODEL, 1)), VISION)  # gone, but it was there
+        lineage.check_origins(s, Fields(parent=unseen), VISION)
         for fields, limit, why in (
-            (Fields(parent=never), "vision", "parent=vision/resnet50@2 never existed: the newest version is 1"),
+            (Fields(parent=never), VISION, "parent=vision/resnet50@2 never existed: the newest version is 1"),
             (Fields(warm_started_from=unseen), None, "theirs/encoder@1 never existed: there is no such model"),
         ):
             with pytest.raises(InvalidRequest, match=why) as refused:

@@ -6,18 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
 from app.catalog import Catalog, migrate
 from app.catalog.commit import commit
-from app.catalog.dialect import migrating_engine, parse_url
+from app.catalog.dialect import parse_url
 from app.catalog.namespaces import list_namespaces
 from app.catalog.tables import metadata
 from app.errors import StateroomError
-from tests.catalog.make import add, begin_pack, count, digest, new_checkpoint, resolve
+from tests.catalog.make import add, begin_pack, count, digest, downgrade, new_checkpoint, resolve
 from tests.support.scripts import start_script
 
 
@@ -68,13 +67,6 @@ def test_migrations_run_down_and_up_again_with_data_in_place(catalog: Catalog, d
     catalog.migrate()
     assert described(database_url) == before
     assert count(catalog, "checkpoints") == 0
-
-
-def downgrade(url: str, revision: str) -> None:
-    engine = migrating_engine(parse_url(url))
-    with engine.begin() as connection:
-        command.downgrade(migrate.config_for(connection), revision)
-    engine.dispose()
 
 
 def described(url: str) -> dict[str, object]:

@@ -248,5 +248,5 @@ def test_a_namespace_is_shown_while_it_holds_something_or_has_a_quota(catalog: C
             with pytest.raises(NotFound, match="holds nothing, and has no quota"):
                 namespaces.get_namespace(s, name)
         with pytest.raises(InvalidRequest, match="of another listing"):
-            namespaces.list_namespaces(s, cursor=first.next, only="vision")
-    assert [each.name for each in listed(catalog, only="text")] == ["text"]
+            namespaces.list_namespaces(s, cursor=first.next, only=frozenset({"vision"}))
+    assert [each.name for each in listed(catalog, only=frozenset({"text"}))] == ["text"]

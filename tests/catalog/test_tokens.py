@@ -1,17 +1,21 @@
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import create_engine
 
 from app.catalog import Catalog, plans, tokens
+from app.catalog.dialect import parse_url
 from app.errors import Conflict, NotFound
-from app.values.token import Scope, Token, new_token, parse_token
-from tests.catalog.make import NOW, statements
+from app.values.token import Scope, Token, is_secret_of, new_token, parse_token
+from tests.catalog.make import NOW, downgrade, statements
 
 
 def add(catalog: Catalog, name: str, **fields) -> tuple[Token, str]:
     token, text = new_token(
-        name, fields.get("scope", Scope.READ), fields.get("namespace"), NOW, fields.get("expires_at")
+        name, fields.get("scope", Scope.READ), fields.get("namespaces"), NOW, fields.get("expires_at")
     )
     with catalog.write() as w:
         tokens.add(w, token)
@@ -30,7 +34,9 @@ def good(catalog: Catalog, now=NOW) -> list[str]:
 
 
 def test_a_token_is_kept_as_it_was_made_and_found_by_its_id(catalog: Catalog) -> None:
-    token, _ = add(catalog, "a", scope=Scope.WRITE, namespace="vision", expires_at=NOW + timedelta(days=1))
+    token, _ = add(
+        catalog, "a", scope=Scope.WRITE, namespaces=frozenset({"vision", "nlp"}), expires_at=NOW + timedelta(days=1)
+    )
     with catalog.read() as s:
         assert tokens.list_tokens(s) == (token,)
         assert tokens.credentials(s, NOW).token(token.id) == token
@@ -60,6 +66,13 @@ def test_a_revoked_token_stays_revoked_since_then(catalog: Catalog) -> None:
     add(catalog, "a")
     assert revoke(catalog, "a").revoked_at == NOW
     assert revoke(catalog, "a", NOW + timedelta(days=1)).revoked_at == NOW
+
+
+def test_a_token_is_revoked_by_its_id_too(catalog: Catalog) -> None:
+    add(catalog, "a")
+    b, _ = add(catalog, "b")
+    assert revoke(catalog, b.id).name == "b"
+    assert good(catalog) == ["a"]
 
 
 def test_what_is_no_token_cannot_be_revoked(catalog: Catalog) -> None:
@@ -124,6 +137,77 @@ def test_so_many_tokens_are_good_at_once_and_no_more(catalog: Catalog) -> None:
     revoke(catalog, "t0")
     add(catalog, "in-its-place")
     assert len(good(catalog)) == tokens.MOST_GOOD
+
+
+def last_used(catalog: Catalog) -> dict[str, datetime | None]:
+    with catalog.read() as s:
+        return {token.name: token.last_used_at for token in tokens.list_tokens(s)}
+
+
+def use(catalog: Catalog, *ids: str, at: datetime) -> None:
+    with catalog.write_own_rows() as w:
+        tokens.note_uses(w, dict.fromkeys(ids, at))
+
+
+def test_a_last_use_is_written_once_a_minute_whoever_writes_it(catalog: Catalog) -> None:
+    (a, _), (b, _) = add(catalog, "a"), add(catalog, "b")
+    assert last_used(catalog) == {"a": None, "b": None}
+    use(catalog, a.id, "unknown", at=NOW)
+    assert last_used(catalog) == {"a": NOW, "b": None}
+    soon, later = NOW + timedelta(seconds=59), NOW + tokens.USES_APART
+    use(catalog, a.id, b.id, at=soon)
+    assert last_used(catalog) == {"a": NOW, "b": soon}
+    use(catalog, b.id, a.id, at=later)
+    assert last_used(catalog) == {"a": later, "b": soon}
+    use(catalog, a.id, at=NOW)
+    assert last_used(catalog)["a"] == later, "a clock that is behind changes nothing"
+
+
+def test_a_reader_does_not_wait_for_a_writer_of_last_uses(catalog: Catalog) -> None:
+    token, _ = add(catalog, "a")
+    with catalog.write_own_rows() as w:
+        tokens.note_uses(w, {token.id: NOW})
+        assert good(catalog) == ["a"]
+        assert last_used(catalog) == {"a": None}
+    assert last_used(catalog) == {"a": NOW}
+
+
+def test_servers_that_write_the_same_last_uses_wait_in_no_circle(catalog: Catalog, database_url: str) -> None:
+    ids = [add(catalog, f"t{number}")[0].id for number in range(20)]
+    times = [NOW + number * tokens.USES_APART for number in range(10)]
+
+    def write(order: list[str]) -> None:
+        with closing(Catalog(database_url, durable=False)) as other:
+            for at in times:
+                use(other, *order, at=at)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(write, order) for order in (ids, ids[::-1])]:
+            done.result()
+    assert set(last_used(catalog).values()) == {times[-1]}
+
+
+def test_tokens_of_an_older_catalog_stay_as_they_were_and_none_gets_more_by_going_back(
+    catalog: Catalog, database_url: str
+) -> None:
+    several, _ = add(catalog, "several", namespaces=frozenset({"a", "b"}))
+    one, text = add(catalog, "one", namespaces=frozenset({"vision"}))
+    everywhere, _ = add(catalog, "everywhere")
+    catalog.close()
+    downgrade(database_url, "0017")
+    engine = create_engine(parse_url(database_url))
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT name, namespace, revoked_at FROM tokens ORDER BY name").all()
+    engine.dispose()
+    assert [tuple(row)[:2] for row in rows] == [("everywhere", None), ("one", "vision"), ("several", "a")]
+    assert [row.revoked_at is None for row in rows] == [True, True, False]
+    catalog.migrate()
+    with catalog.read() as s:
+        found = tokens.credentials(s, NOW)
+    assert found.token(one.id) == one
+    assert is_secret_of(parse_token(text.encode())[1], found.token(one.id))
+    assert found.token(everywhere.id) == everywhere
+    assert found.token(several.id) is None
 
 
 def test_a_plan_that_is_kept_for_long_is_not_kept_shorter_by_another_warm_start(catalog: Catalog) -> None:

@@ -39,7 +39,7 @@ class Guarded:
 
     def token(self, scope: str = "read", namespace: str | None = "ours", seconds: float | None = None) -> str:
         self.made += 1
-        return make_token(self.url, f"token-{self.made}", scope, namespace, seconds)
+        return make_token(self.url, f"token-{self.made}", scope, namespace, seconds=seconds)
 
     def revoke_last(self) -> None:
         revoke_token(self.url, f"token-{self.made}")

@@ -19,6 +19,7 @@ def address(path: str) -> str:
         "other": "2",
         "alias": "prod",
         "webhook": "wh0",
+        "token": "trainer",
         "filename": "x.pt",
         "upload_id": "abc",
         "first": "0",

@@ -15,11 +15,13 @@ def catalog_url(server: Server) -> str:
     return f"sqlite:///{server.data_dir}/catalog.sqlite3"
 
 
-def make_token(url: str, name: str, scope: str, namespace: str | None = None, seconds: float | None = None) -> str:
-    """Create a token and return its text. It expires after ``seconds``, which may be negative."""
+def make_token(url: str, name: str, scope: str, *namespaces: str | None, seconds: float | None = None) -> str:
+    """Create a token, without a namespace for all of them, and return its text. It expires after ``seconds``, which may
+    be negative.
+    """
     now = datetime.now(UTC)
     expires_at = None if seconds is None else now + timedelta(seconds=seconds)
-    token, text = new_token(name, Scope(scope), namespace, now, expires_at)
+    token, text = new_token(name, Scope(scope), frozenset(filter(None, namespaces)) or None, now, expires_at)
     with closing(Catalog(url, durable=False)) as catalog, catalog.write() as w:
         tokens.add(w, token)
     return text

@@ -97,7 +97,9 @@ async def checkpoint_page(
 
 def _around(s: ReadSession, caller: Grant, model: ModelName, ref: str, run: str | None) -> Around:
     checkpoint = resolve(s, model, ref, run)
-    lineage = draw(checkpoint, ancestors(s, checkpoint, caller.namespace), descendants(s, checkpoint, caller.namespace))
+    lineage = draw(
+        checkpoint, ancestors(s, checkpoint, caller.namespaces), descendants(s, checkpoint, caller.namespaces)
+    )
     return Around(
         checkpoint,
         lineage,

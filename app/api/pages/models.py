@@ -28,7 +28,7 @@ def models(
     """The models that the caller may see, by name; with ``q`` only those whose name contains it."""
     search = q.strip().replace("\0", "")
     with services.catalog.read() as session:
-        found = list_overviews(session, limit=MODELS, cursor=cursor, namespace=caller.namespace, search=search)
+        found = list_overviews(session, limit=MODELS, cursor=cursor, only=caller.namespaces, search=search)
     return page(
         request,
         "models.html",

@@ -18,12 +18,12 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 def namespaces_page(request: Request, services: ServicesDep, caller: Caller, cursor: str | None = None) -> Response:
     """The namespaces that the caller may administer, by name."""
     with services.catalog.read() as session:
-        found = list_namespaces(session, limit=ROWS, cursor=cursor, only=caller.namespace)
+        found = list_namespaces(session, limit=ROWS, cursor=cursor, only=caller.namespaces)
     return page(
         request,
         "namespaces.html",
         items=found.items,
         cursor=cursor,
         next=found.next,
-        may_limit=caller.namespace is None,
+        may_limit=caller.namespaces is None,
     )

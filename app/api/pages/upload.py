@@ -14,5 +14,6 @@ router = APIRouter(include_in_schema=False, route_class=PageRoute)
 @router.get("/upload", dependencies=WRITE_PAGE)
 async def upload_page(request: Request, caller: Caller, model: Annotated[str, Query(max_length=300)] = "") -> Response:
     """The form of an upload; the page's script sends the files one after another."""
-    suggested = model or (f"{caller.namespace}/" if caller.namespace else "")
+    own = caller.namespaces or ()
+    suggested = model or (f"{next(iter(own))}/" if len(own) == 1 else "")
     return page(request, "upload.html", model=suggested)

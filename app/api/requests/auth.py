@@ -8,7 +8,7 @@ checked or a body is read, and without looking into the namespace.
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -35,6 +35,9 @@ from .params import known_parameters
 BEARER = 'Bearer realm="stateroom"'
 CHALLENGE = 'Bearer realm="stateroom", Basic realm="stateroom", charset="UTF-8"'
 SIGNATURE = "signature"
+SHOWN = 5
+"""Most namespaces of a token that a refusal names."""
+
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -106,13 +109,21 @@ class Allowed:
         return grant
 
     def _check(self, grant: Grant, namespace: str | None) -> None:
-        if grant.namespace is not None:
+        if grant.namespaces is not None:
             if self.everywhere:
                 raise HTTPException(403, "This request needs a token that is not limited to a namespace.")
-            if namespace not in {None, grant.namespace}:
-                raise HTTPException(403, f"This token is valid only in the namespace {grant.namespace}.")
+            if namespace is not None and namespace not in grant.namespaces:
+                raise HTTPException(403, f"This token is valid only in {_listed(grant.namespaces)}.")
         if not grant.scope.covers(self.scope):
             raise HTTPException(403, f"This request needs a token of scope {self.scope}; this one has {grant.scope}.")
+
+
+def _listed(namespaces: Collection[str]) -> str:
+    """Return the names of some namespaces, of which the audit log need not hold all."""
+    names = sorted(namespaces)
+    if len(names) == 1:
+        return f"the namespace {names[0]}"
+    return f"the namespaces {', '.join(names[:SHOWN])}{', ...' if names[SHOWN:] else ''}"
 
 
 def address_of(request: Request) -> str | None:

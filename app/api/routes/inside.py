@@ -138,7 +138,7 @@ def checkpoint_named(other: str, model: ModelName, caller: Grant) -> tuple[Model
     if not (at and slash and is_name(namespace) and is_name(name)):
         return model, other
     named = ModelName(namespace, name)
-    if caller.namespace not in {None, namespace}:
+    if not caller.holds_in(namespace):
         raise NotFound(f"there is no model {named}; its namespace is empty", code="model-not-found")
     return named, ref
 

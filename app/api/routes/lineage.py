@@ -30,7 +30,7 @@ def show(request: Request, services: ServicesDep, caller: Caller, model: Model, 
         checkpoint = resolve(session, model, ref, run)
         view = LineageView.of(
             checkpoint,
-            ancestors(session, checkpoint, caller.namespace),
-            descendants(session, checkpoint, caller.namespace),
+            ancestors(session, checkpoint, caller.namespaces),
+            descendants(session, checkpoint, caller.namespaces),
         )
     return json_answer(request, view, identity_headers(request, checkpoint, ref))

@@ -53,9 +53,9 @@ def index(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """Models, sorted by name. A token that is limited to a namespace sees only the models in it."""
+    """Models, sorted by name. A token that is limited to namespaces sees only the models in them."""
     with services.catalog.read() as session:
-        page = list_models(session, limit=limit, cursor=cursor, namespace=caller.namespace)
+        page = list_models(session, limit=limit, cursor=cursor, only=caller.namespaces)
     return json_answer(request, ModelPage(items=[ModelView.of(model) for model in page.items], next=page.next))
 
 

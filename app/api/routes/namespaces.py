@@ -42,11 +42,11 @@ def index(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Cursor = None,
 ) -> Response:
-    """Namespaces that hold something or have a quota, sorted by name. A token that is limited to a namespace sees only
-    that one.
+    """Namespaces that hold something or have a quota, sorted by name. A token that is limited to namespaces sees only
+    those.
     """
     with services.catalog.read() as session:
-        page = list_namespaces(session, limit=limit, cursor=cursor, only=caller.namespace)
+        page = list_namespaces(session, limit=limit, cursor=cursor, only=caller.namespaces)
     return json_answer(request, NamespacePage.of(page.items, page.next))
 
 
@@ -84,7 +84,7 @@ def change(
     given = asked.model_fields_set
     quotas = {name: getattr(asked, name) for name in QUOTAS if name in given}
     rules = None if asked.retention is None else asked.retention.rules()
-    if quotas and caller.namespace is not None:
+    if quotas and caller.namespaces is not None:
         raise HTTPException(403, "Setting a quota needs a token that is not limited to a namespace.")
     services.room.check(0)
     with services.catalog.write(namespace) as session:

@@ -68,7 +68,7 @@ async def check_origins(request: Request, services: Services, fields: Fields) ->
 
     def look_up() -> None:
         with services.catalog.read() as session:
-            lineage.check_origins(session, fields, grant.namespace)
+            lineage.check_origins(session, fields, grant.namespaces)
 
     if fields.parent is not None or fields.warm_started_from is not None:
         await services.asks.run(look_up)

@@ -17,6 +17,7 @@ from .._history import HistoryEntry
 from .._lineage import Lineage, Relative
 from .._namespace import Namespace
 from .._printable import printable
+from .._token import Token
 from .curve import sparkline
 
 ABSENT = "-"
@@ -65,6 +66,23 @@ def namespaces_table(namespaces: Iterable[Namespace]) -> None:
 
 def _of_quota(used: str, quota: int | None, shown: Callable[[int], str]) -> str:
     return used if quota is None else f"{used} of {shown(quota)}"
+
+
+def tokens_table(tokens: Iterable[Token]) -> None:
+    rows = [
+        [
+            each.name,
+            each.id,
+            each.scope,
+            ABSENT if each.namespaces is None else ",".join(each.namespaces),
+            time_text(each.created_at),
+            _time(each.expires_at),
+            _time(each.last_used_at),
+            each.state,
+        ]
+        for each in tokens
+    ]
+    table(["NAME", "ID", "SCOPE", "NAMESPACES", "MADE", "EXPIRES", "LAST USED", "STATE"], rows)
 
 
 def aliases_table(aliases: Iterable[Alias]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import socket
 import ssl
@@ -14,7 +15,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from .._errors import StateroomError
+from .._errors import InvalidRequest, StateroomError
 from .._log import LOG
 from .._printable import one_line
 
@@ -148,3 +149,15 @@ def retry_after(value: str | None) -> float | None:
         )
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def seconds_of(given: float | None) -> float:
+    """Return the seconds to retry: ``given``, STATEROOM_RETRY_SECONDS or the default. Raises InvalidRequest."""
+    said = given if given is not None else os.environ.get("STATEROOM_RETRY_SECONDS") or RETRY_SECONDS
+    try:
+        seconds = float(said)
+        if seconds >= 0:
+            return seconds
+    except ValueError:
+        pass
+    raise InvalidRequest(f"retry_seconds={said!r} is not a number of seconds")
