@@ -1,4 +1,4 @@
-"""The server's command line: ``python -m app serve | migrate | sweep | fsck | events | token``."""
+"""The server's command line: ``python -m app serve | migrate | sweep | fsck | backup | restore | events | token``."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli import tokens as token_commands
+from .cli.backups import backup, restore
 from .cli.events import events
 from .cli.options import Config, DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
 from .private import UMASK
@@ -31,7 +32,8 @@ cli = typer.Typer(
     rich_markup_mode=None,
 )
 cli.add_typer(token_commands.commands, name="token")
-cli.command()(events)
+for command in (events, backup, restore):
+    cli.command()(command)
 
 Grace = Annotated[float | None, typer.Option(help="seconds to keep purged bytes (3600)", metavar="SECONDS")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]

@@ -4,18 +4,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from .catalog import Catalog
 from .catalog.unused import Moment
-from .data_dir import claim
+from .data_dir import CATALOG, claim, held
+from .errors import StateroomError
 from .retention import Retention
 from .settings import Settings
 from .store import LocalPackStore, PackStore, Room, Spool
 from .store.spool import remove_old_partials
+from .upkeep.backup import Made, Progress, make_backup
+from .upkeep.backup_folder import BackupFolder
 from .upkeep.fsck import Fsck
 from .upkeep.incoming import find_orphans
 from .upkeep.leftovers import recover
 from .upkeep.migrate_store import Copied, copy_packs
+from .upkeep.restore import Restored
+from .upkeep.restore import restore as restore_backup
 from .upkeep.sweep import Sweeper, Swept
 from .upkeep.sweep_lease import SweepLease
 
@@ -116,6 +122,27 @@ def migrate_store(settings: Settings, source_url: str, target_url: str) -> Itera
         )
         target.ping()
         yield from copy_packs(catalog, source, target)
+
+
+def backup(settings: Settings, folder: Path, keep: int, progress: Progress) -> Made:
+    """Back up catalog and packs into a folder, beside any running servers. Raises StateroomError."""
+    with _what_is_there(settings) as (catalog, store):
+        return make_backup(catalog, store, BackupFolder(folder, durable=settings.durable), keep, progress)
+
+
+def restore(settings: Settings, folder: Path, backup_id: str | None, progress: Progress) -> Restored:
+    """Restore a backup into an empty database and an empty store. No server may use the data dir meanwhile.
+
+    Raises StateroomError.
+    """
+    if settings.store_folder is not None and settings.store_folder.resolve() == folder.resolve():
+        raise StateroomError(f"{folder} is the folder of backups; restore into another one")
+    with held(settings.data_dir, durable=settings.durable), ExitStack() as stack:
+        catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
+        store = stack.enter_context(closing(store_of(settings)))
+        store.ping()
+        spare = settings.data_dir / f"{CATALOG}-restoring"
+        return restore_backup(BackupFolder(folder, durable=False), backup_id, catalog, store, spare, progress)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ ONE_DATABASE = (
     "tests/notify/test_webhooks.py",
     "tests/test_event_command.py",
     "tests/test_token_commands.py",
+    "tests/upkeep/test_backup.py",
     "tests/upkeep/test_commands.py",
     "tests/upkeep/test_compact.py",
     "tests/upkeep/test_damage.py",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from sqlalchemy import column, select, table
+from sqlalchemy import Connection, column, select, table
 from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreError
@@ -53,15 +53,43 @@ class Catalog:
             raise StoreError(
                 "there is no database; run stateroom-server migrate or serve to create it", code="catalog-failed"
             )
-        try:
-            with self.read() as session:
-                revision = session.select(select(column("version_num")).select_from(table("alembic_version"))).scalar()
-        except DBAPIError:
-            revision = None
+        revision = self.revision()
         if revision is None or revision < migrate.REVISION:
             raise StoreError(
                 "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"
             )
+
+    @property
+    def is_file(self) -> bool:
+        """Tell whether the database is a SQLite file."""
+        return self._file is not None
+
+    def revision(self) -> str | None:
+        """Return the revision of the database's schema; None without one. Never creates a database."""
+        if not is_there(self._url):
+            return None
+        try:
+            with self.read() as session:
+                found = session.select(select(column("version_num")).select_from(table("alembic_version"))).scalar()
+        except DBAPIError:
+            return None
+        return None if found is None else str(found)
+
+    @contextmanager
+    def rows(self) -> Iterator[Connection]:
+        """A transaction that sees all rows of one moment, for ``copies``."""
+        with translated_errors(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def filling(self) -> Iterator[Connection]:
+        """A write transaction that is alone and inserts rows in any order, for ``copies``."""
+        engine = migrating_engine(self._url)
+        try:
+            with translated_errors(), engine.begin() as connection:
+                yield connection
+        finally:
+            engine.dispose()
 
     def close(self) -> None:
         self._reader.dispose()

@@ -2,6 +2,7 @@
 
 Ids ascend in the order of commits: a transaction numbers its events last, under a lock that it holds to its end. So
 whoever has seen an event can miss none with a lower id. See docs/decisions/0023-events-are-numbered-at-commit.md.
+They have no gaps, except before the first event after a restore of a backup.
 """
 
 from datetime import UTC, datetime
@@ -17,6 +18,9 @@ from .page import check_limit
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import events
+
+RESTORED_STEP = 10**9
+"""The first event after a restore has an id that is a multiple of this: higher than any that was lost."""
 
 _NEWEST = select(func.max(events.c.id))
 _OLDEST = select(func.min(events.c.id))
@@ -87,6 +91,15 @@ def _row(event: NewEvent, at: datetime) -> dict[str, Any]:
     }
 
 
+def begin_anew(w: WriteSession, backup: str) -> None:
+    """Record that the catalog was restored from ``backup``, as an event whose id no reader can have seen: events that
+    came after the backup are lost, and their ids are not given to others.
+    """
+    at, last = datetime.now(UTC), newest(w)
+    row = _row(NewEvent(EventKind.BACKUP_RESTORED, detail={"backup": backup, "newest": last}), at)
+    w.insert(events, [{**row, "id": (last // RESTORED_STEP + 1) * RESTORED_STEP}])
+
+
 def newest(s: ReadSession) -> int:
     """Return the id of the newest event, 0 before the first."""
     return int(s.select(_NEWEST).scalar() or 0)
@@ -97,7 +110,7 @@ def list_events(s: ReadSession, wanted: EventFilter, after: int | None, limit: i
     kept.
 
     Raises InvalidRequest (``bad-limit``; ``future-event`` for an ``after`` that no event had yet) and EventsExpired if
-    events after it have been deleted.
+    events after it have been deleted, or if it was lost because a backup was restored.
     """
     check_limit(limit)
     last = newest(s)
@@ -141,6 +154,13 @@ def _check_after(s: ReadSession, after: int, last: int) -> None:
             f"events after {after} have been deleted, because events are kept for a limited time; the oldest is "
             f"{oldest}: look at the present state, and go on with after={oldest - 1}",
             after=oldest - 1,
+        )
+    if oldest <= after < last and s.select(select(events.c.id).where(events.c.id == after)).first() is None:
+        known = int(s.select(_NEWEST.where(events.c.id < after)).scalar_one())
+        raise EventsExpired(
+            f"event {after} is lost: a backup was restored, whose newest event is {known}: look at the present state, "
+            f"and go on with after={known}",
+            after=known,
         )
 
 

@@ -6,11 +6,14 @@ under a lease has to be safe without it.
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, or_, update
+from sqlalchemy import delete, or_, select, update
 
 from .rows import to_microseconds
-from .session import WriteSession
+from .session import ReadSession, WriteSession
 from .tables import leases
+
+BACKUP = "backup-"
+"""How the names of the leases begin that backups hold."""
 
 
 def take(w: WriteSession, name: str, holder: str, seconds: float) -> bool:
@@ -27,3 +30,10 @@ def give_back(w: WriteSession, name: str, holder: str | None = None) -> None:
     """End the lease of ``holder``. Without ``holder``, end it for any holder."""
     given = delete(leases).where(leases.c.name == name)
     w.execute(given if holder is None else given.where(leases.c.holder == holder))
+
+
+def is_backup_running(s: ReadSession) -> bool:
+    """Tell whether a backup holds a lease: no bytes may be deleted that its copy of the catalog refers to."""
+    now = to_microseconds(datetime.now(UTC))
+    running = select(leases.c.name).where(leases.c.name.startswith(BACKUP), leases.c.lease_until > now)
+    return s.select(running.limit(1)).first() is not None

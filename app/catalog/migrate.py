@@ -38,8 +38,13 @@ def upgrade(engine: Engine) -> None:
         try:
             command.upgrade(config_for(connection), "head")
         except CommandError as error:
-            raise StateroomError(
-                "the catalog was written by a newer version of Stateroom; run that version, or restore a backup",
-                code="catalog-newer",
-            ) from error
+            raise newer() from error
         check_foreign_keys(connection)
+
+
+def newer() -> StateroomError:
+    """The error for a catalog that this version does not know."""
+    return StateroomError(
+        "the catalog was written by a newer version of Stateroom; run that version, or restore a backup",
+        code="catalog-newer",
+    )

@@ -1,14 +1,13 @@
 """Running the server: its data dir, its socket, its workers, its shutdown."""
 
 import asyncio
-import fcntl
 import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -19,11 +18,9 @@ from ..api.http1.protocol import LimitedProtocol, protocol
 from ..api.metrics import Metrics, drop_live, is_metrics_file
 from ..api.middleware.browsers import SECURITY_HEADERS
 from ..concurrency.scheduling import take_short_turns
-from ..data_dir import LOCK, claim
-from ..errors import StateroomError
+from ..data_dir import held
 from ..main import create_app, end_waits
 from ..maintenance import prepare, room_of
-from ..private import FILE
 from ..settings import Settings
 from ..store.files import make_folder, opened_folder, own_files
 from .apart import run_apart
@@ -46,24 +43,6 @@ KEEP_ALIVE_SECONDS = 75
 BACKLOG = 2048
 
 MANY_FILES = 2**20
-
-
-@contextmanager
-def data_dir_held(settings: Settings) -> Iterator[None]:
-    """Lock the data dir for this process and the processes it forks. Raises StateroomError if another server has it.
-
-    The lock ends with the last of these processes, however they end.
-    """
-    claim(settings.data_dir, durable=settings.durable)
-    fd = os.open(settings.data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateroomError(f"another server is using the data dir {settings.data_dir}") from None
-        yield
-    finally:
-        os.close(fd)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -97,7 +76,7 @@ def serve(settings: Settings) -> None:
     take_short_turns()
     open_many_files()
     start_log(settings.log_format)
-    with data_dir_held(settings):
+    with held(settings.data_dir, durable=settings.durable):
         listener = listen(settings.host, settings.port)
         if settings.store_folder is None:
             run_apart(lambda: prepare(settings))  # the library of object stores does not survive a fork

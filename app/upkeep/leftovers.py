@@ -41,12 +41,13 @@ def recover(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) 
 
 
 def remove_abandoned(catalog: Catalog, store: PackStore, moment: Moment, go_on: GoOn) -> tuple[int, int]:
-    """Remove abandoned packs, and return their number and their bytes.
+    """Remove abandoned packs, and return their number and their bytes. While a backup runs, remove none.
 
-    Bytes are deleted before their row, so the next run completes a run that crashed.
+    Bytes are deleted before their row, so the next run completes a run that crashed. A backup takes its lease before
+    it copies the catalog: packs that are given up here were abandoned before, so the copy does not refer to them.
     """
     with catalog.write() as w:
-        names = iter(packs.give_up(w, moment.before))
+        names = iter(() if leases.is_backup_running(w) else packs.give_up(w, moment.before))
     count = freed = 0
     while batch := list(islice(names, PACKS_AT_ONCE)):
         go_on()

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..catalog import Catalog, audit
 from ..catalog.audit import PackRow
@@ -21,10 +22,16 @@ from ..values.span import Span
 _log = logging.getLogger("stateroom.migrate-store")
 
 PIECE = 16 * 1024 * 1024
-_NOT_THERE = -1
+NOT_THERE = -1
 
 SIDE_BY_SIDE = 4
 """Packs that are copied at once."""
+
+
+class Readable(Protocol):
+    """A store that packs are copied from."""
+
+    def read(self, name: str, span: Span) -> memoryview: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +57,22 @@ def copy_packs(catalog: Catalog, source: PackStore, target: PackStore) -> Iterat
 def _copied(catalog: Catalog, source: PackStore, target: PackStore, pack: PackRow) -> Copied:
     """Copy a pack. Nothing that was in ``target`` before is ever deleted: servers may be using it already."""
     try:
-        there = _size(target, pack.name)
+        there = size_in(target, pack.name)
     except StoreError as error:
         return _refused(pack, error.detail)
     if there == pack.size:
         return Copied(pack.name)
-    if there != _NOT_THERE:
+    if there != NOT_THERE:
         return _refused(pack, f"the target has {there:,} of its {pack.size:,} bytes; fsck names what is lost there")
     try:
-        _copy(source, target, pack)
+        copy_pack(source, target, pack)
         for row in audit.blobs_in(catalog, pack.id):
             for _ in verified_blocks(target, row.blob):
                 pass
     except StoreError as error:
         _delete(target, pack.name)
-        return _refused(pack, error.detail) if _is_there(catalog, pack) else Copied(pack.name)  # it was swept
-    if not _is_there(catalog, pack):
+        return _refused(pack, error.detail) if is_there(catalog, pack) else Copied(pack.name)  # it was swept
+    if not is_there(catalog, pack):
         _delete(target, pack.name)
         return Copied(pack.name)
     return Copied(pack.name, pack.size)
@@ -84,7 +91,8 @@ def _delete(target: PackStore, name: str) -> None:
         _log.error("what was copied of pack %s could not be deleted: %s", name, error)
 
 
-def _copy(source: PackStore, target: PackStore, pack: PackRow) -> None:
+def copy_pack(source: Readable, target: PackStore, pack: PackRow) -> None:
+    """Copy the bytes of a pack, unchecked."""
     spans = [Span(start, min(start + PIECE, pack.size)) for start in range(0, pack.size, PIECE)]
     if not is_joined(pack.name):
         target.write(pack.name, (source.read(pack.name, span) for span in spans))
@@ -97,14 +105,15 @@ def _copy(source: PackStore, target: PackStore, pack: PackRow) -> None:
     target.join(pack.name, stretches)
 
 
-def _size(store: PackStore, name: str) -> int:
+def size_in(store: PackStore, name: str) -> int:
+    """Return the size of a pack; NOT_THERE if the store does not have it."""
     try:
         return store.size(name)
     except PackMissing:
-        return _NOT_THERE
+        return NOT_THERE
 
 
-def _is_there(catalog: Catalog, pack: PackRow) -> bool:
+def is_there(catalog: Catalog, pack: PackRow) -> bool:
     """Tell whether the catalog still names the pack."""
     with catalog.read() as s:
         row = audit.packs_in(s, [area_of(pack.name)]).get(area_of(pack.name))

@@ -41,6 +41,8 @@ def swept_as_text(swept: Swept, *, dry_run: bool) -> str:
             f"  {swept.compacted_packs:,} of the packs are mostly unused; "
             f"the {size_as_text(swept.copied_bytes)} in use {would} copied"
         )
+    if swept.waits_for_backup:
+        lines.append("a backup is running: the bytes of packs are freed by the first sweep after it")
     lines += [
         f"pack {name} is mostly unused, but is kept because it is damaged: see fsck --read-data"
         for name in swept.damaged

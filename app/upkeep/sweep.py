@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ..catalog import Catalog, checkpoints, deliveries, events, packs, trash, unused
+from ..catalog import Catalog, checkpoints, deliveries, events, leases, packs, trash, unused
 from ..catalog.commit import BATCH
 from ..catalog.expired import drop_expired
 from ..catalog.unused import GoOn, Moment
@@ -32,7 +32,7 @@ class Swept:
     """The result of a sweep, or of a dry run.
 
     ``freed_bytes`` are the bytes of the removed packs and unfinished uploads, less the copied bytes. ``damaged`` are
-    mostly dead packs that stay because they hold damage.
+    mostly dead packs that stay because they hold damage. ``waits_for_backup`` says that packs stay until a backup ends.
     """
 
     freed_bytes: int = 0
@@ -47,6 +47,7 @@ class Swept:
     thinned_checkpoints: int = 0
     purged_checkpoints: int = 0
     damaged: tuple[str, ...] = ()
+    waits_for_backup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,10 @@ class Sweeper:
         groups = plan_compaction(uses, None if self.room is None else self.room.free()[-1].nbytes // 2)
         compacted = copied = 0
         damaged: tuple[str, ...] = ()
+        waits = False
         for group in groups:
+            if waits := _backup_runs(catalog):  # the old packs would stay beside the new ones
+                break
             try:
                 done = compact(catalog, store, group, go_on)
             except StoreError as error:
@@ -100,6 +104,7 @@ class Sweeper:
             count, nbytes = remove_abandoned(catalog, store, moment, go_on)
             removed, removed_bytes = removed + count, removed_bytes + nbytes
 
+        waits = waits or _backup_runs(catalog)
         swept = Swept(
             freed_bytes=left.nbytes + removed_bytes - copied,
             blobs=blobs,
@@ -113,6 +118,7 @@ class Sweeper:
             thinned_checkpoints=tidied.thinned,
             purged_checkpoints=purged,
             damaged=damaged,
+            waits_for_backup=waits,
         )
         _log.info("sweep", extra={"fields": {**asdict(swept), "seconds": round(time.monotonic() - began, 6)}})
         return swept
@@ -150,6 +156,11 @@ class Sweeper:
             thinned_checkpoints=tidied.thinned,
             purged_checkpoints=purged,
         )
+
+
+def _backup_runs(catalog: Catalog) -> bool:
+    with catalog.read() as s:
+        return leases.is_backup_running(s)
 
 
 def _drop_events(catalog: Catalog, before: datetime, go_on: GoOn) -> None:

@@ -31,6 +31,7 @@ class EventKind(StrEnum):
     QUOTA_CHANGED = "quota-changed"
     WEBHOOK_MADE = "webhook-made"
     WEBHOOK_REMOVED = "webhook-removed"
+    BACKUP_RESTORED = "backup-restored"
     TOKEN_MADE = "token-made"  # noqa: S105 - no password
     TOKEN_REVOKED = "token-revoked"  # noqa: S105 - as above
     TOKEN_REFUSED = "token-refused"  # noqa: S105 - as above
@@ -56,8 +57,8 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event. Ids ascend without gaps. ``kind`` is an EventKind, or one that a newer server wrote. ``by`` and
-    ``address`` tell who caused it, None where nobody is known.
+    """An event. Ids ascend, without gaps except before ``backup-restored``. ``kind`` is an EventKind, or one that a
+    newer server wrote. ``by`` and ``address`` tell who caused it, None where nobody is known.
     """
 
     id: int
