@@ -148,5 +148,6 @@ def test_who_goes_on_from_the_last_event_misses_none_of_transactions_that_end_in
 
 def _waits(catalog: Catalog) -> bool:
     with catalog.read() as session:
-        waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        waiting = """SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
+            WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"""
         return session._connection.execute(text(waiting)).first() is not None

@@ -8,6 +8,7 @@ from app.catalog import Catalog, Listener, WriteSession, events
 from app.values.event import EventKind
 from tests.catalog.make import MODEL, add
 from tests.support.scripts import run_script
+from tests.support.waiting import LONG_ENOUGH
 
 DIES = """
 import os, signal, sys
@@ -34,7 +35,7 @@ def test_every_listener_hears_of_the_commits_of_others_and_of_its_own(catalog: C
         assert not any(hears(listener, 0) for listener in listeners)
         for committed, writer in enumerate((catalog, elsewhere), 1):
             assert add(writer).version == committed
-            assert all(hears(listener, 60) for listener in listeners)
+            assert all(hears(listener, LONG_ENOUGH) for listener in listeners)
             assert not any(hears(listener, 0) for listener in listeners)
 
 
@@ -53,7 +54,7 @@ def test_news_that_nobody_takes_holds_up_no_commit(sqlite_catalog: Catalog) -> N
         for _ in range(1_000):  # far more than a socket's buffer holds
             with sqlite_catalog.write() as w:
                 _record(w)
-        assert hears(listener, 60)
+        assert hears(listener, LONG_ENOUGH)
         assert not hears(listener, 0)
 
 
@@ -64,7 +65,7 @@ def test_sockets_of_dead_processes_are_removed_by_the_next_commit(sqlite_catalog
     with closing(sqlite_catalog.listen()) as listener:
         assert len(list(folder.iterdir())) == 2
         add(sqlite_catalog)
-        assert hears(listener, 60)
+        assert hears(listener, LONG_ENOUGH)
         assert len(list(folder.iterdir())) == 1
     assert list(folder.iterdir()) == []
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -77,4 +78,4 @@ def test_the_path_of_the_database_may_be_longer_than_the_address_of_a_socket(tmp
         catalog.migrate()
         with closing(catalog.listen()) as listener:
             add(catalog)
-            assert hears(listener, 60)
+            assert hears(listener, LONG_ENOUGH)

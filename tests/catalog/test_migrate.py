@@ -18,6 +18,7 @@ from app.catalog.tables import metadata
 from app.errors import StateroomError
 from tests.catalog.make import add, begin_pack, count, digest, downgrade, new_checkpoint, resolve
 from tests.support.scripts import start_script
+from tests.support.waiting import LONG_ENOUGH
 
 
 def schema(database: Path) -> dict[str, list[str]]:
@@ -102,7 +103,7 @@ def test_two_servers_that_start_at_once_both_find_a_migrated_catalog(
     is_file = database == "sqlite"
     url = f"sqlite:///{tmp_path}/new.db" if is_file else request.getfixturevalue("postgres").empty_database()
     running = [start_script(program, url, output=tmp_path / f"{number}.log") for number in range(4)]
-    assert [process.wait(60) for process in running] == [0, 0, 0, 0]
+    assert [process.wait(LONG_ENOUGH) for process in running] == [0, 0, 0, 0]
 
 
 def test_an_installed_package_finds_the_migrations_inside_it(tmp_path: Path):

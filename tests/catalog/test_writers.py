@@ -34,7 +34,7 @@ from app.values.checkpoint import ModelName
 from app.values.event import Event, EventFilter, EventKind
 from tests.catalog.make import add, begin_pack, count, digest, new_checkpoint
 from tests.support.postgres import Postgres
-from tests.support.waiting import assert_soon
+from tests.support.waiting import LONG_ENOUGH, assert_soon
 
 VISION, TEXT = ModelName("vision", "resnet50"), ModelName("text", "bert")
 Write = Callable[[Catalog], AbstractContextManager[WriteSession]]
@@ -296,6 +296,7 @@ def test_connections_that_the_database_closed_are_made_anew(url: str):
         began = datetime.now(UTC)
         with other.write() as w:
             others = "datname = current_database() AND pid <> pg_backend_pid()"
-            w._connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")).all()
+            ended = f"SELECT pg_terminate_backend(pid, {1000 * int(LONG_ENOUGH)}) FROM pg_stat_activity WHERE {others}"
+            w._connection.execute(text(ended)).all()
         assert_soon(lambda: datetime.now(UTC) - began > timedelta(seconds=2 * TRUSTED_FOR))
         assert add(catalog, VISION).version == 2

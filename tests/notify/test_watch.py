@@ -11,7 +11,7 @@ from app.notify.watch import AT_ONCE, REMEMBERED, SPACING, EventWatch
 from app.values.checkpoint import ModelName
 from app.values.event import EventFilter, EventPage
 from tests.catalog.make import MODEL, add, statements
-from tests.support.waiting import awaited_soon
+from tests.support.waiting import LONG_ENOUGH, awaited_soon
 
 OTHER = ModelName("vision", "other")
 ONE = EventFilter(MODEL.namespace, MODEL.name)
@@ -52,17 +52,17 @@ def test_a_reader_that_was_away_for_a_moment_is_told_at_once_and_one_that_was_lo
     async def come_back() -> None:
         watch = EventWatch(catalog)
         keeps_it_looking = asyncio.create_task(watch.beyond(1, EventFilter("elsewhere"), 60))
-        waiting = asyncio.create_task(watch.beyond(1, ONE, 60))
+        waiting = asyncio.create_task(watch.beyond(1, ONE, LONG_ENOUGH))
         await asyncio.to_thread(add, catalog)
         assert [event.id for event in (await waiting).items] == [2]
-        assert [event.id for event in (await watch.beyond(1, ONE, 60)).items] == [2]
+        assert [event.id for event in (await watch.beyond(1, ONE, LONG_ENOUGH)).items] == [2]
         assert await watch.beyond(0, ONE, 60) is None
         for _ in range(REMEMBERED // 100):
             await asyncio.to_thread(_record, catalog, 100)
         page = await watch.beyond(2, ONE, 60)
         while page is not None and page.last < 2 + REMEMBERED:
             page = await watch.beyond(page.last, ONE, 60)
-        assert await watch.beyond(1, ONE, 60) is None
+        assert await watch.beyond(1, ONE, LONG_ENOUGH) is None
         watch.stop()
         assert await keeps_it_looking == EventPage((), 2 + REMEMBERED)
         assert await watch.beyond(2 + REMEMBERED, ONE, 60) == EventPage((), 2 + REMEMBERED)
@@ -94,7 +94,7 @@ def test_a_listener_that_is_cut_off_is_replaced_by_looks(catalog: Catalog, datab
         await awaited_soon(listens)
         listeners = "datname = current_database() AND query = 'LISTEN stateroom_events'"
         cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {listeners}"
-        waiting = asyncio.create_task(watch.beyond(1, ONE, 60))
+        waiting = asyncio.create_task(watch.beyond(1, ONE, LONG_ENOUGH))
         with catalog.write() as w:
             w._connection.exec_driver_sql(cut)
         await asyncio.to_thread(add, catalog)

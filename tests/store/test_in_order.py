@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.store.in_order import InOrder
+from tests.support.waiting import LONG_ENOUGH
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_calls_are_made_in_order_one_at_a_time_beside_those_of_others(pool: Thre
         for writer in range(3)
     ]
     for each in calls:
-        assert each.result(20) is None
+        assert each.result(LONG_ENOUGH) is None
     assert made == [list(range(100))] * 3
     assert most[0] > 1
 
@@ -50,10 +51,10 @@ def test_after_one_that_failed_none_is_made(pool: ThreadPoolExecutor) -> None:
     calls = InOrder(pool)
     good = calls.submit(lambda: made.append(1))
     bad = [calls.submit(fail), calls.submit(lambda: made.append(2)), calls.submit(lambda: made.append(3))]
-    assert good.result(20) is None
+    assert good.result(LONG_ENOUGH) is None
     for each in bad:
         with pytest.raises(OSError, match="the disk is full"):
-            each.result(20)
+            each.result(LONG_ENOUGH)
     assert made == [1]
 
 
@@ -66,8 +67,8 @@ def test_what_a_pool_that_closes_has_not_begun_fails() -> None:
     waiting = [calls.submit(lambda: made.append(1)) for _ in range(3)]
     pool.shutdown(wait=False)
     goes_on.set()
-    assert running.result(20) is None
+    assert running.result(LONG_ENOUGH) is None
     for each in [*waiting, calls.submit(lambda: made.append(1))]:
         with pytest.raises(RuntimeError, match="after shutdown"):
-            each.result(20)
+            each.result(LONG_ENOUGH)
     assert made == []

@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import StorageFull
 from app.store import Room
+from tests.support.waiting import LONG_ENOUGH
 
 SIZE = 1_000_000
 
@@ -122,7 +123,7 @@ def test_a_release_waits_for_the_writes_of_uploads(tmp_path: Path) -> None:
     def write() -> None:
         with room.growing(10):
             begun.set()
-            ends.wait(60)
+            ends.wait(LONG_ENOUGH)
             order.append("written")
 
     def full_once() -> None:
@@ -133,9 +134,9 @@ def test_a_release_waits_for_the_writes_of_uploads(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    begun.wait(60)
+    begun.wait(LONG_ENOUGH)
     room.freeing(full_once)
-    writer.join(60)
+    writer.join(LONG_ENOUGH)
     assert order == [SIZE, "written", 0]
 
 

@@ -17,7 +17,7 @@ from tests.api.conftest import saved, state_dict
 from tests.conftest import StartServer
 from tests.support.commands import run
 from tests.support.server import ROOT, Server, server_environment
-from tests.support.waiting import assert_soon
+from tests.support.waiting import LONG_ENOUGH, assert_soon
 
 MODEL = "/v1/models/vision/resnet/checkpoints"
 Place = tuple[Server, tuple[str, ...], str]
@@ -62,7 +62,7 @@ def answered(*arguments: str) -> dict:
 
 
 def test_what_is_deleted_is_gone_at_once_its_bytes_after_a_sweep_and_all_else_is_served(start: Callable[..., Place]):
-    server, where, _ = start()
+    server, where, _ = start("--sweep-interval", "0")
     files = {version: upload(server, version) for version in (1, 2, 3)}
     remove(server, 1)
     remove(server, 3, purge=False)
@@ -128,12 +128,12 @@ def test_a_sweep_by_hand_waits_for_the_one_that_runs(start: Callable[..., Place]
             assert "another sweep is running" in waiting.stderr.readline()
             assert stored(server) > 0
             lease.end()
-            assert waiting.wait(60) == 0
+            assert waiting.wait(LONG_ENOUGH) == 0
     assert stored(server) == 0
 
 
 def test_people_are_told_in_words(start: Callable[..., Place]):
-    server, where, _ = start()
+    server, where, _ = start("--sweep-interval", "0")
     upload(server, 1)
     remove(server, 1)
     dry = run("sweep", "--grace", "0", "--dry-run", *where)

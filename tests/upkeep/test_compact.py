@@ -250,7 +250,7 @@ def test_compaction_holds_a_block_at_a_time(place: Workplace):
     mapped: list[int] = []
 
     def watch() -> None:
-        lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if ".pack" in line]
+        lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if f"{place.folder}/packs/" in line]
         ranges = (line.split()[0].split("-") for line in lines)
         mapped.append(sum(int(end, 16) - int(start, 16) for start, end in ranges))
 

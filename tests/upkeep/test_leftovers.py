@@ -23,6 +23,7 @@ from app.upkeep.sweep import Swept
 from app.values.checkpoint import Blob
 from app.values.span import Span
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
+from tests.support.waiting import LONG_ENOUGH
 from tests.upkeep.sweeping import sweep_now, sweeper
 
 
@@ -170,7 +171,7 @@ def test_a_server_that_another_sweeps_for_clears_its_own_data_dir(place: Workpla
     cleared: SimpleQueue[Swept] = SimpleQueue()
     sweeps = PeriodicSweeps(sweeper(place), Room(place.folder), 0.05, cleared.put)
     try:
-        assert cleared.get(timeout=60).spooled_uploads == 1
+        assert cleared.get(timeout=LONG_ENOUGH).spooled_uploads == 1
     finally:
         sweeps.close()
     assert list((place.folder / "spool").iterdir()) == []

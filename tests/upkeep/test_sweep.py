@@ -129,7 +129,7 @@ def test_what_was_kept_for_a_time_goes_when_that_is_over(place: Workplace):
     now = datetime.now(UTC)
     with place.catalog.write() as w:
         model_id = w.select(models.select()).first().id
-        for name, ahead in (("over", -1), ("kept", 60)):
+        for name, ahead in (("over", -1), ("kept", 3600)):
             until = to_microseconds(now + timedelta(seconds=ahead))
             w.execute(insert(plans).values(namespace="ns", digest=name, document="{}", kept_until=until))
             key = {"model_id": model_id, "key": name, "checkpoint_id": checkpoint.id, "kept_until": until}
