@@ -5,8 +5,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-BLOCK = 64 * 1024
+BLOCK = 16 * 1024
 PAUSE = 0.05
+SHORT = 4 * 1024
+"""Bytes of an answer that comes at once."""
 
 
 class Relay:
@@ -38,7 +40,7 @@ class Relay:
         with suppress(OSError):
             while data := source.recv(BLOCK):
                 sink.sendall(data)
-                if slowly and len(data) == BLOCK:
+                if slowly and len(data) > SHORT:
                     self._hurry.wait(PAUSE)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -230,7 +229,7 @@ def test_a_pull_that_is_broken_off_leaves_no_part_of_a_file(
     with slow_relay(server.port) as relay:
         pulling = cli.start("pull", model_name, "-o", "target", env={"STATEROOM_URL": relay.url})
         try:
-            assert_soon(lambda: any(path.stat().st_size for path in target.iterdir()))
+            assert_soon(lambda: any(map(os.path.getsize, target.iterdir())))
             pulling.send_signal(ending)
             assert pulling.wait(LONG_ENOUGH) == code
         finally:
@@ -614,13 +613,16 @@ def test_show_lists_the_keys_as_a_tree_on_a_terminal_or_where_asked(cli: Cli, mo
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["model", "namespace"])
-def test_watch_prints_changes_as_they_happen(cli: Cli, general: Path, model_name: str, whole: bool) -> None:
+def test_watch_prints_changes_as_they_happen(
+    cli: Cli, server: Server, general: Path, model_name: str, whole: bool
+) -> None:
     watched, printed = model_name.partition("/")[0] if whole else model_name, cli.folder / "printed"
     cli.store(model_name, general)
     with printed.open("w") as out, Client(cli.env["STATEROOM_URL"]) as client:
 
         def are_waiting(count: int) -> bool:
-            return f"stateroom_waiting_clients {count}.0" in httpx.get(f"{client.url}/metrics", verify=False).text
+            with server.client() as http:
+                return f"stateroom_waiting_clients {count}.0" in http.get("/metrics").text
 
         assert_soon(lambda: are_waiting(0))  # those of other tests have left
         watching = cli.start("watch", watched, "--kind", "alias-moved", env={}, stdout=out, stderr=out)
@@ -653,7 +655,7 @@ def test_a_shell_completes_commands_and_models(cli: Cli, server: Server, general
         return done.stdout.split()
 
     assert completed("wat") == ["watch"]
-    assert completed("show", model_name[:-2]) == [model_name]
+    assert_soon(lambda: completed("show", model_name[:-2]) == [model_name])  # it asks a server for two seconds only
     assert completed("show", "x", STATEROOM_URL="http://127.0.0.1:9") == []
 
 

@@ -202,7 +202,8 @@ def test_a_forward_pass_sees_one_checkpoint_if_it_freezes_and_only_then(model: M
     model.alias("prod", versions[0])
     outputs = []
     with model.follow(net, "prod", apply="manual", callback=apply) as following:
-        fetched.get()
+        first = fetched.get(timeout=LONG_ENOUGH)
+        assert_soon(lambda: first.applied)
         for version in versions[1:]:
             with following.frozen() if frozen else nullcontext():
                 outputs.append(net(torch.ones(1)).item())

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 
-import httpx
 import pytest
 import torch
 from hypothesis import given
@@ -55,9 +54,8 @@ def test_what_could_be_printed_stays_as_it_is(text: str) -> None:
 def test_a_warning_of_what_is_left_out_names_it_in_one_line(server: Server, model_name: str) -> None:
     file = io.BytesIO()
     torch.save({"model": {"weight": torch.ones(3), NASTY + "_extra_state": Fraction(1, 2)}}, file)
-    httpx.post(
-        f"{server.base_url}/v1/models/{model_name}/checkpoints", content=file.getvalue(), trust_env=False, verify=False
-    )
+    with server.client() as http:
+        http.post(f"/v1/models/{model_name}/checkpoints", content=file.getvalue()).raise_for_status()
     with Client(server.base_url) as client, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         client.model(model_name).state_dict("latest")

@@ -163,7 +163,7 @@ def test_a_connection_that_stalls_is_given_up_and_replaced(server: Server, big: 
     over = threading.Event()
     with (
         faulty(lambda: server.port, stalls_after(2_000_000, over)) as relay,
-        impatient(relay, timeout=1) as client,
+        impatient(relay, timeout=1, retries=None, retry_seconds=600) as client,
     ):
         assert same(dict(client.model(big).state_dict("latest")), big_state())
         over.set()
@@ -285,13 +285,15 @@ INTERRUPTED = """
 import os, signal, sys, threading
 from stateroom import Client
 
-heard = threading.Event()
+heard, told = threading.Event(), threading.Event()
 def progress(label, done, total):
     heard.set()
+    told.wait()
 
 def interrupt():
     heard.wait()
     os.kill(os.getpid(), signal.SIGINT)
+    told.set()
 
 threading.Thread(target=interrupt, daemon=True).start()
 before = threading.active_count()

@@ -33,6 +33,7 @@ from tests.client.trainings import few_threads, noise, training
 from tests.differential.judge import equal
 from tests.support.scripts import run_script
 from tests.support.server import Server
+from tests.support.waiting import LONG_ENOUGH
 
 __all__ = ["few_threads"]
 
@@ -59,7 +60,7 @@ class Gate:
 
     def _answer(self, _: Any) -> Answer:
         self.arrived.release()
-        assert self._open.acquire(timeout=60)
+        assert self._open.acquire(timeout=LONG_ENOUGH)
         if self._refused:
             self._refused -= 1
             return problem(422, "no-tensors")
@@ -137,7 +138,7 @@ def test_no_more_than_two_snapshots_are_ever_in_memory(scripted: StartScripted) 
     with Client(gate.url, verify=False) as client:
         model = client.model("a/b")
         jobs = [model.save_async({"weight": torch.ones(1)}) for _ in range(2)]
-        assert gate.arrived.acquire(timeout=60)
+        assert gate.arrived.acquire(timeout=LONG_ENOUGH)
         third = in_thread(lambda: jobs.append(model.save_async({"weight": torch.ones(1)})))
         third.join(0.1)
         assert third.is_alive()
@@ -154,7 +155,7 @@ def test_a_newer_save_takes_the_place_of_a_droppable_one_that_waits(scripted: St
     with Client(gate.url, verify=False) as client:
         model = client.model("a/b")
         begun = model.save_async({"weight": torch.ones(1)}, droppable=True)
-        assert gate.arrived.acquire(timeout=60)
+        assert gate.arrived.acquire(timeout=LONG_ENOUGH)
         waiting = [model.save_async({"weight": torch.ones(1)}, droppable=True) for _ in range(3)]
         newest = model.save_async({"weight": torch.ones(1)})
         assert [job.done() for job in (begun, *waiting, newest)] == [False, True, True, True, False]
@@ -170,7 +171,7 @@ def test_a_save_of_another_run_takes_nobodys_place(scripted: StartScripted) -> N
     gate = Gate(scripted)
     with Client(gate.url, verify=False) as client:
         client.model("a/b", run="x").save_async({"weight": torch.ones(1)})
-        assert gate.arrived.acquire(timeout=60)
+        assert gate.arrived.acquire(timeout=LONG_ENOUGH)
         waiting = client.model("a/b", run="x").save_async({"weight": torch.ones(1)}, droppable=True)
         third = in_thread(lambda: client.model("a/b", run="y").save_async({"weight": torch.ones(1)}))
         third.join(0.1)
@@ -271,7 +272,7 @@ def test_a_result_is_waited_for_no_longer_than_asked(scripted: StartScripted) ->
         with pytest.raises(TimeoutError):
             job.result(timeout=0.01)
         gate.let_in()
-        assert job.result(timeout=60) is not None
+        assert job.result(timeout=LONG_ENOUGH) is not None
 
 
 def test_a_job_is_a_future(client: Client, model_name: str) -> None:
@@ -280,12 +281,12 @@ def test_a_job_is_a_future(client: Client, model_name: str) -> None:
     heard: Queue[object] = Queue()
     jobs[2].add_done_callback(heard.put)
     assert not jobs[0].cancel()
-    done, waiting = concurrent.futures.wait(jobs, timeout=60)
+    done, waiting = concurrent.futures.wait(jobs, timeout=LONG_ENOUGH)
     assert (done, waiting) == (set(jobs), set())
     assert [job.exception() for job in jobs] == [None] * 3
     stored = [job.result() for job in concurrent.futures.as_completed(jobs)]
     assert {checkpoint and checkpoint.version for checkpoint in stored} == {1, 2, 3}
-    assert heard.get(timeout=60) is jobs[2]
+    assert heard.get(timeout=LONG_ENOUGH) is jobs[2]
 
 
 def test_threads_save_at_once(client: Client, model_name: str) -> None:
@@ -310,7 +311,7 @@ def test_a_forked_process_begins_with_no_saves(scripted: StartScripted) -> None:
     with Client(gate.url, verify=False) as client:
         model = client.model("a/b")
         model.save_async({"weight": torch.ones(1)})
-        assert gate.arrived.acquire(timeout=60)
+        assert gate.arrived.acquire(timeout=LONG_ENOUGH)
         parents = model.save_async({"weight": torch.ones(1)})
         child = os.fork()
         if not child:

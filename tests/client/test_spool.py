@@ -25,7 +25,7 @@ from tests.client.faults import Faulty, faulty
 from tests.support.forks import Forked
 from tests.support.scripts import start_script
 from tests.support.server import Server, start_server
-from tests.support.waiting import assert_soon
+from tests.support.waiting import assert_soon, until_ready
 
 LARGE = 2_000_000
 """Elements of a tensor that goes in parts."""
@@ -46,7 +46,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def server(running: Server) -> Server:
     """A server that tests may stop, and that runs when they begin."""
     if running.process.poll() is not None:
-        running.restart()
+        come_back(running)
     return running
 
 
@@ -64,6 +64,13 @@ def spool(tmp_path: Path) -> Path:
 
 def state(number: int, size: int = 10) -> dict[str, Any]:
     return {"epoch": number, "weight": torch.full((size,), float(number))}
+
+
+def come_back(server: Server) -> None:
+    """Start a server again; it is ready, so a client that asks it does not take it to be away."""
+    server.restart()
+    with server.client() as http:
+        until_ready(http)
 
 
 def waiting(spool: Path, suffix: str = "") -> list[Path]:
@@ -104,7 +111,7 @@ def test_what_is_saved_while_the_server_is_away_is_stored_before_the_next_save(
             {"by": "me"},
         )
         assert torch.equal(torch.load(kept.path)["weight"], state(1, size)["weight"])
-        server.restart()
+        come_back(server)
         last = model.save(state(3, size))
         assert last.version == 4
         assert [(each.version, each.epoch) for each in model.checkpoints()] == [(4, 3), (3, 2), (2, 1), (1, 0)]
@@ -119,7 +126,7 @@ def test_a_save_in_the_background_waits_too(server: Server, relay: Faulty, spool
     with pytest.warns(StateroomWarning, match="waits in"), impatient(relay.url, spool) as client:
         kept = client.model(model_name).save_async(state(1)).result()
     assert isinstance(kept, SpooledCheckpoint)
-    server.restart()
+    come_back(server)
     with impatient(relay.url, spool) as client:
         assert [str(each) for each in client.send_spooled()] == [f"{model_name}@1"]
         assert client.send_spooled() == []
@@ -294,7 +301,7 @@ def test_processes_may_share_a_spool_and_nothing_is_stored_twice(
     server.stop()
     assert [process.wait(300) for process in (start(0, 3), start(10, 3))] == [0, 0]
     assert len(waiting(spool)) == 6
-    server.restart()
+    come_back(server)
     assert [process.wait(300) for process in (start(20, 2), start(30, 2))] == [0, 0]
     with Client(relay.url) as client:
         epochs = sorted(int(each.epoch or 0) for each in client.model(model_name).checkpoints())
@@ -311,7 +318,7 @@ def test_a_killed_process_loses_nothing_that_save_returned_and_doubles_nothing(
     process.kill()
     process.wait()
     done = [int(line) for line in printed.read_text().split()]
-    server.restart()
+    come_back(server)
     process = start(5000, 1)
     process.kill()  # wherever it is
     process.wait()

@@ -4,7 +4,6 @@ import io
 from collections.abc import Callable
 from typing import Any, Self
 
-import httpx
 import pytest
 import torch
 from torch import nn
@@ -117,10 +116,11 @@ def outcome(load: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize("kind", VALUES)
 def test_what_torch_loads_of_the_served_file_the_client_loads(kind: str, model: Model, server: Server) -> None:
     model.upload(io.BytesIO(saved({"model": {"weight": VALUES[kind](), "bias": torch.ones(2)}, "epoch": 1})))
-    url = f"{server.base_url}/v1/models/{model.name}/checkpoints/latest/file"
+    url = f"/v1/models/{model.name}/checkpoints/latest/file"
     for place in PLACES:
         device = {"device": str(place)} if str(place) in {"cpu", "meta", "cuda:7"} else {}
-        answer = httpx.get(url, params={"weights_only": "false", **device}, trust_env=False, verify=False)
+        with server.client() as http:
+            answer = http.get(url, params={"weights_only": "false", **device})
         assert answer.status_code == 200, answer.text
         expected = outcome(lambda: torch.load(io.BytesIO(answer.content), place, weights_only=False))  # noqa: B023
         assert outcome(lambda: model.load("latest", place, weights_only=False)) == expected, place  # noqa: B023
