@@ -20,9 +20,9 @@ from tests.support.routes import DOCUMENT
 REFS = ("1", "v2", "latest", "best", "min:loss", "epoch:3", "step:1", "nightly", "31", "-1", "best ", "é")
 
 
-def does_not_fail(_context: object, response: schemathesis.Response, _case: schemathesis.Case) -> None:
-    """501 is an answer: the server knows that it cannot."""
-    assert response.status_code not in {500, 503}
+def does_not_fail(_context: object, response: schemathesis.Response, case: schemathesis.Case) -> None:
+    """501 is an answer: the server knows that it cannot. So is a 503 of /readyz, after a ping that took long."""
+    assert response.status_code not in ({500} if case.path == "/readyz" else {500, 503})
 
 
 CHECKS = [

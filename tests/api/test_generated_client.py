@@ -25,12 +25,13 @@ def generated(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (PROGRAMS / "openapi-python-client").exists():
         pytest.skip("no openapi-python-client: make .venv/openapi-client")
     folder = tmp_path_factory.mktemp("generated")
-    (folder / "openapi.json").write_bytes(httpx.get(f"{server.base_url}/openapi.json", trust_env=False).content)
+    with server.client() as http:
+        (folder / "openapi.json").write_bytes(http.get("/openapi.json").content)
     made = subprocess.run(
         [PROGRAMS / "openapi-python-client", "generate", "--path", "openapi.json", "--meta", "none",
          "--output-path", "generated", "--fail-on-warning"],
         cwd=folder, env={**os.environ, "PATH": f"{PROGRAMS}{os.pathsep}{os.defpath}"},
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert (made.returncode, "arning" in made.stdout + made.stderr) == (0, False), made.stdout + made.stderr
     return folder / "generated"
@@ -43,7 +44,7 @@ def test_a_generated_client_uploads_lists_changes_downloads_and_deletes(
     ran = subprocess.run(
         [PROGRAMS / "python", SCRIPT, server.base_url, *model_name.split("/"), tmp_path / "checkpoint.pt"],
         cwd=generated.parent, env={**os.environ, "no_proxy": "*"},
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout) == {

@@ -308,4 +308,4 @@ def _send_half(base_url: str, upload: str, block: bytes) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        httpx.put(f"{base_url}{upload}/blocks/1-2", content=body())
+        httpx.put(f"{base_url}{upload}/blocks/1-2", content=body(), timeout=60)

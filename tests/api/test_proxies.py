@@ -110,7 +110,7 @@ def test_every_line_of_the_log_has_an_address_and_a_token(fresh_server: StartSer
 def test_without_trusted_proxies_the_address_is_the_connections(fresh_server: StartServer) -> None:
     server = fresh_server()
     headers = {"X-Request-Id": "mine", "X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
-    httpx.get(f"{server.base_url}/v1/models", headers=headers, trust_env=False)
+    httpx.get(f"{server.base_url}/v1/models", headers=headers, trust_env=False, timeout=60)
     assert logged(server, "mine")["address"] == "127.0.0.1"
 
 

@@ -26,6 +26,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.values.checkpoint import Fields, ModelName
 from tests.api.conftest import general
+from tests.support.waiting import awaited_soon
 
 HERE = "/v1/models/a/b/checkpoints"
 PATIENCE = 60  # a request that waits for what never comes should fail, not hang
@@ -112,9 +113,14 @@ def test_requests_that_wait_for_a_plan_or_a_commit_hold_up_no_other(
             async with AllTaken(fair):
                 waiting = [asyncio.ensure_future(ask(http)) for _ in range(MANY)]
                 await until(lambda: fair.places.waiting == MANY)
-                assert to_thread.current_default_thread_limiter().borrowed_tokens == 0
-                for path in ("/readyz", HERE, f"{HERE}/1", "/v1/models"):
+                await until(lambda: to_thread.current_default_thread_limiter().borrowed_tokens == 0)
+                for path in (HERE, f"{HERE}/1", "/v1/models"):
                     assert (await asyncio.wait_for(http.get(path), PATIENCE)).status_code == 200
+
+                async def is_ready() -> bool:
+                    return (await http.get("/readyz")).status_code == 200
+
+                await awaited_soon(is_ready)
                 assert not any(task.done() for task in waiting)
             assert {answer.status_code for answer in await asyncio.gather(*waiting)} <= {200, 201, 410}
 

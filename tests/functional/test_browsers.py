@@ -126,7 +126,7 @@ def test_named_hosts_and_sites_are_let_in(fresh_server: StartServer) -> None:
 
 def test_beyond_loopback_addresses_and_its_own_name_will_do(fresh_server: StartServer) -> None:
     server = fresh_server("--host", "0.0.0.0", "--insecure", env={"STATEROOM_DURABLE": "off"})
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False, verify=False) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", trust_env=False, verify=False, timeout=60) as http:
         for host in ("10.1.2.3:8765", "[2001:db8::1]", socket.gethostname(), "localhost"):
             assert http.get("/v1/models", headers={"Host": host}).status_code == 200
         assert problem(http.get("/v1/models", headers={"Host": "evil.example"})) == (403, "unknown-host")

@@ -16,7 +16,7 @@ from tests.support.s3 import S3
 from tests.support.server import Server
 from tests.support.waiting import assert_soon
 
-ENOUGH = 30.0
+ENOUGH = 60.0
 """Seconds for an answer that takes three: without a bound it takes minutes."""
 
 
@@ -46,7 +46,7 @@ def test_a_database_that_hangs_is_named_in_time_and_costs_one_thread(
     port, url = database
     server = fresh_server("--database-url", url)
 
-    assert ready(server).json()["status"] == "ready"
+    assert_soon(lambda: ready(server).status_code == 200)
     port.hang()
     first = ready(server)
     assert (first.status_code, first.json()["code"]) == (503, "not-ready")
@@ -68,7 +68,7 @@ def test_a_store_that_hangs_is_named_in_time(fresh_server: StartServer, s3: S3) 
     with hanging_port(lambda: socket.create_connection(("127.0.0.1", s3.port))) as port:
         env = {**s3.environment, "STATEROOM_STORE_ENDPOINT": f"http://127.0.0.1:{port.port}"}
         server = fresh_server("--store-url", s3.new_url(), env=env)
-        assert ready(server).json()["status"] == "ready"
+        assert_soon(lambda: ready(server).status_code == 200)
         port.hang()
         for _ in range(3):
             refused = ready(server)

@@ -13,7 +13,7 @@ from tests.differential.equality import equal
 from tests.functional.on_s3 import command, noise
 from tests.support.s3 import BUCKET, S3, running_s3, weed_program
 from tests.support.server import Server
-from tests.support.waiting import assert_soon
+from tests.support.waiting import until_ready
 
 MIB = 1024 * 1024
 
@@ -64,7 +64,7 @@ def test_a_plain_upload_is_stored_like_one_in_parts(on_s3: Callable[..., Server]
         posted = http.post("/v1/models/a/b/checkpoints", content=data)
         assert posted.status_code == 201, posted.text
         assert http.get("/v1/models/a/b/checkpoints/1/original").content == data
-        ready = http.get("/readyz").json()
+        ready = until_ready(http)
         assert (ready["status"], ready["free_bytes"]["store"]) == ("ready", None)
         assert 'stateroom_disk_free_bytes{device="store"}' not in http.get("/metrics").text
     assert sum(objects_under(s3, server).values()) < 1.05 * len(data)
@@ -72,7 +72,7 @@ def test_a_plain_upload_is_stored_like_one_in_parts(on_s3: Callable[..., Server]
 
 
 def test_deleted_checkpoints_and_broken_uploads_leave_no_object(on_s3: Callable[..., Server], s3: S3) -> None:
-    server = on_s3(STATEROOM_GRACE="0")
+    server = on_s3(None, "--sweep-interval", "0", STATEROOM_GRACE="0")
     with Client(server.base_url, progress=False) as client:
         model = client.model("a/b")
         for seed in range(3):
@@ -129,11 +129,11 @@ def test_a_store_that_stops_is_told_by_readyz_and_comes_back(fresh_server: Start
     with running_s3() as own:
         server = fresh_server("--store-url", own.new_url(), env=own.environment)
         with server.client() as http:
-            assert http.get("/readyz").status_code == 200
+            until_ready(http)
             own.kill()
-            answer = http.get("/readyz", timeout=60)
+            answer = http.get("/readyz")
             assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
             refused = http.post("/v1/models/a/b/checkpoints", content=b"x" * 10)
             assert refused.status_code in {422, 503}
             own.start()
-            assert_soon(lambda: http.get("/readyz").status_code == 200)
+            until_ready(http)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 
@@ -71,7 +72,7 @@ def test_a_server_that_dies_and_comes_back_disturbs_no_other(servers: list[Serve
         model.upload(checkpoint(1))
         with first.client() as dying:
             arriving = dying.build_request("POST", model.url(), content=half_then_kill(first))
-            with pytest.raises(Exception, match=r"disconnect|reset|refused|closed|Broken pipe"):
+            with pytest.raises(httpx.TransportError):
                 dying.send(arriving)
         model.upload(checkpoint(2))
         first.restart()

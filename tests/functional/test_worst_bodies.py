@@ -3,12 +3,12 @@
 import sys
 import time
 
-import httpx
 import pytest
 
 from tests.conftest import StartServer
 from tests.support.measure import long, measure
 from tests.support.routes import OPERATIONS
+from tests.support.waiting import until_ready
 from tests.support.worst_bodies import Place, fill, peak, reset_peak, worst_requests
 
 SCALE = measure(4_000, 10_000)
@@ -42,6 +42,6 @@ def test_no_body_takes_much_memory_or_is_answered_at_length_or_ends_the_server(f
             if grown > MOST_MEMORY or answer.status_code >= 500 or (is_json and len(answer.content) > MOST_JSON):
                 found.append(f"{what}, {len(answer.content):,} bytes")
             assert http.get("/healthz").status_code == 200, what
-        assert httpx.get(f"{server.base_url}/readyz", trust_env=False, verify=False).status_code == 200
+        until_ready(http)
     assert found == []
     assert "Traceback" not in server.log
