@@ -138,7 +138,7 @@ def test_a_selection_is_shown_as_one_types_and_is_what_is_downloaded(visit: Visi
     expect(page.get_by_label("Device")).to_be_disabled()
     link = page.locator("#download")
     link.scroll_into_view_if_needed()
-    expect(link).to_have_text(re.compile(r"Download [\d.]+ kB"), timeout=60_000)  # the first cast imports torch
+    expect(link).to_have_text(re.compile(r"Download [\d.]+ kB"))
     with page.expect_download() as download:
         link.click()
     content = Path(download.value.path()).read_bytes()
@@ -290,7 +290,7 @@ def test_the_page_of_10_000_keys_is_light_and_scrolls(browser: Browser, fresh_se
         assert sum("tensors.json" in entry["name"] for entry in entries) == 1
         page.get_by_role("button", name="Open all").click()
         grid = page.locator("#grid")
-        assert int(grid.get_attribute("aria-rowcount") or 0) > 20_000
+        expect(grid).to_have_attribute("aria-rowcount", re.compile(r"2\d{4}"))
         grid.evaluate("grid => grid.scrollTop = grid.scrollHeight")
         expect(grid.get_by_text("weight")).not_to_have_count(0)
         expect(grid.locator(f'[aria-rowindex="{grid.get_attribute("aria-rowcount")}"]')).to_be_visible()

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator, Mapping
 
-import httpx
 import pytest
 import torch
 from playwright.sync_api import Browser, expect
@@ -96,7 +95,8 @@ def test_a_ref_that_is_not_there_is_a_page_that_says_so(compared: Server) -> Non
         f"/models/{MODEL}/diff/1/no%2Fmodel@1",
         f"/models/{MODEL}/diff/1/no%20ref",
     ):
-        answer = httpx.get(compared.base_url + path, verify=False)
+        with compared.client() as http:
+            answer = http.get(path)
         assert answer.status_code in {404, 422}, path
         assert answer.headers["Content-Type"].startswith("text/html")
 

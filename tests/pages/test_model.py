@@ -20,6 +20,7 @@ from tests.support.docs import ROOT
 from tests.support.measure import long
 from tests.support.server import Server, start_server
 from tests.support.tokens import catalog_url
+from tests.support.waiting import LONG_ENOUGH
 
 MODEL = "/models/vision/classifier"
 needs_charts = pytest.mark.skipif(not CHARTS.exists(), reason="no charts at hand: npm ci in web/")
@@ -193,7 +194,7 @@ def test_a_preview_says_what_the_api_says_and_changes_nothing(visit: Visit) -> N
     page.get_by_label("Keep the last").fill("2")
     page.get_by_role("button", name="Preview").click()
     rules = {"retention": {"keep_last": 2}}
-    with httpx.Client(base_url=visit.base_url, trust_env=False, verify=False) as http:
+    with httpx.Client(base_url=visit.base_url, timeout=LONG_ENOUGH, trust_env=False, verify=False) as http:
         told = http.post("/v1/models/vision/classifier/retention/preview", json=rules).json()
         expect(page.locator("#preview-answer")).to_contain_text(
             f"{told['trashed_count']} checkpoints would go to the trash, {told['kept_count']} would stay."

@@ -13,6 +13,7 @@ from tests.pages.store import checkpoint, put
 from tests.support.browser import PHONE, Visit, axe_findings, needs_axe, visiting
 from tests.support.measure import long
 from tests.support.server import Server
+from tests.support.waiting import LONG_ENOUGH
 
 
 def test_each_model_has_a_row_that_leads_to_it(visit: Visit) -> None:
@@ -74,7 +75,7 @@ def test_an_empty_server_shows_how_to_fill_it(browser: Browser, fresh_server: St
         assert f'Client("{server.base_url}")' in commands[1]
         address = commands[2].split()[-1]
         content = checkpoint(1)
-        with httpx.Client(trust_env=False, verify=False) as http:
+        with httpx.Client(timeout=LONG_ENOUGH, trust_env=False, verify=False) as http:
             assert http.put(address, content=content).status_code == 201
         expect(visit.go("/").get_by_role("row", name="vision/classifier")).to_be_visible()
     assert visit.errors == visit.elsewhere == []
