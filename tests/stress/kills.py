@@ -21,6 +21,7 @@ from tests.stress.told import Told, Wrong
 from tests.support.commands import run as command
 from tests.support.receiver import Receiver
 from tests.support.server import Server, start_server
+from tests.support.waiting import until_ready
 
 THREADS = 4
 LIVE = 20
@@ -67,8 +68,7 @@ class Kills:
         options = ("--workers", "2", "--grace", "0", "--sweep-interval", "0.05", "--trash", "1s")
         server = start_server(self.data_dir, *options, env={"STATEROOM_WEBHOOK_PRIVATE": "on"})
         with server.client() as http:
-            if http.get("/readyz").status_code != 200:
-                raise Wrong("the server says it is ready and is not")
+            until_ready(http)
         seconds = time.monotonic() - began
         self.starts.append(seconds)
         if seconds > self.ready_within:

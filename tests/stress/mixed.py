@@ -20,6 +20,7 @@ from tests.stress.files import Files
 from tests.stress.told import Wrong
 from tests.support.commands import run as command
 from tests.support.server import Server, start_server
+from tests.support.waiting import assert_soon
 
 THREADS = 6
 LIVE = 50
@@ -110,7 +111,7 @@ class Mixed:
         """The body, if it is whole."""
         try:
             answer = http.get(entry.url + path, headers=headers)
-        except httpx.RemoteProtocolError as error:
+        except (httpx.RemoteProtocolError, httpx.ReadError) as error:
             return self._excused(entry, f"was cut: {error}")
         if answer.is_success:
             with self.lock:
@@ -176,15 +177,20 @@ def run(
         began = time.monotonic()
         mixed.run()
         mixed.counts["seconds"] = round(time.monotonic() - began)
+        assert_soon(lambda: any(line["packs"] for line in _sweeps(running)))  # what was deleted is in the trash for 1 s
         finish(mixed, url, store, [("--data-dir", str(data_dir), *shared) for data_dir in data_dirs])
         lines = [line for server in running for line in server.lines]
     assert [line for line in lines if line["level"] != "info"] == []
-    sweeps = [line for line in lines if line["logger"] == "stateroom.sweep"]
+    sweeps = _sweeps(running)
     mixed.counts["sweeps"] = len(sweeps)
     mixed.counts["packs swept"] = sum(line["packs"] for line in sweeps)
     mixed.counts["packs compacted"] = sum(line["compacted_packs"] for line in sweeps)
     mixed.counts["MiB freed"] = sum(line["freed_bytes"] for line in sweeps) >> 20
     return mixed.counts
+
+
+def _sweeps(servers: list[Server]) -> list[dict]:
+    return [line for server in servers for line in server.lines if line["logger"] == "stateroom.sweep"]
 
 
 def finish(mixed: Mixed, url: str, store_folder: Path, commands: list[tuple[str, ...]]) -> None:
