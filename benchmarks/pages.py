@@ -10,7 +10,7 @@ import torch
 from playwright.sync_api import Browser
 
 from benchmarks.bench import Bench
-from benchmarks.many_checkpoints import MODEL, multiply, upload
+from benchmarks.large_catalog import MODEL, multiply, upload
 from benchmarks.rows import Row, at_most
 from tests.support.browser import browser_program, running_browser, visiting
 from tests.support.server import PYTHON_M_APP, Server, start_server

@@ -12,7 +12,7 @@ from app.store import LocalPackStore
 from app.values.checkpoint import ModelName
 from app.values.retention import KeepBest, Rules
 from benchmarks.bench import Bench
-from benchmarks.many_checkpoints import multiply, upload
+from benchmarks.large_catalog import multiply, upload
 from benchmarks.rows import Row
 from tests.support.server import PYTHON_M_APP, start_server
 

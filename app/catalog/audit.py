@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, case, func, or_, select
+from sqlalchemy import Select, and_, func, select, union_all
 
-from ..store.keys import AREA_LENGTH, JOINED_LENGTH
+from ..store.keys import JOINED_LENGTH
 from ..values.checkpoint import Blob, ModelName
 from ..values.digest import Digest
 from .catalog import Catalog
@@ -15,7 +15,7 @@ from .commit import BATCH
 from .dialect import each_text
 from .rows import from_microseconds
 from .session import ReadSession
-from .tables import blobs, checkpoint_blobs, checkpoints, models, namespaces, packs, removed_checkpoints
+from .tables import blobs, checkpoint_blobs, checkpoints, models, packs, removed_checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,6 @@ class CheckpointRow:
         return f"{self.model}@{self.version}"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRow:
-    """The counters in a model's row (``says``, ``next_version``), and the real values of its checkpoints."""
-
-    name: ModelName
-    says: int
-    checkpoints: int
-    next_version: int
-    highest: int
-
-
 _version = func.coalesce(checkpoints.c.version, removed_checkpoints.c.version)
 """The version of a checkpoint, also in the trash; null for an unfinished commit."""
 
@@ -75,20 +64,14 @@ def all_packs(catalog: Catalog) -> Iterator[PackRow]:
     return (PackRow(row[0], row[1], row[2], bool(row[3])) for row in _pages(catalog, found, packs.c.id))
 
 
-_area = case(
-    (func.length(packs.c.name) == JOINED_LENGTH, func.substr(packs.c.name, 1, AREA_LENGTH)), else_=packs.c.name
-)
-"""The area of a pack, as ``store.keys.area_of`` tells it."""
-
-
 def packs_in(s: ReadSession, areas: Iterable[str]) -> Mapping[str, PackRow]:
-    """Return the packs of ``areas``: an area has at most one."""
-    rows = s.select(
-        select(_area, packs.c.id, packs.c.name, packs.c.size, packs.c.state == "sealed").where(
-            _area.in_(each_text(areas))
-        )
-    )
-    return {row[0]: PackRow(row[1], row[2], row[3], bool(row[4])) for row in rows}
+    """Return the packs of ``areas``: an area has at most one, of the area's name, or of a joined name."""
+    area, name = each_text(areas).subquery(), packs.c.name
+    joined = and_(name > area.c.value, name < area.c.value + "~", func.length(name) == JOINED_LENGTH)
+    row = packs.c.id, name, packs.c.size, packs.c.state == "sealed"
+    ways = [select(area.c.value, *row).join(packs, way) for way in (name == area.c.value, joined)]
+    rows = s.select(select(union_all(*ways).subquery()))
+    return {found[0]: PackRow(found[1], found[2], found[3], bool(found[4])) for found in rows}
 
 
 _BLOB = (
@@ -177,50 +160,6 @@ def references(s: ReadSession, checkpoint_id: int) -> Mapping[tuple[str, Digest]
         .where(checkpoint_blobs.c.checkpoint_id == checkpoint_id)
     )
     return {(row[0], Digest(row[1])): row[2] for row in rows}
-
-
-def wrong_models(s: ReadSession) -> list[ModelRow]:
-    """Models whose row disagrees with their checkpoints. One statement, so a running commit causes no false alarm."""
-    there = (
-        select(
-            checkpoints.c.model_id,
-            func.count(checkpoints.c.version).label("number"),
-            func.coalesce(func.max(checkpoints.c.version), 0).label("highest"),
-        )
-        .group_by(checkpoints.c.model_id)
-        .subquery()
-    )
-    number, highest = func.coalesce(there.c.number, 0), func.coalesce(there.c.highest, 0)
-    rows = s.select(
-        select(models.c.namespace, models.c.name, models.c.checkpoints, number, models.c.next_version, highest)
-        .outerjoin(there, there.c.model_id == models.c.id)
-        .where(or_(models.c.checkpoints != number, models.c.next_version <= highest))
-        .order_by(models.c.namespace, models.c.name)
-    )
-    return [ModelRow(ModelName(row[0], row[1]), *row[2:]) for row in rows]
-
-
-def wrong_namespaces(s: ReadSession) -> list[tuple[str, str]]:
-    """The namespaces whose counters disagree with their rows, each with the difference as text."""
-    n, none = namespaces.c, {"checkpoints": 0, "logical_bytes": 0, "stored_bytes": 0}
-    said = {row.namespace: row._asdict() for row in s.select(select(n.namespace, *(n[name] for name in none)))}
-    there: dict[str, dict[str, int]] = {}
-    held = (
-        select(models.c.namespace, func.count().label("number"), func.sum(checkpoints.c.nbytes).label("nbytes"))
-        .join(checkpoints, checkpoints.c.model_id == models.c.id)
-        .where(checkpoints.c.version.is_not(None))
-        .group_by(models.c.namespace)
-    )
-    for name, number, nbytes in s.select(held):
-        there[name] = {**none, "checkpoints": number, "logical_bytes": int(nbytes)}
-    for name, length in s.select(select(blobs.c.namespace, func.sum(blobs.c.length)).group_by(blobs.c.namespace)):
-        there.setdefault(name, {**none})["stored_bytes"] = int(length)
-    return [
-        (name, ", ".join(f"{each} is {counted[each]:,} but should be {real[each]:,}" for each in wrong))
-        for name in sorted({*said, *there})
-        for counted, real in [(said.get(name, none), there.get(name, none))]
-        if (wrong := [each for each in none if counted[each] != real[each]])
-    ]
 
 
 def _blob(row: Any) -> BlobRow:

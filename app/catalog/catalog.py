@@ -13,6 +13,7 @@ from ..values.event import NewEvent
 from . import events, migrate
 from .dialect import is_there, lock, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
 from .listener import Listener, SocketListener, tell_listeners
+from .pace import Pace
 from .postgres import Scope
 from .queues import Queues
 from .session import ReadSession, WriteSession
@@ -135,9 +136,15 @@ class Catalog:
         return NotificationListener(self._url)
 
     @contextmanager
-    def turn(self, namespace: str | None = None) -> Iterator[WriteSession]:
-        """One write transaction of many, followed by a sleep as long as it took: other writers poll for its locks."""
+    def turn(self, namespace: str | None = None, pace: Pace | None = None) -> Iterator[WriteSession]:
+        """One write transaction of many, followed by a sleep as long as it took: other writers poll for its locks.
+
+        ``pace`` is told how long it took, so that the next one is as large as it may be.
+        """
         with self.write(namespace) as w:
             began = time.monotonic()
             yield w
-        time.sleep(time.monotonic() - began)
+        took = time.monotonic() - began
+        if pace is not None:
+            pace.took(took)
+        time.sleep(took)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, func, select
 from sqlalchemy import delete as delete_from
+from sqlalchemy import func, select
 from sqlalchemy import update as update_table
 
 from ..errors import InvalidRequest, NotFound
@@ -15,7 +15,7 @@ from ..values.event import EventKind
 from .dialect import each_text
 from .events import record
 from .listing import Filter, Listing, list_checkpoints
-from .models import Model, drop_never_used, get_model
+from .models import Model, get_model
 from .page import Page
 from .refs import Ref, parse_best, parse_ref, version_of
 from .rows import check_fields, check_text, load_checkpoints, metric_rows, tag_rows, to_microseconds
@@ -28,8 +28,6 @@ __all__ = [
     "Filter",
     "Listing",
     "Page",
-    "count_unfinished",
-    "drop_unfinished",
     "list_checkpoints",
     "pin",
     "resolve",
@@ -121,30 +119,6 @@ def _set_pin(w: WriteSession, name: ModelName, version: int, columns: Mapping[st
     checkpoint = resolve(w, name, str(version))
     w.execute(update_table(checkpoints).where(checkpoints.c.id == checkpoint.id).values(columns))
     return resolve(w, name, str(version))
-
-
-def drop_unfinished(w: WriteSession, before: datetime | None = None) -> int:
-    """Remove rows of commits that never ended (begun before ``before``, if given), and return their number.
-
-    Omit ``before`` only in a server that knows that it is the only one and has not begun to serve.
-    """
-    count = w.execute(delete_from(checkpoints).where(_is_unfinished(before))).rowcount
-    drop_never_used(w)
-    return count
-
-
-def count_unfinished(s: ReadSession, before: datetime) -> int:
-    """The number of rows that ``drop_unfinished`` would remove."""
-    unfinished = select(func.count()).select_from(checkpoints).where(_is_unfinished(before))
-    return int(s.select(unfinished).scalar_one())
-
-
-def _is_unfinished(before: datetime | None) -> ColumnElement[bool]:
-    in_trash = select(removed_checkpoints.c.checkpoint_id).where(
-        removed_checkpoints.c.checkpoint_id == checkpoints.c.id
-    )
-    unfinished: ColumnElement[bool] = checkpoints.c.version.is_(None) & ~in_trash.exists()
-    return unfinished if before is None else unfinished & (checkpoints.c.created_at < to_microseconds(before))
 
 
 def _what_exists(s: ReadSession, model: Model, ref: Ref, run: str | None) -> str:

@@ -7,8 +7,8 @@ writer waits for hundreds of thousands of rows:
 2. insert a checkpoint row without a version, then its references to blobs, a batch at a time;
 3. assign the version, which makes the checkpoint visible.
 
-A crash between them leaves blobs without references and an invisible row: ``drop_unfinished`` removes the row, the
-sweep removes the blobs.
+A crash between them leaves blobs without references and an invisible row: the sweep removes the row
+(``unfinished``), and the blobs.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ from ..errors import MissingBlobs, StateroomError, StoreError
 from ..values.checkpoint import Blob, Checkpoint, ModelName, NewCheckpoint
 from ..values.digest import Digest
 from ..values.event import EventKind
-from ..values.slices import in_order, slices
-from . import blobs, idempotency, lineage, namespaces, packs, uploads
+from ..values.slices import in_order
+from . import blobs, idempotency, lineage, namespaces, packs, runs, uploads
 from .catalog import Catalog
 from .events import record
 from .models import DEFAULT_BEST, drop_never_used
+from .pace import Pace
 from .rows import (
     check_fields,
     check_integer,
@@ -42,8 +43,8 @@ from .session import WriteSession
 from .shown import shown_components, shown_names
 from .tables import checkpoints, metrics, models, tags
 
-BATCH = 2000
-"""Rows of one kind in a transaction: about 20 ms in which other writers of the namespace wait."""
+FIRST, BATCH = 250, 2000
+"""Fewest and most rows of one kind in one of several transactions: about 20 ms in which other writers wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def commit(
     with catalog.write(new.model.namespace) as w:
         if pack is not None:
             _store(w, new, pack, pack.blobs)
-        new, version = _finished(w, new, pack), _draw_version(w, new.model)
+        new, version = _draw_version(w, _finished(w, new, pack))
         checkpoint_id = _insert(w, new, version)
         _refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, new.blobs))
         return _publish(w, checkpoint_id, new, version, forget_pack, forget_upload)
@@ -94,27 +95,27 @@ def commit(
 def _commit_in_batches(
     catalog: Catalog, new: NewCheckpoint, pack: NewPack | None, forget_pack: str | None, forget_upload: str | None
 ) -> Checkpoint:
-    namespace = new.model.namespace
+    namespace, pace = new.model.namespace, Pace(FIRST, BATCH)
     if pack is not None:
         # In index order, so that neighbouring rows are written, and later read, together.
-        for stored in slices(in_order(pack.blobs, key=lambda blob: blob.digest), BATCH):
-            with catalog.turn(namespace) as w:
+        for stored in pace.slices(in_order(pack.blobs, key=lambda blob: blob.digest)):
+            with catalog.turn(namespace, pace) as w:
                 _store(w, new, pack, stored)
     with catalog.write(namespace) as w:
         checkpoint_id = _insert(w, new)
     try:
         missing: list[Digest] = []
-        for batch in slices(in_order(new.blobs), BATCH):
-            with catalog.turn(namespace) as w:
+        for batch in pace.slices(in_order(new.blobs)):
+            with catalog.turn(namespace, pace) as w:
                 lengths = {digest: new.blobs[digest] for digest in batch}
                 missing += blobs.refer(w, checkpoint_id, namespace, lengths)
         _refuse_if_missing(missing)
         with catalog.write(namespace) as w:
-            new, version = _finished(w, new, pack), _draw_version(w, new.model)
+            new, version = _draw_version(w, _finished(w, new, pack))
             _make_visible(w, checkpoint_id, new, version)
             return _publish(w, checkpoint_id, new, version, forget_pack, forget_upload)
     except BaseException:
-        with suppress(StateroomError), catalog.write(namespace) as w:  # drop_unfinished removes what this cannot
+        with suppress(StateroomError), catalog.write(namespace) as w:  # the sweep removes what this cannot
             w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.version.is_(None)))
             drop_never_used(w, namespace)
         raise
@@ -167,15 +168,17 @@ def _finished(w: WriteSession, new: NewCheckpoint, pack: NewPack | None) -> NewC
     return replace(new, new_bytes=0) if pack is not None and packs.finish(w, pack.name) else new
 
 
-def _draw_version(w: WriteSession, model: ModelName) -> _Version:
-    """Draw the next version of a model, which then exists."""
-    now = to_microseconds(datetime.now(UTC))
+def _draw_version(w: WriteSession, new: NewCheckpoint) -> tuple[NewCheckpoint, _Version]:
+    """Draw the next version of the checkpoint's model, which then exists and counts it."""
+    now, model = to_microseconds(datetime.now(UTC)), new.model
     drawn = (
         update(models)
         .where(models.c.namespace == model.namespace, models.c.name == model.name)
         .values(
             next_version=models.c.next_version + 1,
             checkpoints=models.c.checkpoints + 1,
+            nbytes=models.c.nbytes + new.nbytes,
+            new_bytes=models.c.new_bytes + new.new_bytes,
             created_at=case((models.c.deleted_at.is_(None), models.c.created_at), else_=now),
             deleted_at=None,
         )
@@ -185,7 +188,7 @@ def _draw_version(w: WriteSession, model: ModelName) -> _Version:
     if row is None:
         _insert_model(w, model)
         row = w.execute(drawn).one()
-    return _Version(row[0], row[1], datetime.now(UTC))
+    return new, _Version(row[0], row[1], datetime.now(UTC))
 
 
 def _insert_model(w: WriteSession, model: ModelName) -> None:
@@ -237,7 +240,7 @@ def _insert(w: WriteSession, new: NewCheckpoint, version: _Version | None = None
 
 def _make_visible(w: WriteSession, checkpoint_id: int, new: NewCheckpoint, version: _Version) -> None:
     """Give the version to a row that was inserted without."""
-    this = update(checkpoints).where(checkpoints.c.id == checkpoint_id)
+    this = update(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.created_at > 0)
     if w.execute(this.values(**version.columns(new))).rowcount != 1:
         # another server, believing itself alone, removed the row as crash debris
         raise StoreError("another server removed the commit as interrupted; send the upload again")
@@ -256,6 +259,7 @@ def _publish(
         idempotency.remember(w, version.model_id, new.idempotency_key, checkpoint_id)
     key = {"model_id": version.model_id, "version": version.number, "run": new.run}
     namespaces.count(w, new.model.namespace, checkpoints=1, logical_bytes=new.nbytes)
+    runs.add(w, version.model_id, new.run, version.number)
     w.postpone(metrics.insert(), metric_rows(key, new.metrics))
     w.postpone(tags.insert(), tag_rows(key, new.tags))
     lineage.remember(w, new, version.number)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import Conflict
 from ..private import FILE
-from . import checkpoints, events, unused
+from . import events, unfinished, unused
 from .catalog import Catalog
 from .migrate import REVISION, newer
 from .postgres import Scope
@@ -45,8 +45,8 @@ def save(catalog: Catalog, file: Path, *, durable: bool) -> None:
             copy.migrate()
             with catalog.rows() as rows, copy.filling() as connection:
                 _copy_rows(rows, connection)
+        unfinished.drop(copy, None, lambda: None)
         with copy.write() as w:
-            checkpoints.drop_unfinished(w)
             w.execute(delete(uploads))
             w.execute(delete(leases))
             running = w.select(select(packs.c.name).where(packs.c.lease_until > 0)).scalars().all()

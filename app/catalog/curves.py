@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, case, literal, or_, select
 
 from .models import Model
 from .rows import metrics_from_json
 from .session import ReadSession
-from .tables import checkpoints, metrics, removed_checkpoints
+from .tables import checkpoints, metrics, removed_checkpoints, runs
 
 Axis = Literal["version", "epoch", "step", "time"]
 State = Literal["live", "trashed", "purged"]
@@ -57,15 +57,10 @@ Curves = dict[str | None, list[Point]]
 
 def list_runs(s: ReadSession, model: Model) -> tuple[Run, ...]:
     """The runs, in the order in which they began; of very many, the MOST_RUNS with the newest checkpoints."""
-    halves = [
-        select(table.c.run, table.c.version).where(table.c.model_id == model.id, table.c.version.is_not(None))
-        for table in (checkpoints, removed_checkpoints)
-    ]
-    both = union_all(*halves).subquery()
-    latest, first = func.max(both.c.version), func.min(both.c.version)
-    counted = select(both.c.run, func.count().label("number"), latest.label("latest"), first.label("first"))
-    rows = s.select(counted.group_by(both.c.run).order_by(latest.desc()).limit(MOST_RUNS))
-    return tuple(Run(row.run, row.number, row.latest) for row in sorted(rows, key=lambda row: row.first))
+    r = runs.c
+    newest = select(r.run, r.checkpoints, r.latest, r.first).where(r.model_id == model.id)
+    rows = s.select(newest.order_by(r.latest.desc()).limit(MOST_RUNS))
+    return tuple(Run(row.run, row.checkpoints, row.latest) for row in sorted(rows, key=lambda row: row.first))
 
 
 def metric_names(s: ReadSession, model: Model, latest: int) -> tuple[str, ...]:

@@ -5,21 +5,28 @@ delivery is tried until it succeeds or has been tried for a day; then the next o
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, delete, select, tuple_, update
+from sqlalchemy import Column, ColumnElement, Row, and_, delete, select, tuple_, update
 
 from ..values.checkpoint import ModelName
 from ..values.event import Event
 from ..values.webhook import Delivery, Message, Webhook
+from .dialect import each_integer
+from .pace import Pace
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import webhook_deliveries, webhooks
 
+if TYPE_CHECKING:  # the catalog writes deliveries at the end of its transactions
+    from .catalog import Catalog
+
 LEASE = "webhooks"
 """The name of the lease of the process that delivers."""
+
+_AT_ONCE = 2_000
 
 TRIED_FOR = timedelta(days=1)
 FIRST_RETRY, LONGEST_PAUSE = timedelta(seconds=1), timedelta(hours=1)
@@ -108,10 +115,39 @@ def failed(w: WriteSession, message: Message, status: int | None, error: str) ->
     return is_over
 
 
-def drop_older(w: WriteSession, before: datetime, limit: int) -> int:
-    """Delete up to ``limit`` deliveries that ended and are from before a time. Return their number."""
-    old = select(_d.id).where(_d.created_at < to_microseconds(before), _d.state != "waiting").limit(limit)
-    return w.execute(delete(webhook_deliveries).where(_d.id.in_(old))).rowcount
+def drop_older(catalog: "Catalog", before: datetime, go_on: Callable[[], None]) -> int:
+    """Delete the deliveries that ended and are from before a time. Return their number."""
+    is_old = and_(_d.created_at < to_microseconds(before), _d.state != "waiting")
+    return _drop(catalog, is_old, (_d.created_at, _d.id), go_on)
+
+
+def drop_of(catalog: "Catalog", webhook: str) -> int:
+    """Delete all deliveries to a webhook, which is about to be removed. Return their number."""
+    return _drop(catalog, _d.webhook_id == webhook, (_d.state, _d.id), lambda: None)
+
+
+def _drop(
+    catalog: "Catalog", these: ColumnElement[bool], place: tuple[Column[Any], Column[int]], go_on: Callable[[], None]
+) -> int:
+    count, pace = 0, Pace(200, _AT_ONCE)
+    for ids in pace.slices(_ids(catalog, these, place)):
+        go_on()
+        with catalog.turn(pace=pace) as w:
+            count += w.execute(delete(webhook_deliveries).where(_d.id.in_(each_integer(ids)), these)).rowcount
+    return count
+
+
+def _ids(catalog: "Catalog", these: ColumnElement[bool], place: tuple[Column[Any], Column[int]]) -> Iterator[int]:
+    """The ids of deliveries in the order of ``place``, of which an index begins with the first column."""
+    page = select(*place).where(these).order_by(*place).limit(_AT_ONCE)
+    beyond = page
+    while True:
+        with catalog.read() as s:
+            rows = s.select(beyond).all()
+        if not rows:
+            return
+        yield from (row.id for row in rows)
+        beyond = page.where(tuple_(*place) > tuple(rows[-1]))
 
 
 def _tried(w: WriteSession, message: Message, now: datetime, state: str, status: int | None, error: str | None) -> None:

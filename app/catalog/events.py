@@ -5,8 +5,9 @@ whoever has seen an event can miss none with a lower id. See docs/decisions/0023
 They have no gaps, except before the first event after a restore of a backup.
 """
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row, Select, delete, func, insert, select
 
@@ -14,10 +15,16 @@ from ..errors import EventsExpired, InvalidRequest
 from ..values.checkpoint import ModelName
 from ..values.event import Detail, Event, EventFilter, EventKind, EventPage, NewEvent
 from . import deliveries
+from .pace import Pace
 from .page import check_limit
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import events
+
+if TYPE_CHECKING:  # the catalog finishes its transactions with events
+    from .catalog import Catalog
+
+_AT_ONCE = 2_000
 
 RESTORED_STEP = 10**9
 """The first event after a restore has an id that is a multiple of this: higher than any that was lost."""
@@ -134,12 +141,32 @@ def events_before(s: ReadSession, wanted: EventFilter, before: int | None, limit
     return tuple(map(_event, s.select(statement)))
 
 
-def drop_older(w: WriteSession, before: datetime, limit: int) -> int:
-    """Delete up to ``limit`` of the events before a time, oldest first, but never the newest. Return their number."""
-    kept = select(events.c.id).where(events.c.at >= to_microseconds(before)).order_by(events.c.id).limit(1)
-    end = w.select(kept).scalar() or newest(w)
-    old = select(events.c.id).where(events.c.id < end).order_by(events.c.id).limit(limit)
-    return w.execute(delete(events).where(events.c.id.in_(old))).rowcount
+def drop_older(catalog: "Catalog", before: datetime, go_on: Callable[[], None]) -> int:
+    """Delete the events before a time, oldest first, but never the newest. Return their number."""
+    count, pace = 0, Pace(200, _AT_ONCE)
+    for ids in pace.slices(_older(catalog, to_microseconds(before))):
+        go_on()
+        with catalog.turn(pace=pace) as w:
+            count += w.execute(delete(events).where(events.c.id.between(ids[0], ids[-1]))).rowcount
+    return count
+
+
+def _older(catalog: "Catalog", before: int) -> Iterator[int]:
+    """The ids of the events up to the first one that is not older. Their times ascend with them, but for the moment
+    between two transactions.
+    """
+    last = 0
+    while True:
+        page = select(events.c.id, events.c.at).where(events.c.id > last).order_by(events.c.id).limit(_AT_ONCE)
+        with catalog.read() as s:
+            end, rows = newest(s), s.select(page).all()
+        for id_, at in rows:
+            if at >= before or id_ >= end:
+                return
+            yield id_
+        if not rows:
+            return
+        last = rows[-1].id
 
 
 def _check_after(s: ReadSession, after: int, last: int) -> None:

@@ -15,7 +15,7 @@ from .page import Page, check_limit, open_cursor, seal_cursor
 from .refs import parse_best
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import checkpoints, models
+from .tables import NEVER_USED, checkpoints, models
 
 DEFAULT_BEST = "min:loss"
 
@@ -124,7 +124,7 @@ def delete_empty(w: WriteSession, name: ModelName) -> None:
 def drop_never_used(w: WriteSession, namespace: str | None = None) -> None:
     """Remove the rows of models whose first commit did not end, in one namespace or in all."""
     in_use = select(checkpoints.c.id).where(checkpoints.c.model_id == models.c.id).exists()
-    these = delete(models).where(_never_used, ~in_use)
+    these = delete(models).where(NEVER_USED, ~in_use)
     w.execute(these if namespace is None else these.where(models.c.namespace == namespace))
 
 

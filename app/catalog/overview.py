@@ -1,7 +1,7 @@
 """The overview of models: what a person wants to see of each in a list, in statements whose number never grows.
 
-Each number is a scalar subquery that one index answers, so a model with many checkpoints costs little more than one
-with few.
+Each number is a counter, or a scalar subquery that one index answers, so a model with many checkpoints costs little
+more than one with few.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from .models import Model, list_models
 from .page import Page
 from .rows import from_microseconds
 from .session import ReadSession
-from .tables import checkpoints, metrics, models
+from .tables import checkpoints, metrics, models, runs
 
 RECENT = 100
 """Newest versions whose losses the overview shows as a line."""
@@ -119,8 +119,11 @@ _NUMBERS: Select[*tuple[Any, ...]] = select(
     _newest(checkpoints.c.run).label("run"),
     _best("version").label("best_version"),
     _best("value").label("best_value"),
-    select(func.count(checkpoints.c.run.distinct())).where(*_ITS).scalar_subquery().label("runs"),
-    select(func.coalesce(func.sum(checkpoints.c.nbytes), 0)).where(*_ITS).scalar_subquery().label("nbytes"),
+    select(func.count())
+    .where(runs.c.model_id == models.c.id, runs.c.run.is_not(None), runs.c.live > 0)
+    .scalar_subquery()
+    .label("runs"),
+    models.c.nbytes,
 )
 _LOSSES: Select[*tuple[Any, ...]] = (
     select(models.c.id, checkpoints.c.run, checkpoints.c.loss)
@@ -132,6 +135,4 @@ _LOSSES: Select[*tuple[Any, ...]] = (
 
 def written_bytes(s: ReadSession, model: Model) -> int:
     """The bytes that the uploads of a model's checkpoints added to the store; the others were there already."""
-    written = select(func.coalesce(func.sum(checkpoints.c.new_bytes), 0))
-    its = (checkpoints.c.model_id == model.id, checkpoints.c.version.is_not(None))
-    return int(s.select(written.where(*its)).scalar_one())
+    return int(s.select(select(models.c.new_bytes).where(models.c.id == model.id)).scalar_one())

@@ -9,17 +9,20 @@ ended, so it can no longer be sealed), its bytes are deleted, then its row is de
 is gone is unsealed, and goes the same way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
 
 from ..errors import StoreError
 from ..values.checkpoint import CheckpointName
-from .dialect import each_integer
+from .catalog import Catalog
+from .dialect import each_integer, each_text
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, packs, uploads
+
+_AT_ONCE = 2_000
 
 
 def begin(w: WriteSession, name: str, lease_seconds: float, parent: CheckpointName | None = None) -> None:
@@ -94,7 +97,8 @@ def finish_all(w: WriteSession) -> None:
     is the only one and has not begun to serve.
     """
     of_an_upload = select(uploads.c.id).where(uploads.c.id == packs.c.name).exists()
-    w.execute(update(packs).where(packs.c.lease_until > 0, ~of_an_upload).values(lease_until=0))
+    running = packs.c.state.in_(("writing", "sealed")), packs.c.lease_until > 0  # so that an index finds them
+    w.execute(update(packs).where(*running, ~of_an_upload).values(lease_until=0))
 
 
 def finished(before: datetime) -> ColumnElement[bool]:
@@ -104,16 +108,31 @@ def finished(before: datetime) -> ColumnElement[bool]:
 
 def forget(w: WriteSession, name: str) -> bool:
     """Delete the row of an unsealed pack. False if the pack is sealed, so its bytes must stay, or does not exist."""
-    return w.execute(delete(packs).where(packs.c.name == name, packs.c.state == "writing")).rowcount == 1
+    return forget_all(w, [name]) == {name}
 
 
-def empty(s: ReadSession, before: datetime, limit: int) -> Sequence[int]:
-    """At most ``limit`` ids of packs that were finished at ``before`` and hold no blob."""
-    return (
-        s.select(select(packs.c.id).where(finished(before), _is_empty).order_by(packs.c.id).limit(limit))
-        .scalars()
-        .all()
-    )
+def forget_all(w: WriteSession, names: Sequence[str]) -> set[str]:
+    """Delete the rows of unsealed packs, as ``forget`` does, and return the names of those that were there."""
+    these = delete(packs).where(packs.c.name.in_(each_text(names)), packs.c.state == "writing")
+    return set(w.execute(these.returning(packs.c.name)).scalars())
+
+
+def empty(s: ReadSession, before: datetime, limit: int, after: int = 0) -> Sequence[int]:
+    """At most ``limit`` ids beyond ``after`` of packs that were finished at ``before`` and hold no blob."""
+    found = select(packs.c.id).where(packs.c.id > after, finished(before), _is_empty)
+    return s.select(found.order_by(packs.c.id).limit(limit)).scalars().all()
+
+
+def all_empty(catalog: Catalog, before: datetime) -> Iterator[int]:
+    """The ids of all packs that ``empty`` finds. No transaction is open between two of them."""
+    last = 0
+    while True:
+        with catalog.read() as s:
+            ids = empty(s, before, _AT_ONCE, last)
+        if not ids:
+            return
+        yield from ids
+        last = ids[-1]
 
 
 def unseal(w: WriteSession, ids: Sequence[int], before: datetime) -> int:
@@ -132,14 +151,14 @@ def abandoned(s: ReadSession, before: datetime) -> tuple[str, ...]:
     return tuple(s.select(select(packs.c.name).where(_is_abandoned(before)).order_by(packs.c.id)).scalars())
 
 
-def give_up(w: WriteSession, before: datetime) -> tuple[str, ...]:
-    """End the leases of the ``abandoned`` packs and return their names. None can be sealed now, whatever its writer's
-    clock says.
+def give_up(w: WriteSession, before: datetime, names: Sequence[str]) -> tuple[str, ...]:
+    """End the leases of those of the packs ``names`` that are still ``abandoned``, and return their names. None can be
+    sealed now, whatever its writer's clock says.
 
     Delete their bytes, then forget them.
     """
-    ended = update(packs).where(_is_abandoned(before)).values(lease_until=0).returning(packs.c.name)
-    return tuple(w.execute(ended).scalars())
+    these = packs.c.name.in_(each_text(names)), _is_abandoned(before)
+    return tuple(w.execute(update(packs).where(*these).values(lease_until=0).returning(packs.c.name)).scalars())
 
 
 _is_empty = ~select(blobs.c.id).where(blobs.c.pack_id == packs.c.id).exists()

@@ -76,7 +76,7 @@ class WriteSession(ReadSession):
         """Commit ``together`` with other statements."""
         dialect.commit(self._connection)
 
-    def execute_many(self, statement: Insert | Update, rows: Rows) -> None:
+    def execute_many(self, statement: Insert | Update | Delete, rows: Rows) -> None:
         """Run ``statement`` once for each of ``rows``, which hold its parameters by name."""
         if rows:
             self._connection.execute(statement, rows)

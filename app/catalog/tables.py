@@ -22,6 +22,10 @@ since one succeeded.
 A row of ``namespaces`` has the quotas of a namespace, and counts its visible checkpoints, their ``nbytes``, and the
 ``length`` of its blobs. Only ``namespaces.count`` changes the counters, where those rows are inserted or deleted.
 
+A model's ``checkpoints``, ``nbytes`` and ``new_bytes`` count its visible checkpoints, as do those of its ``runs``: of
+a run, ``checkpoints`` there ever were, ``live`` ones that are visible, ``first`` and ``latest`` of their versions. The
+checkpoints without a run are one of these, with a null name.
+
 A blob's ``unused_since`` is the time when a sweep found no checkpoint that refers to it. ``damaged_at`` is the time
 when its bytes were found not to match its digest. When an upload brings them again, ``healed_at`` is set and
 ``damaged_at`` cleared. A sealed pack with a running lease belongs to an unfinished commit. The id of an upload in parts
@@ -96,11 +100,29 @@ models = Table(
     Column("best", _Text, nullable=False),
     Column("next_version", BigInteger, nullable=False),
     Column("checkpoints", BigInteger, nullable=False),
+    Column("nbytes", BigInteger, nullable=False, server_default="0"),
+    Column("new_bytes", BigInteger, nullable=False, server_default="0"),
     Column("created_at", BigInteger, nullable=False),
     Column("deleted_at", BigInteger),
     Column("retention", JSON(none_as_null=True)),
     UniqueConstraint("namespace", "name"),
     sqlite_autoincrement=True,
+)
+NEVER_USED = text("next_version = 1")
+Index("ix_models_never_used", models.c.namespace, sqlite_where=NEVER_USED, postgresql_where=NEVER_USED)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("model_id", ForeignKey("models.id"), primary_key=True),
+    Column("first", BigInteger, primary_key=True),
+    Column("run", _Text),
+    Column("latest", BigInteger, nullable=False),
+    Column("checkpoints", BigInteger, nullable=False),
+    Column("live", BigInteger, nullable=False),
+    Index(None, "model_id", "run"),
+    Index(None, "model_id", "latest"),
+    sqlite_with_rowid=False,
 )
 
 checkpoints = Table(

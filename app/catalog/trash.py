@@ -4,22 +4,24 @@ A removed checkpoint loses its version, its metrics and its tags, which a row of
 references to blobs stay until it is purged, so that it comes back whole.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, null, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, null, select, tuple_, update
 
 from ..errors import Conflict, Gone, NotFound
 from ..values.actor import actor
 from ..values.checkpoint import Checkpoint, ModelName, Removal
 from ..values.event import EventKind
-from . import namespaces
+from . import namespaces, runs, unfinished
 from .catalog import Catalog
 from .checkpoints import resolve
 from .dialect import each_integer
 from .events import record
 from .models import existing_model, get_model
+from .pace import Pace
 from .page import Page, check_limit, open_cursor, seal_cursor
 from .rows import (
     check_text,
@@ -86,8 +88,7 @@ def remove(w: WriteSession, model_id: int, removed: Sequence[Checkpoint], remova
     w.execute(update(checkpoints).where(checkpoints.c.id.in_(these)).values(version=None))
     _count(w, model_id, removed, -1)
     if removal.purge_at <= removal.at:
-        for version in versions:
-            _purge(w, model_id, version, removal.at)
+        _purge(w, model_id, versions, removal.at)
         return
     for one in removed:
         record(w, EventKind.CHECKPOINT_TRASHED, one.model, one.version, detail={"reason": removal.reason})
@@ -115,10 +116,17 @@ def _row_of(model_id: int, one: Checkpoint, removal: Removal) -> dict[str, objec
 
 
 def _count(w: WriteSession, model_id: int, these: Sequence[Checkpoint], change: Literal[-1, 1]) -> None:
-    """Add checkpoints to the counters of their model and their namespace, or subtract them."""
+    """Add checkpoints to the counters of their model, its runs, and their namespace, or subtract them."""
+    nbytes, new_bytes = sum(one.nbytes for one in these), sum(one.new_bytes for one in these)
     more = update(models).where(models.c.id == model_id)
-    w.execute(more.values(checkpoints=models.c.checkpoints + change * len(these)))
-    nbytes = sum(one.nbytes for one in these)
+    w.execute(
+        more.values(
+            checkpoints=models.c.checkpoints + change * len(these),
+            nbytes=models.c.nbytes + change * nbytes,
+            new_bytes=models.c.new_bytes + change * new_bytes,
+        )
+    )
+    runs.count_live(w, model_id, (one.run for one in these), change)
     namespace = these[0].model.namespace
     namespaces.count(w, namespace, checkpoints=change * len(these), logical_bytes=change * nbytes)
 
@@ -188,7 +196,7 @@ def removal_of(s: ReadSession, model_id: int, version: int) -> tuple[Removal, bo
 def purge_checkpoint(w: WriteSession, name: ModelName, version: int) -> None:
     """Purge a checkpoint that is in the trash now. Raises NotFound (``model-not-found``, ``checkpoint-not-found``)."""
     model_id = existing_model(w, name)
-    if not _purge(w, model_id, version, datetime.now(UTC)):
+    if not _purge(w, model_id, [version], datetime.now(UTC)):
         raise NotFound(f"{name}@{version} is not in the trash", code="checkpoint-not-found")
 
 
@@ -197,10 +205,15 @@ def purge(catalog: Catalog, until: datetime, go_on: Callable[[], None]) -> int:
     Works in short transactions.
     """
     count = 0
-    for model_id, version in _due(catalog, until):
+    pace = Pace(20, _AT_ONCE)
+    for due in pace.slices(_due(catalog, until)):
         go_on()
-        with catalog.turn() as w:
-            count += _purge(w, model_id, version, datetime.now(UTC), until)
+        by_model: defaultdict[int, list[int]] = defaultdict(list)
+        for model_id, version in due:
+            by_model[model_id].append(version)
+        with catalog.turn(pace=pace) as w:
+            for model_id, versions in by_model.items():
+                count += _purge(w, model_id, versions, datetime.now(UTC), until)
     return count
 
 
@@ -211,33 +224,38 @@ def count_due(s: ReadSession, until: datetime) -> int:
 
 
 def _due(catalog: Catalog, until: datetime) -> Iterator[tuple[int, int]]:
-    found = select(_c.model_id, _c.version).where(_is_due(until)).order_by(_c.model_id, _c.version).limit(_AT_ONCE)
-    last = (0, 0)
+    place = _c.purge_at, _c.model_id, _c.version
+    found = select(*place).where(_is_due(until)).order_by(*place).limit(_AT_ONCE)
+    last = (-1, 0, 0)
     while True:
-        beyond = (_c.model_id > last[0]) | ((_c.model_id == last[0]) & (_c.version > last[1]))
         with catalog.read() as s:
-            rows = s.select(found.where(beyond)).all()
+            rows = s.select(found.where(tuple_(*place) > last)).all()
         if not rows:
             return
         yield from ((row.model_id, row.version) for row in rows)
-        last = (rows[-1].model_id, rows[-1].version)
+        last = tuple(rows[-1])
 
 
 def _is_due(until: datetime | None) -> ColumnElement[bool]:
     return _in_trash if until is None else and_(_in_trash, _c.purge_at <= to_microseconds(until))
 
 
-def _purge(w: WriteSession, model_id: int, version: int, now: datetime, until: datetime | None = None) -> bool:
-    """Purge a checkpoint, unless it was restored meanwhile, and return whether it was there."""
-    row = w.select(_REMOVED.where(_is_due(until)), model_id=model_id, version=version).first()
-    if row is None:
-        return False
-    purged = update(removed_checkpoints).where(*_is(model_id, version))
-    w.execute(purged.values(checkpoint_id=null(), tags={}, purge_at=to_microseconds(now)))
-    w.execute(delete(checkpoints).where(checkpoints.c.id == row.checkpoint_id))
-    model = w.select(select(models.c.namespace, models.c.name).where(models.c.id == model_id)).one()
-    record(w, EventKind.CHECKPOINT_PURGED, ModelName(*model), version, detail={"reason": row.reason})
-    return True
+def _purge(
+    w: WriteSession, model_id: int, versions: Sequence[int], now: datetime, until: datetime | None = None
+) -> int:
+    """Purge checkpoints of a model, unless they were restored meanwhile, and return the number that were there."""
+    these = _c.model_id == model_id, _c.version.in_(each_integer(versions))
+    rows = w.select(select(_c.version, _c.checkpoint_id, _c.reason).where(*these, _is_due(until))).all()
+    if not rows:
+        return 0
+    purged = _c.model_id == model_id, _c.version.in_(each_integer([row.version for row in rows]))
+    emptied = update(removed_checkpoints).where(*purged)
+    w.execute(emptied.values(checkpoint_id=null(), tags={}, purge_at=to_microseconds(now)))
+    unfinished.drop_purged(w, [row.checkpoint_id for row in rows])
+    model = ModelName(*w.select(select(models.c.namespace, models.c.name).where(models.c.id == model_id)).one())
+    for row in rows:
+        record(w, EventKind.CHECKPOINT_PURGED, model, row.version, detail={"reason": row.reason})
+    return len(rows)
 
 
 def _find(s: ReadSession, model_id: int, version: int) -> Row[*tuple[Any, ...]] | None:

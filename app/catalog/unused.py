@@ -9,16 +9,19 @@ Blobs of an unfinished pack are left alone: the commit that brought them may be 
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Select, and_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Delete, Row, Select, and_, case, delete, func, select, update
 
 from ..values.digest import Digest
 from . import checksums, namespaces, packs, tensor_stats
 from .catalog import Catalog
 from .commit import BATCH
 from .dialect import each_integer
+from .pace import Pace
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, checkpoint_blobs, removed_checkpoints
@@ -91,9 +94,10 @@ def mark(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
     """Mark every unreferenced blob with the time since when it is unused, and return the number of new marks."""
     count = 0
     is_new = and_(blobs.c.unused_since.is_(None), _is_unused, _is_settled(moment))
-    for ids in _pages(catalog, select(blobs.c.id).where(is_new)):
+    pace = Pace(100, BATCH)
+    for ids in pace.slices(_found(catalog, select(blobs.c.id).where(is_new))):
         go_on()
-        with catalog.turn() as w:
+        with catalog.turn(pace=pace) as w:
             marked = update(blobs).where(blobs.c.id.in_(each_integer(ids)), is_new)
             count += w.execute(marked.values(unused_since=to_microseconds(moment.now))).rowcount
     return count
@@ -103,10 +107,11 @@ def drop(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
     """Drop the marked blobs whose grace is over and that are still unreferenced, and return their number."""
     count = 0
     is_over = blobs.c.unused_since <= to_microseconds(moment.cutoff)
-    for ids in _pages(catalog, select(blobs.c.id).where(is_over)):
+    pace = Pace(100, BATCH)
+    for ids in pace.slices(_found(catalog, select(blobs.c.id).where(is_over))):
         go_on()
         these = blobs.c.id.in_(each_integer(ids))
-        with catalog.turn() as w:
+        with catalog.turn(pace=pace) as w:
             dropped: defaultdict[str, list[Digest]] = defaultdict(list)
             gone = delete(blobs).where(these, is_over, _is_unused, _is_settled(moment))
             for namespace, digest in _deleted(w, gone):
@@ -126,8 +131,9 @@ def release(catalog: Catalog, pack: str) -> None:
     Works in short transactions. After a crash between them, the sweep does the rest.
     """
     is_of_pack = blobs.c.pack_id == select(packs_table.c.id).where(packs_table.c.name == pack).scalar_subquery()
-    for ids in _pages(catalog, select(blobs.c.id).where(_is_unused, is_of_pack)):
-        with catalog.turn() as w:
+    pace = Pace(100, BATCH)
+    for ids in pace.slices(_found(catalog, select(blobs.c.id).where(_is_unused, is_of_pack))):
+        with catalog.turn(pace=pace) as w:
             _deleted(w, delete(blobs).where(blobs.c.id.in_(each_integer(ids)), _is_unused, is_of_pack))
     with catalog.write() as w:
         packs.finish(w, pack)
@@ -150,35 +156,53 @@ def count(s: ReadSession, moment: Moment) -> int:
     return int(s.select(wanted).scalar_one())
 
 
-def usage(s: ReadSession, moment: Moment) -> Sequence[PackUse]:
-    """All finished packs, with the bytes that stay in each after the blobs that may go are dropped. Takes as long as
-    a scan of all blobs: seconds for millions of blobs.
+def usage(catalog: Catalog, moment: Moment, is_wanted: Callable[[PackUse], bool] = lambda _: True) -> Iterator[PackUse]:
+    """The finished packs that are wanted, with the bytes that stay in each after the blobs that may go are dropped.
+
+    Takes as long as a scan of all blobs, seconds for millions of blobs, in short read transactions.
     """
     live = func.coalesce(func.sum(case((_may_go(moment), 0), else_=blobs.c.length)), 0)
-    rows = s.select(
-        select(packs_table.c.id, packs_table.c.name, packs_table.c.size, live, blobs.c.namespace)
-        .outerjoin(blobs, blobs.c.pack_id == packs_table.c.id)
-        .where(packs.finished(moment.before))
-        .group_by(packs_table.c.id, packs_table.c.name, packs_table.c.size, blobs.c.namespace)
-        .order_by(packs_table.c.id, blobs.c.namespace)
-    )
-    uses: list[PackUse] = []
-    for pack_id, name, size, nbytes, namespace in rows:
-        use = PackUse(int(pack_id), name, int(size), int(nbytes), () if namespace is None else (namespace,))
-        if uses and uses[-1].id == use.id:
-            before = uses.pop()
-            use = replace(use, live=before.live + use.live, namespaces=before.namespaces + use.namespaces)
-        uses.append(use)
-    return uses
+    last = 0
+    while True:
+        page = (
+            select(packs_table.c.id, packs_table.c.name, packs_table.c.size)
+            .where(packs_table.c.id > last)
+            .where(packs.finished(moment.before))
+            .order_by(packs_table.c.id)
+            .limit(BATCH)
+            .subquery()
+        )
+        of_each = (
+            select(page.c.id, page.c.name, page.c.size, live, blobs.c.namespace)
+            .outerjoin(blobs, blobs.c.pack_id == page.c.id)
+            .group_by(page.c.id, page.c.name, page.c.size, blobs.c.namespace)
+            .order_by(page.c.id, blobs.c.namespace)
+        )
+        with catalog.read() as s:
+            rows = s.select(of_each).all()
+        if not rows:
+            return
+        for _, of_pack in groupby(rows, key=lambda row: row[0]):
+            use = _use_of(list(of_pack))
+            if is_wanted(use):
+                yield use
+        last = rows[-1][0]
 
 
-def _pages(catalog: Catalog, found: Select[int]) -> Iterator[Sequence[int]]:
-    """The ids selected by ``found``, at most BATCH at a time."""
+def _use_of(rows: Sequence[Row[*tuple[Any, ...]]]) -> PackUse:
+    """The use of one pack, from a row for each namespace."""
+    pack_id, name, size = rows[0][:3]
+    owners = tuple(row[4] for row in rows if row[4] is not None)
+    return PackUse(int(pack_id), name, int(size), sum(int(row[3]) for row in rows), owners)
+
+
+def _found(catalog: Catalog, found: Select[int]) -> Iterator[int]:
+    """The ids selected by ``found``, read BATCH at a time. No transaction is open between two of them."""
     last = 0
     while True:
         with catalog.read() as s:  # the search may take long if there are few
             ids = s.select(found.where(blobs.c.id > last).order_by(blobs.c.id).limit(BATCH)).scalars().all()
         if not ids:
             return
-        yield ids
+        yield from ids
         last = ids[-1]

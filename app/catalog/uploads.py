@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from ..errors import Gone
 from ..values.checkpoint import CheckpointName, ModelName
@@ -127,9 +127,9 @@ def add_parts(w: WriteSession, upload_id: str, arrived: Iterable[Part]) -> bool:
 def forget_lost(w: WriteSession, upload_id: str, lost: Iterable[Part]) -> None:
     """Delete the parts ``lost``, which have to be sent again."""
     p = upload_parts.c
-    for part in lost:
-        these = p.first == part.first, p.end == part.numbers.stop
-        w.execute(delete(upload_parts).where(p.upload_id == upload_id, *these))
+    this = p.upload_id == bindparam("upload"), p.first == bindparam("begin"), p.end == bindparam("stop")
+    rows = [{"upload": upload_id, "begin": part.first, "stop": part.numbers.stop} for part in lost]
+    w.execute_many(delete(upload_parts).where(*this), rows)
 
 
 def parts(s: ReadSession, upload_id: str) -> Sequence[Part]:

@@ -9,7 +9,8 @@ from ..errors import Conflict, InvalidRequest, NotFound
 from ..values.checkpoint import ModelName
 from ..values.event import EventKind
 from ..values.webhook import Delivery, Webhook, is_secret, new_id, new_secret
-from .deliveries import delivery_of, webhook_of
+from .catalog import Catalog
+from .deliveries import delivery_of, drop_of, webhook_of
 from .events import record
 from .models import get_model
 from .page import Page, check_limit, open_cursor, seal_cursor
@@ -67,11 +68,17 @@ def list_webhooks(s: ReadSession, model: ModelName) -> tuple[Webhook, ...]:
     return tuple(map(webhook_of, s.select(statement.order_by(_h.created_at, _h.id))))
 
 
-def remove(w: WriteSession, model: ModelName, id_: str) -> None:
-    """Remove a webhook with its deliveries. Raises NotFound (``model-not-found``, ``webhook-not-found``)."""
-    _get(w, model, id_)
-    w.execute(delete(webhooks).where(_h.id == id_))
-    record(w, EventKind.WEBHOOK_REMOVED, model, detail={"webhook": id_})
+def remove(catalog: Catalog, model: ModelName, id_: str) -> None:
+    """Remove a webhook with its deliveries: those first, in short transactions. Raises NotFound (``model-not-found``,
+    ``webhook-not-found``).
+    """
+    with catalog.read() as s:
+        _get(s, model, id_)
+    drop_of(catalog, id_)
+    with catalog.write(model.namespace) as w:
+        _get(w, model, id_)
+        w.execute(delete(webhooks).where(_h.id == id_))
+        record(w, EventKind.WEBHOOK_REMOVED, model, detail={"webhook": id_})
 
 
 def list_deliveries(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from ..catalog import Catalog, namespaces, uploads
 from ..catalog.idempotency import find as find_by_key
+from ..catalog.pace import Pace
 from ..concurrency.cancellation import current
 from ..concurrency.single_flight_cache import Cache
 from ..damage import at_hand
@@ -213,8 +214,10 @@ class Negotiated:
         lost = {part for part in parts if there.get(object_name(part.numbers)) != split.length(part.numbers)}
         if lost:
             _log.error("upload %s: %d parts have arrived but are not in the store", upload_id, len(lost))
-            with self._catalog.write(model.namespace) as w:
-                uploads.forget_lost(w, upload_id, lost)
+            pace = Pace(200, len(lost))
+            for some in pace.slices(lost):
+                with self._catalog.turn(model.namespace, pace) as w:
+                    uploads.forget_lost(w, upload_id, some)
         return [part for part in parts if part not in lost]
 
     def _known(self, upload: Upload, arrived: Arrived) -> Mapping[Digest, Blob]:

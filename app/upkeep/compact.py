@@ -11,10 +11,11 @@ blob is marked, so that the next upload with that blob heals it.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 
 from ..catalog import Catalog, moves, packs
 from ..catalog.moves import Move
+from ..catalog.pace import Pace
 from ..catalog.unused import GoOn, PackUse
 from ..damage import look_again
 from ..errors import StateroomError, StoreError
@@ -54,12 +55,17 @@ def plan_compaction(uses: Sequence[PackUse], room: int | None = None) -> list[Gr
     return [group for _, these in groupby(by_namespace, lambda use: use.namespaces) for group in _groups(these, room)]
 
 
+def is_mostly_dead(use: PackUse) -> bool:
+    """Tell whether a pack is worth copying, as far as its own use says."""
+    return 0 < use.live < use.size * MOSTLY_DEAD
+
+
 def _groups(uses: Iterable[PackUse], room: int | None) -> list[Group]:
     groups: list[list[PackUse]] = []
     live = 0
     most = SHARED_BYTES if room is None else min(SHARED_BYTES, room)
     for use in uses:
-        if 0 < use.live < use.size * MOSTLY_DEAD and (room is None or use.live <= room):
+        if is_mostly_dead(use) and (room is None or use.live <= room):
             if not groups or live + use.live > most or len(groups[-1]) == SHARED_PACKS:
                 groups.append([])
                 live = 0
@@ -145,14 +151,16 @@ def _copy(catalog: Catalog, store: PackStore, group: Sequence[PackUse], namespac
     copy = _Copy(catalog, store, group, namespace, go_on)
     try:
         size = store.write(name, copy.blocks())
-        found = iter(copy.moves)
-        while batch := list(islice(found, MOVES_AT_ONCE)):
-            with catalog.turn() as w:
+        pace = Pace(200, MOVES_AT_ONCE)
+        for batch in pace.slices(copy.moves):
+            with catalog.turn(pace=pace) as w:
                 # Seal for each batch: it fails if another process took the lease and the bytes may be gone.
                 moves.move(w, packs.seal(w, name, size), batch)
-        with catalog.write() as w:
-            for use in group:
-                packs.finish(w, use.name)  # abandons it if empty; ours too, if another sweep was faster
+        pace = Pace(20, SHARED_PACKS)
+        for old in pace.slices(group):
+            with catalog.turn(pace=pace) as w:
+                for use in old:
+                    packs.finish(w, use.name)  # abandons it if empty; ours too, if another sweep was faster
     finally:
         _finish(catalog, name)
     return size

@@ -8,8 +8,9 @@ last. The blobs of a checkpoint stay as long as its row. The row of a moved blob
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
-from ..catalog import Catalog, audit, damage
+from ..catalog import Catalog, audit, audit_counters, damage
 from ..catalog.audit import BlobRow, CheckpointRow, PackRow
 from ..errors import PackMissing, StoreError
 from ..formats.manifest_json import decode
@@ -22,6 +23,9 @@ from ..values.digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE, Digest
 from ..values.frame import blobs_of
 from ..values.manifest import Manifest
 from ..values.thinned import optimizer_blobs
+
+AT_ONCE = 2_000
+"""Packs of the store that are looked up in one statement."""
 
 USERS_NAMED = 5
 """Most checkpoints listed with a damaged blob."""
@@ -70,14 +74,10 @@ class Fsck:
             self.checked.checkpoints += 1
             yield from self._of_checkpoint(checkpoint)
         with self.catalog.read() as s:
-            wrong = audit.wrong_models(s)
-            miscounted = audit.wrong_namespaces(s)
-        for model in wrong:
-            detail = (
-                f"its row has {model.says} checkpoints and next version {model.next_version}; "
-                f"there are {model.checkpoints} checkpoints, up to version {model.highest}"
-            )
-            yield Finding("wrong-model", str(model.name), detail)
+            wrong = audit_counters.wrong_models(s) + audit_counters.wrong_runs(s)
+            miscounted = audit_counters.wrong_namespaces(s)
+        for model, difference in wrong:
+            yield Finding("wrong-model", str(model), difference)
         for namespace, difference in miscounted:
             yield Finding("wrong-namespace", namespace, difference)
 
@@ -104,10 +104,12 @@ class Fsck:
         return row is not None and row.sealed and row.name == pack.name
 
     def _of_unknown_packs(self) -> Iterator[Finding]:
-        found = list(self.store.walk())
-        with self.catalog.read() as s:
-            known = audit.packs_in(s, [area_of(stored.name) for stored in found])
-        suspects = {(stored.name, stored.whole): stored for stored in found if not _belongs(stored, known)}
+        suspects: set[tuple[str, bool]] = set()
+        stored_packs = self.store.walk()
+        while found := list(islice(stored_packs, AT_ONCE)):
+            with self.catalog.read() as s:
+                known = audit.packs_in(s, [area_of(stored.name) for stored in found])
+            suspects |= {(stored.name, stored.whole) for stored in found if not _belongs(stored, known)}
         if not suspects:
             return
         for stored in self.store.walk():  # files gone now were being cleaned up: bytes go before their row

@@ -7,9 +7,9 @@ spool file is locked as long as its process lives.
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from itertools import islice
 
-from ..catalog import Catalog, checkpoints, deliveries, leases, packs
+from ..catalog import Catalog, deliveries, leases, packs, unfinished
+from ..catalog.pace import Pace
 from ..catalog.unused import GoOn, Moment
 from ..errors import StoreError
 from ..store import PackStore
@@ -20,8 +20,8 @@ _log = logging.getLogger("stateroom.sweep")
 LONGEST_COMMIT = timedelta(days=1)
 """Upper bound, by far, for the time between the first row of a checkpoint and its version."""
 
-PACKS_AT_ONCE = 100
-"""Packs whose rows are deleted in one transaction."""
+PACKS_AT_ONCE = 500
+"""Most packs whose rows are deleted in one transaction."""
 
 
 def recover(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) -> None:
@@ -36,7 +36,7 @@ def recover(catalog: Catalog, store: PackStore, moment: Moment, *, alone: bool) 
             packs.finish_all(w)
             leases.give_back(w, SWEEP)
             leases.give_back(w, deliveries.LEASE)
-            checkpoints.drop_unfinished(w)
+        unfinished.drop(catalog, None, lambda: None)
     remove_abandoned(catalog, store, moment, lambda: None)
 
 
@@ -46,15 +46,18 @@ def remove_abandoned(catalog: Catalog, store: PackStore, moment: Moment, go_on: 
     Bytes are deleted before their row, so the next run completes a run that crashed. A backup takes its lease before
     it copies the catalog: packs that are given up here were abandoned before, so the copy does not refer to them.
     """
-    with catalog.write() as w:
-        names = iter(() if leases.is_backup_running(w) else packs.give_up(w, moment.before))
+    with catalog.read() as s:
+        names = packs.abandoned(s, moment.before)
     count = freed = 0
-    while batch := list(islice(names, PACKS_AT_ONCE)):
+    pace = Pace(50, PACKS_AT_ONCE)
+    for batch in pace.slices(names):
         go_on()
-        deleted = list(_delete(store, batch))
         with catalog.turn() as w:
-            for name, size in deleted:
-                count, freed = count + packs.forget(w, name), freed + size
+            given_up = () if leases.is_backup_running(w) else packs.give_up(w, moment.before, batch)
+        sizes = dict(_delete(store, given_up))
+        with catalog.turn(pace=pace) as w:
+            count += len(packs.forget_all(w, list(sizes)))
+        freed += sum(sizes.values())
     return count, freed
 
 

@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ..catalog import Catalog, checkpoints, deliveries, events, leases, packs, trash, unused
+from ..catalog import Catalog, deliveries, events, leases, packs, trash, unfinished, unused
 from ..catalog.commit import BATCH
 from ..catalog.expired import drop_expired
+from ..catalog.pace import Pace
 from ..catalog.unused import GoOn, Moment
 from ..errors import PackMissing, StoreError
 from ..retention import Retention
 from ..store import PackStore, Room
-from .compact import compact, plan_compaction
+from .compact import compact, is_mostly_dead, plan_compaction
 from .incoming import find_orphans
 from .leftovers import LONGEST_COMMIT, remove_abandoned
 
@@ -73,20 +74,18 @@ class Sweeper:
         catalog, store = self.catalog, self.store
         moment = Moment.at(datetime.now(UTC), self.grace)
         left = find_orphans(catalog, self.spool, moment, remove=True)
-        with catalog.write() as w:
-            unfinished = checkpoints.drop_unfinished(w, before=moment.now - LONGEST_COMMIT)
-            drop_expired(w, moment.now)
+        drop_expired(catalog, moment.now, go_on)
         if self.events_keep is not None:
             _drop_events(catalog, moment.now - self.events_keep, go_on)
         tidied = self.retention.everywhere(go_on)
         purged = trash.purge(catalog, END_OF_TIME if empty_trash else moment.now, go_on)
+        broke_off = unfinished.drop(catalog, moment.now - LONGEST_COMMIT, go_on)
         unused.mark(catalog, moment, go_on)
         blobs = unused.drop(catalog, moment, go_on)
         _unseal_empty(catalog, moment, go_on)
         removed, removed_bytes = remove_abandoned(catalog, store, moment, go_on)
 
-        with catalog.read() as s:
-            uses = unused.usage(s, moment)
+        uses = list(unused.usage(catalog, moment, is_mostly_dead))
         groups = plan_compaction(uses, None if self.room is None else self.room.free()[-1].nbytes // 2)
         compacted = copied = 0
         damaged: tuple[str, ...] = ()
@@ -113,7 +112,7 @@ class Sweeper:
             copied_bytes=copied,
             spooled_uploads=len(left.spooled),
             partial_uploads=left.partial,
-            unfinished_checkpoints=unfinished,
+            unfinished_checkpoints=broke_off,
             removed_checkpoints=tidied.removed,
             thinned_checkpoints=tidied.thinned,
             purged_checkpoints=purged,
@@ -132,12 +131,12 @@ class Sweeper:
         moment = replace(Moment.at(now, self.grace), purged=until)
         tidied = self.retention.count_due()
         with self.catalog.read() as s:
-            unfinished = checkpoints.count_unfinished(s, before=moment.now - LONGEST_COMMIT)
+            broke_off = unfinished.count(s, moment.now - LONGEST_COMMIT)
             purged = trash.count_due(s, until)
             blobs = unused.count(s, moment)
-            uses = unused.usage(s, moment)
             abandoned = packs.abandoned(s, moment.before)
         left = find_orphans(self.catalog, self.spool, moment, remove=False)
+        uses = list(unused.usage(self.catalog, moment, lambda use: use.live == 0 or is_mostly_dead(use)))
         dead = [use for use in uses if use.live == 0]
         groups = plan_compaction(uses)
         compacted = [use for group in groups for use in group]
@@ -151,7 +150,7 @@ class Sweeper:
             copied_bytes=copied,
             spooled_uploads=len(left.spooled),
             partial_uploads=left.partial,
-            unfinished_checkpoints=unfinished,
+            unfinished_checkpoints=broke_off,
             removed_checkpoints=tidied.removed,
             thinned_checkpoints=tidied.thinned,
             purged_checkpoints=purged,
@@ -164,21 +163,15 @@ def _backup_runs(catalog: Catalog) -> bool:
 
 
 def _drop_events(catalog: Catalog, before: datetime, go_on: GoOn) -> None:
-    dropped = BATCH
-    while dropped == BATCH:
-        go_on()
-        with catalog.turn() as w:
-            dropped = max(events.drop_older(w, before, BATCH), deliveries.drop_older(w, before, BATCH))
+    for drop in (events.drop_older, deliveries.drop_older):
+        drop(catalog, before, go_on)
 
 
 def _unseal_empty(catalog: Catalog, moment: Moment, go_on: GoOn) -> None:
-    while True:
+    pace = Pace(200, BATCH)
+    for ids in pace.slices(packs.all_empty(catalog, moment.before)):
         go_on()
-        with catalog.read() as s:
-            ids = packs.empty(s, moment.before, BATCH)
-        if not ids:
-            return
-        with catalog.turn() as w:
+        with catalog.turn(pace=pace) as w:
             packs.unseal(w, ids, moment.before)
 
 

@@ -3,7 +3,7 @@ from math import nan
 
 import pytest
 
-from app.catalog import Catalog, checkpoints, models
+from app.catalog import Catalog, checkpoints, models, unfinished
 from app.catalog import commit as commit_module
 from app.catalog.commit import commit
 from app.catalog.trash import delete_checkpoint
@@ -40,8 +40,7 @@ def test_a_deleted_model_outlives_a_clean_up_and_gives_no_version_twice(catalog:
     with catalog.write() as w:
         delete_checkpoint(w, MODEL, 1)
         models.delete_empty(w, MODEL)
-    with catalog.write() as w:
-        checkpoints.drop_unfinished(w, datetime.now(UTC))
+    unfinished.drop(catalog, datetime.now(UTC), lambda: None)
     with pytest.raises(NotFound) as gone, catalog.read() as s:
         models.get_model(s, MODEL)
     assert gone.value.code == "model-not-found"
@@ -107,11 +106,9 @@ def test_what_a_crash_left_of_a_commit_is_removed_and_nothing_else(catalog: Cata
     with catalog.write() as w:
         commit_module._insert(w, new_checkpoint())
         commit_module._insert(w, new_checkpoint(type(MODEL)("vision", "never-used")))
-    with catalog.write() as w:
-        assert checkpoints.drop_unfinished(w, before=datetime.now(UTC) - timedelta(hours=1)) == 0
-        assert count(catalog, "models") == 2
-    with catalog.write() as w:
-        assert checkpoints.drop_unfinished(w) == 2
+    assert unfinished.drop(catalog, datetime.now(UTC) - timedelta(hours=1), lambda: None) == 0
+    assert count(catalog, "models") == 2
+    assert unfinished.drop(catalog, None, lambda: None) == 2
     assert count(catalog, "models") == count(catalog, "checkpoints") == 1
     assert resolve(catalog, "latest") == kept
 

@@ -6,9 +6,10 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 
-from app.catalog import Catalog, aliases, checkpoints, events, models, retention, tokens
+from app.catalog import Catalog, aliases, checkpoints, events, models, retention, tables, tokens
+from app.catalog.rows import to_microseconds
 from app.catalog.trash import delete_checkpoint, restore
 from app.errors import EventsExpired, InvalidRequest
 from app.values.actor import Actor, acting_as
@@ -105,16 +106,16 @@ def test_a_reader_of_deleted_events_is_told_where_to_go_on_and_the_newest_stays(
     for _ in range(5):
         add(catalog)
     later = datetime.now(UTC) + timedelta(days=1)
+    assert events.drop_older(catalog, datetime.now(UTC) - timedelta(days=1), lambda: None) == 0
     with catalog.write() as w:
-        assert events.drop_older(w, datetime.now(UTC) - timedelta(days=1), 100) == 0
-        assert events.drop_older(w, later, 3) == 3
+        w.execute(update(tables.events).where(tables.events.c.id > 3).values(at=to_microseconds(later)))
+    assert events.drop_older(catalog, datetime.now(UTC) + timedelta(hours=1), lambda: None) == 3
     with pytest.raises(EventsExpired, match="go on with after=3") as gone:
         page(catalog, 2)
     assert [event.id for event in page(catalog, gone.value.after).items] == [4, 5]
     assert [event.id for event in page(catalog).items] == [4, 5]
-    with catalog.write() as w:
-        assert events.drop_older(w, later, 100) == 1
-        assert events.drop_older(w, later, 100) == 0
+    for dropped in (1, 0):
+        assert events.drop_older(catalog, later + timedelta(days=1), lambda: None) == dropped
     add(catalog)
     assert [event.id for event in page(catalog, 4).items] == [5, 6]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from app.catalog import Catalog, audit, checkpoints, namespaces, packs, tables, trash, unused
+from app.catalog import Catalog, audit_counters, namespaces, packs, tables, trash, unfinished, unused
 from app.catalog.commit import BATCH, commit
 from app.catalog.session import WriteSession
 from app.catalog.unused import MARGIN, Moment
@@ -108,7 +108,7 @@ class Workload:
         """Start again after a crash."""
         with self.catalog.write() as w:
             packs.finish_all(w)
-            checkpoints.drop_unfinished(w)
+        unfinished.drop(self.catalog, None, lambda: None)
 
     def hurt(self) -> None:
         """Damage a row, perhaps its length too: the next upload of its blob corrects it."""
@@ -136,9 +136,9 @@ def test_the_counters_are_those_of_a_scan_whatever_happens(database_url: str):
     assert all(each.checkpoints > 0 and each.stored_bytes > 0 for each in found)
 
 
-def miscounted(catalog: Catalog) -> list[tuple[str, str]]:
+def miscounted(catalog: Catalog) -> list[tuple[object, str]]:
     with catalog.read() as s:
-        return audit.wrong_namespaces(s)
+        return audit_counters.wrong_models(s) + audit_counters.wrong_runs(s) + audit_counters.wrong_namespaces(s)
 
 
 def listed(catalog: Catalog, **options: Any) -> tuple[Namespace, ...]:

@@ -24,7 +24,7 @@ def test_a_pack_is_abandoned_when_its_lease_has_run_out(catalog: Catalog):
 def test_a_pack_that_was_given_up_cannot_be_sealed_whatever_its_writer_s_clock_says(catalog: Catalog):
     pack = begin_pack(catalog, [digest("a")], lease_seconds=3600)
     with catalog.write() as w:
-        assert packs.give_up(w, datetime.now(UTC) + timedelta(hours=2)) == (pack.name,)
+        assert packs.give_up(w, datetime.now(UTC) + timedelta(hours=2), [pack.name]) == (pack.name,)
     with pytest.raises(StoreError, match="lease"):
         commit(catalog, new_checkpoint(blobs=[digest("a")]), pack)
 
@@ -35,8 +35,7 @@ def test_a_pack_is_finished_when_its_commit_has_ended_and_not_before(catalog: Ca
     with catalog.write() as w:
         packs.seal(w, running.name, running.size)
     commit(catalog, new_checkpoint(blobs=digests), ended)
-    with catalog.read() as s:
-        assert [use.name for use in unused.usage(s, Moment.at(datetime.now(UTC), 0))] == [ended.name]
+    assert [use.name for use in unused.usage(catalog, Moment.at(datetime.now(UTC), 0))] == [ended.name]
 
 
 def test_a_sealed_pack_is_not_forgotten(catalog: Catalog):

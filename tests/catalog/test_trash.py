@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog import Catalog, aliases, checkpoints, history, models, trash
+from app.catalog import Catalog, aliases, checkpoints, history, models, trash, unfinished
 from app.catalog.checkpoints import pin, unpin
 from app.catalog.listing import Filter, Listing, list_checkpoints
 from app.errors import Conflict, Gone, NotFound, StateroomError
@@ -172,7 +172,8 @@ def test_an_unfinished_commit_is_cleaned_up_and_the_trash_is_not(catalog: Catalo
     first = add(catalog)
     with catalog.write() as w:
         trash.delete_checkpoint(w, first.model, 1, kept=KEPT)
-        assert checkpoints.drop_unfinished(w) == 0
+    assert unfinished.drop(catalog, None, lambda: None) == 0
+    with catalog.write() as w:
         assert trash.restore(w, first.model, 1).version == 1
 
 

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.catalog import Catalog, WriteSession, blobs, checksums, packs, tensor_stats, unused
-from app.catalog.commit import BATCH, NewPack, commit
+from app.catalog import Catalog, WriteSession, blobs, checksums, packs, tensor_stats, unfinished, unused
+from app.catalog.commit import BATCH, FIRST, NewPack, commit
+from app.catalog.pace import Pace
 from app.catalog.trash import delete_checkpoint
 from app.catalog.unused import Moment
 from app.errors import MissingBlobs
@@ -59,7 +60,7 @@ def test_a_pack_whose_upload_gave_up_is_abandoned_in_short_transactions(catalog:
     pack = store(catalog, MANY)
     with statements(catalog) as seen:
         unused.release(catalog, pack.name)
-    assert sum(statement.startswith("DELETE") for statement in seen) == 3
+    assert sum(statement.startswith("DELETE") for statement in seen) >= 3
     assert count(catalog, "blobs") == 0
     assert abandoned(catalog) == (pack.name,)
 
@@ -118,9 +119,10 @@ def test_many_blobs_go_in_short_transactions_with_their_checksums_and_statistics
         checksums.put(w, MODEL.namespace, [checksums.Checksum(f"{each}[0:1]", each, 1) for each in [*MANY, kept]])
         tensor_stats.put(w, MODEL.namespace, [tensor_stats.KeptStats(each, each, "{}") for each in [MANY[0], kept]])
     delete(catalog, 1)
+    unfinished.drop(catalog, None, go_on)
     with statements(catalog) as seen:
         assert mark(catalog) == drop(catalog, 0) == len(MANY)
-    assert sum(statement.startswith("DELETE FROM blobs") for statement in seen) == 3
+    assert sum(statement.startswith("DELETE FROM blobs") for statement in seen) >= 3
     with catalog.read() as s:
         assert set(checksums.get(s, MODEL.namespace, [f"{each}[0:1]" for each in [*MANY, kept]])) == {f"{kept}[0:1]"}
         assert set(tensor_stats.get(s, MODEL.namespace, [MANY[0], kept])) == {kept}
@@ -148,8 +150,8 @@ class Interrupted(Catalog):
     """After each of its batches, a sweep without a grace runs elsewhere."""
 
     @contextmanager
-    def turn(self, namespace: str | None = None) -> Iterator[WriteSession]:
-        with super().turn(namespace) as w:
+    def turn(self, namespace: str | None = None, pace: Pace | None = None) -> Iterator[WriteSession]:
+        with super().turn(namespace, pace) as w:
             yield w
         with closing(Catalog(self.url, durable=False)) as elsewhere:
             mark(elsewhere)
@@ -172,7 +174,7 @@ def test_a_sweep_between_batches_takes_what_is_not_referred_to_yet_and_the_commi
         store(catalog, MANY, finished=True)
         with pytest.raises(MissingBlobs) as missing:
             commit(catalog, new_checkpoint(blobs=MANY), None)
-        assert missing.value.digests == tuple(sorted(MANY)[BATCH:])
+        assert missing.value.digests == tuple(sorted(MANY)[FIRST:])
         assert count(catalog, "checkpoints") == 0
 
 
@@ -182,8 +184,8 @@ def test_what_would_be_dropped_is_counted_without_marking_it(catalog: Catalog):
     with catalog.read() as s:
         assert unused.count(s, Moment.at(NOW, 0)) == 2
         assert unused.count(s, Moment.at(NOW, HOUR)) == 0
-        assert [use.live for use in unused.usage(s, Moment.at(NOW, 0))] == [0]
-        assert [use.live for use in unused.usage(s, Moment.at(NOW, HOUR))] == [200]
+    assert [use.live for use in unused.usage(catalog, Moment.at(NOW, 0))] == [0]
+    assert [use.live for use in unused.usage(catalog, Moment.at(NOW, HOUR))] == [200]
     mark(catalog, NOW - timedelta(seconds=HOUR))
     with catalog.read() as s:
         assert unused.count(s, Moment.at(NOW, HOUR)) == 2

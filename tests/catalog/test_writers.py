@@ -214,9 +214,10 @@ def test_writers_sweeps_and_deliveries_at_once_end_without_an_error_and_lose_not
             unused.drop(catalog, moment, lambda: None)
             with catalog.read() as s:
                 ids = packs.empty(s, moment.before, 1000)
+            before = datetime.now(UTC) - unused.MARGIN
             with catalog.write() as w:
                 packs.unseal(w, ids, moment.before)
-                for name in packs.give_up(w, datetime.now(UTC) - unused.MARGIN):
+                for name in packs.give_up(w, before, packs.abandoned(w, before)):
                     packs.forget(w, name)
 
     def deliver(number: int) -> None:

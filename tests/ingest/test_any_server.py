@@ -320,7 +320,7 @@ def test_an_upload_whose_pack_was_given_up_begins_anew(start: Callable[[str], Wo
     send_run(a, file, progress, 0, 1)
     long_ago(a, progress)
     with b.catalog.write() as w:
-        assert packs.give_up(w, moment_now().before) == (progress.upload.id,)
+        assert packs.give_up(w, moment_now().before, [progress.upload.id]) == (progress.upload.id,)
     with pytest.raises(Gone):
         send_run(a, file, progress, 2)
     again = announce(a, file)

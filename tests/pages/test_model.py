@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from benchmarks.many_checkpoints import multiply
+from benchmarks.large_catalog import multiply
 from tests.conftest import StartServer
 from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, checkpoint, put

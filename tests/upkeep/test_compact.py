@@ -95,8 +95,7 @@ def test_a_pack_that_has_blobs_of_two_namespaces_is_taken_apart(place: Workplace
         packs.begin(w, "mixed", 60)
     moved: list[moves.Move] = []
     data = bytearray()
-    with place.catalog.read() as s:
-        old = [use for use in unused.usage(s, IN_TWO_HOURS) if use.live]
+    old = list(unused.usage(place.catalog, IN_TWO_HOURS, lambda use: use.live > 0))
     for use in old:
         for blob_id, blob in moves.blobs_of(place.catalog, use.id, *use.namespaces):
             moved.append(moves.Move(blob_id, use.id, len(data)))
@@ -119,8 +118,7 @@ IN_TWO_HOURS = Moment.at(datetime.now(UTC) + timedelta(hours=2), 0)
 
 
 def namespaces_of_packs(place: Workplace) -> set[tuple[str, ...]]:
-    with place.catalog.read() as s:
-        return {use.namespaces for use in unused.usage(s, IN_TWO_HOURS) if use.namespaces}
+    return {use.namespaces for use in unused.usage(place.catalog, IN_TWO_HOURS) if use.namespaces}
 
 
 def storage_of(place: Workplace, checkpoint) -> str:
@@ -201,10 +199,10 @@ def test_a_copy_whose_lease_was_taken_away_moves_nothing(place: Workplace):
 
     class GivenUp(LocalPackStore):
         def write(self, name, buffers):
-            size = super().write(name, buffers)
+            size, now = super().write(name, buffers), datetime.now(UTC)
             with place.catalog.write() as w:
                 packs.finish_all(w)
-                packs.give_up(w, datetime.now(UTC))
+                packs.give_up(w, now, packs.abandoned(w, now))
             self.delete(name)
             return size
 

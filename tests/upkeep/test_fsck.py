@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 
 from app.catalog import packs as catalog_packs
 from app.catalog.checkpoints import resolve
-from app.catalog.tables import blobs, checkpoint_blobs, checkpoints, models, namespaces, packs
+from app.catalog.tables import blobs, checkpoint_blobs, checkpoints, models, namespaces, packs, runs
 from app.upkeep.fsck import Fsck
 from app.values.checkpoint import ModelName
 from tests.ingest.workplace import MODEL, Workplace, torch_file, weights
@@ -137,6 +137,11 @@ ONE_CHECKPOINT = select(checkpoints.c.id).order_by(checkpoints.c.id).limit(1).sc
         ("blob-damaged", update(blobs).where(blobs.c.id == ONE_BLOB).values(crc32=7)),
         ("wrong-model", update(models).where(models.c.name == "bert").values(checkpoints=7)),
         ("wrong-model", update(models).where(models.c.name == "bert").values(next_version=1)),
+        ("wrong-model", update(models).where(models.c.name == "bert").values(nbytes=7)),
+        ("wrong-model", update(models).where(models.c.name == "bert").values(new_bytes=7)),
+        ("wrong-model", update(runs).values(live=7)),
+        ("wrong-model", update(runs).values(run="another")),
+        ("wrong-model", delete_rows(runs)),
         ("wrong-namespace", update(namespaces).where(namespaces.c.namespace == "text").values(stored_bytes=7)),
         ("wrong-namespace", delete_rows(namespaces).where(namespaces.c.namespace == "text")),
         ("checkpoint-broken", update(checkpoints).where(checkpoints.c.id == ONE_CHECKPOINT).values(nbytes=7)),

@@ -80,12 +80,7 @@ def list_webhooks(request: Request, services: ServicesDep, model: Model) -> Resp
 def remove_webhook(request: Request, services: ServicesDep, model: Model, webhook: Id) -> Response:
     """Nothing more is sent to it, and its log of deliveries is gone."""
     check_write(request, nothing)
-
-    def work() -> None:
-        with services.catalog.write(model.namespace) as session:
-            webhooks.remove(session, model, webhook)
-
-    services.room.freeing(work)
+    services.room.freeing(lambda: webhooks.remove(services.catalog, model, webhook))
     return Response(status_code=204)
 
 
