@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.api.metrics import Metrics
+from app.data_dir import held
 from app.main import open_services
 from app.maintenance import migrate, prepare
-from app.process.serve import data_dir_held
 from app.settings import Settings
 from app.store.keys import new_name
 
@@ -21,7 +21,7 @@ def test_every_start_clears_the_spool(tmp_path: Path, shared: bool):
     left = settings.spool_folder / new_name()
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half an upload")
-    with data_dir_held(settings):
+    with held(settings.data_dir, durable=settings.durable):
         prepare(settings)
         assert list(settings.spool_folder.iterdir()) == []
 
@@ -35,7 +35,7 @@ def test_a_server_has_a_thread_that_sweeps_unless_it_never_does_and_stops_it_at_
     def sweeping() -> int:
         return sum(thread.name == "sweep" for thread in threading.enumerate())
 
-    with data_dir_held(settings):
+    with held(settings.data_dir, durable=settings.durable):
         prepare(settings)
         with open_services(settings, Metrics()):
             assert sweeping() == sweepers
@@ -44,6 +44,6 @@ def test_a_server_has_a_thread_that_sweeps_unless_it_never_does_and_stops_it_at_
 
 def test_the_name_of_a_fresh_data_dir_is_durable(tmp_path: Path, synced: list[Path]):
     settings = Settings(data_dir=tmp_path / "new" / "data")
-    with data_dir_held(settings):
+    with held(settings.data_dir, durable=settings.durable):
         pass
     assert [tmp_path, tmp_path / "new"] == [path for path in synced if path.is_relative_to(tmp_path)][-2:]
