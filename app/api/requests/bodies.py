@@ -18,7 +18,7 @@ from ..admission import check_size, declared_size
 from ..http1.body_reader import read_into
 from ..http1.limits import why_cut
 from ..services import Services, ServicesDep
-from .auth import Caller
+from .auth import Caller, judge_again
 from .json_reader import read_json
 
 SMALL = 1024 * 1024
@@ -116,7 +116,9 @@ class RequestBody:
 
 @asynccontextmanager
 async def json_body(request: Request, services: Services, limit: int) -> AsyncIterator[JsonBody]:
-    """Read the body of ``request``, with memory reserved. Raises TooLarge, ServerBusy, IncompleteUpload."""
+    """Read the body of ``request``, with memory reserved. Raises TooLarge, ServerBusy, IncompleteUpload; HTTPException
+    if the caller's token was revoked or has expired meanwhile.
+    """
     size = declared_size(request, limit)
     at_most = limit if size is None else size
     body = JsonBody()
@@ -128,6 +130,7 @@ async def json_body(request: Request, services: Services, limit: int) -> AsyncIt
         except TimeoutError:
             detail = f"the body arrived at less than {LEAST_RATE:,} bytes a second, the lowest rate accepted"
             raise IncompleteUpload(detail, code="request-timeout") from None
+        await judge_again(request, services)
         yield body
 
 
