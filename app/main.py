@@ -32,6 +32,7 @@ from .settings import Settings
 from .store import Spool
 from .store.keys import new_name
 from .upkeep.periodic import PeriodicSweeps
+from .values.tracing import Tracer
 from .version import server_version
 
 SHORT_CALLS = 16
@@ -117,7 +118,7 @@ def sites_of(settings: Settings) -> Sites:
     return Sites(settings.allowed_hosts | own, settings.allowed_origins, any_address=True)
 
 
-def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
+def create_app(settings: Settings, metrics: Metrics | None = None, tracer: Tracer | None = None) -> FastAPI:
     """Build the application on a database that is migrated already; its lifespan owns the opened parts.
 
     ``metrics`` are of one worker among others; without them it counts for itself.
@@ -132,7 +133,7 @@ def create_app(settings: Settings, metrics: Metrics | None = None) -> FastAPI:
             yield
 
     proxies = Proxies(settings.trusted_proxies)
-    return application.build(server_version(), metrics, lifespan, sites_of(settings), proxies)
+    return application.build(server_version(), metrics, lifespan, sites_of(settings), proxies, tracer)
 
 
 def end_waits(app: FastAPI) -> None:

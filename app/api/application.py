@@ -3,6 +3,7 @@
 from fastapi import APIRouter, FastAPI
 from starlette.types import Lifespan
 
+from ..values.tracing import Tracer
 from . import problems
 from .metrics import Metrics
 from .middleware.browsers import Browsers
@@ -57,6 +58,7 @@ def build(
     lifespan: Lifespan[FastAPI] | None = None,
     sites: Sites | None = None,
     proxies: Proxies | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """Build the application. Its lifespan sets ``app.state.services`` before the first request."""
     app = FastAPI(
@@ -65,6 +67,7 @@ def build(
         version=version,
         lifespan=lifespan,
         redirect_slashes=False,  # a redirected upload would be sent twice
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it sends queries, and so links' signatures
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -73,7 +76,9 @@ def build(
     app.add_middleware(Normalize)
     app.add_middleware(Browsers, sites=sites or Sites())
     app.add_middleware(Drain)
-    app.add_middleware(Telemetry, metrics=metrics, proxies=proxies or Proxies())  # the last one added is outermost
+    app.add_middleware(  # the last one added is outermost
+        Telemetry, metrics=metrics, proxies=proxies or Proxies(), tracer=tracer
+    )
     for module in (
         health,
         tokens,

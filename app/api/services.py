@@ -32,6 +32,7 @@ from ..retention import Retention
 from ..store import PackStore, Room
 from ..store.room import Free
 from ..values.checkpoint import Checkpoint, Fields, ModelName
+from ..values.tracing import step
 from .admission import Admission
 from .metrics import Metrics
 from .threads import FairThreads, unless_gone
@@ -159,10 +160,12 @@ class Services:
         work = current()
         work.may_take_long = False
         try:
-            return await self.plans.run(call)
+            with step("plan"):
+                return await self.plans.run(call)
         except TakesLong:
             work.may_take_long = True
-            return await self.long_plans.run(call)
+            with step("plan"):
+                return await self.long_plans.run(call)
 
     async def uploaded_as(self, model: ModelName, key: str) -> Checkpoint | None:
         """Find the checkpoint that was stored under this idempotency key."""

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ..errors import StoreError
 from ..values.event import NewEvent
+from ..values.tracing import step
 from . import events, migrate
 from .dialect import is_there, lock, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
 from .listener import Listener, SocketListener, tell_listeners
@@ -98,7 +99,7 @@ class Catalog:
 
     @contextmanager
     def read(self) -> Iterator[ReadSession]:
-        with translated_errors(), self._reader.begin() as connection:
+        with step("catalog.read"), translated_errors(), self._reader.begin() as connection:
             yield ReadSession(connection)
 
     def write(self, namespace: str | None = None) -> AbstractContextManager[WriteSession]:
@@ -117,7 +118,12 @@ class Catalog:
 
     @contextmanager
     def _writing(self, scope: Scope) -> Iterator[WriteSession]:
-        with translated_errors(), self._queues.turn(scope.namespace), self._writer.begin() as connection:
+        with (
+            step("catalog.write"),
+            translated_errors(),
+            self._queues.turn(scope.namespace),
+            self._writer.begin() as connection,
+        ):
             lock(connection, scope)
             session = WriteSession(connection, scope)
             yield session

@@ -5,7 +5,9 @@ budget of bytes; where the budget is used up, a download reads when it needs the
 """
 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 from ..errors import StoreError
@@ -74,7 +76,8 @@ class ReadAhead:
         span = Span(parts[0].start, parts[-1].end)
         if not self._budget.take(span.length):
             return False
-        read = _Read(pack, span, self._threads.submit(self._store.read, pack, span, ahead=not soon), len(parts))
+        data = self._threads.submit(copy_context().run, partial(self._store.read, pack, span, ahead=not soon))
+        read = _Read(pack, span, data, len(parts))
         self._reads |= {(pack, part.start): read for part in parts}
         return True
 

@@ -19,6 +19,7 @@ from ..store.keys import is_joined, joined_name, manifest_name, new_name
 from ..store.pack_list import Stretch
 from ..values.checkpoint import Blob, Checkpoint, CheckpointName, NewCheckpoint, own_parent
 from ..values.digest import Digest
+from ..values.tracing import as_step
 from .pack_plan import FoundBlob, PackPlan, plan_adoption, plan_copy, plan_pack
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Committer:
             # The caller has to get the earlier error; the next start removes the rest.
             _log.exception("pack %s could not be removed", name)
 
+    @as_step("commit")
     def commit(self, name: str, file: OpenFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:
         """Store the new ones of the blobs ``found`` in ``file``, and publish ``new`` with its ``new_bytes`` filled in.
         Then do what it means for the retention of its run.
@@ -88,6 +90,7 @@ class Committer:
         self._retention.after_commit(checkpoint)
         return checkpoint
 
+    @as_step("commit")
     def commit_parts(self, brought: Brought, new: NewCheckpoint) -> Checkpoint:
         """Publish ``new``, which an upload in parts ``brought``. Then do what it means for the retention of its run.
 
@@ -170,6 +173,7 @@ class Committer:
     def _known(self, new: NewCheckpoint) -> Container[Digest]:
         return at_hand(self._catalog, self._store, new.model.namespace, new.blobs)
 
+    @as_step("store.write")
     def _write(self, plan: PackPlan | None, file: OpenFile) -> None:
         if plan is None:
             return

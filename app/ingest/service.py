@@ -16,6 +16,7 @@ from ..sandbox.index_file import index_file
 from ..store import PackStore, Spool, SpoolFile
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName
+from ..values.tracing import step
 from .body import UploadBody
 from .commit import Committer
 from .describe import Source, describe
@@ -62,7 +63,8 @@ class Ingest:
         name = new_name()
         arrival = Arrival(lambda: self._open(name, parent), on_stored)
         try:
-            file = await receive(body, arrival, expected_size)
+            with step("receive"):
+                file = await receive(body, arrival, expected_size)
         except BaseException:
             # A separate task, because a cancelled task cannot wait. Keep a reference, or it might be collected.
             cleaning = asyncio.create_task(self._clean_up(name, arrival))
@@ -79,8 +81,10 @@ class Ingest:
         has been used meanwhile); then nothing of the upload is kept.
         """
         try:
-            index = index_file(upload.file.path, current().is_given_up)
-            digested = digest_upload(upload.file, index.manifest, self._threads)
+            with step("index"):
+                index = index_file(upload.file.path, current().is_given_up)
+            with step("digest"):
+                digested = digest_upload(upload.file, index.manifest, self._threads)
             encoded = encode(digested.manifest)
             manifest = digest_bytes(encoded, upload.file.append(encoded))
             found = (*digested.storages, digested.frame, manifest)

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +23,8 @@ from ..main import create_app, end_waits
 from ..maintenance import prepare, room_of
 from ..settings import Settings
 from ..store.files import make_folder, opened_folder, own_files
+from ..values.tracing import Tracer
+from . import open_telemetry
 from .apart import run_apart
 from .logs import start_log
 from .memory import collect_seldom, keep_freed_memory
@@ -82,20 +84,21 @@ def serve(settings: Settings) -> None:
             run_apart(lambda: prepare(settings))  # the library of object stores does not survive a fork
         else:
             prepare(settings)
+        traced = open_telemetry.is_wanted(os.environ)
         if settings.workers == 1:
             collect_seldom()
-            _run(settings, listener, None, lambda: _say_ready(listener, settings))
+            _run(settings, listener, None, lambda: _say_ready(listener, settings), traced=traced)
         else:
-            _supervise(settings, listener)
+            _supervise(settings, listener, traced=traced)
 
 
-def _supervise(settings: Settings, listener: socket.socket) -> None:
+def _supervise(settings: Settings, listener: socket.socket, *, traced: bool) -> None:
     """Run workers that accept from one socket, so that no connection is lost when a worker ends."""
     metrics = _empty_folder(settings.data_dir.resolve() / "metrics")
 
     def work(number: int, ready: Callable[[], None]) -> None:
         counted = room_of(settings).freeing(lambda: Metrics(metrics, number))
-        _run(settings, listener, counted, ready)
+        _run(settings, listener, counted, ready, traced=traced)
 
     collect_seldom()
     Supervisor(
@@ -108,11 +111,24 @@ def _supervise(settings: Settings, listener: socket.socket) -> None:
     ).run()
 
 
-def _run(settings: Settings, listener: socket.socket, metrics: Metrics | None, ready: Callable[[], None]) -> None:
+def _run(
+    settings: Settings, listener: socket.socket, metrics: Metrics | None, ready: Callable[[], None], *, traced: bool
+) -> None:
+    with open_telemetry.opened_tracer() if traced else nullcontext() as tracer:
+        _run_traced(settings, listener, metrics, tracer, ready)
+
+
+def _run_traced(
+    settings: Settings,
+    listener: socket.socket,
+    metrics: Metrics | None,
+    tracer: Tracer | None,
+    ready: Callable[[], None],
+) -> None:
     limits = Limits(
         settings.head_seconds, settings.body_seconds, settings.send_seconds, settings.least_rate, _connections()
     )
-    app = create_app(settings, metrics)
+    app = create_app(settings, metrics, tracer)
     config = uvicorn.Config(
         app,
         loop="uvloop",

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import StoreError
 from ..private import FILE, FOLDER, shut
 from ..values.span import Span
+from ..values.tracing import as_step
 from .failures import translated
 from .files import Buffer, copy_spans, make_folder, opened, remove_folder, sync_folder, write_all
 from .keys import (
@@ -123,6 +124,7 @@ class LocalPackStore:
                 raise
         return size
 
+    @as_step("store.put")
     def put(self, area: str, name: str, data: Buffer) -> None:
         with translated(f"storing an object of {area}"), self._room.growing(memoryview(data).nbytes):
             self._put(self._root / area_key(area), checked_object(name), data)
@@ -148,6 +150,7 @@ class LocalPackStore:
         self._lists.forget(name)
         return joined.size
 
+    @as_step("store.read")
     def read(self, name: str, span: Span, *, ahead: bool = False) -> memoryview:
         if is_joined(name):
             return self._lists.read(name, span, self._joined)

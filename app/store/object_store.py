@@ -22,6 +22,7 @@ from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 from ..errors import DamagedBlob, PackMissing, StoreError
 from ..values.slices import slices
 from ..values.span import Span
+from ..values.tracing import as_step
 from . import failures
 from .files import Buffer, opened
 from .keys import (
@@ -123,6 +124,7 @@ class ObjectPackStore:
             self._remove(name)
             raise
 
+    @as_step("store.put")
     def put(self, area: str, name: str, data: Buffer) -> None:
         self._put(object_key(area, name), data, f"storing an object of {area}")
 
@@ -140,6 +142,7 @@ class ObjectPackStore:
         self._lists.forget(name)
         return joined.size
 
+    @as_step("store.read")
     def read(self, name: str, span: Span, *, ahead: bool = False) -> memoryview:
         smallest = OBJECT_SIZE if ahead else SMALLEST_RANGE
         return self._lists.read(checked(name), span, partial(self._joined, smallest=smallest))

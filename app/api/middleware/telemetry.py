@@ -9,6 +9,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ...values.checkpoint import is_name
+from ...values.tracing import Trace, Tracer, trace_with
 from ..metrics import Metrics
 from .proxies import Proxies
 
@@ -38,15 +40,23 @@ class Telemetry:
     see the address of the client that ``proxies`` ask for.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, proxies: Proxies) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, proxies: Proxies, tracer: Tracer | None = None) -> None:
         self.app = app
         self.metrics = metrics
         self.proxies = proxies
+        self.tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            return
+        elif self.tracer is None or scope["path"] in _QUIET:
+            await self._answer(scope, receive, send, None)
+        else:
+            with self.tracer.request(scope["method"], scope["headers"]) as trace:
+                trace_with(trace)
+                await self._answer(scope, receive, send, trace)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, trace: Trace | None) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         scope = dict(scope)  # inner layers change it, and the server reads its own again
         scope[_KEY] = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
@@ -82,6 +92,8 @@ class Telemetry:
             self.metrics.received.inc(received)
             self.metrics.sent.inc(sent)
             self.metrics.requests.labels(method, route, str(status)).observe(seconds)
+            if trace is not None:
+                _describe(trace, scope, route, status, received, sent)
             if route not in _QUIET or status >= HTTPStatus.BAD_REQUEST:
                 fields: dict[str, Any] = {
                     "request_id": scope[_KEY],
@@ -96,8 +108,31 @@ class Telemetry:
                     "bytes_in": received,
                     "bytes_out": sent,
                     "seconds": round(seconds, 6),
+                    **({} if trace is None else {"trace": trace.id}),
                 }
                 _requests.info("request", extra={"fields": fields if complete else {**fields, "cut": True}})
+
+
+def _describe(trace: Trace, scope: Scope, route: str, status: int, received: int, sent: int) -> None:
+    """Add what is known of a request to its trace. A path or a query may hold secrets, so neither is in it."""
+    method, parameters = scope["method"], scope.get("path_params", {})
+    facts: dict[str, str | int | bool] = {
+        "http.request.method": method,
+        "http.request.body.size": received,
+        "http.response.body.size": sent,
+        "stateroom.request_id": scope[_KEY],
+    }
+    if route != NO_ROUTE:
+        facts["http.route"] = route
+    if status != NOT_ANSWERED:
+        facts["http.response.status_code"] = status
+    namespace, name = (parameters.get(each) for each in ("namespace", "name"))
+    if is_name(str(namespace)):
+        facts["stateroom.namespace"] = str(namespace)
+        if is_name(str(name)):
+            facts["stateroom.model"] = f"{namespace}/{name}"
+    failed = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == NOT_ANSWERED
+    trace.describe(method if route == NO_ROUTE else f"{method} {route}", facts, failed=failed)
 
 
 def _token_of(scope: Scope) -> str | None:
