@@ -121,9 +121,10 @@ def drop_older(catalog: "Catalog", before: datetime, go_on: Callable[[], None]) 
     return _drop(catalog, is_old, (_d.created_at, _d.id), go_on)
 
 
-def drop_of(catalog: "Catalog", webhook: str) -> int:
-    """Delete all deliveries to a webhook, which is about to be removed. Return their number."""
-    return _drop(catalog, _d.webhook_id == webhook, (_d.state, _d.id), lambda: None)
+def drop_ended(catalog: "Catalog", webhook: str) -> int:
+    """Delete the deliveries that ended to a webhook that is about to be removed. Return their number."""
+    ended = and_(_d.webhook_id == webhook, _d.state != "waiting")
+    return _drop(catalog, ended, (_d.state, _d.id), lambda: None)
 
 
 def _drop(

@@ -251,7 +251,7 @@ def _purge(
     purged = _c.model_id == model_id, _c.version.in_(each_integer([row.version for row in rows]))
     emptied = update(removed_checkpoints).where(*purged)
     w.execute(emptied.values(checkpoint_id=null(), tags={}, purge_at=to_microseconds(now)))
-    unfinished.drop_purged(w, [row.checkpoint_id for row in rows])
+    unfinished.drop_now(w, [row.checkpoint_id for row in rows])
     model = ModelName(*w.select(select(models.c.namespace, models.c.name).where(models.c.id == model_id)).one())
     for row in rows:
         record(w, EventKind.CHECKPOINT_PURGED, model, row.version, detail={"reason": row.reason})

@@ -24,7 +24,9 @@ AT_ONCE = 2_000
 
 _c, _refers = checkpoints.c, checkpoint_blobs.c
 _in_trash = select(removed_checkpoints.c.checkpoint_id).where(removed_checkpoints.c.checkpoint_id == _c.id)
-_is_aside = and_(_c.version.is_(None), _c.created_at == 0)
+_has_references = select(_refers.blob_id).where(_refers.checkpoint_id == _c.id).exists()
+
+is_aside = and_(_c.version.is_(None), _c.created_at == 0)
 
 
 def drop(catalog: Catalog, before: datetime | None, go_on: Callable[[], None]) -> int:
@@ -47,10 +49,10 @@ def drop(catalog: Catalog, before: datetime | None, go_on: Callable[[], None]) -
                 blob_ids = each_integer([blob_id for _, blob_id in of_one])
                 w.execute(delete(checkpoint_blobs).where(_refers.checkpoint_id == id_, _refers.blob_id.in_(blob_ids)))
     pace = Pace(200, AT_ONCE)
-    for ids in pace.slices(_ids(catalog, _is_aside)):
+    for ids in pace.slices(_ids(catalog, is_aside)):
         go_on()
         with catalog.turn(pace=pace) as w:
-            w.execute(delete(checkpoints).where(_c.id.in_(each_integer(ids)), _is_aside))
+            w.execute(delete(checkpoints).where(_c.id.in_(each_integer(ids)), is_aside, ~_has_references))
     with catalog.write() as w:
         drop_never_used(w)
     return count
@@ -61,14 +63,17 @@ def count(s: ReadSession, before: datetime) -> int:
     return int(s.select(select(func.count()).select_from(checkpoints).where(_broke_off(before))).scalar_one())
 
 
-def drop_purged(w: WriteSession, ids: Sequence[int]) -> None:
-    """Drop rows of checkpoints that were just purged, or set them aside if they have many references."""
-    these = each_integer(ids)
-    some = select(_refers.blob_id).where(_refers.checkpoint_id.in_(these)).limit(AT_ONCE + 1).subquery()
+def drop_now(w: WriteSession, ids: Sequence[int]) -> None:
+    """Drop rows of checkpoints that were just purged, or whose commit failed, or set them aside if they have many
+    references. A row with a version stays.
+    """
+    of_them = each_integer(ids)
+    these = _c.id.in_(of_them), _c.version.is_(None)
+    some = select(_refers.blob_id).where(_refers.checkpoint_id.in_(of_them)).limit(AT_ONCE + 1).subquery()
     if w.select(select(func.count()).select_from(some)).scalar_one() <= AT_ONCE:
-        w.execute(delete(checkpoints).where(_c.id.in_(these)))
+        w.execute(delete(checkpoints).where(*these))
     else:
-        w.execute(update(checkpoints).where(_c.id.in_(these)).values(created_at=0))
+        w.execute(update(checkpoints).where(*these).values(created_at=0))
 
 
 def _broke_off(before: datetime | None) -> ColumnElement[bool]:
@@ -90,7 +95,7 @@ def _ids(catalog: Catalog, condition: ColumnElement[bool]) -> Iterator[int]:
 
 def _references(catalog: Catalog) -> Iterator[tuple[int, int]]:
     """The references of the rows set aside: checkpoint and blob."""
-    for id_ in _ids(catalog, _is_aside):
+    for id_ in _ids(catalog, is_aside):
         last = 0
         while True:
             its = select(_refers.blob_id).where(_refers.checkpoint_id == id_, _refers.blob_id > last)

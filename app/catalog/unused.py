@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Row, Select, and_, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Delete, Row, Select, and_, case, delete, func, or_, select, update
 
 from ..values.digest import Digest
 from . import checksums, namespaces, packs, tensor_stats
@@ -24,8 +24,9 @@ from .dialect import each_integer
 from .pace import Pace
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import blobs, checkpoint_blobs, removed_checkpoints
+from .tables import blobs, checkpoint_blobs, checkpoints, removed_checkpoints
 from .tables import packs as packs_table
+from .unfinished import is_aside
 
 GoOn = Callable[[], None]
 """A function called between two transactions of a long task. An exception from it ends the task there."""
@@ -86,8 +87,11 @@ def _may_go(moment: Moment) -> ColumnElement[bool]:
         removed.checkpoint_id == checkpoint_blobs.c.checkpoint_id,
         removed.purge_at <= to_microseconds(moment.purged),
     )
-    stays = ~select(removed.version).where(*is_due).exists()
-    return and_(since <= to_microseconds(moment.cutoff), ~_uses.where(stays).exists())
+    goes = or_(
+        select(removed.version).where(*is_due).exists(),
+        select(checkpoints.c.id).where(checkpoints.c.id == checkpoint_blobs.c.checkpoint_id, is_aside).exists(),
+    )
+    return and_(since <= to_microseconds(moment.cutoff), ~_uses.where(~goes).exists())
 
 
 def mark(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:

@@ -10,7 +10,7 @@ from ..values.checkpoint import ModelName
 from ..values.event import EventKind
 from ..values.webhook import Delivery, Webhook, is_secret, new_id, new_secret
 from .catalog import Catalog
-from .deliveries import delivery_of, drop_of, webhook_of
+from .deliveries import delivery_of, drop_ended, webhook_of
 from .events import record
 from .models import get_model
 from .page import Page, check_limit, open_cursor, seal_cursor
@@ -69,12 +69,13 @@ def list_webhooks(s: ReadSession, model: ModelName) -> tuple[Webhook, ...]:
 
 
 def remove(catalog: Catalog, model: ModelName, id_: str) -> None:
-    """Remove a webhook with its deliveries: those first, in short transactions. Raises NotFound (``model-not-found``,
+    """Remove a webhook with its deliveries. Those that ended, which may be many, go first, in short transactions; those
+    that wait go with the webhook, so it loses none if it stays. Raises NotFound (``model-not-found``,
     ``webhook-not-found``).
     """
     with catalog.read() as s:
         _get(s, model, id_)
-    drop_of(catalog, id_)
+    drop_ended(catalog, id_)
     with catalog.write(model.namespace) as w:
         _get(w, model, id_)
         w.execute(delete(webhooks).where(_h.id == id_))

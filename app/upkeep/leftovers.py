@@ -54,16 +54,17 @@ def remove_abandoned(catalog: Catalog, store: PackStore, moment: Moment, go_on: 
         go_on()
         with catalog.turn() as w:
             given_up = () if leases.is_backup_running(w) else packs.give_up(w, moment.before, batch)
-        sizes = dict(_delete(store, given_up))
+        sizes = dict(_delete(store, given_up, go_on))
         with catalog.turn(pace=pace) as w:
             count += len(packs.forget_all(w, list(sizes)))
         freed += sum(sizes.values())
     return count, freed
 
 
-def _delete(store: PackStore, names: Sequence[str]) -> Iterator[tuple[str, int]]:
+def _delete(store: PackStore, names: Sequence[str], go_on: GoOn) -> Iterator[tuple[str, int]]:
     """Delete packs, and yield names and sizes of the deleted ones. A failure does not stop the others."""
     for name in names:
+        go_on()
         try:
             yield name, store.delete(name)
         except StoreError as error:
