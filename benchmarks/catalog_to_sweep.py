@@ -48,16 +48,6 @@ def add_own(url: str, count: int, name: str = "own") -> None:
                 {"id": pack, "name": area, "size": 30_000, "state": "sealed", "lease_until": 0},
                 all_,
             )
-            for place in range(3):
-                blob = v * 3 + last["blobs"] + place
-                key = literal(f"{name} {place} ") + cast(v, Text)
-                block = func.randomblob(32) if is_sqlite else func.sha256(func.convert_to(key, "UTF8"))
-                digest = literal("blake3:") + (
-                    func.hex(func.randomblob(32)) if is_sqlite else func.encode(block, "hex")
-                )
-                row = {"namespace": namespace, "digest": digest, "pack_id": pack, "offset": 10_000 * place}
-                fill(connection, blobs, {"id": blob, **row, "length": 10_000, "crc32": 0, "blocks": block}, all_)
-                fill(connection, checkpoint_blobs, {"checkpoint_id": checkpoint, "blob_id": blob}, all_)
             copied = {key: value for key, value in one.items() if key not in COPIED and value is not None}
             as_json = {key: json_text(value) for key, value in copied.items() if isinstance(value, list)}
             own = {
@@ -81,9 +71,20 @@ def add_own(url: str, count: int, name: str = "own") -> None:
                 },
                 all_,
             )
+            for place in range(3):
+                blob = v * 3 + last["blobs"] + place
+                key = literal(f"{name} {place} ") + cast(v, Text)
+                block = func.randomblob(32) if is_sqlite else func.sha256(func.convert_to(key, "UTF8"))
+                digest = literal("blake3:") + (
+                    func.hex(func.randomblob(32)) if is_sqlite else func.encode(block, "hex")
+                )
+                row = {"namespace": namespace, "digest": digest, "pack_id": pack, "offset": 10_000 * place}
+                fill(connection, blobs, {"id": blob, **row, "length": 10_000, "crc32": 0, "blocks": block}, all_)
+                fill(connection, checkpoint_blobs, {"checkpoint_id": checkpoint, "blob_id": blob}, all_)
         b = blobs.c
         stored = select(cast(func.sum(b.length), BigInteger)).where(b.namespace == namespace).scalar_subquery()
         connection.execute(update(namespaces).values(stored_bytes=stored))
+        connection.exec_driver_sql("ANALYZE")
         set_counters(connection)
     engine.dispose()
 

@@ -259,7 +259,7 @@ def set_counters(connection: Connection) -> None:
     columns = ["model_id", "first", "run", "latest", "checkpoints", "live"]
     connection.execute(insert(runs).from_select(columns, counted.group_by(ever.model_id, ever.run)))
     if connection.dialect.name == "postgresql":
-        for table in ("checkpoints", "models"):
+        for table in ("blobs", "checkpoints", "models", "packs"):
             connection.exec_driver_sql(
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"
             )
