@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
-from threading import Lock
+from threading import Lock, Timer
 from typing import TYPE_CHECKING
 
 from ..values.tracing import Facts, Trace, Tracer
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 200
 """Most steps of one request that are recorded: a download of a terabyte reads some 60,000 windows."""
+
+FLUSH_SECONDS = 10
+"""Seconds that the end waits for a collector that is away."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -69,11 +72,15 @@ def opened_tracer() -> Iterator[Tracer]:
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):  # nobody has named it
         resource = resource.merge(Resource({"service.name": "stateroom-server"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    exporter = OTLPSpanExporter()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     try:
         yield _Tracer(provider.get_tracer("stateroom", server_version()))
     finally:
+        giving_up = Timer(FLUSH_SECONDS, exporter.shutdown)  # else it tries each batch again, for longer
+        giving_up.start()
         provider.shutdown()
+        giving_up.cancel()
 
 
 class _Tracer:
