@@ -52,6 +52,9 @@ def backup(
             f"{done.packs:,} packs, {size_as_text(done.pack_bytes)}, "
             f"of which {done.new_packs:,} are new, {size_as_text(done.new_bytes)}"
         )
+    if made.strange:
+        named = ", ".join(made.strange)
+        complain(f"no packs were removed, because backups/ holds other names than ids of backups: {named}")
     if done.problems:
         complain(f"{len(done.problems):,} packs are damaged; all else is backed up. See fsck --read-data")
         raise typer.Exit(1)

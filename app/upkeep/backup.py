@@ -43,11 +43,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A backup that was just finished, and what was removed after it."""
+    """A backup that was just finished, and what was removed after it: no packs while ``strange`` names are beside the
+    backups.
+    """
 
     backup: Backup
     removed_backups: int
     removed_packs: int
+    strange: list[str]
 
 
 @dataclass(slots=True)
@@ -70,7 +73,7 @@ def make_backup(catalog: Catalog, store: PackStore, folder: BackupFolder, keep: 
         folder.remove(folder.unfinished())
         target = LocalPackStore(folder.root, durable=folder.durable)
         began = datetime.now(UTC)
-        suspects = {pack for backup in folder.all() for pack in backup.problems}
+        verified = _verified(folder)
         with packs_kept(catalog, f"{socket.gethostname()} {folder.root.resolve()}"):
             backup_id = folder.begin(began)
             file = folder.catalog(backup_id)
@@ -85,7 +88,7 @@ def make_backup(catalog: Catalog, store: PackStore, folder: BackupFolder, keep: 
                     return is_there(catalog, pack)
 
                 tally = _Tally()
-                copy = CheckedCopy(rows, store, target, lambda pack: pack not in suspects, is_kept, progress.read)
+                copy = CheckedCopy(rows, store, target, verified.__contains__, is_kept, progress.read)
                 for copied in copy.run(packs):
                     tally.add(copied)
                     progress.copied(copied)
@@ -107,9 +110,25 @@ def make_backup(catalog: Catalog, store: PackStore, folder: BackupFolder, keep: 
             problems=tally.problems,
         )
         folder.finish(backup)
-        old = [each.id for each in folder.all()[:-keep]]
+        others = [each.id for each in folder.all() if each.id != backup_id]
+        old = others[: max(0, len(others) - keep + 1)]
         folder.remove(old)
-        return Made(backup, len(old), _remove_unneeded(folder, target))
+        strange = folder.strange()
+        return Made(backup, len(old), 0 if strange else _remove_unneeded(folder, target), strange)
+
+
+def _verified(folder: BackupFolder) -> set[str]:
+    """Return the packs that need not be read again: a finished backup has them, and none says that they are damaged."""
+    verified: set[str] = set()
+    damaged: set[str] = set()
+    for backup in folder.all():
+        damaged.update(backup.problems)
+        try:
+            with closing(copies.opened(folder.catalog(backup.id))) as rows:
+                verified.update(pack.name for pack in audit.all_packs(rows) if pack.sealed)
+        except StateroomError as error:
+            _log.warning("the catalog of backup %s cannot be read; restore another one: %s", backup.id, error)
+    return verified - damaged
 
 
 def _remove_unneeded(folder: BackupFolder, store: LocalPackStore) -> int:

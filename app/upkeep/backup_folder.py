@@ -63,7 +63,7 @@ class Backup:
 
 
 class BackupFolder:
-    """The backups in the folder ``root``. ``durable=False`` leaves out every fsync."""
+    """The backups in the folder ``root``, in the order of their ids. ``durable=False`` leaves out every fsync."""
 
     def __init__(self, root: Path, *, durable: bool) -> None:
         self.root = root
@@ -93,9 +93,10 @@ class BackupFolder:
             make_folder(self.root / BACKUPS, durable=self.durable)
 
     def all(self) -> list[Backup]:
-        """Return the finished backups, oldest first. Raises StateroomError for one of a newer format."""
-        found = (self.root / BACKUPS).iterdir()
-        return [self._read(path.name) for path in sorted(found) if _ID.fullmatch(path.name) and (path / MARK).is_file()]
+        """Return the finished backups, oldest first. Raises StateroomError for one of a newer format, and for one whose
+        folder was renamed.
+        """
+        return [self._read(name) for name in self._ids() if self._is_finished(name)]
 
     def get(self, backup_id: str | None) -> Backup:
         """Return a finished backup, by default the newest. Raises NotFound."""
@@ -112,13 +113,14 @@ class BackupFolder:
         return self.root / BACKUPS / backup_id / CATALOG
 
     def begin(self, now: datetime) -> str:
-        """Make the folder of a new backup, and return its id, which is higher than that of any other."""
-        wanted = name = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-        number = 1
+        """Make the folder of a new backup, and return its id, which is higher than that of any other, whatever the
+        clock says.
+        """
+        name = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        newest = max(map(_order, self._ids()), default=None)
+        if newest is not None and newest >= _order(name):
+            name = f"{newest[0]}-{newest[1] + 1:04}"
         with translated("creating the folder of a backup"):
-            while (self.root / BACKUPS / name).exists():
-                number += 1
-                name = f"{wanted}-{number}"
             (self.root / BACKUPS / name).mkdir(FOLDER)
         return name
 
@@ -149,8 +151,18 @@ class BackupFolder:
 
     def unfinished(self) -> list[str]:
         """Return the ids of what interrupted backups have left."""
-        found = (path for path in (self.root / BACKUPS).iterdir() if _ID.fullmatch(path.name))
-        return [path.name for path in found if not (path / MARK).is_file()]
+        return [name for name in self._ids() if not self._is_finished(name)]
+
+    def strange(self) -> list[str]:
+        """Return the names beside the backups that are not ids. Each may be a backup that was renamed."""
+        return sorted(path.name for path in (self.root / BACKUPS).iterdir() if not _ID.fullmatch(path.name))
+
+    def _ids(self) -> list[str]:
+        found = (path.name for path in (self.root / BACKUPS).iterdir() if _ID.fullmatch(path.name))
+        return sorted(found, key=_order)
+
+    def _is_finished(self, backup_id: str) -> bool:
+        return (self.root / BACKUPS / backup_id / MARK).is_file()
 
     def _sync(self, folder: Path) -> None:
         if self.durable:
@@ -162,9 +174,17 @@ class BackupFolder:
             values = json.loads(file.read_bytes())
             if values.pop("format") != FORMAT:
                 raise StateroomError(f"{file} was written by a newer version of Stateroom")
+            if values["id"] != backup_id:
+                raise StateroomError(f"{file} is of backup {values['id']!r}: give its folder that name again")
             return Backup(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StateroomError(f"{file} cannot be read: {type(error).__name__}") from error
+
+
+def _order(backup_id: str) -> tuple[str, int]:
+    """The place of a backup among all: its second, and its number within that second."""
+    second, _, number = backup_id.partition("-")
+    return second, int(number or 1)
 
 
 def file_digest(file: Path) -> tuple[int, str]:

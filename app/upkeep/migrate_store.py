@@ -70,10 +70,10 @@ def _copied(catalog: Catalog, source: PackStore, target: PackStore, pack: PackRo
             for _ in verified_blocks(target, row.blob):
                 pass
     except StoreError as error:
-        _delete(target, pack.name)
+        delete_copy(target, pack.name)
         return _refused(pack, error.detail) if is_there(catalog, pack) else Copied(pack.name)  # it was swept
     if not is_there(catalog, pack):
-        _delete(target, pack.name)
+        delete_copy(target, pack.name)
         return Copied(pack.name)
     return Copied(pack.name, pack.size)
 
@@ -83,8 +83,8 @@ def _refused(pack: PackRow, problem: str) -> Copied:
     return Copied(pack.name, problem=problem)
 
 
-def _delete(target: PackStore, name: str) -> None:
-    """Delete what was just written."""
+def delete_copy(target: PackStore, name: str) -> None:
+    """Delete a pack that was just written. A failure is only logged."""
     try:
         target.delete(name)
     except StoreError as error:

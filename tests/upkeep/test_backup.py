@@ -19,7 +19,7 @@ from app.catalog.tables import metadata
 from app.errors import Conflict, EventsExpired, NotFound, StateroomError, StoreError
 from app.store import LocalPackStore
 from app.store.files import Buffer
-from app.upkeep.backup import Made, Progress, make_backup
+from app.upkeep.backup import Progress, make_backup
 from app.upkeep.backup_folder import Backup, BackupFolder, file_digest
 from app.upkeep.restore import Restored, restore
 from app.values.event import EventFilter
@@ -28,23 +28,13 @@ from app.values.token import Scope, new_token
 from tests.catalog.make import NOW
 from tests.ingest.in_parts import announce, commit, file_of, send
 from tests.ingest.workplace import MODEL, Workplace, torch_file, weights
+from tests.upkeep.backing_up import FILES, back_up, flip, upload_all
 from tests.upkeep.sweeping import check, delete, sweep_now
-
-FILES = {seed: torch_file({"epoch": seed, "w": weights(seed, 0.3)}) for seed in (1, 2, 3)}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> BackupFolder:
     return BackupFolder(tmp_path / "backups", durable=False)
-
-
-def back_up(place: Workplace, folder: BackupFolder, keep: int = 1, progress: Progress | None = None) -> Made:
-    return make_backup(place.catalog, place.store, folder, keep, progress or Progress())
-
-
-def upload_all(place: Workplace) -> None:
-    for data in FILES.values():
-        place.upload(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,19 +238,12 @@ def test_an_interrupted_backup_never_counts_and_the_one_before_stays_whole(
     assert [each.id for each in folder.all()] == [second.backup.id]
 
 
-def flip(place: Workplace, pack: str) -> None:
-    path = next(place.folder.rglob(f"{pack}.pack"))
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def test_a_damaged_pack_is_kept_and_named_in_each_backup_until_it_is_healed(
     place: Workplace, folder: BackupFolder, targets: Targets
 ) -> None:
     upload_all(place)
     packs = [*place.pack_rows()]
-    flip(place, packs[0])
+    flip(place.folder, packs[0])
     next(place.folder.rglob(f"{packs[1]}.pack")).unlink()
     for _ in range(2):
         problems = back_up(place, folder).backup.problems
@@ -271,7 +254,7 @@ def test_a_damaged_pack_is_kept_and_named_in_each_backup_until_it_is_healed(
     assert set(restore_into(target, folder).problems) == {packs[0], packs[1]}
     assert rows(target.catalog) == rows(place.catalog)
     assert {each.kind for each in check(target)} == {"blob-damaged", "pack-missing", "checkpoint-broken"}
-    flip(place, packs[0])  # it was put back
+    flip(place.folder, packs[0])  # it was put back
     assert set(back_up(place, folder).backup.problems) == {packs[1]}
 
 
@@ -356,7 +339,7 @@ def test_a_restore_goes_on_where_it_was_interrupted(place: Workplace, folder: Ba
     with pytest.raises(StoreError, match="no room left"):
         restore(folder, None, target.catalog, Full(target.folder, durable=False), target.folder / "x", Progress())
     assert target.catalog.revision() is None
-    flip(target, next(path.stem for path in target.folder.rglob("*.pack")))
+    flip(target.folder, next(path.stem for path in target.folder.rglob("*.pack")))
     assert restore_into(target, folder).problems == {}
     assert rows(target.catalog) == rows(place.catalog)
     assert check(target) == []
