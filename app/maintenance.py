@@ -126,6 +126,7 @@ def migrate_store(settings: Settings, source_url: str, target_url: str) -> Itera
 
 def backup(settings: Settings, folder: Path, keep: int, progress: Progress) -> Made:
     """Back up catalog and packs into a folder, beside any running servers. Raises StateroomError."""
+    _check_apart(settings, folder)
     with _what_is_there(settings) as (catalog, store):
         return make_backup(catalog, store, BackupFolder(folder, durable=settings.durable), keep, progress)
 
@@ -135,14 +136,20 @@ def restore(settings: Settings, folder: Path, backup_id: str | None, progress: P
 
     Raises StateroomError.
     """
-    if settings.store_folder is not None and settings.store_folder.resolve() == folder.resolve():
-        raise StateroomError(f"{folder} is the folder of backups; restore into another one")
+    _check_apart(settings, folder)
     with held(settings.data_dir, durable=settings.durable), ExitStack() as stack:
         catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
         store = stack.enter_context(closing(store_of(settings)))
         store.ping()
         spare = settings.data_dir / f"{CATALOG}-restoring"
         return restore_backup(BackupFolder(folder, durable=False), backup_id, catalog, store, spare, progress)
+
+
+def _check_apart(settings: Settings, folder: Path) -> None:
+    """Raise StateroomError if the store is the folder of backups, or lies in it."""
+    store = settings.store_folder
+    if store is not None and store.resolve().is_relative_to(folder.resolve()):
+        raise StateroomError(f"the store {store} is in the folder of backups, {folder}; name another store")
 
 
 @contextmanager

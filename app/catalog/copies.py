@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def load(catalog: Catalog, file: Path, backup: str) -> None:
     with closing(Catalog(_url(file))) as copy, copy.rows() as rows, catalog.filling() as connection:
         _refuse_unless_empty(connection)
         _copy_rows(rows, connection)
-        events.begin_anew(WriteSession(connection, Scope()), backup)
+        events.begin_anew(WriteSession(connection, Scope()), backup, datetime.now(UTC))
 
 
 def opened(file: Path) -> Catalog:

@@ -27,7 +27,10 @@ if TYPE_CHECKING:  # the catalog finishes its transactions with events
 _AT_ONCE = 2_000
 
 RESTORED_STEP = 10**9
-"""The first event after a restore has an id that is a multiple of this: higher than any that was lost."""
+"""The first event after a restore has the time in microseconds as its id, or the next multiple of this if that is
+higher: above all that were lost, and above all after a former restore. See
+docs/decisions/0038-events-go-on-at-the-time.md.
+"""
 
 _NEWEST = select(func.max(events.c.id))
 _OLDEST = select(func.min(events.c.id))
@@ -98,13 +101,14 @@ def _row(event: NewEvent, at: datetime) -> dict[str, Any]:
     }
 
 
-def begin_anew(w: WriteSession, backup: str) -> None:
+def begin_anew(w: WriteSession, backup: str, at: datetime) -> None:
     """Record that the catalog was restored from ``backup``, as an event whose id no reader can have seen: events that
-    came after the backup are lost, and their ids are not given to others.
+    came after the backup are lost, and their ids are not given to others. The same backup may be restored many times.
     """
-    at, last = datetime.now(UTC), newest(w)
+    last = newest(w)
+    number = max((last // RESTORED_STEP + 1) * RESTORED_STEP, to_microseconds(at))
     row = _row(NewEvent(EventKind.BACKUP_RESTORED, detail={"backup": backup, "newest": last}), at)
-    w.insert(events, [{**row, "id": (last // RESTORED_STEP + 1) * RESTORED_STEP}])
+    w.insert(events, [{**row, "id": number}])
 
 
 def newest(s: ReadSession) -> int:

@@ -1,9 +1,11 @@
 """Events in the catalog: written with the change they tell of, and numbered in the order of commits."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, text, update
@@ -152,3 +154,25 @@ def _waits(catalog: Catalog) -> bool:
         waiting = """SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
             WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"""
         return session._connection.execute(text(waiting)).first() is not None
+
+
+def test_two_restores_of_one_backup_give_no_id_twice(database: Path, tmp_path: Path) -> None:
+    with closing(Catalog(f"sqlite:///{database}", durable=False)) as backup:
+        add(backup)
+
+    def ids_after_a_restore(source: Path, at: datetime) -> tuple[Path, list[int]]:
+        restored = tmp_path / f"restored-{len(list(tmp_path.iterdir()))}.db"
+        shutil.copy(source, restored)
+        with closing(Catalog(f"sqlite:///{restored}", durable=False)) as catalog:
+            last = page(catalog).last
+            with catalog.write() as w:
+                events.begin_anew(w, "20261130T091500Z", at)
+            add(catalog)
+            return restored, [event.id for event in page(catalog, last).items]
+
+    first, ids = ids_after_a_restore(database, NOW)
+    _, others = ids_after_a_restore(database, NOW + timedelta(seconds=1))
+    assert len({*ids, *others}) == 4
+    assert max(ids) < min(others) < 2**53
+    _, without_clock = ids_after_a_restore(first, datetime(1970, 1, 2, tzinfo=UTC))
+    assert min(without_clock) > max(ids)

@@ -212,8 +212,10 @@ def test_damage_is_named_and_the_rest_is_restored(fresh_server: StartServer, tmp
     with damaged.open("r+b") as file:
         file.seek(damaged.stat().st_size // 2)
         file.write(os.urandom(100))
+    (folder / "backups" / "renamed").mkdir(parents=True)
     made = command("backup", server.data_dir, options, str(folder))
     assert made.returncode == 1
+    assert "no packs were removed, because backups/ holds other names than ids of backups: renamed\n" in made.stderr
     reason = f"pack {damaged.stem}: 1 of its blobs are damaged, needed by a/b@1"
     assert made.stderr.startswith(f"stateroom-server: {reason}\n")
     data_dir = tmp_path / "restored" / "data"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from app import maintenance
 from app.errors import StateroomError, StoreError
+from app.settings import Settings
 from app.store import LocalPackStore
 from app.store.files import Buffer
 from app.upkeep import checked_copy
@@ -239,3 +241,19 @@ def test_a_backup_is_made_although_the_catalog_of_an_older_one_is_damaged(
     folder.catalog(first.id).write_bytes(b"no database")
     made = back_up(place, folder)
     assert (made.backup.problems, made.backup.new_packs, made.removed_backups) == ({}, 0, 1)
+
+
+@pytest.mark.parametrize("inside", ["", "packs/ab"])
+@pytest.mark.parametrize("work", ["backup", "restore"])
+def test_a_store_in_the_folder_of_backups_is_refused(tmp_path: Path, inside: str, work: str) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    settings = Settings(data_dir=tmp_path / "data", store_url=f"file://{tmp_path}/link/{inside}")
+    works: dict[str, Callable[[], object]] = {
+        "backup": lambda: maintenance.backup(settings, folder, 1, Progress()),
+        "restore": lambda: maintenance.restore(settings, folder, None, Progress()),
+    }
+    with pytest.raises(StateroomError, match="is in the folder of backups"):
+        works[work]()
+    assert [*folder.iterdir()] == []
