@@ -181,12 +181,17 @@ def test_a_copy_that_cannot_be_read_is_made_again(
     assert (made.problems, made.new_packs) == ({}, 1)
 
 
-def test_a_backup_is_the_newest_although_the_clock_was_ahead(place: Workplace, folder: BackupFolder) -> None:
+def back_up_as(backup_id: str, place: Workplace, folder: BackupFolder) -> Path:
+    """Make a backup as if at another time, and return its folder."""
     made = back_up(place, folder).backup
-    future = "20990101T000000Z"
     mark = folder.catalog(made.id).with_name("backup.json")
-    mark.write_text(json.dumps({**made.as_json(), "id": future}))
-    mark.parent.rename(mark.parent.with_name(future))
+    mark.write_text(json.dumps({**made.as_json(), "id": backup_id}))
+    return mark.parent.rename(mark.parent.with_name(backup_id))
+
+
+def test_a_backup_is_the_newest_although_the_clock_was_ahead(place: Workplace, folder: BackupFolder) -> None:
+    future = "20990101T000000Z"
+    back_up_as(future, place, folder)
     for number in (2, 3):
         made = back_up(place, folder).backup
         assert made.id == f"{future}-{number:04}"
@@ -208,8 +213,7 @@ def test_backups_of_one_second_have_ids_in_order_and_none_twice(folder: BackupFo
 
 
 def test_a_backup_whose_folder_was_renamed_loses_no_packs(place: Workplace, folder: BackupFolder) -> None:
-    made = back_up(place, folder).backup
-    its_folder = folder.catalog(made.id).parent
+    its_folder = back_up_as("20260101T000000Z", place, folder)
     renamed = its_folder.rename(its_folder.with_name("before-the-move"))
     delete(place, 1)
     sweep_now(place)
