@@ -16,14 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import case, insert, select, update
+from sqlalchemy import case, delete, insert, select, update
 
 from ..errors import MissingBlobs, StateroomError, StoreError
 from ..values.checkpoint import Blob, Checkpoint, ModelName, NewCheckpoint
 from ..values.digest import Digest
 from ..values.event import EventKind
 from ..values.slices import in_order
-from . import blobs, idempotency, lineage, namespaces, packs, runs, unfinished, uploads
+from . import blobs, idempotency, lineage, namespaces, packs, runs, uploads
 from .catalog import Catalog
 from .events import record
 from .models import DEFAULT_BEST, drop_never_used
@@ -116,7 +116,7 @@ def _commit_in_batches(
             return _publish(w, checkpoint_id, new, version, forget_pack, forget_upload)
     except BaseException:
         with suppress(StateroomError), catalog.write(namespace) as w:  # the sweep removes what this cannot
-            unfinished.drop_now(w, [checkpoint_id])
+            w.execute(delete(checkpoints).where(checkpoints.c.id == checkpoint_id, checkpoints.c.version.is_(None)))
             drop_never_used(w, namespace)
         raise
 

@@ -64,8 +64,8 @@ def count(s: ReadSession, before: datetime) -> int:
 
 
 def drop_now(w: WriteSession, ids: Sequence[int]) -> None:
-    """Drop rows of checkpoints that were just purged, or whose commit failed, or set them aside if they have many
-    references. A row with a version stays.
+    """Drop rows of checkpoints that were just purged, or set them aside if they have many references. A row with a
+    version stays.
     """
     of_them = each_integer(ids)
     these = _c.id.in_(of_them), _c.version.is_(None)

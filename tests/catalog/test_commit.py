@@ -1,14 +1,14 @@
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from math import inf, isnan, nan
 
 import pytest
 from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
-from app.catalog import Catalog, blobs, models, packs, unfinished
+from app.catalog import Catalog, blobs, models, packs
 from app.catalog import commit as commit_module
 from app.catalog.commit import NewPack, commit
 from app.catalog.tables import blobs as blobs_table
@@ -71,7 +71,6 @@ def test_a_blob_that_has_gone_is_named_and_nothing_is_left(catalog: Catalog, dig
     with pytest.raises(MissingBlobs) as missing:
         commit(catalog, new_checkpoint(blobs=(gone[0], *digests, gone[1])), pack)
     assert set(missing.value.digests) == set(gone)
-    unfinished.drop(catalog, datetime.now(UTC) - timedelta(days=1), lambda: None)  # many references are left to a sweep
     for table in ("models", "checkpoints", "checkpoint_blobs", "metrics", "tags"):
         assert count(catalog, table) == 0
     with pytest.raises(NotFound):

@@ -57,7 +57,7 @@ def test_a_search_finds_any_part_of_a_name_and_takes_no_character_for_a_pattern(
     assert found("b/") == ["b/by-accuracy", "b/without.loss", "b/without_loss"]
     assert found("t_l") == ["b/without_loss"]
     assert found("%") == found("nothing") == []
-    assert found("f", namespace="b") == []
+    assert found("f", only=frozenset({"b"})) == []
     with catalog.read() as s:
         page = list_overviews(s, search="b/", limit=2)
         assert [str(each.name) for each in list_overviews(s, search="b/", cursor=page.next).items] == ["b/without_loss"]

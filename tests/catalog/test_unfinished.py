@@ -11,7 +11,7 @@ from app.catalog import commit as commit_module
 from app.catalog.commit import commit
 from app.catalog.tables import checkpoint_blobs, checkpoints
 from app.catalog.unused import Moment
-from app.errors import MissingBlobs, StoreError
+from app.errors import StoreError
 from tests.catalog.make import MODEL, add, begin_pack, count, digest, new_checkpoint, resolve, statements
 
 MANY = [digest(f"blob {number}") for number in range(unfinished.AT_ONCE + 500)]
@@ -43,15 +43,6 @@ def test_a_purged_checkpoint_with_many_blobs_is_gone_at_once_and_its_references_
     assert unfinished.drop(catalog, datetime.now(UTC) - timedelta(days=1), lambda: steps.append(1)) == 0
     assert len(steps) > 2
     assert (count(catalog, "checkpoint_blobs"), count(catalog, "checkpoints")) == (0, 1)
-
-
-def test_a_failed_commit_with_many_blobs_is_set_aside(catalog: Catalog):
-    lost = digest("lost")
-    with pytest.raises(MissingBlobs):
-        commit(catalog, new_checkpoint(blobs=[*MANY, lost]), begin_pack(catalog, MANY))
-    assert count(catalog, "checkpoints") == 1
-    unfinished.drop(catalog, datetime.now(UTC) - timedelta(days=1), lambda: None)
-    assert (count(catalog, "checkpoint_blobs"), count(catalog, "checkpoints"), count(catalog, "models")) == (0, 0, 0)
 
 
 def test_a_checkpoint_that_is_purged_during_a_sweep_waits_for_the_next(catalog: Catalog):

@@ -116,6 +116,16 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     models = ("GET", "/v1/models")
     yield Worst(models, "a long cursor", f"/v1/models?limit=1000&cursor={'A' * 30_000}")
     namespace = ("PUT", "/v1/namespaces/{namespace}")
+    names = ",".join(f'"n{number}"' for number in range(5_000))
+    yield Worst(
+        ("POST", "/v1/tokens"),
+        "many namespaces",
+        "/v1/tokens",
+        f'{{"name":"worst","scope":"read","namespaces":[{names}]}}'.encode,
+        JSON,
+    )
+    yield Worst(("GET", "/v1/tokens"), "a long cursor", f"/v1/tokens?limit=1000&cursor={'A' * 30_000}")
+    yield Worst(("DELETE", "/v1/tokens/{token}"), "a long name", f"/v1/tokens/{'a' * 30_000}")
     yield Worst(("GET", "/v1/namespaces"), "a long cursor", f"/v1/namespaces?limit=1000&cursor={'A' * 30_000}")
     yield Worst(("GET", "/v1/namespaces/{namespace}"), "a long name", f"/v1/namespaces/{'a' * 30_000}")
     yield Worst(namespace, "mistakes", "/v1/namespaces/worst", f'{{"quota_bytes":[{many("1", 400_000)}]}}'.encode, JSON)
