@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, select, union_all
+from sqlalchemy import and_, func, select, union_all
 
 from ..store.keys import JOINED_LENGTH
 from ..values.checkpoint import Blob, ModelName
 from ..values.digest import Digest
+from .by_page import by_page
 from .catalog import Catalog
-from .commit import BATCH
 from .dialect import each_text
 from .rows import from_microseconds
 from .session import ReadSession
@@ -61,7 +61,7 @@ _version = func.coalesce(checkpoints.c.version, removed_checkpoints.c.version)
 
 def all_packs(catalog: Catalog) -> Iterator[PackRow]:
     found = select(packs.c.id, packs.c.name, packs.c.size, packs.c.state == "sealed")
-    return (PackRow(row[0], row[1], row[2], bool(row[3])) for row in _pages(catalog, found, packs.c.id))
+    return (PackRow(row[0], row[1], row[2], bool(row[3])) for row in by_page(catalog, found, packs.c.id))
 
 
 def packs_in(s: ReadSession, areas: Iterable[str]) -> Mapping[str, PackRow]:
@@ -95,12 +95,12 @@ _BLOB = (
 
 
 def all_blobs(catalog: Catalog) -> Iterator[BlobRow]:
-    return map(_blob, _pages(catalog, _BLOB, blobs.c.id))
+    return map(_blob, by_page(catalog, _BLOB, blobs.c.id))
 
 
 def blobs_in(catalog: Catalog, pack_id: int) -> Iterator[BlobRow]:
     """Yield the blobs of one pack."""
-    return map(_blob, _pages(catalog, _BLOB.where(blobs.c.pack_id == pack_id), blobs.c.id))
+    return map(_blob, by_page(catalog, _BLOB.where(blobs.c.pack_id == pack_id), blobs.c.id))
 
 
 def blob_named(s: ReadSession, namespace: str, digest: Digest) -> BlobRow | None:
@@ -139,7 +139,7 @@ def all_checkpoints(catalog: Catalog) -> Iterator[CheckpointRow]:
         .outerjoin(removed_checkpoints, removed_checkpoints.c.checkpoint_id == checkpoints.c.id)
         .where(_version.is_not(None))
     )
-    for row in _pages(catalog, found, checkpoints.c.id):
+    for row in by_page(catalog, found, checkpoints.c.id):
         model = ModelName(row[1], row[2])
         is_thinned = row[7] is not None
         yield CheckpointRow(row[0], model, row[3], Digest(row[4]), Digest(row[5]), row[6], is_thinned)
@@ -168,18 +168,3 @@ def _blob(row: Any) -> BlobRow:
 
 def _time(microseconds: int | None) -> datetime | None:
     return None if microseconds is None else from_microseconds(microseconds)
-
-
-def _pages(catalog: Catalog, found: Select[*tuple[Any, ...]], by: Any) -> Iterator[Any]:
-    """The rows of ``found`` in the order of their first column, ``by``. No transaction is open between pages.
-
-    Rows added or removed meanwhile may be included or not.
-    """
-    last = 0
-    while True:
-        with catalog.read() as s:
-            rows = s.select(found.where(by > last).order_by(by).limit(BATCH)).all()
-        if not rows:
-            return
-        yield from rows
-        last = rows[-1][0]

@@ -5,7 +5,7 @@ delivery is tried until it succeeds or has been tried for a day; then the next o
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import Column, ColumnElement, Row, and_, delete, select, tuple_,
 from ..values.checkpoint import ModelName
 from ..values.event import Event
 from ..values.webhook import Delivery, Message, Webhook
+from .by_page import by_page
 from .dialect import each_integer
 from .pace import Pace
 from .rows import from_microseconds, to_microseconds
@@ -130,25 +131,14 @@ def drop_ended(catalog: "Catalog", webhook: str) -> int:
 def _drop(
     catalog: "Catalog", these: ColumnElement[bool], place: tuple[Column[Any], Column[int]], go_on: Callable[[], None]
 ) -> int:
+    """Delete deliveries in the order of ``place``, of which an index begins with the first column."""
     count, pace = 0, Pace(200, _AT_ONCE)
-    for ids in pace.slices(_ids(catalog, these, place)):
+    for rows in pace.slices(by_page(catalog, select(*place).where(these), *place)):
         go_on()
+        ids = each_integer([row.id for row in rows])
         with catalog.turn(pace=pace) as w:
-            count += w.execute(delete(webhook_deliveries).where(_d.id.in_(each_integer(ids)), these)).rowcount
+            count += w.execute(delete(webhook_deliveries).where(_d.id.in_(ids), these)).rowcount
     return count
-
-
-def _ids(catalog: "Catalog", these: ColumnElement[bool], place: tuple[Column[Any], Column[int]]) -> Iterator[int]:
-    """The ids of deliveries in the order of ``place``, of which an index begins with the first column."""
-    page = select(*place).where(these).order_by(*place).limit(_AT_ONCE)
-    beyond = page
-    while True:
-        with catalog.read() as s:
-            rows = s.select(beyond).all()
-        if not rows:
-            return
-        yield from (row.id for row in rows)
-        beyond = page.where(tuple_(*place) > tuple(rows[-1]))
 
 
 def _tried(w: WriteSession, message: Message, now: datetime, state: str, status: int | None, error: str | None) -> None:

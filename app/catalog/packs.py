@@ -16,13 +16,12 @@ from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
 
 from ..errors import StoreError
 from ..values.checkpoint import CheckpointName
+from .by_page import by_page
 from .catalog import Catalog
 from .dialect import each_integer, each_text
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, packs, uploads
-
-_AT_ONCE = 2_000
 
 
 def begin(w: WriteSession, name: str, lease_seconds: float, parent: CheckpointName | None = None) -> None:
@@ -117,22 +116,10 @@ def forget_all(w: WriteSession, names: Sequence[str]) -> set[str]:
     return set(w.execute(these.returning(packs.c.name)).scalars())
 
 
-def empty(s: ReadSession, before: datetime, limit: int, after: int = 0) -> Sequence[int]:
-    """At most ``limit`` ids beyond ``after`` of packs that were finished at ``before`` and hold no blob."""
-    found = select(packs.c.id).where(packs.c.id > after, finished(before), _is_empty)
-    return s.select(found.order_by(packs.c.id).limit(limit)).scalars().all()
-
-
-def all_empty(catalog: Catalog, before: datetime) -> Iterator[int]:
-    """The ids of all packs that ``empty`` finds. No transaction is open between two of them."""
-    last = 0
-    while True:
-        with catalog.read() as s:
-            ids = empty(s, before, _AT_ONCE, last)
-        if not ids:
-            return
-        yield from ids
-        last = ids[-1]
+def empty(catalog: Catalog, before: datetime) -> Iterator[int]:
+    """The ids of the packs that were finished at ``before`` and hold no blob. No transaction is open between two."""
+    found = select(packs.c.id).where(finished(before), _is_empty)
+    return (row.id for row in by_page(catalog, found, packs.c.id))
 
 
 def unseal(w: WriteSession, ids: Sequence[int], before: datetime) -> int:

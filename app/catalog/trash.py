@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, delete, func, null, select, update
 
 from ..errors import Conflict, Gone, NotFound
 from ..values.actor import actor
 from ..values.checkpoint import Checkpoint, ModelName, Removal
 from ..values.event import EventKind
 from . import namespaces, runs, unfinished
+from .by_page import by_page
 from .catalog import Catalog
 from .checkpoints import resolve
 from .dialect import each_integer
@@ -225,15 +226,8 @@ def count_due(s: ReadSession, until: datetime) -> int:
 
 def _due(catalog: Catalog, until: datetime) -> Iterator[tuple[int, int]]:
     place = _c.purge_at, _c.model_id, _c.version
-    found = select(*place).where(_is_due(until)).order_by(*place).limit(_AT_ONCE)
-    last = (-1, 0, 0)
-    while True:
-        with catalog.read() as s:
-            rows = s.select(found.where(tuple_(*place) > last)).all()
-        if not rows:
-            return
-        yield from ((row.model_id, row.version) for row in rows)
-        last = tuple(rows[-1])
+    found = by_page(catalog, select(*place).where(_is_due(until)), *place)
+    return ((row.model_id, row.version) for row in found)
 
 
 def _is_due(until: datetime | None) -> ColumnElement[bool]:

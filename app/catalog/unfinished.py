@@ -11,6 +11,7 @@ from itertools import groupby
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
 
+from .by_page import by_page
 from .catalog import Catalog
 from .dialect import each_integer
 from .models import drop_never_used
@@ -82,26 +83,11 @@ def _broke_off(before: datetime | None) -> ColumnElement[bool]:
 
 
 def _ids(catalog: Catalog, condition: ColumnElement[bool]) -> Iterator[int]:
-    last = 0
-    while True:
-        with catalog.read() as s:
-            page = select(_c.id).where(condition, _c.id > last).order_by(_c.id).limit(AT_ONCE)
-            ids = s.select(page).scalars().all()
-        if not ids:
-            return
-        yield from ids
-        last = ids[-1]
+    return (row.id for row in by_page(catalog, select(_c.id).where(condition), _c.id))
 
 
 def _references(catalog: Catalog) -> Iterator[tuple[int, int]]:
     """The references of the rows set aside: checkpoint and blob."""
     for id_ in _ids(catalog, is_aside):
-        last = 0
-        while True:
-            its = select(_refers.blob_id).where(_refers.checkpoint_id == id_, _refers.blob_id > last)
-            with catalog.read() as s:
-                blob_ids = s.select(its.order_by(_refers.blob_id).limit(AT_ONCE)).scalars().all()
-            if not blob_ids:
-                break
-            yield from ((id_, blob_id) for blob_id in blob_ids)
-            last = blob_ids[-1]
+        its = select(_refers.blob_id).where(_refers.checkpoint_id == id_)
+        yield from ((id_, row.blob_id) for row in by_page(catalog, its, _refers.blob_id))

@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Row, Select, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Delete, Row, and_, case, delete, func, or_, select, update
 
 from ..values.digest import Digest
 from . import checksums, namespaces, packs, tensor_stats
+from .by_page import by_page
 from .catalog import Catalog
 from .commit import BATCH
 from .dialect import each_integer
@@ -99,7 +100,7 @@ def mark(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
     count = 0
     is_new = and_(blobs.c.unused_since.is_(None), _is_unused, _is_settled(moment))
     pace = Pace(100, BATCH)
-    for ids in pace.slices(_found(catalog, select(blobs.c.id).where(is_new))):
+    for ids in pace.slices(_found(catalog, is_new)):
         go_on()
         with catalog.turn(pace=pace) as w:
             marked = update(blobs).where(blobs.c.id.in_(each_integer(ids)), is_new)
@@ -112,7 +113,7 @@ def drop(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
     count = 0
     is_over = blobs.c.unused_since <= to_microseconds(moment.cutoff)
     pace = Pace(100, BATCH)
-    for ids in pace.slices(_found(catalog, select(blobs.c.id).where(is_over))):
+    for ids in pace.slices(_found(catalog, is_over)):
         go_on()
         these = blobs.c.id.in_(each_integer(ids))
         with catalog.turn(pace=pace) as w:
@@ -136,7 +137,7 @@ def release(catalog: Catalog, pack: str) -> None:
     """
     is_of_pack = blobs.c.pack_id == select(packs_table.c.id).where(packs_table.c.name == pack).scalar_subquery()
     pace = Pace(100, BATCH)
-    for ids in pace.slices(_found(catalog, select(blobs.c.id).where(_is_unused, is_of_pack))):
+    for ids in pace.slices(_found(catalog, and_(_is_unused, is_of_pack))):
         with catalog.turn(pace=pace) as w:
             _deleted(w, delete(blobs).where(blobs.c.id.in_(each_integer(ids)), _is_unused, is_of_pack))
     with catalog.write() as w:
@@ -200,13 +201,6 @@ def _use_of(rows: Sequence[Row[*tuple[Any, ...]]]) -> PackUse:
     return PackUse(int(pack_id), name, int(size), sum(int(row[3]) for row in rows), owners)
 
 
-def _found(catalog: Catalog, found: Select[int]) -> Iterator[int]:
-    """The ids selected by ``found``, read BATCH at a time. No transaction is open between two of them."""
-    last = 0
-    while True:
-        with catalog.read() as s:  # the search may take long if there are few
-            ids = s.select(found.where(blobs.c.id > last).order_by(blobs.c.id).limit(BATCH)).scalars().all()
-        if not ids:
-            return
-        yield from ids
-        last = ids[-1]
+def _found(catalog: Catalog, condition: ColumnElement[bool]) -> Iterator[int]:
+    """The ids of blobs that meet a condition. No transaction is open between two of them."""
+    return (row.id for row in by_page(catalog, select(blobs.c.id).where(condition), blobs.c.id))

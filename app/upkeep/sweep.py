@@ -169,7 +169,7 @@ def _drop_events(catalog: Catalog, before: datetime, go_on: GoOn) -> None:
 
 def _unseal_empty(catalog: Catalog, moment: Moment, go_on: GoOn) -> None:
     pace = Pace(200, BATCH)
-    for ids in pace.slices(packs.all_empty(catalog, moment.before)):
+    for ids in pace.slices(packs.empty(catalog, moment.before)):
         go_on()
         with catalog.turn(pace=pace) as w:
             packs.unseal(w, ids, moment.before)

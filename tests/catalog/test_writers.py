@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import pytest
 from sqlalchemy import delete, text
@@ -212,8 +213,7 @@ def test_writers_sweeps_and_deliveries_at_once_end_without_an_error_and_lose_not
             trash.purge(catalog, now, lambda: None)
             unused.mark(catalog, moment, lambda: None)
             unused.drop(catalog, moment, lambda: None)
-            with catalog.read() as s:
-                ids = packs.empty(s, moment.before, 1000)
+            ids = list(islice(packs.empty(catalog, moment.before), 1000))
             before = datetime.now(UTC) - unused.MARGIN
             with catalog.write() as w:
                 packs.unseal(w, ids, moment.before)
