@@ -75,11 +75,6 @@ def upload(server: Server, path: Path, count: int = 1) -> None:
             http.put(f"{MODEL}/checkpoints?{numbers}&tag.commit=c{number}&run=run-{number % RUNS}", path)
 
 
-def multiply(url: str, count: int) -> None:
-    """Add versions of the model up to ``count``, and the alias ``prod`` of its first version."""
-    enlarge(url, count)
-
-
 @dataclass(frozen=True, slots=True)
 class _Source:
     """The real checkpoints of a model, numbered from 0."""

@@ -10,7 +10,7 @@ import torch
 from playwright.sync_api import Browser
 
 from benchmarks.bench import Bench
-from benchmarks.large_catalog import MODEL, multiply, upload
+from benchmarks.large_catalog import MODEL, enlarge, upload
 from benchmarks.rows import Row, at_most
 from tests.support.browser import browser_program, running_browser, visiting
 from tests.support.server import PYTHON_M_APP, Server, start_server
@@ -111,7 +111,7 @@ def _server(data_dir: Path, one: Path) -> Server:
         upload(first, one)
     finally:
         first.stop()
-    multiply(f"sqlite:///{data_dir / 'catalog.sqlite3'}", CHECKPOINTS)
+    enlarge(f"sqlite:///{data_dir / 'catalog.sqlite3'}", CHECKPOINTS)
     return start_server(data_dir, env=env, command=PYTHON_M_APP)
 
 

@@ -12,7 +12,7 @@ from app.store import LocalPackStore
 from app.values.checkpoint import ModelName
 from app.values.retention import KeepBest, Rules
 from benchmarks.bench import Bench
-from benchmarks.large_catalog import multiply, upload
+from benchmarks.large_catalog import enlarge, upload
 from benchmarks.rows import Row
 from tests.support.server import PYTHON_M_APP, start_server
 
@@ -30,7 +30,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     finally:
         server.stop()
     url = f"sqlite:///{data_dir / 'catalog.sqlite3'}"
-    multiply(url, COUNT)
+    enlarge(url, COUNT)
     with closing(Catalog(url, durable=False)) as catalog:
         tidy = Retention(catalog, LocalPackStore(data_dir, durable=False), timedelta(days=7))
         yield _row(f"a preview over {COUNT:,} checkpoints", timed(lambda: tidy.preview(MODEL, RULES), bench.rounds))

@@ -36,12 +36,8 @@ def backup(
     from ..maintenance import backup as run  # noqa: PLC0415 - a wrong option is answered before SQLAlchemy is loaded
     from ..upkeep.report import size_as_text  # noqa: PLC0415 - as above
 
-    shown = _Shown("copied")
-    with complaining():
-        try:
-            made = run(settings, folder, keep, shown.progress())
-        finally:
-            shown.end()
+    with complaining(), _Shown("copied") as progress:
+        made = run(settings, folder, keep, progress)
     done = made.backup
     if as_json:
         removed = {"removed_backups": made.removed_backups, "removed_packs": made.removed_packs}
@@ -74,12 +70,8 @@ def restore(
     from ..maintenance import restore as run  # noqa: PLC0415 - as above
     from ..upkeep.report import size_as_text  # noqa: PLC0415 - as above
 
-    shown = _Shown("restored")
-    with complaining():
-        try:
-            done = run(settings, folder, backup, shown.progress())
-        finally:
-            shown.end()
+    with complaining(), _Shown("restored") as progress:
+        done = run(settings, folder, backup, progress)
     if as_json:
         typer.echo(json.dumps({**done.backup.as_json(), "problems": done.problems}))
     else:
@@ -102,14 +94,13 @@ class _Shown:
         self._packs = self._all_packs = self._bytes = self._all_bytes = 0
         self._shown_at = float("-inf")
 
-    def progress(self) -> "Progress":
+    def __enter__(self) -> "Progress":
         from ..upkeep.backup import Progress  # noqa: PLC0415 - as above
 
         return Progress(self._plan, self._read, self._copied)
 
-    def end(self) -> None:
-        if self._on_terminal:
-            self._clear()
+    def __exit__(self, *_: object) -> None:
+        self._clear()
 
     def _plan(self, packs: int, nbytes: int) -> None:
         self._all_packs, self._all_bytes = packs, nbytes
@@ -123,7 +114,7 @@ class _Shown:
         with self._lock:
             self._packs += 1
             if copied.problem is not None:
-                self.end()
+                self._clear()
                 complain(f"pack {copied.pack}: {copied.problem}")
             self._show()
 
@@ -138,4 +129,5 @@ class _Shown:
         typer.echo(f"{there}, {size_as_text(self._bytes)} {self._verb}", err=True, nl=False)
 
     def _clear(self) -> None:
-        typer.echo("\r\x1b[K", err=True, nl=False)
+        if self._on_terminal:
+            typer.echo("\r\x1b[K", err=True, nl=False)

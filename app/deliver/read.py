@@ -126,7 +126,7 @@ class BlobReader:
         coming = deque(islice(windows, 1))
         try:
             for first in coming:
-                self._ask(first.blocks, soon=True)
+                self._ask(first.blocks, ahead=False)
             while coming:
                 while len(coming) <= self._ahead.windows and (window := next(windows, None)) is not None:
                     coming.append(window)
@@ -136,7 +136,7 @@ class BlobReader:
         finally:
             self._ahead.forget()
 
-    def _ask(self, blocks: Iterable[Block], *, soon: bool = False) -> bool:
+    def _ask(self, blocks: Iterable[Block], *, ahead: bool = True) -> bool:
         """Begin to read blocks that are not at hand; False if no more can be read ahead now."""
         if self._ahead is None:
             return False
@@ -146,7 +146,9 @@ class BlobReader:
         except DamagedBlob:  # whoever needs it is told
             return False
         wanted = [each for each in stored if not self._ahead.has(each.blob.pack, each.span)]
-        return all(self._ahead.ask(run[0].blob.pack, [each.span for each in run], soon=soon) for run in runs_of(wanted))
+        return all(
+            self._ahead.ask(run[0].blob.pack, [each.span for each in run], ahead=ahead) for run in runs_of(wanted)
+        )
 
     def load(
         self, window: Window, checksums: Followed | None = None, *, whole_as_they_are: bool = False

@@ -69,14 +69,14 @@ class ReadAhead:
         """Tell whether ``span`` was asked for and not taken."""
         return (pack, span.start) in self._reads
 
-    def ask(self, pack: str, parts: list[Span], *, soon: bool) -> bool:
-        """Begin to read neighbouring ``parts`` of a pack; False if the budget is used up. ``soon``: they are needed at
-        once.
+    def ask(self, pack: str, parts: list[Span], *, ahead: bool) -> bool:
+        """Begin to read neighbouring ``parts`` of a pack; False if the budget is used up. ``ahead``: they are not
+        needed at once.
         """
         span = Span(parts[0].start, parts[-1].end)
         if not self._budget.take(span.length):
             return False
-        data = self._threads.submit(copy_context().run, partial(self._store.read, pack, span, ahead=not soon))
+        data = self._threads.submit(copy_context().run, partial(self._store.read, pack, span, ahead=ahead))
         read = _Read(pack, span, data, len(parts))
         self._reads |= {(pack, part.start): read for part in parts}
         return True

@@ -51,7 +51,8 @@ def restore(
             with closing(copies.opened(migrated)) as rows:
                 packs = [pack for pack in audit.all_packs(rows) if pack.sealed]
                 _check_store(store, packs)
-                progress.plan(len(packs), sum(pack.size for pack in packs))
+                nbytes = sum(pack.size for pack in packs)
+                progress.plan(len(packs), nbytes)
                 source = LocalPackStore(folder.root, durable=False, make=False)
                 copy = CheckedCopy(rows, source, store, lambda _: False, lambda _: True, progress.read)
                 problems = {}
@@ -61,7 +62,7 @@ def restore(
                         problems[copied.pack] = copied.problem
             catalog.migrate()
             copies.load(catalog, migrated, backup.id)
-        return Restored(backup, len(packs), sum(pack.size for pack in packs), problems)
+        return Restored(backup, len(packs), nbytes, problems)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from benchmarks.large_catalog import multiply
+from benchmarks.large_catalog import enlarge
 from tests.conftest import StartServer
 from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, checkpoint, put
@@ -266,7 +266,7 @@ def test_the_page_of_a_model_with_10_000_checkpoints_is_light(browser: Browser, 
     with server.client() as http:
         put(http, "bench/many", checkpoint(1), epoch=1, loss=0.5, run="run-1", **{"metric.acc": 0.5})
     server.stop()
-    multiply(catalog_url(server), 10_000)
+    enlarge(catalog_url(server), 10_000)
     server.restart()
     with visiting(browser, server.base_url) as visit:
         page = drawn(visit.go("/models/bench/many"))
