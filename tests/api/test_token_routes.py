@@ -10,22 +10,15 @@ import pytest
 from app.values.token import parse_token
 from tests.api.conftest import general, problem
 from tests.conftest import StartServer
-from tests.support.server import Server, start_server
-from tests.support.tokens import bearer, catalog_url, make_token
+from tests.support.server import Server
+from tests.support.tokens import SERVER_TOKEN, bearer, catalog_url, make_token, running_with_a_token
 from tests.support.waiting import assert_soon
-
-SERVER_TOKEN = "the server's own"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options: tuple[str, ...] = ()
-    if request.param == "postgresql":
-        options = ("--database-url", request.getfixturevalue("postgres").database())
-    env = {"STATEROOM_SERVER_TOKEN": SERVER_TOKEN, "STATEROOM_DURABLE": "off"}
-    server = start_server(tmp_path_factory.mktemp("guarded") / "data", *options, env=env)
-    yield server
-    server.kill()
+    with running_with_a_token(request, tmp_path_factory) as server:
+        yield server
 
 
 @pytest.fixture

@@ -8,21 +8,15 @@ import pytest
 
 from stateroom import Client, Conflict, InvalidRequest, NotFound, Token, Unauthorized
 from stateroom._cli.main import main
-from tests.support.server import Server, start_server
+from tests.support.server import Server
+from tests.support.tokens import SERVER_TOKEN, running_with_a_token
 from tests.support.waiting import assert_soon
-
-SERVER_TOKEN = "s3cret"
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    options: tuple[str, ...] = ()
-    if request.param == "postgresql":
-        options = ("--database-url", request.getfixturevalue("postgres").database())
-    env = {"STATEROOM_SERVER_TOKEN": SERVER_TOKEN, "STATEROOM_DURABLE": "off"}
-    server = start_server(tmp_path_factory.mktemp("guarded") / "data", *options, env=env)
-    yield server
-    server.kill()
+    with running_with_a_token(request, tmp_path_factory) as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
-"""Tokens written straight into a catalog, for tests of their rights."""
+"""Tokens for tests of their rights: written straight into a catalog, and a server's own."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from app.catalog import Catalog, tokens
 from app.values.token import Scope, new_token
-from tests.support.server import Server
+from tests.support.server import Server, start_server
 
 
 def catalog_url(server: Server) -> str:
@@ -34,3 +37,20 @@ def revoke_token(url: str, name: str) -> None:
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
+
+
+SERVER_TOKEN = "the-servers-own"
+
+
+@contextmanager
+def running_with_a_token(request: pytest.FixtureRequest, folders: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server with SERVER_TOKEN, on the database that is the parameter of the fixture ``request``."""
+    options: tuple[str, ...] = ()
+    if request.param == "postgresql":
+        options = ("--database-url", request.getfixturevalue("postgres").database())
+    env = {"STATEROOM_SERVER_TOKEN": SERVER_TOKEN, "STATEROOM_DURABLE": "off"}
+    server = start_server(folders.mktemp("guarded") / "data", *options, env=env)
+    try:
+        yield server
+    finally:
+        server.kill()

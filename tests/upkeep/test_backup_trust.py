@@ -15,7 +15,7 @@ from app.store import LocalPackStore
 from app.store.files import Buffer
 from app.upkeep import checked_copy
 from app.upkeep.backup import Progress, make_backup
-from app.upkeep.backup_folder import Backup, BackupFolder
+from app.upkeep.backup_folder import MARK, Backup, BackupFolder
 from app.upkeep.fsck import Fsck
 from app.values.span import Span
 from tests.ingest.workplace import Workplace, torch_file, weights
@@ -44,10 +44,6 @@ def findings(place: Workplace, folder: BackupFolder) -> list[str]:
         return [each.kind for each in Fsck(place.catalog, store, True, False).findings()]
 
 
-class _Failed(Exception):
-    pass
-
-
 def test_a_copy_that_the_disk_garbled_is_not_trusted_by_the_next_backup(
     place: Workplace, folder: BackupFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,18 +65,17 @@ def test_a_copy_that_the_disk_garbled_is_not_trusted_by_the_next_backup(
 def test_a_copy_that_was_garbled_before_the_backup_was_killed_is_made_again(
     place: Workplace, folder: BackupFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(BackupFolder, "finish", _fail)
-        with pytest.raises(_Failed):
-            back_up(place, folder)
+    interrupt(place, folder)
     flip(folder.root, first_pack(place))
     made = back_up(place, folder).backup
     assert (made.problems, made.new_packs) == ({}, 1)
     assert findings(place, folder) == []
 
 
-def _fail(*_: object) -> None:
-    raise _Failed
+def interrupt(place: Workplace, folder: BackupFolder) -> None:
+    """Make a backup, and leave it as one that was killed before its mark was written."""
+    made = back_up(place, folder).backup
+    (folder.catalog(made.id).parent / MARK).unlink()
 
 
 def test_damage_that_an_interrupted_backup_copied_is_found_by_the_next_one(
@@ -88,10 +83,7 @@ def test_damage_that_an_interrupted_backup_copied_is_found_by_the_next_one(
 ) -> None:
     bad = first_pack(place)
     flip(place.folder, bad)
-    with monkeypatch.context() as patch:
-        patch.setattr(BackupFolder, "finish", _fail)
-        with pytest.raises(_Failed):
-            back_up(place, folder)
+    interrupt(place, folder)
     for _ in range(2):
         made = back_up(place, folder).backup
         assert (set(made.problems), made.new_packs) == ({bad}, 0)
@@ -165,10 +157,7 @@ def test_a_pack_that_can_hardly_be_read_is_not_tried_in_ever_more_pieces(
 def test_a_copy_that_cannot_be_read_is_made_again(
     place: Workplace, folder: BackupFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(BackupFolder, "finish", _fail)
-        with pytest.raises(_Failed):
-            back_up(place, folder)
+    interrupt(place, folder)
     bad, read, failures = first_pack(place), LocalPackStore.read, [StoreError("reading failed: Input/output error")]
 
     def failing(self: LocalPackStore, name: str, span: Span, *, ahead: bool = False) -> memoryview:
