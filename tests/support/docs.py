@@ -16,6 +16,16 @@ class Block:
     text: str
 
 
-def blocks(document: str) -> list[Block]:
-    """Return the fenced blocks of a document, named by its path in the repository, in order."""
-    return [Block(*found) for found in FENCE.findall((ROOT / document).read_text())]
+def blocks(document: str, section: str | None = None) -> list[Block]:
+    """Return the fenced blocks of a document, named by its path in the repository, or of one of its sections, in
+    order.
+    """
+    text = (ROOT / document).read_text()
+    if section is not None:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [Block(*found) for found in FENCE.findall(text)]
+
+
+def python_of(document: str, section: str | None = None) -> str:
+    """Return the Python code of a document, or of one of its sections."""
+    return "".join(block.text for block in blocks(document, section) if block.language == "python")

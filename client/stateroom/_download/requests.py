@@ -34,6 +34,12 @@ def find_state_dict(
     return fetching
 
 
+def find_component(api: ModelApi, checkpoint: Checkpoint, selection: Selection) -> Fetching | None:
+    """Find the index of a component's file, to fetch parts of it; None if the server has none."""
+    path = f"{api.at(checkpoint)}/state_dict"
+    return _find(api, path, selection.params(), label=str(checkpoint), derived=False, in_place=True)
+
+
 def find_matched(api: ModelApi, download: str, *, label: str) -> Fetching | None:
     """Find the index of the download that a match named, to fetch it in parallel."""
     address = urlsplit(download)
