@@ -89,7 +89,7 @@ class Access:
         self._of_server = None if server_token is None else Grant("STATEROOM_SERVER_TOKEN", "server", seal, Scope.ADMIN)
         self._asking = asyncio.Lock()
         self._thread = CapacityLimiter(1)
-        self._asked_at = float("-inf")
+        self._asked_at = self._answered_at = self._failed_at = float("-inf")
         self._known = Credentials()
         self._is_guarded = False  # once there was a token, this stays so
         self._failure: StateroomError | None = None
@@ -184,25 +184,28 @@ class Access:
         return grant
 
     async def _asked_since(self, moment: float) -> Credentials:
-        """Return the catalog's answer to a query at ``moment`` or later. Concurrent callers wait for one query."""
-        if self._asked_at < moment:
+        """Return the catalog's answer to a query at ``moment`` or later. Concurrent callers wait for one query, and
+        share its failure; whoever comes after a failure asks anew.
+        """
+        if self._answered_at < moment:
+            came = time.monotonic()
             async with self._asking:
-                if self._asked_at < moment:
+                if self._failure is not None and came <= self._failed_at:
+                    raise type(self._failure)(self._failure.detail, code=self._failure.code)
+                if self._answered_at < moment:
                     await self._ask()
-        if self._failure is not None:
-            raise type(self._failure)(self._failure.detail, code=self._failure.code)
         return self._known
 
     async def _ask(self) -> None:
         await asyncio.sleep(max(0.0, self._asked_at + SPACING - time.monotonic()))
-        began = time.monotonic()
+        self._asked_at = time.monotonic()
         try:
             self._known = await to_thread.run_sync(self._read, limiter=self._thread)
-            self._failure = None
-            self._is_guarded = self._known.guarded
         except StateroomError as error:
-            self._failure = error
-        self._asked_at = began
+            self._failure, self._failed_at = error, time.monotonic()
+            raise
+        self._answered_at = self._asked_at
+        self._is_guarded = self._known.guarded
 
     def _read(self) -> Credentials:
         with self._catalog.read() as session:

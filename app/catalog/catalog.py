@@ -12,7 +12,7 @@ from ..errors import StoreError
 from ..values.event import NewEvent
 from ..values.tracing import step
 from . import events, migrate
-from .dialect import is_there, lock, migrating_engine, parse_url, reading_engine, translated_errors, writing_engine
+from .dialect import engines, is_there, lock, migrating_engine, parse_url, translated_errors
 from .listener import Listener, SocketListener, tell_listeners
 from .pace import Pace
 from .postgres import Scope
@@ -35,8 +35,7 @@ class Catalog:
     ) -> None:
         self._url = parse_url(url)
         self._on_recorded = on_recorded
-        self._reader = reading_engine(self._url)
-        self._writer = writing_engine(self._url, durable=durable)
+        self._reader, self._writer = engines(self._url, durable=durable)
         self._queues = Queues()
         self._file = Path(str(self._url.database)) if self._url.get_backend_name() == "sqlite" else None
 

@@ -35,7 +35,7 @@ from ..private import FILE, shut
 from ..values.json_text import joined
 from ..values.slices import in_order, slices
 from . import postgres
-from .postgres import NOTICED, Scope, postgresql_engine
+from .postgres import NOTICED, Scope, Trust, postgresql_engine
 
 BUSY_TIMEOUT = 30
 """Longest wait for another writer, in seconds. Then the request fails with ``catalog-busy``."""
@@ -66,20 +66,21 @@ def is_there(url: URL) -> bool:
     return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
 
 
-def reading_engine(url: URL) -> Engine:
-    """An engine of read-only connections. Each transaction sees one snapshot of the catalog."""
-    if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url, "BEGIN", ("foreign_keys=ON", "query_only=ON"), _READERS)
-    return postgresql_engine(url, read_only=True, timeout=BUSY_TIMEOUT, **_pool(_READERS))
-
-
-def writing_engine(url: URL, *, durable: bool) -> Engine:
-    """An engine whose transactions begin with ``lock``. On SQLite they are alone from their start."""
+def engines(url: URL, *, durable: bool) -> tuple[Engine, Engine]:
+    """An engine of read-only connections, whose transactions each see one snapshot of the catalog; and one whose
+    transactions begin with ``lock``, and on SQLite are alone from their start.
+    """
     if url.get_backend_name() == "sqlite":
         synchronous = "synchronous=FULL" if durable else "synchronous=OFF"
-        return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", synchronous, "foreign_keys=ON"), 1)
-    settings = "" if durable else "-c synchronous_commit=off"
-    return postgresql_engine(url, read_only=False, timeout=BUSY_TIMEOUT, settings=settings, **_pool(_WRITERS))
+        return (
+            _sqlite_engine(url, "BEGIN", ("foreign_keys=ON", "query_only=ON"), _READERS),
+            _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", synchronous, "foreign_keys=ON"), 1),
+        )
+    settings, trust = "" if durable else "-c synchronous_commit=off", Trust()
+    return (
+        postgresql_engine(url, trust, read_only=True, timeout=BUSY_TIMEOUT, **_pool(_READERS)),
+        postgresql_engine(url, trust, read_only=False, timeout=BUSY_TIMEOUT, settings=settings, **_pool(_WRITERS)),
+    )
 
 
 def migrating_engine(url: URL) -> Engine:
@@ -88,7 +89,7 @@ def migrating_engine(url: URL) -> Engine:
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, "BEGIN IMMEDIATE", ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF"), 1)
-    engine = postgresql_engine(url, read_only=False, timeout=BUSY_TIMEOUT, **_pool(1))
+    engine = postgresql_engine(url, Trust(), read_only=False, timeout=BUSY_TIMEOUT, **_pool(1))
     event.listen(engine, "begin", lambda connection: postgres.lock(connection, Scope()))
     return engine
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -54,7 +54,26 @@ class Scope:
         return not self.own_rows and self.namespace in {None, namespace}
 
 
-def postgresql_engine(url: URL, *, read_only: bool, timeout: int, settings: str = "", **pool: Any) -> Engine:
+class Trust:
+    """The trust that an idle connection still works, without asking the database. All engines of a catalog share it:
+    where one connection is found dead, so may be all, because a database that restarts closes each of them.
+    """
+
+    def __init__(self) -> None:
+        self._lost_at = float("-inf")
+
+    def end(self) -> None:
+        """Distrust every connection whose last use began before now."""
+        self._lost_at = time.monotonic()
+
+    def covers(self, began_at: float, ended_at: float) -> bool:
+        """Tell whether a connection works whose last use began and ended at these times."""
+        return began_at > self._lost_at and time.monotonic() - ended_at < TRUSTED_FOR
+
+
+def postgresql_engine(
+    url: URL, trust: Trust, *, read_only: bool, timeout: int, settings: str = "", **pool: Any
+) -> Engine:
     """An engine whose statements wait at most ``timeout`` seconds for a lock. ``settings`` are those of a session."""
     from .round_trips import ReadingCursor, WritingCursor, check  # noqa: PLC0415 - imports the driver of PostgreSQL
 
@@ -69,18 +88,26 @@ def postgresql_engine(url: URL, *, read_only: bool, timeout: int, settings: str 
 
     @event.listens_for(engine, "checkin")
     def on_checkin(_: object, record: ConnectionPoolEntry) -> None:
-        record.info["used_at"] = time.monotonic()
+        if "taken_at" in record.info:  # else it could not be connected
+            record.info["last_use"] = record.info["taken_at"], time.monotonic()
 
     @event.listens_for(engine, "checkout")
     def on_checkout(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
         """Connect again after a restart of the database."""
-        used_at = record.info.get("used_at")
-        if used_at is None or time.monotonic() - used_at < TRUSTED_FOR:
+        last_use = record.info.get("last_use")
+        record.info["taken_at"] = time.monotonic()
+        if last_use is None or trust.covers(*last_use):
             return
         try:
             check(connection)
         except engine.dialect.loaded_dbapi.Error as error:
+            trust.end()
             raise InvalidatePoolError("the database has closed the connection") from error
+
+    @event.listens_for(engine, "handle_error")
+    def on_error(failure: ExceptionContext) -> None:
+        if failure.is_disconnect:
+            trust.end()
 
     return engine
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import secrets
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from statistics import median_low
 
 import pytest
@@ -176,6 +178,20 @@ def test_a_catalog_that_does_not_answer_is_a_failure_and_no_refusal_and_is_asked
         began = time.monotonic()
         judged(catalog, test)
         assert time.monotonic() - began < 60
+
+
+def test_after_a_failure_of_the_catalog_the_next_caller_asks_anew(migrated: Path, tmp_path: Path) -> None:
+    database = tmp_path / "catalog.db"
+    database.write_bytes(b"not a database" * 1000)
+    with closing(Catalog(f"sqlite:///{database}")) as catalog:
+
+        async def test(access: Access) -> None:
+            with pytest.raises(StoreError):
+                await access.of_nobody()
+            shutil.copy(migrated, database)
+            assert await access.of_nobody() == OPEN
+
+        judged(catalog, test)
 
 
 def test_a_link_is_good_for_what_it_was_made_for_and_as_long_as_its_maker(catalog: Catalog) -> None:

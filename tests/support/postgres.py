@@ -32,6 +32,7 @@ class Postgres:
     """A running cluster, on a Unix socket in ``folder``."""
 
     folder: Path
+    _server: Any
 
     @property
     def socket(self) -> Path:
@@ -39,6 +40,14 @@ class Postgres:
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self.folder}"
+
+    def stop(self) -> None:
+        """Stop as an orderly shutdown of the machine does: transactions are rolled back, connections are closed."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Start again after ``stop``, with the same data and on the same socket."""
+        self._server.ensure_postgres_running()
 
     def empty_database(self) -> str:
         """Return the URL of a database without a table."""
@@ -100,7 +109,7 @@ def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
         try:
             with (Path(folder) / "postgresql.auto.conf").open("a") as settings:
                 settings.writelines(f"{setting}\n" for setting in (() if durable else FASTER))
-            postgres = Postgres(Path(folder))
+            postgres = Postgres(Path(folder), server)
             with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
                 connection.execute("SELECT pg_reload_conf()")
                 connection.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
