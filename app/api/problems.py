@@ -59,6 +59,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     "request-timeout": Kind(408, "The request took too long to arrive"),
     "shutting-down": Kind(503, "The server is shutting down", retry_after=5),
     "cast-unavailable": Kind(501, "This server cannot cast tensors"),
+    "unknown-tensor": Kind(404, "The checkpoint has no such tensor"),
     "no-original": Kind(404, "The checkpoint has no uploaded file"),
 }
 """Kinds by error code; for a code without an entry, by the exact class of the error."""

@@ -17,9 +17,10 @@ from ..formats.placement import Placement, trimmed, whole
 from ..formats.readers import tree_of
 from ..formats.safetensors.contents import contents_of
 from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
-from ..formats.safetensors.write import write_safetensors
+from ..formats.safetensors.write import Content, write_safetensors
 from ..formats.torch_zip.write import PICKLE_START, Record, write_torch_zip
 from ..formats.tree import refs_in, refs_in_objects
+from ..select.one_tensor import TensorQuery
 from ..select.query import StateDictQuery
 from ..values.conversion import Conversion
 from ..values.json_text import from_lines, to_lines
@@ -28,12 +29,14 @@ from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 from ..values.work import Work
 from .cost import check_cost
+from .one_tensor import one_tensor
 from .pick import LEFT_OUT_REVISION, Picked, pick
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The wanted part of a checkpoint: with ``query`` one component, else the whole, remapped to ``device``.
+    """The wanted part of a checkpoint: with ``query`` one component, with ``tensor`` one tensor, else the whole,
+    remapped to ``device``.
 
     ``only`` are the new keys that a warm start matched; None means all keys that the query picks.
     """
@@ -41,9 +44,12 @@ class Wanted:
     query: StateDictQuery | None = None
     only: tuple[str, ...] | None = None
     device: str | None = None
+    tensor: TensorQuery | None = None
 
     def to_json(self) -> str:
         """Canonical text, without differences that cannot change the answer. ``only`` is on later lines."""
+        if self.tensor is not None:
+            return json.dumps({"tensor": self.tensor.to_json()}, sort_keys=True, separators=(",", ":"))
         query = None if self.query is None else json.loads(self.query.normalised())
         only: list[str] | None = None if self.only is None else []
         fields = {"query": query, "only": only, "device": self.device}
@@ -55,6 +61,8 @@ class Wanted:
         """Invert ``to_json``, which once wrote only one line."""
         head, _, keys = text.partition("\n")
         fields = json.loads(head)
+        if "tensor" in fields:
+            return cls(tensor=TensorQuery.from_json(fields["tensor"]))
         only = None if fields["only"] is None else (*fields["only"], *from_lines(keys))
         if fields["query"] is None:
             return cls(device=fields["device"])
@@ -79,10 +87,18 @@ class PlannedStorage:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorForm:
+    """The dtype, by torch's name, and the shape of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A planned file. ``left_out`` are the dotted paths of values that the file cannot hold. ``pickle`` is the span of
     a torch file's pickle, ``byteorder`` that of its storages. ``names_devices``: the checkpoint has tensors of devices
-    without storages.
+    without storages. ``tensor`` is the form of the only tensor, in a file of one.
     """
 
     file: VirtualFile
@@ -92,11 +108,12 @@ class Plan:
     pickle: Span | None = None
     byteorder: str = "little"
     names_devices: bool = False
+    tensor: TensorForm | None = None
 
     @property
     def rules(self) -> str:
         """The rules that the file is written by, each with its revision. Its ETag names them."""
-        rules = "plan" if self.format == "pt" else f"safetensors {SAFETENSORS_REVISION}"
+        rules = "plan" if self.format == "pt" else f"{self.format} {SAFETENSORS_REVISION}"
         if self.left_out:
             rules += f" without {LEFT_OUT_REVISION}"
         if self.names_devices:
@@ -125,6 +142,8 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None 
     work = work or Work.for_plan()
     root = tree_of(manifest, skeleton, work)
     storages = {storage.key: storage for storage in manifest.storages}
+    if wanted.tensor is not None:
+        return _tensor_file(one_tensor(root, manifest, wanted.tensor, work), wanted.tensor)
     devices = names_devices(skeleton)
     if wanted.query is None:
         if wanted.device is not None and devices:
@@ -163,3 +182,13 @@ def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest:
     file, places = write_safetensors(contents.tensors, metadata)
     left_out = (*picked.left_out, *contents.left_out)
     return Plan(file, left_out, tuple(PlannedStorage(*place) for place in places), format="safetensors")
+
+
+def _tensor_file(tensor: Content, query: TensorQuery) -> Plan:
+    if query.format == "raw":
+        file = VirtualFile()
+        file.add(tensor.source)
+    else:
+        file, _ = write_safetensors([tensor], {"format": "pt"})
+    storages = (PlannedStorage(Span(file.size - tensor.size, file.size), tensor.source),)
+    return Plan(file, (), storages, format=query.format, tensor=TensorForm(tensor.dtype.name, tensor.shape))

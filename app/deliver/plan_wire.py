@@ -18,7 +18,7 @@ from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 from ..values.work import RULE as TOO_MUCH_WORK
 from ..values.work import Work
-from .plan import Plan, PlannedStorage, Wanted, plan
+from .plan import Plan, PlannedStorage, TensorForm, Wanted, plan
 
 
 def plan_here(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan | None:
@@ -75,6 +75,7 @@ def _encode_plan(planned: Plan) -> list[bytes]:
         "pickle": None if planned.pickle is None else [planned.pickle.start, planned.pickle.end],
         "byteorder": planned.byteorder,
         "names_devices": planned.names_devices,
+        "tensor": None if planned.tensor is None else [planned.tensor.dtype, planned.tensor.shape],
     }
     return [json.dumps(fields).encode(), bytes(file.literals), file.starts.tobytes(), file.sources.tobytes()]
 
@@ -86,6 +87,7 @@ def _decode_plan(parts: Sequence[bytes]) -> Plan:
     sources.frombytes(parts[3])
     checksums = [(offset, Span(start, end)) for offset, start, end in fields["checksums"]]
     conversions = list(map(_decode_conversion, fields["conversions"]))
+    tensor = fields["tensor"]
     return Plan(
         VirtualFile(bytearray(parts[1]), starts, sources, fields["size"], checksums, conversions),
         tuple(fields["left_out"]),
@@ -97,6 +99,7 @@ def _decode_plan(parts: Sequence[bytes]) -> Plan:
         pickle=None if fields["pickle"] is None else Span(*fields["pickle"]),
         byteorder=fields["byteorder"],
         names_devices=fields["names_devices"],
+        tensor=None if tensor is None else TensorForm(tensor[0], tuple(tensor[1])),
     )
 
 

@@ -17,7 +17,8 @@ from ..errors import Conflict, Gone, NotFound, SelectionError
 from ..formats.manifest_json import decode
 from ..formats.torch_zip.write import WRITER_REVISION
 from ..formats.torchscript.read import FORMAT as TORCHSCRIPT
-from ..select.components import choose_component
+from ..select.components import choose_component, component_with_key
+from ..select.one_tensor import TensorQuery
 from ..select.query import StateDictQuery
 from ..select.warmstart import Report, TargetTensor, match
 from ..store.pack_store import PackStore
@@ -127,10 +128,17 @@ class Deliver:
         """Plan one component, selected and renamed. Raises SelectionError, and Gone for a thinned optimizer."""
         if checkpoint.thinned_at is not None:
             manifest = self.manifest(checkpoint)
-            number = choose_component(manifest, query.component)
-            if number is not None and manifest.components[number].kind == "optimizer":
-                _refuse_thinned(checkpoint, manifest.components[number].name)
+            _refuse_thinned_optimizer(checkpoint, manifest, choose_component(manifest, query.component))
         return self._planned(checkpoint, Wanted(query=query))
+
+    def tensor(self, checkpoint: Checkpoint, query: TensorQuery) -> Download:
+        """Plan one tensor, or a part of it. Raises SelectionError, and Gone for a thinned optimizer's."""
+        if checkpoint.thinned_at is not None:
+            manifest = self.manifest(checkpoint)
+            _refuse_thinned_optimizer(checkpoint, manifest, component_with_key(manifest, query.component, query.key))
+        if query.dtype is not None:
+            require_torch()
+        return self._planned(checkpoint, Wanted(tensor=query))
 
     def warmstart(
         self, checkpoint: Checkpoint, target: Mapping[str, TargetTensor], query: StateDictQuery
@@ -242,6 +250,12 @@ def _refuse_thinned(checkpoint: Checkpoint, what: str) -> None:
             f"{checkpoint.thinned_at:%Y-%m-%d %H:%M} UTC, by the rule thin_after; {left}",
             code="thinned",
         )
+
+
+def _refuse_thinned_optimizer(checkpoint: Checkpoint, manifest: Manifest, number: int | None) -> None:
+    """Raise Gone if component ``number`` of a thinned checkpoint is an optimizer."""
+    if number is not None and manifest.components[number].kind == "optimizer":
+        _refuse_thinned(checkpoint, manifest.components[number].name)
 
 
 def _require_cast(query: StateDictQuery | None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..errors import SelectionError
 from ..values.manifest import Component, Manifest
 from ..values.usual import MODELS, is_support
-from .near import near
+from .near import CONSIDERED, near
 
 _USUAL = tuple((name,) for name in MODELS)
 
@@ -17,6 +17,40 @@ def choose_component(manifest: Manifest, wanted: str | None) -> int | None:
     ``default_component``. Raises SelectionError ``unknown-component`` or ``component-ambiguous``.
     """
     return _default(manifest) if wanted is None else _named(manifest, wanted)
+
+
+def component_with_key(manifest: Manifest, wanted: str | None, key: str) -> int | None:
+    """Index of the component that has the tensor ``key``: the one that is named, else the default one, else the only
+    one with such a tensor. None for the root's rest.
+
+    Raises SelectionError ``unknown-component``, ``component-ambiguous`` or ``tensor-ambiguous``.
+    """
+    if wanted is not None:
+        return _named(manifest, wanted)
+    default = default_component(manifest.components)
+    having = list(dict.fromkeys(tensor.component for tensor in manifest.tensors if tensor.key == key))
+    if default is not None and (default in having or not having):
+        return default
+    if len(having) == 1 or not manifest.components:
+        return having[0] if having else None
+    if not having:
+        raise unknown_tensor(key, [tensor.key for tensor in manifest.tensors[:CONSIDERED]])
+    names = ["" if number is None else manifest.components[number].name for number in having]
+    raise SelectionError(
+        f"{len(having)} components have a tensor {key[:200]!r}; choose one, as in component={names[0]!r}: "
+        f"{_listed(list(map(repr, names)))}",
+        code="tensor-ambiguous",
+        near=names[:3],
+    )
+
+
+def unknown_tensor(key: str, keys: Sequence[str]) -> SelectionError:
+    """Return the error for a key that is not among ``keys``."""
+    close = near(key, keys)
+    hint = f"did you mean {close[0][:200]!r}?" if close else f"it has {_listed([repr(k[:100]) for k in keys[:3]], 2)}"
+    return SelectionError(
+        f"the component has no tensor {key[:200]!r}; {hint}", code="unknown-tensor", near=close or tuple(keys[:3])
+    )
 
 
 def default_component(components: Sequence[Component]) -> int | None:

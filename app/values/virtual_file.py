@@ -74,6 +74,13 @@ class VirtualFile:
             self.sources.append(span.start)
         self.size += span.length
 
+    def add(self, source: Span | Conversion) -> None:
+        """Append a span of the uploaded file, or a conversion's output."""
+        if isinstance(source, Span):
+            self.add_span(source)
+        else:
+            self.add_conversion(source)
+
     def add_checksum(self, span: Span) -> None:
         """Append the CRC32 of a span, to be filled in by ``filled``."""
         self.checksums.append((len(self.literals), span))

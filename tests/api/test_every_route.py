@@ -60,6 +60,8 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("DELETE", checkpoint),
         ("GET", checkpoint + "/lineage"),
         ("GET", checkpoint + "/tensors"),
+        ("GET", checkpoint + "/tensors/{key}"),
+        ("GET", checkpoint + "/tensors/{key}/index"),
         ("GET", checkpoint + "/stats"),
         ("GET", checkpoint + "/diff/{other}"),
         ("GET", checkpoint + "/state_dict"),

@@ -23,6 +23,8 @@ def test_every_selection_has_an_etag_of_its_own(http: httpx.Client, checkpoints:
             "original", "file", "file?device=cuda:0", "state_dict", "state_dict?device=cpu", "state_dict?device=cuda:0",
             "state_dict?format=safetensors", "state_dict?dtype=bf16", "state_dict?dtype=fp16",
             "state_dict?dtype=bf16&dtype_exclude=*.bias", "state_dict?dtype=bf16&format=safetensors",
+            "tensors/conv.weight", "tensors/conv.weight?format=raw", "tensors/conv.weight?rows=0:1",
+            "tensors/conv.weight?rows=1:2", "tensors/conv.weight?shard=0/2", "tensors/conv.weight?dtype=bf16",
             "state_dict?include=conv.*", "state_dict?strip_prefix=conv.", "state_dict?component=optimizer_state_dict",
         )
     ]  # fmt: skip
@@ -46,6 +48,21 @@ def test_the_query_reaches_the_file(http: httpx.Client, checkpoints: str, upload
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
+        ("tensors/conv.wieght", (404, "unknown-tensor")),
+        ("tensors/conv.weight?row=0:1", (422, "unknown-parameter")),
+        ("tensors/conv.weight?rows=0:1&rows=1:2", (422, "repeated-parameter")),
+        ("tensors/conv.weight?rows=0:9:2", (422, "bad-slice")),
+        ("tensors/conv.weight?rows=0:999", (422, "bad-slice")),
+        ("tensors/conv.weight?shard=2/2", (422, "bad-slice")),
+        ("tensors/conv.weight?dim=1", (422, "bad-slice")),
+        ("tensors/conv.weight?dim=9&shard=0/2", (422, "bad-slice")),
+        ("tensors/conv.weight?dim=99&shard=0/2", (422, "invalid-value")),
+        ("tensors/conv.weight?dtype=int8", (422, "unknown-dtype")),
+        ("tensors/conv.weight?format=pt", (422, "unknown-format")),
+        ("tensors/conv.weight?component=nothing", (422, "unknown-component")),
+        ("tensors/conv.weight/index?rows=0:999", (422, "bad-slice")),
+        ("tensors/%00", (404, "unknown-tensor")),
+        ("tensors/param_groups.0.lr?component=optimizer_state_dict", (422, "not-one-tensor")),
         ("state_dict?inclde=conv.*", (422, "unknown-parameter")),
         ("state_dict/x.pt?Include=conv.*", (422, "unknown-parameter")),
         ("state_dict?include=nothing", (422, "no-keys-matched")),

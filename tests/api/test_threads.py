@@ -98,7 +98,17 @@ def getting(route: str) -> Callable[[httpx.AsyncClient], Awaitable[httpx.Respons
     [
         (upload, "commits"),
         (warmstart, "plans"),
-        *((getting(route), "plans") for route in ("state_dict", "state_dict/index", "file", "tensors")),
+        *(
+            (getting(route), "plans")
+            for route in (
+                "state_dict",
+                "state_dict/index",
+                "file",
+                "tensors",
+                "tensors/conv.bias",
+                "tensors/conv.bias/index",
+            )
+        ),
         (getting("original"), "plans"),
         (getting(f"state_dict?plan={'0' * 64}"), "plans"),
     ],

@@ -21,6 +21,7 @@ def address(path: str) -> str:
         "webhook": "wh0",
         "token": "trainer",
         "filename": "x.pt",
+        "key": "conv.weight",
         "upload_id": "abc",
         "first": "0",
         "end": "1",

@@ -207,6 +207,16 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("GET", f"{checkpoint}/tensors"), "metadata", f"{texts}/tensors")
     yield Worst(("GET", f"{checkpoint}/tensors"), "a name near none", f"{one}/tensors?component={'net.' * 5000}")
 
+    last = f"{scale // 2 - 1:06d}." + "k" * 100
+    for route, path in (("/tensors/{key}", ""), ("/tensors/{key}/index", "/index")):
+        for what, query in (
+            (last, "rows=0:1&dtype=fp16"),
+            ("state.0.m", ""),
+            ("k." * 5000, ""),
+            (last, f"rows={'9' * 30_000}"),
+        ):
+            yield Worst(("GET", checkpoint + route), what[:12] + query[:4], f"{one}/tensors/{what}{path}?{query}")
+
     yield Worst(("GET", f"{checkpoint}/stats"), "tied keys", f"{one}/stats?limit=1000")
     yield Worst(
         ("GET", f"{checkpoint}/stats"), "patterns", f"{one}/stats?{'&'.join(f'include=*{i}*' for i in range(500))}"

@@ -13,7 +13,8 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _SHOWN = (
     "Accept-Ranges, Content-Disposition, Content-Length, Content-Location, Content-Range, ETag, "
-    "Idempotency-Replayed, Location, Repr-Digest, Retry-After, Stateroom-Checkpoint, Stateroom-Left-Out, X-Request-Id"
+    "Idempotency-Replayed, Location, Repr-Digest, Retry-After, Stateroom-Checkpoint, Stateroom-Dtype, "
+    "Stateroom-Left-Out, Stateroom-Shape, X-Request-Id"
 )
 _PREFLIGHT_SECONDS = 600
 

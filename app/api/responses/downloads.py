@@ -33,6 +33,7 @@ SLICES = 4 * 1024 * 1024
 
 LEFT_OUT = "Stateroom-Left-Out"
 LEFT_OUT_BYTES = 2048
+DTYPE, SHAPE = "Stateroom-Dtype", "Stateroom-Shape"
 
 VERIFIES = "Stateroom-Verifies"
 """Request header; its value ``client`` says that the client verifies whole stored blocks by the index's digests."""
@@ -40,6 +41,21 @@ VERIFIES = "Stateroom-Verifies"
 _NOT_IN_A_NAME = re.compile(r"[/\\\x00-\x1f\x7f]")
 
 _FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+SAFETENSORS = "application/x-safetensors"
+RAW = "application/octet-stream"
+_TENSOR = {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (SAFETENSORS, RAW)}}
+_FORM = {
+    "Stateroom-Dtype": {"description": "the tensor's dtype, by torch's name", "schema": {"type": "string"}},
+    "Stateroom-Shape": {"description": "the tensor's sizes: `10, 512`", "schema": {"type": "string"}},
+}
+TENSOR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The tensor", "headers": _FORM, **_TENSOR},
+    206: {"description": "The requested range", "headers": _FORM, **_TENSOR},
+    **KNOWN,
+    **refusals(*OF_A_DOWNLOAD, 416),
+}
+"""OpenAPI for a route that answers with one tensor."""
+
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", **_FILE},
     206: {"description": "The requested range", **_FILE},
@@ -73,6 +89,12 @@ def left_out(paths: tuple[str, ...]) -> str:
     return value
 
 
+def form_headers(download: Download) -> dict[str, str]:
+    """Return headers that tell the dtype and the shape of the one tensor that a download has; none for other files."""
+    form = download.plan.tensor
+    return {} if form is None else {DTYPE: form.dtype, SHAPE: ", ".join(map(str, form.shape))}
+
+
 class DownloadResponse(Response):
     """A response that sends ``download``, or the range of it that the request asks for.
 
@@ -95,13 +117,16 @@ class DownloadResponse(Response):
         self._caller = caller
         self._fields = {
             **headers,
+            **form_headers(download),
             "ETag": f'"{download.etag}"',
             "Accept-Ranges": "bytes",
-            "Content-Type": "application/octet-stream",
+            "Content-Type": RAW if download.plan.tensor is None or download.plan.format == "raw" else SAFETENSORS,
             "Content-Disposition": disposition(file_name(filename, download.filename)),
         }
         if download.left_out:
             self._fields[LEFT_OUT] = left_out(download.left_out)
+        if download.plan.tensor is not None:
+            self._fields["Vary"] = "Accept"
         if download.sha256 is not None:
             sha256 = base64.b64encode(bytes.fromhex(download.sha256)).decode()
             self._fields["Repr-Digest"] = f"sha-256=:{sha256}:"
@@ -111,7 +136,7 @@ class DownloadResponse(Response):
         size = self._download.size
         check_if_match(asked, self._download.etag)
         if is_known(all_of(asked, "If-None-Match"), self._download.etag):
-            kept = ("ETag", "Cache-Control", "Content-Location", "Stateroom-Checkpoint")
+            kept = ("ETag", "Cache-Control", "Content-Location", "Stateroom-Checkpoint", "Vary")
             headers = {name: value for name, value in self._fields.items() if name in kept}
             await Response(status_code=304, headers=headers)(scope, receive, send)
             return

@@ -1,7 +1,8 @@
 """The layout of a download, as JSON."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import Query, Request, Response
@@ -14,7 +15,7 @@ from ...values.checkpoint import Checkpoint
 from ...values.digest import BLOCK_SIZE
 from ...values.json_text import joined
 from ...values.slices import slices
-from .downloads import LEFT_OUT, client_verifies, left_out
+from .downloads import LEFT_OUT, client_verifies, form_headers, left_out
 from .json import NO_STORE, fixed_url, identity_headers, json_answer
 
 Derived = Annotated[
@@ -108,14 +109,24 @@ def planned_layout(
     route: str,
 ) -> Response:
     """Return the layout of the download that ``planned`` returns. Blocks."""
-    found = deliver.layout(planned(checkpoint), derived=derived, client_verifies=client_verifies(request))
-    return layout_answer(request, checkpoint, ref, found, route)
+    download = planned(checkpoint)
+    found = deliver.layout(download, derived=derived, client_verifies=client_verifies(request))
+    return layout_answer(request, checkpoint, ref, found, route, form_headers(download))
 
 
-def layout_answer(request: Request, checkpoint: Checkpoint, ref: str, found: FileLayout, route: str) -> Response:
-    """Return a layout response. ``route``, such as ``/state_dict``, is where the same query gets the file."""
+def layout_answer(
+    request: Request,
+    checkpoint: Checkpoint,
+    ref: str,
+    found: FileLayout,
+    route: str,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Response:
+    """Return a layout response with ``more`` headers. ``route``, such as ``/state_dict``, is where the same query gets
+    the file.
+    """
     view = layout_json(found, fixed_url(request, checkpoint, route))
-    headers = identity_headers(request, checkpoint, ref)
+    headers = {**identity_headers(request, checkpoint, ref), **more}
     if any(each.at for each in found.storages):
         headers["Cache-Control"] = NO_STORE
     if found.left_out:

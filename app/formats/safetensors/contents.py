@@ -62,22 +62,36 @@ def contents_of(
             continue
         _check_name(name, tensors)
         ref = tensor_of(node)
-        if ref is None:
-            raise _cannot(name, _WHY_NOT.get(name_of(data_of(node)) or "", "not a tensor with elements of its own"))
+        why = why_not_contiguous(node, byteorder)
+        if ref is None or why is not None:
+            raise _cannot(name, why or "")
         dtype = targets.get(id(ref), ref.dtype)
-        if dtype.name not in NAMES:
+        if not is_storable(dtype, ref.shape):
             raise _cannot(name, f"of dtype {dtype.name}, which the format does not support")
-        if dtype.name == "float4_e2m1fn_x2" and not ref.shape:
-            raise _cannot(name, "a pair of half bytes without a dimension")
-        if byteorder == "big" and not _is_swapped(ref):
-            raise _cannot(name, f"of dtype {ref.dtype.name}, which torch.load does not swap in a big-endian checkpoint")
-        source = _source(name, ref, dtype, storages[ref.storage.key].span, byteorder)
+        source = source_of(ref, dtype, storages[ref.storage.key].span, byteorder)
         if isinstance(source, Conversion) and not source.is_contiguous:
             moved.append(name)
         tensors[name], refs[name] = Content(name, dtype, ref.shape, source), ref
     notes = {CONTIGUOUS_NOTE: moved[:MAX_NOTED], SHARED_NOTE: _sharing(refs)[:MAX_NOTED]}
     texts = {name: json.dumps(note, ensure_ascii=False) for name, note in notes.items() if note}
     return Contents(tuple(tensors.values()), texts, tuple(left_out))
+
+
+def is_storable(dtype: DType, shape: tuple[int, ...]) -> bool:
+    """Tell whether the format has the dtype. A pair of half bytes needs a dimension, which is twice as long there."""
+    return dtype.name in NAMES and (dtype.name != "float4_e2m1fn_x2" or bool(shape))
+
+
+def why_not_contiguous(node: Node, byteorder: ByteOrder) -> str | None:
+    """Say why a tensor cannot be sent as contiguous elements of its dtype; None if it can."""
+    ref = tensor_of(node)
+    if ref is None:
+        return _WHY_NOT.get(name_of(data_of(node)) or "", "not a tensor with elements of its own")
+    if byteorder == "big" and not _is_swapped(ref):
+        return f"of dtype {ref.dtype.name}, which torch.load does not swap in a big-endian checkpoint"
+    if _is_negative(ref) and not _has_sign(ref.dtype):
+        return "a negative view of a dtype without a sign bit"
+    return None
 
 
 def _is_swapped(ref: TensorRef) -> bool:
@@ -88,7 +102,8 @@ def _is_swapped(ref: TensorRef) -> bool:
     return ref.dtype.word == held or 0 in ref.shape
 
 
-def _source(name: str, ref: TensorRef, to: DType, storage: Span, byteorder: ByteOrder) -> Span | Conversion:
+def source_of(ref: TensorRef, to: DType, storage: Span, byteorder: ByteOrder) -> Span | Conversion:
+    """Return the source of a tensor's contiguous elements, cast to ``to``; ``storage`` is its place in the file."""
     start, end = extent(ref)
     if start == end:
         return Span(storage.start, storage.start)
@@ -98,27 +113,38 @@ def _source(name: str, ref: TensorRef, to: DType, storage: Span, byteorder: Byte
         to,
         merged(ref.shape, ref.stride),
         byteorder,
-        flips=_flips(name, ref),
+        flips=_flips(ref),
     )
     return conversion.source if conversion.changes_nothing else conversion
 
 
-def _flips(name: str, ref: TensorRef) -> tuple[int, ...]:
+def _flips(ref: TensorRef) -> tuple[int, ...]:
     """Return the bytes with the sign bits that a negative or conjugate view inverts."""
-    texts = ref.rest[3:] if ref.function.name == "_rebuild_tensor_v3" else ref.rest[2:]
-    bits = {key for key, value in texts[0].pairs if value is True} if texts and isinstance(texts[0], Dict) else set()
-    dtype = ref.dtype
-    is_complex = dtype.name.startswith("complex")
-    last = dtype.itemsize - 1
-    real = dtype.word - 1
+    last, real = ref.dtype.itemsize - 1, ref.dtype.word - 1
     flips: set[int] = set()
-    if "neg" in bits:
-        if not (is_complex or dtype.is_floating):
-            raise _cannot(name, "a negative view of a dtype without a sign bit")
+    if _is_negative(ref):
         flips ^= {real, last}
-    if "conj" in bits and is_complex:
+    if "conj" in _lazy_bits(ref) and _is_complex(ref.dtype):
         flips ^= {last}
     return tuple(sorted(flips))
+
+
+def _lazy_bits(ref: TensorRef) -> set[Node]:
+    """Return the names of a view's operations that torch has not applied yet: ``conj``, ``neg``."""
+    texts = ref.rest[3:] if ref.function.name == "_rebuild_tensor_v3" else ref.rest[2:]
+    return {key for key, value in texts[0].pairs if value is True} if texts and isinstance(texts[0], Dict) else set()
+
+
+def _is_negative(ref: TensorRef) -> bool:
+    return "neg" in _lazy_bits(ref)
+
+
+def _has_sign(dtype: DType) -> bool:
+    return _is_complex(dtype) or dtype.is_floating
+
+
+def _is_complex(dtype: DType) -> bool:
+    return dtype.name.startswith("complex")
 
 
 def _sharing(refs: Mapping[str, TensorRef]) -> list[list[str]]:

@@ -73,10 +73,7 @@ def write_safetensors(
     file.add_literal(_LENGTH(len(header)) + header)
     for content in ordered:
         places.append((Span(file.size, file.size + content.size), content.source))
-        if isinstance(content.source, Span):
-            file.add_span(content.source)
-        else:
-            file.add_conversion(content.source)
+        file.add(content.source)
     return file, tuple(places)
 
 

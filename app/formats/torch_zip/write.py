@@ -89,10 +89,7 @@ class _Archive:
     def add_record(self, name: str, record: Record) -> Span:
         header = self._start(name, record.size)
         start = self.file.size
-        if isinstance(record.source, Span):
-            self.file.add_span(record.source)
-        else:
-            self.file.add_conversion(record.source)
+        self.file.add(record.source)
         self._end(name, record.size, header, record.crc32, record.source)
         return Span(start, start + record.size)
 
