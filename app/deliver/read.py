@@ -118,20 +118,23 @@ class BlobReader:
 
     def looking_ahead(self, windows: Iterator[Window]) -> Iterator[Window]:
         """Yield ``windows``, and begin to read what the next ones need, if the store is worth it. What the first one
-        needs is read side by side.
+        needs is read side by side, and nothing else meanwhile: its bytes are waited for.
         """
         if self._ahead is None:
             yield from windows
             return
-        coming = deque(islice(windows, 1))
+        coming = deque[Window]()
         try:
-            for first in coming:
+            for first in islice(windows, 1):
                 self._ask(first.blocks, ahead=False)
-            while coming:
+                yield first
+            while True:
                 while len(coming) <= self._ahead.windows and (window := next(windows, None)) is not None:
                     coming.append(window)
                     if not self._ask(window.blocks):
                         break
+                if not coming:
+                    return
                 yield coming.popleft()
         finally:
             self._ahead.forget()

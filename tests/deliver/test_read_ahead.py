@@ -83,15 +83,18 @@ def test_all_bytes_come_in_order_each_read_once_whatever_the_budget(
     assert left.take(budget)  # all of it was given back
 
 
-def test_the_next_windows_are_asked_for_before_the_first_is_taken(
+def test_the_first_window_is_asked_for_alone_and_then_the_next_ones_together(
     catalog: Catalog, store: Recording, blob: Blob
 ) -> None:
     with ThreadPoolExecutor(4) as threads:
         reader = BlobReader(catalog, store, "ns", ahead=ReadAhead(store, threads, ByteBudget(3 * BLOCK_SIZE)))
         windows = reader.looking_ahead(windows_of(blob))
+        first = next(windows)
+        loaded(reader, first)
+        assert [span.start for span in store.reads] == [0]
         next(windows)
         threads.shutdown(wait=True)
-        assert sorted(span.start for span in store.reads) == [0, BLOCK_SIZE, 2 * BLOCK_SIZE]
+        assert sorted(span.start for span in store.reads) == [i * BLOCK_SIZE for i in range(4)]
 
 
 def test_a_download_that_ends_early_gives_its_share_of_the_budget_back(
@@ -101,6 +104,7 @@ def test_a_download_that_ends_early_gives_its_share_of_the_budget_back(
     with ThreadPoolExecutor(1) as threads:
         reader = BlobReader(catalog, store, "ns", ahead=ReadAhead(store, threads, budget))
         windows = reader.looking_ahead(windows_of(blob))
+        loaded(reader, next(windows))
         next(windows)
         assert not budget.take(BLOCK_SIZE)
         windows.close()  # type: ignore[attr-defined]  # a generator
@@ -108,14 +112,16 @@ def test_a_download_that_ends_early_gives_its_share_of_the_budget_back(
 
 
 def test_a_read_ahead_that_fails_is_made_again(catalog: Catalog, store: Recording, blob: Blob) -> None:
-    store.to_fail = 3
     with ThreadPoolExecutor(1) as threads:
         ahead = ReadAhead(store, threads, ByteBudget(100 * BLOCK_SIZE))
         windows = BlobReader(catalog, store, "ns", ahead=ahead).looking_ahead(windows_of(blob))
         reader = BlobReader(catalog, store, "ns", ahead=ahead)
-        first = next(windows)
+        data = b"".join(loaded(reader, next(windows)))
+        store.to_fail = 3
+        second = next(windows)
         threads.shutdown(wait=True)
-        data = b"".join(loaded(reader, first)) + b"".join(b"".join(loaded(reader, window)) for window in windows)
+        assert store.to_fail == 0
+        data += b"".join(loaded(reader, second)) + b"".join(b"".join(loaded(reader, window)) for window in windows)
     assert data == CONTENT
 
 

@@ -5,26 +5,22 @@ Whatever goes wrong there, the bytes then come from the server. They are verifie
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
-
+from .._http.elsewhere import Answer, Elsewhere, Unreachable
 from .._http.ranges import Range
+from .._http.raw import BROKEN
 from .._log import LOG
 from .fetch_plan import Piece
 from .layout import Stored
-
-_TIMEOUT = httpx.Timeout(30.0, connect=3.0)
 
 
 class Direct:
     """Connections to the object store, for several threads. Usable again after ``close``."""
 
     def __init__(self) -> None:
-        self._client: httpx.Client | None = None
-        self._lock = threading.Lock()
+        self._hosts = Elsewhere()
         self._given_up: set[int] = set()
         """Start offsets of the storages that the server has to send."""
         self._is_out_of_reach = False
@@ -41,7 +37,7 @@ class Direct:
         if self._is_out_of_reach or stored.start in self._given_up:
             yield None
             return
-        body = _Parts(self._connected(), stored, position - stored.start, end - stored.start)
+        body = _Parts(self._hosts, stored, position - stored.start, end - stored.start)
         try:
             if not body.begin():
                 self._is_out_of_reach |= body.is_out_of_reach
@@ -50,23 +46,14 @@ class Direct:
                 return
             try:
                 yield body
-            except (httpx.HTTPError, OSError) as error:
+            except BROKEN as error:
                 self._give_up(stored, type(error).__name__)
                 raise ConnectionResetError("the object store broke off") from error
         finally:
             body.close()
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def _connected(self) -> httpx.Client:
-        with self._lock:
-            if self._client is None:
-                self._client = httpx.Client(timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"})
-            return self._client
+        self._hosts.close()
 
     def _give_up(self, stored: Stored, why: str) -> None:
         LOG.info("Bytes %d to %d come from the server, not from its store: %s.", stored.start, stored.end, why)
@@ -76,12 +63,10 @@ class Direct:
 class _Parts:
     """Bytes ``[start, end)`` of a storage, from one object after another."""
 
-    def __init__(self, client: httpx.Client, stored: Stored, start: int, end: int) -> None:
-        self._client = client
+    def __init__(self, hosts: Elsewhere, stored: Stored, start: int, end: int) -> None:
+        self._hosts = hosts
         self._left = list(_parts(stored, start, end))
-        self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] = iter(())
-        self._chunk = memoryview(b"")
+        self._answer: Answer | None = None
         self._count = 0
         self.is_out_of_reach = False
         """True if the object store could not be connected to."""
@@ -91,35 +76,30 @@ class _Parts:
         url, start, end = self._left.pop(0)
         self.close()
         try:
-            request = self._client.build_request("GET", url, headers={"Range": f"bytes={start}-{end - 1}"})
-            self._response = self._client.send(request, stream=True)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            self.is_out_of_reach = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+            self._answer = self._hosts.get(url, start, end)
+        except Unreachable:
+            self.is_out_of_reach = True
             return False
-        self._chunks, self._count = self._response.iter_raw(), end - start
-        return self._response.status_code == 206
+        except BROKEN:
+            return False
+        self._count = end - start
+        return self._answer.status == 206
 
     def readinto(self, view: memoryview) -> int:
-        while not self._chunk:
-            if not self._count:
-                if not self._left:
-                    return 0
-                if not self.begin():
-                    raise ConnectionResetError("the object store refused an object")
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                raise ConnectionResetError("the object ended early")
-            self._chunk = memoryview(chunk)[: self._count]
-            self._count -= len(self._chunk)
-        count = min(len(view), len(self._chunk))
-        view[:count] = self._chunk[:count]
-        self._chunk = self._chunk[count:]
+        if not self._count and self._left and not self.begin():
+            raise ConnectionResetError("the object store refused an object")
+        if not self._count or self._answer is None:
+            return 0
+        count = self._answer.readinto(view[: self._count])
+        if not count:
+            raise ConnectionResetError("the object ended early")
+        self._count -= count
         return count
 
     def close(self) -> None:
-        if self._response is not None:
-            self._response.close()
-            self._response = None
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
 
 
 def _parts(stored: Stored, start: int, end: int) -> Iterator[tuple[str, int, int]]:

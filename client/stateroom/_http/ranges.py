@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -14,7 +12,7 @@ import httpx
 
 from .._errors import ServerError
 from .._printable import printable
-from .raw import connect, is_proxied, read_answer
+from .raw import close_wire, connect, is_proxied, read_answer
 from .retry import RetryPolicy
 from .session import Http
 
@@ -69,10 +67,7 @@ class Connection:
     def close(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
-            if wire.sock is not None:
-                with suppress(OSError):
-                    wire.sock.shutdown(socket.SHUT_RDWR)
-            wire.close()
+            close_wire(wire)
         if self._response is not None:
             self._response.close()
 

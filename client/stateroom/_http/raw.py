@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import http.client
 import selectors
+import socket
 import ssl
+from contextlib import suppress
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,16 +23,29 @@ BROKEN = (OSError, http.client.HTTPException, httpx.TransportError)
 
 def connect(server: Http) -> http.client.HTTPConnection:
     """Open a new connection with the server's timeouts. Raises one of BROKEN."""
-    address = urlsplit(server.url)
+    return open_wire(server.url, connect_timeout=min(server.timeout, 10.0), timeout=server.timeout)
+
+
+def open_wire(url: str, *, connect_timeout: float, timeout: float) -> http.client.HTTPConnection:
+    """Open a new connection to the host of ``url``. Timeouts in seconds. Raises one of BROKEN."""
+    address = urlsplit(url)
     wire: http.client.HTTPConnection
     if address.scheme == "https":
         wire = http.client.HTTPSConnection(address.hostname or "", address.port, context=tls_context())
     else:
         wire = http.client.HTTPConnection(address.hostname or "", address.port)
-    wire.timeout = min(server.timeout, 10.0)
+    wire.timeout = connect_timeout
     wire.connect()
-    wire.sock.settimeout(server.timeout)
+    wire.sock.settimeout(timeout)
     return wire
+
+
+def close_wire(wire: http.client.HTTPConnection) -> None:
+    """Close a connection. A read of another thread ends at once."""
+    if wire.sock is not None:
+        with suppress(OSError):
+            wire.sock.shutdown(socket.SHUT_RDWR)
+    wire.close()
 
 
 def is_answered(wire: http.client.HTTPConnection) -> bool:
