@@ -76,7 +76,7 @@ class Receiver:
         self._tally = tally
         self._lock = threading.Lock()
         self._left = Counter[int]()
-        self._direct = Direct()
+        self.direct = Direct()
         self._whole: bytes | None = None  # a small file, which is not worth two requests
         self.has_begun = False
         """True once the last ``fill`` is about to receive its first byte."""
@@ -114,7 +114,7 @@ class Receiver:
         try:
             pool.work()
         finally:
-            self._direct.close()
+            self.direct.close()
 
     def receive(self, run: Sequence[Piece], connection: Connection, pool: _WorkerPool, spare: memoryview) -> None:
         """Receive one run of pieces over one connection, verify each, and fetch damaged ones again."""
@@ -159,7 +159,7 @@ class Receiver:
         if self._whole is not None and not run[0].damaged:
             yield BytesIO(self._whole[position : run[-1].end])
             return
-        with self._direct.opened(run[0], position, run[-1].end) as body:
+        with self.direct.opened(run[0], position, run[-1].end) as body:
             if body is not None:
                 yield body
                 return
@@ -287,5 +287,6 @@ class _WorkerPool:
             self._stop.set()
             for each in self._connections:
                 each.close()
+            self._receiver.direct.close()
             if not isinstance(error, Exception):
                 raise

@@ -8,7 +8,7 @@ from collections import defaultdict
 from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
-from .raw import BROKEN, close_wire, is_proxied, open_wire
+from .raw import BROKEN, is_proxied, open_wire, shut_down
 
 CONNECT_TIMEOUT = 3.0
 TIMEOUT = 30.0
@@ -61,24 +61,29 @@ class Elsewhere:
         return self._ask(self._connect(origin), address, start, end)
 
     def close(self) -> None:
-        """Close all connections. A read of another thread ends."""
+        """Close all connections. A read of another thread ends: that thread closes its connection."""
         with self._lock:
             wires, self._open = self._open, set()
+            idle = {wire for each in self._idle.values() for wire in each}
             self._idle.clear()
         for wire in wires:
-            close_wire(wire)
+            shut_down(wire)
+        for wire in idle:
+            wire.close()
 
     def keep(self, origin: str, wire: http.client.HTTPConnection) -> None:
         """Take back a connection whose answer was read to its end."""
         with self._lock:
             if wire in self._open:
                 self._idle[origin].append(wire)
+                return
+        wire.close()
 
     def drop(self, wire: http.client.HTTPConnection) -> None:
         """Close a connection that is of no further use."""
         with self._lock:
             self._open.discard(wire)
-        close_wire(wire)
+        wire.close()
 
     def _ask(self, wire: http.client.HTTPConnection, address: SplitResult, start: int, end: int) -> Answer:
         path = address._replace(scheme="", netloc="", fragment="").geturl()

@@ -12,7 +12,7 @@ import httpx
 
 from .._errors import ServerError
 from .._printable import printable
-from .raw import close_wire, connect, is_proxied, read_answer
+from .raw import connect, is_proxied, read_answer, shut_down
 from .retry import RetryPolicy
 from .session import Http
 
@@ -67,7 +67,8 @@ class Connection:
     def close(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
-            close_wire(wire)
+            shut_down(wire)
+            wire.close()
         if self._response is not None:
             self._response.close()
 

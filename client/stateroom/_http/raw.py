@@ -40,12 +40,11 @@ def open_wire(url: str, *, connect_timeout: float, timeout: float) -> http.clien
     return wire
 
 
-def close_wire(wire: http.client.HTTPConnection) -> None:
-    """Close a connection. A read of another thread ends at once."""
+def shut_down(wire: http.client.HTTPConnection) -> None:
+    """End a connection at once, and a read of another thread with it."""
     if wire.sock is not None:
         with suppress(OSError):
             wire.sock.shutdown(socket.SHUT_RDWR)
-    wire.close()
 
 
 def is_answered(wire: http.client.HTTPConnection) -> bool:
