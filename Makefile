@@ -1,11 +1,11 @@
-# The verbs: demo | serve | test | check | docs | wheels | screenshots | replicas | stress | real | peers | fuzz | bench. Each
-# first makes what it needs of .venv and of web/node_modules; nothing else is touched.
+# The verbs: demo | serve | test | check | docs | wheels | screenshots | replicas | stress | integrations | real | peers |
+# fuzz | bench. Each first makes what it needs of .venv and of web/node_modules; nothing else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check docs wheels screenshots replicas stress real peers fuzz bench
+.PHONY: demo serve test check docs wheels screenshots replicas stress integrations real peers fuzz bench
 
 # The charts of the pages come from npm, by the lock file. Where neither npm nor a network is at hand, all else works.
 CHARTS := app/api/pages/static/vendor/uPlot.iife.min.js
@@ -36,6 +36,10 @@ replicas: .venv/dev
 stress: .venv/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress $(STRESS)
 	LONG_TESTS=1 PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
+
+# The frameworks of stateroom.integrations, in the versions that were tried.
+integrations: .venv/integrations
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 build/integrations/bin/python -m pytest $(if $(T),$(T),tests/integrations)
 
 real: .venv/dev
 	$(BIN)/python -m tests.real $(REAL)
@@ -95,6 +99,15 @@ web/node_modules/.dev: web/package-lock.json | .venv/serve
 .venv/docs: .venv/dev docs/site/requirements.txt
 	$(PYTHON) -m venv --clear .venv/docs-site
 	.venv/docs-site/bin/pip install -qq --disable-pip-version-check --no-compile -r docs/site/requirements.txt
+	@touch $@
+
+# Frameworks are large, and bring hundreds of requirements: they have an environment of their own, which sees .venv.
+.venv/integrations: .venv/dev tests/integrations/requirements.txt
+	$(PYTHON) -m venv --clear build/integrations
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$(echo build/integrations/lib/python*/site-packages)/dev.pth
+	build/integrations/bin/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt \
+		-r tests/integrations/requirements.txt
 	@touch $@
 
 # What makes clients from the OpenAPI document asks for an older typer than ours: it has an environment of its own.

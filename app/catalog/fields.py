@@ -19,6 +19,7 @@ _KINDS: dict[str, Kind] = {
     "loss": "number",
     "created_at": "time",
     "run": "text",
+    "slot": "text",
     "bytes": "integer",
     "nonfinite_tensors": "integer",
 }

@@ -49,7 +49,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The parameters of a listing. ``order`` is a field (version, epoch, step, loss, created_at, run, bytes,
+    """The parameters of a listing. ``order`` is a field (version, epoch, step, loss, created_at, run, slot, bytes,
     nonfinite_tensors, metric.NAME, tag.NAME), with a leading ``-`` for descending order. ``cursor`` is ``next`` of an
     earlier page.
     """

@@ -14,7 +14,7 @@ from app.values.checkpoint import Checkpoint, ModelName
 from tests.catalog.make import MODEL, add, statements
 from tests.support.measure import examples
 
-FIELDS = ("version", "epoch", "step", "loss", "created_at", "run", "bytes", "metric.acc", "tag.stage")
+FIELDS = ("version", "epoch", "step", "loss", "created_at", "run", "slot", "bytes", "metric.acc", "tag.stage")
 OPERATORS = ("eq", "lt", "le", "gt", "ge")
 ORDERS_WITH_AN_INDEX = (
     "-version",
@@ -66,6 +66,7 @@ few_checkpoints = st.lists(
     st.fixed_dictionaries(
         {
             "run": st.sampled_from([None, "a", "B", "é", "𝄞"]),
+            "slot": st.sampled_from([None, "last", "best"]),
             "epoch": st.sampled_from([None, 0, 1, -(2**63) + 1]),
             "step": st.sampled_from([None, 5, 2**63 - 1]),
             "loss": st.none() | few_numbers,
@@ -120,6 +121,9 @@ def test_filters_are_all_fulfilled_at_once_and_a_run_scopes(catalog: Catalog):
     assert versions(catalog, Filter("tag.stage", "eq", "s0")) == [4, 1]
     assert versions(catalog, Filter("tag.stage", "eq", "s0"), run="a") == [1]
     assert versions(catalog, Filter("run", "eq", "b"), order="loss") == [2, 4, 6]
+    last = add(catalog, run="a", slot="last").version
+    assert versions(catalog, Filter("slot", "eq", "last"), run="a") == [last]
+    assert versions(catalog, Filter("slot", "ge", "")) == [last]
     assert versions(catalog, Filter("created_at", "gt", "2020-01-01"), run="b", order="-tag.stage") == [6, 2, 4]
     assert versions(catalog, Filter("created_at", "lt", "2020-01-01T00:00:00Z")) == []
     assert versions(catalog, Filter("bytes", "eq", "5000"), Filter("version", "le", "2"), order="version") == [1, 2]

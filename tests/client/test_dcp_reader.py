@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -24,8 +24,10 @@ from torch.multiprocessing import start_processes
 
 from stateroom import Client, Conflict, Model
 from stateroom._digest import BLOCK_SIZE
+from stateroom._download.index import Fetching
 from stateroom._download.layout import Layout, Stored
-from stateroom._download.slices import parts_of
+from stateroom._download.receiver import Receiver
+from stateroom._download.slices import ByteRanges
 from stateroom.integrations.dcp import StateroomReader
 from tests.functional.torch_files import FORMATS, saved
 from tests.support.docs import python_of
@@ -255,15 +257,20 @@ def test_what_does_not_fit_is_named_and_nothing_is_loaded(
 
 
 def test_whole_blocks_are_compared_with_their_digests() -> None:
-    start, size = 100, 3 * BLOCK_SIZE + 10
+    size = 3 * BLOCK_SIZE + 10
     blocks = tuple(bytes([number]) * 32 for number in range(4))
-    storage = Stored(start, start + size, "blake3-16m:", blocks)
-    layout = Layout("/file", start + size, "etag", None, None, (Stored(0, 50, "", ()), storage), "little")
+    small = Stored(0, 50, "blake3:", (bytes([9]) * 32,))
+    large = Stored(100, 100 + size, "blake3-16m:", blocks)
+    layout = Layout("/file", large.end, "etag", None, None, (small, large), "little")
+    ranges = ByteRanges(Fetching(layout, cast("Receiver", None), None))
     for first, last in [(0, size), (1, size), (0, size - 1), (BLOCK_SIZE, 2 * BLOCK_SIZE), (5, 9), (9, BLOCK_SIZE + 9)]:
-        parts = list(parts_of(layout, start + first, start + last))
-        assert [start + first, *(part.end for part in parts)] == [*(part.start for part in parts), start + last]
+        parts = list(ranges.parts(100 + first, 100 + last))
+        assert [100 + first, *(part.end for part in parts)] == [*(part.start for part in parts), 100 + last]
         whole = range(-(-first // BLOCK_SIZE), 4 if last == size else last // BLOCK_SIZE)
         assert [block for part in parts for block in part.blocks] == [blocks[number] for number in whole]
+    parts = list(ranges.parts(0, large.end))
+    assert [(part.start, part.end) for part in parts] == [(0, 50), (50, 100), (100, large.end)]
+    assert [part.blocks for part in parts] == [small.blocks, (), blocks]
 
 
 def test_the_code_in_the_documentation_runs(server: Server, client: Client, tmp_path: Path) -> None:

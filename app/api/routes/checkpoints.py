@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1/models/{namespace}/{name}/checkpoints", tags=["ch
 _OPERATOR = re.compile(r"(.+)\.(lt|le|gt|ge)", re.DOTALL)
 _PLAIN = frozenset({"run", "order", "limit", "cursor", "trash"})
 _NEWEST_FIRST = "-version"
-_COMPARED = ("version", "epoch", "step", "loss", "bytes", "created_at", "nonfinite_tensors")
+_COMPARED = ("version", "epoch", "step", "loss", "bytes", "created_at", "slot", "nonfinite_tensors")
 
 
 def parse_filters(given: Iterable[tuple[str, str]]) -> tuple[Filter, ...]:

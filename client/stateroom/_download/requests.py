@@ -34,6 +34,13 @@ def find_state_dict(
     return fetching
 
 
+def find_upload(api: ModelApi, checkpoint: Checkpoint) -> Fetching | None:
+    """Find the index of the file that ``fetch_original_into`` writes, or if there is none, of the whole checkpoint."""
+    path = f"{api.at(checkpoint)}/original"
+    found = _find(api, path, [], label=str(checkpoint), derived=None, in_place=True)
+    return found or find_file(api, checkpoint, None, derived=False)
+
+
 def find_component(api: ModelApi, checkpoint: Checkpoint, selection: Selection) -> Fetching | None:
     """Find the index of a component's file, to fetch parts of it; None if the server has none."""
     path = f"{api.at(checkpoint)}/state_dict"

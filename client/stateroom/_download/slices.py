@@ -1,8 +1,9 @@
-"""Parts of the tensors of one component, fetched from its safetensors file."""
+"""Any byte ranges of a file that the server makes, and those of the tensors in a safetensors file."""
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from .._errors import ServerError, understood
 from .._query import Selection
 from .fetch_plan import Memory
 from .index import Fetching
-from .layout import Layout, Stored
+from .layout import Stored
 from .requests import find_component
 
 LENGTH = 8
@@ -32,21 +33,54 @@ class TensorPlace:
     end: int
 
 
+class ByteRanges:
+    """The bytes of a file, fetched by ranges: several at once, over several connections, coalesced."""
+
+    def __init__(self, fetching: Fetching) -> None:
+        self.layout = fetching.layout
+        self._receiver = fetching.receiver
+        self._starts = [storage.start for storage in self.layout.storages]
+
+    def fill(self, wanted: Iterable[tuple[int, memoryview]]) -> None:
+        """Receive the bytes from each start on into the memory that goes with it. Whole blocks are verified."""
+        self._receiver.fill(
+            (part, Memory(memory[part.start - start : part.end - start]))
+            for start, memory in wanted
+            for part in self.parts(start, start + len(memory))
+        )
+
+    def read(self, start: int, end: int) -> bytearray:
+        data = bytearray(end - start)
+        self.fill([(start, memoryview(data))])
+        return data
+
+    def parts(self, start: int, end: int) -> Iterator[Stored]:
+        """Cut bytes ``[start, end)`` of the file into whole blocks of storages, which have digests, and the rest."""
+        position = start
+        storages = self.layout.storages
+        for number in range(max(0, bisect_right(self._starts, start) - 1), len(storages)):
+            storage = storages[number]
+            if storage.start >= end:
+                break
+            first = max(0, -(-(start - storage.start) // BLOCK_SIZE))
+            last = len(storage.blocks) if storage.end <= end else (end - storage.start) // BLOCK_SIZE
+            if blocks := storage.blocks[first:last]:
+                first_byte = storage.start + first * BLOCK_SIZE
+                if position < first_byte:
+                    yield Stored(position, first_byte, None, ())
+                position = min(storage.start + last * BLOCK_SIZE, storage.end)
+                yield Stored(first_byte, position, None, blocks)
+        if position < end:
+            yield Stored(position, end, None, ())
+
+
 @dataclass(frozen=True)
 class SafetensorsFile:
     """The safetensors file of one component of one checkpoint, of which nothing but the header has been fetched."""
 
     checkpoint: Checkpoint
     tensors: Mapping[str, TensorPlace]
-    fetching: Fetching
-
-    def fill(self, wanted: Iterable[tuple[int, memoryview]]) -> None:
-        """Receive the bytes from each start on into the memory that goes with it. Whole blocks are verified."""
-        self.fetching.receiver.fill(
-            (part, Memory(memory[part.start - start : part.end - start]))
-            for start, memory in wanted
-            for part in parts_of(self.fetching.layout, start, start + len(memory))
-        )
+    ranges: ByteRanges
 
 
 def open_safetensors(api: ModelApi, checkpoint: Checkpoint, selection: Selection) -> SafetensorsFile:
@@ -54,10 +88,10 @@ def open_safetensors(api: ModelApi, checkpoint: Checkpoint, selection: Selection
     fetching = find_component(api, checkpoint, replace(selection, format="safetensors"))
     if fetching is None:
         raise ServerError(f"the server at {api.http.url} does not say where the tensors of a file lie; upgrade it")
-    layout = fetching.layout
-    head = bytearray(layout.storages[0].start if layout.storages else layout.size)
-    fetching.receiver.fill([(Stored(0, len(head), None, ()), Memory(memoryview(head)))])
-    return SafetensorsFile(checkpoint, _tensors_in(head, layout.size), fetching)
+    ranges = ByteRanges(fetching)
+    storages, size = ranges.layout.storages, ranges.layout.size
+    head = ranges.read(0, storages[0].start if storages else size)
+    return SafetensorsFile(checkpoint, _tensors_in(head, size), ranges)
 
 
 @understood("the header of a safetensors file")
@@ -72,23 +106,3 @@ def _tensors_in(head: bytearray, size: int) -> Mapping[str, TensorPlace]:
             raise ValueError(f"{key} has the offsets {start} and {end}")
         tensors[key] = TensorPlace(entry["dtype"], tuple(entry["shape"]), first + start, first + end)
     return tensors
-
-
-def parts_of(layout: Layout, start: int, end: int) -> Iterator[Stored]:
-    """Cut bytes ``[start, end)`` of one storage of the file into its whole blocks, which have digests, and the rest."""
-    storage = next((each for each in layout.storages if each.start <= start and end <= each.end), None)
-    if storage is None or not storage.blocks:
-        yield Stored(start, end, None, ())
-        return
-    first = -(-(start - storage.start) // BLOCK_SIZE)
-    last = len(storage.blocks) if end == storage.end else (end - storage.start) // BLOCK_SIZE
-    blocks = storage.blocks[first:last]
-    if not blocks:
-        yield Stored(start, end, None, ())
-        return
-    whole = storage.start + first * BLOCK_SIZE, min(storage.start + last * BLOCK_SIZE, storage.end)
-    if start < whole[0]:
-        yield Stored(start, whole[0], None, ())
-    yield Stored(*whole, None, blocks)
-    if whole[1] < end:
-        yield Stored(whole[1], end, None, ())

@@ -108,7 +108,7 @@ class StateroomReader(StorageReader):
             file = self._moved_to(plan.storage_data, plan.items)
         for items in _batches(plan.items, file):
             wanted = [_Wanted(item, planner, file.tensors[item.storage_index.fqn]) for item in items]
-            file.fill((each.start, each.memory) for each in wanted)
+            file.ranges.fill((each.start, each.memory) for each in wanted)
             for each in wanted:
                 each.finish(planner)
         done: Future[None] = Future()

@@ -1,0 +1,66 @@
+"""Names of files, as frameworks use them, for checkpoints.
+
+A file is the checkpoint in the slot of its name, in the run that its folder names: ``namespace/name/RUN/FILE``. Writing
+a file again replaces the checkpoint, once the new one is stored. ``namespace/name@REF`` is the file of the checkpoint
+that a ref means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._checkpoint import Checkpoint
+from .._client import Client
+from .._errors import CheckpointNotFound, InvalidRequest, ModelNotFound
+from .._model import Model
+
+PROTOCOL = "stateroom"
+SCHEME = f"{PROTOCOL}://"
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name below ``stateroom://``: ``model`` and either a ``ref``, or the ``run`` and ``slot`` of a file. Without
+    both, the name is a folder's.
+    """
+
+    model: str
+    ref: str | None = None
+    run: str | None = None
+    slot: str | None = None
+
+    def model_of(self, client: Client) -> Model:
+        return client.model(self.model, run=self.run or "")
+
+    def find(self, client: Client) -> Checkpoint | None:
+        """Return the checkpoint, None if there is none."""
+        model = self.model_of(client)
+        if self.ref is None:
+            return None if self.slot is None else in_slot(model, self.slot)
+        try:
+            return model.checkpoint(self.ref)
+        except (ModelNotFound, CheckpointNotFound):
+            return None
+
+
+def parse(path: str) -> Name:
+    """Parse a name with or without the scheme. Raises InvalidRequest for one that names no model."""
+    parts = path.removeprefix(SCHEME).strip("/").split("/")
+    if len(parts) < 2 or not all(parts):
+        raise InvalidRequest(
+            f"{path!r} names no model; use {SCHEME}NAMESPACE/NAME/RUN/FILE or {SCHEME}NAMESPACE/NAME@REF"
+        )
+    model, at, ref = "/".join(parts[:2]).partition("@")
+    if not at:
+        return Name(model, None, "/".join(parts[2:-1]) or None, parts[-1] if len(parts) > 2 else None)
+    if not ref or len(parts) > 2:
+        raise InvalidRequest(f"{path!r} names no file: a ref has one file, {SCHEME}{model}@{ref or 'REF'}")
+    return Name(model, ref)
+
+
+def in_slot(model: Model, slot: str) -> Checkpoint | None:
+    """Return the checkpoint in a slot of the model's run, None if there is none."""
+    try:
+        return next((each for each in model.checkpoints(where={"slot": slot}) if each.run == model.run), None)
+    except ModelNotFound:
+        return None
