@@ -18,6 +18,7 @@ MAX_LINE = 32 * 1024
 MAX_PLACES = 1024
 """Places of a box that are looked at one by one for the blocks needed."""
 
+_LARGEST = 8
 _FORMATS: Mapping[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
@@ -87,6 +88,9 @@ def gather(dims: Dims, itemsize: int, first: int, last: int, stretches: Iterable
 
     A stretch comes with its byte offset from the view's first element, and begins with a whole element.
     """
+    if itemsize == 2 * _LARGEST:  # complex128, as two numbers
+        dims, first, last = (*((size, 2 * stride) for size, stride in dims), (2, 1)), 2 * first, 2 * last
+        itemsize = _LARGEST
     made = bytearray((last - first) * itemsize)
     into = memoryview(made).cast(_FORMATS[itemsize])
     parts = list(boxes(dims, first, last))

@@ -10,6 +10,7 @@ StateroomError
 ├── NotFound                         not found; a wrong address too
 │   ├── ModelNotFound
 │   ├── CheckpointNotFound
+│   ├── TensorNotFound
 │   └── Gone                         was there once: purged, expired, or its optimizers' bytes were removed
 │       └── EventsExpired            events that were not read have been deleted; .after
 ├── RefusedCheckpoint                an upload that Stateroom will not store
@@ -90,6 +91,9 @@ class ModelNotFound(NotFound): ...
 
 
 class CheckpointNotFound(NotFound): ...
+
+
+class TensorNotFound(NotFound): ...
 
 
 class Gone(NotFound): ...
@@ -174,6 +178,7 @@ class StateroomWarning(UserWarning): ...
 ERROR_OF_CODE: dict[str, type[StateroomError]] = {
     "model-not-found": ModelNotFound,
     "checkpoint-not-found": CheckpointNotFound,
+    "unknown-tensor": TensorNotFound,
     "events-expired": EventsExpired,
     "not-a-checkpoint": NotACheckpoint,
     "hostile-checkpoint": HostileCheckpoint,
@@ -184,6 +189,9 @@ ERROR_OF_CODE: dict[str, type[StateroomError]] = {
     "component-ambiguous": ComponentAmbiguous,
     "unknown-component": UnknownComponent,
     "component-empty": SelectionError,
+    "tensor-ambiguous": ComponentAmbiguous,
+    "not-one-tensor": SelectionError,
+    "bad-slice": SelectionError,
     "unsafe-globals": UnsafeGlobals,
     "storage-full": StorageFull,
     "quota-exceeded": QuotaExceeded,

@@ -14,7 +14,7 @@ from ._alias import UNCHECKED, Alias, AliasChange, Aliases
 from ._api import ModelApi
 from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
 from ._download.atomic_file import appearing, check_is_no_folder, named_in
-from ._download.requests import fetch_state_dict_into
+from ._download.requests import fetch_state_dict_into, fetch_tensor_into
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
 from ._event import After, Event, Events, Kinds
 from ._history import HistoryEntry
@@ -22,10 +22,10 @@ from ._html import html_table
 from ._inside import Diff, Stats
 from ._load.following import Apply, Following, Update
 from ._load.load_into import load_into, warmstart
-from ._load.objects import load_object, load_state_dict, write_file
+from ._load.objects import load_object, load_state_dict, load_tensor, write_file
 from ._origins import BY_ITSELF, Origins
 from ._printable import printable
-from ._query import Ref, Selection, changes, device_tag, upload_params
+from ._query import Ref, Selection, TensorPart, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._retention import UNCHANGED, KeepBest, RetentionPreview, rules_of
 from ._types import Format, Patterns, Prefixes, Rename
@@ -568,6 +568,32 @@ class Model:
             )
         )
 
+    def tensor(
+        self,
+        ref: Ref,
+        key: str,
+        *,
+        rows: slice | None = None,
+        dim: int | None = None,
+        shard: tuple[int, int] | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        component: str | None = None,
+    ) -> torch.Tensor:
+        """Load one tensor, or a part of it, of which only the bytes are downloaded: ``rows=slice(0, 10)`` along its
+        first dimension, and of these the ``shard=(number, count)``, from 0 on, that ``torch.chunk(count, dim)`` makes
+        (one without elements, if torch makes fewer). An optimizer's key is dotted (``state.0.exp_avg``).
+
+        ``dtype`` is that of ``state_dict``. Without ``component``, the key is that of the model, or of the only
+        component that has it. Raises TensorNotFound, ComponentAmbiguous, and SelectionError for rows that are not there
+        and for a tensor that is not dense.
+        """
+        part = TensorPart(key, component, rows, dim, shard, dtype)
+        if self._api.http.falls_back:
+            ref = self._pinned(ref)
+        tensor: torch.Tensor = load_tensor(self._api, ref, part, device, label=f"{key} of {self._label(ref)}")
+        return tensor
+
     def warmstart(
         self,
         net: torch.nn.Module,
@@ -658,6 +684,28 @@ class Model:
         path = named_in(Path(path), self.name, checkpoint.version, f"-state_dict.{format}")
         with appearing(path) as file:
             fetch_state_dict_into(self._api, file, checkpoint, selection, device)
+        return path
+
+    def download_tensor(
+        self,
+        ref: Ref,
+        key: str,
+        path: str | os.PathLike[str],
+        *,
+        rows: slice | None = None,
+        dim: int | None = None,
+        shard: tuple[int, int] | None = None,
+        dtype: Any = None,
+        component: str | None = None,
+    ) -> Path:
+        """Write the result of ``tensor`` to a safetensors file, in the way of ``download``; torch is not needed. If
+        ``path`` is a folder, the file is named ``NAME-vVERSION-tensor.safetensors``.
+        """
+        part = TensorPart(key, component, rows, dim, shard, dtype)
+        checkpoint = self._api.checkpoint(ref)
+        path = named_in(Path(path), self.name, checkpoint.version, "-tensor.safetensors")
+        with appearing(path) as file:
+            fetch_tensor_into(self._api, file, checkpoint, part)
         return path
 
     def _label(self, ref: Ref) -> str:

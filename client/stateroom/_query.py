@@ -80,6 +80,48 @@ class Selection:
         return self.rename.items() if isinstance(self.rename, Mapping) else self.rename
 
 
+@dataclass(frozen=True)
+class TensorPart:
+    """One tensor, or a part of it: ``rows`` along the first dimension and, of these, the ``shard`` along ``dim``."""
+
+    key: str
+    component: str | None = None
+    rows: slice | None = None
+    dim: int | None = None
+    shard: tuple[int, int] | None = None
+    dtype: Any = None
+
+    @property
+    def path(self) -> str:
+        """The path below a checkpoint's. Raises InvalidRequest for a key that no path can name."""
+        if self.key in {"", ".", ".."}:
+            raise InvalidRequest(f"a tensor with the key {self.key!r} has no URL; load it with state_dict()")
+        return f"tensors/{quote(self.key, safe='')}"
+
+    def params(self) -> Params:
+        return optional(
+            component=self.component,
+            rows=None if self.rows is None else _rows_text(self.rows),
+            dim=None if self.dim is None else integer_text("dim", self.dim),
+            shard=None if self.shard is None else _shard_text(self.shard),
+            dtype=_dtype_name(self.dtype),
+        )
+
+
+def _rows_text(rows: slice) -> str:
+    if not isinstance(rows, slice) or rows.step not in {None, 1}:
+        raise InvalidRequest(f"rows={rows!r} is not a slice without a step; use slice(0, 10)")
+    return ":".join("" if bound is None else integer_text("rows", bound) for bound in (rows.start, rows.stop))
+
+
+def _shard_text(shard: tuple[int, int]) -> str:
+    try:
+        number, count = shard
+    except (TypeError, ValueError):
+        raise InvalidRequest(f"shard={shard!r} is not a number and a count; use (0, 8) for the first of 8") from None
+    return f"{integer_text('shard', number)}/{integer_text('shard', count)}"
+
+
 def model_path(name: str) -> str:
     """The path of the model ``namespace/name``."""
     parts = name.split("/")

@@ -547,6 +547,26 @@ def test_diff_and_stats_are_tables_that_no_key_steers(cli: Cli, model_name: str,
     assert "has no version 99" in cli.fails(3, "diff", model_name, "1", "99")
 
 
+def test_one_tensor_and_a_part_of_it_become_safetensors_files(cli: Cli, model_name: str, tmp_path: Path) -> None:
+    weight = torch.arange(240.0).view(12, 20)
+    torch.save({"a/w": weight, "b": torch.ones(3)}, tmp_path / "x.pt")
+    cli.store(model_name, tmp_path / "x.pt")
+    name = model_name.partition("/")[2]
+    assert f"{name}-v1-tensor.safetensors" in cli.ok("tensor", model_name, "latest", "a/w")
+    whole = load_file(tmp_path / f"{name}-v1-tensor.safetensors")
+    assert torch.equal(whole["a/w"], weight)
+    options = ("--rows", "-6:", "--dim", "1", "--shard", "2/3", "--dtype", "bf16", "-o", "part.safetensors")
+    made = cli.json("tensor", model_name, "1", "a/w", *options)
+    assert (made["key"], made["path"], made["version"]) == ("a/w", "part.safetensors", 1)
+    part = load_file(tmp_path / "part.safetensors")["a/w"]
+    assert torch.equal(part, weight[-6:].chunk(3, dim=1)[2].bfloat16())
+    assert made["bytes"] == (tmp_path / "part.safetensors").stat().st_size
+    assert "did you mean 'a/w'" in cli.fails(3, "tensor", model_name, "1", "a/v")
+    assert "has shape [12, 20]" in cli.fails(2, "tensor", model_name, "1", "a/w", "--rows", "0:13")
+    for option, value in (("--rows", "1:2:3"), ("--rows", "5"), ("--shard", "1-2"), ("--output", "x.pt")):
+        assert option in cli.fails(2, "tensor", model_name, "1", "a/w", option, value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

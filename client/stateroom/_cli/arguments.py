@@ -184,6 +184,26 @@ def check_name(path: Path, kind: str) -> None:
         )
 
 
+def rows_of(text: str | None) -> slice | None:
+    """Parse ``START:STOP``. Raises BadParameter."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(-?[0-9]{1,18})?:(-?[0-9]{1,18})?", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not of the form START:STOP, as in 0:10 or -5:", param_hint="--rows")
+    return slice(*(None if bound is None else int(bound) for bound in found.groups()))
+
+
+def shard_of(text: str | None) -> tuple[int, int] | None:
+    """Parse ``NUMBER/COUNT``. Raises BadParameter."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not of the form NUMBER/COUNT, as in 0/8", param_hint="--shard")
+    return int(found[1]), int(found[2])
+
+
 def renames_of(texts: Iterable[str] | None) -> list[tuple[str, str]]:
     """Parse ``OLD=>NEW`` options. Raises BadParameter."""
     renames = []

@@ -1,14 +1,16 @@
-"""The commands that look inside checkpoints: diff and stats."""
+"""The commands that look inside checkpoints: diff, stats and tensor."""
 
 # No ``from __future__ import annotations``: typer reads annotations at run time, and Python 3.9 has no ``str | None``.
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.filesize import decimal
 
 from .._inside import Diff, Stats, number_text, shape_text
 from . import output as text
 from .application import Json, ModelName, Run, Target, Texts, Token, Url, cli, session
-from .arguments import model_of, target_of
+from .arguments import check_name, model_of, rows_of, shard_of, target_of
 
 Component = Annotated[Optional[str], typer.Option(metavar="NAME", help="only this component")]
 
@@ -99,3 +101,43 @@ def _stats_table(found: Stats) -> None:
     if rows:
         text.say()
         text.table(*_without_empty(header, rows), right=header[3:11])
+
+
+@cli.command()
+def tensor(
+    context: typer.Context,
+    model: ModelName,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="12, latest, best, ...")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="the tensor's key; an optimizer's is dotted")],
+    rows: Annotated[
+        Optional[str], typer.Option(metavar="START:STOP", help="only these rows; negative ones count from the end")
+    ] = None,
+    shard: Annotated[
+        Optional[str], typer.Option(metavar="NUMBER/COUNT", help="only this part, from 0 on, as torch.chunk cuts")
+    ] = None,
+    dim: Annotated[Optional[int], typer.Option(help="the dimension that --shard cuts (0)")] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="dtype to cast floats to: float32, float16 or bfloat16")] = None,
+    component: Component = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PATH", help="file or folder to write to (.)")
+    ] = Path(),
+    run: Run = None,
+    url: Url = None,
+    token: Token = None,
+    json: Json = False,
+) -> None:
+    """Download one tensor, or a part of it, as a safetensors file."""
+    part, wanted = rows_of(rows), shard_of(shard)
+    check_name(output, "safetensors")
+    with session(context, url, token, json=json) as at:
+        of = at.client.model(model_of(model), run)
+        checkpoint = of.checkpoint(ref)
+        path = of.download_tensor(
+            checkpoint, key, output, rows=part, dim=dim, shard=wanted, dtype=dtype, component=component
+        )
+        size = path.stat().st_size
+        if at.json:
+            version = checkpoint.version
+            text.say_json({"model": of.name, "version": version, "key": key, "path": str(path), "bytes": size})
+        else:
+            text.say(f"{checkpoint}  {path}, {decimal(size)}")

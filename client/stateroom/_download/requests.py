@@ -12,7 +12,9 @@ import httpx
 
 from .._api import ModelApi
 from .._checkpoint import Checkpoint
-from .._query import Ref, Selection, optional
+from .._errors import ServerError
+from .._inside import TensorForm
+from .._query import Ref, Selection, TensorPart, optional
 from .._types import Params
 from .cached_receiver import receiver_of
 from .index import Fetching, find_layout, warn_of_left_out
@@ -45,6 +47,22 @@ def find_component(api: ModelApi, checkpoint: Checkpoint, selection: Selection) 
     """Find the index of a component's file, to fetch parts of it; None if the server has none."""
     path = f"{api.at(checkpoint)}/state_dict"
     return _find(api, path, selection.params(), label=str(checkpoint), derived=False, in_place=True)
+
+
+def find_tensor(api: ModelApi, ref: Ref, part: TensorPart, format: str, *, label: str) -> Fetching:  # noqa: A002  the server's word
+    """Find the index of the file of one tensor: ``raw``, or ``safetensors``. Raises TensorNotFound, SelectionError."""
+    params = [*api.scope(ref), *part.params(), ("format", format)]
+    fetching = _find(api, f"{api.at(ref)}/{part.path}", params, label=label, derived=api.transfers.verify)
+    if fetching is None or fetching.tensor is None:
+        raise ServerError(f"the server at {api.http.url} does not send single tensors; upgrade it, or use state_dict()")
+    return fetching
+
+
+def fetch_tensor_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, part: TensorPart) -> TensorForm | None:
+    """Write a safetensors file of one tensor."""
+    fetching = find_tensor(api, checkpoint, part, "safetensors", label=str(checkpoint))
+    _fetch_parts(api, file, fetching, is_zip=False)
+    return fetching.tensor
 
 
 def find_matched(api: ModelApi, download: str, *, label: str) -> Fetching | None:
@@ -152,7 +170,7 @@ def _find(
         keeps_all=falls_back,
         offline=found.offline,
     )
-    return Fetching(found.layout, receiver, found.left_out)
+    return Fetching(found.layout, receiver, found.left_out, found.tensor)
 
 
 def _fetch_parts(api: ModelApi, file: IO[bytes], coming: Fetching, *, is_zip: bool) -> None:

@@ -21,7 +21,14 @@ PATIENCE = 2.0
 AWAY = 10.0
 """Seconds for which a server that was not reached is not tried again."""
 
-KEPT_HEADERS = ("Content-Type", "ETag", "Stateroom-Checkpoint", "Stateroom-Left-Out")
+KEPT_HEADERS = (
+    "Content-Type",
+    "ETag",
+    "Stateroom-Checkpoint",
+    "Stateroom-Dtype",
+    "Stateroom-Left-Out",
+    "Stateroom-Shape",
+)
 
 _RECALLED = "stateroom.recalled"
 

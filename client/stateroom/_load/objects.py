@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import IO, Any
 
 from .._api import ModelApi
 from .._checkpoint import Checkpoint
+from .._download.fetch_plan import Memory
 from .._download.index import Fetching
 from .._download.requests import (
     fetch_file_into,
@@ -16,12 +18,14 @@ from .._download.requests import (
     find_file,
     find_matched,
     find_state_dict,
+    find_tensor,
 )
-from .._errors import NotFound
-from .._query import Ref, Selection, device_tag
+from .._errors import NotFound, UnexpectedAnswer
+from .._query import Ref, Selection, TensorPart, device_tag
 from .._torch import load, require_torch
 from .deferred import DeferredLoad
 from .in_place import Coming
+from .memory import expect
 
 
 def load_state_dict(api: ModelApi, ref: Ref, selection: Selection, map_location: Any, *, label: str) -> Any:
@@ -48,6 +52,22 @@ def load_object(api: ModelApi, checkpoint: Checkpoint, map_location: Any, *, wei
         return deferred.value
     with fetched_file(api, checkpoint, device) as file:
         return load(file, map_location, weights_only=weights_only)
+
+
+def load_tensor(api: ModelApi, ref: Ref, part: TensorPart, device: Any, *, label: str) -> Any:
+    """Implement Model.tensor."""
+    torch = require_torch("tensor()")
+    fetching = find_tensor(api, ref, part, "raw", label=label)
+    form = fetching.tensor
+    dtype = getattr(torch, form.dtype, None) if form is not None else None
+    if form is None or form.shape is None or not isinstance(dtype, torch.dtype):
+        raise UnexpectedAnswer(f"this torch has no dtype for {form}")
+    if prod(form.shape) * torch.empty(0, dtype=dtype).element_size() != form.bytes:
+        raise UnexpectedAnswer(f"a tensor of {form} does not have {form.bytes:,} bytes")
+    tensor = torch.empty(form.shape, dtype=dtype)
+    if form.bytes:
+        fetching.receiver.fill([(fetching.layout.storages[0], Memory(expect(tensor.untyped_storage())))])
+    return tensor if device is None else tensor.to(device)
 
 
 def write_file(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint, device: str | None) -> None:
