@@ -6,6 +6,7 @@ StateroomError
 │   ├── NotACheckpoint           not a file that torch.save writes
 │   ├── HostileCheckpoint        breaks a rule that every honest file keeps
 │   ├── NoTensors                a checkpoint without a tensor
+│   ├── BadFolder                a folder whose files do not fit together, or whose paths cannot be kept
 │   └── ShardedTensor            one rank's shard of a distributed tensor
 ├── SelectionError               a selection that cannot be served; ``code`` says which rule
 ├── NotFound                     no such model, checkpoint, component or key
@@ -70,6 +71,10 @@ class HostileCheckpoint(RefusedCheckpoint):
 
 class NoTensors(RefusedCheckpoint):
     code = "no-tensors"
+
+
+class BadFolder(RefusedCheckpoint):
+    code = "bad-folder"
 
 
 class ShardedTensor(RefusedCheckpoint):

@@ -21,6 +21,7 @@ from .routes import (
     checkpoints,
     events,
     files,
+    folder,
     health,
     history,
     inside,
@@ -101,6 +102,7 @@ def build(
         inside,
         state_dicts,
         files,
+        folder,
         links,
     ):
         include(app, module.router)

@@ -35,6 +35,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.NotACheckpoint: Kind(422, "The upload is not a checkpoint"),
     errors.HostileCheckpoint: Kind(422, "The upload breaks a rule for checkpoint files"),
     errors.NoTensors: Kind(422, "The upload holds no tensor"),
+    errors.BadFolder: Kind(422, "The folder cannot be stored"),
     errors.ShardedTensor: Kind(422, "The upload holds one rank's shard of a tensor"),
     errors.SelectionError: Kind(422, "The selection cannot be served"),
     errors.NotFound: Kind(404, "Not found"),

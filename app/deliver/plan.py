@@ -23,6 +23,7 @@ from ..formats.tree import refs_in, refs_in_objects
 from ..select.one_tensor import TensorQuery
 from ..select.query import StateDictQuery
 from ..values.conversion import Conversion
+from ..values.folder import FORMAT as FOLDER
 from ..values.json_text import from_lines, to_lines
 from ..values.manifest import Manifest, Storage
 from ..values.span import Span
@@ -132,8 +133,14 @@ class Plan:
 
 
 def plan_original(manifest: Manifest) -> Plan:
+    made = plan_span(Span(0, manifest.size))
+    return replace(made, format="zip") if manifest.format == FOLDER else made
+
+
+def plan_span(span: Span) -> Plan:
+    """Plan a file that is bytes ``span`` of the upload."""
     file = VirtualFile()
-    file.add_span(Span(0, manifest.size))
+    file.add_span(span)
     return Plan(file)
 
 

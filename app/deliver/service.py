@@ -23,17 +23,20 @@ from ..select.query import StateDictQuery
 from ..select.warmstart import Report, TargetTensor, match
 from ..store.pack_store import PackStore
 from ..values.checkpoint import Checkpoint
+from ..values.folder import FORMAT as FOLDER
 from ..values.manifest import Manifest
 from .cast import require_torch
 from .checksums import Checksums, Crc32s
 from .download import Download
 from .file_layout import FileLayout, layout_of, layout_of_original, presigned
-from .plan import Plan, Wanted, plan_original
+from .files import StoredPath, digest_of, file_at, files_of, is_thinned
+from .plan import Plan, Wanted, plan_original, plan_span
 from .plan_wire import plan_here, plan_in_child, select
 from .read import BlobReader
 from .read_ahead import ReadAheads
 from .spans import BlobMap
 from .stored_file import StoredFile
+from .thinned import refuse_thinned, refuse_thinned_optimizer
 
 MAX_SKELETON_IN_THREAD = 300_000
 """Bytes of pickle. A child process plans longer pickles, and pickles that take more work for their bytes."""
@@ -98,7 +101,7 @@ class Deliver:
                 f"{checkpoint.model}@{checkpoint.version} was saved from memory and has no original file; use /file",
                 code="no-original",
             )
-        _refuse_thinned(checkpoint, "the uploaded file")
+        refuse_thinned(checkpoint, "the uploaded file")
         stored = self.stored(checkpoint)
         ready = _Ready(plan_original(stored.manifest), {})
         return self._download(checkpoint, stored, ready, _etag("original", checkpoint, ""), checkpoint.sha256)
@@ -121,21 +124,51 @@ class Deliver:
                 f"its state_dicts do not need that.",
                 code="unsafe-globals",
             )
-        _refuse_thinned(checkpoint, "the whole checkpoint")
+        refuse_thinned(checkpoint, "the whole checkpoint")
         return self._planned(checkpoint, Wanted(device=device))
+
+    def files(self, checkpoint: Checkpoint) -> list[StoredPath]:
+        """List the files of a checkpoint: a folder's, or the one that it is downloaded as."""
+        if checkpoint.format == FOLDER:
+            return files_of(self.manifest(checkpoint))
+        download = self._only_file(checkpoint)
+        names = tuple(component.name for component in checkpoint.components)
+        return [StoredPath(download.filename, download.size, checkpoint.digest, checkpoint.format, names)]
+
+    def file_at(self, checkpoint: Checkpoint, path: str) -> Download:
+        """Plan the download of one of ``files``, byte for byte as it was uploaded. Raises NotFound."""
+        if checkpoint.format != FOLDER:
+            download = self._only_file(checkpoint)
+            if path != download.filename:
+                raise NotFound(
+                    f"{checkpoint.model}@{checkpoint.version} has one file, {download.filename!r}",
+                    code="file-not-found",
+                )
+            return download
+        stored = self.stored(checkpoint)
+        file = file_at(stored.manifest, path)
+        if checkpoint.thinned_at is not None and is_thinned(stored.manifest, file):
+            refuse_thinned(checkpoint, f"the file {path!r}")
+        digest = digest_of(stored.manifest, file)
+        etag = _etag("path", checkpoint, path) if digest is None else _hashed(f"blob {digest}")
+        download = self._download(checkpoint, stored, _Ready(plan_span(file.span), {}), etag, None)
+        return replace(download, filename=path.rpartition("/")[2])
+
+    def _only_file(self, checkpoint: Checkpoint) -> Download:
+        return self.original(checkpoint) if checkpoint.original else self.file(checkpoint, None, weights_only=False)
 
     def state_dict(self, checkpoint: Checkpoint, query: StateDictQuery) -> Download:
         """Plan one component, selected and renamed. Raises SelectionError, and Gone for a thinned optimizer."""
         if checkpoint.thinned_at is not None:
             manifest = self.manifest(checkpoint)
-            _refuse_thinned_optimizer(checkpoint, manifest, choose_component(manifest, query.component))
+            refuse_thinned_optimizer(checkpoint, manifest, choose_component(manifest, query.component))
         return self._planned(checkpoint, Wanted(query=query))
 
     def tensor(self, checkpoint: Checkpoint, query: TensorQuery) -> Download:
         """Plan one tensor, or a part of it. Raises SelectionError, and Gone for a thinned optimizer's."""
         if checkpoint.thinned_at is not None:
             manifest = self.manifest(checkpoint)
-            _refuse_thinned_optimizer(checkpoint, manifest, component_with_key(manifest, query.component, query.key))
+            refuse_thinned_optimizer(checkpoint, manifest, component_with_key(manifest, query.component, query.key))
         if query.dtype is not None:
             require_torch()
         return self._planned(checkpoint, Wanted(tensor=query))
@@ -227,7 +260,7 @@ class Deliver:
 
 def _draft(checkpoint: Checkpoint, stored: StoredFile, wanted: Wanted) -> Plan:
     """Plan a file; its checksums are yet to be filled in."""
-    skeleton = stored.reader.bytes_of(stored.blobs, stored.manifest.skeleton)
+    skeleton = b"".join(stored.reader.bytes_of(stored.blobs, span) for span in stored.manifest.skeletons)
     if len(skeleton) <= MAX_SKELETON_IN_THREAD:
         planned = plan_here(stored.manifest, skeleton, wanted)
         if planned is not None:
@@ -240,24 +273,6 @@ def _ready(stored: StoredFile, draft: Plan) -> _Ready:
     return _Ready(replace(draft, file=file), crc32s)
 
 
-def _refuse_thinned(checkpoint: Checkpoint, what: str) -> None:
-    """Raise Gone for a part of a checkpoint that needs its optimizers' bytes, if those were removed."""
-    if checkpoint.thinned_at is not None:
-        names = [repr(one.name) for one in checkpoint.components if one.kind == "state_dict"]
-        left = f"its state_dicts are still there: {', '.join(names[:10])}{', ...' if names[10:] else ''}"
-        raise Gone(
-            f"{what} of {checkpoint.model}@{checkpoint.version} is gone: the optimizers' bytes were removed at "
-            f"{checkpoint.thinned_at:%Y-%m-%d %H:%M} UTC, by the rule thin_after; {left}",
-            code="thinned",
-        )
-
-
-def _refuse_thinned_optimizer(checkpoint: Checkpoint, manifest: Manifest, number: int | None) -> None:
-    """Raise Gone if component ``number`` of a thinned checkpoint is an optimizer."""
-    if number is not None and manifest.components[number].kind == "optimizer":
-        _refuse_thinned(checkpoint, manifest.components[number].name)
-
-
 def _require_cast(query: StateDictQuery | None) -> None:
     """Raise SelectionError if a query asks for a dtype and there is no torch to cast with."""
     if query is not None and query.dtype is not None:
@@ -266,5 +281,8 @@ def _require_cast(query: StateDictQuery | None) -> None:
 
 def _etag(kind: str, checkpoint: Checkpoint, wanted: str) -> str:
     """ETag from the stored checkpoint and the request, so that all replicas agree."""
-    text = json.dumps([WRITER_REVISION, kind, checkpoint.manifest, wanted])
+    return _hashed(json.dumps([WRITER_REVISION, kind, checkpoint.manifest, wanted]))
+
+
+def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]

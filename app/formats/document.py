@@ -4,8 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..values.folder import FolderFile
 from ..values.span import Span
 from .pickle.nodes import Node, StorageRef
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A file of a folder. ``crc32`` is the one that the folder declares (0: none) if all its bytes are one blob."""
+
+    file: FolderFile
+    crc32: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +25,8 @@ class Document:
     storage's bytes and their CRC32 as the file declares it (0: none). ``storages`` are in the order in which the
     skeleton first names them; each has exactly the bytes of its record. ``unsafe_globals`` are the names outside of
     torch's weights_only list, in order of appearance. ``metadata`` are a safetensors file's own texts; ``keys`` are
-    the keys of a TorchScript archive's state_dict, which its skeleton alone does not tell.
+    the keys of a TorchScript archive's state_dict, which its skeleton alone does not tell. ``files`` are those of a
+    folder, and ``numbers`` are facts from beside its checkpoints.
     """
 
     root: Node
@@ -29,3 +39,5 @@ class Document:
     unsafe_globals: tuple[str, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
+    files: tuple[KeptFile, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)

@@ -38,17 +38,20 @@ _JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,100}[{\[]\s{0,100}[\"{\[\]}0-9]")
 _ONNX = re.compile(rb"\x08[\x03-\x20](?:\x12[\x01-\x40][ -~]|\x1a|\x3a)")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\((?:dp|lp|d|l|i)|[}\])]q\0|c[a-zA-Z_][\w.]{0,100}\n[a-zA-Z_]")
 
+_DEFINITELY = re.compile(rb"/\.data/extern_modules|/archive_format|serialized_exported_program\.json")
+"""Names in archives of torch.package and torch.export, which may have checkpoints inside that are not theirs."""
+
 _PACKAGE = re.compile(rb"/\.data/extern_modules")
 _EXPORT = re.compile(rb"/archive_format|serialized_exported_program\.json|/models/[^/\0]{1,100}\.json")
 _KERAS = re.compile(rb"\.weights\.h5|keras_metadata|variables\.h5")
 _NPZ = re.compile(rb"\.npy(?:PK|\W|\Z)")
-_CHECKPOINTS = re.compile(rb"\.(?:pth|pt|ckpt|bin|safetensors|pkl)(?:PK|\W|\Z)")
+_PICKLES = re.compile(rb"\.(?:pkl|pickle)(?:PK|\W|\Z)")
 _ARCHIVES = (
     (_PACKAGE, "a torch.package archive: load the model from it, and save its state_dict()"),
     (_EXPORT, "a program of torch.export (.pt2): save torch.export.load(path).state_dict with torch.save"),
     (_KERAS, "a Keras model: save its weights with safetensors"),
     (_NPZ, "a numpy archive (.npz): save its arrays as tensors, with torch.save or safetensors"),
-    (_CHECKPOINTS, f"a zip archive around other files: {_INSIDE}"),
+    (_PICKLES, f"a zip archive around other files: {_INSIDE}"),
 )
 """Patterns for the bytes of a zip directory, where any bytes may follow a name."""
 
@@ -75,6 +78,11 @@ def foreign_file(data: ByteSource) -> str | None:
     if _ONNX.match(head):
         return "an ONNX model: upload the checkpoint that it was exported from"
     return None
+
+
+def is_foreign_archive(directory: bytes) -> bool:
+    """Tell whether a zip is another program's file, whatever checkpoints are in it."""
+    return _DEFINITELY.search(directory) is not None
 
 
 def foreign_zip(directory: bytes) -> str:

@@ -1,15 +1,16 @@
 """Indexing of a checkpoint file's bytes: its manifest and facts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ..errors import HostileCheckpoint, NoTensors
+from ..values.folder import FolderFile
 from ..values.manifest import Component, Facts, Manifest, Storage
 from ..values.source import ByteSource
 from ..values.span import Span
 from ..values.work import Work
 from .contents import list_contents
-from .document import Document
+from .document import Document, KeptFile
 from .facts import FACTS, lift_facts
 from .readers import read
 from .tree import pairs_of
@@ -44,22 +45,38 @@ def index(data: ByteSource, work: Work | None = None) -> Index:
     top = pairs_of(document.root) or ()
     if any(not component.path for component in components):
         top = [(key, value) for key, value in top if type(key) is str and key in FACTS and type(value) in {int, float}]
+    top = [*top, *document.numbers.items()]
     facts = lift_facts(top, storages, read_storage, document.byteorder, document.metadata)
+    kept, files = _kept_files(document.files, len(storages))
     return Index(
         Manifest(
             format=document.format,
             size=len(data),
             skeleton=document.skeleton,
-            storages=storages,
+            storages=storages + kept,
             tensors=tensors,
             components=components,
             unsafe_globals=document.unsafe_globals,
             byteorder=document.byteorder,
             metadata=document.metadata,
             keys=document.keys,
+            files=files,
         ),
         facts,
     )
+
+
+def _kept_files(files: Iterable[KeptFile], first: int) -> tuple[tuple[Storage, ...], tuple[FolderFile, ...]]:
+    """Return a folder's files, and a storage for each that is a blob of its own; the first has the index ``first``."""
+    storages: list[Storage] = []
+    listed: list[FolderFile] = []
+    for kept in files:
+        file = kept.file
+        if kept.crc32 is not None:
+            file = replace(file, storage=first + len(storages))
+            storages.append(Storage(file.path, "", None, file.span, kept.crc32))
+        listed.append(file)
+    return tuple(storages), tuple(listed)
 
 
 def _check_listing(document: Document, components: Sequence[Component]) -> None:

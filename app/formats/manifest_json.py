@@ -9,6 +9,7 @@ from typing import Any
 
 from ..values.digest import Digest
 from ..values.dtype import DTYPES
+from ..values.folder import FolderFile, SourceFile
 from ..values.json_text import encode_text, read_json
 from ..values.manifest import Component, Manifest, Storage, Tensor
 from ..values.span import Span
@@ -53,6 +54,8 @@ def encode(manifest: Manifest) -> bytes:
         document["metadata"] = dict(manifest.metadata)
     if manifest.keys:
         document["keys"] = manifest.keys
+    if manifest.files:
+        document["files"] = list(map(_encode_file, manifest.files))
     # Columns are made one by one during the writing: one call for all would let no other thread run.
     # A pair of lone surrogates is two characters in Python, and one as JSON escapes: they are kept unescaped.
     text = json.dumps(document, default=list, separators=(",", ":"), ensure_ascii=False)
@@ -92,4 +95,20 @@ def decode(data: bytes | memoryview) -> Manifest:
         frame=document["frame"] and Digest(document["frame"]),
         metadata=document.get("metadata", {}),
         keys=tuple(document.get("keys", ())),
+        files=tuple(map(_decode_file, document.get("files", ()))),
     )
+
+
+def _encode_file(file: FolderFile) -> list[Any]:
+    source = file.source
+    as_source = source and [source.name, source.format, source.skeleton.start, source.skeleton.end, source.keys]
+    return [file.path, file.span.start, file.span.end, file.storage, as_source]
+
+
+def _decode_file(fields: list[Any]) -> FolderFile:
+    path, start, end, storage, as_source = fields
+    source = None
+    if as_source is not None:
+        name, kind, first, last, keys = as_source
+        source = SourceFile(name, kind, Span(first, last), tuple(keys))
+    return FolderFile(path, Span(start, end), source, storage)

@@ -1,12 +1,18 @@
 """All formats: detection of a file's format, and the reader of each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
-from ..errors import NotACheckpoint
+from ..errors import NotACheckpoint, RefusedCheckpoint
+from ..values.folder import FORMAT as FOLDER
+from ..values.folder import is_checkpoint_name, is_read_by_name
 from ..values.manifest import Manifest
 from ..values.source import ByteSource
 from ..values.work import Work
 from .document import Document
+from .folder import read as folder
+from .folder.entries import Part, is_torch_zip
+from .folder.entries import read_entries as folder_entries
 from .foreign import foreign_file
 from .pickle.nodes import Node
 from .safetensors import read as safetensors
@@ -28,14 +34,30 @@ _TREES: Mapping[str, Callable[[bytes, Work], Node]] = {
 def tree_of(manifest: Manifest, skeleton: bytes, work: Work | None = None) -> Node:
     """Parse a skeleton to the nodes that its reader made at upload."""
     work = work or Work()
-    if manifest.format == torchscript.FORMAT:
-        return torchscript.tree_of(skeleton, manifest.keys, work)
-    return _TREES[manifest.format](skeleton, work)
+    if manifest.format == FOLDER:
+        return folder.tree_of(manifest.files, skeleton, _parse, work)
+    return _parse(manifest.format, skeleton, manifest.keys, work)
+
+
+def _parse(kind: str, skeleton: bytes, keys: Iterable[str], work: Work) -> Node:
+    if kind == torchscript.FORMAT:
+        return torchscript.tree_of(skeleton, keys, work)
+    return _TREES[kind](skeleton, work)
 
 
 def read(data: ByteSource, work: Work | None = None) -> Document:
-    """Read a checkpoint of any format. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
+    """Read a checkpoint of any format. Raises a RefusedCheckpoint."""
     work = work or Work()
+    if _is_zip(data):
+        directory = find_directory(data)
+        entries = bytes(data[directory.start : directory.end])
+        if not is_torch_zip(directory, entries):
+            return folder.read(data, directory, entries, _read_file, work)
+    return _read_file(data, work)
+
+
+def _read_file(data: ByteSource, work: Work) -> Document:
+    """Read a checkpoint that is one file. Raises NotACheckpoint, HostileCheckpoint or ShardedTensor."""
     if _is_zip(data):
         archive = read_archive(data)
         document = torch_zip.read(data, archive, work)
@@ -65,11 +87,32 @@ def read(data: ByteSource, work: Work | None = None) -> Document:
 
 def parsing_cost(data: ByteSource, enough: int) -> int:
     """Most bytes that ``read`` would parse, or at least ``enough`` if it may parse that many."""
+    if not _is_zip(data):
+        return _cost_of_file(data, enough)
+    directory = find_directory(data)
+    size = directory.end - directory.start
+    if size >= enough:
+        return size
+    entries = bytes(data[directory.start : directory.end])
+    if is_torch_zip(directory, entries):
+        return _cost_of_file(data, enough)
+    for path, record in folder_entries(data, directory, entries).items():
+        if size >= enough:
+            break
+        if is_read_by_name(path):
+            size += record.span.length
+        elif is_checkpoint_name(path):
+            with suppress(RefusedCheckpoint):  # the reader says more
+                size += _cost_of_file(Part(data, record.span), enough)
+    return size
+
+
+def _cost_of_file(data: ByteSource, enough: int) -> int:
     length = safetensors.header_length(data)
     if length is not None and not _is_zip(data):
         return length
     if not _is_zip(data):
-        return min(len(data), enough)  # a pickle's length is not stored
+        return min(len(data), enough) if torch_legacy.is_legacy(data) else 0  # a pickle's length is not stored
     directory = find_directory(data)
     size = directory.end - directory.start
     if size >= enough:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from .digest import Digest
 from .dtype import DType
+from .folder import FolderFile
 from .span import Span
 
 Path = tuple[str | int, ...]
@@ -107,6 +108,8 @@ class Manifest:
     ``skeleton`` is the span of the pickle or header; ``size`` is the whole file's; ``frame`` names the blob of all
     bytes outside blob-sized storages; ``metadata`` is a safetensors file's own texts, by name;
     ``keys`` are the keys of a TorchScript archive's state_dict, which its skeleton alone does not tell.
+    ``files`` are those of a folder, each checkpoint among them with a skeleton of its own; its last storages are files
+    that are blobs of their own.
     """
 
     format: str
@@ -120,6 +123,14 @@ class Manifest:
     frame: Digest | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
+    files: tuple[FolderFile, ...] = ()
+
+    @property
+    def skeletons(self) -> tuple[Span, ...]:
+        """The spans whose bytes, one after another, have to be parsed for a plan."""
+        if not self.files:
+            return (self.skeleton,)
+        return tuple(file.source.skeleton for file in self.files if file.source is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from ._alias import Alias, AliasChange
 from ._checkpoint import Checkpoint, Component, ModelSummary, Pin, SpooledCheckpoint, TensorInfo
 from ._client import Client
 from ._errors import (
+    BadFolder,
     CheckpointNotFound,
     ComponentAmbiguous,
     Conflict,
@@ -45,6 +46,7 @@ from ._errors import (
     UnsafeGlobals,
 )
 from ._event import Event
+from ._files import FileInfo
 from ._history import HistoryEntry
 from ._inside import Diff, Difference, Histogram, Stats, TensorForm, TensorStats
 from ._lineage import Lineage, Relative
@@ -61,6 +63,7 @@ from ._webhook import Webhook, WebhookDelivery
 __all__ = [
     "Alias",
     "AliasChange",
+    "BadFolder",
     "Checkpoint",
     "CheckpointNotFound",
     "Client",
@@ -72,6 +75,7 @@ __all__ = [
     "DigestMismatch",
     "Event",
     "EventsExpired",
+    "FileInfo",
     "Following",
     "Gone",
     "Histogram",

@@ -17,6 +17,7 @@ from ._checkpoint import (
     tensor_of,
 )
 from ._errors import InvalidRequest, understood
+from ._files import FileInfo, file_of
 from ._history import HistoryEntry, history_entry_of
 from ._http.last_answers import is_recalled
 from ._http.session import Http, json_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ._upload.outbox import Outbox
 
 TENSORS_A_PAGE = 10_000
+FILES_A_PAGE = 1_000
 HISTORY_A_PAGE = 1_000
 STATS_A_PAGE = 200
 
@@ -160,6 +162,9 @@ class ModelApi:
         answer, _ = self.http.json("POST", f"{self.at(checkpoint)}/links/{what}", params, safe=True)
         with understood("a link"):
             return self.http.url + self.http.path_of(answer["url"])
+
+    def files(self, checkpoint: Checkpoint) -> list[FileInfo]:
+        return list(map(file_of, self.http.pages(f"{self.at(checkpoint)}/files", [("limit", str(FILES_A_PAGE))])))
 
     def lineage(self, checkpoint: Checkpoint) -> Lineage:
         return lineage_of(self.http.json("GET", f"{self.at(checkpoint)}/lineage")[0])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ._errors import InvalidRequest, understood
+from ._files import FileInfo
 from ._html import html_table
 from ._lineage import Lineage
 from ._parsing import kind_of, time_of
@@ -24,6 +25,8 @@ class Source(Protocol):
     ) -> str: ...
 
     def lineage(self, checkpoint: Checkpoint) -> Lineage: ...
+
+    def files(self, checkpoint: Checkpoint) -> list[FileInfo]: ...
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,10 @@ class Checkpoint:
         A copied or unpickled checkpoint cannot ask its server.
         """
         return self._found_by("a lineage").lineage(self)
+
+    def files(self) -> list[FileInfo]:
+        """Return the files of a folder, or the one file that another checkpoint is downloaded as."""
+        return self._found_by("a listing").files(self)
 
     def _found_by(self, what: str) -> Source:
         """Return the client that found the checkpoint. Raises InvalidRequest if there is none to ask for ``what``."""

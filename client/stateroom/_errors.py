@@ -17,6 +17,7 @@ StateroomError
 │   ├── NotACheckpoint               not a file that torch.save writes
 │   ├── HostileCheckpoint            breaks a rule that every honest file keeps
 │   ├── NoTensors                    a checkpoint without a tensor
+│   ├── BadFolder                    a folder whose files do not fit together, or whose paths cannot be kept
 │   └── ShardedTensor                one rank's shard of a distributed tensor
 ├── UnsafeGlobals                    only weights_only=False reads this checkpoint as it was saved
 ├── Conflict                         contradicts what is stored
@@ -117,6 +118,9 @@ class HostileCheckpoint(RefusedCheckpoint): ...
 class NoTensors(RefusedCheckpoint): ...
 
 
+class BadFolder(RefusedCheckpoint): ...
+
+
 class ShardedTensor(RefusedCheckpoint): ...
 
 
@@ -183,6 +187,7 @@ ERROR_OF_CODE: dict[str, type[StateroomError]] = {
     "not-a-checkpoint": NotACheckpoint,
     "hostile-checkpoint": HostileCheckpoint,
     "no-tensors": NoTensors,
+    "bad-folder": BadFolder,
     "sharded-tensor": ShardedTensor,
     "refused-checkpoint": RefusedCheckpoint,
     "no-keys-matched": NoKeysMatched,

@@ -13,8 +13,9 @@ from . import _torch
 from ._alias import UNCHECKED, Alias, AliasChange, Aliases
 from ._api import ModelApi
 from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
-from ._download.atomic_file import appearing, check_is_no_folder, named_in
-from ._download.requests import fetch_state_dict_into, fetch_tensor_into
+from ._download.atomic_file import appearing, check_is_no_dcp, named_in
+from ._download.requests import fetch_folder_into, fetch_state_dict_into, fetch_tensor_into
+from ._download.to_folder import appearing_folder
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
 from ._event import After, Event, Events, Kinds
 from ._history import HistoryEntry
@@ -32,7 +33,7 @@ from ._types import Format, Patterns, Prefixes, Rename
 from ._upload.background import Options, SaveQueue
 from ._upload.job import SaveJob
 from ._upload.requests import upload
-from ._upload.save import new_key, refuse, save_object, upload_file
+from ._upload.save import new_key, refuse, save_object, upload_file, upload_folder
 from ._webhook import Webhook, WebhookDelivery, Webhooks
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class Model:
         slot: str | None = None,
         scan: bool = False,
     ) -> Checkpoint:
-        """Upload a file that torch.save wrote: a path, or a file open for reading bytes, from its current position.
+        """Upload a file that torch.save or safetensors wrote: a path, or a file open for reading bytes, from its
+        current position. Of a folder, all files are uploaded as one checkpoint: shards of one state_dict are merged,
+        and files of any other kind are kept as they are.
 
         Epoch, step and loss that are left out are read from the file. ``parent``, ``warm_started_from``, ``ttl``,
         ``slot`` and ``scan`` are those of ``save``. Raises RefusedCheckpoint or one of its subclasses for a file that
@@ -113,7 +116,9 @@ class Model:
             if not isinstance(file, (str, os.PathLike)):
                 return upload(self._api, file, params, label=self.name, key=new_key())
             path = Path(file)
-            check_is_no_folder(path)
+            if path.is_dir():
+                check_is_no_dcp(path)
+                return upload_folder(self._api, path, params, key=new_key())
             with path.open("rb") as opened:
                 return upload_file(self._api, opened, params, label=path.name, key=new_key())
 
@@ -645,10 +650,14 @@ class Model:
         Without ``map_location``, the file is the uploaded one, byte for byte, or if ``save`` sent only the tensors, the
         one that torch.save would have written. With a device (a str or a torch.device), it is the same checkpoint with
         its tensors on that device. If ``path`` is a folder, the file is named ``NAME-vVERSION.pt``, or ``.safetensors``
-        for such an upload.
+        for such an upload. A folder that was uploaded is written as a folder: ``path`` must be new, or an empty folder.
         """
         device = _device(map_location)
         checkpoint = self._api.checkpoint(ref)
+        if checkpoint.format == "folder" and device is None:
+            with appearing_folder(Path(path)) as folder:
+                fetch_folder_into(self._api, folder, checkpoint)
+            return Path(path)
         is_safetensors = device is None and checkpoint.format == "safetensors"
         suffix = ".safetensors" if is_safetensors else ".pt"
         path = named_in(Path(path), self.name, checkpoint.version, suffix)

@@ -63,6 +63,8 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("GET", checkpoint + "/tensors/{key}"),
         ("GET", checkpoint + "/tensors/{key}/index"),
         ("GET", checkpoint + "/stats"),
+        ("GET", checkpoint + "/files"),
+        ("GET", checkpoint + "/files/{path}"),
         ("GET", checkpoint + "/diff/{other}"),
         ("GET", checkpoint + "/state_dict"),
         ("GET", checkpoint + "/state_dict/{filename}"),

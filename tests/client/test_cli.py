@@ -387,7 +387,6 @@ def test_rm_asks_and_deletes_nothing_unless_the_answer_is_yes(cli: Cli, general:
     ("code", "arguments", "said"),
     [
         (1, ("push", "no.pt", "{}"), "the file was not written by torch.save or safetensors"),
-        (1, ("push", ".", "{}"), "is a folder"),
         (2, ("pull", "{}", "-o", "no.pt/x.pt"), "the folder no.pt does not exist"),
         (2, ("push", "absent.pt", "{}"), "absent.pt"),
         (2, ("push", "{}"), "Missing argument"),
@@ -523,6 +522,28 @@ def test_lineage_lists_both_directions(cli: Cli, general: Path, model_name: str)
     assert ["descendants: none"] in lines
     assert ["parent", first] in rows(cli.ok("show", f"{model_name}@3"))
     assert "a checkpoint; give a model" in cli.fails(2, "lineage", f"{model_name}@3", "1")
+
+
+def test_a_folder_is_pushed_listed_and_pulled_to_a_new_folder(cli: Cli, model_name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "deep").mkdir(parents=True)
+    torch.save({"w": torch.ones(3)}, folder / "model.pt")
+    (folder / "deep" / "\u202econfig.json").write_text("{}")
+    (pushed,) = cli.json("push", folder, model_name)
+    assert pushed["format"] == "folder"
+    listed = cli.json("files", model_name)
+    assert [(file["path"], file["bytes"], file["format"]) for file in listed] == [
+        ("deep/\u202econfig.json", 2, None),
+        ("model.pt", (folder / "model.pt").stat().st_size, "torch_zip"),
+    ]
+    lines = rows(cli.ok("files", model_name))
+    assert lines[1][0] == "deep/\\u202econfig.json"
+    assert lines[2][2:] == ["torch_zip", "''"]
+    pulled = cli.json("pull", model_name)
+    assert pulled["path"] == f"{model_name.rpartition('/')[2]}-v1"
+    assert pulled["bytes"] == sum(file["bytes"] for file in listed)
+    assert "not an empty folder" in cli.fails(2, "pull", model_name)
+    cli.ok("pull", model_name, "-o", "again")
 
 
 def test_diff_and_stats_are_tables_that_no_key_steers(cli: Cli, model_name: str, tmp_path: Path) -> None:

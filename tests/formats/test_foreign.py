@@ -34,6 +34,14 @@ def zipped(names: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
+def deflated(names: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in names.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
 def package(folder: Path) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TypedStorage, which it uses itself
@@ -85,7 +93,8 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "bzip2": (lambda _: bz2.compress(checkpoint()), "a bzip2 file"),
     "xz": (lambda _: lzma.compress(checkpoint()), "an xz file"),
     "tar": (lambda _: tar(checkpoint()), "a tar archive"),
-    "zip around a checkpoint": (lambda _: zipped({"run/model.pth": checkpoint()}), "a zip archive around other files"),
+    "zip around a pickle": (lambda _: zipped({"run/model.pkl": checkpoint()}), "a zip archive around other files"),
+    "a compressed folder": (lambda _: deflated({"run/model.pth": checkpoint()}), "zip -0 -r"),
     "zip of a page": (lambda _: zipped({"readme.txt": b"hello"}), "no record data.pkl"),
     "GGUF": (lambda _: b"GGUF\3\0\0\0" + bytes(64), "a GGUF file"),
     "HDF5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(64), "an HDF5 file"),

@@ -22,6 +22,7 @@ def address(path: str) -> str:
         "token": "trainer",
         "filename": "x.pt",
         "key": "conv.weight",
+        "path": "config.json",
         "upload_id": "abc",
         "first": "0",
         "end": "1",

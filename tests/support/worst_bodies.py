@@ -4,6 +4,7 @@ import io
 import json
 import re
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,17 +35,20 @@ class Worst:
 
 @dataclass(frozen=True)
 class Place:
-    """The contents of a filled server: version 1 is a torch file, version 2 safetensors; and an announced upload."""
+    """The contents of a filled server: version 1 is a torch file, version 2 safetensors, version 3 a folder; and an
+    announced upload.
+    """
 
     wide: int
     texts: int
+    folder: int
     upload_id: str
 
 
 def fill(http: httpx.Client, scale: int) -> Place:
     """Fill a server; ``scale`` is about the number of keys of each file."""
     upload_id = http.post(UPLOADS, content=announcement(scale), headers=JSON).raise_for_status().json()["id"]
-    files = (wide_file(scale), file_of_texts(scale))
+    files = (wide_file(scale), file_of_texts(scale), folder(min(scale // 20, 9_999)))
     versions = [http.post(f"{MODEL}/checkpoints", content=file).raise_for_status().json()["version"] for file in files]
     # The first cast imports torch, once in a server's life, which has nothing to do with the bodies.
     http.get(f"{MODEL}/checkpoints/{versions[0]}/state_dict?dtype=fp16").raise_for_status()
@@ -67,6 +71,26 @@ def file_of_texts(scale: int) -> bytes:
     texts = {f"{number}": "\\" * 1000 for number in range(min(scale // 4, 3_900))}
     header = json.dumps({"__metadata__": texts, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     return struct.pack("<Q", len(header)) + header + bytes(4)
+
+
+def folder(count: int) -> bytes:
+    """Return a folder of a checkpoint and many empty files with long paths."""
+    tensor = io.BytesIO()
+    torch.save({"w": torch.zeros(4)}, tensor)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("model.pt", tensor.getvalue())
+        for number in range(count):
+            archive.writestr("/".join(["p" * 100] * 9) + f"/{number}", b"")
+    return buffer.getvalue()
+
+
+def form_of_files(count: int) -> bytes:
+    files = (
+        f'--x\r\nContent-Disposition: form-data; name="file"; filename="{"d/" * 400}{number}"\r\n\r\n\r\n'
+        for number in range(count)
+    )
+    return ("".join(files) + "--x--\r\n").encode()
 
 
 def announcement(count: int) -> bytes:
@@ -177,6 +201,8 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("GET", listing), "filters", f"{MODEL}/checkpoints?limit=1000&order=metric.x&{filters}")
     multipart = {"Content-Type": "multipart/form-data; boundary=x"}
     yield Worst(("POST", listing), "fields", f"{MODEL}/checkpoints", lambda: form(1000, 60_000), multipart)
+    yield Worst(("POST", listing), "files", f"{MODEL}/checkpoints", lambda: form_of_files(12_000), multipart)
+    yield Worst(("POST", listing), "a folder of many files", f"{MODEL}/checkpoints", lambda: folder(12_000))
     yield Worst(("POST", listing), "nothing", f"{MODEL}/checkpoints", lambda: bytes(32 << 20))
     yield Worst(("PUT", listing), "zips", f"{MODEL}/checkpoints", lambda: b"PK\5\6" * (2 << 20))
 
@@ -202,6 +228,11 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("PATCH", checkpoint), "tags", one, lambda: tags, JSON)
     yield Worst(("PATCH", checkpoint), "too long", one, lambda: b" " * (32 << 20), JSON)
     yield Worst(("GET", f"{checkpoint}/lineage"), "none", f"{one}/lineage")
+    files = f"{MODEL}/checkpoints/{place.folder}/files"
+    yield Worst(("GET", f"{checkpoint}/files"), "long paths", files)
+    yield Worst(("GET", f"{checkpoint}/files"), "a long cursor", f"{files}?cursor={'1' * 30_000}")
+    yield Worst(("GET", f"{checkpoint}/files/{{path}}"), "a path near many", f"{files}/{'p' * 100}/{'p' * 800}/1")
+    yield Worst(("GET", f"{checkpoint}/files/{{path}}"), "a long path", f"{files}/{'p/' * 15_000}")
     yield Worst(("GET", f"{checkpoint}/tensors"), "tied keys", f"{one}/tensors?limit=10000")
     yield Worst(("GET", f"{checkpoint}/tensors"), "ids", f"{one}/tensors?component=optimizer&limit=1")
     yield Worst(("GET", f"{checkpoint}/tensors"), "metadata", f"{texts}/tensors")

@@ -1,6 +1,7 @@
-"""A streaming parser of multipart/form-data: the part ``file`` is a stream, the other parts are short fields."""
+"""A streaming parser of multipart/form-data: parts named ``file`` are streams, the other parts are short fields."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from python_multipart.exceptions import FormParserError
@@ -16,6 +17,13 @@ MAX_FORM_BYTES = 1024 * 1024
 Field: TypeAlias = tuple[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class FileBegins:
+    """The start of a part ``file``; its bytes follow. ``filename`` are the bytes of its file name, if it has one."""
+
+    filename: bytes | None
+
+
 def boundary_of(content_type: str | None) -> bytes | None:
     """Return the boundary of a multipart/form-data body, None for any other body."""
     kind, options = parse_options_header(content_type)
@@ -23,7 +31,7 @@ def boundary_of(content_type: str | None) -> bytes | None:
 
 
 class Multipart:
-    """One multipart body. Iterate over ``file()`` once; then ``fields`` holds the other parts, in order."""
+    """One multipart body. Iterate over ``files()`` once; then ``fields`` holds the other parts, in order."""
 
     def __init__(self, boundary: bytes) -> None:
         self.fields: list[Field] = []
@@ -32,7 +40,7 @@ class Multipart:
         self._value: list[bytes] = []
         self._disposition = b""
         self._text = bytearray()
-        self._arrived: list[bytes] = []
+        self._arrived: list[bytes | FileBegins] = []
         self._files = 0
         self._size = 0
         self._ended = False
@@ -53,9 +61,14 @@ class Multipart:
         except FormParserError as error:
             raise _malformed(str(error)) from error
 
-    async def file(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yield the bytes of the part ``file``. Raises InvalidRequest ``malformed-request`` for a body that is not
-        multipart, without that part or with two, and IncompleteUpload for one that stops before its last boundary.
+    @property
+    def has_ended(self) -> bool:
+        """True once the last boundary has come."""
+        return self._ended
+
+    async def files(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes | FileBegins]:
+        """Yield the beginning and the bytes of each part ``file``. Raises InvalidRequest ``malformed-request`` for a
+        body that is not multipart or has no such part, and IncompleteUpload for one that ends before its last boundary.
         """
         async for chunk in body:
             try:
@@ -87,8 +100,7 @@ class Multipart:
         self._name = options[b"name"].decode(errors="replace")
         if self._name == "file":
             self._files += 1
-            if self._files > 1:
-                raise _malformed("it has two parts named 'file'")
+            self._arrived.append(FileBegins(options.get(b"filename")))
         elif len(self.fields) >= MAX_FIELDS:
             raise _malformed(f"it has more than {MAX_FIELDS} fields")
 

@@ -76,6 +76,15 @@ UNDER_A_NAME: dict[str, Any] = {
 Cursor = Annotated[str | None, Query(description="`next` from the previous page")]
 
 
+def position_of(cursor: str | None) -> int:
+    """Parse a cursor into what never changes, a checkpoint's contents: a number."""
+    if cursor is None:
+        return 0
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 12):
+        raise InvalidRequest("the cursor is invalid; use `next` from the previous page", code="bad-cursor")
+    return int(cursor)
+
+
 MAX_WAIT = 60
 """Longest wait of a request for news, in seconds: proxies cut connections that are silent for longer."""
 

@@ -95,6 +95,10 @@ def form_headers(download: Download) -> dict[str, str]:
     return {} if form is None else {DTYPE: form.dtype, SHAPE: ", ".join(map(str, form.shape))}
 
 
+def _media_type_of(download: Download) -> str:
+    return RAW if download.plan.tensor is None or download.plan.format == "raw" else SAFETENSORS
+
+
 class DownloadResponse(Response):
     """A response that sends ``download``, or the range of it that the request asks for.
 
@@ -110,6 +114,7 @@ class DownloadResponse(Response):
         *,
         caller: str,
         filename: str | None = None,
+        media_type: str | None = None,
     ) -> None:
         super().__init__(status_code=200)
         self._download = download
@@ -120,7 +125,7 @@ class DownloadResponse(Response):
             **form_headers(download),
             "ETag": f'"{download.etag}"',
             "Accept-Ranges": "bytes",
-            "Content-Type": RAW if download.plan.tensor is None or download.plan.format == "raw" else SAFETENSORS,
+            "Content-Type": media_type or _media_type_of(download),
             "Content-Disposition": disposition(file_name(filename, download.filename)),
         }
         if download.left_out:
@@ -222,12 +227,18 @@ def _verifies(headers: Headers) -> bool:
 
 
 def download_answer(
-    request: Request, streams: Streams, checkpoint: Checkpoint, ref: str, download: Download, filename: str | None
+    request: Request,
+    streams: Streams,
+    checkpoint: Checkpoint,
+    ref: str,
+    download: Download,
+    filename: str | None,
+    media_type: str | None = None,
 ) -> DownloadResponse:
     """Return the response for a ``download`` of the checkpoint that ``ref`` picked, as ``filename`` if given."""
     headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": shown_to(request) + lifetime(ref)}
     caller = current().owner
-    return DownloadResponse(download, headers, streams, caller=caller, filename=filename)
+    return DownloadResponse(download, headers, streams, caller=caller, filename=filename, media_type=media_type)
 
 
 async def _next(windows: AsyncIterator[list[memoryview]]) -> list[memoryview] | None:

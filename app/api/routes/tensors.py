@@ -11,14 +11,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ...deliver.service import Deliver
-from ...errors import InvalidRequest
 from ...select.components import choose_component
 from ...values.checkpoint import Checkpoint
 from ...values.json_text import read_json
 from ...values.manifest import Component, ComponentKind, Manifest, Storage, Tensor
 from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
 from ..requests.auth import READ
-from ..requests.params import Cursor, Model, Ref, Run
+from ..requests.params import Cursor, Model, Ref, Run, position_of
 from ..responses.json import identity_headers, json_answer
 from ..responses.views import FileText, printable
 from ..services import ServicesDep
@@ -109,7 +108,7 @@ async def tensors(
 ) -> Response:
     """Tensors in the file's order, and the details of each component. A page of long keys has fewer tensors."""
     checkpoint = await services.find(model, ref, run)
-    page = partial(_page, component=component, limit=limit, start=_position(cursor))
+    page = partial(_page, component=component, limit=limit, start=position_of(cursor))
     return await services.plan(request, _answer, request, services.deliver, checkpoint, ref, page)
 
 
@@ -118,15 +117,6 @@ def _answer(
 ) -> Response:
     view = page(deliver.manifest(checkpoint))
     return json_answer(request, view, identity_headers(request, checkpoint, ref))
-
-
-def _position(cursor: str | None) -> int:
-    """Parse a cursor, which is a number, because a manifest never changes."""
-    if cursor is None:
-        return 0
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 12):
-        raise InvalidRequest("the cursor is invalid; use `next` from the previous page", code="bad-cursor")
-    return int(cursor)
 
 
 def _page(manifest: Manifest, component: str | None, limit: int, start: int) -> TensorPage:

@@ -1,4 +1,4 @@
-"""Uploads of a checkpoint, as the raw body or as the part ``file`` of a form."""
+"""Uploads of a checkpoint: as the raw body, or as a form with a part ``file``, or with several for a folder."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -15,12 +15,13 @@ from ...catalog.listing import Listing
 from ...concurrency.cancellation import current
 from ...errors import InvalidRequest, KeyInUse, NotFound, StateroomError
 from ...ingest.body import Chunks
-from ...ingest.receive import held_by
-from ...values.checkpoint import Checkpoint, Fields, ModelName, own_parent
+from ...ingest.receive import SpooledUpload, held_by
+from ...values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName, own_parent
 from ..admission import IdempotencyKey, declared_size
 from ..openapi.problems import OF_A_BODY, refusals
 from ..requests.auth import WRITE, judge_again
 from ..requests.bodies import RequestBody
+from ..requests.forms import HELD, Form
 from ..requests.multipart import MAX_FORM_BYTES, Multipart, boundary_of
 from ..requests.params import Model
 from ..requests.upload_fields import PARAMETERS, parse_fields
@@ -35,7 +36,7 @@ _FORM = {
     "schema": {
         "type": "object",
         "required": ["file"],
-        "properties": {"file": {"type": "string", "format": "binary"}},
+        "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
         "additionalProperties": {"type": "string"},
     }
 }
@@ -57,7 +58,9 @@ _ROUTE: dict[str, Any] = {
 @router.post("", summary="Upload", **_ROUTE)
 @router.put("", summary="Upload (curl -T)", **_ROUTE)
 async def upload(request: Request, services: ServicesDep, model: Model, key: IdempotencyKey) -> Response:
-    """The body is the file, with any Content-Type, or a multipart form with a part `file` and the same fields."""
+    """The body is the file, with any Content-Type, or a multipart form with a part `file` and the same fields. A form
+    with several parts `file` is a folder: the file name of each is its path in the folder.
+    """
     checkpoint, replayed = await counted(services, _take_in(request, services, model, key))
     return stored_answer(request, services, checkpoint, replayed=replayed)
 
@@ -130,19 +133,9 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             async with services.streams.memory.reserved(held_by(size), caller):
                 upload = await services.ingest.receive(body, size, own_parent(model, fields.parent))
         else:
-            form = Multipart(boundary)
-
-            async def file_then_fields() -> AsyncIterator[bytes]:
-                """Raise a wrong field from inside the body, so that its receiver drops the bytes that have arrived."""
-                nonlocal fields
-                async for chunk in form.file(body.chunks()):
-                    yield chunk
-                fields = parse_fields([*in_query, *form.fields])
-                await check_origins(request, services, fields)
-
-            async with services.streams.memory.reserved(held_by(None) + MAX_FORM_BYTES, caller):
-                upload = await services.ingest.receive(
-                    Chunks(file_then_fields()), None, own_parent(model, fields.parent)
+            async with services.streams.memory.reserved(held_by(None) + MAX_FORM_BYTES + HELD, caller):
+                upload, fields = await _receive_form(
+                    request, services, Multipart(boundary), body, own_parent(model, fields.parent)
                 )
         try:
             named = replace(fields, idempotency_key=key)
@@ -155,6 +148,36 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
             if first.nbytes != upload.size or first.digest not in {None, upload.digest}:
                 raise _reused(first) from None
             return first, True
+
+
+async def _receive_form(
+    request: Request, services: Services, parts: Multipart, body: RequestBody, parent: CheckpointName | None
+) -> tuple[SpooledUpload, Fields]:
+    """Receive a form. Return its file, or its files as a folder, and the fields of the form and of the query."""
+    form = Form(parts, body.chunks())
+    fields = Fields()
+
+    async def then_fields(files: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Raise a wrong field from inside the body, so that its receiver drops the bytes that have arrived."""
+        nonlocal fields
+        async for chunk in files:
+            yield chunk
+        if parts.has_ended:
+            fields = parse_fields([*request.query_params.multi_items(), *parts.fields])
+            await check_origins(request, services, fields)
+
+    await form.begin()
+    first = None
+    if not form.is_folder:
+        first = await services.ingest.receive(Chunks(then_fields(form.first())), None, parent)
+        if not form.is_folder:
+            return first, fields
+    try:
+        return await services.ingest.receive(Chunks(then_fields(form.folder(first))), None, parent), fields
+    finally:
+        if first is not None:
+            # Submitted at once and shielded: a cancelled task may not get to wait for it.
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, services.ingest.discard, first))
 
 
 def _listed(services: Services, model: ModelName) -> str | None:

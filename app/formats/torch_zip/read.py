@@ -11,7 +11,8 @@ from ..pickle.limits import LIMITS
 from ..pickle.machine import parse
 from ..pickle.nodes import Node, StorageRef
 from ..torch_tensors import TorchHooks
-from .archive import Archive, Record
+from .archive import Archive
+from .records import Record
 
 FORMAT = "torch_zip"
 VERSIONS = range(1, 11)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from ...errors import HostileCheckpoint
 from ...values.source import ByteSource
 from ...values.work import Work
-from ..torch_zip.archive import Archive, Record
+from ..torch_zip.archive import Archive
+from ..torch_zip.records import Record
 
 MAX_CODE = 16 * 1024 * 1024
 """Bytes of a program's text, inflated; a large model's is a few million."""

@@ -164,6 +164,13 @@ def numbers_of(texts: Iterable[str] | None, option: str) -> dict[str, float]:
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    return path.stat().st_size
+
+
 def says_safetensors(path: Path) -> bool:
     return path.suffix.lower() == ".safetensors"
 

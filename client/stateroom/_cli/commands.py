@@ -28,6 +28,7 @@ from .arguments import (
     pairs_of,
     renames_of,
     says_safetensors,
+    size_of,
     target_of,
 )
 from .tensor_output import tensors_tables
@@ -42,7 +43,8 @@ class FileFormat(str, Enum):
 def push(
     context: typer.Context,
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", exists=True, help="files written by torch.save or safetensors")
+        list[Path],
+        typer.Argument(metavar="FILE...", exists=True, help="files written by torch.save or safetensors, or folders"),
     ],
     model: ModelName,
     epoch: Annotated[Optional[int], typer.Option(help="(read from the file)")] = None,
@@ -124,7 +126,7 @@ def pull(
     json: Json = False,
 ) -> None:
     """Download a checkpoint as it was uploaded, or for another device; or one of its state_dicts, whole or in part, in
-    any dtype or format.
+    any dtype or format. A folder is written to a new folder.
     """
     wanted, renames = target_of(target), renames_of(rename)
     keys = (component, include or None, exclude or None, strip_prefix or None, rename or None, add_prefix)
@@ -153,9 +155,13 @@ def pull(
                 format=kind,
             )
         else:
-            check_name(output, checkpoint.format if device is None else "pt")
+            is_folder = checkpoint.format == "folder" and device is None
+            if not is_folder:
+                check_name(output, checkpoint.format if device is None else "pt")
+            elif output == Path():
+                output = Path(f"{wanted.model.rpartition('/')[2]}-v{checkpoint.version}")
             path = model.download(checkpoint, output, device)
-        size = path.stat().st_size
+        size = size_of(path)
         if at.json:
             text.say_json({"model": checkpoint.model, "version": checkpoint.version, "path": str(path), "bytes": size})
         else:

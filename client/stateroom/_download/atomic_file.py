@@ -23,23 +23,13 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         partial.unlink(missing_ok=True)
 
 
-CHECKPOINT_SUFFIXES = frozenset({".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors"})
-
-
-def check_is_no_folder(path: Path) -> None:
-    """Raise NotACheckpoint for a folder, and say what to upload instead."""
-    if not path.is_dir():
-        return
-    files = sorted(each for each in path.iterdir() if each.is_file())
-    if any(each.name == ".metadata" or each.suffix == ".distcp" for each in files):
-        advice = (
-            "it is a torch.distributed.checkpoint: convert it to one file with "
+def check_is_no_dcp(folder: Path) -> None:
+    """Raise NotACheckpoint for a folder of torch.distributed.checkpoint, and say what to upload instead."""
+    if any(each.name == ".metadata" or each.suffix == ".distcp" for each in folder.iterdir()):
+        raise NotACheckpoint(
+            f"{folder.absolute()} is a torch.distributed.checkpoint: convert it to one file with "
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and upload that file"
         )
-    else:
-        inside = [each.name for each in files if each.suffix in CHECKPOINT_SUFFIXES]
-        advice = f"upload its files one by one: {', '.join(inside[:5])}" if inside else "upload a file"
-    raise NotACheckpoint(f"{path.absolute()} is a folder; {advice}")
 
 
 def named_in(path: Path, model: str, version: int, suffix: str) -> Path:

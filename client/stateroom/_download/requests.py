@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -12,7 +13,7 @@ import httpx
 
 from .._api import ModelApi
 from .._checkpoint import Checkpoint
-from .._errors import ServerError
+from .._errors import ServerError, UnexpectedAnswer
 from .._inside import TensorForm
 from .._query import Ref, Selection, TensorPart, optional
 from .._types import Params
@@ -20,6 +21,7 @@ from .cached_receiver import receiver_of
 from .index import Fetching, find_layout, warn_of_left_out
 from .receiver import Tally
 from .to_file import fetch_into, is_worthwhile
+from .to_folder import fetch_folder
 from .whole_file import FileSink, check_if_zip, check_records, fetch
 
 
@@ -149,6 +151,14 @@ def fetch_original_into(api: ModelApi, file: IO[bytes], checkpoint: Checkpoint) 
         sink.check(checkpoint.digest, checkpoint.bytes)
     elif api.transfers.verify:
         check_if_zip(file)
+
+
+def fetch_folder_into(api: ModelApi, folder: Path, checkpoint: Checkpoint) -> None:
+    """Write all files of an uploaded folder, byte for byte, into an empty folder."""
+    coming = _find(api, f"{api.at(checkpoint)}/original", [], label=str(checkpoint), derived=None)
+    if coming is None:
+        raise UnexpectedAnswer(f"{checkpoint} is a folder, but the server does not tell where its files lie")
+    fetch_folder(folder, coming, verify=api.transfers.verify)
 
 
 def _find(

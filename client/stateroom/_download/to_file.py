@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import IO
 
 from .._digest import BLOCK_SIZE, Hasher
@@ -43,6 +44,12 @@ def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
     fetching.receiver.fill([(part, InFile(file, part.start)) for part in parts])
     if not verify or layout.rest is None:
         return False
+    check_rest(file, between, layout.rest)
+    return all(part.blocks or not part.size for part in layout.storages)
+
+
+def check_rest(file: IO[bytes], between: Sequence[Stored], rest: str) -> None:
+    """Raise DigestMismatch unless the bytes ``between`` the storages, one after another, have the digest ``rest``."""
     hasher = Hasher()
     for part in between:
         file.seek(part.start)
@@ -50,8 +57,7 @@ def fetch_into(file: IO[bytes], fetching: Fetching, *, verify: bool) -> bool:
         while left and (data := file.read(min(left, BLOCK_SIZE))):
             hasher.update(data)
             left -= len(data)
-    if hasher.digest() != layout.rest:
+    if hasher.digest() != rest:
         raise DigestMismatch(
-            f"the download is damaged: the digest between its storages is {hasher.digest()}, not {layout.rest}"
+            f"the download is damaged: the digest between its storages is {hasher.digest()}, not {rest}"
         )
-    return all(part.blocks or not part.size for part in layout.storages)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from io import BufferedReader
+from pathlib import Path
 from typing import IO, Any
 
 from .. import _torch
@@ -14,6 +16,7 @@ from .._log import LOG
 from .._printable import printable
 from .._types import Params
 from .._warn import warn
+from .folder import FolderSplit, FolderZip, files_in
 from .outbox import spooled_text
 from .pickled import Pickled
 from .requests import upload, upload_split
@@ -77,6 +80,20 @@ def upload_file(
         checkpoint = _in_parts(api, split, params, original=original, label=label, key=key)
     if checkpoint is None:
         file.seek(0)
+        checkpoint = upload(api, file, params, label=label, key=key)
+    return checkpoint
+
+
+def upload_folder(api: ModelApi, folder: Path, params: Params, *, key: str) -> Checkpoint:
+    """Upload all files of a folder as one checkpoint."""
+    zipped = FolderZip(files_in(folder), api.transfers.connections)
+    label = folder.absolute().name
+    storages = zipped.storages
+    checkpoint = None
+    if storages is not None:
+        checkpoint = _in_parts(api, FolderSplit(zipped, storages), params, original=True, label=label, key=key)
+    if checkpoint is None:
+        file = BufferedReader(zipped)
         checkpoint = upload(api, file, params, label=label, key=key)
     return checkpoint
 

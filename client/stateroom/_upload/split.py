@@ -103,8 +103,14 @@ def split_file(file: IO[bytes]) -> FileSplit | None:
     """Split a checkpoint file on a disk; return None if its storages cannot be found."""
     if not hasattr(os, "pread"):
         return None
+    size = os.fstat(file.fileno()).st_size
+    spans = storages_in(file, size)
+    return None if spans is None else FileSplit(file, size, spans)
+
+
+def storages_in(file: IO[bytes], size: int) -> list[Span] | None:
+    """Return the spans of a checkpoint file's storages, in order; None if they cannot be found."""
     try:
-        size = os.fstat(file.fileno()).st_size
         spans = sorted(_zip_storages(file) if zipfile.is_zipfile(file) else _safetensors_storages(file, size))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, zipfile.BadZipFile):
         return None  # the server's error describes the damage better
@@ -113,7 +119,7 @@ def split_file(file: IO[bytes]) -> FileSplit | None:
         if start < end or stop > size:
             return None
         end = stop
-    return FileSplit(file, size, spans)
+    return spans
 
 
 def _zip_storages(file: IO[bytes]) -> Iterator[Span]:

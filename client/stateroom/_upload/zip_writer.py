@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 FULL = 0xFFFFFFFF
 """Value of a 32-bit field whose number is too large for it, and is in a zip64 field instead."""
@@ -17,33 +18,57 @@ ALIGNMENT = 64
 """Alignment of a record's data, in bytes, as in torch's files, so that the data can be mapped into memory."""
 
 
+class Described(Protocol):
+    """A file in the zip. ``checksum`` is its CRC32; 0 means that it was not computed."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def checksum(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Record:
-    """A file in the zip. ``checksum`` is its CRC32; 0 means that it was not computed."""
+    """A file in the zip, in memory."""
 
     name: str
     data: memoryview
     checksum: int
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
 
 
 def zipped(records: Sequence[Record]) -> tuple[list[memoryview], list[int]]:
     """Return the zip as pieces, which include the records' data uncopied, and where each record's data begin."""
     pieces: list[memoryview] = []
     places: list[int] = []
-    directory = bytearray()
+    offsets: list[int] = []
     position = 0
     for record in records:
-        head = _local_header(record, position)
-        directory += _entry(record, position)
+        head = local_header(record, position)
+        offsets.append(position)
         pieces += [memoryview(head), record.data]
         places.append(position + len(head))
         position += len(head) + len(record.data)
-    pieces.append(memoryview(bytes(directory) + _end(len(records), len(directory), position)))
+    pieces.append(memoryview(directory(records, offsets, position)))
     return pieces, places
 
 
-def _local_header(record: Record, offset: int) -> bytes:
-    size = len(record.data)
+def directory(records: Sequence[Described], offsets: Sequence[int], start: int) -> bytes:
+    """Return the directory and the end of a zip, which begin at ``start``. ``offsets`` are those of the headers."""
+    entries = b"".join(map(_entry, records, offsets))
+    return entries + _end(len(records), len(entries), start)
+
+
+def local_header(record: Described, offset: int) -> bytes:
+    """Return the bytes before a file's data; ``offset`` is theirs in the zip."""
+    size = record.size
     name = record.name.encode()
     extra = _zip64_extra([size, size] if size >= FULL else [])
     padding = -(offset + 30 + len(name) + len(extra) + 4) % ALIGNMENT
@@ -55,8 +80,8 @@ def _local_header(record: Record, offset: int) -> bytes:
     ) + name + extra  # fmt: skip
 
 
-def _entry(record: Record, offset: int) -> bytes:
-    size = len(record.data)
+def _entry(record: Described, offset: int) -> bytes:
+    size = record.size
     extra = _zip64_extra([*([size, size] if size >= FULL else []), *([offset] if offset >= FULL else [])])
     name, version = record.name.encode(), _ZIP64 if extra else _OLD
     return struct.pack(

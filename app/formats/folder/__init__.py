@@ -1,0 +1,1 @@
+"""Folders of files, each stored as one zip file without compression."""

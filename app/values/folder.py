@@ -1,0 +1,134 @@
+"""Files of a folder that is stored as one checkpoint, and the rules for their paths."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import BadFolder
+from .span import Span
+
+FORMAT = "folder"
+"""The format of a checkpoint that is a folder."""
+
+MAX_FILES = 10_000
+MAX_PATH = 1_024
+MAX_SEGMENT = 255
+"""Most files of a folder, bytes of a path in UTF-8, and bytes of one name in it: as much as file systems take."""
+
+READ_BY_NAME = (".index.json", "trainer_state.json")
+"""Ends of the names of files that the server reads: their bytes belong to the frame, whatever their size."""
+
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+"""Ends of the names of files that are read as checkpoints."""
+
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A checkpoint file of a folder: its format, the span of its pickle or header, and the name under which its
+    contents hang. Files of one name are shards of one state_dict. ``keys`` are those of a TorchScript archive.
+    """
+
+    name: str
+    format: str
+    skeleton: Span
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFile:
+    """A file of a folder: its bytes lie at ``span`` of the upload. ``source`` is None for a file that is kept as it is;
+    ``storage`` is the index in ``Manifest.storages`` of all its bytes, if they are a blob of their own.
+    """
+
+    path: str
+    span: Span
+    source: SourceFile | None = None
+    storage: int | None = None
+
+
+class PathRules:
+    """Checks the paths of one folder, one by one, so that every system can hold all of them side by side."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+
+    def check(self, path: str) -> None:
+        """Raise BadFolder for a path that is no plain relative path, or that clashes with an earlier one."""
+        check_path(path)
+        if len(self._files) >= MAX_FILES:
+            raise BadFolder(f"the folder has more than {MAX_FILES:,} files", rule="too-many-files")
+        folded = _folded(path)
+        if (other := self._files.get(folded)) is not None:
+            why = "the file comes twice" if other == path else f"its name and {other!r} are one on many systems"
+            raise _refused(path, f"{why}: rename or remove one", "path-clash")
+        if folded in self._folders:
+            raise _refused(path, "it is both a file and a folder: rename one", "path-clash")
+        self._files[folded] = path
+        at = path.rfind("/")
+        while at > 0:
+            parent = path[:at]
+            folded = _folded(parent)
+            if folded in self._files:
+                raise _refused(parent, "it is both a file and a folder: rename one", "path-clash")
+            other = self._folders.setdefault(folded, parent)
+            if other != parent:
+                raise _refused(path, f"its folder and {other!r} are one on many systems: rename one", "path-clash")
+            at = path.rfind("/", 0, at)
+
+
+def check_path(path: str) -> None:
+    """Raise BadFolder unless ``path`` is a plain relative path that every system can hold."""
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        raise _refused(path, "it is not valid Unicode") from None
+    if not path:
+        raise _refused(path, "it is empty: give each file its path within the folder")
+    if size > MAX_PATH:
+        raise _refused(path, f"it has {size:,} bytes; at most {MAX_PATH:,} are allowed")
+    if "\\" in path:
+        raise _refused(path, "it has a backslash: separate folders by /")
+    if path.startswith("/"):
+        raise _refused(path, "it is absolute: give the path within the folder")
+    if (found := _FORBIDDEN.search(path)) is not None:
+        raise _refused(path, f"it has the character {found[0]!r}, which not every system can hold in a name")
+    for segment in path.split("/"):
+        if segment in {"", ".", ".."}:
+            raise _refused(path, f"it has the segment {segment!r}: give a plain path within the folder")
+        if len(segment.encode()) > MAX_SEGMENT:
+            raise _refused(path, f"a name in it has more than {MAX_SEGMENT} bytes")
+        if segment[-1] in " ." or _RESERVED.fullmatch(segment):
+            raise _refused(path, f"Windows cannot hold the name {segment!r}: rename it")
+
+
+def is_checkpoint_name(path: str) -> bool:
+    """Tell whether a file is read as a checkpoint, by its name."""
+    return path.lower().endswith(CHECKPOINTS)
+
+
+def is_read_by_name(path: str) -> bool:
+    """Tell whether the server reads a file because of its name."""
+    return path.rpartition("/")[2].endswith(READ_BY_NAME)
+
+
+def source_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return the name of each checkpoint file: its path without the extension, or with it if two would be one."""
+    stems: dict[str, list[str]] = {}
+    for path in paths:
+        folder, slash, name = path.rpartition("/")
+        stem = name.rpartition(".")[0] or name
+        stems.setdefault(folder + slash + stem, []).append(path)
+    return {path: stem if len(same) == 1 else path for stem, same in stems.items() for path in same}
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _refused(path: str, why: str, rule: str = "path") -> BadFolder:
+    return BadFolder(f"the path {path[:200]!r} cannot be stored: {why}", rule=rule, where=path[:200])
