@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.planner import LoadPlan
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.multiprocessing import start_processes
 
@@ -125,6 +126,50 @@ def test_tensor_parallel_layers_are_split_along_either_dimension(model: Model, t
         check_equal(state, expected)
 
     run(2, tmp_path, work)
+
+
+@pytest.mark.parametrize(("ranks", "columns"), [(2, 1024), (3, 1000)])
+def test_columns_travel_without_the_others(
+    ranks: int, columns: int, model: Model, server: Server, tmp_path: Path
+) -> None:
+    expected = {"weight": torch.randn(1500, columns), "cube": torch.randn(30, 500, 40)}
+    model.save(expected)
+
+    def work(rank: int) -> None:
+        mesh = init_device_mesh("cpu", (ranks,))
+        whole = {f"model.{key}": torch.zeros(tensor.shape) for key, tensor in expected.items()}
+        state = {key: distribute_tensor(tensor, mesh, [Shard(1)]) for key, tensor in whole.items()}
+        dcp.load(state, storage_reader=StateroomReader(model, add_prefix="model."))
+        check_equal({key.removeprefix("model."): tensor for key, tensor in state.items()}, expected)
+
+    run(ranks, tmp_path, work)
+    size = sum(tensor.nbytes for tensor in expected.values())
+
+    def sent() -> list[int]:
+        routes = ("/state_dict", "/tensors/{key}")
+        seen = [each for each in server.requests if model.name in each["path"] and each["route"].endswith(routes)]
+        return [each["bytes_out"] for each in seen]
+
+    assert_soon(lambda: len(sent()) >= 3 * ranks)
+    assert size <= sum(sent()) <= size + ranks * SLACK
+
+
+def test_parts_that_torch_chunk_does_not_make_come_with_their_rows(model: Model) -> None:
+    weight = torch.randn(1000, 1000)
+    model.save({"weight": weight})
+    reader = StateroomReader(model)
+    planner, plan = planned(reader, {"weight": (target := torch.zeros(1000, 1000))})
+    part = replace(
+        plan.items[0],
+        storage_offsets=torch.Size([10, 7]),
+        dest_offsets=torch.Size([10, 7]),
+        lengths=torch.Size([900, 500]),
+    )
+    (plan,) = reader.prepare_global_plan([replace(plan, items=[part])])
+    reader.read_data(plan, planner).wait()
+    expected = torch.zeros(1000, 1000)
+    expected[10:910, 7:507] = weight[10:910, 7:507]
+    assert torch.equal(target, expected)
 
 
 def kinds_of_tensors() -> dict[str, torch.Tensor]:

@@ -17,8 +17,9 @@ from .._client import Client
 from .._download.slices import SafetensorsFile, TensorPlace, open_safetensors
 from .._errors import Conflict, InvalidRequest, TorchRequired
 from .._load.memory import memory_at
+from .._load.objects import load_tensor
 from .._model import Model
-from .._query import Ref, Selection
+from .._query import Ref, Selection, TensorPart
 from .._types import Patterns, Prefixes, Rename
 
 try:
@@ -38,6 +39,9 @@ except ImportError as error:
 BATCH = 256 * 1024 * 1024
 """Bytes that are received before they are copied to where they belong."""
 
+WORTH_A_REQUEST = 1024 * 1024
+"""Bytes beside a part of a tensor for which it is worth to ask for the part alone, which the server then gathers."""
+
 DTYPES = {
     "BOOL": "bool", "U8": "uint8", "U16": "uint16", "U32": "uint32", "U64": "uint64", "I8": "int8", "I16": "int16",
     "I32": "int32", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
@@ -50,11 +54,10 @@ DTYPES = {
 class StateroomReader(StorageReader):
     """Reads one component of a checkpoint, whatever its format and however many processes load it.
 
-    ``model`` is a Model, or the name of one on the server of STATEROOM_URL. Each process receives only the rows that
-    its tensors have; of tensors that are split along another dimension it receives all rows. The coordinator resolves
-    the ref, so that all processes load the same version. ``component`` and the selection are those of
-    ``Model.state_dict``; ``add_prefix="model."`` is for a state_dict that hangs below ``"model"``. A ``checkpoint_id``
-    that is passed to ``dcp.load`` takes the place of ``ref``.
+    ``model`` is a Model, or the name of one on the server of STATEROOM_URL. Each process receives only the parts that
+    its tensors have. The coordinator resolves the ref, so that all processes load the same version. ``component`` and
+    the selection are those of ``Model.state_dict``; ``add_prefix="model."`` is for a state_dict that hangs below
+    ``"model"``. A ``checkpoint_id`` that is passed to ``dcp.load`` takes the place of ``ref``.
     """
 
     def __init__(
@@ -106,7 +109,16 @@ class StateroomReader(StorageReader):
         file = self._opened_before()
         if file.checkpoint.version != plan.storage_data:
             file = self._moved_to(plan.storage_data, plan.items)
-        for items in _batches(plan.items, file):
+        together = []
+        for item in plan.items:
+            part = self._part(item, file.tensors[item.storage_index.fqn])
+            if part is None:
+                together.append(item)
+                continue
+            target = planner.resolve_tensor(item).detach()
+            target.copy_(load_tensor(self._api, file.checkpoint, part, None, label=f"{part.key} of {file.checkpoint}"))
+            planner.commit_tensor(item, target)
+        for items in _batches(together, file):
             wanted = [_Wanted(item, planner, file.tensors[item.storage_index.fqn]) for item in items]
             file.ranges.fill((each.start, each.memory) for each in wanted)
             for each in wanted:
@@ -114,6 +126,20 @@ class StateroomReader(StorageReader):
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def _part(self, item: ReadItem, place: TensorPlace) -> TensorPart | None:
+        """Return the part of a tensor to ask for by itself; None if it comes with the others."""
+        selection = self._selection
+        _, covered = _covered(_strides(place.shape), item)
+        if (covered - math.prod(item.lengths)) * _dtype(place).itemsize < WORTH_A_REQUEST:
+            return None
+        shard = _shard(item, place.shape)
+        if shard is None or selection.prefixes or selection.rename or selection.dtype_exclude:
+            return None  # the key that the checkpoint has, or the dtype, is for the server to find
+        dim, *chunk = shard
+        rows = slice(item.storage_offsets[0], item.storage_offsets[0] + item.lengths[0])
+        key = item.storage_index.fqn[len(selection.add_prefix or "") :]
+        return TensorPart(key, selection.component, rows, dim, (chunk[0], chunk[1]), selection.dtype)
 
     def _opened(self, ref: Ref) -> SafetensorsFile:
         return open_safetensors(self._api, self._api.checkpoint(ref), self._selection)
@@ -183,6 +209,21 @@ def _covered(strides: Sequence[int], item: ReadItem) -> tuple[int, int]:
         return 0, 0
     first = sum(offset * stride for offset, stride in zip(item.storage_offsets, strides))
     return first, 1 + sum((length - 1) * stride for length, stride in zip(item.lengths, strides))
+
+
+def _shard(item: ReadItem, shape: Sequence[int]) -> tuple[int, int, int] | None:
+    """Return the dimension, beside the first, along which a part is cut, and its number and their count, if
+    ``torch.chunk`` cuts such parts.
+    """
+    cut = [dim for dim in range(1, len(shape)) if item.lengths[dim] < shape[dim]]
+    if len(cut) != 1:
+        return None
+    offset, length, size = item.storage_offsets[cut[0]], item.lengths[cut[0]], shape[cut[0]]
+    for count in range(2, size // length + 2):
+        each = -(-size // count)
+        if offset % each == 0 and length == min(each, size - offset):
+            return cut[0], offset // each, count
+    return None
 
 
 def _is_memory(target: torch.Tensor, dtype: torch.dtype) -> bool:
