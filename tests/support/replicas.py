@@ -25,8 +25,8 @@ class Replicas(Server):
 
 
 @contextmanager
-def running_replicas(folder: Path, postgres: Postgres, s3: S3) -> Iterator[Replicas]:
-    """Run the replicas and their balancer until the block ends. Each has an empty data dir of its own."""
+def separate_replicas(folder: Path, postgres: Postgres, s3: S3) -> Iterator[list[Server]]:
+    """Run the replicas until the block ends. Each has an empty data dir of its own."""
     shared = ("--store-url", s3.new_url(), "--database-url", postgres.database())
     env = {"STATEROOM_DURABLE": "off", **s3.environment}
     with ExitStack() as stack:
@@ -35,6 +35,12 @@ def running_replicas(folder: Path, postgres: Postgres, s3: S3) -> Iterator[Repli
             replica = start_server(folder / f"replica{number}" / "data", *shared, env=env)
             stack.callback(replica.kill)
             replicas.append(replica)
-        url = stack.enter_context(balanced(folder / "nginx", replicas, ""))
+        yield replicas
+
+
+@contextmanager
+def running_replicas(folder: Path, postgres: Postgres, s3: S3) -> Iterator[Replicas]:
+    """Run the replicas and their balancer until the block ends."""
+    with separate_replicas(folder, postgres, s3) as replicas, balanced(folder / "nginx", replicas, "") as url:
         first = replicas[0]
-        yield Replicas(first.process, url, first.data_dir, first.log_file, shared, env, (), tuple(replicas))
+        yield Replicas(first.process, url, first.data_dir, first.log_file, first.args, first.env, (), tuple(replicas))
