@@ -113,6 +113,17 @@ def test_every_invariant_of_the_design_names_tests_that_exist() -> None:
             assert test in functions(ROOT / path), f"invariant {number}: there is no {path}::{test}"
 
 
+def test_every_outage_of_the_manual_names_tests_that_exist() -> None:
+    section = (ROOT / "docs/operations.md").read_text().partition("\n## Outages")[2].partition("\n## ")[0]
+    faults = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert len(faults) > 10
+    for fault in faults:
+        named = re.findall(r"`(tests/\S+\.py)::(test_\w+)`", fault)
+        assert named, fault
+        for path, test in named:
+            assert test in functions(ROOT / path), f"there is no {path}::{test}"
+
+
 def functions(file: Path) -> set[str]:
     tree = ast.parse(file.read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}

@@ -191,7 +191,7 @@ class Access:
             came = time.monotonic()
             async with self._asking:
                 if self._failure is not None and came <= self._failed_at:
-                    raise type(self._failure)(self._failure.detail, code=self._failure.code)
+                    raise type(self._failure)(self._failure.detail, code=self._failure.code) from self._failure
                 if self._answered_at < moment:
                     await self._ask()
         return self._known

@@ -5,6 +5,7 @@ only a request id.
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,6 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from .. import errors
 from .openapi.introspect import methods_at
+from .request_id import request_id
+
+_log = logging.getLogger("stateroom.failures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,13 @@ class NoAnswer(Response):
         pass
 
 
+def _first_cause(error: BaseException) -> str:
+    """Return the text of the failure that led to ``error``, for the log: it may hold addresses of the server."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
 async def _answer(request: Request, error: Exception) -> Response:
     match error:
         case errors.NotFound() if _by_link(request):
@@ -201,6 +212,8 @@ async def _answer(request: Request, error: Exception) -> Response:
         case errors.Cancelled():
             return NoAnswer()
         case errors.StateroomError():
+            if type(error) is errors.StoreError:  # the others say all, or are logged where they are found
+                _log.warning("request %s: %s: %s", request_id(request.scope), error.detail, _first_cause(error))
             return problem_of(error).response()
         case RequestValidationError():
             return invalid(error.errors()).response()

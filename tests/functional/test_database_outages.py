@@ -1,9 +1,6 @@
 """Connections to PostgreSQL that are lost at any statement of an upload, and a PostgreSQL that restarts."""
 
-import json
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from urllib.parse import urlsplit
 
@@ -11,18 +8,15 @@ import httpx
 import pytest
 import torch
 
-from stateroom import Client, Model
 from tests.conftest import StartServer
-from tests.differential.equality import equal
-from tests.functional.on_s3 import noise
+from tests.functional.busy_clients import busy_clients, findings
 from tests.functional.torch_files import saved
-from tests.support.commands import run
 from tests.support.measure import long, measure
 from tests.support.negotiating import InParts, missing
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.postgres_proxy import Edge, PostgresProxy, postgres_proxy
 from tests.support.server import Server, start_server
-from tests.support.waiting import LONG_ENOUGH, assert_soon, until_ready
+from tests.support.waiting import assert_soon, until_ready
 
 Upload = Callable[[httpx.Client, str, bytes, str], httpx.Response]
 
@@ -62,12 +56,6 @@ def in_parts(http: httpx.Client, model: str, data: bytes, key: str) -> httpx.Res
     return sent(http, "POST", f"{upload['url']}/commit", headers={"Idempotency-Key": key})
 
 
-def findings(server: Server) -> list[object]:
-    done = run("fsck", "--read-data", "--json", "--data-dir", str(server.data_dir), *server.args)
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout)["findings"]
-
-
 @long
 @pytest.mark.parametrize("edge", Edge)
 @pytest.mark.parametrize("upload", [whole, in_parts])
@@ -94,47 +82,34 @@ def test_an_upload_whose_connection_is_lost_at_any_statement_is_stored_once_by_t
     assert findings(server) == []
 
 
+def test_the_log_says_why_the_database_failed(cut_off: tuple[Server, PostgresProxy]) -> None:
+    server, proxy = cut_off
+    answers: list[httpx.Response] = []
+
+    def is_refused() -> bool:
+        """A connection that was idle is asked whether it works, and replaced. One that has just been used is not."""
+        proxy.cut(1, Edge.BEFORE)
+        answers.append(http.get("/v1/models", headers={"X-Request-Id": "why-it-failed"}))
+        proxy.stop_cutting()
+        return answers[-1].status_code == 503
+
+    with server.client() as http:
+        assert_soon(is_refused)
+    assert "server closed the connection" not in answers[-1].text
+
+    def messages() -> list[str]:
+        return [each["message"] for each in server.lines if each["logger"] == "stateroom.failures"]
+
+    assert_soon(lambda: any("why-it-failed" in each and "server closed the connection" in each for each in messages()))
+
+
 def test_uploads_and_downloads_outlive_a_restart_of_the_database(fresh_server: StartServer) -> None:
     with running_postgres() as own:
         server = fresh_server("--database-url", own.database(), env={"STATEROOM_DURABLE": "off"})
-        is_over = threading.Event()
-        rounds = {"small": 0, "large": 0, "load": 0}
-
-        def work(what: str, once: Callable[[Model], None]) -> None:
-            with Client(server.base_url, progress=False, retry_seconds=LONG_ENOUGH) as client:
-                model = client.model(f"outage/{what}")
-                while not is_over.is_set():
-                    once(model)
-                    rounds[what] += 1
-
-        def save(mebibytes: float) -> Callable[[Model], None]:
-            def once(model: Model) -> None:
-                obj = {"epoch": 1, "weight": noise(mebibytes)}
-                assert equal(model.load(model.save(obj)), obj)
-
-            return once
-
-        obj = {"epoch": 1, "weight": noise(20)}
-        with Client(server.base_url, progress=False) as client:
-            client.model("outage/load").save(obj)
-
-        def load(model: Model) -> None:
-            assert equal(model.load("latest"), obj)
-
-        with ThreadPoolExecutor(3) as pool, server.client() as http:
-            working = [pool.submit(work, *each) for each in (("small", save(0.1)), ("large", save(66)), ("load", load))]
-            try:
-                assert_soon(lambda: all(rounds.values()))
-                own.stop()
-                assert_soon(lambda: http.get("/readyz").status_code == 503)
-                own.start()
-                until_ready(http)
-                before = dict(rounds)
-                assert_soon(lambda: all(rounds[what] > before[what] for what in rounds))
-            finally:
-                is_over.set()
-            for each in working:
-                each.result()
-            for what in ("small", "large"):
-                assert len(http.get(f"/v1/models/outage/{what}/checkpoints?limit=1000").json()["items"]) == rounds[what]
+        with server.client() as http, busy_clients(server) as clients:
+            own.stop()
+            assert_soon(lambda: http.get("/readyz").status_code == 503)
+            own.start()
+            until_ready(http)
+            clients.go_on()
         assert findings(server) == []

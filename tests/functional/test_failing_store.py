@@ -1,6 +1,6 @@
 """A store that fails in every way, now and then or for a while: what was acknowledged is there, and right."""
 
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import torch
 from stateroom import Client
 from tests.conftest import StartServer
 from tests.differential.equality import equal
+from tests.functional.busy_clients import busy_clients, findings
 from tests.functional.on_s3 import command, noise
+from tests.support.measure import long, measure
 from tests.support.s3 import S3
 from tests.support.server import Server
-from tests.support.store_proxy import KINDS, Faults, spoiling
-from tests.support.waiting import LONG_ENOUGH
+from tests.support.store_proxy import KINDS, OUTAGES, Faults, spoiling
+from tests.support.waiting import LONG_ENOUGH, assert_soon, until_ready
 
 MIB = 1024 * 1024
 
@@ -50,17 +52,19 @@ def test_nothing_that_was_acknowledged_is_lost_and_nothing_wrong_is_served(
     assert command(server, s3, "fsck", "--read-data")["findings"] == []
 
 
-def test_clients_come_through_an_outage_of_the_store(spoiled: tuple[Server, Faults], s3: S3) -> None:
+@long
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_clients_come_through_an_outage_of_the_store(spoiled: tuple[Server, Faults], s3: S3, kind: str) -> None:
+    """A short one, and with ``make stress`` one of minutes."""
     server, faults = spoiled
-    obj = {"epoch": 1, "w": noise(20)}
-    with Client(server.base_url, progress=False) as client:
-        model = client.model("a/b")
-        faults.is_down = True
-        recovery = threading.Timer(6, lambda: setattr(faults, "is_down", False))
-        recovery.start()
-        try:
-            checkpoint = model.save(obj)
-        finally:
-            recovery.join()
-        assert equal(model.load(checkpoint), obj)
-    assert command(server, s3, "fsck", "--read-data")["findings"] == []
+    with server.client() as http, busy_clients(server) as clients:
+        until_ready(http)
+        faults.begin_outage(kind)
+        began = time.monotonic()
+        assert http.get("/readyz").status_code == 503
+        assert_soon(lambda: faults.refused > 10 and time.monotonic() - began > measure(0, 150))
+        assert http.get("/readyz").status_code == 503
+        faults.end_outage()
+        until_ready(http)
+        clients.go_on()
+    assert findings(server, s3.environment) == []

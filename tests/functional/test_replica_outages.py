@@ -1,6 +1,5 @@
 """A replica that is killed while it sends or receives, one of three on PostgreSQL and S3, behind a balancer."""
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ import torch
 
 from stateroom import Client
 from tests.differential.equality import equal
+from tests.functional.busy_clients import findings
 from tests.functional.on_s3 import noise
-from tests.support.commands import run
 from tests.support.nginx import balanced, nginx_program
 from tests.support.postgres import Postgres
 from tests.support.replicas import separate_replicas
@@ -52,14 +51,6 @@ def kill_one(replicas: list[Server], is_at_it: Callable[[Server], bool]) -> bool
     if victim is not None:
         victim.kill()
     return victim is not None
-
-
-def findings(replicas: list[Server], s3: S3) -> list[object]:
-    server = replicas[0]
-    words = ("fsck", "--read-data", "--json", "--data-dir", str(server.data_dir), *server.args)
-    done = run(*words, **s3.environment)
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout)["findings"]
 
 
 class Kill:
@@ -115,7 +106,7 @@ def test_a_client_uploads_through_the_death_of_a_replica_that_was_receiving(
         assert (checkpoint.digest is None) == is_zip
         assert [each.version for each in model.checkpoints()] == [checkpoint.version] == [1]
         assert equal(model.load(checkpoint), obj)
-    assert findings(replicas, s3) == []
+    assert findings(replicas[0], s3.environment) == []
 
 
 def test_a_plain_client_goes_on_with_the_range_that_it_lacks(replicas: list[Server], url: str, model_name: str) -> None:

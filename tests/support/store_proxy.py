@@ -4,7 +4,7 @@ import http.client
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,30 +21,50 @@ KINDS = (
     "truncate",  # the body ends early
     "short",  # a shorter body, with its length
     "corrupt",  # one bit is another
+    "corrupt_up",  # one bit of what is stored is another
 )
-OF_A_BODY = frozenset({"truncate", "short", "corrupt"})
+METHODS = {"truncate": "GET", "short": "GET", "corrupt": "GET", "corrupt_up": "PUT"}
+"""The methods of calls that can be spoiled in one way only."""
+
+OUTAGES = ("slow_down", "reset", "hang")
+"""Ways in which all calls fail for a while; ``hang``: they get no answer, and are lost when the outage ends."""
 
 
 @dataclass(slots=True)
 class Faults:
-    """Spoils every ``every``-th call (0: none), in all ways in turn; ``is_down`` refuses all of them."""
+    """Spoils every ``every``-th call (0: none), in all ways in turn. In an outage, no call succeeds."""
 
     every: int = 0
-    is_down: bool = False
+    outage: str | None = None
+    refused: int = 0
     spoiled: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_up: threading.Event = field(default_factory=threading.Event)
     _calls: int = 0
     _kinds: Iterator[str] = field(default_factory=lambda: itertools.cycle(KINDS))
 
+    def begin_outage(self, kind: str) -> None:
+        self._is_up.clear()
+        self.outage = kind
+
+    def end_outage(self) -> None:
+        self.outage = None
+        self._is_up.set()
+
+    def wait(self) -> None:
+        """Wait until the outage ends."""
+        self._is_up.wait()
+
     def next(self, method: str) -> str | None:
         with self._lock:
-            if self.is_down:
-                return "slow_down"
+            if self.outage is not None:
+                self.refused += 1
+                return self.outage
             self._calls += 1
             if not self.every or self._calls % self.every:
                 return None
             kind = next(self._kinds)
-            while kind in OF_A_BODY and method != "GET":
+            while METHODS.get(kind, method) != method:
                 kind = next(self._kinds)
             self.spoiled[kind] += 1
             return kind
@@ -54,25 +74,26 @@ class Faults:
 def spoiling(endpoint: str) -> Iterator[tuple[str, Faults]]:
     """Yield the URL of a proxy in front of ``endpoint``, and its faults."""
     faults = Faults()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(urlsplit(endpoint).netloc, faults.next))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(urlsplit(endpoint).netloc, faults))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", faults
     finally:
+        faults.end_outage()
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def _handler(upstream: str, next_fault: Callable[[str], str | None]) -> type[BaseHTTPRequestHandler]:
+def _handler(upstream: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            fault = next_fault(self.command)
+            fault = faults.next(self.command)
             match fault:
                 case "slow_down":
                     return self.answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN)
@@ -80,6 +101,11 @@ def _handler(upstream: str, next_fault: Callable[[str], str | None]) -> type[Bas
                     return self.answer(500, {}, b"")
                 case "reset":
                     return self.hang_up()
+                case "hang":
+                    faults.wait()
+                    return self.hang_up()
+                case "corrupt_up" if body:
+                    body = bytes([body[0] ^ 1]) + body[1:]
             connection = http.client.HTTPConnection(upstream, timeout=120)
             try:  # with the Host of the request, which its signature covers
                 connection.request(self.command, self.path, body, dict(self.headers.items()))

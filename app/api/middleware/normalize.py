@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..problems import internal_error
-from .telemetry import request_id
+from ..request_id import request_id
 
 _log = logging.getLogger("stateroom")
 _IS_HEAD = "stateroom.is_head"

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...values.checkpoint import is_name
 from ...values.tracing import Trace, Tracer, trace_with
 from ..metrics import Metrics
+from ..request_id import KEY
 from .proxies import Proxies
 
 _requests = logging.getLogger("stateroom.requests")
@@ -21,16 +22,9 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Routes that machines call every few seconds; only failures are logged."""
 
-_KEY = "stateroom.request_id"
 NO_ROUTE = "none"
 NOT_ANSWERED = 0
 """Status of a request whose client disconnected before the response."""
-
-
-def request_id(scope: Scope) -> str:
-    """Return the request's id, as in the log and in ``X-Request-Id``."""
-    found: str = scope[_KEY]
-    return found
 
 
 class Telemetry:
@@ -59,7 +53,7 @@ class Telemetry:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, trace: Trace | None) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         scope = dict(scope)  # inner layers change it, and the server reads its own again
-        scope[_KEY] = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope[KEY] = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         address = self.proxies.client(scope)
         scope["client"] = None if address is None else (address, 0)
         method, began = scope["method"], time.monotonic()
@@ -78,7 +72,7 @@ class Telemetry:
                 status = message["status"]
                 headers = message.get("headers", [])
                 checkpoint = next((v.decode("latin-1") for n, v in headers if n == b"stateroom-checkpoint"), None)
-                message = {**message, "headers": [*headers, (b"x-request-id", scope[_KEY].encode())]}
+                message = {**message, "headers": [*headers, (b"x-request-id", scope[KEY].encode())]}
             await send(message)
             sent += len(message.get("body", b""))
 
@@ -96,7 +90,7 @@ class Telemetry:
                 _describe(trace, scope, route, status, received, sent)
             if route not in _QUIET or status >= HTTPStatus.BAD_REQUEST:
                 fields: dict[str, Any] = {
-                    "request_id": scope[_KEY],
+                    "request_id": scope[KEY],
                     "method": method,
                     "route": route,
                     "path": scope["path"],
@@ -120,7 +114,7 @@ def _describe(trace: Trace, scope: Scope, route: str, status: int, received: int
         "http.request.method": method,
         "http.request.body.size": received,
         "http.response.body.size": sent,
-        "stateroom.request_id": scope[_KEY],
+        "stateroom.request_id": scope[KEY],
     }
     if route != NO_ROUTE:
         facts["http.route"] = route
