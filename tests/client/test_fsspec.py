@@ -171,6 +171,39 @@ def test_caches_of_fsspec_notice_another_version(
     assert seen == {"filecache": 2, "simplecache": 1}[protocol]  # simplecache never looks again
 
 
+def test_the_files_of_a_folder_are_read(url: str, model: Model, fs: StateroomFileSystem, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "more").mkdir(parents=True)
+    save_file({"weight": torch.randn(700_000)}, folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    (folder / "more" / "a file%41.txt").write_text("more")
+    model.upload(folder)
+    top = f"{model.name}@latest"
+    assert fs.isdir(f"{url}@latest")
+    assert fs.find(f"{url}@latest") == [
+        f"{top}/{name}" for name in ("config.json", "model.safetensors", "more/a file%41.txt")
+    ]
+    assert fs.ls(f"{url}@latest/more", detail=False) == [f"{top}/more/a file%41.txt"]
+    assert fs.cat_file(f"{url}@latest/more/a file%41.txt") == b"more"
+    assert fs.info(f"{url}@latest/config.json")["size"] == 2
+    fs.get(f"{url}@latest", str(tmp_path / "copy"), recursive=True)
+    assert (tmp_path / "copy/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    with fs.open(f"{url}@1/model.safetensors") as file:
+        file.seek(-4, io.SEEK_END)
+        assert file.read() == (folder / "model.safetensors").read_bytes()[-4:]
+    for path in (f"{url}@latest/nope", f"{url}@latest/mor", f"{url}@2/config.json", f"{url}@2"):
+        assert not fs.exists(path)
+    with pytest.raises(FileNotFoundError):
+        fs.open(f"{url}@latest")
+
+
+def test_a_file_is_not_removed_by_a_ref_that_moves(url: str, model: Model, fs: StateroomFileSystem) -> None:
+    write(fs, f"{url}/a.pt")
+    with pytest.raises(InvalidRequest, match="cannot be removed by its ref"):
+        fs.rm(f"{url}@latest")
+    assert model.checkpoint("latest").version == 1
+
+
 def test_times_and_numbers_are_those_of_the_checkpoint(url: str, model: Model, fs: StateroomFileSystem) -> None:
     write(fs, f"{url}/a.pt", 3)
     checkpoint = model.checkpoint("latest")
@@ -184,8 +217,7 @@ def test_times_and_numbers_are_those_of_the_checkpoint(url: str, model: Model, f
     [
         ("stateroom://tests", "rb", "names no model; use stateroom://NAMESPACE/NAME/RUN/FILE"),
         ("stateroom://tests/a//b", "rb", "names no model"),
-        ("stateroom://tests/a@", "rb", "names no file: a ref has one file, stateroom://tests/a@REF"),
-        ("stateroom://tests/a@1/file.pt", "rb", "stateroom://tests/a@1"),
+        ("stateroom://tests/a@", "rb", "has no ref after the @, as stateroom://tests/a@latest has"),
         ("stateroom://tests/a", "wb", "name a file, as in stateroom://tests/a/RUN/FILE"),
         ("stateroom://tests/a@1", "wb", "name a file, as in stateroom://tests/a/RUN/FILE"),
     ],

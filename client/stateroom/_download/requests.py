@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import httpx
 
 from .._api import ModelApi
 from .._checkpoint import Checkpoint
-from .._errors import ServerError, UnexpectedAnswer
+from .._errors import ServerError, UnexpectedAnswer, understood
 from .._inside import TensorForm
 from .._query import Ref, Selection, TensorPart, optional
 from .._types import Params
 from .cached_receiver import receiver_of
-from .index import Fetching, find_layout, warn_of_left_out
+from .index import Fetching, Index, find_layout, warn_of_left_out
+from .layout import Layout
 from .receiver import Tally
 from .to_file import fetch_into, is_worthwhile
 from .to_folder import fetch_folder
@@ -43,6 +44,16 @@ def find_upload(api: ModelApi, checkpoint: Checkpoint) -> Fetching | None:
     path = f"{api.at(checkpoint)}/original"
     found = _find(api, path, [], label=str(checkpoint), derived=None, in_place=True)
     return found or find_file(api, checkpoint, None, derived=False)
+
+
+def find_path(api: ModelApi, checkpoint: Checkpoint, path: str) -> Fetching:
+    """Find one file of a folder, to fetch parts of it. Raises NotFound."""
+    address = f"{api.at(checkpoint)}/files/{quote(path)}"
+    headers = api.http.send("HEAD", address, safe=True).headers
+    with understood("the head of a file"):
+        size, etag = int(headers["Content-Length"]), headers["ETag"].strip('"')
+    layout = Layout(address, size, etag, None, None, (), "little")
+    return _fetching(api, Index(layout, None, offline=False, tensor=None), str(checkpoint), in_place=True)
 
 
 def find_component(api: ModelApi, checkpoint: Checkpoint, selection: Selection) -> Fetching | None:
@@ -167,8 +178,10 @@ def _find(
     """Find the index at ``path``. ``derived`` is None for a file without derived bytes."""
     asked = [] if derived is None else [("derived", "true" if derived else "false")]
     found = find_layout(api.http, f"{path}/index", [*params, *asked], verifies=api.transfers.verify)
-    if found is None:
-        return None
+    return None if found is None else _fetching(api, found, label, in_place=in_place)
+
+
+def _fetching(api: ModelApi, found: Index, label: str, *, in_place: bool) -> Fetching:
     falls_back = api.http.falls_back
     receiver = receiver_of(
         api.http,

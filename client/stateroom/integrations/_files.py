@@ -2,7 +2,7 @@
 
 A file is the checkpoint in the slot of its name, in the run that its folder names: ``namespace/name/RUN/FILE``. Writing
 a file again replaces the checkpoint, once the new one is stored. ``namespace/name@REF`` is the file of the checkpoint
-that a ref means.
+that a ref means; if that is a folder, ``namespace/name@REF/PATH`` is one of its files.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ SCHEME = f"{PROTOCOL}://"
 
 @dataclass(frozen=True)
 class Name:
-    """A name below ``stateroom://``: ``model`` and either a ``ref``, or the ``run`` and ``slot`` of a file. Without
-    both, the name is a folder's.
+    """A name below ``stateroom://``: ``model`` and either a ``ref``, perhaps with a ``path`` in its folder, or the
+    ``run`` and ``slot`` of a file. Without both, the name is a folder's.
     """
 
     model: str
     ref: str | None = None
+    path: str | None = None
     run: str | None = None
     slot: str | None = None
 
@@ -52,10 +53,10 @@ def parse(path: str) -> Name:
         )
     model, at, ref = "/".join(parts[:2]).partition("@")
     if not at:
-        return Name(model, None, "/".join(parts[2:-1]) or None, parts[-1] if len(parts) > 2 else None)
-    if not ref or len(parts) > 2:
-        raise InvalidRequest(f"{path!r} names no file: a ref has one file, {SCHEME}{model}@{ref or 'REF'}")
-    return Name(model, ref)
+        return Name(model, run="/".join(parts[2:-1]) or None, slot=parts[-1] if len(parts) > 2 else None)
+    if not ref:
+        raise InvalidRequest(f"{path!r} has no ref after the @, as {SCHEME}{model}@latest has")
+    return Name(model, ref, path="/".join(parts[2:]) or None)
 
 
 def in_slot(model: Model, slot: str) -> Checkpoint | None:

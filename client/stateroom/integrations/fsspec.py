@@ -1,4 +1,4 @@
-"""fsspec: ``stateroom://namespace/name/RUN/FILE`` and ``stateroom://namespace/name@REF`` are files.
+"""fsspec: ``stateroom://namespace/name/RUN/FILE`` and ``stateroom://namespace/name@REF`` are files, or folders.
 
     with fsspec.open("stateroom://vision/classifier/run-7/last.pt", "wb") as file:
         torch.save(state, file)
@@ -13,15 +13,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .._checkpoint import Checkpoint
 from .._client import Client
-from .._download.requests import find_upload
+from .._download.requests import find_path, find_upload
 from .._download.slices import ByteRanges
 from .._errors import InvalidRequest, ModelNotFound, ServerError
+from .._files import FileInfo
 from .._model import Model
 from ._files import PROTOCOL, parse
 
@@ -33,6 +35,9 @@ except ImportError as error:
 
 BLOCK = 4 * 1024 * 1024
 """Bytes that an open file fetches at once."""
+
+FOLDER = "folder"
+"""The format of a checkpoint that is a folder."""
 
 ANY = ""
 """A text that every slot is not less than."""
@@ -53,20 +58,18 @@ class StateroomFileSystem(AbstractFileSystem):
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
-        name = parse(path)
-        if (checkpoint := name.find(self._client)) is not None:
-            return self._described(path, checkpoint)
-        if name.ref is None and self._files_below(path):
-            return self._described(path, None)
-        raise FileNotFoundError(path)
+        file = self._find(path)
+        if file is None and not self._files_below(path):
+            raise FileNotFoundError(path)
+        return self._described(path, file)
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
-        itself = parse(path).find(self._client)
-        found: dict[str, Checkpoint | None] = {} if itself is None else {path: itself}
-        for name, checkpoint in self._files_below(path).items():
+        itself = self._find(path)
+        found: dict[str, _File | None] = {} if itself is None else {path: itself}
+        for name, file in self._files_below(path).items():
             first, *deeper = name[len(path) + 1 :].split("/")
-            found[f"{path}/{first}"] = None if deeper else checkpoint
+            found[f"{path}/{first}"] = None if deeper else file
         if not found:
             raise FileNotFoundError(path)
         return [self._described(name, found[name]) if detail else name for name in sorted(found)]
@@ -122,8 +125,10 @@ class StateroomFileSystem(AbstractFileSystem):
                 self.rm_file(each)
 
     def rm_file(self, path: str) -> None:
-        """Move the checkpoint to the trash."""
-        checkpoint = self._found(path)
+        """Move the checkpoint to the trash. Only files that have a slot are removed."""
+        if parse(self._strip_protocol(path)).slot is None:
+            raise InvalidRequest(f"{path!r} cannot be removed by its ref: use model.delete() with its version")
+        checkpoint = self._found(path).checkpoint
         self._client.model(checkpoint.model, run="").delete(checkpoint)
 
     _rm = rm_file
@@ -133,13 +138,13 @@ class StateroomFileSystem(AbstractFileSystem):
             shutil.copyfileobj(source, target, BLOCK)
 
     def created(self, path: str) -> datetime:
-        return self._found(path).created_at
+        return self._found(path).checkpoint.created_at
 
     modified = created
 
     def ukey(self, path: str) -> str:
         """Return a text that is another one once the file has changed."""
-        return str(self._found(path))
+        return str(self._found(path).checkpoint)
 
     def _open(
         self,
@@ -161,44 +166,70 @@ class StateroomFileSystem(AbstractFileSystem):
             raise InvalidRequest(f"{path!r} cannot be written: name a file, as in {PROTOCOL}://{name.model}/RUN/FILE")
         return _Writing(self, path, name.model_of(self._client), name.slot, autocommit=autocommit)
 
-    def _described(self, path: str, checkpoint: Checkpoint | None) -> dict[str, Any]:
-        """Describe a file, or a folder if there is no checkpoint."""
-        if checkpoint is None:
+    def _described(self, path: str, file: _File | None) -> dict[str, Any]:
+        """Describe a file, or a folder if there is none."""
+        if file is None:
             return {"name": path, "size": 0, "type": "directory"}
+        if file.inside is not None:
+            size = file.inside.bytes
+        elif file.checkpoint.digest is not None:
+            size = file.checkpoint.bytes
+        else:  # it came in parts: only an index tells whether it is as long as torch.save would have made it
+            size = self._ranges(file).layout.size
         facts = ("version", "epoch", "step", "loss", "metrics")
-        return {
-            "name": path,
-            # One that came in parts may be as long as torch.save would have made it, which only its index tells.
-            "size": checkpoint.bytes if checkpoint.digest is not None else self._ranges(checkpoint).layout.size,
-            "type": "file",
-            "created": checkpoint.created_at,
-            **{name: getattr(checkpoint, name) for name in facts},
-        }
+        about = {name: getattr(file.checkpoint, name) for name in facts}
+        return {"name": path, "size": size, "type": "file", "created": file.checkpoint.created_at, **about}
 
-    def _found(self, path: str) -> Checkpoint:
-        checkpoint = parse(self._strip_protocol(path)).find(self._client)
-        if checkpoint is None:
+    def _found(self, path: str) -> _File:
+        file = self._find(self._strip_protocol(path))
+        if file is None:
             raise FileNotFoundError(path)
-        return checkpoint
+        return file
 
-    def _ranges(self, checkpoint: Checkpoint) -> ByteRanges:
-        model = self._client.model(checkpoint.model, run="")
-        fetching = find_upload(model._api.in_background(), checkpoint)  # noqa: SLF001  one package
+    def _find(self, path: str) -> _File | None:
+        name = parse(path)
+        checkpoint = name.find(self._client)
+        if checkpoint is None:
+            return None
+        if name.path is not None:
+            return next((_File(checkpoint, each) for each in checkpoint.files() if each.path == name.path), None)
+        return None if name.ref is not None and checkpoint.format == FOLDER else _File(checkpoint)
+
+    def _files_below(self, path: str) -> dict[str, _File]:
+        """Return the files in a folder and in the folders below it, by their names."""
+        name = parse(path)
+        if name.ref is not None:
+            checkpoint = name.find(self._client)
+            if checkpoint is None or checkpoint.format != FOLDER:
+                return {}
+            files = {f"{name.model}@{name.ref}/{each.path}": _File(checkpoint, each) for each in checkpoint.files()}
+        else:
+            try:
+                slotted = list(self._client.model(name.model, run="").checkpoints(where={"slot.ge": ANY}))
+            except ModelNotFound:
+                return {}
+            files = {"/".join(filter(None, (each.model, each.run, each.slot))): _File(each) for each in slotted}
+        return {name: file for name, file in files.items() if name.startswith(f"{path}/")}
+
+    def _ranges(self, file: _File) -> ByteRanges:
+        model = self._client.model(file.checkpoint.model, run="")
+        api = model._api.in_background()  # noqa: SLF001  one package
+        if file.inside is not None:
+            return ByteRanges(find_path(api, file.checkpoint, file.inside.path))
+        fetching = find_upload(api, file.checkpoint)
         if fetching is None:
             raise ServerError(
                 f"the server at {self._client.url} does not say where the bytes of a file lie; upgrade it"
             )
         return ByteRanges(fetching)
 
-    def _files_below(self, path: str) -> dict[str, Checkpoint]:
-        """Return the files in a folder and in the folders below it, by their names."""
-        name = parse(path)
-        try:
-            checkpoints = list(self._client.model(name.model, run="").checkpoints(where={"slot.ge": ANY}))
-        except ModelNotFound:
-            return {}
-        files = {"/".join(filter(None, (each.model, each.run, each.slot))): each for each in checkpoints}
-        return {name: each for name, each in files.items() if name.startswith(f"{path}/")}
+
+@dataclass(frozen=True)
+class _File:
+    """The file of a checkpoint, or one that is ``inside`` of its folder."""
+
+    checkpoint: Checkpoint
+    inside: FileInfo | None = None
 
 
 class _Reading(AbstractBufferedFile):
