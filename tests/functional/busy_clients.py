@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-import httpx
+from itertools import takewhile
 
 from stateroom import Client, Model
 from tests.differential.equality import equal
 from tests.functional.on_s3 import noise
 from tests.support.commands import run
+from tests.support.measure import measure
 from tests.support.server import Server
-from tests.support.waiting import assert_soon
+from tests.support.waiting import LONG_ENOUGH, assert_soon
 
-PATIENCE = 600.0
+PATIENCE = measure(LONG_ENOUGH, 600.0)
 """Seconds for which a client tries again: longer than any outage here."""
 
 
@@ -41,11 +41,13 @@ class BusyClients:
                 once(client.model(f"busy/{what}"))
                 self.rounds[what] += 1
 
-    def check(self, http: httpx.Client) -> None:
-        """Check that each save that was acknowledged is there, once."""
-        for what in ("small", "in-parts"):
-            answer = http.get(f"/v1/models/busy/{what}/checkpoints", params={"limit": 1000})
-            assert [each["version"] for each in answer.json()["items"]] == list(range(self.rounds[what], 0, -1))
+    def check(self, server: Server, heard: list[int]) -> None:
+        """Check that each save that was acknowledged is there, once, and that the reader of events has heard of it."""
+        assert heard == list(range(1, self.rounds["small"] + 1))
+        with server.client() as http:
+            for what in ("small", "in-parts"):
+                answer = http.get(f"/v1/models/busy/{what}/checkpoints", params={"limit": 1000})
+                assert [each["version"] for each in answer.json()["items"]] == list(range(self.rounds[what], 0, -1))
 
 
 @contextmanager
@@ -66,18 +68,26 @@ def busy_clients(server: Server) -> Iterator[BusyClients]:
     def load(model: Model) -> None:
         assert equal(model.load("latest"), known)
 
+    def hear() -> list[int]:
+        with Client(server.base_url, progress=False, retry_seconds=PATIENCE) as client:
+            told = client.model("busy/small").events(follow=True)
+            created = takewhile(lambda event: event.kind == "checkpoint-created", told)
+            return [event.version for event in created if event.version is not None]
+
     work = {"small": save(0.1), "in-parts": save(20), "load": load}
-    with ThreadPoolExecutor(len(work)) as pool:
+    with ThreadPoolExecutor(len(work) + 1) as pool:
         working = [pool.submit(clients.work, server.base_url, *each) for each in work.items()]
         try:
             clients.go_on()
+            hearing = pool.submit(hear)
             yield clients
         finally:
             clients.end()
             for each in working:
                 each.result()
-    with server.client() as http:
-        clients.check(http)
+            with Client(server.base_url, retry_seconds=PATIENCE) as client:
+                client.model("busy/small").alias("last", 1)  # ends the reader of events
+        clients.check(server, hearing.result())
 
 
 def findings(server: Server, env: Mapping[str, str] | None = None) -> list[object]:

@@ -18,6 +18,9 @@ LONGEST = (
     "tests/client/test_parallel.py",
     "tests/client/test_save_in_parts.py",
     "tests/functional/test_links.py",
+    "tests/functional/test_database_outages.py",
+    "tests/functional/test_replica_outages.py",
+    "tests/functional/test_failing_store.py",
     "tests/upkeep/",
 )
 """The files and folders that take longest. They come first, so that no process is still busy when the others end."""
