@@ -7,9 +7,10 @@ from ..errors import SelectionError
 from ..formats.casts import Caster
 from ..formats.components import node_of, nodes_of
 from ..formats.modules import is_module, state_dict_pairs
-from ..formats.pickle.nodes import Call, Dict, Global, Node
+from ..formats.narrowing import narrowed
+from ..formats.pickle.nodes import Call, Dict, Global, Node, TensorRef
 from ..formats.tensor_kinds import kind_of
-from ..formats.torch_tensors import is_tensor
+from ..formats.torch_tensors import is_tensor, tensor_of
 from ..formats.tree import pairs_of, walk
 from ..formats.weights_only import Keeper, is_leaf
 from ..select.components import choose_component
@@ -17,6 +18,7 @@ from ..select.keys import select_keys, select_leaves
 from ..select.modules import select_modules
 from ..select.patterns import PatternSet
 from ..select.query import StateDictQuery
+from ..select.warmstart import Fitted
 from ..values.dtype import DTYPES, DType
 from ..values.manifest import Manifest, Path, dotted
 from ..values.work import Work
@@ -29,18 +31,15 @@ LEFT_OUT_REVISION = 2
 class Picked:
     """The tree to write, without values that cannot be written: ``left_out`` are their dotted paths.
 
-    ``caster``, if any, gave each cast tensor its new dtype; ``is_flat`` says that the tree is a state_dict.
+    ``targets`` are the new dtypes of the cast tensors, by the ids of their TensorRefs; ``corners`` are the tensors that
+    are parts of those that were saved; ``is_flat`` says that the tree is a state_dict.
     """
 
     tree: Node
     left_out: tuple[str, ...]
-    caster: Caster | None
+    targets: Mapping[int, DType]
     is_flat: bool
-
-    @property
-    def targets(self) -> Mapping[int, DType]:
-        """New dtypes of the cast tensors, by the ids of their TensorRefs."""
-        return {} if self.caster is None else self.caster.targets
+    corners: tuple[TensorRef, ...] = ()
 
     def leaves(self, work: Work) -> Iterator[tuple[str, Node]]:
         """Iterate over keys, or dotted paths, and values."""
@@ -49,8 +48,16 @@ class Picked:
         return ((_name(path, work), node) for path, node in walk(self.tree, is_leaf, work))
 
 
-def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[str] | None, work: Work) -> Picked:
-    """Pick the component a query means; of a state_dict, only the new keys ``only``, if given.
+def pick(
+    root: Node,
+    manifest: Manifest,
+    query: StateDictQuery,
+    only: Sequence[str] | None,
+    fitted: Sequence[Fitted],
+    work: Work,
+) -> Picked:
+    """Pick the component a query means; of a state_dict, only the new keys ``only``, if given, and of these the
+    ``fitted`` ones in their new shapes and dtypes.
 
     Raises SelectionError.
     """
@@ -64,7 +71,8 @@ def pick(root: Node, manifest: Manifest, query: StateDictQuery, only: Sequence[s
     node = node_of(root, manifest.components, number, work)
     if manifest.components[number].kind == "optimizer":
         return _pick_leaves(node, query, frozenset(), work, keeps_steps=True)
-    return _pick_keys(node, query, None if only is None else frozenset(only), work)
+    fits = {each.key: each for each in fitted}
+    return _pick_keys(node, query, None if only is None else frozenset(only), fits, work)
 
 
 def _nothing_to_serve(what: Iterable[str], query: StateDictQuery) -> SelectionError:
@@ -90,19 +98,21 @@ def _caster(query: StateDictQuery) -> Caster | None:
     return Caster(DTYPES[query.dtype], lambda name: excluded is None or not excluded.matches(name))
 
 
-def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | None, work: Work) -> Picked:
+def _pick_keys(
+    state_dict: Node, query: StateDictQuery, only: frozenset[str] | None, fitted: Mapping[str, Fitted], work: Work
+) -> Picked:
     """Copy the picked keys of a state_dict to an OrderedDict, under their new names; rename ``_metadata`` too."""
     pairs = state_dict_pairs(state_dict, work)
     keys = [key for key, _ in pairs]
     selected = select_keys(keys, query, work)
-    keeper, caster = Keeper(meta=query.device == "meta", work=work), _caster(query)
+    keeper, fitter = Keeper(meta=query.device == "meta", work=work), _Fitter(_caster(query), fitted)
     picked = Call(Global("collections", "OrderedDict"), ())
     kept_pairs: list[tuple[Node, Node]] = []
     for i, new in selected:
         if only is None or new in only:
             value, kept = keeper.keep_value(pairs[i][1], (keys[i],))
             if kept:
-                kept_pairs.append((new, value if caster is None else caster.cast(new, value)))
+                kept_pairs.append((new, fitter.fit(new, value)))
     picked.pairs = kept_pairs
     modules = [] if is_module(state_dict, work) else pairs_of(keeper.metadata_of(state_dict)) or []
     names = [module for module, _ in modules]
@@ -115,7 +125,37 @@ def _pick_keys(state_dict: Node, query: StateDictQuery, only: frozenset[str] | N
         had = any(is_tensor(value) for _, value in chosen)
         if not kept_pairs or (had and not any(is_tensor(value) for _, value in kept_pairs)):
             raise _nothing_to_serve([f"{key!r} is a {kind_of(value)}" for key, value in chosen[:3]], query)
-    return Picked(picked, tuple(map(dotted, keeper.left_out)), caster, is_flat=True)
+    return Picked(
+        picked, tuple(map(dotted, keeper.left_out)), fitter.targets, is_flat=True, corners=tuple(fitter.corners)
+    )
+
+
+class _Fitter:
+    """Casts values with ``caster``, and brings the ``fitted`` ones into their shapes and dtypes."""
+
+    def __init__(self, caster: Caster | None, fitted: Mapping[str, Fitted]) -> None:
+        self._caster = caster
+        self._fitted = fitted
+        self._by_dtype = {
+            each.dtype: Caster(DTYPES[each.dtype], lambda _: True) for each in fitted.values() if each.dtype is not None
+        }
+        self.corners: list[TensorRef] = []
+
+    @property
+    def targets(self) -> dict[int, DType]:
+        casters = [*self._by_dtype.values(), *([] if self._caster is None else [self._caster])]
+        return {ref: dtype for each in casters for ref, dtype in each.targets.items()}
+
+    def fit(self, new: str, value: Node) -> Node:
+        fitted = self._fitted.get(new, Fitted(new))
+        whole = tensor_of(value) if fitted.shape is not None else None
+        if whole is not None:
+            value = narrowed(whole, [(0, size) for size in fitted.shape or ()])
+        caster = self._caster if fitted.dtype is None else self._by_dtype[fitted.dtype]
+        value = value if caster is None else caster.cast(new, value)
+        if whole is not None and isinstance(value, TensorRef):
+            self.corners.append(value)
+        return value
 
 
 def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int], work: Work, *, keeps_steps: bool) -> Picked:
@@ -139,4 +179,5 @@ def _pick_leaves(tree: Node, query: StateDictQuery, skip: frozenset[int], work: 
 
     keeper = Keeper(lambda path: dotted(path) in wanted, skip, query.device == "meta", changed, work)
     kept = keeper.keep(tree)
-    return Picked(kept, tuple(map(dotted, keeper.left_out)), caster, is_flat=False)
+    targets = {} if caster is None else caster.targets
+    return Picked(kept, tuple(map(dotted, keeper.left_out)), targets, is_flat=False)

@@ -5,23 +5,26 @@ at upload: 147 tensors take 3 ms, and no second representation can ever disagree
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass, replace
+from math import prod
 from typing import Any
 
+from ..errors import SelectionError
 from ..formats.devices import REVISION as DEVICES_REVISION
 from ..formats.devices import names_devices, put_on
 from ..formats.pickle.emit import emit
-from ..formats.pickle.nodes import Node
-from ..formats.placement import Placement, trimmed, whole
+from ..formats.pickle.nodes import Node, TensorRef
+from ..formats.placement import Placement, extent, trimmed, whole
 from ..formats.readers import tree_of
-from ..formats.safetensors.contents import contents_of
+from ..formats.safetensors.contents import contents_of, source_of
 from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from ..formats.safetensors.write import Content, write_safetensors
 from ..formats.torch_zip.write import PICKLE_START, Record, write_torch_zip
 from ..formats.tree import refs_in, refs_in_objects
 from ..select.one_tensor import TensorQuery
 from ..select.query import StateDictQuery
+from ..select.warmstart import Fitted
 from ..values.conversion import Conversion
 from ..values.folder import FORMAT as FOLDER
 from ..values.json_text import from_lines, to_lines
@@ -39,23 +42,28 @@ class Wanted:
     """The wanted part of a checkpoint: with ``query`` one component, with ``tensor`` one tensor, else the whole,
     remapped to ``device``.
 
-    ``only`` are the new keys that a warm start matched; None means all keys that the query picks.
+    ``only`` are the new keys that a warm start matched; None means all keys that the query picks. ``fitted`` are those
+    of them that are sent in another shape or dtype.
     """
 
     query: StateDictQuery | None = None
     only: tuple[str, ...] | None = None
     device: str | None = None
     tensor: TensorQuery | None = None
+    fitted: tuple[Fitted, ...] = ()
 
     def to_json(self) -> str:
-        """Canonical text, without differences that cannot change the answer. ``only`` is on later lines."""
+        """Canonical text, without differences that cannot change the answer. ``only`` is on later lines, as texts, and
+        after it ``fitted``, as lists.
+        """
         if self.tensor is not None:
             return json.dumps({"tensor": self.tensor.to_json()}, sort_keys=True, separators=(",", ":"))
         query = None if self.query is None else json.loads(self.query.normalised())
         only: list[str] | None = None if self.only is None else []
         fields = {"query": query, "only": only, "device": self.device}
         head = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-        return "\n".join([head, to_lines(self.only, ascii_only=True)]) if self.only else head
+        rest = [to_lines(items, ascii_only=True) for items in (self.only, list(map(astuple, self.fitted))) if items]
+        return "\n".join([head, *rest])
 
     @classmethod
     def from_json(cls, text: str) -> "Wanted":
@@ -64,7 +72,12 @@ class Wanted:
         fields = json.loads(head)
         if "tensor" in fields:
             return cls(tensor=TensorQuery.from_json(fields["tensor"]))
-        only = None if fields["only"] is None else (*fields["only"], *from_lines(keys))
+        items = from_lines(keys)
+        only = None if fields["only"] is None else (*fields["only"], *(each for each in items if type(each) is str))
+        fitted = tuple(
+            Fitted(key, None if shape is None else tuple(shape), dtype)
+            for key, shape, dtype in (each for each in items if type(each) is list)
+        )
         if fields["query"] is None:
             return cls(device=fields["device"])
         query: dict[str, Any] = fields["query"]
@@ -72,7 +85,7 @@ class Wanted:
         query["strip_prefix"] = [prefix] if isinstance(prefix, str) else prefix or []
         for name in ("strip_prefix", "include", "exclude", "rename", "dtype_exclude"):
             query[name] = tuple(tuple(v) if isinstance(v, list) else v for v in query.get(name, ()))
-        return cls(StateDictQuery(**query), only)
+        return cls(StateDictQuery(**query), only, fitted=fitted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +170,33 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None 
             put_on(wanted.device, root, work)
         made = _torch_file(root, whole(storages, wanted.device), manifest, (), work)
         return replace(made, names_devices=devices)
-    picked = pick(root, manifest, wanted.query, wanted.only, work)
+    picked = pick(root, manifest, wanted.query, wanted.only, wanted.fitted, work)
     if wanted.query.format == "safetensors":
         return _safetensors_file(picked, storages, manifest, work)
     if wanted.query.device is not None and devices:
         put_on(wanted.query.device, picked.tree, work)
-    placement = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets)
+    gathered = _worth_gathering(picked.corners, storages, manifest, work)
+    placement = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets, gathered)
     return replace(_torch_file(picked.tree, placement, manifest, picked.left_out, work), names_devices=devices)
+
+
+def _worth_gathering(
+    corners: Iterable[TensorRef], storages: Mapping[str, Storage], manifest: Manifest, work: Work
+) -> frozenset[int]:
+    """Return the ids of the tensors whose elements are fewer bytes than the stretch where they lie; none, if it takes
+    too many reads to collect them.
+    """
+    scattered: dict[int, Content] = {}
+    for ref in corners:
+        start, end = extent(ref)
+        if prod(ref.shape) * ref.dtype.itemsize < end - start:
+            source = source_of(ref, ref.dtype, storages[ref.storage.key].span, manifest.byteorder)
+            scattered[id(ref)] = Content(ref.storage.key, ref.dtype, ref.shape, source)
+    try:
+        check_cost(scattered.values(), manifest, work)
+    except SelectionError:
+        return frozenset()
+    return frozenset(scattered)
 
 
 def _torch_file(root: Node, placement: Placement, manifest: Manifest, left_out: tuple[str, ...], work: Work) -> Plan:

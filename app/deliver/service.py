@@ -174,10 +174,20 @@ class Deliver:
         return self._planned(checkpoint, Wanted(tensor=query))
 
     def warmstart(
-        self, checkpoint: Checkpoint, target: Mapping[str, TargetTensor], query: StateDictQuery
+        self,
+        checkpoint: Checkpoint,
+        target: Mapping[str, TargetTensor],
+        query: StateDictQuery,
+        *,
+        resizes: bool = False,
+        casts: bool = False,
     ) -> tuple[Report, str]:
-        """Report ``load_state_dict(strict=False)`` in advance, with the digest of a plan that sends the matches."""
+        """Report ``load_state_dict(strict=False)`` in advance, with the digest of a plan that sends the matches.
+        ``resizes`` and ``casts`` are those of ``match``.
+        """
         _require_cast(query)
+        if casts:
+            require_torch()
         manifest = self.manifest(checkpoint)
         number = choose_component(manifest, query.component)
         if number is None or manifest.components[number].kind != "state_dict":
@@ -186,8 +196,8 @@ class Deliver:
             )
         tensors = [tensor for tensor in manifest.tensors if tensor.component == number and len(tensor.path) == 1]
         selected = select([tensor.key for tensor in tensors], query, current().is_given_up)
-        report = match(((new, tensors[i]) for i, new in selected), target)
-        wanted = Wanted(query=query, only=report.matched_keys)
+        report = match(((new, tensors[i]) for i, new in selected), target, resizes=resizes, casts=casts)
+        wanted = Wanted(query=query, only=report.sent_keys, fitted=report.fitted)
         document = wanted.to_json()
         digest = hashlib.sha256(document.encode()).hexdigest()
         with self._catalog.write(checkpoint.model.namespace) as session:

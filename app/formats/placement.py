@@ -11,9 +11,10 @@ share it; and a storage of the old bytes for the other tensors, if any.
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from types import MappingProxyType
 
-from ..values.conversion import ByteOrder, Conversion
+from ..values.conversion import ByteOrder, Conversion, Dims, merged
 from ..values.dtype import DType
 from ..values.manifest import Storage
 from ..values.span import Span
@@ -29,12 +30,13 @@ _CUT_ALIGNMENT = 16
 @dataclass(frozen=True, slots=True)
 class Cut:
     """A part of a storage that becomes a storage of its own; ``span`` is within the storage, in bytes. ``cast`` is the
-    old and new dtype of its elements, if they are cast.
+    old and new dtype of its elements, if they are cast or gathered; ``dims`` are those of gathered elements.
     """
 
     storage: Storage
     span: Span
     cast: tuple[DType, DType] | None = None
+    dims: Dims | None = None
 
     @property
     def file_span(self) -> Span:
@@ -50,6 +52,8 @@ class Cut:
         if self.cast is None:
             return self.file_span
         dtype, to = self.cast
+        if self.dims is not None:
+            return Conversion(self.file_span, dtype, to, self.dims, byteorder, byteorder)
         count = self.span.length // dtype.itemsize
         start = self.file_span.start
         span = Span(start, start + count * dtype.itemsize)
@@ -60,14 +64,17 @@ class Cut:
 class Placement:
     """Assigns every storage and tensor its place in the new file. ``cuts`` is in the order of first use.
 
-    ``targets`` are the new dtypes of tensors that are cast, by the ids of their TensorRefs.
+    ``targets`` are the new dtypes of tensors that are cast, by the ids of their TensorRefs. ``gathered`` are the ids of
+    those whose elements become a contiguous storage of their own.
     """
 
     storages: Mapping[str, Storage]
     device: str | None
     islands: Mapping[str, list[Span]]
     targets: Mapping[int, DType] = field(default_factory=dict)
+    gathered: frozenset[int] = frozenset()
     cuts: list[Cut] = field(default_factory=list)
+    _contiguous: dict[int, TensorRef] = field(default_factory=dict)
     _placed: dict[tuple[str, str, int, tuple[DType, DType] | None], StorageRef] = field(default_factory=dict)
 
     def replace(self, ref: StorageRef | TensorRef) -> Node:
@@ -79,6 +86,10 @@ class Placement:
             requires_grad = bool(ref.rest and ref.rest[0])
             args = (Global("torch", to.name), ref.shape, ref.stride, requires_grad)
             return Call(Global("torch._utils", "_rebuild_meta_tensor_no_storage"), args)
+        if id(ref) in self.gathered:
+            if id(ref) not in self._contiguous:
+                self._contiguous[id(ref)] = self._gather(ref, to)
+            return self._contiguous[id(ref)]
         island = self._island_of(ref)
         offset = ref.offset - island.start // ref.dtype.itemsize
         if to is not ref.dtype:
@@ -101,17 +112,34 @@ class Placement:
         start, _ = extent(ref)
         return islands[bisect_right(islands, start, key=lambda island: island.start) - 1]
 
+    def _gather(self, ref: TensorRef, to: DType) -> TensorRef:
+        """Give a tensor a storage of its own, with just its elements in C order."""
+        held, function, rest = ref.storage, ref.function, ref.rest
+        if to is not ref.dtype:
+            held = _as(held, to)
+            function, rest = _rebuild_typed(ref)
+        count = prod(ref.shape)
+        numel = count * ref.dtype.itemsize if held.dtype is None else count
+        dims = merged(ref.shape, ref.stride)
+        storage = self._new(held, Cut(self.storages[held.key], Span(*extent(ref)), (ref.dtype, to), dims), numel)
+        stride = tuple(prod(ref.shape[dim + 1 :]) for dim in range(len(ref.shape)))
+        return TensorRef(function, storage, 0, ref.shape, stride, rest, to)
+
+    def _new(self, like: StorageRef, cut: Cut, numel: int) -> StorageRef:
+        """Add a storage to the new file."""
+        location = like.location if self.device is None else self.device
+        storage_class = Global("torch.storage" if like.dtype is None else "torch", like.storage_class.name)
+        storage = StorageRef(storage_class, like.dtype, str(len(self.cuts)), location, numel)
+        self.cuts.append(cut)
+        return storage
+
     def _place(self, ref: StorageRef, span: Span, cast: tuple[DType, DType] | None = None) -> StorageRef:
         place = (ref.key, ref.storage_class.name, span.start, cast)
         placed = self._placed.get(place)
         if placed is None:
             itemsize = 1 if ref.dtype is None else ref.dtype.itemsize
             numel = span.length // (itemsize if cast is None else cast[0].itemsize)
-            location = ref.location if self.device is None else self.device
-            storage_class = Global("torch.storage" if ref.dtype is None else "torch", ref.storage_class.name)
-            placed = StorageRef(storage_class, ref.dtype, str(len(self.cuts)), location, numel)
-            self._placed[place] = placed
-            self.cuts.append(Cut(self.storages[ref.key], span, cast))
+            placed = self._placed[place] = self._new(ref, Cut(self.storages[ref.key], span, cast), numel)
         return placed
 
 
@@ -137,11 +165,16 @@ def trimmed(
     storages: Mapping[str, Storage],
     device: str | None,
     targets: Mapping[int, DType] = MappingProxyType({}),
+    gathered: frozenset[int] = frozenset(),
 ) -> Placement:
-    """Make a placement that keeps the bytes that tensors among ``refs`` can see; all bytes of a storage in ``refs``."""
+    """Make a placement that keeps the bytes that tensors among ``refs`` can see; all bytes of a storage in ``refs``.
+    ``targets`` and ``gathered`` are Placement's.
+    """
     extents: dict[str, list[tuple[int, int]]] = {}
     bare: set[str] = set()
     for ref in refs:
+        if id(ref) in gathered:
+            continue
         if isinstance(ref, TensorRef):
             extents.setdefault(ref.storage.key, []).append(extent(ref))
         else:
@@ -151,6 +184,7 @@ def trimmed(
         device,
         {key: islands_of(spans, storages[key].span.length) for key, spans in extents.items() if key not in bare},
         targets,
+        gathered,
     )
 
 

@@ -19,6 +19,9 @@ _DTYPES = {
     "float16": "float16", "half": "float16", "fp16": "float16", "f16": "float16",
     "bfloat16": "bfloat16", "bf16": "bfloat16",
 }  # fmt: skip
+CAST_TO = frozenset(_DTYPES.values())
+"""Dtypes that the server can cast to, by torch's names."""
+
 FORMATS = ("pt", "safetensors")
 _DEVICE = re.compile(r"([a-z]+)(?::(0|[1-9][0-9]{0,2}))?")
 MAX_DEVICE_INDEX = 127

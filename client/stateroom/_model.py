@@ -29,7 +29,7 @@ from ._printable import printable
 from ._query import Ref, Selection, TensorPart, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._retention import UNCHANGED, KeepBest, RetentionPreview, rules_of
-from ._types import Format, Patterns, Prefixes, Rename
+from ._types import Format, Patterns, Prefixes, Rename, Resize
 from ._upload.background import Options, SaveQueue
 from ._upload.job import SaveJob
 from ._upload.requests import upload
@@ -610,14 +610,20 @@ class Model:
         strip_prefix: Prefixes = None,
         add_prefix: str | None = None,
         rename: Rename = (),
+        resize: Resize = "none",
+        dtype: Any = None,
     ) -> Report:
         """Load every tensor whose key and shape fit into the model's own memory, in the model's dtype and on its
         devices. Only those bytes are downloaded. The selection is that of ``state_dict``.
 
+        With ``resize="slice"``, a tensor of another shape but as many dimensions gives the corner that both have
+        (``resized_keys``); the rest of the model's tensor stays as it is. With ``dtype="target"``, the server casts
+        tensors to the model's dtypes where that saves bytes; with a dtype, it casts all, as for ``state_dict``.
+
         Raises NoKeysMatched if no tensor fits, and then leaves the model as it was. DataParallel,
         DistributedDataParallel and torch.compile wrappers are unwrapped first.
         """
-        selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix)
+        selection = Selection(component, strip_prefix, include, exclude, rename, add_prefix, dtype=dtype, resize=resize)
         report = warmstart(self._api, net, self._pinned(ref) if self._api.http.falls_back else ref, selection)
         self._origins.warm_started(report.checkpoint)
         return report

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ._checkpoint import Checkpoint, SpooledCheckpoint
 from ._errors import InvalidRequest
-from ._types import Format, Params, Patterns, Prefixes, Rename
+from ._types import Format, Params, Patterns, Prefixes, Rename, Resize
 
 Ref = Union[Checkpoint, int, str]
 
@@ -24,7 +24,8 @@ PLAIN_DEVICE = re.compile(r"(cpu|meta|mps|(cuda|xpu)(:\d+)?)\Z")
 class Selection:
     """A selection of keys, their new names, dtype and format: the fields of the server's query, in its order.
 
-    ``dtype`` is a torch.dtype, or its name, that the server can cast to.
+    ``dtype`` is a torch.dtype, or its name, that the server can cast to. ``resize`` is that of a warm start, whose
+    ``dtype`` may also be ``"target"``.
     """
 
     component: str | None = None
@@ -36,6 +37,7 @@ class Selection:
     dtype: Any = None
     dtype_exclude: Patterns = ()
     format: Format = "pt"
+    resize: Resize = "none"
 
     def params(self) -> Params:
         return [
@@ -65,6 +67,7 @@ class Selection:
             "rename": [[old, new] for old, new in self._renames()],
             "dtype_exclude": listed(self.dtype_exclude),
             "format": self.format,
+            **({} if self.resize == "none" else {"resize": self.resize}),
         }
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,12 @@ class Report:
     """The keys of ``checkpoint`` (``vision/resnet50@12``) that were loaded, and those that were not.
 
     ``matched_keys`` were loaded; ``missing_keys`` are in the target only, ``unexpected_keys`` in the checkpoint only;
-    ``mismatched_keys`` have another shape. ``cast_keys`` are the matched keys that were converted to the target's
-    dtype. ``skipped_keys`` are sparse and quantized tensors of the target, which only ``load_into`` with ``strict``
-    loads. ``bytes`` is the size of the matched dense tensors in the checkpoint. ``prefix`` is the wrapper prefix
-    (``module.``, ``_orig_mod.``) that was stripped from the checkpoint's keys, or added to them because only the
-    target's have it; ``near`` lists selections that would make most keys match (``strip_prefix=model.``). ``str()`` of
-    it is for people.
+    ``mismatched_keys`` have another shape. Of ``resized_keys``, which have another shape too, the corner that both have
+    was loaded. ``cast_keys`` are the matched keys that were converted to the target's dtype. ``skipped_keys`` are
+    sparse and quantized tensors of the target, which only ``load_into`` with ``strict`` loads. ``bytes`` is the size of
+    the matched dense tensors, and of the corners, in the checkpoint. ``prefix`` is the wrapper prefix (``module.``,
+    ``_orig_mod.``) that was stripped from the checkpoint's keys, or added to them because only the target's have it;
+    ``near`` lists selections that would make most keys match (``strip_prefix=model.``). ``str()`` of it is for people.
     """
 
     checkpoint: str
@@ -50,17 +50,17 @@ class Report:
     bytes: int = 0
     prefix: str | None = None
     near: tuple[str, ...] = ()
+    resized_keys: tuple[Mismatch, ...] = ()
 
     def __str__(self) -> str:
-        kinds = (self.matched_keys, self.missing_keys, self.mismatched_keys, self.skipped_keys)
-        wanted = sum(map(len, kinds))
-        lines = [
-            f"{printable(self.checkpoint)}: {len(self.matched_keys)} of {wanted} keys loaded, {decimal(self.bytes)}"
-        ]
+        loaded = len(self.matched_keys) + len(self.resized_keys)
+        wanted = loaded + sum(map(len, (self.missing_keys, self.mismatched_keys, self.skipped_keys)))
+        lines = [f"{printable(self.checkpoint)}: {loaded} of {wanted} keys loaded, {decimal(self.bytes)}"]
         for label, keys in (
             ("missing", self.missing_keys),
             ("unexpected", self.unexpected_keys),
             ("mismatched", self.mismatched_keys),
+            ("resized", self.resized_keys),
             ("cast", self.cast_keys),
             ("skipped", self.skipped_keys),
         ):
@@ -82,7 +82,7 @@ class Report:
         return html_table(str(self).partition("\n")[0], ("", "keys", ""), rows)
 
 
-_KINDS = ("matched", "missing", "unexpected", "mismatched", "cast", "skipped")
+_KINDS = ("matched", "missing", "unexpected", "mismatched", "resized", "cast", "skipped")
 
 
 @understood("a report")
@@ -93,12 +93,15 @@ def report_of(checkpoint: str, answer: Mapping[str, Any]) -> Report:
         matched_keys=tuple(answer["matched_keys"]),
         missing_keys=tuple(answer["missing_keys"]),
         unexpected_keys=tuple(answer["unexpected_keys"]),
-        mismatched_keys=tuple(
-            Mismatch(each["key"], tuple(each["have"]), tuple(each["want"])) for each in answer["mismatched_keys"]
-        ),
+        mismatched_keys=_mismatches_of(answer["mismatched_keys"]),
+        resized_keys=_mismatches_of(answer.get("resized_keys", ())),
         cast_keys=tuple(answer["cast_keys"]),
         bytes=answer["bytes"],
     )
+
+
+def _mismatches_of(items: Iterable[Mapping[str, Any]]) -> tuple[Mismatch, ...]:
+    return tuple(Mismatch(each["key"], tuple(each["have"]), tuple(each["want"])) for each in items)
 
 
 def misfit(report: Report, *, strict: bool) -> str | None:

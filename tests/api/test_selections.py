@@ -232,6 +232,7 @@ def test_a_warm_start_is_known_before_a_byte_moves(http: httpx.Client, checkpoin
         "missing_keys": ["fc.weight"],
         "unexpected_keys": [],
         "mismatched_keys": [{"key": "conv.bias", "have": [64], "want": [32]}],
+        "resized_keys": [],
         "cast_keys": ["head.weight"],
         "bytes": 64 * 64 * 4,
     }
@@ -266,3 +267,53 @@ def test_a_warm_start_without_a_match_has_nothing_to_download(
     upload()
     answer = http.post(f"{checkpoints}/1/warmstart", json={"target": {}}).json()
     assert (answer["matched_keys"], answer["download"]) == ([], None)
+
+
+def test_a_warm_start_sends_the_corner_of_a_tensor_of_another_shape(
+    http: httpx.Client, checkpoints: str, upload: Upload
+) -> None:
+    upload()
+    weight = state_dict()["conv.weight"]
+    target = {
+        "conv.weight": {"shape": [10, 80], "dtype": "bfloat16"},
+        "tied.weight": {"shape": [64, 3], "dtype": "float32"},
+        "conv.bias": {"shape": [64], "dtype": "float64"},
+    }
+    body = {"target": target, "resize": "slice", "dtype": "target"}
+    report = http.post(f"{checkpoints}/1/warmstart", json=body).json()
+    assert report["resized_keys"] == [
+        {"key": "conv.weight", "have": [64, 64], "want": [10, 80]},
+        {"key": "tied.weight", "have": [64, 64], "want": [64, 3]},
+    ]
+    assert (report["matched_keys"], report["mismatched_keys"], report["cast_keys"]) == (
+        ["conv.bias"],
+        [],
+        ["conv.bias"],
+    )
+    assert report["bytes"] == 4 * (10 * 64 + 64 * 3 + 64)
+    answer = http.get(report["download"])
+    loaded = load(answer.content)
+    assert isinstance(loaded, dict)
+    assert torch.equal(loaded["conv.weight"], weight[:10].bfloat16())
+    assert torch.equal(loaded["tied.weight"], weight[:, :3])
+    assert torch.equal(loaded["conv.bias"], state_dict()["conv.bias"])
+    assert loaded["tied.weight"].untyped_storage().nbytes() == 64 * 3 * 4
+    plain = http.post(f"{checkpoints}/1/warmstart", json={"target": target}).json()
+    assert plain["resized_keys"] == []
+    assert [each["key"] for each in plain["mismatched_keys"]] == ["conv.weight", "tied.weight"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"resize": "grow"}, "invalid-value"),
+        ({"resize": None}, "invalid-value"),
+        ({"dtype": "targets"}, "unknown-dtype"),
+        ({"dtype": "target", "dtype_exclude": ["*"]}, "unknown-dtype"),
+    ],
+)
+def test_a_warm_start_that_cannot_be_is_a_problem(
+    http: httpx.Client, checkpoints: str, upload: Upload, more: dict, code: str
+) -> None:
+    upload()
+    assert problem(http.post(f"{checkpoints}/1/warmstart", json={"target": {}, **more})) == (422, code)

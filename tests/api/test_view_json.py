@@ -16,6 +16,7 @@ def test_long_lists_are_written_as_pydantic_writes_them(count: int) -> None:
         missing_keys=[],
         unexpected_keys=keys[:2],
         mismatched_keys=[MismatchView(key=key, have=[1, 2], want=[]) for key in keys],
+        resized_keys=[MismatchView(key=key, have=[1], want=[2]) for key in keys],
         cast_keys=keys,
         bytes=5,
         download=None,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from app.select.warmstart import Mismatch, TargetTensor, match
+from app.select.warmstart import Fitted, Mismatch, TargetTensor, match
 from app.values.dtype import DTYPES
 from app.values.manifest import Tensor
 
@@ -70,6 +70,39 @@ def test_a_mismatch_says_what_is_here_and_what_is_wanted() -> None:
     report = match(selection, {"fc3.weight": TargetTensor((2, 84), "float32")})
     assert report.mismatched_keys == (Mismatch("fc3.weight", have=(10, 84), want=(2, 84)),)
     assert report.nbytes == 0
+
+
+def test_a_tensor_of_another_shape_gives_its_corner_if_asked() -> None:
+    selection = tensors(
+        {
+            "longer": ((10, 84), "float32"),
+            "shorter": ((5, 4), "float32"),
+            "flat": ((6,), "float32"),
+            "apart": ((0, 3), "float32"),
+            "same": ((2, 2), "float32"),
+        }
+    )
+    shapes = {"longer": (2, 84), "shorter": (9, 3), "flat": (2, 3), "apart": (4, 3), "same": (2, 2)}
+    target = {key: TargetTensor(shape, "float32") for key, shape in shapes.items()}
+    report = match(selection, target, resizes=True)
+    assert report.resized_keys == (Mismatch("longer", (10, 84), (2, 84)), Mismatch("shorter", (5, 4), (9, 3)))
+    assert [each.key for each in report.mismatched_keys] == ["flat", "apart"]
+    assert report.fitted == (Fitted("longer", (2, 84)), Fitted("shorter", (5, 3)))
+    assert report.sent_keys == ("same", "longer", "shorter")
+    assert report.nbytes == 4 * (2 * 84 + 5 * 3 + 4)
+    assert match(selection, target).fitted == match(selection, target).resized_keys == ()
+
+
+def test_a_tensor_is_cast_before_it_is_sent_where_that_saves_bytes() -> None:
+    dtypes = [
+        ("float32", "bfloat16"), ("float64", "float32"), ("float16", "float32"), ("float16", "bfloat16"),
+        ("int64", "float16"), ("float32", "float8_e4m3fn"), ("float32", "float32"),
+    ]  # fmt: skip
+    selection = tensors({str(number): ((3,), have) for number, (have, _) in enumerate(dtypes)})
+    target = {str(number): TargetTensor((3,), want) for number, (_, want) in enumerate(dtypes)}
+    report = match(selection, target, casts=True)
+    assert report.fitted == (Fitted("0", dtype="bfloat16"), Fitted("1", dtype="float32"))
+    assert report.cast_keys == match(selection, target).cast_keys
 
 
 def test_tied_weights_travel_once() -> None:

@@ -117,6 +117,14 @@ def fitting_target(scale: int) -> bytes:
     return json.dumps({"target": keys}).encode()
 
 
+def smaller_target(scale: int) -> bytes:
+    """All keys of ``wide_file``'s model, each of fewer elements and of a smaller dtype."""
+    keys = {
+        f"{number:06d}." + "k" * 100: {"shape": [1 + number % 3], "dtype": "float16"} for number in range(scale // 2)
+    }
+    return json.dumps({"target": keys, "resize": "slice", "dtype": "target"}).encode()
+
+
 def form(count: int, size: int) -> bytes:
     fields = (
         f'--x\r\nContent-Disposition: form-data; name="tag.{number}"\r\n\r\n{"v" * size}\r\n' for number in range(count)
@@ -272,6 +280,7 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     warm = ("POST", f"{checkpoint}/warmstart")
     yield Worst(warm, "a right target", f"{one}/warmstart", lambda: target(scale), JSON)
     yield Worst(warm, "a target that fits", f"{one}/warmstart", lambda: fitting_target(scale), JSON)
+    yield Worst(warm, "a target to be cut and cast", f"{one}/warmstart", lambda: smaller_target(scale), JSON)
     yield Worst(warm, "a target of other shapes", f"{one}/warmstart", lambda: target(scale, include=["*9"]), JSON)
     for what, text in (
         ("mistakes in include", f'{{"target":{{}},"include":[{many("1", mistakes)}]}}'),

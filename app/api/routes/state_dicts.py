@@ -1,14 +1,17 @@
 """Routes for one component of a checkpoint as a file, its layout, and the match with a target model."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, WithJsonSchema
 
 from ...deliver.service import Deliver
-from ...select.warmstart import Report, TargetTensor
+from ...errors import SelectionError
+from ...select.query import StateDictQuery
+from ...select.warmstart import Mismatch, Report, TargetTensor
 from ...values.checkpoint import Checkpoint
 from ..openapi.problems import KNOWN, OF_A_BODY, OF_A_MODEL, refusals
 from ..requests.auth import DOWNLOAD, READ
@@ -66,6 +69,30 @@ class WarmstartRequest(SelectionBody):
     """The target model, key by key, and the selection of the checkpoint to load into it."""
 
     target: dict[str, Target] = Field(max_length=MAX_TARGET)
+    resize: Literal["none", "slice"] = Field(
+        default="none",
+        description="`slice`: of a tensor of another shape but as many dimensions, send the corner that both have",
+    )
+    dtype: str | None = Field(
+        default=None,
+        description="as for a state_dict; or `target`: cast each tensor to the target's dtype where that saves bytes",
+    )
+
+    @property
+    def casts(self) -> bool:
+        """Tell whether tensors are cast to the target's dtypes."""
+        return self.dtype == "target"
+
+    @property
+    def query(self) -> StateDictQuery:
+        if not self.casts:
+            return super().query
+        if self.dtype_exclude:
+            raise SelectionError(
+                "dtype_exclude has no meaning with dtype=target: a key that the target wants as it is stays so",
+                code="unknown-dtype",
+            )
+        return self.model_copy(update={"dtype": None}).query
 
 
 class MismatchView(BaseModel):
@@ -81,6 +108,7 @@ class WarmstartReport(BaseModel):
     missing_keys: list[FileText]
     unexpected_keys: list[FileText]
     mismatched_keys: list[MismatchView]
+    resized_keys: list[MismatchView] = Field(description="with `resize`: keys of which only the corner is sent")
     cast_keys: list[FileText] = Field(description="matched keys whose dtype is not the target's")
     bytes: int
     download: str | None
@@ -91,14 +119,16 @@ class WarmstartReport(BaseModel):
             matched_keys=list(report.matched_keys),
             missing_keys=list(report.missing_keys),
             unexpected_keys=list(report.unexpected_keys),
-            mismatched_keys=[
-                MismatchView(key=each.key, have=list(each.have), want=list(each.want))
-                for each in report.mismatched_keys
-            ],
+            mismatched_keys=_views(report.mismatched_keys),
+            resized_keys=_views(report.resized_keys),
             cast_keys=list(report.cast_keys),
             bytes=report.nbytes,
             download=download,
         )
+
+
+def _views(mismatches: Iterable[Mismatch]) -> list[MismatchView]:
+    return [MismatchView(key=each.key, have=list(each.have), want=list(each.want)) for each in mismatches]
 
 
 @router.get(
@@ -171,10 +201,12 @@ async def warmstart(request: Request, services: ServicesDep, model: Model, ref: 
 def _matched(request: Request, deliver: Deliver, checkpoint: Checkpoint, ref: str, body: JsonBody) -> Response:
     asked = body.read(WarmstartRequest)
     query = asked.query
-    report, plan = deliver.warmstart(checkpoint, asked.target, query)
+    report, plan = deliver.warmstart(
+        checkpoint, asked.target, query, resizes=asked.resize == "slice", casts=asked.casts
+    )
     del asked  # its memory is needed for the answer
     url = None
-    if report.matched_keys:
+    if report.sent_keys:
         name = checkpoint.file_name(plan[:8], query.format, None)
         url = f"{checkpoint_url(checkpoint.model, checkpoint.version)}/state_dict/{name}?plan={plan}"
     headers = {**identity_headers(request, checkpoint, ref), "Cache-Control": NO_STORE}

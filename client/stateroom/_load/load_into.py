@@ -15,7 +15,7 @@ from .._report import Mismatch, Report
 from .._torch import unwrap
 from .match import match
 from .objects import matched
-from .targets import ModuleTarget, OptimizerTarget, Target, module_target
+from .targets import OptimizerTarget, Target, WarmTarget, module_target
 
 
 def load_into(api: ModelApi, target: Any, ref: Ref, *, strict: bool, staged: bool) -> Report:
@@ -52,13 +52,14 @@ def warmstart(api: ModelApi, net: Any, ref: Ref, selection: Selection) -> Report
         )
         error.near = report.near
         raise error
-    target = ModuleTarget(report, lambda: matched(api, download, label=report.checkpoint), module, strict=False)
+    target = WarmTarget(report, lambda: matched(api, download, label=report.checkpoint), module, strict=False)
     try:
         target.load()
     except Exception as error:
         if not target.touched:
             raise
-        raise partial(report.checkpoint, target.in_place, report.matched_keys, error) from error
+        keys = (*report.matched_keys, *(each.key for each in report.resized_keys))
+        raise partial(report.checkpoint, target.in_place, keys, error) from error
     return report
 
 

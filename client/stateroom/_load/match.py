@@ -31,12 +31,13 @@ class Fit:
     def keys(self) -> list[str]:
         """Return the checkpoint's keys, as the selection names them."""
         report = self.report
-        return [*report.matched_keys, *report.unexpected_keys, *(each.key for each in report.mismatched_keys)]
+        reshaped = (*report.mismatched_keys, *report.resized_keys)
+        return [*report.matched_keys, *report.unexpected_keys, *(each.key for each in reshaped)]
 
     @property
     def known(self) -> int:
         """Return the number of selected keys that the module has too."""
-        return len(self.report.matched_keys) + len(self.report.mismatched_keys)
+        return len(self.report.matched_keys) + len(self.report.mismatched_keys) + len(self.report.resized_keys)
 
 
 def match(api: ModelApi, ref: Ref, selection: Selection, module: Any, *, lazy: bool = False) -> Fit:

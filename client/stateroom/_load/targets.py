@@ -73,6 +73,19 @@ class ModuleTarget:
         self.put(state)
 
 
+class WarmTarget(ModuleTarget):
+    """A module that also gets corners of tensors: the rest of its own tensors stays as it is."""
+
+    def put(self, state: Any) -> None:
+        self.touched = True
+        own = self._module.state_dict()
+        for key in (each.key for each in self.report.resized_keys):
+            whole = own[key].clone()
+            whole[tuple(map(slice, state[key].shape))] = state[key]
+            state[key] = whole
+        super().put(state)
+
+
 class AskedTarget(ModuleTarget):
     """A module that may accept other keys than its own: it gets the whole component, and reports the missing keys.
 
