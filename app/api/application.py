@@ -5,6 +5,7 @@ from starlette.types import Lifespan
 
 from ..values.tracing import Tracer
 from . import problems
+from .hub import read as hub
 from .metrics import Metrics
 from .middleware.browsers import Browsers
 from .middleware.drain import Drain
@@ -104,6 +105,7 @@ def build(
         files,
         folder,
         links,
+        hub,
     ):
         include(app, module.router)
     for router in pages.ROUTERS:

@@ -1,0 +1,39 @@
+"""Revisions of the hub, which are refs, and its commits, which are versions.
+
+Clients keep for ever what they got under a commit, so its 40 hexadecimal digits name one checkpoint: 24 are a hash of
+it, and 16 are its version, by which it is found again.
+"""
+
+import hashlib
+import re
+
+from ...errors import NotFound
+from ...values.checkpoint import Checkpoint, ModelName
+from ..services import Services
+
+MAIN = "main"
+"""The hub's name for the newest commit."""
+
+_HASHED = 24
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+
+
+def commit_of(checkpoint: Checkpoint) -> str:
+    """Return the commit that is a checkpoint."""
+    text = f"{checkpoint.model}@{checkpoint.version} {checkpoint.manifest} {checkpoint.created_at.isoformat()}"
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:_HASHED] + f"{checkpoint.version:016x}"
+
+
+def is_commit(revision: str) -> bool:
+    """Return whether a revision names one version for ever."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+async def find(services: Services, model: ModelName, revision: str) -> Checkpoint:
+    """Find the checkpoint of a revision: a commit, ``main``, or any ref. Raises NotFound and InvalidRequest."""
+    if not is_commit(revision):
+        return await services.find(model, "latest" if revision == MAIN else revision, None)
+    checkpoint = await services.find(model, str(int(revision[_HASHED:], 16)), None)
+    if commit_of(checkpoint) != revision:
+        raise NotFound(f"{model} has no commit {revision}", code="checkpoint-not-found")
+    return checkpoint

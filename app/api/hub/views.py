@@ -1,0 +1,103 @@
+"""Bodies of the hub's answers, as its clients expect them."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from ...deliver.files import StoredPath
+from ...errors import NotFound
+from ...values.checkpoint import Checkpoint, ModelName
+from .commits import MAIN, commit_of
+
+Json = dict[str, Any]
+
+
+def date(at: datetime) -> str:
+    """Write a time in UTC as clients parse it."""
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+def repository(model: ModelName, checkpoint: Checkpoint | None, files: Iterable[StoredPath] = ()) -> Json:
+    """Describe a model at one of its checkpoints, None for one that has none."""
+    name = str(model)
+    shown: Json = {
+        "_id": name,
+        "id": name,
+        "modelId": name,
+        "author": model.namespace,
+        "sha": None if checkpoint is None else commit_of(checkpoint),
+        "private": False,
+        "gated": False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": [],
+        "siblings": [{"rfilename": file.path} for file in files],
+    }
+    if checkpoint is not None:
+        shown |= {"lastModified": date(checkpoint.created_at)}
+    return shown
+
+
+def tree(files: Iterable[StoredPath], commit: str, folder: str, *, recursive: bool) -> list[Json]:
+    """List the entries below ``folder``, all or only those right below it. Raises NotFound without any."""
+    inside = f"{folder}/" if folder else ""
+    below = [file for file in files if file.path.startswith(inside)]
+    if not below and folder:
+        raise NotFound(f"there is no folder {folder[:200]!r}", code="file-not-found")
+    found: dict[str, Json] = {}
+    for file in below:
+        for path in _folders(file.path, len(inside)) if recursive else ():
+            found.setdefault(path, _folder(path))
+        rest = file.path[len(inside) :]
+        if not recursive and "/" in rest:
+            path = inside + rest.partition("/")[0]
+            found.setdefault(path, _folder(path))
+        else:
+            found[file.path] = {"type": "file", "path": file.path, "size": file.size, "oid": _oid(file, commit)}
+    return list(found.values())
+
+
+def refs(latest: Checkpoint, aliases: Iterable[tuple[str, Checkpoint]]) -> Json:
+    """List the branch and the tags of a model: its latest checkpoint and its aliases."""
+    return {
+        "branches": [_ref(MAIN, "heads", latest)],
+        "tags": [_ref(name, "tags", checkpoint) for name, checkpoint in aliases],
+        "converts": [],
+    }
+
+
+def commit_view(checkpoint: Checkpoint) -> Json:
+    """Describe a checkpoint as a commit."""
+    numbers = {"epoch": checkpoint.epoch, "step": checkpoint.step, "loss": checkpoint.loss}
+    said = ", ".join(f"{name} {value}" for name, value in numbers.items() if value is not None)
+    title = f"Version {checkpoint.version}"
+    return {
+        "id": commit_of(checkpoint),
+        "title": title,
+        "message": said,
+        "date": date(checkpoint.created_at),
+        "authors": [],
+    }
+
+
+def _ref(name: str, kind: str, checkpoint: Checkpoint) -> Json:
+    return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit_of(checkpoint)}
+
+
+def _oid(file: StoredPath, commit: str) -> str:
+    """Return 40 hexadecimal digits that stand for a file's bytes. They are not git's, for which all would be read."""
+    return hashlib.sha1(f"{file.digest or commit + file.path}".encode(), usedforsecurity=False).hexdigest()
+
+
+def _folder(path: str) -> Json:
+    return {"type": "directory", "path": path, "size": 0, "oid": ""}
+
+
+def _folders(path: str, start: int) -> Iterator[str]:
+    """Yield the folders of a path, outermost first, as far as they lie below its first ``start`` characters."""
+    at = path.find("/", start)
+    while at >= 0:
+        yield path[:at]
+        at = path.find("/", at + 1)

@@ -1,0 +1,92 @@
+"""The tools of the Hugging Face Hub, unchanged: they know nothing of this server but its address."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stateroom import Client, Model
+from tests.support.docs import python_of
+from tests.support.server import Server
+
+transformers = pytest.importorskip("transformers", reason="make integrations installs it")
+pytest.importorskip("huggingface_hub", reason="make integrations installs it")
+
+READ = """
+import json, sys
+from pathlib import Path
+from huggingface_hub import HfApi, HfFileSystem, hf_hub_download, list_models, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import AutoModel
+
+repo, original = sys.argv[1], Path(sys.argv[2])
+api = HfApi()
+folder = Path(snapshot_download(repo))
+names = sorted(each.name for each in original.iterdir())
+assert sorted(api.list_repo_files(repo)) == names
+for name in names:
+    assert (folder / name).read_bytes() == (original / name).read_bytes(), name
+    assert Path(hf_hub_download(repo, name, revision="v1")).read_bytes() == (original / name).read_bytes(), name
+assert HfFileSystem().cat_file(f"hf://{repo}/config.json") == (original / "config.json").read_bytes()
+assert [each.name for each in api.list_repo_refs(repo).tags] == ["prod"]
+assert [each.commit_id for each in api.list_repo_commits(repo)] == [api.model_info(repo).sha]
+assert repo in [each.id for each in list_models(author=repo.split("/")[0])]
+for error, ask in (
+    (RepositoryNotFoundError, lambda: snapshot_download("nobody/nothing")),
+    (RevisionNotFoundError, lambda: hf_hub_download(repo, "config.json", revision="v9")),
+    (EntryNotFoundError, lambda: hf_hub_download(repo, "none.json")),
+):
+    try:
+        ask()
+    except error:
+        continue
+    raise AssertionError(error)
+assert not api.file_exists(repo, "none.json") and api.file_exists(repo, "config.json")
+model = AutoModel.from_pretrained(repo, revision="prod")
+print(json.dumps(sum(float(each.double().sum()) for each in model.state_dict().values())))
+"""
+
+
+@pytest.fixture
+def model(client: Client, model_name: str) -> Model:
+    """A model whose name the Hub allows, too."""
+    return client.model(model_name.replace("--", "-")[:96])
+
+
+@pytest.fixture(params=["10GB", "200KB"], ids=["one-file", "shards"])
+def pushed(request: pytest.FixtureRequest, model: Model, tmp_path: Path) -> tuple[Path, float]:
+    """A folder that is the model's first version, with the alias prod, and the sum of its weights."""
+    config = transformers.BertConfig(
+        hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128, vocab_size=500
+    )
+    net = transformers.BertModel(config)
+    folder = tmp_path / "bert"
+    net.save_pretrained(folder, max_shard_size=request.param)
+    model.upload(folder)
+    model.alias("prod", 1)
+    return folder, sum(float(each.double().sum()) for each in net.state_dict().values())
+
+
+def run(code: str, server: Server, home: Path, *args: str) -> str:
+    """Run code with an empty cache, and return what it prints."""
+    env = {**os.environ, "HF_ENDPOINT": server.base_url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    env |= {"NO_PROXY": "*", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_folder_is_a_repository(server: Server, model: Model, pushed: tuple[Path, float], tmp_path: Path) -> None:
+    folder, total = pushed
+    printed = run(READ, server, tmp_path / "home", model.name, str(folder))
+    assert json.loads(printed.splitlines()[-1]) == pytest.approx(total)
+
+
+def test_the_code_in_the_document_works(
+    server: Server, model: Model, pushed: tuple[Path, float], tmp_path: Path
+) -> None:
+    code = python_of("docs/hugging-face.md").replace("nlp/bert", model.name)
+    run(code, server, tmp_path / "home")
