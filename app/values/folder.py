@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import BadFolder
@@ -14,7 +14,10 @@ FORMAT = "folder"
 MAX_FILES = 10_000
 MAX_PATH = 1_024
 MAX_SEGMENT = 255
-"""Most files of a folder, bytes of a path in UTF-8, and bytes of one name in it: as much as file systems take."""
+MAX_DEPTH = 50
+"""Most files of a folder, bytes of a path in UTF-8, bytes of one name in it, and names in it: no more than file systems
+take.
+"""
 
 READ_BY_NAME = (".index.json", "trainer_state.json")
 """Ends of the names of files that the server reads: their bytes belong to the frame, whatever their size."""
@@ -69,16 +72,12 @@ class PathRules:
         if folded in self._folders:
             raise _refused(path, "it is both a file and a folder: rename one", "path-clash")
         self._files[folded] = path
-        at = path.rfind("/")
-        while at > 0:
-            parent = path[:at]
-            folded = _folded(parent)
-            if folded in self._files:
-                raise _refused(parent, "it is both a file and a folder: rename one", "path-clash")
-            other = self._folders.setdefault(folded, parent)
-            if other != parent:
+        for folder, key in zip(_folders(path), _folders(folded), strict=True):
+            if key in self._files:
+                raise _refused(folder, "it is both a file and a folder: rename one", "path-clash")
+            other = self._folders.setdefault(key, folder)
+            if other != folder:
                 raise _refused(path, f"its folder and {other!r} are one on many systems: rename one", "path-clash")
-            at = path.rfind("/", 0, at)
 
 
 def check_path(path: str) -> None:
@@ -97,7 +96,10 @@ def check_path(path: str) -> None:
         raise _refused(path, "it is absolute: give the path within the folder")
     if (found := _FORBIDDEN.search(path)) is not None:
         raise _refused(path, f"it has the character {found[0]!r}, which not every system can hold in a name")
-    for segment in path.split("/"):
+    segments = path.split("/")
+    if len(segments) > MAX_DEPTH:
+        raise _refused(path, f"it has {len(segments)} names; at most {MAX_DEPTH} are allowed")
+    for segment in segments:
         if segment in {"", ".", ".."}:
             raise _refused(path, f"it has the segment {segment!r}: give a plain path within the folder")
         if len(segment.encode()) > MAX_SEGMENT:
@@ -126,7 +128,18 @@ def source_names(paths: Iterable[str]) -> dict[str, str]:
     return {path: stem if len(same) == 1 else path for stem, same in stems.items() for path in same}
 
 
+def _folders(path: str) -> Iterator[str]:
+    """Yield the folders that a path lies in, the outermost first."""
+    at = path.find("/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find("/", at + 1)
+
+
 def _folded(path: str) -> str:
+    """Return a text that equal names have on systems where case or the Unicode form does not count. It has as many
+    slashes as ``path``, because none combines with a slash.
+    """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 

@@ -33,7 +33,7 @@ def load(data: bytes, **options: Any) -> Any:
 
 def planned(data: bytes, wanted: Wanted) -> Plan:
     manifest = index(memoryview(data)).manifest
-    return plan(manifest, data[manifest.skeleton.start : manifest.skeleton.end], wanted)
+    return plan(manifest, b"".join(data[span.start : span.end] for span in manifest.skeletons), wanted)
 
 
 def materialise(made: Plan, data: bytes) -> bytes:

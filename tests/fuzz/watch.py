@@ -45,7 +45,7 @@ def read(data: bytes) -> bytes | None:
     try:
         manifest = index(memoryview(data)).manifest
         assert decode(encode(manifest)) == manifest, "the manifest is another one when it was stored"
-        return emit(tree_of(manifest, data[manifest.skeleton.start : manifest.skeleton.end]))
+        return emit(tree_of(manifest, b"".join(data[span.start : span.end] for span in manifest.skeletons)))
     except RefusedCheckpoint:
         return None
 

@@ -84,7 +84,7 @@ def read_upload(spooled: SpoolFile, data: FileBytes, threads: ThreadPoolExecutor
     manifest = index(data).manifest
     digest_upload(spooled, manifest, threads)
     work = Work.for_plan()
-    emit(tree_of(manifest, data[manifest.skeleton.start : manifest.skeleton.end], work), work=work)
+    emit(tree_of(manifest, b"".join(data[span.start : span.end] for span in manifest.skeletons), work), work=work)
 
 
 def index_here(data: FileBytes) -> None:

@@ -40,10 +40,10 @@ def find_shards(files: Mapping[str, Part], work: Work) -> Shards:
             _read_index(path, part, files, shards, work)
     numbered: dict[tuple[str, int, str], set[int]] = {}
     for path in files:
-        if path not in shards.head_of and (match := _NUMBERED.fullmatch(path)) is not None:
+        if (match := _NUMBERED.fullmatch(path)) is not None:
             stem, number, count, suffix = match[1], int(match[2]), int(match[3]), match[4]
             numbered.setdefault((stem, count, suffix), set()).add(number)
-            shards.head_of[path] = stem + suffix
+            shards.head_of.setdefault(path, stem + suffix)
     for (stem, count, suffix), numbers in numbered.items():
         if len(numbers) != count or max(numbers) > count or min(numbers) == 0:
             example = next((n for n in range(1, count + 1) if n not in numbers), 0)

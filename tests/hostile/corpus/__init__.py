@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from tests.hostile.corpus import (
     cut,
+    folders,
     gadgets,
     legacy_files,
     pickle_bombs,
@@ -42,5 +43,6 @@ CLASSES: Mapping[str, Callable[[], Files]] = {
     "torchscript": torchscript_files.files,
     "words and numbers": words.files,
     "polyglots": polyglots.files,
+    "folders": folders.files,
     "cut and flipped": cut.files,
 }
