@@ -1,7 +1,9 @@
 """Folders over HTTP, as curl and a browser send them: forms of several files, and zips."""
 
+import html
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -105,6 +107,15 @@ def test_a_listing_has_pages(http: httpx.Client, checkpoints: str) -> None:
     assert len(rest["items"]) == 3
     assert rest["next"] is None
     assert problem(http.get(f"{checkpoints}/1/files", params={"cursor": "x"})) == (422, "bad-cursor")
+
+
+def test_the_page_of_a_folder_lists_its_files(http: httpx.Client, model_name: str) -> None:
+    http.post(f"/v1/models/{model_name}/checkpoints", files=form({**shards(), "a b/é%.txt": b"text"}))
+    page = http.get(f"/models/{model_name}/checkpoints/1").text
+    links = re.findall(r'href="[./]*(v1/[^"]*/files/[^"]*)"', page)
+    assert [http.get(f"/{html.unescape(link)}").content for link in links] == [
+        data for _, data in sorted({**shards(), "a b/é%.txt": b"text"}.items())
+    ]
 
 
 def test_a_path_that_is_not_there_is_404_with_what_is_near(http: httpx.Client, checkpoints: str) -> None:

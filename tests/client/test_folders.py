@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stateroom import BadFolder, Client, InvalidRequest, Model, NotFound
+from tests.conftest import StartServer
+from tests.support.server import Server
 
 LARGE = 1_500_000
 """Elements with which a folder is sent in parts: 6 MB."""
@@ -223,6 +225,55 @@ def test_what_cannot_be_sent_is_named_before_anything_is_sent(model: Model, tmp_
 def test_an_empty_folder_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="has no files"):
         model.upload(tmp_path)
+
+
+def test_a_file_that_changes_while_it_is_sent_is_named_and_nothing_is_stored(
+    server: Server, model_name: str, tmp_path: Path
+) -> None:
+    pretrained(tmp_path / "model", LARGE, seed=1)  # or the server would have it already
+    shard = tmp_path / "model" / "model-00001-of-00003.safetensors"
+
+    def touch(label: str, done: int, total: int | None) -> None:
+        os.utime(shard, ns=(1, 1))
+
+    with Client(server.base_url, progress=touch) as client:
+        model = client.model(model_name)
+        with pytest.raises(InvalidRequest, match=r"model-00001-of-00003\.safetensors changed"):
+            model.upload(tmp_path / "model")
+        with pytest.raises(NotFound):
+            model.checkpoint("latest")
+
+
+def test_a_folder_is_looked_into_like_any_checkpoint(model: Model, tmp_path: Path) -> None:
+    state = pretrained(tmp_path / "one")
+    model.upload(tmp_path / "one")
+    write_shards(tmp_path / "one", {**state, "layer.bias": state["layer.bias"] + 1})
+    model.upload(tmp_path / "one", scan=True)
+    assert model.diff(1, 2).summary["changed"] == 1
+    assert {item.key for item in model.diff(1, 2, numeric=True).of("changed")} == {"layer.bias"}
+    assert len(list(model.stats("latest"))) == 3
+    assert {tensor.key for tensor in model.tensors("latest")} == set(state)
+    rows = dict(model.iter_tensors("latest", include="layer.bias"))
+    assert torch.equal(rows["layer.bias"], state["layer.bias"] + 1)
+    tagged = torch.load(model.download("latest", tmp_path / "gpu.pt", "meta"))
+    assert tagged["layer.bias"].device.type == "meta"
+
+
+def test_without_the_server_a_folder_comes_from_the_cache(fresh_server: StartServer, tmp_path: Path) -> None:
+    server = fresh_server()
+    pretrained(tmp_path / "model", LARGE)
+    with Client(server.base_url) as direct:
+        direct.model("a/b").upload(tmp_path / "model")
+
+    def client() -> Client:
+        return Client(server.base_url, cache_dir=tmp_path / "cache", offline="fallback", retry_seconds=0.1)
+
+    with client() as online:
+        online.model("a/b").download("latest", tmp_path / "first")
+    server.stop()
+    with client() as offline:
+        offline.model("a/b").download("latest", tmp_path / "second")
+    assert contents(tmp_path / "second") == contents(tmp_path / "first") == contents(tmp_path / "model")
 
 
 def test_a_missing_shard_is_named_and_nothing_is_stored(model: Model, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tests.hostile.corpus.base import Hostile
 from tests.support.measure import long, measure
 
 SENT = 5
-REFUSED_AS = {"not-a-checkpoint", "hostile-checkpoint", "no-tensors", "sharded-tensor"}
+REFUSED_AS = {"not-a-checkpoint", "hostile-checkpoint", "no-tensors", "sharded-tensor", "bad-folder"}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The page of a checkpoint: its facts, its lineage, its tensors, and how to load them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,10 +11,12 @@ from ...catalog import ReadSession
 from ...catalog.checkpoints import resolve
 from ...catalog.lineage import ancestors, descendants
 from ...catalog.listing import Filter, Listing, list_checkpoints
+from ...deliver.files import StoredPath
 from ...deliver.service import Deliver
 from ...select.components import default_component
 from ...select.query import FORMATS, StateDictQuery
 from ...values.checkpoint import Checkpoint, ModelName
+from ...values.folder import FORMAT as FOLDER
 from ..requests.auth import PAGE, Caller
 from ..requests.params import Model, Ref, Run
 from ..responses.views import CheckpointView
@@ -80,6 +83,7 @@ async def checkpoint_page(
 
     around = await services.asks.run(found)
     listed = await services.plan(request, _listed, services.deliver, around.checkpoint, component, start)
+    files = await services.plan(request, _files, services.deliver, around.checkpoint)
     return page(
         request,
         "checkpoint.html",
@@ -88,6 +92,8 @@ async def checkpoint_page(
         checkpoint=around.checkpoint,
         view=CheckpointView.of(around.checkpoint),
         listed=listed,
+        files=files[:ROWS],
+        more_files=len(files) - ROWS,
         lines=_first_lines(request, caller, around.checkpoint, listed.component),
         devices=DEVICES,
         dtypes=DTYPES,
@@ -123,6 +129,10 @@ def _listed(deliver: Deliver, checkpoint: Checkpoint, component: str | None, sta
         component = first
     tensors = tensors_of(manifest, component)
     return Listed(component, rows_of(manifest, tensors[start : start + ROWS]), start, len(tensors))
+
+
+def _files(deliver: Deliver, checkpoint: Checkpoint) -> Sequence[StoredPath]:
+    return deliver.files(checkpoint) if checkpoint.format == FOLDER else ()
 
 
 def _first_lines(request: Request, caller: Grant, checkpoint: Checkpoint, component: str) -> Lines:
