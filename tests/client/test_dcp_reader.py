@@ -3,14 +3,12 @@
 import io
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save
 from torch import nn
@@ -21,9 +19,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
-from torch.multiprocessing import start_processes
 
-from stateroom import Client, Conflict, Model
+from stateroom import Client, Conflict, InvalidRequest, Model
 from stateroom._digest import BLOCK_SIZE
 from stateroom._download.index import Fetching
 from stateroom._download.layout import Layout, Stored
@@ -32,13 +29,12 @@ from stateroom._download.slices import ByteRanges
 from stateroom.integrations.dcp import StateroomReader
 from tests.functional.torch_files import FORMATS, saved
 from tests.support.docs import python_of
+from tests.support.processes import run_processes
 from tests.support.server import Server
 from tests.support.waiting import assert_soon
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 """torch warns of no_dist=True."""
-
-Work = Callable[[int], None]
 
 SLACK = 64 * 1024
 """Bytes that a process may receive beside its own: the header, and small gaps between tensors."""
@@ -52,19 +48,6 @@ def network() -> nn.Sequential:
 @pytest.fixture
 def model(client: Client, model_name: str) -> Model:
     return client.model(model_name)
-
-
-def _begin(rank: int, ranks: int, store: Path, work: Work) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-    try:
-        work(rank)
-    finally:
-        dist.destroy_process_group()
-
-
-def run(ranks: int, tmp_path: Path, work: Work) -> None:
-    """Call ``work(rank)`` in processes with a process group. They are forked: to import torch anew takes seconds."""
-    start_processes(_begin, (ranks, tmp_path / "store", work), nprocs=ranks, start_method="fork")
 
 
 def check_equal(found: dict[str, Any], expected: dict[str, torch.Tensor]) -> None:
@@ -106,7 +89,7 @@ def test_each_process_of_fsdp_receives_only_its_rows(ranks: int, model: Model, s
         dcp.load(state, storage_reader=StateroomReader(model, "latest", add_prefix="model."))
         check_equal(state["model"], expected)
 
-    run(ranks, tmp_path, work)
+    run_processes(ranks, tmp_path, work)
     size = sum(tensor.nbytes for tensor in expected.values())
     sent = sizes_sent(server, model, bodies=2 * ranks)
     assert max(sent) <= size / ranks + SLACK
@@ -125,7 +108,7 @@ def test_tensor_parallel_layers_are_split_along_either_dimension(model: Model, t
         assert state["2.weight"].to_local().shape == (10, 350)
         check_equal(state, expected)
 
-    run(2, tmp_path, work)
+    run_processes(2, tmp_path, work)
 
 
 @pytest.mark.parametrize(("ranks", "columns"), [(2, 1024), (3, 1000)])
@@ -142,7 +125,7 @@ def test_columns_travel_without_the_others(
         dcp.load(state, storage_reader=StateroomReader(model, add_prefix="model."))
         check_equal({key.removeprefix("model."): tensor for key, tensor in state.items()}, expected)
 
-    run(ranks, tmp_path, work)
+    run_processes(ranks, tmp_path, work)
     size = sum(tensor.nbytes for tensor in expected.values())
 
     def sent() -> list[int]:
@@ -232,6 +215,17 @@ def test_an_optimizer_is_a_component_as_well(model: Model) -> None:
     state = {"state": {0: {"exp_avg": torch.zeros_like(expected)}}}
     dcp.load(state, storage_reader=StateroomReader(model, component="optimizer"), no_dist=True)
     assert torch.equal(state["state"][0]["exp_avg"], expected)
+
+
+def test_several_components_are_loaded_at_once(model: Model) -> None:
+    model.save({"net": {"a": torch.ones(3)}, "ema": {"a": torch.full((3,), 2.0)}, "other": {"a": torch.zeros(3)}})
+    state = {"model": {"a": torch.zeros(3)}, "average": {"of": {"a": torch.zeros(3)}}}
+    reader = StateroomReader(model, component={"model": "net", "average.of": "ema"})
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    assert state["model"]["a"].tolist() == [1, 1, 1]
+    assert state["average"]["of"]["a"].tolist() == [2, 2, 2]
+    with pytest.raises(InvalidRequest, match="either add_prefix or a mapping of components"):
+        StateroomReader(model, component={"model": "net"}, add_prefix="a.")
 
 
 def test_the_model_may_be_named_and_the_ref_come_with_the_call(
@@ -330,7 +324,7 @@ def test_the_code_in_the_documentation_runs(server: Server, client: Client, tmp_
         exec(compile(code, "docs/frameworks.md", "exec"), names)
         check_equal(names["net"].state_dict(), expected)
 
-    run(2, tmp_path, work)
+    run_processes(2, tmp_path, work)
 
 
 def test_the_client_alone_imports_no_integration_and_says_what_one_needs() -> None:

@@ -76,9 +76,8 @@ class ByteRanges:
 
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """The safetensors file of one component of one checkpoint, of which nothing but the header has been fetched."""
+    """The safetensors file of one component, of which nothing but the header has been fetched."""
 
-    checkpoint: Checkpoint
     tensors: Mapping[str, TensorPlace]
     ranges: ByteRanges
 
@@ -91,7 +90,7 @@ def open_safetensors(api: ModelApi, checkpoint: Checkpoint, selection: Selection
     ranges = ByteRanges(fetching)
     storages, size = ranges.layout.storages, ranges.layout.size
     head = ranges.read(0, storages[0].start if storages else size)
-    return SafetensorsFile(checkpoint, _tensors_in(head, size), ranges)
+    return SafetensorsFile(_tensors_in(head, size), ranges)
 
 
 @understood("the header of a safetensors file")

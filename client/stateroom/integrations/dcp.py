@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .._checkpoint import Checkpoint
 from .._client import Client
 from .._download.slices import SafetensorsFile, TensorPlace, open_safetensors
 from .._errors import Conflict, InvalidRequest, TorchRequired
@@ -52,12 +53,14 @@ DTYPES = {
 
 
 class StateroomReader(StorageReader):
-    """Reads one component of a checkpoint, whatever its format and however many processes load it.
+    """Reads components of a checkpoint, whatever its format and however many processes load it.
 
     ``model`` is a Model, or the name of one on the server of STATEROOM_URL. Each process receives only the parts that
     its tensors have. The coordinator resolves the ref, so that all processes load the same version. ``component`` and
     the selection are those of ``Model.state_dict``; ``add_prefix="model."`` is for a state_dict that hangs below
-    ``"model"``. A ``checkpoint_id`` that is passed to ``dcp.load`` takes the place of ``ref``.
+    ``"model"``. For several components, ``component`` maps each place in the state_dict to the component that belongs
+    there: ``{"model": "model_state_dict", "optimizer": "optimizer_state_dict"}``. A ``checkpoint_id`` that is passed to
+    ``dcp.load`` takes the place of ``ref``.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class StateroomReader(StorageReader):
         model: Model | str,
         ref: Ref = "latest",
         *,
-        component: str | None = None,
+        component: str | Mapping[str, str] | None = None,
         include: Patterns = (),
         exclude: Patterns = (),
         strip_prefix: Prefixes = None,
@@ -77,23 +80,27 @@ class StateroomReader(StorageReader):
         self._model = Client().model(model) if isinstance(model, str) else model
         self._api = self._model._api.in_background()  # noqa: SLF001  one package
         self._ref = ref
-        self._selection = Selection(
-            component, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude, "safetensors"
-        )
-        self._file: SafetensorsFile | None = None
+        if isinstance(component, Mapping) and add_prefix is not None:
+            raise InvalidRequest("give either add_prefix or a mapping of components, which says where each belongs")
+        components = component if isinstance(component, Mapping) else {"": component}
+        self._selections = {
+            place: Selection(name, strip_prefix, include, exclude, rename, add_prefix, dtype, dtype_exclude)
+            for place, name in components.items()
+        }
+        self._opened: _Opened | None = None
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
         return isinstance(checkpoint_id, str)
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
-        self._file = None
+        self._opened = None
         if checkpoint_id is not None:
             self._ref = os.fspath(checkpoint_id)
 
     def read_metadata(self) -> Metadata:
-        self._file = self._opened(self._ref)
-        return Metadata({key: _described(key, place) for key, place in self._file.tensors.items()})
+        self._opened = self._open(self._ref)
+        return Metadata({key: _described(key, place) for key, place in self._opened.tensors.items()})
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool) -> None: ...
 
@@ -106,59 +113,90 @@ class StateroomReader(StorageReader):
         return [replace(plan, storage_data=version) for plan in plans]
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        file = self._opened_before()
-        if file.checkpoint.version != plan.storage_data:
-            file = self._moved_to(plan.storage_data, plan.items)
-        together = []
-        for item in plan.items:
-            part = self._part(item, file.tensors[item.storage_index.fqn])
-            if part is None:
-                together.append(item)
-                continue
-            target = planner.resolve_tensor(item).detach()
-            target.copy_(load_tensor(self._api, file.checkpoint, part, None, label=f"{part.key} of {file.checkpoint}"))
-            planner.commit_tensor(item, target)
-        for items in _batches(together, file):
-            wanted = [_Wanted(item, planner, file.tensors[item.storage_index.fqn]) for item in items]
-            file.ranges.fill((each.start, each.memory) for each in wanted)
-            for each in wanted:
-                each.finish(planner)
+        opened = self._opened_before()
+        if opened.checkpoint.version != plan.storage_data:
+            opened = self._moved_to(plan.storage_data, plan.items)
+        for place, file in opened.files.items():
+            together = []
+            for item in plan.items:
+                if item.storage_index.fqn not in file.tensors:
+                    continue
+                part = _part(item, file.tensors[item.storage_index.fqn], place, self._selections[place])
+                if part is None:
+                    together.append(item)
+                else:
+                    self._read_part(part, item, opened.checkpoint, planner)
+            _read_together(together, file, planner)
         done: Future[None] = Future()
         done.set_result(None)
         return done
 
-    def _part(self, item: ReadItem, place: TensorPlace) -> TensorPart | None:
-        """Return the part of a tensor to ask for by itself; None if it comes with the others."""
-        selection = self._selection
-        _, covered = _covered(_strides(place.shape), item)
-        if (covered - math.prod(item.lengths)) * _dtype(place).itemsize < WORTH_A_REQUEST:
-            return None
-        shard = _shard(item, place.shape)
-        if shard is None or selection.prefixes or selection.rename or selection.dtype_exclude:
-            return None  # the key that the checkpoint has, or the dtype, is for the server to find
-        dim, *chunk = shard
-        rows = slice(item.storage_offsets[0], item.storage_offsets[0] + item.lengths[0])
-        key = item.storage_index.fqn[len(selection.add_prefix or "") :]
-        return TensorPart(key, selection.component, rows, dim, (chunk[0], chunk[1]), selection.dtype)
+    def _read_part(self, part: TensorPart, item: ReadItem, checkpoint: Checkpoint, planner: LoadPlanner) -> None:
+        target = planner.resolve_tensor(item).detach()
+        target.copy_(load_tensor(self._api, checkpoint, part, None, label=f"{part.key} of {checkpoint}"))
+        planner.commit_tensor(item, target)
 
-    def _opened(self, ref: Ref) -> SafetensorsFile:
-        return open_safetensors(self._api, self._api.checkpoint(ref), self._selection)
+    def _open(self, ref: Ref) -> _Opened:
+        checkpoint = self._api.checkpoint(ref)
+        files = {}
+        for place, selection in self._selections.items():
+            file = open_safetensors(self._api, checkpoint, selection)
+            files[place] = replace(file, tensors={_below(place, key): each for key, each in file.tensors.items()})
+        return _Opened(checkpoint, files, {key: each for file in files.values() for key, each in file.tensors.items()})
 
-    def _opened_before(self) -> SafetensorsFile:
-        if self._file is None:
+    def _opened_before(self) -> _Opened:
+        if self._opened is None:
             raise RuntimeError("read_metadata() was not called")
-        return self._file
+        return self._opened
 
-    def _moved_to(self, version: int, items: Sequence[ReadItem]) -> SafetensorsFile:
+    def _moved_to(self, version: int, items: Sequence[ReadItem]) -> _Opened:
         """Open the coordinator's version, which has to have the tensors that this process has planned to read."""
-        planned, file = self._opened_before(), self._opened(version)
+        planned, opened = self._opened_before(), self._open(version)
         for key in {item.storage_index.fqn for item in items}:
-            if key not in file.tensors or file.tensors[key].shape != planned.tensors[key].shape:
+            if key not in opened.tensors or opened.tensors[key].shape != planned.tensors[key].shape:
                 raise Conflict(
-                    f"{self._ref!r} moved from {planned.checkpoint} to {file.checkpoint} meanwhile, and {key} is not "
+                    f"{self._ref!r} moved from {planned.checkpoint} to {opened.checkpoint} meanwhile, and {key} is not "
                     "the same in both: load again, or give the version"
                 )
-        return file
+        return opened
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A checkpoint: the files of the wanted components, by their places, and all tensors in these files, by the keys
+    that they have in the state_dict.
+    """
+
+    checkpoint: Checkpoint
+    files: Mapping[str, SafetensorsFile]
+    tensors: Mapping[str, TensorPlace]
+
+
+def _read_together(items: Sequence[ReadItem], file: SafetensorsFile, planner: LoadPlanner) -> None:
+    """Read parts of tensors by ranges of the file."""
+    for batch in _batches(items, file):
+        wanted = [_Wanted(item, planner, file.tensors[item.storage_index.fqn]) for item in batch]
+        file.ranges.fill((each.start, each.memory) for each in wanted)
+        for each in wanted:
+            each.finish(planner)
+
+
+def _below(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
+def _part(item: ReadItem, tensor: TensorPlace, place: str, selection: Selection) -> TensorPart | None:
+    """Return the part of a tensor to ask for by itself; None if it is read with the others."""
+    _, covered = _covered(_strides(tensor.shape), item)
+    if (covered - math.prod(item.lengths)) * _dtype(tensor).itemsize < WORTH_A_REQUEST:
+        return None
+    shard = _shard(item, tensor.shape)
+    if shard is None or selection.prefixes or selection.rename or selection.dtype_exclude:
+        return None  # the key that the checkpoint has, or the dtype, is for the server to find
+    dim, number, count = shard
+    rows = slice(item.storage_offsets[0], item.storage_offsets[0] + item.lengths[0])
+    key = item.storage_index.fqn[len(_below(place, selection.add_prefix or "")) :]
+    return TensorPart(key, selection.component, rows, dim, (number, count), selection.dtype)
 
 
 class _Wanted:
