@@ -48,7 +48,13 @@ def _quiet() -> None:
 
 
 def fit(
-    dirpath: str, plugins: list[Any], epochs: int, root: Path, ckpt_path: str | None = None, **keeping: Any
+    dirpath: str,
+    plugins: list[Any],
+    epochs: int,
+    root: Path,
+    ckpt_path: str | None = None,
+    trainer_options: dict[str, Any] | None = None,
+    **keeping: Any,
 ) -> tuple[Any, Module]:
     data = DataLoader(TensorDataset(torch.randn(8, 4)), batch_size=4)
     keep = ModelCheckpoint(
@@ -56,7 +62,7 @@ def fit(
     )
     trainer = L.Trainer(
         max_epochs=epochs, callbacks=[keep, StateroomMetrics()], plugins=plugins, accelerator="cpu", logger=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=root,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=root, **(trainer_options or {}),
     )  # fmt: skip
     module = Module()
     trainer.fit(module, data, data, ckpt_path=ckpt_path)
@@ -148,3 +154,15 @@ def test_the_code_in_the_documentation_runs(server: Any, tmp_path: Path, monkeyp
     code = python_of("docs/frameworks.md", "Lightning").replace("http://127.0.0.1:8765", server.base_url)
     exec(compile(code, "docs/frameworks.md", "exec"), names)
     assert names["trainer"].current_epoch == 4
+
+
+def test_several_processes_save_and_resume_one_checkpoint(model: Model, tmp_path: Path) -> None:
+    several = {"strategy": "ddp_fork", "devices": 2}
+    fit(str(tmp_path / "checkpoints"), [StateroomCheckpointIO(model)], 2, tmp_path, trainer_options=several)
+    assert files(model) == {"epoch=0.ckpt": 0, "epoch=1.ckpt": 1, "last.ckpt": 1}
+    # The first last.ckpt, and that in which a process that was forked hands its weights to its parent.
+    assert {each.slot for each in model.checkpoints(trash=True)} == {"last.ckpt", ".temp.ckpt"}
+    assert model.checkpoint("latest").version == 4
+    last = str(tmp_path / "checkpoints/last.ckpt")
+    fit(str(tmp_path), [StateroomCheckpointIO(model)], 3, tmp_path, ckpt_path=last, trainer_options=several)
+    assert model.checkpoint("latest").epoch == 2
