@@ -8,10 +8,11 @@ import httpx
 import pytest
 import torch
 
+from app.catalog.commit import BATCH
 from tests.conftest import StartServer
 from tests.functional.busy_clients import busy_clients, findings
 from tests.functional.torch_files import saved
-from tests.support.measure import long, measure
+from tests.support.measure import long, measure, only_long
 from tests.support.negotiating import InParts, missing
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.postgres_proxy import Edge, PostgresProxy, postgres_proxy
@@ -56,18 +57,39 @@ def in_parts(http: httpx.Client, model: str, data: bytes, key: str) -> httpx.Res
     return sent(http, "POST", f"{upload['url']}/commit", headers={"Idempotency-Key": key})
 
 
+def of_one_tensor(number: int) -> bytes:
+    return saved({"epoch": number, "weight": torch.randn(5000)})
+
+
+def of_many_tensors(number: int) -> bytes:
+    """A file with more blobs than one transaction stores."""
+    return saved({"epoch": number, "weights": [torch.randn(1100) for _ in range(BATCH + 100)]})
+
+
 @long
 @pytest.mark.parametrize("edge", Edge)
-@pytest.mark.parametrize("upload", [whole, in_parts])
+@pytest.mark.parametrize(
+    ("make", "upload", "step"),
+    [
+        (of_one_tensor, whole, measure(5, 1)),
+        (of_one_tensor, in_parts, measure(5, 1)),
+        pytest.param(of_many_tensors, whole, 29, marks=only_long),
+    ],
+)
 def test_an_upload_whose_connection_is_lost_at_any_statement_is_stored_once_by_the_next_try(
-    cut_off: tuple[Server, PostgresProxy], model_name: str, upload: Upload, edge: Edge
+    cut_off: tuple[Server, PostgresProxy],
+    model_name: str,
+    make: Callable[[int], bytes],
+    upload: Upload,
+    step: int,
+    edge: Edge,
 ) -> None:
     """All connections are lost at once, as in a restart: a server that used a second one of them would fail twice."""
     server, proxy = cut_off
     files: list[bytes] = []
     with server.client() as http:
-        for statement in count(1, measure(5, 1)):
-            files.append(saved({"epoch": statement, "weight": torch.randn(5000)}))
+        for statement in count(1, step):
+            files.append(make(statement))
             proxy.cut(statement, edge)
             answer = upload(http, model_name, files[-1], f"key-{statement}")
             was_cut = proxy.stop_cutting()
