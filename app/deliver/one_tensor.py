@@ -6,7 +6,7 @@ from ..errors import SelectionError
 from ..formats.components import node_of, nodes_of
 from ..formats.modules import state_dict_pairs
 from ..formats.narrowing import narrowed
-from ..formats.pickle.nodes import Node
+from ..formats.pickle.nodes import Global, Node, StorageRef, TensorRef
 from ..formats.safetensors.contents import is_storable, source_of, why_not_contiguous
 from ..formats.safetensors.write import Content
 from ..formats.tensor_kinds import kind_of
@@ -20,6 +20,11 @@ from ..values.manifest import Manifest, dotted
 from ..values.work import Work
 from .cost import check_cost
 
+_NOT_IN_A_MANIFEST = (b"conj", b"neg", b"_rebuild_qtensor")
+"""Words in torch's pickles of views with unresolved signs, and of quantized tensors, which a manifest does not tell."""
+
+_REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
+
 
 def one_tensor(root: Node, manifest: Manifest, query: TensorQuery, work: Work) -> Content:
     """Return the wanted part of a tensor. Raises SelectionError."""
@@ -27,6 +32,28 @@ def one_tensor(root: Node, manifest: Manifest, query: TensorQuery, work: Work) -
     ref, why = tensor_of(node), why_not_contiguous(node, manifest.byteorder)
     if ref is None or why is not None:
         raise _refusal(query, f"is {why}: it can be downloaded with state_dict, in format pt")
+    return _content(ref, manifest, query, work)
+
+
+def listed_tensor(manifest: Manifest, skeleton: bytes, query: TensorQuery, work: Work) -> Content | None:
+    """Do as ``one_tensor`` by the manifest alone, without parsing the skeleton: for one tensor of thousands, that takes
+    longer than all the rest. Return None where only the skeleton tells what the tensor is, or why there is none.
+    """
+    if manifest.byteorder == "big" or any(word in skeleton for word in _NOT_IN_A_MANIFEST):
+        return None
+    number = component_with_key(manifest, query.component, query.key)
+    found = [each for each in manifest.tensors if each.component == number and each.is_at(query.key)]
+    work.spend(len(manifest.tensors) // 8)
+    if len(found) != 1 or found[0].storage is None or found[0].shape is None:
+        return None
+    tensor, storage = found[0], manifest.storages[found[0].storage]
+    held = StorageRef(Global("torch", "UntypedStorage"), storage.dtype, storage.key, storage.location, 0)
+    ref = TensorRef(_REBUILD, held, tensor.offset, tensor.shape or (), tensor.stride, (), tensor.dtype)
+    return _content(ref, manifest, query, work)
+
+
+def _content(ref: TensorRef, manifest: Manifest, query: TensorQuery, work: Work) -> Content:
+    """Return the wanted part of a tensor that can be made contiguous."""
     dtype = ref.dtype if query.dtype is None or not ref.dtype.is_floating else DTYPES[query.dtype]
     if query.format == "safetensors" and not is_storable(dtype, ref.shape):
         raise _refusal(query, f"is of dtype {dtype.name}, which the format does not support: use format raw")

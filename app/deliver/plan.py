@@ -33,7 +33,7 @@ from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 from ..values.work import Work
 from .cost import check_cost
-from .one_tensor import one_tensor
+from .one_tensor import listed_tensor, one_tensor
 from .pick import LEFT_OUT_REVISION, Picked, pick
 
 
@@ -178,6 +178,14 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None 
     gathered = _worth_gathering(picked.corners, storages, manifest, work)
     placement = trimmed(refs_in(picked.tree), storages, wanted.query.device, picked.targets, gathered)
     return replace(_torch_file(picked.tree, placement, manifest, picked.left_out, work), names_devices=devices)
+
+
+def plan_listed(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work) -> Plan | None:
+    """Do as ``plan`` for one tensor, without parsing the skeleton; None where that has to be parsed."""
+    if wanted.tensor is None:
+        return None
+    tensor = listed_tensor(manifest, skeleton, wanted.tensor, work)
+    return None if tensor is None else _tensor_file(tensor, wanted.tensor)
 
 
 def _worth_gathering(

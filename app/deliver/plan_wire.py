@@ -18,12 +18,18 @@ from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 from ..values.work import RULE as TOO_MUCH_WORK
 from ..values.work import Work
-from .plan import Plan, PlannedStorage, TensorForm, Wanted, plan
+from .plan import Plan, PlannedStorage, TensorForm, Wanted, plan, plan_listed
+
+MAX_SKELETON_IN_THREAD = 300_000
+"""Bytes of pickle. A child process plans longer pickles, and pickles that take more work for their bytes."""
 
 
 def plan_here(manifest: Manifest, skeleton: bytes, wanted: Wanted) -> Plan | None:
     """Run ``plan``; return None if it takes more work than a thread of the server may do."""
     try:
+        listed = plan_listed(manifest, skeleton, wanted, Work.here())
+        if listed is not None or len(skeleton) > MAX_SKELETON_IN_THREAD:
+            return listed
         return plan(manifest, skeleton, wanted, Work.here())
     except HostileCheckpoint as error:
         if error.rule != TOO_MUCH_WORK:

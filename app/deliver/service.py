@@ -38,9 +38,6 @@ from .spans import BlobMap
 from .stored_file import StoredFile
 from .thinned import refuse_thinned, refuse_thinned_optimizer
 
-MAX_SKELETON_IN_THREAD = 300_000
-"""Bytes of pickle. A child process plans longer pickles, and pickles that take more work for their bytes."""
-
 CACHED_TENSORS = 1_000_000
 CACHED_PLAN_BYTES = 64 * 1024 * 1024
 CACHED_DRAFT_BYTES = 16 * 1024 * 1024
@@ -271,10 +268,9 @@ class Deliver:
 def _draft(checkpoint: Checkpoint, stored: StoredFile, wanted: Wanted) -> Plan:
     """Plan a file; its checksums are yet to be filled in."""
     skeleton = b"".join(stored.reader.bytes_of(stored.blobs, span) for span in stored.manifest.skeletons)
-    if len(skeleton) <= MAX_SKELETON_IN_THREAD:
-        planned = plan_here(stored.manifest, skeleton, wanted)
-        if planned is not None:
-            return planned
+    planned = plan_here(stored.manifest, skeleton, wanted)
+    if planned is not None:
+        return planned
     return plan_in_child(stored.reader.whole(checkpoint.manifest), skeleton, wanted, current().is_given_up)
 
 

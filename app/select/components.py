@@ -28,7 +28,7 @@ def component_with_key(manifest: Manifest, wanted: str | None, key: str) -> int 
     if wanted is not None:
         return _named(manifest, wanted)
     default = default_component(manifest.components)
-    having = list(dict.fromkeys(tensor.component for tensor in manifest.tensors if tensor.key == key))
+    having = list(dict.fromkeys(tensor.component for tensor in manifest.tensors if tensor.is_at(key)))
     if default is not None and (default in having or not having):
         return default
     if len(having) == 1 or not manifest.components:

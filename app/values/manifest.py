@@ -70,6 +70,10 @@ class Tensor:
         """The path as dotted text: a state_dict's own key, an optimizer's ``state.0.exp_avg``."""
         return dotted(self.path)
 
+    def is_at(self, key: str) -> bool:
+        """Tell whether ``key`` is the tensor's, without making a text of every path."""
+        return str(self.path[0]) == key if len(self.path) == 1 else self.key == key
+
     @property
     def nbytes(self) -> int:
         """Bytes of the tensor's elements, as if contiguous; none without a storage."""

@@ -10,6 +10,7 @@ import torch
 from blake3 import blake3
 
 from tests.api.conftest import Upload, problem, saved
+from tests.support.folders import form, shards
 
 MiB = 1 << 20
 RAW = {"Accept": "application/octet-stream"}
@@ -166,3 +167,9 @@ def test_a_tensor_without_elements_is_refused_with_the_reason(
         answer = http.get(f"{checkpoints}/1/tensors/{key}")
         assert problem(answer) == (422, "not-one-tensor")
         assert why in answer.json()["detail"]
+
+
+def test_a_tensor_of_a_folder_of_shards_is_found_in_its_shard(http: httpx.Client, checkpoints: str) -> None:
+    assert http.post(checkpoints, files=form(shards())).status_code == 201
+    assert torch.equal(of_raw(http.get(f"{checkpoints}/1/tensors/a?rows=-3:", headers=RAW)), torch.arange(4_000.0)[-3:])
+    assert torch.equal(of_raw(http.get(f"{checkpoints}/1/tensors/b", headers=RAW)), torch.ones(3))

@@ -8,13 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.deliver.plan import TensorForm, Wanted, plan
+from app.deliver.plan import Plan, TensorForm, Wanted, plan, plan_listed
 from app.deliver.plan_wire import plan_in_child
 from app.errors import SelectionError
 from app.formats.index import index
 from app.formats.manifest_json import encode
 from app.select.one_tensor import TensorQuery, parse_rows, parse_shard
 from app.values.span import Span
+from app.values.work import Work
 from tests.deliver.planning import big_endian, materialise, planned, save
 from tests.formats.kinds_of_tensors import LISTED, NOT_LISTED
 
@@ -25,12 +26,20 @@ CANNOT = {"qint8", "quint8", "qint32", "per channel", "quint4x2", "meta", "meta 
 
 def raw(data: bytes, key: str, **wanted: Any) -> torch.Tensor:
     """The tensor that a client makes of the raw elements."""
-    made = planned(data, Wanted(tensor=TensorQuery(key, format="raw", **wanted)))
+    want = Wanted(tensor=TensorQuery(key, format="raw", **wanted))
+    made = planned(data, want)
     assert made.tensor is not None
+    assert listed(data, want) in (None, made)
     body = bytearray(materialise(made, data))
     dtype = getattr(torch, made.tensor.dtype)
     elements = torch.frombuffer(body, dtype=torch.uint8).view(dtype) if body else torch.empty(0, dtype=dtype)
     return elements.reshape(made.tensor.shape)
+
+
+def listed(data: bytes, want: Wanted) -> Plan | None:
+    """The plan by the manifest alone, if that is enough."""
+    manifest = index(memoryview(data)).manifest
+    return plan_listed(manifest, data[manifest.skeleton.start : manifest.skeleton.end], want, Work())
 
 
 def equal(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -111,6 +120,19 @@ def test_any_slice_is_that_of_torch(data: st.DataObject) -> None:
         chunks = expected.chunk(count, dim)
         expected = chunks[number] if number < len(chunks) else expected.narrow(dim, 0, 0)
     assert equal(raw(save({"it": tensor, "rest": torch.ones(3)}), "it", **wanted), expected)
+
+
+@pytest.mark.parametrize("kind", ["transposed", "expanded", "0-dim", "empty", "uint16", "float8_e5m2"])
+def test_the_manifest_alone_is_enough_for_most_tensors(kind: str) -> None:
+    data = save({"it": LISTED[kind](), "other": torch.ones(3)})
+    assert listed(data, Wanted(tensor=TensorQuery("it"))) is not None
+    assert listed(data, Wanted(tensor=TensorQuery("that"))) is None
+
+
+@pytest.mark.parametrize("kind", ["conjugate", "negative", "qint8", "meta"])
+def test_only_the_skeleton_tells_what_a_tensor_of_some_kinds_is(kind: str) -> None:
+    data = save({"it": LISTED[kind](), "other": torch.ones(3)})
+    assert listed(data, Wanted(tensor=TensorQuery("it", format="raw"))) is None
 
 
 def test_rows_of_a_contiguous_tensor_are_a_span_of_the_upload() -> None:
