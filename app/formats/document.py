@@ -11,10 +11,10 @@ from .pickle.nodes import Node, StorageRef
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """A file of a folder. ``crc32`` is the one that the folder declares (0: none) if all its bytes are one blob."""
+    """A file of a folder. ``is_blob``: all its bytes are one blob."""
 
     file: FolderFile
-    crc32: int | None = None
+    is_blob: bool = False
 
 
 @dataclass(frozen=True, slots=True)

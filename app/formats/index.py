@@ -72,9 +72,9 @@ def _kept_files(files: Iterable[KeptFile], first: int) -> tuple[tuple[Storage, .
     listed: list[FolderFile] = []
     for kept in files:
         file = kept.file
-        if kept.crc32 is not None:
+        if kept.is_blob:
             file = replace(file, storage=first + len(storages))
-            storages.append(Storage(file.path, "", None, file.span, kept.crc32))
+            storages.append(Storage(file.path, "", None, file.span, file.crc32))
         listed.append(file)
     return tuple(storages), tuple(listed)
 

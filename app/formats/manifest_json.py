@@ -102,13 +102,13 @@ def decode(data: bytes | memoryview) -> Manifest:
 def _encode_file(file: FolderFile) -> list[Any]:
     source = file.source
     as_source = source and [source.name, source.format, source.skeleton.start, source.skeleton.end, source.keys]
-    return [file.path, file.span.start, file.span.end, file.storage, as_source]
+    return [file.path, file.span.start, file.span.end, file.storage, as_source, file.crc32]
 
 
 def _decode_file(fields: list[Any]) -> FolderFile:
-    path, start, end, storage, as_source = fields
+    path, start, end, storage, as_source, crc32 = fields
     source = None
     if as_source is not None:
         name, kind, first, last, keys = as_source
         source = SourceFile(name, kind, Span(first, last), tuple(keys))
-    return FolderFile(path, Span(start, end), source, storage)
+    return FolderFile(path, Span(start, end), source, storage, crc32)

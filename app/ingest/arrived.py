@@ -15,7 +15,7 @@ from ..values.frame import frame_spans
 from ..values.manifest import MIN_BLOB_SIZE, Manifest
 from ..values.span import Span
 from ..values.split import Split
-from .digest import Digested, check_declared, digest_frame
+from .digest import Digested, check_declared, check_files, digest_frame
 from .pack_plan import FoundBlob
 
 
@@ -129,6 +129,7 @@ class Arrived:
             checksum = crc32(file.read(storage.span)) if digest is None else checksums[digest]
             check_declared(storage, checksum)
             storages.append(replace(storage, crc32=checksum, digest=digest))
+        check_files(file, manifest.files, storages)
         frame = digest_frame(file, frame_spans(manifest.size, manifest.storages))
         return Digested(replace(manifest, storages=tuple(storages), frame=frame.digest), tuple(found), frame)
 

@@ -4,6 +4,7 @@ Several threads read the file through windows of 16 MiB, each holding one window
 the file, and the number of tasks does not grow with the number of storages in a window.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, wait
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from ..errors import HostileCheckpoint
 from ..store import OpenFile
 from ..store.digests import Hasher, block_digest, combine_crc32, crc32, digest_of, digest_of_blocks
 from ..values.digest import BLOCK_SIZE
+from ..values.folder import FolderFile
 from ..values.frame import frame_spans
 from ..values.manifest import MIN_BLOB_SIZE, Manifest, Storage
 from ..values.span import Span
@@ -64,6 +66,7 @@ def digest_upload(file: OpenFile, manifest: Manifest, threads: Executor) -> Dige
         if name is not None:
             found.append(FoundBlob(name, (storage.span,), checksum, blocks))
         storages.append(replace(storage, crc32=checksum, digest=name))
+    check_files(file, manifest.files, storages)
     return Digested(replace(manifest, storages=tuple(storages), frame=frame.digest), tuple(found), frame)
 
 
@@ -75,6 +78,32 @@ def check_declared(storage: Storage, checksum: int) -> None:
             rule="crc",
             where=storage.key,
         )
+
+
+def check_files(file: OpenFile, files: Sequence[FolderFile], storages: Sequence[Storage]) -> None:
+    """Raise HostileCheckpoint (rule ``crc``) if a folder declares another CRC32 for one of its ``files`` than its bytes
+    have. Those of its ``storages`` are known.
+    """
+    inside = sorted(storages, key=lambda storage: storage.span)
+    starts = [storage.span.start for storage in inside]
+    for each in files:
+        if not each.crc32 or each.storage is not None:  # a file that is one storage was compared as such
+            continue
+        checksum, position = 0, each.span.start
+        for storage in inside[bisect_left(starts, position) : bisect_left(starts, each.span.end)]:
+            checksum = _crc32_of(file, Span(position, storage.span.start), checksum)
+            checksum = combine_crc32(checksum, storage.crc32, storage.span.length)
+            position = storage.span.end
+        if _crc32_of(file, Span(position, each.span.end), checksum) != each.crc32:
+            detail = f"{each.path[:200]!r} does not match its CRC32 in the zip: it was damaged, so send it again"
+            raise HostileCheckpoint(detail, rule="crc", where=each.path[:200])
+
+
+def _crc32_of(file: OpenFile, span: Span, checksum: int) -> int:
+    """Continue a CRC32 with the bytes of ``file`` at ``span``."""
+    for start in range(span.start, span.end, BLOCK_SIZE):
+        checksum = crc32(file.read(Span(start, min(start + BLOCK_SIZE, span.end))), checksum)
+    return checksum
 
 
 def digest_frame(file: OpenFile, spans: Sequence[Span]) -> FoundBlob:

@@ -44,13 +44,15 @@ class SourceFile:
 @dataclass(frozen=True, slots=True)
 class FolderFile:
     """A file of a folder: its bytes lie at ``span`` of the upload. ``source`` is None for a file that is kept as it is;
-    ``storage`` is the index in ``Manifest.storages`` of all its bytes, if they are a blob of their own.
+    ``storage`` is the index in ``Manifest.storages`` of all its bytes, if they are a blob of their own; ``crc32`` is as
+    the folder declares it, 0 for none.
     """
 
     path: str
     span: Span
     source: SourceFile | None = None
     storage: int | None = None
+    crc32: int = 0
 
 
 class PathRules:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 
 from tests.api.conftest import load, problem, saved
+from tests.conftest import StartServer
 from tests.support.folders import Files, form, index, shards
 
 
@@ -327,8 +328,28 @@ def test_a_link_in_a_zip_is_refused(http: httpx.Client, checkpoints: str) -> Non
     assert answer.json()["rule"] == "zip-attributes"
 
 
-def test_a_damaged_small_file_is_refused(http: httpx.Client, checkpoints: str) -> None:
-    content = zipped(shards()).replace(b"hidden_size", b"hidden_sizf", 1)
-    answer = http.post(checkpoints, content=content)
+@pytest.mark.parametrize("what", [b"hidden_size", b'"word": 1', b"\x80?\0\0\x80?"], ids=["small", "large", "weights"])
+def test_a_damaged_file_is_refused(http: httpx.Client, checkpoints: str, what: bytes) -> None:
+    damaged = zipped(shards()).replace(what, bytes([what[0] ^ 1]) + what[1:], 1)
+    answer = http.post(checkpoints, content=damaged)
     assert problem(answer) == (422, "hostile-checkpoint")
-    assert answer.json()["rule"] == "zip-crc"
+    assert answer.json()["rule"] == "crc"
+
+
+def test_a_form_that_breaks_off_leaves_nothing_behind(fresh_server: StartServer) -> None:
+    server = fresh_server()
+    files = {"first.bin": bytes(3_000_000), **shards()}
+    request = httpx.Request("POST", "http://x", files=form(files))
+    body = request.read()
+    headers = {"Content-Type": request.headers["Content-Type"]}
+    with server.client() as http:
+        for end in (1_000, 2_999_000, 3_000_400, len(body) // 2 + 1_500_000, len(body) - 10):
+            answer = http.post("/v1/models/a/b/checkpoints", content=body[:end], headers=headers)
+            assert problem(answer) == (400, "incomplete-upload")
+        bad = httpx.Request("POST", "http://x", files=[*form(files), *form({"../x": b""})])
+        headers = {"Content-Type": bad.headers["Content-Type"]}
+        answer = http.post("/v1/models/a/b/checkpoints", content=bad.read(), headers=headers)
+        assert problem(answer) == (422, "bad-folder")
+        assert problem(http.get("/v1/models/a/b/checkpoints")) == (404, "model-not-found")
+    assert list((server.data_dir / "spool").iterdir()) == []
+    assert list(server.data_dir.rglob("*.pack")) == []

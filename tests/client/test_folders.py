@@ -255,6 +255,7 @@ def test_a_folder_is_looked_into_like_any_checkpoint(model: Model, tmp_path: Pat
     assert {tensor.key for tensor in model.tensors("latest")} == set(state)
     rows = dict(model.iter_tensors("latest", include="layer.bias"))
     assert torch.equal(rows["layer.bias"], state["layer.bias"] + 1)
+    assert torch.equal(model.tensor("latest", "layer.weight", rows=slice(1, 3)), state["layer.weight"][1:3])
     tagged = torch.load(model.download("latest", tmp_path / "gpu.pt", "meta"))
     assert tagged["layer.bias"].device.type == "meta"
 

@@ -1,11 +1,10 @@
 """Reader of a folder, to a Document: the documents of its checkpoint files, moved to their places and joined."""
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from ...errors import BadFolder, HostileCheckpoint, NotACheckpoint, RefusedCheckpoint
+from ...errors import BadFolder, NotACheckpoint, RefusedCheckpoint
 from ...values.folder import FORMAT, FolderFile, SourceFile, is_checkpoint_name, is_read_by_name, source_names
 from ...values.manifest import MIN_BLOB_SIZE
 from ...values.source import ByteSource
@@ -160,15 +159,11 @@ def _kept(
     path: str, record: Record, part: Part, document: Document | None, names: dict[str, str], shards: Shards
 ) -> KeptFile:
     """Describe a file. Its bytes are a blob if they are many, and nothing in them has to be read to plan a download."""
+    file = FolderFile(path, record.span, crc32=record.crc32)
     if document is not None:
         start = record.start
         skeleton = Span(start + document.skeleton.start, start + document.skeleton.end)
         name = names[shards.head_of.get(path, path)]
-        return KeptFile(FolderFile(path, record.span, SourceFile(name, document.format, skeleton, document.keys)))
+        return KeptFile(replace(file, source=SourceFile(name, document.format, skeleton, document.keys)))
     is_read = is_read_by_name(path) or (is_checkpoint_name(path) and bytes(part[:4]) == b"PK\3\4")
-    if record.span.length > MIN_BLOB_SIZE and not is_read:
-        return KeptFile(FolderFile(path, record.span), record.crc32)  # compared once the blob is hashed
-    if record.crc32 not in {0, zlib.crc32(part[: len(part)])}:
-        detail = f"{path[:200]!r} does not match its CRC32 in the zip: it was damaged, so send it again"
-        raise HostileCheckpoint(detail, rule="zip-crc", where=path[:200])
-    return KeptFile(FolderFile(path, record.span))
+    return KeptFile(file, is_blob=record.span.length > MIN_BLOB_SIZE and not is_read)

@@ -91,7 +91,9 @@ def layouts() -> Files:
         "zip-deflated",
         "zip-local",
     )
-    yield refused("a small file with another CRC32", of(MODEL, Entry(b"config.json", b"{}", crc32=5)), "zip-crc")
+    yield refused("a small file with another CRC32", of(MODEL, Entry(b"config.json", b"{}", crc32=5)), "crc")
+    yield refused("a checkpoint with another CRC32", of(Entry(b"model.pt", HONEST["zip"], crc32=5)), "crc")
+    yield inert("a checkpoint without a CRC32", of(Entry(b"model.pt", HONEST["zip"], crc32=0)))
     yield inert("a small file without a CRC32", of(MODEL, Entry(b"config.json", b"{}", crc32=0)))
     yield refused("bytes behind the end", Zip([MODEL, two], after=b"x").build(), "zip-end")
     yield refused("one entry twice", of(MODEL, two, two), "path-clash")
