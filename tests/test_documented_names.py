@@ -10,6 +10,7 @@ import pytest
 import typer
 
 import stateroom
+import stateroom.archive
 from app.__main__ import cli as server_cli
 from app.access.signatures import LONGEST
 from app.api.http1.head import MAX_HEAD_BYTES, MAX_HEADERS
@@ -274,7 +275,8 @@ def test_every_signature_on_the_clients_page_is_the_methods() -> None:
     shown = SIGNATURE.findall(text_of(CLIENT))
     assert len(shown) > 15
     for kind, name, parameters in shown:
-        method = getattr(kinds[kind], name) if kind else getattr(stateroom, name)
+        module = stateroom if hasattr(stateroom, name) else stateroom.archive
+        method = getattr(kinds[kind], name) if kind else getattr(module, name)
         signature = inspect.signature(method)
         plain = [
             str(each.replace(annotation=each.empty)).replace("Ellipsis", "...").replace("'", '"')
