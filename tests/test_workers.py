@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.api.requests.forms import HELD
 from app.process.supervisor import LONGEST_DELAY, delay_after
 from tests.api.conftest import general, saved
 from tests.conftest import StartServer
@@ -191,7 +192,7 @@ def test_an_upload_that_does_not_end_is_told_that_the_server_stops_and_leaves_no
             connection.sendall(post(CHECKPOINTS, length, body=FILE[:1000]))
         head = b'--B\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
         fields = ("Content-Type: multipart/form-data; boundary=B", "Content-Length: 9000000")
-        form.sendall(post(CHECKPOINTS, *fields, body=head + FILE[:1000]))
+        form.sendall(post(CHECKPOINTS, *fields, body=head + FILE[:1000] + bytes(2 * HELD)))
         idle.sendall(get("/healthz"))
         assert answer_on(idle)[0] == 200
         assert_soon(lambda: len(list((server.data_dir / "spool").iterdir())) == 3)
