@@ -5,14 +5,15 @@ newest first. So a listing has two sections, each a plain index scan. A page nee
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, exists, null, or_, select
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, exists, func, null, or_, select
 
 from ..errors import InvalidRequest
 from ..values.checkpoint import Checkpoint, ModelName
+from .dialect import each_integer
 from .fields import Field, parse_field, parse_value
 from .models import get_model
 from .page import Page, check_limit, open_cursor, seal_cursor
@@ -31,6 +32,12 @@ _OPERATORS: dict[str, _Compare] = {
     "ge": operator.ge,
 }
 MAX_FILTERS = 50
+
+_INDEXED = frozenset({"version", "epoch", "step", "loss"})
+"""Fields of a checkpoint's row that have an index."""
+
+FEW = 1_000
+"""Most checkpoints that fulfil a filter for it to be looked up before the listing is read."""
 
 _TABLES = {"checkpoints": checkpoints, "metrics": metrics, "tags": tags}
 
@@ -69,12 +76,14 @@ def list_checkpoints(s: ReadSession, name: ModelName, listing: Listing) -> Page[
     limit = check_limit(listing.limit)
     if len(listing.filters) > MAX_FILTERS:
         raise InvalidRequest(f"{len(listing.filters)} filters; at most {MAX_FILTERS} are allowed", code="bad-filter")
+    filters = [_parse_filter(each) for each in listing.filters]
     query = _Query(
         model_id=model.id,
         run=None if listing.run is None else check_text(listing.run, "run"),
         field=parse_field(listing.order.removeprefix("-"), code="bad-order"),
         descending=listing.order.startswith("-"),
-        conditions=tuple(map(_parse_filter, listing.filters)),
+        conditions=tuple(each.holds() for each in filters),
+        few=_first_few(s, model.id, filters),
     )
     identity = repr((model.id, listing.run, listing.order, listing.filters))
     place = None
@@ -109,6 +118,8 @@ class _Query:
     field: Field
     descending: bool
     conditions: tuple[ColumnElement[bool], ...]
+    few: list[int] | None
+    """Versions, if only these can fulfil the conditions: they are sorted, and no index is read in its order."""
 
     def ranked(self, place: Sequence[Any] | None) -> Select[*tuple[Any, ...]]:
         """Checkpoints with a finite value of the order's field, after ``place``."""
@@ -116,7 +127,9 @@ class _Query:
         rank = table.c[self.field.name if table is checkpoints else "value"]
         version = table.c.version
         # The scope filters the ranking table, so that the database uses its index.
-        statement = select(version, rank.label("rank")).where(*self._scope(table), rank.is_not(None))
+        statement = self._select(version, rank.label("rank")).where(*self._scope(table))
+        if rank is not version:
+            statement = statement.where(self._unindexed(rank).is_not(None))
         if table is not checkpoints:
             same = and_(table.c.model_id == checkpoints.c.model_id, version == checkpoints.c.version)
             statement = statement.join(checkpoints, same).where(table.c.name == self.field.name)
@@ -125,24 +138,36 @@ class _Query:
             beyond = rank < value if self.descending else rank > value
             at_or_beyond = rank <= value if self.descending else rank >= value
             statement = statement.where(at_or_beyond, or_(beyond, version < after))
-        statement = statement.order_by(rank.desc() if self.descending else rank)
-        return statement if rank is version else statement.order_by(version.desc())
+        by = self._unindexed(rank)
+        statement = statement.order_by(by.desc() if self.descending else by)
+        return statement if rank is version else statement.order_by(self._unindexed(version).desc())
 
     def unranked(self, place: Sequence[Any] | None) -> Select[*tuple[Any, ...]]:
         """Checkpoints without a finite value of the order's field, after ``place``."""
         if self.field.source == "checkpoints":
-            without: ColumnElement[bool] = checkpoints.c[self.field.name].is_(None)
+            without: ColumnElement[bool] = self._unindexed(checkpoints.c[self.field.name]).is_(None)
         else:
             without = ~_has(self.field, lambda value: value.is_not(None))
         version = checkpoints.c.version
-        statement = select(version, null().label("rank")).where(*self._scope(checkpoints), without)
+        statement = self._select(version, null().label("rank")).where(*self._scope(checkpoints), without)
         if place is not None:
             statement = statement.where(version < place[1])
-        return statement.order_by(version.desc())
+        return statement.order_by(self._unindexed(version).desc())
+
+    def _select(self, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
+        """Select ``columns``; where few rows are wanted, also one that no index has: SQLite would rather read a whole
+        index that holds all columns.
+        """
+        return select(*columns) if self.few is None else select(*columns, checkpoints.c.manifest)
+
+    def _unindexed(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """The column; where few rows are wanted, as an expression for which no database would take an index."""
+        return column if self.few is None else func.coalesce(column, column)
 
     def _scope(self, table: Table) -> list[ColumnElement[bool]]:
-        scope = [table.c.model_id == self.model_id, table.c.version.is_not(None), *self.conditions]
-        return scope if self.run is None else [*scope, table.c.run == self.run]
+        scope = [table.c.model_id == self.model_id, *self.conditions]
+        scope.append(table.c.version.is_not(None) if self.few is None else table.c.version.in_(each_integer(self.few)))
+        return scope if self.run is None else [*scope, self._unindexed(table.c.run) == self.run]
 
 
 def _has(field: Field, condition: Callable[[ColumnElement[Any]], ColumnElement[bool]]) -> ColumnElement[bool]:
@@ -156,12 +181,44 @@ def _has(field: Field, condition: Callable[[ColumnElement[Any]], ColumnElement[b
     )
 
 
-def _parse_filter(condition: Filter) -> ColumnElement[bool]:
+@dataclass(frozen=True, slots=True)
+class _Condition:
+    """A parsed filter."""
+
+    field: Field
+    compare: _Compare
+    value: Any
+
+    def holds(self) -> ColumnElement[bool]:
+        """The SQL condition for a row of checkpoints."""
+        if self.field.source == "checkpoints":
+            return self.compare(checkpoints.c[self.field.name], self.value)
+        return _has(self.field, lambda column: self.compare(column, self.value))
+
+    def few(self, s: ReadSession, model_id: int) -> list[int] | None:
+        """The versions that fulfil the condition, by its index; None for more than FEW, or without an index."""
+        table = _TABLES[self.field.source]
+        of_model = (table.c.model_id == model_id, table.c.version.is_not(None))
+        if table is not checkpoints:
+            theirs = [table.c.name == self.field.name, self.compare(table.c.value, self.value)]
+        elif self.field.name in _INDEXED:
+            theirs = [self.compare(table.c[self.field.name], self.value)]
+        else:
+            return None
+        found = list(s.select(select(table.c.version).where(*of_model, *theirs).limit(FEW + 1)).scalars())
+        return found if len(found) <= FEW else None
+
+
+def _first_few(s: ReadSession, model_id: int, filters: Iterable[_Condition]) -> list[int] | None:
+    """The versions that fulfil the first of ``filters`` that few do. A listing in order soon finds what many fulfil,
+    but would read all checkpoints for what few do. Each filter is a statement, until one is fulfilled by few.
+    """
+    return next((found for each in filters if (found := each.few(s, model_id)) is not None), None)
+
+
+def _parse_filter(condition: Filter) -> _Condition:
     field = parse_field(condition.field, code="bad-filter")
     compare = _OPERATORS.get(condition.op)
     if compare is None:
         raise InvalidRequest(f"there is no operator {condition.op!r}: use {', '.join(_OPERATORS)}", code="bad-filter")
-    value = parse_value(field, condition.value)
-    if field.source == "checkpoints":
-        return compare(checkpoints.c[field.name], value)
-    return _has(field, lambda column: compare(column, value))
+    return _Condition(field, compare, parse_value(field, condition.value))

@@ -1,12 +1,14 @@
 import itertools
+from dataclasses import replace
 from math import inf, isfinite, nan
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.catalog import Catalog, checkpoints, models
+from app.catalog import Catalog, checkpoints, listing, models
 from app.catalog.checkpoints import Filter, Listing
 from app.catalog.trash import delete_checkpoint
 from app.errors import InvalidRequest, NotFound
@@ -32,18 +34,17 @@ BY_EPOCH = Filter("epoch", "ge", "1")
 _models = itertools.count()
 
 
-def every_page(catalog: Catalog, listing: Listing, model: ModelName = MODEL) -> list[Checkpoint]:
+def every_page(catalog: Catalog, asked: Listing, model: ModelName = MODEL) -> list[Checkpoint]:
     found: list[Checkpoint] = []
     cursor: str | None = None
     while True:
-        asked = Listing(listing.run, listing.order, listing.limit, cursor, listing.filters)
         with catalog.read() as s:
-            page = checkpoints.list_checkpoints(s, model, asked)
-        assert len(page.items) <= listing.limit
+            page = checkpoints.list_checkpoints(s, model, replace(asked, cursor=cursor))
+        assert len(page.items) <= asked.limit
         found += page.items
         if page.next is None:
             return found
-        assert len(page.items) == listing.limit
+        assert len(page.items) == asked.limit
         cursor = page.next
 
 
@@ -110,8 +111,50 @@ def test_filters_compare_as_python_does_and_what_is_not_finite_compares_with_not
     for field in ("loss", "metric.acc"):
         known = {checkpoint.version: field_of(checkpoint, field) for checkpoint in added}
         kept = {v for v, x in known.items() if x is not None and getattr(float, f"__{op}__")(x, value)}
-        listing = Listing(filters=(Filter(field, op, repr(value)),), order="-metric.acc", limit=3)
-        assert {found.version for found in every_page(shared_catalog, listing, model)} == kept
+        asked = Listing(filters=(Filter(field, op, repr(value)),), order="-metric.acc", limit=3)
+        assert {found.version for found in every_page(shared_catalog, asked, model)} == kept
+
+
+@examples(30)
+@given(
+    few=few_checkpoints,
+    order=st.sampled_from(FIELDS),
+    by=st.sampled_from(["loss", "metric.acc", "epoch", "tag.stage", "slot"]),
+    most=st.sampled_from([0, 2, listing.FEW]),
+)
+def test_a_filtered_listing_is_the_whole_one_without_the_rest_whether_few_or_many_fulfil_it(
+    shared_catalog: Catalog, few: list[dict[str, Any]], order: str, by: str, most: int
+):
+    model = ModelName("listing", f"m{next(_models)}")
+    added = [add(shared_catalog, model, **fields) for fields in few]
+    value = next((value for each in added if (value := field_of(each, by)) is not None), None)
+    if value is None:
+        return
+    condition = Filter(by, "le", value if isinstance(value, str) else repr(value))
+    for order_by in (order, f"-{order}"):
+        everything = every_page(shared_catalog, Listing(order=order_by), model)
+        kept = [each.version for each in everything if (x := field_of(each, by)) is not None and x <= value]
+        with patch.object(listing, "FEW", most):
+            found = every_page(shared_catalog, Listing(order=order_by, filters=(condition,), limit=2), model)
+        assert [each.version for each in found] == kept
+
+
+@pytest.mark.parametrize("order", [*ORDERS_WITH_AN_INDEX, "loss", "metric.acc"])
+@pytest.mark.parametrize("run", [None, "a"])
+def test_what_few_checkpoints_fulfil_is_looked_up_by_their_versions(
+    sqlite_catalog: Catalog, order: str, run: str | None
+):
+    catalog = sqlite_catalog
+    for i in range(10):
+        add(catalog, run="a", epoch=i, step=i, loss=float(i), metrics={"acc": float(i)}, tags={"a": str(i)})
+    for condition in (Filter("tag.a", "eq", "3"), Filter("metric.acc", "lt", "2"), Filter("epoch", "eq", "5")):
+        with statements(catalog) as seen, catalog.read() as s:
+            checkpoints.list_checkpoints(s, MODEL, Listing(run=run, order=order, filters=(condition,)))
+        with catalog.read() as s:
+            for text in (text for text in seen if " AS rank" in text):
+                plan = s._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", (1,) * text.count("?")).all()
+                [first, *_] = [step.detail for step in plan]
+                assert "version=?" in first, first
 
 
 def test_filters_are_all_fulfilled_at_once_and_a_run_scopes(catalog: Catalog):
