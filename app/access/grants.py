@@ -145,12 +145,14 @@ class Access:
 
         return await self._judged(judge)
 
-    async def of_link(self, resource: Resource, text: str) -> Grant | None:
-        """Return the grant of a link, None unless it was made for exactly this ``resource``. Raises as above."""
+    async def of_link(self, resource: Resource, text: str, scope: Scope = Scope.READ) -> Grant | None:
+        """Return the grant of a link for ``scope``, None unless it was made for exactly this ``resource``, by a
+        token that has the scope. Raises as above.
+        """
         signature = parse_signature(text)
         if signature is None or signature.expires <= time.time():
             return None
-        return await self._judged(lambda known: self._judge_link(known, resource, signature))
+        return await self._judged(lambda known: self._judge_link(known, resource, signature, scope))
 
     async def signer(self, grant: Grant) -> Signer:
         """Return a signer of links. Raises StateroomError if the catalog does not answer, or holds no key."""
@@ -159,11 +161,13 @@ class Access:
             raise StoreError("the catalog has no key to sign links with", code="catalog-failed")
         return Signer(grant, max(keys), keys[max(keys)])
 
-    def _judge_link(self, known: Credentials, resource: Resource, signature: Signature) -> Grant | None:
+    def _judge_link(self, known: Credentials, resource: Resource, signature: Signature, scope: Scope) -> Grant | None:
         key, maker = known.keys.get(signature.key), self._maker(known, signature.maker)
         if key is None or maker is None or not signature.is_of(resource, key, maker.seal):
             return None
-        return replace(maker, name=f"link by {maker.name or 'anybody'}", scope=Scope.READ, by_link=True)
+        if not maker.scope.covers(scope):
+            return None
+        return replace(maker, name=f"link by {maker.name or 'anybody'}", scope=scope, by_link=True)
 
     def _maker(self, known: Credentials, maker: str) -> Grant | None:
         """Return the grant of a link's maker, None if the maker is no longer let in."""

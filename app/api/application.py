@@ -5,6 +5,7 @@ from starlette.types import Lifespan
 
 from ..values.tracing import Tracer
 from . import problems
+from .hub import lfs, write
 from .hub import read as hub
 from .metrics import Metrics
 from .middleware.browsers import Browsers
@@ -106,6 +107,8 @@ def build(
         folder,
         links,
         hub,
+        lfs,
+        write,
     ):
         include(app, module.router)
     for router in pages.ROUTERS:

@@ -184,12 +184,22 @@ class Services:
         fields: Fields,
         judge: Callable[[], Coroutine[Any, Any, None]],
     ) -> Checkpoint:
-        """Run ``Ingest.commit`` in a thread, unless ``judge`` raises first. Discard the upload if its commit never
-        begins: no thread comes free, the request is cancelled, or the client disconnects.
-        """
-        taken = Lock()  # by the commit or by the discard, whichever comes first
+        """Run ``Ingest.commit`` as ``finish`` does."""
+        return await self.finish(request, upload, partial(self.ingest.commit, upload, model, fields), judge)
 
-        def commit() -> Checkpoint | None:
+    async def finish(
+        self,
+        request: Request,
+        upload: SpooledUpload,
+        call: Callable[[], T],
+        judge: Callable[[], Coroutine[Any, Any, None]],
+    ) -> T:
+        """Run ``call``, which takes over the upload, in a thread, unless ``judge`` raises first. Discard the
+        upload if the call never begins: no thread comes free, the request is cancelled, or the client disconnects.
+        """
+        taken = Lock()  # by the call or by the discard, whichever comes first
+
+        def finished() -> tuple[T] | None:
             if not taken.acquire(blocking=False):
                 return None
             try:
@@ -197,17 +207,17 @@ class Services:
             except BaseException:
                 self.ingest.discard(upload)
                 raise
-            return self.ingest.commit(upload, model, fields)
+            return (call(),)
 
         try:
-            checkpoint = await unless_gone(request, self.commits.run(commit))
+            result = await unless_gone(request, self.commits.run(finished))
         except BaseException:
             if taken.acquire(blocking=False):
                 # Submitted at once and shielded: a cancelled task may not get to wait for it.
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.ingest.discard, upload))
             raise
-        assert checkpoint is not None  # noqa: S101 - only a discard takes the upload from its commit, and it raises
-        return checkpoint
+        assert result is not None  # noqa: S101 - only a discard takes the upload from its call, and it raises
+        return result[0]
 
 
 async def services_of(request: Request) -> Services:

@@ -23,7 +23,7 @@ from ..values.checkpoint import Blob, Checkpoint, ModelName, NewCheckpoint
 from ..values.digest import Digest
 from ..values.event import EventKind
 from ..values.slices import in_order
-from . import blobs, idempotency, lineage, namespaces, packs, runs, uploads
+from . import blobs, hub, idempotency, lineage, namespaces, packs, runs, uploads
 from .catalog import Catalog
 from .events import record
 from .models import DEFAULT_BEST, drop_never_used
@@ -77,7 +77,8 @@ def commit(
     Raises MissingBlobs with the digests that are neither in ``pack`` nor stored any more. The checkpoint then does
     not exist, and the commit may be retried, with this pack or with another that holds those blobs. Raises
     InvalidRequest (``bad-text``, ``bad-number``, ``bad-metric``, ``bad-tag``), StoreError (``pack-lease-expired``),
-    QuotaExceeded, Gone if the upload in parts is gone, and KeyInUse if another checkpoint of the model has this
+    QuotaExceeded, Gone if the upload in parts is gone, PreconditionFailed if ``new`` is a commit of the Hub and another
+    checkpoint came first, and KeyInUse if another checkpoint of the model has this
     idempotency key.
     """
     _check(new)
@@ -188,19 +189,13 @@ def _draw_version(w: WriteSession, new: NewCheckpoint) -> tuple[NewCheckpoint, _
     if row is None:
         _insert_model(w, model)
         row = w.execute(drawn).one()
+    hub.check_head(w, row[0], row[1], new)
     return new, _Version(row[0], row[1], datetime.now(UTC))
 
 
 def _insert_model(w: WriteSession, model: ModelName) -> None:
-    row = {
-        "namespace": model.namespace,
-        "name": model.name,
-        "best": DEFAULT_BEST,
-        "next_version": 1,
-        "checkpoints": 0,
-        "created_at": to_microseconds(datetime.now(UTC)),
-    }
-    w.insert_or_keep(models, [row])
+    row = {"namespace": model.namespace, "name": model.name, "best": DEFAULT_BEST, "next_version": 1, "checkpoints": 0}
+    w.insert_or_keep(models, [{**row, "created_at": to_microseconds(datetime.now(UTC))}])
 
 
 def _insert(w: WriteSession, new: NewCheckpoint, version: _Version | None = None) -> int:
@@ -263,6 +258,7 @@ def _publish(
     w.postpone(metrics.insert(), metric_rows(key, new.metrics))
     w.postpone(tags.insert(), tag_rows(key, new.tags))
     lineage.remember(w, new, version.number)
+    hub.remember(w, checkpoint_id, new)
     record(w, EventKind.CHECKPOINT_CREATED, new.model, version.number)
     if forget_pack is not None:
         packs.forget(w, forget_pack)

@@ -480,6 +480,43 @@ signing_keys = Table(
     Column("key", _Text, nullable=False),
 )
 
+hub_objects = Table(
+    "hub_objects",
+    metadata,
+    Column("namespace", _Text, primary_key=True),
+    Column("sha256", _Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("pack_id", ForeignKey("packs.id", ondelete="CASCADE"), nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+hub_commits = Table(
+    "hub_commits",
+    metadata,
+    Column("checkpoint_id", ForeignKey("checkpoints.id", ondelete="CASCADE"), primary_key=True),
+    Column("title", _Text, nullable=False),
+    Column("message", _Text, nullable=False),
+    Column("sha256s", JSON, nullable=False),
+)
+
+hub_tags = Table(
+    "hub_tags",
+    metadata,
+    Column("model_id", ForeignKey("models.id"), primary_key=True),
+    Column("tag", _Text, primary_key=True),
+    Column("checkpoint_id", ForeignKey("checkpoints.id", ondelete="CASCADE"), nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+hub_drafts = Table(
+    "hub_drafts",
+    metadata,
+    Column("namespace", _Text, primary_key=True),
+    Column("name", _Text, primary_key=True),
+    Column("files", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
 leases = Table(
     "leases",
     metadata,

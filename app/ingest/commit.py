@@ -9,7 +9,7 @@ import logging
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 
-from ..catalog import Catalog, namespaces, packs, unused
+from ..catalog import Catalog, hub, namespaces, packs, unused
 from ..catalog.commit import NewPack, commit
 from ..damage import at_hand
 from ..errors import MissingBlobs, StateroomError
@@ -77,6 +77,17 @@ class Committer:
         except StateroomError:
             # The caller has to get the earlier error; the next start removes the rest.
             _log.exception("pack %s could not be removed", name)
+
+    def stage(self, name: str, file: OpenFile, namespace: str, sha256: str) -> None:
+        """Make ``file`` the pack ``name``, which was begun for it, and keep it for commits of the namespace. If
+        they have the object ``sha256`` already, keep that one instead.
+        """
+        size = file.size
+        self._store.adopt(name, file.given_away())
+        with self._catalog.write(namespace) as w:
+            is_new = hub.stage(w, namespace, sha256, size, name)
+        if not is_new:
+            self.abandon(name)
 
     @as_step("commit")
     def commit(self, name: str, file: OpenFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:

@@ -61,6 +61,7 @@ def describe(
         ttl=fields.ttl,
         slot=fields.slot,
         scan=fields.scan,
+        hub=fields.hub,
         optimizer_bytes=sum(optimizer_blobs(digested.manifest).values()),
     )
 

@@ -9,7 +9,7 @@ from ..catalog import Catalog
 from ..concurrency.cancellation import current
 from ..concurrency.fair_pool import FairPool
 from ..concurrency.scheduling import give_way
-from ..errors import StoreError
+from ..errors import InvalidRequest, StoreError
 from ..formats.manifest_json import encode
 from ..retention import Retention
 from ..sandbox.index_file import index_file
@@ -97,6 +97,19 @@ class Ingest:
         self._remove(upload.file)
         return checkpoint
 
+    def stage(self, upload: SpooledUpload, namespace: str, sha256: str) -> None:
+        """Keep ``upload`` for a day, for commits of ``namespace`` that name its SHA-256. Blocks.
+
+        Raises InvalidRequest for bytes that do not have that ``sha256``, and StoreError; then nothing is kept.
+        """
+        try:
+            _check_sha256(upload, sha256)
+            self._committer.stage(upload.name, upload.file, namespace, sha256)
+        except BaseException:
+            self.discard(upload)
+            raise
+        self._remove(upload.file)
+
     def discard(self, upload: SpooledUpload) -> None:
         """Remove an upload returned by ``receive`` that will not be committed. Blocks."""
         self._remove(upload.file)
@@ -121,3 +134,9 @@ class Ingest:
         except StoreError:
             # The checkpoint is committed or refused either way; the next start clears the spool.
             _log.exception("a spool file could not be removed")
+
+
+def _check_sha256(upload: SpooledUpload, expected: str) -> None:
+    if upload.sha256 != expected:
+        detail = f"the bytes have the SHA-256 {upload.sha256}, not {expected}: send the file again"
+        raise InvalidRequest(detail, code="invalid-value")

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from .digest import Digest
+from .hub import NewHubCommit
 from .manifest import Component
 
 _HASH_TO_TORCH_HUB = re.compile(r"-([a-f0-9]*)\.")
@@ -89,7 +90,7 @@ class NewCheckpoint:
     ``digest`` and ``sha256`` are None if the server never had the file's bytes in order; without ``original``,
     there was no such file. Training went on from ``parent``; it began with tensors of ``warm_started_from``. The
     checkpoint expires ``ttl`` after its commit; in its run it replaces the one in ``slot``. ``scan``: look for numbers
-    that are not finite.
+    that are not finite. ``hub`` is the commit of the Hugging Face Hub's protocol that makes it.
     """
 
     model: ModelName
@@ -118,6 +119,7 @@ class NewCheckpoint:
     slot: str | None = None
     optimizer_bytes: int = 0
     scan: bool = False
+    hub: NewHubCommit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +207,4 @@ class Fields:
     ttl: timedelta | None = None
     slot: str | None = None
     scan: bool = False
+    hub: NewHubCommit | None = None

@@ -49,6 +49,56 @@ model = AutoModel.from_pretrained(repo, revision="prod")
 print(json.dumps(sum(float(each.double().sum()) for each in model.state_dict().values())))
 """
 
+WRITE = """
+import sys
+from pathlib import Path
+from huggingface_hub import CommitOperationAdd, HfApi, PyTorchModelHubMixin, hf_hub_download, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+import torch
+from transformers import AutoModel
+
+repo, folder = sys.argv[1], Path(sys.argv[2])
+api = HfApi()
+assert not api.repo_exists(repo)
+assert api.create_repo(repo).repo_id == api.create_repo(repo, exist_ok=True).repo_id == repo
+assert api.repo_exists(repo)
+api.upload_file(path_or_fileobj=b"hello", path_in_repo="README.md", repo_id=repo)
+first = api.upload_folder(folder_path=folder, repo_id=repo, commit_message="first")
+assert api.upload_folder(folder_path=folder, repo_id=repo).oid == first.oid == api.model_info(repo).sha
+sizes = {each.rfilename: each.size for each in api.model_info(repo, files_metadata=True).siblings}
+assert sizes == {"README.md": 5} | {each.name: each.stat().st_size for each in folder.iterdir()}
+second = api.upload_file(path_or_fileobj=b"other", path_in_repo="README.md", repo_id=repo, commit_message="second")
+assert [each.title for each in api.list_repo_commits(repo)] == ["second", "first"]
+assert Path(hf_hub_download(repo, "README.md", revision=first.oid)).read_bytes() == b"hello"
+got = Path(snapshot_download(repo))
+for each in folder.iterdir():
+    assert (got / each.name).read_bytes() == each.read_bytes(), each
+api.create_tag(repo, tag="v1", revision=second.oid)
+assert api.model_info(repo, revision="v1").sha == second.oid
+try:
+    api.create_commit(repo, [CommitOperationAdd("x", b"x")], commit_message="x", parent_commit=first.oid)
+    raise AssertionError("a commit on an old parent")
+except HfHubHTTPError as error:
+    assert error.response.status_code == 412
+api.delete_file("README.md", repo)
+assert "README.md" not in api.list_repo_files(repo)
+
+
+class Net(torch.nn.Module, PyTorchModelHubMixin):
+    def __init__(self, hidden=8):
+        super().__init__()
+        self.fc = torch.nn.Linear(hidden, 300)
+
+
+net = Net(hidden=400)
+net.push_to_hub(f"{repo}-mixin")
+assert torch.equal(Net.from_pretrained(f"{repo}-mixin").fc.weight, net.fc.weight)
+pushed = AutoModel.from_pretrained(folder)
+pushed.push_to_hub(f"{repo}-pushed")
+again = AutoModel.from_pretrained(f"{repo}-pushed").state_dict()
+assert all(torch.equal(again[key], value) for key, value in pushed.state_dict().items())
+"""
+
 
 @pytest.fixture
 def model(client: Client, model_name: str) -> Model:
@@ -73,7 +123,7 @@ def pushed(request: pytest.FixtureRequest, model: Model, tmp_path: Path) -> tupl
 def run(code: str, server: Server, home: Path, *args: str) -> str:
     """Run code with an empty cache, and return what it prints."""
     env = {**os.environ, "HF_ENDPOINT": server.base_url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    env |= {"NO_PROXY": "*", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    env |= {"NO_PROXY": "*", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     done = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -85,8 +135,13 @@ def test_a_folder_is_a_repository(server: Server, model: Model, pushed: tuple[Pa
     assert json.loads(printed.splitlines()[-1]) == pytest.approx(total)
 
 
+def test_the_tools_write(server: Server, model: Model, pushed: tuple[Path, float], tmp_path: Path) -> None:
+    run(WRITE, server, tmp_path / "home", f"{model.name[:80]}-new", str(pushed[0]))
+
+
 def test_the_code_in_the_document_works(
     server: Server, model: Model, pushed: tuple[Path, float], tmp_path: Path
 ) -> None:
     code = python_of("docs/hugging-face.md").replace("nlp/bert", model.name)
+    code = code.replace("nlp/new", f"{model.name[:80]}-new")
     run(code, server, tmp_path / "home")

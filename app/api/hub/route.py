@@ -1,5 +1,6 @@
 """The class of the hub's routes: an error is a problem, with the headers by which the hub's clients know it."""
 
+import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from ...errors import Cancelled, StateroomError
 from ..problems import Problem, invalid, of_http, problem_of
+from ..responses.json import NO_STORE
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -46,6 +48,11 @@ class HubRoute(APIRoute):
             return refusal(request, problem)
 
         return handled
+
+
+def answer(value: Any, media_type: str = "application/json") -> Response:
+    """Answer with JSON, which no cache keeps."""
+    return Response(json.dumps(value), media_type=media_type, headers={"Cache-Control": NO_STORE})
 
 
 def refusal(request: Request, problem: Problem) -> Response:

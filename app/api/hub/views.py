@@ -1,13 +1,14 @@
 """Bodies of the hub's answers, as its clients expect them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from ...deliver.files import StoredPath
 from ...errors import NotFound
 from ...values.checkpoint import Checkpoint, ModelName
+from ...values.hub import HubCommit
 from .commits import MAIN, commit_of
 
 Json = dict[str, Any]
@@ -18,26 +19,42 @@ def date(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
 
 
-def repository(model: ModelName, checkpoint: Checkpoint | None, files: Iterable[StoredPath] = ()) -> Json:
-    """Describe a model at one of its checkpoints, None for one that has none."""
+def repository(
+    model: ModelName,
+    commit: str | None,
+    at: datetime | None,
+    files: Iterable[StoredPath] = (),
+    sha256s: Mapping[str, str] | None = None,
+    *,
+    blobs: bool = False,
+) -> Json:
+    """Describe a model at a commit, None for one that has none. With ``blobs``, describe its files, too."""
     name = str(model)
     shown: Json = {
         "_id": name,
         "id": name,
         "modelId": name,
         "author": model.namespace,
-        "sha": None if checkpoint is None else commit_of(checkpoint),
+        "sha": commit,
         "private": False,
         "gated": False,
         "disabled": False,
         "downloads": 0,
         "likes": 0,
         "tags": [],
-        "siblings": [{"rfilename": file.path} for file in files],
+        "siblings": [
+            {"rfilename": file.path} | (_blob(file, commit or "", (sha256s or {}).get(file.path)) if blobs else {})
+            for file in files
+        ],
     }
-    if checkpoint is not None:
-        shown |= {"lastModified": date(checkpoint.created_at)}
+    if at is not None:
+        shown |= {"lastModified": date(at)}
     return shown
+
+
+def _blob(file: StoredPath, commit: str, sha256: str | None) -> Json:
+    lfs = None if sha256 is None else {"sha256": sha256, "size": file.size, "pointerSize": 134}
+    return {"size": file.size, "blobId": _oid(file, commit), "lfs": lfs}
 
 
 def tree(files: Iterable[StoredPath], commit: str, folder: str, *, recursive: bool) -> list[Json]:
@@ -68,15 +85,17 @@ def refs(latest: Checkpoint, aliases: Iterable[tuple[str, Checkpoint]]) -> Json:
     }
 
 
-def commit_view(checkpoint: Checkpoint) -> Json:
-    """Describe a checkpoint as a commit."""
+def commit_view(checkpoint: Checkpoint, commit: HubCommit | None) -> Json:
+    """Describe a checkpoint as a commit, by the text of the ``commit`` that made it, if one did."""
     numbers = {"epoch": checkpoint.epoch, "step": checkpoint.step, "loss": checkpoint.loss}
     said = ", ".join(f"{name} {value}" for name, value in numbers.items() if value is not None)
-    title = f"Version {checkpoint.version}"
+    title, message = f"Version {checkpoint.version}", said
+    if commit is not None:
+        title, message = commit.title or title, commit.message
     return {
         "id": commit_of(checkpoint),
         "title": title,
-        "message": said,
+        "message": message,
         "date": date(checkpoint.created_at),
         "authors": [],
     }

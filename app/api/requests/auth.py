@@ -99,7 +99,7 @@ class Allowed:
     async def _judge(self, request: Request, services: Services) -> Grant:
         link = link_in(request) if self.link else None
         if link is not None:
-            grant = await services.access.of_link(*link)
+            grant = await services.access.of_link(*link, self.scope)
             if grant is None:
                 raise HTTPException(403, "This link is invalid, expired or revoked; make a new one.")
         else:
@@ -224,6 +224,8 @@ ADMIN_EVERYWHERE = _declaration(Allowed(Scope.ADMIN, everywhere=True))
 PAGE: list[Dependency] = [Depends(Allowed(Scope.READ))]
 """READ for the pages for people, which the OpenAPI document does not describe: they ignore unknown parameters."""
 WRITE_PAGE: list[Dependency] = [Depends(Allowed(Scope.WRITE))]
+UPLOAD_LINK: list[Dependency] = [Depends(Allowed(Scope.WRITE, link=True))]
+"""WRITE for an upload of the Hub's protocol, whose clients send no token but a link."""
 ADMIN_PAGE: list[Dependency] = [Depends(Allowed(Scope.ADMIN))]
 AUDIT_PAGE: list[Dependency] = [Depends(Allowed(Scope.ADMIN, everywhere=True))]
 

@@ -58,6 +58,19 @@ class JsonBody:
         """
         return read_json(self._taken(), model)
 
+    def whole(self) -> bytes:
+        """Return the bytes. Call this once, as ``read``."""
+        return b"".join(self._taken())
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines that are not empty. Call this once, as ``read``."""
+        rest = b""
+        for piece in self._taken():
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from filter(None, lines)
+        if rest:
+            yield rest
+
     def _taken(self) -> Iterator[bytes]:
         self.pieces.reverse()
         while self.pieces:
@@ -115,14 +128,16 @@ class RequestBody:
 
 
 @asynccontextmanager
-async def json_body(request: Request, services: Services, limit: int) -> AsyncIterator[JsonBody]:
-    """Read the body of ``request``, with memory reserved. Raises TooLarge, ServerBusy, IncompleteUpload; HTTPException
-    if the caller's token was revoked or has expired meanwhile.
+async def json_body(request: Request, services: Services, limit: int, spare: int = 0) -> AsyncIterator[JsonBody]:
+    """Read the body of ``request``, with memory reserved for it and for ``spare`` bytes more.
+
+    Raises TooLarge, ServerBusy, IncompleteUpload; HTTPException if the caller's token was revoked or has expired
+    meanwhile.
     """
     size = declared_size(request, limit)
     at_most = limit if size is None else size
     body = JsonBody()
-    async with services.streams.memory.reserved(COST * at_most, current().owner):
+    async with services.streams.memory.reserved(COST * at_most + spare, current().owner):
         try:
             async with asyncio.timeout(SPARE_SECONDS + at_most / LEAST_RATE):
                 async for chunk in RequestBody(request, limit).chunks():

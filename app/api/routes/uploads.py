@@ -104,9 +104,14 @@ def stored_answer(request: Request, services: Services, checkpoint: Checkpoint, 
     if replayed:
         headers["Idempotency-Replayed"] = "true"
     else:
-        services.metrics.stored.inc(checkpoint.new_bytes)
-        services.metrics.deduplicated.inc(max(0, checkpoint.nbytes - checkpoint.new_bytes))
+        count_bytes(services, checkpoint)
     return json_answer(request, CheckpointView.of(checkpoint), headers, status=201)
+
+
+def count_bytes(services: Services, checkpoint: Checkpoint) -> None:
+    """Count the bytes of a checkpoint that was stored now."""
+    services.metrics.stored.inc(checkpoint.new_bytes)
+    services.metrics.deduplicated.inc(max(0, checkpoint.nbytes - checkpoint.new_bytes))
 
 
 async def _take_in(request: Request, services: Services, model: ModelName, key: str | None) -> tuple[Checkpoint, bool]:
