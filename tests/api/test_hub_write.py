@@ -216,6 +216,8 @@ HOSTILE = {
     "an absolute path": [{"key": "header", "value": {}}, _file(path="/a.txt")],
     "no path": [{"key": "header", "value": {}}, _file(path=None)],
     "base64 that is none": [{"key": "header", "value": {}}, _file(content="YQ=")],
+    "a line without end": [{"key": "header", "value": {}}, _file(content="YWFh" * 2**18)],
+    "a folder for a file": [{"key": "header", "value": {}}, _file(path="a/")],
     "another encoding": [{"key": "header", "value": {}}, _file(encoding="utf-8")],
     "a file and a folder": [{"key": "header", "value": {}}, _file(path="config.json/a.txt")],
     "a wrong hash": [{"key": "header", "value": {}}, {"key": "lfsFile", "value": {"path": "a", "algo": "sha256"}}],

@@ -15,6 +15,9 @@ from ...values.json_text import read_json
 MAX_OPERATIONS = 20_000
 """Most changes of one commit: twice as many as a folder may have files."""
 
+MAX_LINE = 1024 * 1024
+"""Most bytes of a line. Each is parsed in one go, and a file of more than 256 KiB is sent ahead."""
+
 MAX_TITLE, MAX_MESSAGE = 1_000, 10_000
 """Characters of a commit's text after which it is cut."""
 
@@ -90,6 +93,8 @@ def parse_commit(lines: Iterable[bytes]) -> Asked:
 
 
 def _read(line: bytes, number: int) -> tuple[str, dict[str, Any]]:
+    if len(line) > MAX_LINE:
+        raise _refused(number, f"it has {len(line):,} bytes, and at most {MAX_LINE:,} are allowed; send the file ahead")
     try:
         read = read_json(line)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValueError):
@@ -114,12 +119,13 @@ def _operation(key: str, value: dict[str, Any], number: int) -> Operation:
         case "deletedFile":
             return Delete(_path(value, number))
         case "deletedFolder":
-            return Delete(_path(value, number) + "/")
+            return Delete(_path(value, number, is_folder=True) + "/")
     raise _refused(number, f"there is no change {key[:100]!r}; use file, lfsFile, deletedFile or deletedFolder")
 
 
-def _path(value: dict[str, Any], number: int) -> str:
-    path = _text(value, "path", number).rstrip("/")
+def _path(value: dict[str, Any], number: int, *, is_folder: bool = False) -> str:
+    path = _text(value, "path", number)
+    path = path.rstrip("/") if is_folder else path
     check_path(path)
     return path
 
