@@ -75,3 +75,5 @@ def test_a_client_that_goes_away_costs_nobody_anything(fresh_server: StartServer
         )
     assert server.stop() in {0, 130}
     assert "Traceback" not in server.log
+    lines = [line for line in server.requests if line["route"].endswith("/original")]
+    assert [(line["status"], "cut" in line) for line in lines] == [(200, True)] * 5 + [(200, False)]

@@ -15,7 +15,7 @@ from tests.support.server import Server
 from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
 from tests.support.waiting import assert_soon, is_spooling, while_it_lasts
 
-FILE = general(size=300)
+FILE = general(size=900)  # of which half is more than a form holds in memory
 URL = "/v1/models/a/b/checkpoints"
 
 

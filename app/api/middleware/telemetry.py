@@ -57,7 +57,7 @@ class Telemetry:
         address = self.proxies.client(scope)
         scope["client"] = None if address is None else (address, 0)
         method, began = scope["method"], time.monotonic()
-        status, received, sent = NOT_ANSWERED, 0, 0
+        status, received, sent, is_whole = NOT_ANSWERED, 0, 0, False
         checkpoint = None
 
         async def watched_receive() -> Message:
@@ -67,7 +67,7 @@ class Telemetry:
             return message
 
         async def watched_send(message: Message) -> None:
-            nonlocal status, sent, checkpoint
+            nonlocal status, sent, is_whole, checkpoint
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = message.get("headers", [])
@@ -75,11 +75,10 @@ class Telemetry:
                 message = {**message, "headers": [*headers, (b"x-request-id", scope[KEY].encode())]}
             await send(message)
             sent += len(message.get("body", b""))
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        complete = False
         try:
             await self.app(scope, watched_receive, watched_send)
-            complete = status != NOT_ANSWERED
         finally:
             seconds = time.monotonic() - began
             route = getattr(scope.get("route"), "path_format", NO_ROUTE)
@@ -104,7 +103,7 @@ class Telemetry:
                     "seconds": round(seconds, 6),
                     **({} if trace is None else {"trace": trace.id}),
                 }
-                _requests.info("request", extra={"fields": fields if complete else {**fields, "cut": True}})
+                _requests.info("request", extra={"fields": fields if is_whole else {**fields, "cut": True}})
 
 
 def _describe(trace: Trace, scope: Scope, route: str, status: int, received: int, sent: int) -> None:
