@@ -103,6 +103,18 @@ def test_files_without_tensors_wait_for_the_first_checkpoint_file(http: httpx.Cl
     assert http.get(f"/api/models/{repo}/revision/{first}").headers[CODE] == "RevisionNotFound"
 
 
+def test_a_large_file_without_tensors_waits_for_the_first_checkpoint_file(http: httpx.Client, repo: str) -> None:
+    vocabulary = b"word " * 100_000
+    assert httpx.put(upload_url(http, repo, vocabulary), content=vocabulary).status_code == 200
+    committed(http, repo, sent_ahead("vocab.txt", vocabulary))
+    [shown] = http.get(f"/api/models/{repo}", params={"blobs": "1"}).json()["siblings"]
+    assert (shown["rfilename"], shown["size"]) == ("vocab.txt", len(vocabulary))
+    unread = http.get(f"/{repo}/resolve/main/vocab.txt")
+    assert (unread.status_code, unread.headers[CODE]) == (404, "EntryNotFound")
+    committed(http, repo, *added({"model.safetensors": WEIGHTS}))
+    assert files_of(http, repo) == {"vocab.txt": vocabulary, "model.safetensors": WEIGHTS}
+
+
 def test_a_commit_changes_the_files_of_the_newest_and_leaves_older_ones(http: httpx.Client, repo: str) -> None:
     files = {"model.safetensors": WEIGHTS, "config.json": b"1", "old/a.txt": b"a", "old/b.txt": b"b", "empty": b""}
     first = committed(http, repo, *added(files), summary="first")
