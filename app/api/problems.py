@@ -185,6 +185,31 @@ def of_http(error: HTTPException, request: Request) -> Problem:
     return Problem(error.status_code, title, detail, code, headers=headers)
 
 
+def _first_cause(error: BaseException) -> str:
+    """Return the text of the failure that led to ``error``, for the log: it may hold addresses of the server."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+def of_error(error: Exception, request: Request) -> Problem:
+    """Convert an error of ANSWERED, and log what the problem does not tell of it. Raises any other error."""
+    match error:
+        case errors.StateroomError():
+            if type(error) is errors.StoreError:  # the others say all, or are logged where they are found
+                _log.warning("request %s: %s: %s", request_id(request.scope), error.detail, _first_cause(error))
+            return problem_of(error)
+        case RequestValidationError():
+            return invalid(error.errors())
+        case HTTPException():
+            return of_http(error, request)
+    raise error
+
+
+ANSWERED = (errors.StateroomError, RequestValidationError, HTTPException)
+"""The errors that are answered with a problem. Any other is a failure of the server."""
+
+
 def _by_link(request: Request) -> bool:
     """Return whether the caller came by a link, and may learn of its one download only."""
     grant = getattr(request.state, "grant", None)
@@ -198,31 +223,16 @@ class NoAnswer(Response):
         pass
 
 
-def _first_cause(error: BaseException) -> str:
-    """Return the text of the failure that led to ``error``, for the log: it may hold addresses of the server."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())
-
-
 async def _answer(request: Request, error: Exception) -> Response:
     match error:
         case errors.NotFound() if _by_link(request):
             return problem_of(errors.NotFound("The file that this link points to no longer exists.")).response()
         case errors.Cancelled():
             return NoAnswer()
-        case errors.StateroomError():
-            if type(error) is errors.StoreError:  # the others say all, or are logged where they are found
-                _log.warning("request %s: %s: %s", request_id(request.scope), error.detail, _first_cause(error))
-            return problem_of(error).response()
-        case RequestValidationError():
-            return invalid(error.errors()).response()
-        case HTTPException():
-            return of_http(error, request).response()
-    raise error
+    return of_error(error, request).response()
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of ``app`` with a problem."""
-    for kind in (errors.StateroomError, RequestValidationError, HTTPException):
+    for kind in ANSWERED:
         app.add_exception_handler(kind, _answer)

@@ -46,7 +46,7 @@ def stage(w: WriteSession, namespace: str, sha256: str, size: int, pack: str) ->
 
 
 def staged(s: ReadSession, namespace: str, sha256s: Iterable[str]) -> dict[str, StagedObject]:
-    """Those of the objects ``sha256s`` that the namespace still keeps, by SHA-256."""
+    """Return the objects among ``sha256s`` that the namespace still keeps, by SHA-256."""
     now = to_microseconds(datetime.now(UTC))
     found = (
         select(_o.sha256, _o.size, pack_rows.c.name)

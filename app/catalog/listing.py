@@ -33,9 +33,6 @@ _OPERATORS: dict[str, _Compare] = {
 }
 MAX_FILTERS = 50
 
-_INDEXED = frozenset({"version", "epoch", "step", "loss"})
-"""Fields of a checkpoint's row that have an index."""
-
 FEW = 1_000
 """Most checkpoints that fulfil a filter for it to be looked up before the listing is read."""
 
@@ -196,15 +193,13 @@ class _Condition:
         return _has(self.field, lambda column: self.compare(column, self.value))
 
     def few(self, s: ReadSession, model_id: int) -> list[int] | None:
-        """The versions that fulfil the condition, by its index; None for more than FEW, or without an index."""
+        """The versions that fulfil the condition, None for more than FEW. Every field has an index."""
         table = _TABLES[self.field.source]
         of_model = (table.c.model_id == model_id, table.c.version.is_not(None))
-        if table is not checkpoints:
-            theirs = [table.c.name == self.field.name, self.compare(table.c.value, self.value)]
-        elif self.field.name in _INDEXED:
+        if table is checkpoints:
             theirs = [self.compare(table.c[self.field.name], self.value)]
         else:
-            return None
+            theirs = [table.c.name == self.field.name, self.compare(table.c.value, self.value)]
         found = list(s.select(select(table.c.version).where(*of_model, *theirs).limit(FEW + 1)).scalars())
         return found if len(found) <= FEW else None
 

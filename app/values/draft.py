@@ -1,12 +1,12 @@
 """Drafts: what a repository of the Hugging Face Hub holds before its first checkpoint."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from .checkpoint import ModelName
+from .hub import commit_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,4 +31,4 @@ class Draft:
         """The 40 hexadecimal digits that name this state of the draft. The last 16, its version, are zeros."""
         files = {path: [file.sha256, (file.content or b"").hex()] for path, file in sorted(self.files.items())}
         text = json.dumps([str(self.model), self.created_at.isoformat(), files])
-        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:24] + "0" * 16
+        return commit_id(text, 0)

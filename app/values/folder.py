@@ -74,7 +74,7 @@ class PathRules:
         if folded in self._folders:
             raise _refused(path, "it is both a file and a folder: rename one", "path-clash")
         self._files[folded] = path
-        for folder, key in zip(_folders(path), _folders(folded), strict=True):
+        for folder, key in zip(folders_of(path), folders_of(folded), strict=True):
             if key in self._files:
                 raise _refused(folder, "it is both a file and a folder: rename one", "path-clash")
             other = self._folders.setdefault(key, folder)
@@ -130,7 +130,7 @@ def source_names(paths: Iterable[str]) -> dict[str, str]:
     return {path: stem if len(same) == 1 else path for stem, same in stems.items() for path in same}
 
 
-def _folders(path: str) -> Iterator[str]:
+def folders_of(path: str) -> Iterator[str]:
     """Yield the folders that a path lies in, the outermost first."""
     at = path.find("/")
     while at >= 0:

@@ -1,7 +1,16 @@
 """Commits of the Hugging Face Hub's protocol, beside the checkpoints that they become."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+HASHED = 24
+"""Digits of a commit's id that are a hash. The other 16 are its version."""
+
+
+def commit_id(text: str, version: int) -> str:
+    """Return the 40 hexadecimal digits that name what ``text`` says of a version."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:HASHED] + f"{version:016x}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the clients of the Hugging Face Hub ask for to read, answer by answer; tests/integrations runs the clients."""
+"""The routes by which the clients of the Hugging Face Hub read, one by one; tests/integrations runs the clients."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""What the clients of the Hugging Face Hub send to write, request by request; tests/integrations runs the clients."""
+"""The routes by which the clients of the Hugging Face Hub write, one by one; tests/integrations runs the clients."""
 
 import base64
 import hashlib

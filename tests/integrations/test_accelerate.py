@@ -13,7 +13,7 @@ from tests.support.docs import python_of
 from tests.support.ports import held_port
 
 accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed: make integrations")
-from stateroom.integrations.accelerate import load_state, save_state  # noqa: E402
+from stateroom.integrations.accelerate import load_state, save_state  # noqa: E402 - it may be missing
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """accelerate warns of parts of torch that it uses."""

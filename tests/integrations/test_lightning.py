@@ -13,10 +13,10 @@ from stateroom import InvalidRequest, Model, UnsafeGlobals
 from tests.support.docs import python_of
 
 L = pytest.importorskip("lightning", reason="Lightning is not installed: make integrations")
-from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
-from lightning.pytorch.plugins.io import AsyncCheckpointIO  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402 - it may be missing
+from lightning.pytorch.plugins.io import AsyncCheckpointIO  # noqa: E402 - it may be missing
 
-from stateroom.integrations.lightning import StateroomCheckpointIO, StateroomMetrics  # noqa: E402
+from stateroom.integrations.lightning import StateroomCheckpointIO, StateroomMetrics  # noqa: E402 - it may be missing
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """Lightning warns of small data sets, of few workers, and of parts of torch that it uses."""

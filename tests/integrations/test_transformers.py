@@ -10,7 +10,7 @@ from stateroom import Client, Model
 from tests.support.docs import python_of
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: make integrations")
-from stateroom.integrations.transformers import StateroomCallback  # noqa: E402
+from stateroom.integrations.transformers import StateroomCallback  # noqa: E402 - it may be missing
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """transformers warns of parts of torch that it uses."""

@@ -4,19 +4,18 @@ Clients keep for ever what they got under a commit, so its 40 hexadecimal digits
 it, and 16 are its version, by which it is found again.
 """
 
-import hashlib
 import re
 
 from ...catalog import hub
 from ...catalog.refs import is_reserved
 from ...errors import NotFound
 from ...values.checkpoint import Checkpoint, ModelName
+from ...values.hub import HASHED, commit_id
 from ..services import Services
 
 MAIN = "main"
 """The hub's name for the newest commit."""
 
-_HASHED = 24
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _TAG = re.compile(r"v?[0-9][A-Za-z0-9._-]{0,126}", re.ASCII)
 
@@ -24,7 +23,7 @@ _TAG = re.compile(r"v?[0-9][A-Za-z0-9._-]{0,126}", re.ASCII)
 def commit_of(checkpoint: Checkpoint) -> str:
     """Return the commit that is a checkpoint."""
     text = f"{checkpoint.model}@{checkpoint.version} {checkpoint.manifest} {checkpoint.created_at.isoformat()}"
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:_HASHED] + f"{checkpoint.version:016x}"
+    return commit_id(text, checkpoint.version)
 
 
 def is_commit(revision: str) -> bool:
@@ -44,7 +43,7 @@ async def find(services: Services, model: ModelName, revision: str) -> Checkpoin
         return await services.find(model, revision if version is None else str(version), None)
     if not is_commit(revision):
         return await services.find(model, "latest" if revision == MAIN else revision, None)
-    checkpoint = await services.find(model, str(int(revision[_HASHED:], 16)), None)
+    checkpoint = await services.find(model, str(int(revision[HASHED:], 16)), None)
     if commit_of(checkpoint) != revision:
         raise NotFound(f"{model} has no commit {revision}", code="checkpoint-not-found")
     return checkpoint

@@ -1,7 +1,7 @@
 """The folder of a commit, made of the head's files and of what the commit changes, and streamed as one zip."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,7 +9,7 @@ from ...catalog import hub
 from ...errors import Gone, InvalidRequest, PackMissing
 from ...formats.folder.write import FolderWriter
 from ...values.draft import DraftFile
-from ...values.folder import PathRules
+from ...values.folder import PathRules, folders_of
 from ...values.span import Span
 from ..services import Services
 from .commit_body import Add, AddSent, Asked, Delete
@@ -185,10 +185,6 @@ async def _kept(services: Services, head: Head, path: str) -> AsyncIterator[byte
             yield bytes(view)
 
 
-def _names_of(path: str) -> Iterator[str]:
-    """Yield a path, and those of its folders, with the ``/`` at their ends."""
-    yield path
-    at = path.find("/")
-    while at >= 0:
-        yield path[: at + 1]
-        at = path.find("/", at + 1)
+def _names_of(path: str) -> list[str]:
+    """Return a path, and the folders that it lies in, with the ``/`` at their ends."""
+    return [path, *(f"{folder}/" for folder in folders_of(path))]

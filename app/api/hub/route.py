@@ -6,12 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 
-from ...errors import Cancelled, StateroomError
-from ..problems import Problem, invalid, of_http, problem_of
+from ...errors import Cancelled
+from ..problems import ANSWERED, Problem, of_error
 from ..responses.json import NO_STORE
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -39,13 +37,8 @@ class HubRoute(APIRoute):
                 return await handle(request)
             except Cancelled:
                 raise
-            except StateroomError as error:
-                problem = problem_of(error)
-            except RequestValidationError as error:
-                problem = invalid(error.errors())
-            except HTTPException as error:
-                problem = of_http(error, request)
-            return refusal(request, problem)
+            except ANSWERED as error:
+                return refusal(request, of_error(error, request))
 
         return handled
 

@@ -1,13 +1,14 @@
 """Bodies of the hub's answers, as its clients expect them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from ...deliver.files import StoredPath
 from ...errors import NotFound
 from ...values.checkpoint import Checkpoint, ModelName
+from ...values.folder import folders_of
 from ...values.hub import HubCommit
 from .commits import MAIN, commit_of
 
@@ -65,13 +66,10 @@ def tree(files: Iterable[StoredPath], commit: str, folder: str, *, recursive: bo
         raise NotFound(f"there is no folder {folder[:200]!r}", code="file-not-found")
     found: dict[str, Json] = {}
     for file in below:
-        for path in _folders(file.path, len(inside)) if recursive else ():
+        between = [inside + path for path in folders_of(file.path[len(inside) :])]
+        for path in between if recursive else between[:1]:
             found.setdefault(path, _folder(path))
-        rest = file.path[len(inside) :]
-        if not recursive and "/" in rest:
-            path = inside + rest.partition("/")[0]
-            found.setdefault(path, _folder(path))
-        else:
+        if recursive or not between:
             found[file.path] = {"type": "file", "path": file.path, "size": file.size, "oid": _oid(file, commit)}
     return list(found.values())
 
@@ -112,11 +110,3 @@ def _oid(file: StoredPath, commit: str) -> str:
 
 def _folder(path: str) -> Json:
     return {"type": "directory", "path": path, "size": 0, "oid": ""}
-
-
-def _folders(path: str, start: int) -> Iterator[str]:
-    """Yield the folders of a path, outermost first, as far as they lie below its first ``start`` characters."""
-    at = path.find("/", start)
-    while at >= 0:
-        yield path[:at]
-        at = path.find("/", at + 1)

@@ -4,12 +4,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
 
-from ...errors import Cancelled, StateroomError
-from ..problems import Problem, invalid, of_http, problem_of
+from ...errors import Cancelled
+from ..problems import ANSWERED, Problem, of_error
 from .addresses import Addresses, path_of
 from .templates import page
 
@@ -25,14 +23,11 @@ class PageRoute(APIRoute):
                 return await handle(request)
             except Cancelled:
                 raise
-            except StateroomError as error:
-                return _page_of(request, problem_of(error))
-            except RequestValidationError as error:
-                return _page_of(request, invalid(error.errors()))
-            except HTTPException as error:
-                if error.status_code == 401 and "Authorization" not in request.headers:
+            except ANSWERED as error:
+                problem = of_error(error, request)
+                if problem.status == 401 and "Authorization" not in request.headers:
                     return to_sign_in(request)
-                return _page_of(request, of_http(error, request))
+                return _page_of(request, problem)
 
         return handled
 

@@ -6,7 +6,7 @@ import http.client
 import threading
 from collections import defaultdict
 from contextlib import suppress
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from .raw import BROKEN, is_proxied, open_wire, shut_down
 
@@ -55,10 +55,11 @@ class Elsewhere:
         """
         address = urlsplit(url)
         origin = f"{address.scheme}://{address.netloc}"
+        path = address._replace(scheme="", netloc="", fragment="").geturl()
         while (wire := self._take(origin)) is not None:
             with suppress(*BROKEN):  # the host has closed it meanwhile
-                return self._ask(wire, address, start, end)
-        return self._ask(self._connect(origin), address, start, end)
+                return self._ask(wire, origin, path, start, end)
+        return self._ask(self._connect(origin), origin, path, start, end)
 
     def close(self) -> None:
         """Close all connections. A read of another thread ends: that thread closes its connection."""
@@ -85,11 +86,10 @@ class Elsewhere:
             self._open.discard(wire)
         wire.close()
 
-    def _ask(self, wire: http.client.HTTPConnection, address: SplitResult, start: int, end: int) -> Answer:
-        path = address._replace(scheme="", netloc="", fragment="").geturl()
+    def _ask(self, wire: http.client.HTTPConnection, origin: str, path: str, start: int, end: int) -> Answer:
         try:
             wire.request("GET", path, headers={**_FIELDS, "Range": f"bytes={start}-{end - 1}"})
-            return Answer(self, f"{address.scheme}://{address.netloc}", wire)
+            return Answer(self, origin, wire)
         except BaseException:
             self.drop(wire)
             raise

@@ -42,9 +42,9 @@ def export_models(
     """Write all checkpoints of ``models``, by default of all models that the token may read, to ``folder``: each as it
     was uploaded, with its numbers, metrics, tags and aliases as JSON. Checkpoints in the trash are left out.
 
-    What an earlier export has written is kept, also if it has been deleted on the server since; its JSON is brought up
-    to date. ``report`` is called after each checkpoint. Raises StateroomError for a folder that holds something else,
-    and ModelNotFound.
+    A later export keeps what an earlier one has written, also if it has been deleted on the server since, and brings
+    its JSON up to date. ``report`` is called after each checkpoint. Raises StateroomError for a folder that holds
+    something else, and ModelNotFound.
     """
     root = Path(folder)
     there = {each.name: each for each in client.models()}

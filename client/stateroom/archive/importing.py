@@ -26,8 +26,8 @@ CREATED = "created_at"
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of a checkpoint that was found: the name of the one that it is on the server now, ``was_there`` if an
-    earlier import had stored it; or None, and ``why`` it was refused.
+    """The outcome for a checkpoint that was found: the name of the one that it is on the server now, ``was_there`` if
+    an earlier import had stored it; or None, and ``why`` it was refused.
     """
 
     source: str

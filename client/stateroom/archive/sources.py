@@ -1,4 +1,4 @@
-"""What a folder that other tools have written holds: which of its files and folders are checkpoints, in which order."""
+"""The checkpoints in a folder that other tools have written: files and folders, in their order."""
 
 from __future__ import annotations
 
