@@ -154,7 +154,7 @@ def _import_files(model: Model, run: str | None, found: Iterable[Found], client:
     there = _by_origin(_checkpoints(client.model(model.name, run="")))
     for each in found:
         known = there.get(each.name)
-        if known is not None and (each.path.is_dir() or known.bytes == each.size):
+        if known is not None and (each.path.is_dir() or known.bytes == each.path.stat().st_size):
             yield Imported(each.name, str(known), was_there=True)
             continue
         into = model if each.run is None or run is not None else client.model(model.name, each.run)

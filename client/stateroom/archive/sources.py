@@ -29,12 +29,6 @@ class Found:
     run: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def size(self) -> int:
-        """Bytes of the file, or of all files in the folder."""
-        files = [self.path] if self.path.is_file() else [each for each in self.path.rglob("*") if each.is_file()]
-        return sum(each.stat().st_size for each in files)
-
 
 def checkpoints_below(root: Path) -> Iterator[Found]:
     """Yield the checkpoints of a folder: itself, if it is one; of an MLflow artifact root, those of each run; else what
