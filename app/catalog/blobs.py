@@ -108,6 +108,23 @@ def _heal(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob]) ->
     return sum(lengths[row.digest] - row.length for row in there)
 
 
+def keep(w: WriteSession, namespace: str, lengths: Mapping[Digest, int]) -> tuple[Digest, ...]:
+    """Let the grace of the blobs of these digests and lengths begin anew, as far as no checkpoint refers to them.
+
+    Returns the digests of blobs that are missing or marked as damaged.
+    """
+    w.must_cover(namespace)
+    rows = w.select(
+        select(blobs.c.id, blobs.c.digest, blobs.c.length).where(
+            blobs.c.namespace == namespace, blobs.c.digest.in_(each_text(lengths)), blobs.c.damaged_at.is_(None)
+        )
+    ).all()
+    there = {row.digest: row.id for row in rows if lengths[row.digest] == row.length}
+    these = blobs.c.id.in_(each_integer(there.values()))
+    w.execute(update(blobs).where(these, blobs.c.unused_since.is_not(None)).values(unused_since=None))
+    return tuple(digest for digest in lengths if digest not in there)
+
+
 def refer(w: WriteSession, checkpoint_id: int, namespace: str, lengths: Mapping[Digest, int]) -> tuple[Digest, ...]:
     """Make the checkpoint refer to the blobs of these digests and lengths, so that the database keeps them.
 

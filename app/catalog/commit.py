@@ -86,10 +86,10 @@ def commit(
         return _commit_in_batches(catalog, new, pack, forget_pack, forget_upload)
     with catalog.write(new.model.namespace) as w:
         if pack is not None:
-            _store(w, new, pack, pack.blobs)
+            store(w, new.model.namespace, pack, pack.blobs)
         new, version = _draw_version(w, _finished(w, new, pack))
         checkpoint_id = _insert(w, new, version)
-        _refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, new.blobs))
+        refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, new.blobs))
         return _publish(w, checkpoint_id, new, version, forget_pack, forget_upload)
 
 
@@ -101,7 +101,7 @@ def _commit_in_batches(
         # In index order, so that neighbouring rows are written, and later read, together.
         for stored in pace.slices(in_order(pack.blobs, key=lambda blob: blob.digest)):
             with catalog.turn(namespace, pace) as w:
-                _store(w, new, pack, stored)
+                store(w, namespace, pack, stored)
     with catalog.write(namespace) as w:
         checkpoint_id = _insert(w, new)
     try:
@@ -110,7 +110,7 @@ def _commit_in_batches(
             with catalog.turn(namespace, pace) as w:
                 lengths = {digest: new.blobs[digest] for digest in batch}
                 missing += blobs.refer(w, checkpoint_id, namespace, lengths)
-        _refuse_if_missing(missing)
+        refuse_if_missing(missing)
         with catalog.write(namespace) as w:
             new, version = _draw_version(w, _finished(w, new, pack))
             _make_visible(w, checkpoint_id, new, version)
@@ -122,16 +122,17 @@ def _commit_in_batches(
         raise
 
 
-def _store(w: WriteSession, new: NewCheckpoint, pack: NewPack, stored: Sequence[Blob]) -> None:
+def store(w: WriteSession, namespace: str, pack: NewPack, stored: Sequence[Blob]) -> None:
+    """Seal the pack, and insert some of its blobs. Raises Gone if another commit had its upload."""
     if pack.upload is not None:
         if uploads.finish(w, pack.upload):
             packs.rename(w, pack.upload, pack.name)
         elif not packs.is_sealed(w, pack.name):  # another commit was first, or the upload was given up
             raise uploads.gone()
-    blobs.insert_new(w, new.model.namespace, packs.seal(w, pack.name, pack.size), stored)
+    blobs.insert_new(w, namespace, packs.seal(w, pack.name, pack.size), stored)
 
 
-def _refuse_if_missing(missing: Sequence[Digest]) -> None:
+def refuse_if_missing(missing: Sequence[Digest]) -> None:
     if missing:
         raise MissingBlobs(
             f"{len(missing)} blobs of the checkpoint are no longer in the store; send it again", digests=missing

@@ -77,7 +77,7 @@ class Arrived:
             if digest is not None:
                 seen.add(digest)
             for number in self._split.numbers(piece):
-                if self._here[number]:
+                if self._here[number] or not self._split.length(range(number, number + 1)):
                     continue
                 if runs and runs[-1].stop == number:
                     runs[-1] = range(runs[-1].start, number + 1)

@@ -6,10 +6,10 @@ commit.
 """
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..catalog import Catalog, hub, namespaces, packs, unused
+from ..catalog import Catalog, hub, namespaces, packs, staging, unused
 from ..catalog.commit import NewPack, commit
 from ..damage import at_hand
 from ..errors import MissingBlobs, StateroomError
@@ -41,6 +41,19 @@ class Brought:
     placed: Sequence[tuple[int, FoundBlob]]
     encoded: bytes
     manifest: FoundBlob
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An upload in parts that has only blobs: all of them by their ``lengths``, and those that have arrived as in
+    ``Brought``.
+    """
+
+    namespace: str
+    area: str
+    lengths: Mapping[Digest, int]
+    stretches: Sequence[Stretch]
+    placed: Sequence[tuple[int, FoundBlob]]
 
 
 class Committer:
@@ -138,6 +151,35 @@ class Committer:
         if checkpoint.new_bytes == 0:
             self.abandon(name)  # other uploads stored the same bytes meanwhile
         return checkpoint
+
+    @as_step("stage")
+    def stage_parts(self, staged: Staged) -> None:
+        """Store the blobs that an upload in parts has brought, without a checkpoint that refers to them, and end the
+        upload. They are kept as long as the upload would have been kept, or at least for the grace of a sweep.
+
+        Raises MissingBlobs for blobs that the upload relied on and that are gone by now, QuotaExceeded, and Gone if the
+        upload is gone.
+        """
+        namespace, lengths = staged.namespace, staged.lengths
+        known, name = at_hand(self._catalog, self._store, namespace, lengths), joined_name(staged.area)
+        blobs = {
+            blob.digest: Blob(blob.digest, name, place, blob.length, blob.crc32, blob.blocks)
+            for place, blob in staged.placed
+            if blob.digest not in known
+        }
+        if blobs:
+            with self._catalog.read() as s:
+                namespaces.check_room(s, namespace, sum(blob.length for blob in blobs.values()))
+            size = self._store.join(name, staged.stretches)
+            try:
+                staging.stage(self._catalog, namespace, NewPack(name, size, tuple(blobs.values()), staged.area))
+            except BaseException:
+                self._abandon_if_sealed(name)
+                raise
+        staging.keep(self._catalog, namespace, lengths)
+        if not blobs:
+            staging.forget_upload(self._catalog, namespace, staged.area)
+            self._delete(staged.area)
 
     def _abandon_if_sealed(self, name: str) -> None:
         """Remove the pack of a commit that broke off. A pack that was not sealed is still that of its upload."""

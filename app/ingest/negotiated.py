@@ -22,6 +22,7 @@ from ..concurrency.single_flight_cache import Cache
 from ..damage import at_hand
 from ..errors import (
     Gone,
+    InvalidRequest,
     KeyInUse,
     MissingBlobs,
     QuotaExceeded,
@@ -40,7 +41,7 @@ from ..values.split import Split
 from .arrived import Arrived, storage_digests
 from .blocks import receive_blocks
 from .body import UploadBody
-from .commit import Brought, Committer
+from .commit import Brought, Committer, Staged
 from .describe import Source, describe
 from .digest import digest_bytes
 from .fill_in import Filling, Upload
@@ -174,6 +175,24 @@ class Negotiated:
                 raise
             return first, True
 
+    def stage(self, model: ModelName, upload_id: str) -> None:
+        """Keep the blobs of an upload that is nothing but blobs, for a checkpoint that another upload will commit.
+
+        Raises InvalidRequest ``bad-split`` for one with a frame, MissingBlobs if blocks have to be sent first, Gone.
+        """
+        upload = self.find(model, upload_id)
+        split = upload.split
+        if frame := split.length(split.numbers(0)):
+            raise InvalidRequest(
+                f"{frame:,} bytes of the upload belong to no storage: commit it as a checkpoint, or announce an upload "
+                "whose storages, each of more than 4096 bytes, are all of it",
+                code="bad-split",
+            )
+        arrived, _ = self._arrived(upload)
+        stretches, places = arrived.joined()
+        placed = [(places[blob.spans[0].start], blob) for blob in arrived.found()]
+        self._committer.stage_parts(Staged(model.namespace, upload.id, arrived.lengths, stretches, placed))
+
     def abandon(self, model: ModelName, upload_id: str) -> None:
         """Give up an upload. Raises Gone."""
         with self._catalog.write(model.namespace) as w:
@@ -182,12 +201,7 @@ class Negotiated:
         self._store.delete(upload_id)
 
     def _store_all(self, upload: Upload, fields: Fields) -> Checkpoint:
-        arrived = Arrived(upload.split, self._check_parts(upload.model, upload.id), self._digests_of(upload))
-        known = self._known(upload, arrived)
-        if absent := arrived.absent(known):
-            self.find(upload.model, upload.id)  # was it committed meanwhile?
-            reason = f"{len(absent)} blobs have not arrived: get the missing blocks of the upload, and send them"
-            raise MissingBlobs(reason, digests=absent)
+        arrived, known = self._arrived(upload)
         with self._spool.sparse(upload.split.size) as file:
             filling = Filling(self._catalog, self._store, upload, arrived, known, file)
             filling.copy(upload.split.numbers(0))
@@ -202,6 +216,16 @@ class Negotiated:
         placed = [(places[blob.spans[0].start], blob) for blob in digested.storages]
         brought = Brought(upload.id, stretches, (*placed, (0, digested.frame)), encoded, manifest)
         return self._committer.commit_parts(brought, new)
+
+    def _arrived(self, upload: Upload) -> tuple[Arrived, Mapping[Digest, Blob]]:
+        """Return what has arrived, and the storages that need not arrive. Raises MissingBlobs if others are missing."""
+        arrived = Arrived(upload.split, self._check_parts(upload.model, upload.id), self._digests_of(upload))
+        known = self._known(upload, arrived)
+        if absent := arrived.absent(known):
+            self.find(upload.model, upload.id)  # was it committed meanwhile?
+            reason = f"{len(absent)} blobs have not arrived: get the missing blocks of the upload, and send them"
+            raise MissingBlobs(reason, digests=absent)
+        return arrived, known
 
     def _check_parts(self, model: ModelName, upload_id: str) -> list[uploads.Part]:
         """Return the parts whose objects are in the store. The others are forgotten, to be sent again."""

@@ -83,6 +83,7 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("GET", uploads + "/{upload_id}"),
         ("PUT", uploads + "/{upload_id}/blocks/{first}-{end}"),
         ("POST", uploads + "/{upload_id}/commit"),
+        ("POST", uploads + "/{upload_id}/stage"),
         ("DELETE", uploads + "/{upload_id}"),
     }
 

@@ -92,6 +92,7 @@ NEEDS = {
     ("GET", _UPLOAD): "write",
     ("PUT", f"{_UPLOAD}/blocks/{{first}}-{{end}}"): "write",
     ("POST", f"{_UPLOAD}/commit"): "write",
+    ("POST", f"{_UPLOAD}/stage"): "write",
     ("DELETE", _UPLOAD): "write",
     ("GET", "/metrics"): "read everywhere",
 }

@@ -307,6 +307,7 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
         ("PUT", f"{upload}/blocks/{{first}}-{{end}}"), "wrong bytes", f"{here}/blocks/0-1", lambda: bytes(BLOCK)
     )
     yield Worst(("POST", f"{upload}/commit"), "all missing", f"{here}/commit")
+    yield Worst(("POST", f"{upload}/stage"), "all missing", f"{here}/stage")
     yield Worst(("DELETE", upload), "a long one", here)
     yield Worst(("DELETE", model), "wide checkpoints", MODEL)
     yield Worst(("DELETE", checkpoint), "a long ref", f"{MODEL}/checkpoints/min:{'a' * 30_000}")

@@ -241,6 +241,28 @@ async def commit(
     return stored_answer(request, services, checkpoint, replayed=replayed)
 
 
+@router.post(
+    "/{upload_id}/stage",
+    summary="Keep the blobs of an upload",
+    dependencies=WRITE,
+    status_code=204,
+    response_class=Response,
+    responses=refusals(409, 410, 422, 503, 507),
+)
+async def stage(request: Request, services: ServicesDep, model: Model, upload_id: UploadId) -> Response:
+    """Store the blobs of an upload without a frame, for a checkpoint that another upload commits: each process of a
+    job sends its part. 409: blocks are missing.
+    """
+    check_write(request, nothing)
+
+    def work() -> None:
+        from_thread.run(judge_again, request, services)  # the request may have waited long for this thread
+        services.ingest.negotiated.stage(model, upload_id)
+
+    await unless_gone(request, services.commits.run(work))
+    return Response(status_code=204)
+
+
 @router.delete(
     "/{upload_id}",
     summary="Abandon an upload",
