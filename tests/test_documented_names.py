@@ -174,7 +174,7 @@ def test_every_command_of_the_server_that_a_page_shows_is_one() -> None:
 def test_every_client_command_and_option_is_in_its_row() -> None:
     shown = {cells[0].strip("`").split()[0]: cells[1] for cells in rows(text_of(CLIENT)) if len(cells) == 2}
     for name, options in commands(client_cli).items():
-        named = set(re.findall(r"`(--[a-z-]+)", shown[name]))
+        named = set(re.findall(r"`(--[a-z0-9-]+)", shown[name]))
         wanted = {option for option in options if option.removeprefix("--") not in EVERYWHERE}
         assert (name, named - {"--yes"}) == (name, wanted - {"--output", "--yes"}), name
 

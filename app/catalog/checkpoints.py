@@ -28,6 +28,7 @@ __all__ = [
     "Filter",
     "Listing",
     "Page",
+    "keep_sha256",
     "list_checkpoints",
     "pin",
     "resolve",
@@ -113,6 +114,12 @@ def unpin(w: WriteSession, name: ModelName, version: int) -> Checkpoint:
     if resolve(w, name, str(version)).pin is not None:
         record(w, EventKind.CHECKPOINT_UNPINNED, name, version)
     return _set_pin(w, name, version, {"pinned_at": None, "pinned_by": None, "pin_reason": None})
+
+
+def keep_sha256(w: WriteSession, checkpoint_id: int, sha256: str) -> None:
+    """Keep the SHA-256 of a checkpoint's uploaded file, unless it is known already or the checkpoint is gone."""
+    c = checkpoints.c
+    w.execute(update_table(checkpoints).where(c.id == checkpoint_id, c.sha256 == "").values(sha256=sha256))
 
 
 def _set_pin(w: WriteSession, name: ModelName, version: int, columns: Mapping[str, object]) -> Checkpoint:

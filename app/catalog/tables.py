@@ -41,9 +41,9 @@ looked into.
 ``nonfinite_tensors`` has their number, or if nobody wants to know.
 
 Non-finite numbers are null in the ranked column, and text ("nan", "inf", "-inf") in the column beside it. Times are
-integers: microseconds since 1970 in UTC. ``digest`` and ``sha256`` are empty for an upload in parts, because the server
-never had its bytes in order. If ``original`` is false, no such file ever existed. Text compares by code point, on
-every database.
+integers: microseconds since 1970 in UTC. ``digest`` is empty for an upload in parts, because the server never had its
+bytes in order; ``sha256`` is empty until an upload says it or a reader asks for it. If ``original`` is false, no such
+file ever existed. Text compares by code point, on every database.
 """
 
 from sqlalchemy import (

@@ -1,12 +1,14 @@
 """A download that is about to be streamed: everything known about the file but its bytes."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from ..concurrency.cancellation import check
 from .checksums import Crc32s, Following
 from .plan import Plan
 from .stored_file import StoredFile
@@ -19,8 +21,8 @@ CONVERTING = 2 * GATHERED_STRIP
 class Download:
     """A file to send. ``etag`` has no quotes; ``left_out`` are the dotted paths of values the file cannot hold.
 
-    ``size`` is in bytes. ``sha256`` (hex) is known only for the file as it was uploaded. ``crc32s`` are the known
-    CRC32s of conversions: all downloads of a plan share them, and add those that they learn.
+    ``size`` is in bytes. ``sha256`` (hex) is that of the uploaded file, if it is known; None for every other file.
+    ``crc32s`` are the known CRC32s of conversions: all downloads of a plan share them, and add those that they learn.
     """
 
     size: int
@@ -51,6 +53,17 @@ class Download:
         while (views := await loop.run_in_executor(self.executor, next, slices, _END)) is not _END:
             if views is not None:
                 yield views
+
+    def hash(self) -> str:
+        """Read the whole file, verified, a window at a time, and return its SHA-256 in hex. Blocks. Raises StoreError,
+        and Cancelled once the current work is given up.
+        """
+        sha256 = hashlib.sha256()
+        for views in self._slices(0, self.size, client_verifies=False):
+            check()
+            for view in views or ():
+                sha256.update(view)
+        return sha256.hexdigest()
 
     def _slices(self, start: int, end: int, *, client_verifies: bool) -> Iterator[list[memoryview] | None]:
         """Yield windows, and None where other downloads may run before the next window. Blocks."""

@@ -17,7 +17,7 @@ from .pack_plan import FoundBlob
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The uploaded file: its digests (None if its bytes did not arrive in order), and whether it may be downloaded."""
+    """The uploaded file: its digests (None: not computed), and whether it may be downloaded."""
 
     digest: Digest | None
     sha256: str | None

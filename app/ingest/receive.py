@@ -27,13 +27,15 @@ def held_by(size: int | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SpooledUpload:
-    """An upload of ``size`` bytes that arrived in full. ``name`` names its file and the pack begun for it."""
+    """An upload of ``size`` bytes that arrived in full. ``name`` names its file and the pack begun for it. ``sha256``
+    is known only if the client said it.
+    """
 
     name: str
     file: SpoolFile
     size: int
     digest: Digest
-    sha256: str
+    sha256: str | None
 
 
 class Arrival:

@@ -41,30 +41,37 @@ class Ingest:
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def receive(
-        self, body: UploadBody, expected_size: int | None, parent: CheckpointName | None = None
+        self,
+        body: UploadBody,
+        expected_size: int | None,
+        parent: CheckpointName | None = None,
+        *,
+        sha256: str | None = None,
     ) -> SpooledUpload:
         """Receive an upload of ``expected_size`` bytes (None: any number), to be committed or discarded. Until then,
-        retention keeps ``parent``.
+        retention keeps ``parent``. With ``sha256`` (hex), the bytes have to match it.
 
         An upload too large for the disk is refused before its first byte is read. Raises IncompleteUpload,
-        NotACheckpoint (an empty body), StoreError (StorageFull), and our own errors that ``body`` raises. Then, and
-        on cancellation, nothing of the upload is kept.
+        NotACheckpoint (an empty body), InvalidRequest (``digest-mismatch``), StoreError (StorageFull), and our own
+        errors that ``body`` raises. Then, and on cancellation, nothing of the upload is kept.
         """
         async with self._spool.room.promised(expected_size or 0) as promise:
-            return await self._receive(body, expected_size, parent, promise.kept)
+            return await self._receive(body, expected_size, parent, sha256, promise.kept)
 
     async def _receive(
         self,
         body: UploadBody,
         expected_size: int | None,
         parent: CheckpointName | None,
+        sha256: str | None,
         on_stored: Callable[[int], None],
     ) -> SpooledUpload:
         name = new_name()
-        arrival = Arrival(lambda: self._open(name, parent), on_stored)
+        arrival = Arrival(lambda: self._open(name, parent, with_sha256=sha256 is not None), on_stored)
         try:
             with step("receive"):
                 file = await receive(body, arrival, expected_size)
+            _check_sha256(file, sha256)
         except BaseException:
             # A separate task, because a cancelled task cannot wait. Keep a reference, or it might be collected.
             cleaning = asyncio.create_task(self._clean_up(name, arrival))
@@ -100,10 +107,9 @@ class Ingest:
     def stage(self, upload: SpooledUpload, namespace: str, sha256: str) -> None:
         """Keep ``upload`` for a day, for commits of ``namespace`` that name its SHA-256. Blocks.
 
-        Raises InvalidRequest for bytes that do not have that ``sha256``, and StoreError; then nothing is kept.
+        It was received with that ``sha256``. Raises StoreError; then nothing is kept.
         """
         try:
-            _check_sha256(upload, sha256)
             self._committer.stage(upload.name, upload.file, namespace, sha256)
         except BaseException:
             self.discard(upload)
@@ -118,9 +124,9 @@ class Ingest:
     def close(self) -> None:
         self._threads.shutdown()
 
-    def _open(self, name: str, parent: CheckpointName | None) -> SpoolFile:
+    def _open(self, name: str, parent: CheckpointName | None, *, with_sha256: bool) -> SpoolFile:
         self._committer.begin(name, parent)
-        return self._spool.create(name)
+        return self._spool.create(name, with_sha256=with_sha256)
 
     async def _clean_up(self, name: str, arrival: Arrival) -> None:
         file = await arrival.settle()
@@ -136,7 +142,10 @@ class Ingest:
             _log.exception("a spool file could not be removed")
 
 
-def _check_sha256(upload: SpooledUpload, expected: str) -> None:
-    if upload.sha256 != expected:
-        detail = f"the bytes have the SHA-256 {upload.sha256}, not {expected}: send the file again"
-        raise InvalidRequest(detail, code="invalid-value")
+def _check_sha256(file: SpoolFile, expected: str | None) -> None:
+    if expected is not None and file.sha256 != expected:
+        raise InvalidRequest(
+            f"the body has the SHA-256 {file.sha256}, but the request says {expected}: send the file again, or its "
+            "own hash",
+            code="digest-mismatch",
+        )

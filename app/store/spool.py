@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ..concurrency.fair_pool import FairPool
@@ -31,23 +32,28 @@ _WRITERS = 8
 
 
 class SpoolFile(OpenFile):
-    """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` cover the bytes passed to ``put``."""
+    """One upload on disk, hashed while it is written: ``digest`` and ``sha256`` cover the bytes passed to ``put``.
 
-    def __init__(self, path: Path, writers: Executor, hashers: Executor, room: Room) -> None:
+    ``sha256`` is None unless the file was created ``with_sha256``: SHA-256 keeps one core busy, and limits an upload to
+    what that core can hash.
+    """
+
+    def __init__(self, path: Path, writers: Executor, hashers: Executor, room: Room, *, with_sha256: bool) -> None:
         with translated("creating a spool file"):
             super().__init__(path, _created(path), 0, room)
         self._writing = InOrder(writers)
-        self._hashing = (InOrder(hashers), InOrder(hashers))
-        self._sha256 = hashlib.sha256()
         self._hasher = Hasher()
+        self._sha256 = hashlib.sha256() if with_sha256 else None
+        hashes = (self._hasher,) if self._sha256 is None else (self._hasher, self._sha256)
+        self._hashing = [(InOrder(hashers), each.update) for each in hashes]
 
     @property
     def digest(self) -> Digest:
         return self._hasher.digest
 
     @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
+    def sha256(self) -> str | None:
+        return None if self._sha256 is None else self._sha256.hexdigest()
 
     def put(self, data: Buffer) -> tuple[Future[None], ...]:
         """Begin to append ``data``, a part of the upload. Hashing and writing run side by side, each in order.
@@ -56,8 +62,7 @@ class SpoolFile(OpenFile):
         """
         return (
             self._writing.submit(lambda: self.append(data)),
-            self._hashing[0].submit(lambda: self._sha256.update(data)),
-            self._hashing[1].submit(lambda: self._hasher.update(data)),
+            *(queue.submit(partial(update, data)) for queue, update in self._hashing),
         )
 
 
@@ -145,9 +150,10 @@ class Spool:
         with translated("creating the spool"):
             make_folder(folder, durable=False)
 
-    def create(self, name: str) -> SpoolFile:
+    def create(self, name: str, *, with_sha256: bool = False) -> SpoolFile:
         """Make a new empty file. Names are made of [a-z0-9]. Raises StoreError if the name is taken."""
-        return SpoolFile(self._folder / checked(name), self._writers, self._hashers, self.room)
+        path = self._folder / checked(name)
+        return SpoolFile(path, self._writers, self._hashers, self.room, with_sha256=with_sha256)
 
     @contextmanager
     def sparse(self, size: int) -> Iterator[SparseFile]:

@@ -87,10 +87,11 @@ class NewCheckpoint:
     ``manifest`` and ``frame`` name blobs; ``blobs`` maps all blobs of the checkpoint, these two included, to their
     expected lengths.
     Sizes are in bytes; ``new_bytes`` is the growth of the store. ``loss`` and metrics may be non-finite.
-    ``digest`` and ``sha256`` are None if the server never had the file's bytes in order; without ``original``,
-    there was no such file. Training went on from ``parent``; it began with tensors of ``warm_started_from``. The
-    checkpoint expires ``ttl`` after its commit; in its run it replaces the one in ``slot``. ``scan``: look for numbers
-    that are not finite. ``hub`` is the commit of the Hugging Face Hub's protocol that makes it.
+    ``digest`` is None if the server never had the file's bytes in order, ``sha256`` unless the client said it; without
+    ``original``, there was no such file. Training went on from ``parent``; it began with tensors of
+    ``warm_started_from``. The checkpoint expires ``ttl`` after its commit; in its run it replaces the one in ``slot``.
+    ``scan``: look for numbers that are not finite. ``hub`` is the commit of the Hugging Face Hub's protocol that makes
+    it.
     """
 
     model: ModelName
@@ -128,8 +129,8 @@ class Checkpoint:
 
     ``components`` here carry no ``param_groups``. A file with very many has only the first here, and
     ``more_components`` counts the others. Shortened ``devices`` and ``unsafe_globals`` end in ``...``. One that was
-    thinned has lost its optimizers' bytes. ``nonfinite_tensors`` is None if nobody has looked. Only one in the trash
-    has a ``removal``.
+    thinned has lost its optimizers' bytes. ``sha256`` is None until somebody asks for it,
+    and so is ``nonfinite_tensors``. Only one in the trash has a ``removal``.
     """
 
     id: int

@@ -8,7 +8,7 @@ net.load_state_dict(model.state_dict("best", map_location="cpu"))
 """
 
 from ._alias import Alias, AliasChange
-from ._checkpoint import Checkpoint, Component, ModelSummary, Pin, SpooledCheckpoint, TensorInfo
+from ._checkpoint import Checkpoint, Component, ModelSummary, Pin, SpooledCheckpoint
 from ._client import Client
 from ._errors import (
     BadFolder,
@@ -55,6 +55,7 @@ from ._model import Model
 from ._namespace import Namespace
 from ._report import Mismatch, Report
 from ._retention import RetentionPreview
+from ._tensor_info import TensorInfo
 from ._token import Token
 from ._upload.job import SaveJob
 from ._version import __version__

@@ -11,10 +11,8 @@ from urllib.parse import quote, unquote
 from ._checkpoint import (
     Checkpoint,
     ModelSummary,
-    TensorInfo,
     checkpoint_of,
     model_of,
-    tensor_of,
 )
 from ._errors import InvalidRequest, understood
 from ._files import FileInfo, file_of
@@ -23,11 +21,12 @@ from ._http.last_answers import is_recalled
 from ._http.session import Http, json_of
 from ._inside import Diff, Stats, diff_of, stats_of
 from ._lineage import Lineage, lineage_of
-from ._parsing import time_of
+from ._parsing import sha256_in, time_of
 from ._progress import Progress, ProgressOption, progress_of
 from ._query import Ref, Selection, link_params, listed, model_path, optional, ref_text
 from ._report import Report, report_of
 from ._retention import UNCHANGED, RetentionPreview, given_rules, preview_of
+from ._tensor_info import TensorInfo, tensor_of
 from ._types import Params, Patterns, What
 
 if TYPE_CHECKING:
@@ -165,6 +164,15 @@ class ModelApi:
 
     def files(self, checkpoint: Checkpoint) -> list[FileInfo]:
         return list(map(file_of, self.http.pages(f"{self.at(checkpoint)}/files", [("limit", str(FILES_A_PAGE))])))
+
+    def sha256(self, checkpoint: Checkpoint) -> str:
+        """Return the SHA-256 of the uploaded file, in hex, which may take the server the time to read it."""
+        # One byte and no HEAD: a refusal of HEAD has no body to say why.
+        headers = {"Want-Repr-Digest": "sha-256=1", "Range": "bytes=0-0"}
+        path = f"{self.at(checkpoint)}/original"
+        answer = self.http.send("GET", path, headers=headers, safe=True, size=checkpoint.bytes)
+        with understood("a SHA-256"):
+            return sha256_in(answer.headers["Repr-Digest"])
 
     def lineage(self, checkpoint: Checkpoint) -> Lineage:
         return lineage_of(self.http.json("GET", f"{self.at(checkpoint)}/lineage")[0])

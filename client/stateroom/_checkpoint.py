@@ -28,6 +28,8 @@ class Source(Protocol):
 
     def files(self, checkpoint: Checkpoint) -> list[FileInfo]: ...
 
+    def sha256(self, checkpoint: Checkpoint) -> str: ...
+
 
 @dataclass(frozen=True)
 class Component:
@@ -64,8 +66,9 @@ class Pin:
 class Checkpoint:
     """A named immutable upload. ``str()`` of it reads ``vision/resnet50@12``.
 
-    ``bytes`` is its size and ``new_bytes`` the growth of the store; ``digest`` and ``sha256`` are of the uploaded file,
-    None if it was uploaded in parts. A loss or metric that is not a finite number is None and named in ``nonfinite``.
+    ``bytes`` is its size and ``new_bytes`` the growth of the store; ``digest`` is that of the uploaded file, None
+    if it was uploaded in parts. ``sha256`` is None until somebody calls ``compute_sha256``, unless the upload said it.
+    A loss or metric that is not a finite number is None and named in ``nonfinite``.
     ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``. ``aliases`` are the names that
     meant it when it was looked up. ``parent`` and ``warm_started_from`` are the names of the checkpoints that training
     went on from and whose tensors it began with; they may be gone. ``pin`` keeps it from removal; the next save in its
@@ -176,6 +179,13 @@ class Checkpoint:
         """Return the files of a folder, or the one file that another checkpoint is downloaded as."""
         return self._found_by("a listing").files(self)
 
+    def compute_sha256(self) -> str:
+        """Return the SHA-256 of the uploaded file, in hex. The server reads the file for it once, and keeps it.
+
+        Raises NotFound (``no-original``) for a checkpoint that was saved from memory, and Gone for a thinned one.
+        """
+        return self.sha256 if self.sha256 is not None else self._found_by("a SHA-256").sha256(self)
+
     def _found_by(self, what: str) -> Source:
         """Return the client that found the checkpoint. Raises InvalidRequest if there is none to ask for ``what``."""
         if isinstance(self, SpooledCheckpoint):
@@ -210,25 +220,6 @@ def _fact(value: object) -> object:
 
 _SOURCE = "_source"
 """Attribute with the client of a checkpoint, which is not part of its value: neither compared nor copied."""
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """The description of a tensor, without its data. ``stride`` counts elements; ``bytes`` is the size of its elements.
-    ``digest`` is that of its storage, None for one too small to be stored by itself; ``shared_with`` lists other keys
-    that use that storage. ``component`` is None for a tensor outside every component, ``shape`` for a lazy parameter
-    that has seen no batch yet.
-    """
-
-    component: str | None
-    key: str
-    dtype: str
-    shape: tuple[int, ...] | None
-    stride: tuple[int, ...]
-    device: str
-    bytes: int
-    digest: str | None
-    shared_with: tuple[str, ...] = ()
 
 
 @understood("a model")
@@ -277,22 +268,6 @@ def checkpoint_of(data: Mapping[str, Any], source: Source | None = None, *, offl
 
 def _pin_of(data: Mapping[str, Any] | None) -> Pin | None:
     return None if data is None else Pin(data["reason"], time_of(data["at"]), data["by"])
-
-
-@understood("a tensor")
-def tensor_of(data: Mapping[str, Any]) -> TensorInfo:
-    """Parse the server's JSON."""
-    return TensorInfo(
-        component=data["component"],
-        key=data["key"],
-        dtype=data["dtype"],
-        shape=None if data["shape"] is None else tuple(data["shape"]),
-        stride=tuple(data["stride"]),
-        device=data["device"],
-        bytes=data["bytes"],
-        digest=data["digest"],
-        shared_with=tuple(data["shared_with"]),
-    )
 
 
 def _time_or_none(text: str | None) -> datetime | None:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsInt, 
 from . import _torch
 from ._alias import UNCHECKED, Alias, AliasChange, Aliases
 from ._api import ModelApi
-from ._checkpoint import Checkpoint, ModelSummary, TensorInfo
+from ._checkpoint import Checkpoint, ModelSummary
 from ._download.atomic_file import appearing, check_is_no_dcp, named_in
 from ._download.requests import fetch_folder_into, fetch_state_dict_into, fetch_tensor_into
 from ._download.to_folder import appearing_folder
@@ -29,6 +29,7 @@ from ._printable import printable
 from ._query import Ref, Selection, TensorPart, changes, device_tag, upload_params
 from ._report import SHOWN, Report
 from ._retention import UNCHANGED, KeepBest, RetentionPreview, rules_of
+from ._tensor_info import TensorInfo
 from ._types import Format, Patterns, Prefixes, Rename, Resize
 from ._upload.background import Options, SaveQueue
 from ._upload.job import SaveJob

@@ -1,7 +1,5 @@
 """Downloads over HTTP: ranges, conditions, caches."""
 
-import base64
-
 import httpx
 import pytest
 
@@ -15,7 +13,7 @@ ROUTES = ["state_dict", "file", "original"]
 def test_a_download_has_all_that_http_asks_of_it(
     http: httpx.Client, checkpoints: str, model_name: str, upload: Upload, route: str
 ) -> None:
-    checkpoint = upload()
+    upload()
     answer = http.get(f"{checkpoints}/1/{route}")
     headers = answer.headers
     assert answer.status_code == 200
@@ -30,9 +28,7 @@ def test_a_download_has_all_that_http_asks_of_it(
     name = model_name.split("/")[1]
     assert headers["Content-Disposition"].startswith(f'attachment; filename="{name}-v1')
     assert headers["Content-Disposition"].endswith('.pt"')
-    if route == "original":
-        sha256 = base64.b64encode(bytes.fromhex(checkpoint["sha256"])).decode()
-        assert headers["Repr-Digest"] == f"sha-256=:{sha256}:"
+    assert "Repr-Digest" not in headers
     assert load(answer.content)
 
 

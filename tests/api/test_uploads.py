@@ -1,6 +1,5 @@
 """Uploads in every form that a client may send."""
 
-import hashlib
 import shutil
 import socket
 import subprocess
@@ -37,7 +36,7 @@ def test_the_raw_body_is_the_file_whatever_it_is_called(
     checkpoint = answer.json()
     assert answer.headers["Location"] == checkpoint["urls"]["self"]
     assert answer.headers["Stateroom-Checkpoint"] == f"{checkpoint['model']}@1"
-    assert checkpoint["sha256"] == hashlib.sha256(file).hexdigest()
+    assert checkpoint["sha256"] is None
     assert http.get(checkpoint["urls"]["original"]).content == file
 
 

@@ -1,5 +1,6 @@
 """The command line, as processes that speak to a real server."""
 
+import hashlib
 import json
 import os
 import pty
@@ -317,6 +318,14 @@ def test_show_without_tensors_is_about_the_checkpoint(cli: Cli, general: Path, m
     said = rows(cli.ok("show", model_name))
     assert ["epoch", "3"] in said
     assert ["optimizer_state_dict", "optimizer", "4", "92 bytes"] in said
+
+
+def test_show_computes_the_sha256_that_sha256sum_prints(cli: Cli, general: Path, model_name: str) -> None:
+    cli.store(model_name, general)
+    assert cli.json("show", model_name)["sha256"] is None
+    sha256 = hashlib.sha256(general.read_bytes()).hexdigest()
+    assert ["sha256", sha256] in rows(cli.ok("show", model_name, "--sha256"))
+    assert cli.json("show", model_name)["sha256"] == sha256
 
 
 def test_a_long_key_is_shown_whole_where_no_terminal_is_too_narrow(cli: Cli, model_name: str) -> None:

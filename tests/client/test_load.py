@@ -267,5 +267,5 @@ def test_a_download_is_the_uploaded_file_byte_for_byte(model: Model, tmp_path: P
     checkpoint = model.upload(file)
     path = model.download("latest", tmp_path / "out.pt")
     assert path.read_bytes() == file.getvalue()
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == checkpoint.sha256
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == checkpoint.compute_sha256()
     assert [each.name for each in tmp_path.iterdir()] == ["out.pt"]

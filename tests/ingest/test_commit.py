@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import hashlib
 import math
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ def test_a_checkpoint_says_what_the_file_says(place: Workplace):
     assert (checkpoint.format, checkpoint.devices) == ("torch_zip", ("cpu",))
     assert [component.name for component in checkpoint.components] == ["model_state_dict"]
     assert checkpoint.nbytes == len(data)
-    assert checkpoint.sha256 == hashlib.sha256(data).hexdigest()
+    assert checkpoint.sha256 is None
     assert checkpoint.digest == digest_of(data)[0]
     with place.catalog.read() as s:
         assert checkpoints.resolve(s, MODEL, "latest") == checkpoint

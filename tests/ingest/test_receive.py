@@ -32,8 +32,20 @@ def test_an_upload_arrives_as_it_was_sent_however_it_is_cut(place: Workplace, ch
     )
     assert upload.file.path.read_bytes() == data
     assert (upload.size, upload.digest) == (len(data), digest_of(data)[0])
-    assert upload.sha256 == hashlib.sha256(data).hexdigest()
+    assert upload.sha256 is None
     place.ingest.discard(upload)
+    assert place.contents() == ({}, {})
+
+
+def test_bytes_are_compared_with_the_sha256_that_is_expected_of_them(place: Workplace):
+    data = bytes(range(256)) * (3 * BATCH_SIZE // 256) + b"and some"
+    sha256 = hashlib.sha256(data).hexdigest()
+    upload = asyncio.run(place.ingest.receive(Chunks(chunked(data, 1_000_003)), None, sha256=sha256))
+    assert upload.sha256 == sha256
+    place.ingest.discard(upload)
+    with pytest.raises(InvalidRequest, match=sha256) as refused:
+        asyncio.run(place.ingest.receive(Chunks(chunked(data[:-1])), None, sha256=sha256))
+    assert refused.value.code == "digest-mismatch"
     assert place.contents() == ({}, {})
 
 

@@ -113,7 +113,7 @@ async def put(
     await services.asks.run(check)
     with services.admission.taken():
         async with services.streams.memory.reserved(held_by(size), current().owner):
-            upload = await services.ingest.receive(RequestBody(request, limit), size)
+            upload = await services.ingest.receive(RequestBody(request, limit), size, sha256=sha256)
         stage = partial(services.ingest.stage, upload, model.namespace, sha256)
         await services.finish(request, upload, stage, partial(judge_again, request, services))
     return Response(headers={"ETag": f'"{sha256}"', "Cache-Control": NO_STORE})

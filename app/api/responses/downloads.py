@@ -1,7 +1,6 @@
 """Responses that send downloads, by RFC 9110, of files that exist only as plans."""
 
 import asyncio
-import base64
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from ...values.span import Span
 from ..middleware.normalize import is_head
 from ..openapi.problems import KNOWN, OF_A_DOWNLOAD, refusals
 from ..problems import Problem
+from ..requests.digests import sha256_field
 from ..requests.paths import path_value
 from ..services import Streams
 from ..threads import disconnected
@@ -133,8 +133,7 @@ class DownloadResponse(Response):
         if download.plan.tensor is not None:
             self._fields["Vary"] = "Accept"
         if download.sha256 is not None:
-            sha256 = base64.b64encode(bytes.fromhex(download.sha256)).decode()
-            self._fields["Repr-Digest"] = f"sha-256=:{sha256}:"
+            self._fields["Repr-Digest"] = sha256_field(download.sha256)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Headers(scope=scope)

@@ -93,7 +93,10 @@ class CheckpointView(BaseModel):
     digest: str | None = Field(
         description="digest of the uploaded file, defined in docs/design.md; null for a negotiated upload"
     )
-    sha256: str | None = Field(description="SHA-256 of the uploaded file, in hex; null for a negotiated upload")
+    sha256: str | None = Field(
+        description="SHA-256 of the uploaded file, in hex; null until the upload says it (`Repr-Digest`) or a "
+        "download of `original` asks for it (`Want-Repr-Digest: sha-256=1`)"
+    )
     created_at: datetime
     parent: str | None = Field(
         examples=["vision/resnet50@11"], description="the checkpoint that training went on from; it may be gone"

@@ -10,6 +10,7 @@ from ...select.query import parse_device
 from ...values.checkpoint import Checkpoint
 from ..openapi.problems import KNOWN, OF_A_MODEL, refusals
 from ..requests.auth import DOWNLOAD, READ
+from ..requests.digests import WantsSha256
 from ..requests.params import UNDER_A_NAME, FileName, Model, Ref, Run
 from ..responses.downloads import FILE_RESPONSES, client_verifies, download_answer
 from ..responses.layouts import Derived, Layout, layout_answer, planned_layout
@@ -106,9 +107,17 @@ def _original_layout(request: Request, deliver: Deliver, checkpoint: Checkpoint,
     openapi_extra=UNDER_A_NAME,
 )
 async def original(
-    request: Request, services: ServicesDep, model: Model, ref: Ref, run: Run = None, filename: FileName = None
+    request: Request,
+    services: ServicesDep,
+    model: Model,
+    ref: Ref,
+    wants_sha256: WantsSha256,
+    run: Run = None,
+    filename: FileName = None,
 ) -> Response:
     """The uploaded file, byte for byte."""
     checkpoint = await services.find(model, ref, run)
+    if wants_sha256:
+        checkpoint = await services.plan(request, services.deliver.with_sha256, checkpoint)
     download = await services.plan(request, services.deliver.original, checkpoint)
     return download_answer(request, services.streams, checkpoint, ref, download, filename)

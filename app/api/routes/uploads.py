@@ -21,6 +21,7 @@ from ..admission import IdempotencyKey, declared_size
 from ..openapi.problems import OF_A_BODY, refusals
 from ..requests.auth import WRITE, judge_again
 from ..requests.bodies import RequestBody
+from ..requests.digests import SentSha256
 from ..requests.forms import HELD, Form
 from ..requests.multipart import MAX_FORM_BYTES, Multipart, boundary_of
 from ..requests.params import Model
@@ -57,11 +58,13 @@ _ROUTE: dict[str, Any] = {
 
 @router.post("", summary="Upload", **_ROUTE)
 @router.put("", summary="Upload (curl -T)", **_ROUTE)
-async def upload(request: Request, services: ServicesDep, model: Model, key: IdempotencyKey) -> Response:
+async def upload(
+    request: Request, services: ServicesDep, model: Model, key: IdempotencyKey, sha256: SentSha256
+) -> Response:
     """The body is the file, with any Content-Type, or a multipart form with a part `file` and the same fields. A form
     with several parts `file` is a folder: the file name of each is its path in the folder.
     """
-    checkpoint, replayed = await counted(services, _take_in(request, services, model, key))
+    checkpoint, replayed = await counted(services, _take_in(request, services, model, key, sha256))
     return stored_answer(request, services, checkpoint, replayed=replayed)
 
 
@@ -114,7 +117,9 @@ def count_bytes(services: Services, checkpoint: Checkpoint) -> None:
     services.metrics.deduplicated.inc(max(0, checkpoint.nbytes - checkpoint.new_bytes))
 
 
-async def _take_in(request: Request, services: Services, model: ModelName, key: str | None) -> tuple[Checkpoint, bool]:
+async def _take_in(
+    request: Request, services: Services, model: ModelName, key: str | None, sha256: str | None
+) -> tuple[Checkpoint, bool]:
     """Return the checkpoint, and whether an earlier upload with this key made it. Most refusals precede the body."""
     in_query = request.query_params.multi_items()
     fields = parse_fields(in_query)
@@ -122,8 +127,15 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
     size = declared_size(request, services.admission.max_bytes)
     boundary = boundary_of(request.headers.get("Content-Type"))
     caller = current().owner
+    if boundary is not None and sha256 is not None:
+        raise InvalidRequest(
+            "Repr-Digest and Content-Digest of a form are digests of the form, not of the file in it: send the file "
+            "itself as the body, or leave them out",
+            code="bad-digest",
+        )
     if key is not None and (first := await services.uploaded_as(model, key)) is not None:
-        if boundary is None and size not in {None, first.nbytes}:
+        is_other = boundary is None and size not in {None, first.nbytes}
+        if is_other or (sha256 is not None and first.sha256 not in {None, sha256}):
             raise _reused(first)
         return first, True
 
@@ -136,7 +148,8 @@ async def _take_in(request: Request, services: Services, model: ModelName, key: 
         body = RequestBody(request, services.admission.max_bytes)
         if boundary is None:
             async with services.streams.memory.reserved(held_by(size), caller):
-                upload = await services.ingest.receive(body, size, own_parent(model, fields.parent))
+                parent = own_parent(model, fields.parent)
+                upload = await services.ingest.receive(body, size, parent, sha256=sha256)
         else:
             async with services.streams.memory.reserved(held_by(None) + MAX_FORM_BYTES + HELD, caller):
                 upload, fields = await _receive_form(

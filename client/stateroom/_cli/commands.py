@@ -7,7 +7,7 @@ Each prints its result, as text or (``--json``) as one JSON document, or raises 
 import os
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -211,6 +211,7 @@ def show(
     tree: Annotated[
         Optional[bool], typer.Option("--tree/--no-tree", help="list the keys as a tree (on a terminal)")
     ] = None,
+    sha256: Annotated[bool, typer.Option("--sha256", help="compute the uploaded file's SHA-256, if need be")] = False,
     run: Run = None,
     url: Url = None,
     token: Token = None,
@@ -222,6 +223,8 @@ def show(
     with session(context, url, token, json=json) as at:
         model = at.client.model(wanted.model, run)
         checkpoint = model.checkpoint(wanted.ref)
+        if sha256:
+            checkpoint = replace(checkpoint, sha256=checkpoint.compute_sha256())
         inside = list(model.tensors(checkpoint)) if tensors else []
         optimizers = [each.name for each in checkpoint.components if each.kind == "optimizer"] if tensors else []
         groups = {name: model.param_groups(checkpoint, name) for name in optimizers}

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from .._checkpoint import TensorInfo
 from .._printable import printable
+from .._tensor_info import TensorInfo
 from .output import say, table
 from .tree import tree_of
 

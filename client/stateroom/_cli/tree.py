@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .._checkpoint import TensorInfo
+from .._tensor_info import TensorInfo
 
 DEEPEST = 64
 """Levels of the tree. The rest of a longer key is one name: a file may hold keys of ten thousand dots."""
