@@ -9,6 +9,7 @@ StateroomError
 │   ├── BadFolder                a folder whose files do not fit together, or whose paths cannot be kept
 │   └── ShardedTensor            one rank's shard of a distributed tensor
 ├── SelectionError               a selection that cannot be served; ``code`` says which rule
+├── Unmergeable                  checkpoints whose tensors do not fit together
 ├── NotFound                     no such model, checkpoint, component or key
 ├── Gone                         kept for a limited time, which is over
 │   └── EventsExpired            events that a reader has not seen have been deleted
@@ -89,6 +90,16 @@ class SelectionError(StateroomError):
     def __init__(self, detail: str, *, code: str, near: Sequence[str] = ()) -> None:
         super().__init__(detail, code=code)
         self.near = tuple(near)
+
+
+class Unmergeable(StateroomError):
+    """``mismatched`` are some of the keys that do not fit: ``checkpoint``, ``key``, what they ``have`` and ``want``."""
+
+    code = "not-mergeable"
+
+    def __init__(self, detail: str, *, mismatched: Sequence[Mapping[str, str | None]]) -> None:
+        super().__init__(detail)
+        self.mismatched = tuple(mismatched)
 
 
 class NotFound(StateroomError):

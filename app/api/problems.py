@@ -42,6 +42,7 @@ KINDS: Mapping[type[errors.StateroomError] | str, Kind] = {
     errors.BadFolder: Kind(422, "The folder cannot be stored"),
     errors.ShardedTensor: Kind(422, "The upload holds one rank's shard of a tensor"),
     errors.SelectionError: Kind(422, "The selection cannot be served"),
+    errors.Unmergeable: Kind(422, "The checkpoints cannot be merged"),
     errors.NotFound: Kind(404, "Not found"),
     errors.Gone: Kind(410, "No longer available"),
     errors.EventsExpired: Kind(410, "Events have been deleted"),
@@ -135,6 +136,8 @@ def problem_of(error: errors.StateroomError) -> Problem:
             members = {name: cut(text, MAX_NAME) for name, text in found.items() if text is not None}
         case errors.SelectionError() if error.near:
             members = {"near": [cut(name, MAX_NAME) for name in error.near[:MAX_NEAR]]}
+        case errors.Unmergeable():
+            members = {"mismatched": [_cut_texts(each) for each in error.mismatched]}
         case errors.MissingBlobs():
             members = {"digests": list(error.digests[:MAX_DIGESTS])}
         case errors.PreconditionFailed() if error.state is not None:
@@ -145,6 +148,10 @@ def problem_of(error: errors.StateroomError) -> Problem:
     if isinstance(error, errors.PreconditionFailed) and error.etag is not None:
         headers["ETag"] = f'"{error.etag}"'
     return Problem(kind.status, kind.title, error.detail, error.code, members, headers)
+
+
+def _cut_texts(fields: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {name: None if text is None else cut(text, MAX_NAME) for name, text in fields.items()}
 
 
 def invalid(mistakes: Sequence[Mapping[str, Any]]) -> Problem:

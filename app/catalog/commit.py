@@ -26,6 +26,7 @@ from ..values.slices import in_order
 from . import blobs, hub, idempotency, lineage, namespaces, packs, runs, uploads
 from .catalog import Catalog
 from .events import record
+from .merges import merge_to_json
 from .models import DEFAULT_BEST, drop_never_used
 from .pace import Pace
 from .rows import (
@@ -224,6 +225,7 @@ def _insert(w: WriteSession, new: NewCheckpoint, version: _Version | None = None
         "slot": new.slot,
         "optimizer_bytes": new.optimizer_bytes,
         "scan_at": now if new.scan else None,
+        "merge": None if new.merge is None else merge_to_json(new.merge),
     }
     if version is not None:
         row |= {"model_id": version.model_id, **version.columns(new)}
@@ -293,4 +295,5 @@ def _publish(
         warm_started_from=new.warm_started_from,
         slot=new.slot,
         expires_at=None if new.ttl is None else version.at + new.ttl,
+        merge=new.merge,
     )

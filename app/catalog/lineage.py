@@ -1,4 +1,4 @@
-"""Lineage: which checkpoint each checkpoint was trained from.
+"""Lineage: which checkpoint each checkpoint was trained, or computed, from.
 
 An edge is a row of names, so it outlives both of its checkpoints: the way from a checkpoint to its grandparent stays
 when retention deletes its parent. A reader limited to some namespaces follows no edge of a checkpoint in another
@@ -57,10 +57,19 @@ def remember(w: WriteSession, new: NewCheckpoint, version: int) -> None:
                 "parent_namespace": origin.model.namespace,
                 "parent_name": origin.model.name,
                 "parent_version": origin.version,
+                "position": position,
+                "weight": weight,
             }
-            for relation, origin in _origins(new)
+            for relation, position, origin, weight in _edges_of(new)
         ],
     )
+
+
+def _edges_of(new: NewCheckpoint) -> Iterator[tuple[Relation, int, CheckpointName, float | None]]:
+    for relation, origin in _origins(new):
+        yield relation, 0, origin, None
+    for position, source in enumerate(new.merge.sources if new.merge is not None else ()):
+        yield "merged_from", position, source.checkpoint, source.weight
 
 
 def _origins(given: Fields | NewCheckpoint) -> Iterator[tuple[Relation, CheckpointName]]:
@@ -140,7 +149,7 @@ def _nearest(
         depth += 1
         near_ones, level = level, []
         for near in near_ones:
-            for far, row in sorted(edges.get(near, ()), key=lambda edge: _order(edge[0])):
+            for far, row in sorted(edges.get(near, ()), key=lambda edge: (_order(edge[0]), edge[1].relation)):
                 if far not in seen:
                     seen.add(far)
                     level.append(far)
@@ -158,5 +167,5 @@ def _relative(
 ) -> Relative:
     relation = cast("Relation", row.relation)
     if is_hidden or row.next_version is None or name.version >= row.next_version:
-        return Relative(name, "unknown", relation, depth, via)
-    return Relative(name, row.state, relation, depth, via, row.run, row.epoch, time_or_none(row.created_at))
+        return Relative(name, "unknown", relation, depth, via, weight=row.weight)
+    return Relative(name, row.state, relation, depth, via, row.run, row.epoch, time_or_none(row.created_at), row.weight)

@@ -15,6 +15,7 @@ from ..values.digest import Digest
 from ..values.lineage import Relation
 from ..values.manifest import Component
 from .dialect import each_integer
+from .merges import merge_from_json
 from .session import ReadSession
 from .shown import MAX_COMPONENTS, shown_components, shown_names
 from .tables import aliases, checkpoints, lineage, metrics, removed_checkpoints, tags
@@ -281,6 +282,7 @@ def _checkpoint(
         expires_at=time_or_none(row.expires_at),
         thinned_at=time_or_none(row.thinned_at),
         nonfinite_tensors=row.nonfinite_tensors,
+        merge=None if row.merge is None else merge_from_json(row.merge),
     )
 
 

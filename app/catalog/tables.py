@@ -12,7 +12,7 @@ reader of checkpoints, metrics or tags can find it. ``purge_at`` is when a sweep
 
 An alias points at a version; the row of ``alias_changes`` with its ``revision`` has everything else about it. The
 changes of a removed alias stay, so that no revision is given twice. A row of ``lineage`` holds names, and stays when
-the checkpoints that it names are deleted.
+the checkpoints that it names are deleted. A merge has a row for each of its sources, with its ``position`` and weight.
 
 The ids of ``events`` ascend in the order of commits, without gaps; the newest event is never deleted, so that no id is
 given twice. The transaction that writes an event writes a delivery of it for each webhook that wants it. A webhook's
@@ -157,6 +157,7 @@ checkpoints = Table(
     Column("optimizer_bytes", BigInteger),
     Column("nonfinite_tensors", BigInteger),
     Column("scan_at", BigInteger),
+    Column("merge", JSON(none_as_null=True)),
     UniqueConstraint("model_id", "version"),
     Index(None, "model_id", "epoch", "version"),
     Index(None, "model_id", "step", "version"),
@@ -250,11 +251,13 @@ lineage = Table(
     Column("name", _Text, primary_key=True),
     Column("version", BigInteger, primary_key=True),
     Column("relation", _Text, primary_key=True),
+    Column("position", Integer, primary_key=True, server_default="0"),
     Column("parent_namespace", _Text, nullable=False),
     Column("parent_name", _Text, nullable=False),
     Column("parent_version", BigInteger, nullable=False),
+    Column("weight", Double),
     Index(None, "parent_namespace", "parent_name", "parent_version"),
-    CheckConstraint("relation IN ('parent', 'warm_started_from')", name="relation"),
+    CheckConstraint("relation IN ('parent', 'warm_started_from', 'merged_from')", name="relation"),
     sqlite_with_rowid=False,
 )
 removed_checkpoints = Table(

@@ -14,21 +14,22 @@ from ..errors import SelectionError
 from ..formats.devices import REVISION as DEVICES_REVISION
 from ..formats.devices import names_devices, put_on
 from ..formats.pickle.emit import emit
-from ..formats.pickle.nodes import Node, TensorRef
-from ..formats.placement import Placement, extent, trimmed, whole
+from ..formats.pickle.nodes import Dict, Node, TensorRef
+from ..formats.placement import Placement, apart, extent, trimmed, whole
 from ..formats.readers import tree_of
 from ..formats.safetensors.contents import contents_of, source_of
 from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
 from ..formats.safetensors.write import Content, write_safetensors
 from ..formats.torch_zip.write import PICKLE_START, Record, write_torch_zip
 from ..formats.tree import refs_in, refs_in_objects
+from ..select.components import choose_component
 from ..select.one_tensor import TensorQuery
 from ..select.query import StateDictQuery
 from ..select.warmstart import Fitted
 from ..values.conversion import Conversion
 from ..values.folder import FORMAT as FOLDER
 from ..values.json_text import from_lines, to_lines
-from ..values.manifest import Manifest, Storage
+from ..values.manifest import Manifest, Path, Storage
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 from ..values.work import Work
@@ -43,7 +44,8 @@ class Wanted:
     remapped to ``device``.
 
     ``only`` are the new keys that a warm start matched; None means all keys that the query picks. ``fitted`` are those
-    of them that are sent in another shape or dtype.
+    of them that are sent in another shape or dtype. ``apart``: the component lies in the file at its own path, and each
+    of its tensors is a storage of its own, little-endian; but tied ones share one.
     """
 
     query: StateDictQuery | None = None
@@ -51,6 +53,7 @@ class Wanted:
     device: str | None = None
     tensor: TensorQuery | None = None
     fitted: tuple[Fitted, ...] = ()
+    apart: bool = False
 
     def to_json(self) -> str:
         """Canonical text, without differences that cannot change the answer. ``only`` is on later lines, as texts, and
@@ -60,7 +63,7 @@ class Wanted:
             return json.dumps({"tensor": self.tensor.to_json()}, sort_keys=True, separators=(",", ":"))
         query = None if self.query is None else json.loads(self.query.normalised())
         only: list[str] | None = None if self.only is None else []
-        fields = {"query": query, "only": only, "device": self.device}
+        fields = {"query": query, "only": only, "device": self.device, **({"apart": True} if self.apart else {})}
         head = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         rest = [to_lines(items, ascii_only=True) for items in (self.only, list(map(astuple, self.fitted))) if items]
         return "\n".join([head, *rest])
@@ -85,7 +88,7 @@ class Wanted:
         query["strip_prefix"] = [prefix] if isinstance(prefix, str) else prefix or []
         for name in ("strip_prefix", "include", "exclude", "rename", "dtype_exclude"):
             query[name] = tuple(tuple(v) if isinstance(v, list) else v for v in query.get(name, ()))
-        return cls(StateDictQuery(**query), only, fitted=fitted)
+        return cls(StateDictQuery(**query), only, fitted=fitted, apart=fields.get("apart", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,11 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None 
         made = _torch_file(root, whole(storages, wanted.device), manifest, (), work)
         return replace(made, names_devices=devices)
     picked = pick(root, manifest, wanted.query, wanted.only, wanted.fitted, work)
+    if wanted.apart:
+        number = choose_component(manifest, wanted.query.component)
+        tree = _at(() if number is None else manifest.components[number].path, picked.tree)
+        own = apart(refs_in(tree), storages)
+        return _torch_file(tree, own, replace(manifest, byteorder="little"), picked.left_out, work)
     if wanted.query.format == "safetensors":
         return _safetensors_file(picked, storages, manifest, work)
     if wanted.query.device is not None and devices:
@@ -186,6 +194,12 @@ def plan_listed(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work)
         return None
     tensor = listed_tensor(manifest, skeleton, wanted.tensor, work)
     return None if tensor is None else _tensor_file(tensor, wanted.tensor)
+
+
+def _at(path: Path, tree: Node) -> Node:
+    for name in reversed(path):
+        tree = Dict([(name, tree)])
+    return tree
 
 
 def _worth_gathering(

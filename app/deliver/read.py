@@ -94,11 +94,15 @@ class BlobReader:
         """The CRC32 of bytes ``span`` of the uploaded file."""
         return _crc32(self._views(blocks_of(file, span)))
 
-    def converted(self, file: BlobMap, conversion: Conversion) -> Iterator[memoryview]:
-        """Yield a conversion's output, a strip at a time."""
-        for strip in strips_of(file, conversion, Span(0, conversion.size)):
+    def converted(self, file: BlobMap, conversion: Conversion, part: Span | None = None) -> Iterator[memoryview]:
+        """Yield a conversion's output, or bytes ``part`` of it, a strip at a time."""
+        for strip in strips_of(file, conversion, part or Span(0, conversion.size)):
             check()
             yield convert(strip, self._one_by_one(strip))
+
+    def forget(self) -> None:
+        """Let go of the blocks that were read last, to free their memory."""
+        self._kept = {}
 
     def digest_of(self, file: BlobMap, what: Span | Conversion) -> tuple[Digest, bytes]:
         """Digest of bytes of the uploaded file, or of a conversion's output; and its raw block digests, joined."""

@@ -160,12 +160,12 @@ class Deliver:
     def _only_file(self, checkpoint: Checkpoint) -> Download:
         return self.original(checkpoint) if checkpoint.original else self.file(checkpoint, None, weights_only=False)
 
-    def state_dict(self, checkpoint: Checkpoint, query: StateDictQuery) -> Download:
-        """Plan one component, selected and renamed. Raises SelectionError, and Gone for a thinned optimizer."""
+    def state_dict(self, checkpoint: Checkpoint, query: StateDictQuery, *, apart: bool = False) -> Download:
+        """Plan one component, ``apart`` as in Wanted. Raises SelectionError, and Gone for a thinned optimizer."""
         if checkpoint.thinned_at is not None:
             manifest = self.manifest(checkpoint)
             refuse_thinned_optimizer(checkpoint, manifest, choose_component(manifest, query.component))
-        return self._planned(checkpoint, Wanted(query=query))
+        return self._planned(checkpoint, Wanted(query=query, apart=apart))
 
     def tensor(self, checkpoint: Checkpoint, query: TensorQuery) -> Download:
         """Plan one tensor, or a part of it. Raises SelectionError, and Gone for a thinned optimizer's."""

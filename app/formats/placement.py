@@ -121,9 +121,13 @@ class Placement:
         count = prod(ref.shape)
         numel = count * ref.dtype.itemsize if held.dtype is None else count
         dims = merged(ref.shape, ref.stride)
-        storage = self._new(held, Cut(self.storages[held.key], Span(*extent(ref)), (ref.dtype, to), dims), numel)
+        storage = self._own(held, Cut(self.storages[held.key], Span(*extent(ref)), (ref.dtype, to), dims), numel)
         stride = tuple(prod(ref.shape[dim + 1 :]) for dim in range(len(ref.shape)))
         return TensorRef(function, storage, 0, ref.shape, stride, rest, to)
+
+    def _own(self, like: StorageRef, cut: Cut, numel: int) -> StorageRef:
+        """Return the storage of a tensor that is gathered."""
+        return self._new(like, cut, numel)
 
     def _new(self, like: StorageRef, cut: Cut, numel: int) -> StorageRef:
         """Add a storage to the new file."""
@@ -141,6 +145,25 @@ class Placement:
             numel = span.length // (itemsize if cast is None else cast[0].itemsize)
             placed = self._placed[place] = self._new(ref, Cut(self.storages[ref.key], span, cast), numel)
         return placed
+
+
+@dataclass(slots=True)
+class Apart(Placement):
+    """Gives each tensor a storage of its own, with its elements in C order. Tensors of the same elements of the same
+    storage share one, so they stay tied.
+    """
+
+    _tied: dict[Cut, StorageRef] = field(default_factory=dict)
+
+    def _own(self, like: StorageRef, cut: Cut, numel: int) -> StorageRef:
+        if cut not in self._tied:
+            self._tied[cut] = self._new(like, cut, numel)
+        return self._tied[cut]
+
+
+def apart(refs: Iterable[StorageRef | TensorRef], storages: Mapping[str, Storage]) -> Apart:
+    """Make a placement that gives each tensor among ``refs`` a storage of its own."""
+    return Apart(storages, None, {}, gathered=frozenset(id(ref) for ref in refs if isinstance(ref, TensorRef)))
 
 
 def _as(storage: StorageRef, dtype: DType) -> StorageRef:

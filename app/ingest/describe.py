@@ -62,6 +62,7 @@ def describe(
         slot=fields.slot,
         scan=fields.scan,
         hub=fields.hub,
+        merge=fields.merge,
         optimizer_bytes=sum(optimizer_blobs(digested.manifest).values()),
     )
 

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import wait
 
 from ..catalog import Catalog
 from ..concurrency.cancellation import current
@@ -78,6 +79,28 @@ class Ingest:
             self._cleaning.add(cleaning)
             cleaning.add_done_callback(self._cleaning.discard)
             await asyncio.shield(cleaning)
+            raise
+        return SpooledUpload(name, file, file.size, file.digest, file.sha256)
+
+    def make(
+        self, chunks: Iterable[memoryview], on_stored: Callable[[int], None], parent: CheckpointName | None = None
+    ) -> SpooledUpload:
+        """Write a file that the server itself makes, to be committed or discarded. Blocks.
+
+        ``on_stored`` gets the size of each chunk in bytes when the chunk is in the file. Raises StoreError and the
+        errors of ``chunks``; then nothing is kept.
+        """
+        name, file = new_name(), None
+        try:
+            file = self._open(name, parent, with_sha256=False)
+            for chunk in chunks:
+                for call in wait(file.put(chunk)).done:
+                    call.result()
+                on_stored(len(chunk))
+        except BaseException:
+            if file is not None:
+                self._remove(file)
+            self._committer.abandon(name)
             raise
         return SpooledUpload(name, file, file.size, file.digest, file.sha256)
 

@@ -80,6 +80,29 @@ class Removal:
     purge_at: datetime
 
 
+MergeMethod = Literal["average", "linear", "slerp", "ema"]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSource:
+    """A checkpoint that a merge was made of, and the weight of its tensors in the result."""
+
+    checkpoint: CheckpointName
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """How a checkpoint was computed from others, its ``sources`` in order. ``component`` is the one that was asked for,
+    None for the default one; ``decay`` is that of an ``ema``.
+    """
+
+    method: MergeMethod
+    sources: tuple[MergeSource, ...]
+    component: str | None = None
+    decay: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class NewCheckpoint:
     """A checkpoint about to be committed, without the fields that the catalog assigns.
@@ -91,7 +114,7 @@ class NewCheckpoint:
     ``original``, there was no such file. Training went on from ``parent``; it began with tensors of
     ``warm_started_from``. The checkpoint expires ``ttl`` after its commit; in its run it replaces the one in ``slot``.
     ``scan``: look for numbers that are not finite. ``hub`` is the commit of the Hugging Face Hub's protocol that makes
-    it.
+    it. ``merge`` says what it was computed from.
     """
 
     model: ModelName
@@ -121,6 +144,7 @@ class NewCheckpoint:
     optimizer_bytes: int = 0
     scan: bool = False
     hub: NewHubCommit | None = None
+    merge: Merge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +154,8 @@ class Checkpoint:
     ``components`` here carry no ``param_groups``. A file with very many has only the first here, and
     ``more_components`` counts the others. Shortened ``devices`` and ``unsafe_globals`` end in ``...``. One that was
     thinned has lost its optimizers' bytes. ``sha256`` is None until somebody asks for it,
-    and so is ``nonfinite_tensors``. Only one in the trash has a ``removal``.
+    and so is ``nonfinite_tensors``. Only one in the trash has a ``removal``, and only one that
+    was computed from others a ``merge``.
     """
 
     id: int
@@ -164,6 +189,7 @@ class Checkpoint:
     thinned_at: datetime | None = None
     nonfinite_tensors: int | None = None
     removal: Removal | None = None
+    merge: Merge | None = None
 
     @property
     def stem(self) -> str:
@@ -209,3 +235,4 @@ class Fields:
     slot: str | None = None
     scan: bool = False
     hub: NewHubCommit | None = None
+    merge: Merge | None = None

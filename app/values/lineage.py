@@ -6,8 +6,8 @@ from typing import Literal
 
 from .checkpoint import CheckpointName
 
-Relation = Literal["parent", "warm_started_from"]
-"""The field of the later checkpoint that names the earlier one."""
+Relation = Literal["parent", "warm_started_from", "merged_from"]
+"""The field of the later checkpoint that names the earlier one; ``merged_from`` if it was computed from it."""
 
 State = Literal["live", "trashed", "purged", "unknown"]
 
@@ -16,7 +16,8 @@ State = Literal["live", "trashed", "purged", "unknown"]
 class Relative:
     """An ancestor or a descendant, ``depth`` steps away by the shortest way. ``relation`` is the last step of that way,
     from or to ``via``. ``state`` is unknown for a checkpoint that never existed or that the reader may not see.
-    ``run``, ``epoch`` and ``created_at`` are None for such a one, and for one that an older version deleted.
+    ``run``, ``epoch`` and ``created_at`` are None for such a one, and for one that an older version deleted. ``weight``
+    is that of the earlier one in the later one, where that is a merge.
     """
 
     checkpoint: CheckpointName
@@ -27,6 +28,7 @@ class Relative:
     run: str | None = None
     epoch: int | None = None
     created_at: datetime | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("PATCH", checkpoint),
         ("DELETE", checkpoint),
         ("GET", checkpoint + "/lineage"),
+        ("POST", model + "/merge"),
         ("GET", checkpoint + "/tensors"),
         ("GET", checkpoint + "/tensors/{key}"),
         ("GET", checkpoint + "/tensors/{key}/index"),

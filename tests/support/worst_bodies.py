@@ -236,6 +236,10 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("PATCH", checkpoint), "tags", one, lambda: tags, JSON)
     yield Worst(("PATCH", checkpoint), "too long", one, lambda: b" " * (32 << 20), JSON)
     yield Worst(("GET", f"{checkpoint}/lineage"), "none", f"{one}/lineage")
+    merge, sources = f"{MODEL}/merge", json.dumps({"of": [str(place.wide), str(place.texts)]}).encode()
+    yield Worst(("POST", "/v1/models/{namespace}/{name}/merge"), "wide ones", merge, lambda: sources, JSON)
+    long_refs = json.dumps({"of": ["r" * 60_000] * 15}).encode()
+    yield Worst(("POST", "/v1/models/{namespace}/{name}/merge"), "long refs", merge, lambda: long_refs, JSON)
     files = f"{MODEL}/checkpoints/{place.folder}/files"
     yield Worst(("GET", f"{checkpoint}/files"), "long paths", files)
     yield Worst(("GET", f"{checkpoint}/files"), "a long cursor", f"{files}?cursor={'1' * 30_000}")

@@ -16,7 +16,10 @@ class RelativeView(BaseModel):
     state: State = Field(
         description="`unknown`: it never existed, or is in a namespace that the token may not read", examples=["live"]
     )
-    relation: Relation = Field(description="the field of the later checkpoint that names the earlier one")
+    relation: Relation = Field(
+        description="the field of the later checkpoint that names the earlier one; `merged_from`: its `merge`"
+    )
+    weight: float | None = Field(description="weight of the earlier one in the later one, of a merge", examples=[None])
     depth: int = Field(description="steps from the checkpoint, by the shortest way", examples=[1])
     via: str = Field(description="the checkpoint at the other end of the last step", examples=["vision/resnet50@12"])
     run: str | None = Field(examples=["nightly"])
@@ -30,6 +33,7 @@ class RelativeView(BaseModel):
             version=relative.checkpoint.version,
             state=relative.state,
             relation=relative.relation,
+            weight=relative.weight,
             depth=relative.depth,
             via=str(relative.via),
             run=relative.run,

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, BeforeValidator, Field
 
 from ...select.components import default_component
-from ...values.checkpoint import Checkpoint, ModelName, RemovalReason
+from ...values.checkpoint import Checkpoint, Merge, MergeMethod, ModelName, RemovalReason
 from ...values.manifest import Component, ComponentKind
 
 
@@ -64,6 +64,31 @@ class PinView(BaseModel):
     by: str | None
 
 
+class MergeSourceView(BaseModel):
+    """A checkpoint that a merge was made of; it may be gone."""
+
+    checkpoint: str = Field(examples=["vision/resnet50@11"])
+    weight: float = Field(examples=[0.5], description="the weight that its tensors have in the result")
+
+
+class MergeView(BaseModel):
+    """How a checkpoint was computed from others."""
+
+    method: MergeMethod
+    component: FileText | None = Field(examples=["model_state_dict"])
+    decay: float | None = Field(description="of an `ema`")
+    of: list[MergeSourceView]
+
+    @classmethod
+    def of_merge(cls, merge: Merge) -> "MergeView":
+        return cls(
+            method=merge.method,
+            component=merge.component,
+            decay=merge.decay,
+            of=[MergeSourceView(checkpoint=str(each.checkpoint), weight=each.weight) for each in merge.sources],
+        )
+
+
 class CheckpointView(BaseModel):
     """A checkpoint. Numbers that are not finite read as null, and `nonfinite` names them."""
 
@@ -104,6 +129,7 @@ class CheckpointView(BaseModel):
     warm_started_from: str | None = Field(
         examples=[None], description="the checkpoint whose tensors training began with; it may be gone"
     )
+    merge: MergeView | None = Field(description="how it was computed from others; null for an upload")
     pin: PinView | None
     slot: str | None = Field(description="the next checkpoint of the run in this slot replaces this one")
     expires_at: datetime | None = Field(description="when the checkpoint goes to the trash by itself")
@@ -143,6 +169,7 @@ class CheckpointView(BaseModel):
             created_at=checkpoint.created_at,
             parent=None if checkpoint.parent is None else str(checkpoint.parent),
             warm_started_from=None if checkpoint.warm_started_from is None else str(checkpoint.warm_started_from),
+            merge=None if checkpoint.merge is None else MergeView.of_merge(checkpoint.merge),
             pin=None if checkpoint.pin is None else PinView(**asdict(checkpoint.pin)),
             slot=checkpoint.slot,
             expires_at=checkpoint.expires_at,

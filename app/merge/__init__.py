@@ -1,0 +1,1 @@
+"""Merges: a checkpoint that is computed from the tensors of others."""
