@@ -69,7 +69,8 @@ class Download:
         """Yield windows, and None where other downloads may run before the next window. Blocks."""
         learning = Following(self.stored.checksums, self.crc32s) if self.plan.format == "pt" else None
         reader = self.stored.reader
-        for window in reader.looking_ahead(cut_windows(self.plan.file, self.stored.blobs, start, end)):
+        windows = cut_windows(self.plan.file, self.stored.blobs, start, end, reader.at_hand)
+        for window in reader.looking_ahead(windows):
             yield (yield from reader.load(window, learning, whole_as_they_are=client_verifies))
         if learning is not None:
             learning.keep()

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from ..catalog import blobs
 from ..catalog.catalog import Catalog
 from ..concurrency.cancellation import check
 from ..damage import look_again
-from ..errors import DamagedBlob, PackMissing
+from ..errors import DamagedBlob, PackMissing, StoreError
 from ..store.digests import Hasher, crc32, verify_block
 from ..store.pack_store import PackStore
 from ..store.verified import block_span, check_blob
@@ -19,13 +20,14 @@ from ..values.digest import Digest
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
 from .convert import convert
+from .pieces import joined
 from .read_ahead import ReadAhead
-from .runs import StoredBlock, runs_of
+from .runs import ENOUGH_AHEAD, StoredBlock, runs_of
 from .spans import BlobMap, BlobSpan
 from .windows import Block, BlockSpan, Strip, Window, blocks_in, blocks_of, strips_of
 
-SMALL = 64 * 1024
-"""Bytes below which a piece is joined with its neighbours: a send costs more than copying this many."""
+SMALL_FRAME = 1024 * 1024
+"""Largest frame that is read with its manifest, and largest such manifest, in bytes."""
 
 
 class Followed(Protocol):
@@ -41,7 +43,8 @@ class Followed(Protocol):
 class BlobReader:
     """Reader of a namespace's blobs. Not for use by two threads at once.
 
-    ``frame`` is the blob that small pieces come from, if there is one: its last block read is cached.
+    ``frame`` is the blob that small pieces come from, if there is one: its last block read is kept, a small one for
+    good.
 
     Raises DamagedBlob if bytes do not match their digest or a blob is not in the catalog, StoreError if the store
     fails, Cancelled if nobody waits for the bytes any more.
@@ -86,6 +89,21 @@ class BlobReader:
         span = BlobSpan(digest, Span(0, blob.length), blob.length)
         return b"".join(self._views(blocks_in(span)))
 
+    def manifest(self, digest: Digest) -> bytes:
+        """All bytes of the manifest ``digest``. From a store that is far away, a small frame comes with it, in the same
+        round of requests: whatever is downloaded begins with bytes of the frame, or is planned from them.
+        """
+        if self._ahead is not None and self._frame is not None:
+            self.locate((self._frame, digest))
+            found = [self._blobs[each] for each in (self._frame, digest) if each in self._blobs]
+            if all(0 < blob.length <= SMALL_FRAME for blob in found):
+                blocks = [Block(blob.digest, 0, blob.length) for blob in found]
+                self._ask(blocks, ahead=False)
+                with suppress(StoreError):  # of the frame, perhaps, which not everybody needs
+                    self._read(blocks)
+                self._ahead.forget()
+        return self.whole(digest)
+
     def bytes_of(self, file: BlobMap, span: Span) -> bytes:
         """Bytes ``span`` of the uploaded file."""
         return b"".join(self._views(blocks_of(file, span)))
@@ -120,18 +138,26 @@ class BlobReader:
         views = self._views(part for _, part in strip.sources)
         return ((position, view) for (position, _), view in zip(strip.sources, views, strict=True))
 
+    @property
+    def at_hand(self) -> frozenset[Block]:
+        """The blocks that were read and are kept."""
+        return frozenset(self._kept)
+
     def looking_ahead(self, windows: Iterator[Window]) -> Iterator[Window]:
         """Yield ``windows``, and begin to read what the next ones need, if the store is worth it. What the first one
-        needs is read side by side, and nothing else meanwhile: its bytes are waited for.
+        to be read needs is read side by side, and nothing else meanwhile: its bytes are waited for.
         """
         if self._ahead is None:
             yield from windows
             return
         coming = deque[Window]()
         try:
-            for first in islice(windows, 1):
-                self._ask(first.blocks, ahead=False)
-                yield first
+            first = list(islice(windows, 1))
+            if first and self.at_hand.issuperset(first[0].blocks):
+                first += islice(windows, 1)
+            for each in first:
+                self._ask(each.blocks, ahead=False)
+            yield from first
             while True:
                 while len(coming) <= self._ahead.windows and (window := next(windows, None)) is not None:
                     coming.append(window)
@@ -153,9 +179,8 @@ class BlobReader:
         except DamagedBlob:  # whoever needs it is told
             return False
         wanted = [each for each in stored if not self._ahead.has(each.blob.pack, each.span)]
-        return all(
-            self._ahead.ask(run[0].blob.pack, [each.span for each in run], ahead=ahead) for run in runs_of(wanted)
-        )
+        runs = runs_of(wanted, ENOUGH_AHEAD) if ahead else runs_of(wanted)
+        return all(self._ahead.ask(run[0].blob.pack, [each.span for each in run], ahead=ahead) for run in runs)
 
     def load(
         self, window: Window, checksums: Followed | None = None, *, whole_as_they_are: bool = False
@@ -176,7 +201,7 @@ class BlobReader:
                 views.append(part.of(checksums.of(part.conversion)))
             else:
                 views.append(self._bytes_of(part, blocks, checksums))
-        return _joined(views)
+        return joined(views)
 
     def _bytes_of(
         self, part: BlockSpan | memoryview | Strip, blocks: Mapping[Block, memoryview], checksums: Followed | None
@@ -208,8 +233,9 @@ class BlobReader:
                     raise
                 was_wrong = True
         found = {block: fresh[block] if block in fresh else self._kept[block] for block in blocks}
-        again = [block for block in blocks if block.digest == self._frame][-1:] + list(blocks[-1:])
-        self._kept = {block: found[block] for block in again if block not in unverified}
+        small_frame = [block for block in self._kept if block.digest == self._frame and block.length <= SMALL_FRAME]
+        again = [*small_frame, *(block for block in blocks if block.digest == self._frame)][-1:] + list(blocks[-1:])
+        self._kept = {block: (found | self._kept)[block] for block in again if block not in unverified}
         return found
 
     def _have_moved(self, digests: Collection[Digest]) -> bool:
@@ -268,20 +294,3 @@ def _crc32(views: Iterable[memoryview]) -> int:
     for view in views:
         checksum = crc32(view, checksum)
     return checksum
-
-
-def _joined(views: Iterable[memoryview]) -> list[memoryview]:
-    """Copy each run of small pieces into one piece."""
-    pieces: list[memoryview] = []
-    small: list[memoryview] = []
-    for view in views:
-        if len(view) < SMALL:
-            small.append(view)
-            continue
-        if small:
-            pieces.append(memoryview(b"".join(small)))
-            small = []
-        pieces.append(view)
-    if small:
-        pieces.append(memoryview(b"".join(small)))
-    return pieces

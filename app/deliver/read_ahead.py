@@ -17,7 +17,7 @@ from ..values.span import Span
 BUDGET = 512 * 1024 * 1024
 """Bytes that all downloads of a process may have asked for and not yet taken."""
 
-THREADS = 16
+THREADS = 32
 """Spans that are read ahead at once."""
 
 

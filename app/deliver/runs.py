@@ -13,6 +13,11 @@ MAX_GAP = 64 * 1024
 
 MAX_RUN = 2 * BLOCK_SIZE
 
+ENOUGH_AHEAD = 4 * 1024 * 1024
+"""Bytes that are worth a read of their own where nobody waits for them yet. A longer run would take one connection
+longer, and blocks out of two objects of a store have to be copied together.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
@@ -23,14 +28,17 @@ class StoredBlock:
     span: Span
 
 
-def runs_of(blocks: Iterable[StoredBlock]) -> Iterator[list[StoredBlock]]:
-    """Group blocks that lie close together in one pack, to read them in one go."""
+def runs_of(blocks: Iterable[StoredBlock], enough: int = MAX_RUN) -> Iterator[list[StoredBlock]]:
+    """Group blocks that lie close together in one pack, to read them in one go. A run of ``enough`` bytes gets no
+    further block.
+    """
     run: list[StoredBlock] = []
     for stored in sorted(blocks, key=lambda stored: (stored.blob.pack, stored.span.start)):
         if run and not (
             stored.blob.pack == run[-1].blob.pack
             and stored.span.start - run[-1].span.end <= MAX_GAP
             and stored.span.end - run[0].span.start <= MAX_RUN
+            and run[-1].span.end - run[0].span.start < enough
         ):
             yield run
             run = []

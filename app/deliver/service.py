@@ -237,7 +237,7 @@ class Deliver:
         reader = BlobReader(self._catalog, self._store, namespace, checkpoint.frame, self._aheads.new())
 
         def load() -> _Contents:
-            manifest = decode(reader.whole(checkpoint.manifest))
+            manifest = decode(reader.manifest(checkpoint.manifest))
             return _Contents(manifest, BlobMap(manifest))
 
         contents = self._contents.get(f"{namespace} {checkpoint.manifest}", load)

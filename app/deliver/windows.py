@@ -9,7 +9,7 @@ window may hold (of a large matrix that was saved transposed) has a window to it
 another.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from ..values.conversion import Conversion
@@ -128,13 +128,22 @@ def size_of(part: Content) -> int:
     return len(part) if isinstance(part, memoryview) else part.span.length
 
 
-def cut_windows(file: VirtualFile, blobs: BlobMap, start: int, end: int) -> Iterator[Window]:
-    """Cut bytes ``[start, end)`` of a virtual file into windows."""
+def cut_windows(
+    file: VirtualFile, blobs: BlobMap, start: int, end: int, at_hand: Collection[Block] = ()
+) -> Iterator[Window]:
+    """Cut bytes ``[start, end)`` of a virtual file into windows.
+
+    If there is more than one, and the bytes begin with some of the blocks ``at_hand`` or with literal ones, the first
+    window has only these: it can be sent while the next one is read.
+    """
     window = Window()
+    opens = bool(at_hand) and end - start > WINDOW_SIZE
     for part in _parts(file, blobs, start, end):
-        if not window.has_room_for(part):
+        must_be_read = any(block not in at_hand for block in _needed_at_once(part))
+        if not window.has_room_for(part) or (opens and must_be_read and window.parts):
             yield window
             window = Window()
+        opens = opens and not must_be_read
         window.add(part)
     if window.parts:
         yield window

@@ -55,7 +55,7 @@ SMALLEST_RANGE = 2 * 1024 * 1024
 THREADS = 64
 """Ranges that are read at once, for all downloads."""
 
-WINDOWS_AHEAD = 8
+WINDOWS_AHEAD = 12
 
 DELETED_AT_ONCE = 1000
 

@@ -135,3 +135,51 @@ def test_wrong_bytes_are_asked_for_once_more_and_are_damage_only_if_they_come_ag
     with pytest.raises(DamagedBlob):
         loaded(BlobReader(catalog, store, "ns"), next(windows_of(blob)))
     assert b"".join(loaded(BlobReader(catalog, store, "ns"), next(windows_of(blob)))) == CONTENT[:BLOCK_SIZE]
+
+
+def test_what_is_read_ahead_is_read_by_blocks_of_a_few_mebibytes(
+    catalog: Catalog, store: Recording, tmp_path: Path
+) -> None:
+    contents = [os.urandom(size) for size in (5_000_000, 4_500_000, 70_000, 60_000, 5_100_000)]
+    blobs = put(catalog, store, tmp_path, "many", contents)
+    window = window_of(*(part(blob, 0, 0, blob.length) for blob in blobs))
+    with ThreadPoolExecutor(4) as threads:
+        reader = BlobReader(catalog, store, "ns", ahead=ReadAhead(store, threads, ByteBudget(100 * BLOCK_SIZE)))
+        first = window_of(memoryview(b"first"))
+        windows = reader.looking_ahead(iter([first, first, window]))
+        data = [b"".join(loaded(reader, each)) for each in windows]
+    assert data == [b"first", b"first", b"".join(contents)]
+    one, two, small, _, last = blobs
+    assert sorted(store.reads, key=lambda span: span.start) == [
+        Span(one.offset, one.offset + one.length),
+        Span(two.offset, two.offset + two.length),
+        Span(small.offset, last.offset + last.length),
+    ]
+
+
+@pytest.mark.parametrize("spoiled", ["frame", "manifest", "neither"])
+def test_a_small_frame_comes_with_its_manifest_which_is_there_without_it(
+    catalog: Catalog, store: Recording, tmp_path: Path, spoiled: str
+) -> None:
+    frame, manifest = put(catalog, store, tmp_path, "two", [os.urandom(3000), os.urandom(2000)])
+    content = bytes(store.read("two", Span(0, 5100)))
+    expected = content[manifest.offset : manifest.offset + manifest.length]
+    if spoiled != "neither":
+        blob = frame if spoiled == "frame" else manifest
+        wrong = bytearray(content)
+        wrong[blob.offset] ^= 1
+        store.delete("two")
+        store.write("two", [bytes(wrong)])
+    store.reads.clear()
+    with ThreadPoolExecutor(2) as threads:
+        budget = ByteBudget(100 * BLOCK_SIZE)
+        reader = BlobReader(catalog, store, "ns", frame.digest, ReadAhead(store, threads, budget))
+        if spoiled == "manifest":
+            with pytest.raises(DamagedBlob):
+                reader.manifest(manifest.digest)
+            return
+        assert reader.manifest(manifest.digest) == expected
+    assert budget.take(100 * BLOCK_SIZE)
+    if spoiled == "neither":
+        assert reader.whole(frame.digest) == content[frame.offset : frame.offset + frame.length]
+        assert store.reads == [Span(frame.offset, manifest.offset + manifest.length)]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from app.deliver import windows as windows_module
 from app.deliver.spans import BlobMap
-from app.deliver.windows import BlockSpan, cut_windows
+from app.deliver.windows import Block, BlockSpan, cut_windows
 from app.values.digest import BLOCK_SIZE, Digest
 from app.values.dtype import DTYPES
 from app.values.manifest import MIN_BLOB_SIZE, Manifest, Storage
@@ -59,6 +59,35 @@ def test_windows_cover_a_large_file_in_order_and_stay_small():
         for part in window.parts:
             if isinstance(part, BlockSpan):
                 assert 0 <= part.span.start < part.span.end <= BLOCK_SIZE
+
+
+def test_the_first_window_of_a_large_file_is_what_is_at_hand():
+    manifest = manifest_of([(64, 3 * BLOCK_SIZE), (7, 5000)])
+    frame = Block(manifest.frame, 0, 64 + 7 + 50)
+    file = VirtualFile()
+    file.add_literal(b"header")
+    file.add_span(Span(0, manifest.size))
+    first, *others = cut_windows(file, BlobMap(manifest), 0, file.size, {frame})
+    assert (first.size, list(first.blocks)) == (6 + 64, [frame])
+    assert first.size + sum(window.size for window in others) == file.size
+    assert len(others) == len(list(cut_windows(file, BlobMap(manifest), 6 + 64, file.size)))
+
+
+def test_a_file_of_one_window_stays_whole_whatever_is_at_hand():
+    manifest = manifest_of([(64, 9000)])
+    file = VirtualFile()
+    file.add_span(Span(0, manifest.size))
+    (window,) = cut_windows(file, BlobMap(manifest), 0, file.size, {Block(manifest.frame, 0, 114)})
+    assert window.size == file.size
+
+
+def test_a_range_that_begins_with_other_bytes_is_cut_as_ever():
+    manifest = manifest_of([(64, 3 * BLOCK_SIZE), (64, 5000)])
+    file = VirtualFile()
+    file.add_span(Span(0, manifest.size))
+    frame = Block(manifest.frame, 0, 64 + 64 + 50)
+    cut = [window.parts for window in cut_windows(file, BlobMap(manifest), 64, file.size, {frame})]
+    assert cut == [window.parts for window in cut_windows(file, BlobMap(manifest), 64, file.size)]
 
 
 def test_a_window_of_many_small_parts_is_cut_too():
