@@ -49,7 +49,7 @@ from ._event import Event
 from ._files import FileInfo
 from ._history import HistoryEntry
 from ._inside import Diff, Difference, Histogram, Stats, TensorForm, TensorStats
-from ._lineage import Lineage, Relative
+from ._lineage import Lineage, Merge, MergeSource, Relative
 from ._load.following import Following, Update
 from ._model import Model
 from ._namespace import Namespace
@@ -84,6 +84,8 @@ __all__ = [
     "HostileCheckpoint",
     "InvalidRequest",
     "Lineage",
+    "Merge",
+    "MergeSource",
     "Mismatch",
     "Model",
     "ModelNotFound",

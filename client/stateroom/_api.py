@@ -177,6 +177,16 @@ class ModelApi:
     def lineage(self, checkpoint: Checkpoint) -> Lineage:
         return lineage_of(self.http.json("GET", f"{self.at(checkpoint)}/lineage")[0])
 
+    def elsewhere(self, model: str) -> ModelApi:
+        """Return the API of another model, with all its runs."""
+        return replace(self, model=model, run=None)
+
+    def merge(self, body: Mapping[str, Any], params: Params, *, key: str, size: int) -> Checkpoint:
+        """Merge checkpoints of ``size`` bytes in all."""
+        headers = {"Idempotency-Key": key}
+        answer = self.http.send("POST", f"{self.path}/merge", params, headers=headers, json=body, safe=True, size=size)
+        return self.read(json_of(answer))
+
     def tensors(self, checkpoint: Checkpoint, component: str | None) -> Iterator[TensorInfo]:
         params = [*optional(component=component), ("limit", str(TENSORS_A_PAGE))]
         return map(tensor_of, self.http.pages(f"{self.at(checkpoint)}/tensors", params))

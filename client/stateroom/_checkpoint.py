@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ._errors import InvalidRequest, understood
 from ._files import FileInfo
 from ._html import html_table
-from ._lineage import Lineage
+from ._lineage import Lineage, Merge, merge_of
 from ._parsing import kind_of, time_of
 from ._printable import printable
 from ._types import Format, Patterns, Prefixes, Rename, What
@@ -71,7 +71,8 @@ class Checkpoint:
     A loss or metric that is not a finite number is None and named in ``nonfinite``.
     ``unsafe_globals`` are the names for which ``load`` needs ``weights_only=False``. ``aliases`` are the names that
     meant it when it was looked up. ``parent`` and ``warm_started_from`` are the names of the checkpoints that training
-    went on from and whose tensors it began with; they may be gone. ``pin`` keeps it from removal; the next save in its
+    went on from and whose tensors it began with; they may be gone. ``merge`` says what the server computed it of.
+    ``pin`` keeps it from removal; the next save in its
     ``slot`` replaces it; at ``expires_at`` it goes to the trash by itself. At ``thinned_at`` its optimizers' bytes were
     removed. ``nonfinite_tensors`` have NaN or an infinity; None if no save with ``scan`` asked. In the trash,
     ``deleted_at`` and ``purged_at`` are since when, and until when at the latest; ``deleted_reason`` is ``deleted``, or
@@ -100,6 +101,7 @@ class Checkpoint:
     aliases: tuple[str, ...] = ()
     parent: str | None = None
     warm_started_from: str | None = None
+    merge: Merge | None = None
     pin: Pin | None = None
     slot: str | None = None
     expires_at: datetime | None = None
@@ -253,6 +255,7 @@ def checkpoint_of(data: Mapping[str, Any], source: Source | None = None, *, offl
         aliases=tuple(data.get("aliases", ())),
         parent=data.get("parent"),
         warm_started_from=data.get("warm_started_from"),
+        merge=merge_of(data.get("merge")),
         pin=_pin_of(data.get("pin")),
         slot=data.get("slot"),
         nonfinite_tensors=data.get("nonfinite_tensors"),

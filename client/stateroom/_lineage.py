@@ -13,12 +13,40 @@ from ._printable import printable
 
 
 @dataclass(frozen=True)
+class MergeSource:
+    """A checkpoint that a merge was made of, by name, and the ``weight`` of its tensors in the result."""
+
+    checkpoint: str
+    weight: float
+
+    def __str__(self) -> str:
+        return printable(f"{self.checkpoint} * {self.weight:.4g}")
+
+
+@dataclass(frozen=True)
+class Merge:
+    """How the server computed a checkpoint ``of`` others: ``method`` is ``average``, ``linear``, ``slerp`` or ``ema``,
+    which has a ``decay``; ``component`` is the name of the state_dict.
+    """
+
+    method: str
+    component: str | None
+    decay: float | None
+    of: tuple[MergeSource, ...]
+
+    def __str__(self) -> str:
+        decay = "" if self.decay is None else f" {self.decay:g}"
+        return printable(f"{self.method}{decay} of {', '.join(map(str, self.of))}")
+
+
+@dataclass(frozen=True)
 class Relative:
     """An ancestor or a descendant of a checkpoint, ``depth`` steps away. ``str()`` of it reads ``vision/resnet50@11``.
 
     ``state`` is ``live``, ``trashed``, ``purged``, or ``unknown`` if it never existed or the token may not see it.
-    ``relation`` is the field that names it, or by which it names ``via``: ``parent`` or ``warm_started_from``. ``run``,
-    ``epoch`` and ``created_at`` are None if they are not known any more.
+    ``relation`` is the field that names it, or by which it names ``via``: ``parent``, ``warm_started_from``, or
+    ``merged_from`` for a merge, in which the earlier one has a ``weight``. ``run``, ``epoch`` and ``created_at`` are
+    None if they are not known any more.
     """
 
     model: str
@@ -30,6 +58,7 @@ class Relative:
     run: str | None
     epoch: int | None
     created_at: datetime | None
+    weight: float | None = None
 
     def __str__(self) -> str:
         return printable(f"{self.model}@{self.version}")
@@ -64,6 +93,7 @@ def lineage_of(data: Mapping[str, Any]) -> Lineage:
             run=item["run"],
             epoch=item["epoch"],
             created_at=None if item["created_at"] is None else time_of(item["created_at"]),
+            weight=item.get("weight"),
         )
 
     return Lineage(
@@ -73,3 +103,11 @@ def lineage_of(data: Mapping[str, Any]) -> Lineage:
         more_ancestors=data["more_ancestors"],
         more_descendants=data["more_descendants"],
     )
+
+
+def merge_of(data: Mapping[str, Any] | None) -> Merge | None:
+    """Parse the server's JSON."""
+    if data is None:
+        return None
+    of = tuple(MergeSource(kind_of(each["checkpoint"], str), each["weight"]) for each in data["of"])
+    return Merge(data["method"], data["component"], data["decay"], of)

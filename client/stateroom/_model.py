@@ -24,6 +24,7 @@ from ._inside import Diff, Stats
 from ._load.following import Apply, Following, Update
 from ._load.load_into import load_into, warmstart
 from ._load.objects import load_object, load_state_dict, load_tensor, write_file
+from ._merge import Method, Sources, Wanted, last_of, merge, sources_of
 from ._origins import BY_ITSELF, Origins
 from ._printable import printable
 from ._query import Ref, Selection, TensorPart, changes, device_tag, upload_params
@@ -257,6 +258,57 @@ class Model:
         self._origins.follow(job, origins)
         return job
 
+    def merge(
+        self,
+        of: Sources = (),
+        *,
+        last: int | None = None,
+        where: Mapping[str, Any] | None = None,
+        method: Method = "average",
+        decay: float | None = None,
+        t: float | None = None,
+        normalize: bool | None = None,
+        component: str | None = None,
+        epoch: SupportsInt | None = None,
+        step: SupportsInt | None = None,
+        loss: SupportsFloat | None = None,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        tags: Mapping[str, str] | None = None,
+        ttl: str | None = None,
+        slot: str | None = None,
+        scan: bool = False,
+    ) -> Checkpoint:
+        """Have the server merge the state_dicts of checkpoints to a new one: nothing is downloaded.
+
+        ``of`` lists the checkpoints, the oldest first: refs, or pairs of a ref and a weight; ``namespace/name@ref`` is
+        one of another model. Or ``last`` is the number of the last ones of this model (of its run, if it has one) that
+        are no merges themselves, as far as ``where`` (that of ``checkpoints``) lets them pass.
+
+        ``average`` divides by the sum of the weights; ``linear`` takes any weights, but ``normalize`` has to say
+        whether those that do not sum to 1 are divided by their sum; ``ema`` is the moving average with ``decay``;
+        ``slerp`` the spherical interpolation of two, at ``t`` from the first (0) to the second (1). Integers are those
+        of the last one, dtypes those of the first. Raises InvalidRequest (``not-mergeable``) for other keys or shapes.
+        """
+        if (last is None) == (not of):
+            raise InvalidRequest("give the checkpoints to merge, or the number of the last ones, and not both")
+        wanted = Wanted(method, component, decay, t, normalize)
+        checkpoints, weights = sources_of(of, self._anywhere)
+        if last is not None:
+            checkpoints = last_of(last, self.checkpoints(where=where))
+            weights = [None] * len(checkpoints)
+        params = upload_params(
+            run=self.run,
+            epoch=epoch,
+            step=step,
+            loss=loss,
+            metrics=metrics,
+            tags=tags,
+            ttl=ttl,
+            slot=slot,
+            scan=scan,
+        )
+        return merge(self._api, wanted, checkpoints, weights, params, new_key())
+
     def update(
         self,
         ref: Ref,
@@ -489,6 +541,11 @@ class Model:
         if isinstance(ref, str) and "@" in ref and "/" in ref.partition("@")[0]:
             return ref
         return f"{self.name}@{self._api.ref(self._pinned(ref))}"
+
+    def _anywhere(self, ref: Ref) -> Checkpoint:
+        """Look up a checkpoint, which may be of another model."""
+        model, at, there = ref.partition("@") if isinstance(ref, str) else ("", "", "")
+        return self._api.elsewhere(model).checkpoint(there) if at and "/" in model else self._pinned(ref)
 
     # Load and download checkpoints
 

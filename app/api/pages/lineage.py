@@ -110,6 +110,7 @@ def _node(checkpoint: Checkpoint, relative: Relative, x: int, y: int) -> Node:
     facts += [f"epoch {relative.epoch:,}"] if relative.epoch is not None else []
     facts += [shown(relative.run, LABEL)] if relative.run and not facts else []
     facts += ["not known"] if relative.state == "unknown" else []
+    facts += [f"merged, {relative.weight:.3g}"] if relative.relation == "merged_from" and not facts else []
     facts += ["warm start"] if relative.relation == "warm_started_from" and not facts else []
     return Node(x, y, name, label, ", ".join(facts), relative.state, relative.relation)
 

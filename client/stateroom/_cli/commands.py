@@ -31,6 +31,7 @@ from .arguments import (
     size_of,
     target_of,
 )
+from .lineage_output import lineage_tables
 from .tensor_output import tensors_tables
 
 
@@ -250,7 +251,7 @@ def lineage(
     wanted = target_of(target if ref is None else f"{model_of(target)}@{ref}")
     with session(context, url, token, json=json) as at:
         found = at.client.model(wanted.model, run).checkpoint(wanted.ref).lineage()
-        text.say_json(found) if at.json else text.lineage_tables(found)
+        text.say_json(found) if at.json else lineage_tables(found)
 
 
 @cli.command()

@@ -18,7 +18,7 @@ import typer
 from .._errors import StateroomError
 from .._log import LOG
 from .._printable import one_line
-from . import aliases, archives, commands, events, files, inside, keeping, namespaces, page, tokens  # noqa: F401  each adds its commands
+from . import aliases, archives, commands, events, files, inside, keeping, merging, namespaces, page, tokens  # noqa: F401  each adds its commands
 from .application import cli
 from .arguments import FAILED, INTERRUPTED, TERMINATED, exit_code
 

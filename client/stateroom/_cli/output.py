@@ -14,7 +14,6 @@ from rich.filesize import decimal
 from .._alias import Alias, AliasChange
 from .._checkpoint import Checkpoint, ModelSummary, Pin
 from .._history import HistoryEntry
-from .._lineage import Lineage, Relative
 from .._namespace import Namespace
 from .._printable import printable
 from .._token import Token
@@ -123,35 +122,6 @@ def alias_text(alias: Alias) -> str:
     return f"{alias.name} is {alias.model}@{alias.version}{before}{protected}"
 
 
-def lineage_tables(lineage: Lineage) -> None:
-    """Print a table of the ancestors, and one of the descendants."""
-    say(printable(lineage.checkpoint))
-    _relatives("ancestors", lineage.ancestors, more=lineage.more_ancestors)
-    _relatives("descendants", lineage.descendants, more=lineage.more_descendants)
-
-
-def _relatives(title: str, relatives: Sequence[Relative], *, more: bool) -> None:
-    say(f"\n{title}{'' if relatives else ': none'}")
-    rows = [
-        [
-            str(each.depth),
-            str(each),
-            each.relation.replace("_", " "),
-            each.via,
-            each.state,
-            each.run or ABSENT,
-            number_text(each.epoch),
-            ABSENT if each.created_at is None else time_text(each.created_at),
-        ]
-        for each in relatives
-    ]
-    if rows:
-        header = ["STEPS", "CHECKPOINT", "RELATION", "VIA", "STATE", "RUN", "EPOCH", "CREATED"]
-        table(header, rows, right=["STEPS", "EPOCH"])
-    if more:
-        say("... and more")
-
-
 def checkpoints_table(checkpoints: Iterable[Checkpoint], *, trash: bool = False) -> None:
     rows = [
         [
@@ -203,6 +173,7 @@ def checkpoint_table(checkpoint: Checkpoint) -> None:
         "tags": ", ".join(f"{name}={value}" for name, value in checkpoint.tags.items()) or ABSENT,
         "parent": checkpoint.parent or ABSENT,
         "warm-started from": checkpoint.warm_started_from or ABSENT,
+        "merged from": ABSENT if checkpoint.merge is None else str(checkpoint.merge),
         "size": stored_text(checkpoint),
         "created": time_text(checkpoint.created_at),
         "format": checkpoint.format,
