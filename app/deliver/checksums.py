@@ -6,6 +6,7 @@ conversion is learned while its bytes are sent, and computed separately only if 
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 
 from ..catalog import checksums
 from ..catalog.catalog import Catalog
@@ -21,6 +22,9 @@ from .windows import Strip
 
 AT_ONCE = 5_000
 """Rows written in one transaction."""
+
+LONGEST_NAME = 1_000
+"""Characters of a checksum's name. Databases limit what they index."""
 
 Crc32s = dict[Conversion, int]
 
@@ -63,11 +67,13 @@ class Checksums:
                 checksums.put(session, self._namespace, rows[start : start + AT_ONCE])
 
     def _kept(self, name: str, span: Span, value: int) -> checksums.Checksum:
-        return checksums.Checksum(name, next(self._blobs.resolve(span)).digest, value)
+        return checksums.Checksum(name, next(self._blobs.resolve(span)).held_in, value)
 
     def _name(self, span: Span, conversion: Conversion | None = None) -> str:
         """Name bytes by the blobs that hold them, so that checkpoints that share a blob share its checksums."""
         where = ",".join(f"{blob.digest}[{blob.span.start}:{blob.span.end}]" for blob in self._blobs.resolve(span))
+        if len(where) > LONGEST_NAME:  # of many chunks
+            where = f"sha256:{sha256(where.encode()).hexdigest()}"
         if conversion is None:
             return where
         order = "" if conversion.byteorder == "little" else " big"

@@ -38,7 +38,7 @@ def check_cost(tensors: Iterable[Content], manifest: Manifest, work: Work) -> No
             "which keeps views",
             code="too-expanded",
         )
-    starts = sorted(storage.span.start for storage in manifest.storages if storage.span.length > MIN_BLOB_SIZE)
+    starts = sorted(storage.span.start for storage in manifest.viewed if storage.span.length > MIN_BLOB_SIZE)
     for tensor in tensors:
         if isinstance(tensor.source, Conversion) and not tensor.source.is_contiguous:
             _check_reads(tensor.name, tensor.source, starts, work)

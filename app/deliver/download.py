@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Final
 
 from ..concurrency.cancellation import check
+from .assemble import HELD
 from .checksums import Crc32s, Following
 from .plan import Plan
 from .stored_file import StoredFile
@@ -38,9 +39,10 @@ class Download:
     @property
     def held(self) -> int:
         """Bytes of memory that sending takes, beside mapped pages: converted bytes are held twice, in the window
-        being sent and in the next one.
+        being sent and in the next one. A storage that is put together takes more.
         """
-        return CONVERTING if self.plan.file.conversions else 0
+        made = HELD if self.stored.blobs.has_made else 0
+        return made + (CONVERTING if self.plan.file.conversions else 0)
 
     async def windows(self, start: int, end: int, *, client_verifies: bool = False) -> AsyncIterator[list[memoryview]]:
         """Yield bytes ``[start, end)``, a window at a time, read in a thread, and verified as far as the client does

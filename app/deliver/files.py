@@ -70,8 +70,9 @@ def _components_in(manifest: Manifest) -> dict[str, tuple[str, ...]]:
     found: defaultdict[str, set[int]] = defaultdict(set)
     for tensor in manifest.tensors:
         if tensor.component is not None and tensor.storage is not None:
-            at = bisect_right(starts, manifest.storages[tensor.storage].span.start) - 1
-            found[files[at].path].add(tensor.component)
+            for storage in manifest.stored_in(tensor.storage):
+                at = bisect_right(starts, manifest.storages[storage].span.start) - 1
+                found[files[at].path].add(tensor.component)
     return {path: _names(manifest, numbers) for path, numbers in found.items()}
 
 

@@ -18,6 +18,9 @@ MAX_LINE = 32 * 1024
 MAX_PLACES = 1024
 """Places of a box that are looked at one by one for the blocks needed."""
 
+SHORT_RUN = 16
+"""Elements of a run that are copied one by one if another dimension is longer."""
+
 _LARGEST = 8
 _FORMATS: Mapping[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
@@ -101,6 +104,17 @@ def gather(dims: Dims, itemsize: int, first: int, last: int, stretches: Iterable
     return made
 
 
+def copy_box(box: Box, itemsize: int, stretch: memoryview, position: int, into: memoryview) -> None:
+    """Copy the elements of a box that lie in ``stretch`` to ``into``. The stretch begins with a whole element,
+    ``position`` bytes behind the one that ``box.stored`` counts from.
+    """
+    if itemsize == 2 * _LARGEST:  # complex128, as two numbers
+        dims = (*((size, 2 * stride, 2 * pace) for size, stride, pace in box.dims), (2, 1, 1))
+        box, itemsize = Box(2 * box.made, 2 * box.stored, dims), _LARGEST
+    typed = stretch[: len(stretch) - len(stretch) % itemsize].cast(_FORMATS[itemsize])
+    _copy(box, typed, position // itemsize, into.cast(_FORMATS[itemsize]))
+
+
 def _copy(box: Box, stretch: memoryview, begin: int, into: memoryview) -> None:
     """Copy a box's elements that lie in ``stretch``, which begins with element ``begin`` of the storage."""
     end = begin + len(stretch)
@@ -108,7 +122,7 @@ def _copy(box: Box, stretch: memoryview, begin: int, into: memoryview) -> None:
         if begin <= box.stored < end:
             into[box.made] = stretch[box.stored - begin]
         return
-    line = max(range(len(box.dims)), key=lambda i: box.dims[i][0])
+    line = max(range(len(box.dims)), key=lambda i: (_is_plain(box.dims[i]), box.dims[i][0]))
     size, step, pace = box.dims[line]
     others = box.dims[:line] + box.dims[line + 1 :]
     for place in product(*(range(count) for count, _, _ in others)):
@@ -127,6 +141,12 @@ def _copy(box: Box, stretch: memoryview, begin: int, into: memoryview) -> None:
             source, target = stored - begin + i * step, made + i * pace
             count = stop - i - 1
             into[target : target + count * pace + 1 : pace] = stretch[source : source + count * step + 1 : step]
+
+
+def _is_plain(dim: tuple[int, int, int]) -> bool:
+    """Tell whether a dimension's elements are copied as one run of bytes, and are enough for that to be fast."""
+    size, step, pace = dim
+    return size >= SHORT_RUN and step == pace == 1
 
 
 def _repeat(element: memoryview, into: memoryview) -> None:

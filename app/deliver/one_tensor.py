@@ -46,7 +46,7 @@ def listed_tensor(manifest: Manifest, skeleton: bytes, query: TensorQuery, work:
     work.spend(len(manifest.tensors) // 8)
     if len(found) != 1 or found[0].storage is None or found[0].shape is None:
         return None
-    tensor, storage = found[0], manifest.storages[found[0].storage]
+    tensor, storage = found[0], manifest.storage(found[0].storage)
     held = StorageRef(Global("torch", "UntypedStorage"), storage.dtype, storage.key, storage.location, 0)
     ref = TensorRef(_REBUILD, held, tensor.offset, tensor.shape or (), tensor.stride, (), tensor.dtype)
     return _content(ref, manifest, query, work)
@@ -58,7 +58,7 @@ def _content(ref: TensorRef, manifest: Manifest, query: TensorQuery, work: Work)
     if query.format == "safetensors" and not is_storable(dtype, ref.shape):
         raise _refusal(query, f"is of dtype {dtype.name}, which the format does not support: use format raw")
     part = narrowed(ref, query.region(ref.shape))
-    storage = next(each for each in manifest.storages if each.key == ref.storage.key)
+    storage = next(each for each in manifest.viewed if each.key == ref.storage.key)
     content = Content(query.key, dtype, part.shape, source_of(part, dtype, storage.span, manifest.byteorder))
     check_cost([content], manifest, work)
     return content

@@ -15,7 +15,7 @@ from ..formats.devices import REVISION as DEVICES_REVISION
 from ..formats.devices import names_devices, put_on
 from ..formats.pickle.emit import emit
 from ..formats.pickle.nodes import Dict, Node, TensorRef
-from ..formats.placement import Placement, apart, extent, trimmed, whole
+from ..formats.placement import Cut, Placement, apart, extent, trimmed, whole
 from ..formats.readers import tree_of
 from ..formats.safetensors.contents import contents_of, source_of
 from ..formats.safetensors.write import WRITER_REVISION as SAFETENSORS_REVISION
@@ -27,15 +27,19 @@ from ..select.one_tensor import TensorQuery
 from ..select.query import StateDictQuery
 from ..select.warmstart import Fitted
 from ..values.conversion import Conversion
+from ..values.dtype import DTYPES
 from ..values.folder import FORMAT as FOLDER
 from ..values.json_text import from_lines, to_lines
-from ..values.manifest import Manifest, Path, Storage
+from ..values.manifest import Assembled, Manifest, Path, Storage
 from ..values.span import Span
 from ..values.virtual_file import VirtualFile
 from ..values.work import Work
+from .checksums_in_order import crc32_in_order
 from .cost import check_cost
 from .one_tensor import listed_tensor, one_tensor
 from .pick import LEFT_OUT_REVISION, Picked, pick
+
+_BYTES = DTYPES["uint8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ def plan(manifest: Manifest, skeleton: bytes, wanted: Wanted, work: Work | None 
     """Lay out the wanted file. Raises SelectionError, and HostileCheckpoint if that takes too much work."""
     work = work or Work.for_plan()
     root = tree_of(manifest, skeleton, work)
-    storages = {storage.key: storage for storage in manifest.storages}
+    storages = {storage.key: storage for storage in manifest.viewed}
     if wanted.tensor is not None:
         return _tensor_file(one_tensor(root, manifest, wanted.tensor, work), wanted.tensor)
     devices = names_devices(skeleton)
@@ -223,10 +227,8 @@ def _worth_gathering(
 
 def _torch_file(root: Node, placement: Placement, manifest: Manifest, left_out: tuple[str, ...], work: Work) -> Plan:
     pickle = emit(root, placement.replace, work)
-    records = [
-        Record(cut.source(manifest.byteorder), cut.storage.crc32 if cut.is_whole and cut.cast is None else None)
-        for cut in placement.cuts
-    ]
+    assembled = {each.storage.key: each for each in manifest.assembled}
+    records = [_record(cut, assembled.get(cut.storage.key), manifest) for cut in placement.cuts]
     file, spans = write_torch_zip(pickle, records, manifest.byteorder)
     looked_at = placement.numbers(refs_in_objects(root)) if manifest.byteorder == "little" else range(len(records))
     planned = (
@@ -235,6 +237,18 @@ def _torch_file(root: Node, placement: Placement, manifest: Manifest, left_out: 
     )
     where = Span(PICKLE_START, PICKLE_START + len(pickle))
     return Plan(file, left_out, tuple(planned), pickle=where, byteorder=manifest.byteorder)
+
+
+def _record(cut: Cut, assembled: Assembled | None, manifest: Manifest) -> Record:
+    """Return the record of a storage, with its CRC32 if that is known without reading."""
+    source, is_unchanged = cut.source(manifest.byteorder), cut.is_whole and cut.cast is None
+    if assembled is None:
+        return Record(source, cut.storage.crc32 if is_unchanged else None)
+    if assembled.is_in_order:
+        return Record(source, crc32_in_order(assembled, manifest.storages) if is_unchanged else None)
+    if isinstance(source, Span) and source.length:  # its CRC32 is computed as it is put together and sent
+        source = Conversion(source, _BYTES, _BYTES, ((source.length, 1),))
+    return Record(source, None)
 
 
 def _safetensors_file(picked: Picked, storages: Mapping[str, Storage], manifest: Manifest, work: Work) -> Plan:

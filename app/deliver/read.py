@@ -19,6 +19,7 @@ from ..values.conversion import Conversion
 from ..values.digest import Digest
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
+from .assemble import Assembler
 from .convert import convert
 from .pieces import joined
 from .read_ahead import ReadAhead
@@ -65,6 +66,7 @@ class BlobReader:
         self._namespace = namespace
         self._blobs: dict[Digest, Blob] = {}
         self._kept: dict[Block, memoryview] = {}
+        self._assembler = Assembler(self._read_stored)
 
     def locate(self, digests: Iterable[Digest]) -> None:
         """Look up many blobs in one statement."""
@@ -173,6 +175,7 @@ class BlobReader:
         """Begin to read blocks that are not at hand; False if no more can be read ahead now."""
         if self._ahead is None:
             return False
+        blocks = [block for block in blocks if block.made is None]
         self.locate({block.digest for block in blocks})
         try:
             stored = [self._stored(block) for block in blocks if block not in self._kept]
@@ -217,7 +220,14 @@ class BlobReader:
         return data
 
     def _read(self, blocks: Sequence[Block], unverified: frozenset[Block] = frozenset()) -> dict[Block, memoryview]:
-        """Return blocks, kept or newly read, verified except ``unverified``."""
+        """Return blocks, put together from others if they have to be, verified except stored ones of ``unverified``."""
+        found = self._read_stored([block for block in blocks if block.made is None], unverified)
+        return found | {block: self._assembler.block(block, block.made) for block in blocks if block.made is not None}
+
+    def _read_stored(
+        self, blocks: Sequence[Block], unverified: frozenset[Block] = frozenset()
+    ) -> dict[Block, memoryview]:
+        """Return blocks of blobs, kept or newly read, verified except ``unverified``."""
         self.locate({block.digest for block in blocks})
         missing = [block for block in blocks if block not in self._kept]
         was_wrong = False

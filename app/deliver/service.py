@@ -52,8 +52,7 @@ class _Contents:
     blobs: BlobMap
 
     def weight(self) -> int:
-        """Number of tensors and storages, plus one."""
-        return len(self.manifest.tensors) + len(self.manifest.storages) + 1
+        return self.manifest.weight()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """Map from positions in the uploaded file to bytes of blobs.
 
-A file is its blob-sized storages, in order, and its frame: all bytes between the storages, one after another.
+A file is its blob-sized storages, in order, and its frame: all bytes between the storages, one after another. Beyond
+its end are the assembled storages: those whose chunks are in order are stretches of blobs, too. Any other is *made*: it
+is read like a blob, and a block of it is put together from its chunks.
 """
 
 from bisect import bisect_right
@@ -9,17 +11,24 @@ from dataclasses import dataclass
 
 from ..values.digest import Digest
 from ..values.frame import frame_spans
-from ..values.manifest import Manifest
+from ..values.manifest import Assembled, Chunk, Manifest
 from ..values.span import Span
+from .made import Made, MadeChunk, made_of
 
 
 @dataclass(frozen=True, slots=True)
 class BlobSpan:
-    """Bytes ``span`` of a blob that has ``length`` bytes."""
+    """Bytes ``span`` of a blob that has ``length`` bytes; with ``made``, of a storage that is put together."""
 
     digest: Digest
     span: Span
     length: int
+    made: Made | None = None
+
+    @property
+    def held_in(self) -> Digest:
+        """A blob that has some of the bytes."""
+        return self.digest if self.made is None else self.made.chunks[0].digest
 
 
 class BlobMap:
@@ -44,16 +53,53 @@ class BlobMap:
         self._offsets = [offset for _, _, offset, _ in segments]
         self._lengths = [length for _, _, _, length in segments]
         """Blob lengths by the manifest: the reader of a blob compares them."""
-        self._size = manifest.size
+        self._end = manifest.size
+        self._made: dict[Digest, Made] = {}
+        for each in manifest.assembled:
+            self._add(each, [self._place(manifest, each, chunk) for chunk in each.chunks])
+
+    @property
+    def has_made(self) -> bool:
+        """Tell whether any storage has to be put together."""
+        return bool(self._made)
+
+    def _place(self, manifest: Manifest, whole: Assembled, chunk: Chunk) -> BlobSpan:
+        """Return the bytes that a chunk reaches in the blob of its storage, from its first element on."""
+        storage, itemsize = manifest.storages[chunk.storage].span, whole.dtype.itemsize
+        start = storage.start + chunk.offset * itemsize
+        reach = sum((size - 1) * step for size, step in zip(chunk.sizes, chunk.stride, strict=True))
+        (place,) = self.resolve(Span(start, start + (reach + 1) * itemsize))
+        return place
+
+    def _add(self, whole: Assembled, places: list[BlobSpan]) -> None:
+        """Add the segments of an assembled storage."""
+        length = whole.storage.span.length
+        if whole.is_in_order:
+            segments = [(each.digest, each.span, each.length) for each in places]
+        else:
+            chunks = [
+                MadeChunk(chunk.offsets, chunk.sizes, chunk.stride, place.digest, place.span, place.length)
+                for chunk, place in zip(whole.chunks, places, strict=True)
+            ]
+            made = made_of(whole.dtype, whole.shape, chunks)
+            self._made[made.name] = made
+            segments = [(made.name, Span(0, length), length)]
+        for digest, span, blob_length in segments:
+            self._starts.append(self._end)
+            self._digests.append(digest)
+            self._offsets.append(span.start)
+            self._lengths.append(blob_length)
+            self._end += span.length
 
     def resolve(self, span: Span) -> Iterator[BlobSpan]:
         """Yield the blob spans that make up ``span`` of the file, in order."""
         position = span.start
         i = bisect_right(self._starts, position) - 1
         while position < span.end:
-            segment_end = self._starts[i + 1] if i + 1 < len(self._starts) else self._size
+            segment_end = self._starts[i + 1] if i + 1 < len(self._starts) else self._end
             end = min(segment_end, span.end)
             start = self._offsets[i] + position - self._starts[i]
-            yield BlobSpan(self._digests[i], Span(start, start + end - position), self._lengths[i])
+            digest = self._digests[i]
+            yield BlobSpan(digest, Span(start, start + end - position), self._lengths[i], self._made.get(digest))
             position = end
             i += 1

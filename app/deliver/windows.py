@@ -17,6 +17,7 @@ from ..values.digest import BLOCK_SIZE, Digest
 from ..values.span import Span
 from ..values.virtual_file import ChecksumOf, Converted, VirtualFile
 from .gather import boxes, touched
+from .made import Made
 from .spans import BlobMap, BlobSpan
 
 WINDOW_SIZE = BLOCK_SIZE + 64 * 1024
@@ -37,11 +38,14 @@ GATHERED_STRIP = BLOCK_SIZE
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Block ``index`` of a blob: ``length`` bytes from ``index * BLOCK_SIZE`` on."""
+    """Block ``index`` of a blob, or with ``made`` of a storage that is put together: ``length`` bytes from
+    ``index * BLOCK_SIZE`` on.
+    """
 
     digest: Digest
     index: int
     length: int
+    made: Made | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +193,13 @@ def _sources(blobs: BlobMap, conversion: Conversion, first: int, last: int) -> I
         yield from _placed(blocks_of(blobs, span), first * itemsize)
         return
     blob, *others = blobs.resolve(source)
-    if others:  # a small storage, which may overlap several blobs
-        yield from _placed(blocks_of(blobs, source), 0)
-        return
-    origin = blob.span.start
+    origin = 0 if others else blob.span.start  # of several blobs, as in a storage that was sharded by rows
     for index in sorted(blocks_touched(conversion, first, last, origin)):
-        start, end = max(index * BLOCK_SIZE, origin), min((index + 1) * BLOCK_SIZE, blob.span.end)
-        yield start - origin, next(blocks_in(BlobSpan(blob.digest, Span(start, end), blob.length)))
+        start, end = (
+            max(index * BLOCK_SIZE, origin) - origin,
+            min((index + 1) * BLOCK_SIZE, origin + source.length) - origin,
+        )
+        yield from _placed(blocks_of(blobs, Span(source.start + start, source.start + end)), start)
 
 
 def _placed(parts: Iterator[BlockSpan], position: int) -> Iterator[tuple[int, BlockSpan]]:
@@ -217,6 +221,6 @@ def blocks_in(blob: BlobSpan) -> Iterator[BlockSpan]:
         index = position // BLOCK_SIZE
         origin = index * BLOCK_SIZE
         stop = min(blob.span.end, origin + BLOCK_SIZE)
-        block = Block(blob.digest, index, min(BLOCK_SIZE, blob.length - origin))
+        block = Block(blob.digest, index, min(BLOCK_SIZE, blob.length - origin), blob.made)
         yield BlockSpan(block, Span(position - origin, stop - origin))
         position = stop

@@ -1,6 +1,6 @@
 """Contents of a parsed checkpoint: its components, and each tensor that views one storage, with its path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import HostileCheckpoint
@@ -30,7 +30,7 @@ def check_key(path: Path) -> int:
 
 
 def list_contents(
-    root: Node, storages: tuple[Storage, ...], index_of: Mapping[str, int], work: Work
+    root: Node, storages: Sequence[Storage], index_of: Mapping[str, int], work: Work
 ) -> tuple[tuple[Component, ...], tuple[Tensor, ...]]:
     """List components and tensors: tensors of components first, then tensors of the root.
 

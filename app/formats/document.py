@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..values.dtype import DType
 from ..values.folder import FolderFile
 from ..values.span import Span
 from .pickle.nodes import Node, StorageRef
@@ -18,6 +19,27 @@ class KeptFile:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkRef:
+    """A Chunk of the storage with a key."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    key: str
+    offset: int
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AssembledRef:
+    """A storage that is made of chunks of others, for a tensor of ``shape`` and ``dtype``."""
+
+    storage: StorageRef
+    dtype: DType
+    shape: tuple[int, ...]
+    chunks: tuple[ChunkRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A checkpoint file, parsed but not interpreted.
 
@@ -26,7 +48,8 @@ class Document:
     skeleton first names them; each has exactly the bytes of its record. ``unsafe_globals`` are the names outside of
     torch's weights_only list, in order of appearance. ``metadata`` are a safetensors file's own texts; ``keys`` are
     the keys of a TorchScript archive's state_dict, which its skeleton alone does not tell. ``files`` are those of a
-    folder, and ``numbers`` are facts from beside its checkpoints.
+    folder, and ``numbers`` are facts from beside its checkpoints. ``assembled`` are storages without a record, by key;
+    ``values`` are the spans of further pickles, which the skeleton alone does not tell.
     """
 
     root: Node
@@ -41,3 +64,5 @@ class Document:
     keys: tuple[str, ...] = ()
     files: tuple[KeptFile, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
+    assembled: Mapping[str, AssembledRef] = field(default_factory=dict)
+    values: tuple[Span, ...] = ()

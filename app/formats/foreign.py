@@ -11,10 +11,7 @@ _HEAD = 4096
 """Bytes at the start of a file that are examined."""
 
 _INSIDE = "unpack it and upload the checkpoint inside"
-_DCP = (
-    "torch.distributed.checkpoint; turn the whole folder into one file with "
-    "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and upload that"
-)
+_DCP = "torch.distributed.checkpoint: upload the whole folder as one checkpoint, with all its files"
 _MAGIC = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file that it stands for: run `git lfs pull` first"),
     (b"version https://hawser", "a git-lfs pointer, not the file that it stands for: run `git lfs pull` first"),

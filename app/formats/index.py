@@ -1,11 +1,11 @@
 """Indexing of a checkpoint file's bytes: its manifest and facts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import HostileCheckpoint, NoTensors
 from ..values.folder import FolderFile
-from ..values.manifest import Component, Facts, Manifest, Storage
+from ..values.manifest import Assembled, Chunk, Component, Facts, Manifest, Storage
 from ..values.source import ByteSource
 from ..values.span import Span
 from ..values.work import Work
@@ -33,12 +33,20 @@ def index(data: ByteSource, work: Work | None = None) -> Index:
     work = work or Work()
     document = read(data, work)
     storages, numbers = storages_of(document)
-    components, tensors = list_contents(document.root, storages, numbers, work)
+    kept, files = _kept_files(document.files, len(storages))
+    assembled = _assembled(document, numbers, len(data))
+    viewed = [*storages, *kept, *(each.storage for each in assembled)]
+    for number, each in enumerate(assembled, start=len(storages) + len(kept)):
+        numbers[each.storage.key] = number
+    components, tensors = list_contents(document.root, viewed, numbers, work)
     if not components and not tensors and not storages:
         raise NoTensors("the file is a checkpoint without tensors; a checkpoint must have at least one tensor")
     _check_listing(document, components)
 
     def read_storage(key: str, span: Span) -> bytes | memoryview:
+        if (whole := document.assembled.get(key)) is not None:  # of one element, so it has one chunk
+            key, skipped = whole.chunks[0].key, whole.chunks[0].offset * whole.dtype.itemsize
+            span = Span(span.start + skipped, span.end + skipped)
         start = document.records[key].start
         return data[start + span.start : start + span.end]
 
@@ -47,7 +55,6 @@ def index(data: ByteSource, work: Work | None = None) -> Index:
         top = [(key, value) for key, value in top if type(key) is str and key in FACTS and type(value) in {int, float}]
     top = [*top, *document.numbers.items()]
     facts = lift_facts(top, storages, read_storage, document.byteorder, document.metadata)
-    kept, files = _kept_files(document.files, len(storages))
     return Index(
         Manifest(
             format=document.format,
@@ -61,9 +68,22 @@ def index(data: ByteSource, work: Work | None = None) -> Index:
             metadata=document.metadata,
             keys=document.keys,
             files=files,
+            assembled=assembled,
         ),
         facts,
     )
+
+
+def _assembled(document: Document, numbers: Mapping[str, int], size: int) -> tuple[Assembled, ...]:
+    """Return the storages that are made of chunks. They have spans one after another, from the end of the file on."""
+    found: list[Assembled] = []
+    for key, ref in document.assembled.items():
+        span = Span(size, size + ref.storage.nbytes)
+        chunks = tuple(Chunk(one.offsets, one.sizes, numbers[one.key], one.offset, one.stride) for one in ref.chunks)
+        storage = Storage(key, ref.storage.location, ref.storage.dtype, span)
+        found.append(Assembled(storage, ref.dtype, ref.shape, chunks))
+        size = span.end
+    return tuple(found)
 
 
 def _kept_files(files: Iterable[KeptFile], first: int) -> tuple[tuple[Storage, ...], tuple[FolderFile, ...]]:

@@ -11,16 +11,19 @@ from ..values.digest import Digest
 from ..values.dtype import DTYPES
 from ..values.folder import FolderFile, SourceFile
 from ..values.json_text import encode_text, read_json
-from ..values.manifest import Component, Manifest, Storage, Tensor
+from ..values.manifest import Assembled, Chunk, Component, Manifest, Storage, Tensor
 from ..values.span import Span
+from ..values.strides import strides_of
 
 VERSION = 1
+WITH_ASSEMBLED = 2
+"""Version of a manifest with assembled storages: no reader of version 1 could take them for other ones."""
 
 
 def encode(manifest: Manifest) -> bytes:
     storages, tensors = manifest.storages, manifest.tensors
     document: dict[str, Any] = {
-        "version": VERSION,
+        "version": WITH_ASSEMBLED if manifest.assembled else VERSION,
         "format": manifest.format,
         "size": manifest.size,
         "skeleton": [manifest.skeleton.start, manifest.skeleton.end],
@@ -56,6 +59,8 @@ def encode(manifest: Manifest) -> bytes:
         document["keys"] = manifest.keys
     if manifest.files:
         document["files"] = list(map(_encode_file, manifest.files))
+    if manifest.assembled:
+        document["assembled"] = list(map(_encode_assembled, manifest.assembled))
     # Columns are made one by one during the writing: one call for all would let no other thread run.
     # A pair of lone surrogates is two characters in Python, and one as JSON escapes: they are kept unescaped.
     text = json.dumps(document, default=list, separators=(",", ":"), ensure_ascii=False)
@@ -96,12 +101,20 @@ def decode(data: bytes | memoryview) -> Manifest:
         metadata=document.get("metadata", {}),
         keys=tuple(document.get("keys", ())),
         files=tuple(map(_decode_file, document.get("files", ()))),
+        assembled=tuple(map(_decode_assembled, document.get("assembled", ()))),
     )
 
 
 def _encode_file(file: FolderFile) -> list[Any]:
     source = file.source
-    as_source = source and [source.name, source.format, source.skeleton.start, source.skeleton.end, source.keys]
+    as_source = source and [
+        source.name,
+        source.format,
+        source.skeleton.start,
+        source.skeleton.end,
+        source.keys,
+        *([[(span.start, span.end) for span in source.values]] if source.values else []),
+    ]
     return [file.path, file.span.start, file.span.end, file.storage, as_source, file.crc32]
 
 
@@ -109,6 +122,31 @@ def _decode_file(fields: list[Any]) -> FolderFile:
     path, start, end, storage, as_source, crc32 = fields
     source = None
     if as_source is not None:
-        name, kind, first, last, keys = as_source
-        source = SourceFile(name, kind, Span(first, last), tuple(keys))
+        name, kind, first, last, keys, *values = as_source
+        spans = tuple(Span(*span) for each in values for span in each)
+        source = SourceFile(name, kind, Span(first, last), tuple(keys), spans)
     return FolderFile(path, Span(start, end), source, storage, crc32)
+
+
+def _encode_assembled(one: Assembled) -> list[Any]:
+    held, dtype = one.storage, one.storage.dtype
+    chunks = [[c.offsets, c.sizes, c.storage, *([] if c.is_plain else [c.offset, c.stride])] for c in one.chunks]
+    return [
+        held.key, held.location, dtype and dtype.name, held.span.start, held.span.end, one.dtype.name, one.shape, chunks
+    ]  # fmt: skip
+
+
+def _decode_assembled(fields: list[Any]) -> Assembled:
+    key, location, held, start, end, dtype, shape, chunks = fields
+    return Assembled(
+        Storage(key, location, held and DTYPES[held], Span(start, end)),
+        DTYPES[dtype],
+        tuple(shape),
+        tuple(map(_decode_chunk, chunks)),
+    )
+
+
+def _decode_chunk(fields: list[Any]) -> Chunk:
+    offsets, sizes, storage, *view = fields
+    offset, stride = view or (0, strides_of(sizes))
+    return Chunk(tuple(offsets), tuple(sizes), storage, offset, tuple(stride))

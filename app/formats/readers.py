@@ -1,19 +1,21 @@
 """All formats: detection of a file's format, and the reader of each."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from ..errors import NotACheckpoint, RefusedCheckpoint
+from ..values.folder import DCP_METADATA, SourceFile, is_checkpoint_name, is_read_by_name
 from ..values.folder import FORMAT as FOLDER
-from ..values.folder import is_checkpoint_name, is_read_by_name
 from ..values.manifest import Manifest
 from ..values.source import ByteSource
 from ..values.work import Work
+from .dcp import read as dcp
 from .document import Document
 from .folder import read as folder
-from .folder.entries import Part, is_torch_zip
+from .folder.entries import is_torch_zip
 from .folder.entries import read_entries as folder_entries
 from .foreign import foreign_file
+from .part import Part
 from .pickle.nodes import Node
 from .safetensors import read as safetensors
 from .torch_legacy import read as torch_legacy
@@ -35,8 +37,14 @@ def tree_of(manifest: Manifest, skeleton: bytes, work: Work | None = None) -> No
     """Parse a skeleton to the nodes that its reader made at upload."""
     work = work or Work()
     if manifest.format == FOLDER:
-        return folder.tree_of(manifest.files, skeleton, _parse, work)
+        return folder.tree_of(manifest.files, skeleton, _parse_file, work)
     return _parse(manifest.format, skeleton, manifest.keys, work)
+
+
+def _parse_file(source: SourceFile, skeletons: Sequence[bytes], work: Work) -> Node:
+    if source.format == dcp.FORMAT:
+        return dcp.tree_of(skeletons, source.keys, DCP_METADATA, work)
+    return _parse(source.format, skeletons[0], source.keys, work)
 
 
 def _parse(kind: str, skeleton: bytes, keys: Iterable[str], work: Work) -> Node:

@@ -60,12 +60,13 @@ class Filling:
         """Copy the storages with a number at the top level, which the indexer reads. Return whether there are any."""
         storages = list(self.upload.split.storages)
         with_numbers = {
-            manifest.storages[tensor.storage].span
+            manifest.storages[storage].span
             for tensor in manifest.tensors
             if tensor.storage is not None
             and len(tensor.path) == 1
             and tensor.shape is not None
             and is_one_element(tensor.shape)
+            for storage in manifest.stored_in(tensor.storage)
         }
         pieces = {blob.digest: bisect_left(storages, blob.spans[0]) + 1 for blob in self.arrived.found()}
         wanted = [

@@ -24,7 +24,7 @@ _QUANTIZED = frozenset({"quint8", "qint8", "qint32"})
 
 
 def storage_of(manifest: Manifest, tensor: Tensor) -> Storage | None:
-    return None if tensor.storage is None else manifest.storages[tensor.storage]
+    return None if tensor.storage is None else manifest.storage(tensor.storage)
 
 
 def elements_of(manifest: Manifest, tensor: Tensor) -> Conversion | None:

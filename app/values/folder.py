@@ -25,6 +25,12 @@ READ_BY_NAME = (".index.json", "trainer_state.json")
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 """Ends of the names of files that are read as checkpoints."""
 
+DCP_METADATA = ".metadata"
+DCP_ITEMS = ".distcp"
+"""The name of the file that describes a save of torch.distributed.checkpoint, and the end of the names of those with
+its tensors.
+"""
+
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 
@@ -39,6 +45,12 @@ class SourceFile:
     format: str
     skeleton: Span
     keys: tuple[str, ...] = ()
+    values: tuple[Span, ...] = ()
+
+    @property
+    def skeletons(self) -> tuple[Span, ...]:
+        """The spans that have to be parsed for a plan."""
+        return (self.skeleton, *self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +127,15 @@ def is_checkpoint_name(path: str) -> bool:
     return path.lower().endswith(CHECKPOINTS)
 
 
+def holds_tensors_by_name(path: str) -> bool:
+    """Tell whether a file may hold tensors, by its name: a checkpoint, or items of torch.distributed.checkpoint."""
+    return is_checkpoint_name(path) or path.endswith(DCP_ITEMS)
+
+
 def is_read_by_name(path: str) -> bool:
     """Tell whether the server reads a file because of its name."""
-    return path.rpartition("/")[2].endswith(READ_BY_NAME)
+    name = path.rpartition("/")[2]
+    return name == DCP_METADATA or name.endswith(READ_BY_NAME)
 
 
 def source_names(paths: Iterable[str]) -> dict[str, str]:

@@ -3,14 +3,16 @@
 Positions are offsets in the uploaded file. Plans use these offsets; ``deliver.spans`` turns them into blobs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 from .digest import Digest
 from .dtype import DType
 from .folder import FolderFile
 from .span import Span
+from .strides import is_c_order, is_run, strides_of
 
 Path = tuple[str | int, ...]
 """A place in a checkpoint: the keys and list indices that lead there. ``()`` is the root."""
@@ -50,7 +52,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A view of a storage. ``offset`` and ``stride`` count elements; ``storage`` indexes ``Manifest.storages``.
+    """A view of a storage. ``offset`` and ``stride`` count elements; ``storage`` is a number for ``Manifest.storage``.
 
     ``component`` indexes ``Manifest.components``, or is None for a tensor that belongs to the root;
     ``path`` starts below its component. A tensor on the meta device has no storage; a lazy tensor that has seen no
@@ -86,6 +88,58 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """A box of a tensor's elements: ``sizes`` of them from ``offsets`` on, in each dimension. ``storage`` indexes
+    ``Manifest.storages``; ``offset`` and ``stride`` count elements, as in a tensor that views it.
+    """
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    storage: int
+    offset: int
+    stride: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.sizes)
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether its elements are those of its storage from the first on, in C order."""
+        return not self.offset and self.stride == strides_of(self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """The storage of a tensor whose elements lie in several places of the file, as torch.distributed.checkpoint writes
+    them from many processes. It holds all elements in C order, and has a span beyond the end of the file: plans treat
+    it as any other, and only who reads its bytes has to know where they come from.
+
+    Each element of the tensor, which has ``shape`` and ``dtype``, is in one of ``chunks``. Those are in the order of
+    their first elements; none is empty.
+    """
+
+    storage: Storage
+    dtype: DType
+    shape: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def is_in_order(self) -> bool:
+        """Tell whether the bytes of the chunks, one after another, are those of the storage: so if the tensor was
+        sharded by rows.
+        """
+        strides, done = strides_of(self.shape), 0
+        for chunk in self.chunks:
+            first = sum(offset * stride for offset, stride in zip(chunk.offsets, strides, strict=True))
+            if first != done or not is_run(chunk.sizes, self.shape) or not is_c_order(chunk.sizes, chunk.stride):
+                return False
+            done += chunk.count
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class Component:
     """A state_dict inside a checkpoint. ``keys`` counts its keys (an optimizer: its tensors); ``nbytes`` counts
     each storage it uses once; ``param_groups`` is an optimizer's, as JSON text. ``named_only``: never the default
@@ -113,7 +167,7 @@ class Manifest:
     bytes outside blob-sized storages; ``metadata`` is a safetensors file's own texts, by name;
     ``keys`` are the keys of a TorchScript archive's state_dict, which its skeleton alone does not tell.
     ``files`` are those of a folder, each checkpoint among them with a skeleton of its own; its last storages are files
-    that are blobs of their own.
+    that are blobs of their own. ``assembled`` are storages that are not in one place of the file: see ``storage``.
     """
 
     format: str
@@ -128,13 +182,35 @@ class Manifest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
     files: tuple[FolderFile, ...] = ()
+    assembled: tuple[Assembled, ...] = ()
 
     @property
     def skeletons(self) -> tuple[Span, ...]:
         """The spans whose bytes, one after another, have to be parsed for a plan."""
         if not self.files:
             return (self.skeleton,)
-        return tuple(file.source.skeleton for file in self.files if file.source is not None)
+        return tuple(span for file in self.files if file.source is not None for span in file.source.skeletons)
+
+    def storage(self, number: int) -> Storage:
+        """Return a tensor's storage. The assembled ones are numbered behind those that lie in the file."""
+        first = len(self.storages)
+        return self.storages[number] if number < first else self.assembled[number - first].storage
+
+    def stored_in(self, number: int) -> tuple[int, ...]:
+        """Return the indices in ``storages`` of the bytes of a tensor's storage."""
+        first = len(self.storages)
+        return (number,) if number < first else tuple(each.storage for each in self.assembled[number - first].chunks)
+
+    def weight(self) -> int:
+        """Number of tensors, storages and chunks, plus one."""
+        return len(self.tensors) + len(self.storages) + sum(len(each.chunks) for each in self.assembled) + 1
+
+    @property
+    def viewed(self) -> Iterator[Storage]:
+        """The storages that tensors may view, by number."""
+        yield from self.storages
+        for each in self.assembled:
+            yield each.storage
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,11 @@ def optimizer_blobs(manifest: Manifest) -> dict[Digest, int]:
     optimizers = {number for number, one in enumerate(manifest.components) if one.kind == "optimizer"}
     if not optimizers:
         return {}
-    of_optimizers = {tensor.storage for tensor in manifest.tensors if tensor.component in optimizers}
-    of_others = {tensor.storage for tensor in manifest.tensors if tensor.component not in optimizers}
+    of_optimizers, of_others = set[int](), set[int]()
+    for tensor in manifest.tensors:
+        if tensor.storage is not None:
+            used = of_optimizers if tensor.component in optimizers else of_others
+            used.update(manifest.stored_in(tensor.storage))
     only = of_optimizers - of_others
     found = {
         storage.digest: storage.span.length

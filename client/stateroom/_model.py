@@ -13,7 +13,7 @@ from . import _torch
 from ._alias import UNCHECKED, Alias, AliasChange, Aliases
 from ._api import ModelApi
 from ._checkpoint import Checkpoint, ModelSummary
-from ._download.atomic_file import appearing, check_is_no_dcp, named_in
+from ._download.atomic_file import appearing, named_in
 from ._download.requests import fetch_folder_into, fetch_state_dict_into, fetch_tensor_into
 from ._download.to_folder import appearing_folder
 from ._errors import CheckpointNotFound, InvalidRequest, ModelNotFound, UnsafeGlobals
@@ -119,7 +119,6 @@ class Model:
                 return upload(self._api, file, params, label=self.name, key=new_key())
             path = Path(file)
             if path.is_dir():
-                check_is_no_dcp(path)
                 return upload_folder(self._api, path, params, key=new_key())
             with path.open("rb") as opened:
                 return upload_file(self._api, opened, params, label=path.name, key=new_key())

@@ -201,12 +201,13 @@ def test_a_hugging_face_folder_is_one_checkpoint(client: Client, model: Model, t
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is")
-def test_a_distributed_checkpoint_becomes_one_file(client: Client, model: Model, tmp_path: Path) -> None:
+def test_a_distributed_checkpoint_is_uploaded_as_it_is(client: Client, model: Model, tmp_path: Path) -> None:
     dcp = pytest.importorskip("torch.distributed.checkpoint", reason="this torch has no torch.distributed.checkpoint")
     state = {"model": {"w": torch.arange(100.0)}, "epoch": 3}
     dcp.save(state, checkpoint_id=tmp_path / "dcp")
     [done] = import_folder(client, tmp_path / "dcp", model.name)
     assert done.source == "dcp"
+    assert model.checkpoint(1).format == "folder"
     assert equal(model.load(1), state)
 
 

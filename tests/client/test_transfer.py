@@ -12,7 +12,6 @@ from stateroom import (
     Client,
     DigestMismatch,
     InvalidRequest,
-    NotACheckpoint,
     ServerError,
     ServerUnavailable,
     UnexpectedAnswer,
@@ -174,13 +173,6 @@ def test_a_file_that_changes_while_it_is_sent_is_no_upload(change: int, scripted
 def test_a_file_opened_as_text_is_refused(scripted: StartScripted) -> None:
     with pytest.raises(InvalidRequest, match="'rb'"):
         Client(scripted(in_turn(KNOWN)).url).model("a/b").upload(io.StringIO("text"))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
-def test_a_distributed_checkpoint_is_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).touch()
-    with pytest.raises(NotACheckpoint, match="dcp_to_torch_save"):
-        Client("http://127.0.0.1:9").model("a/b").upload(tmp_path)
 
 
 def test_a_missing_file_is_pythons_own_error(tmp_path: Path) -> None:

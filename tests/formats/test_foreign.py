@@ -112,8 +112,8 @@ FILES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "an ONNX model": (lambda _: b"\x08\x07\x12\x07pytorch\x1a\x032.1:" + bytes(64), "an ONNX model"),
     "torch.package": (package, "a torch.package archive"),
     "torch.export": (exported, "a program of torch.export"),
-    "one file of a distributed checkpoint": (lambda folder: distributed(folder, "__0_0.distcp"), "dcp_to_torch_save"),
-    "the metadata of one": (lambda folder: distributed(folder, ".metadata"), "dcp_to_torch_save"),
+    "one file of a distributed checkpoint": (lambda folder: distributed(folder, "__0_0.distcp"), "the whole folder"),
+    "the metadata of one": (lambda folder: distributed(folder, ".metadata"), "upload the whole folder"),
 }
 
 

@@ -112,7 +112,7 @@ def _first(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
 
 def _device(manifest: Manifest, tensor: Tensor) -> str:
     if tensor.storage is not None:
-        return manifest.storages[tensor.storage].location
+        return manifest.storage(tensor.storage).location
     return "cpu" if tensor.shape is None else "meta"
 
 
@@ -124,7 +124,7 @@ def _shared(manifest: Manifest, shown: Iterable[Tensor]) -> dict[int, tuple[int,
         if tensor.storage is not None and tensor.storage in wanted:
             counts[tensor.storage] = counts.get(tensor.storage, 0) + 1
     return {
-        number: (number, manifest.storages[number].span.length, count) for number, count in counts.items() if count > 1
+        number: (number, manifest.storage(number).span.length, count) for number, count in counts.items() if count > 1
     }
 
 

@@ -201,7 +201,7 @@ def _name(manifest: Manifest, tensor: Tensor) -> str | None:
 
 
 def _tensor(manifest: Manifest, tensor: Tensor, groups: Mapping[int, _Group]) -> TensorView:
-    storage = None if tensor.storage is None else manifest.storages[tensor.storage]
+    storage = None if tensor.storage is None else manifest.storage(tensor.storage)
     group = _Group(count=1) if tensor.storage is None else groups[tensor.storage]
     others = (_seen_from(manifest, tensor, other) for other in group.first if other is not tensor)
     shared = list(_up_to(SHARED_TEXT, islice(others, MOST_SHARED), len))

@@ -1,29 +1,11 @@
 """The files of a folder in its zip: their paths and places, checked."""
 
-from dataclasses import dataclass
-
 from ...errors import NotACheckpoint
-from ...values.folder import PathRules, is_checkpoint_name
+from ...values.folder import PathRules, holds_tensors_by_name
 from ...values.source import ByteSource
-from ...values.span import Span
 from ..foreign import foreign_zip, is_foreign_archive
 from ..torch_zip.directory import Directory
 from ..torch_zip.records import Record, name_of, names_in, read_records
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Bytes ``span`` of a file, as a file of its own."""
-
-    whole: ByteSource
-    span: Span
-
-    def __len__(self) -> int:
-        return self.span.length
-
-    def __getitem__(self, part: slice, /) -> bytes | memoryview:
-        start, stop, _ = part.indices(self.span.length)
-        return self.whole[self.span.start + start : self.span.start + max(start, stop)]
 
 
 def is_torch_zip(directory: Directory, entries: bytes) -> bool:
@@ -38,7 +20,7 @@ def read_entries(data: ByteSource, directory: Directory, entries: bytes) -> dict
     zip, NotACheckpoint for one that is compressed, or that is another program's file.
     """
     names = [name.decode("utf-8", "replace") for name in names_in(directory, entries)]
-    if is_foreign_archive(entries) or not any(map(is_checkpoint_name, names)):
+    if is_foreign_archive(entries) or not any(map(holds_tensors_by_name, names)):
         raise NotACheckpoint(f"the file is {foreign_zip(entries)}", rule="no-pickle")
     files: dict[str, Record] = {}
     rules = PathRules()

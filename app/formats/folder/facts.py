@@ -6,7 +6,7 @@ Reference: ``TrainerState`` in transformers/trainer_callback.py.
 from collections.abc import Mapping
 
 from ...values.work import Work
-from .entries import Part
+from ..part import Part
 from .shards import json_of
 
 TRAINER_STATE = "trainer_state.json"

@@ -4,26 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ...errors import BadFolder
 from ...values.work import Work
-from ..pickle.nodes import Call, Dict, Global, Node, StorageRef, TensorRef
-from ..tree import pairs_of, refs_in
-
-
-def with_keys_of_its_own(number: int, root: Node, work: Work) -> Node:
-    """Give the storages of a file's tree keys that no other file of the folder has."""
-    renamed: set[int] = set()
-    refs = refs_in(root)
-    work.spend(len(refs))
-    for ref in refs:
-        storage = ref.storage if isinstance(ref, TensorRef) else ref
-        if isinstance(storage, StorageRef) and id(storage) not in renamed:
-            renamed.add(id(storage))
-            storage.key = storage_key(number, storage.key)
-    return root
-
-
-def storage_key(number: int, key: str) -> str:
-    """Return the key in the folder of a storage of its file ``number``."""
-    return f"{number}/{key}"
+from ..pickle.nodes import Call, Dict, Global, Node
+from ..tree import pairs_of
 
 
 def joined(sources: Iterable[tuple[str, Node]]) -> Node:

@@ -10,20 +10,23 @@ from ...values.manifest import MIN_BLOB_SIZE
 from ...values.source import ByteSource
 from ...values.span import Span
 from ...values.work import Work
-from ..document import Document, KeptFile
+from ..document import AssembledRef, Document, KeptFile
+from ..part import Part
 from ..pickle.nodes import Node, StorageRef
+from ..storage_keys import storage_key, with_keys_of_its_own
 from ..torch_zip.directory import Directory
 from ..torch_zip.records import Record
-from .entries import Part, read_entries
+from .distributed import find_saves, with_names_of_saves
+from .entries import read_entries
 from .facts import trainer_facts
-from .merge import check_shards, joined, storage_key, with_keys_of_its_own
+from .merge import check_shards, joined
 from .shards import Shards, find_shards
 
 ReadFile = Callable[[ByteSource, Work], Document]
 """Reads one file. Raises RefusedCheckpoint."""
 
-TreeOf = Callable[[str, bytes, Iterable[str], Work], Node]
-"""Parses a skeleton of a format, with the keys of a TorchScript archive."""
+TreeOf = Callable[[SourceFile, Sequence[bytes], Work], Node]
+"""Parses the skeletons of a file."""
 
 _NOT_A_CHECKPOINT = frozenset({"magic", "tar", "no-pickle"})
 """Rules broken by a file that merely has the name of a checkpoint."""
@@ -31,12 +34,15 @@ _NOT_A_CHECKPOINT = frozenset({"magic", "tar", "no-pickle"})
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A checkpoint file of the folder. ``number`` is its place among all files."""
+    """A checkpoint file of the folder. ``number`` is its place among all files; the spans of its document count from
+    ``start`` on.
+    """
 
     number: int
     path: str
     name: str
     document: Document
+    start: int
 
 
 def read(data: ByteSource, directory: Directory, entries: bytes, read_file: ReadFile, work: Work) -> Document:
@@ -44,23 +50,27 @@ def read(data: ByteSource, directory: Directory, entries: bytes, read_file: Read
     records = read_entries(data, directory, entries)
     parts = {path: Part(data, record.span) for path, record in records.items()}
     shards = find_shards(parts, work)
-    documents = {
+    saves = find_saves(parts, work)
+    documents = {path: save.document for path, save in saves.items()} | {
         path: document
         for path, part in parts.items()
         if is_checkpoint_name(path) and (document := _read_file(path, part, read_file, work)) is not None
     }
     for path in shards.head_of.keys() - documents.keys():
         raise BadFolder(f"the shard {path[:200]!r} holds no tensors", rule="shard-kind", where=path[:200])
-    names = source_names({shards.head_of.get(path, path) for path in documents})
+    names = with_names_of_saves(source_names({shards.head_of.get(path, path) for path in documents}), saves)
+    starts = {path: 0 if path in saves else record.start for path, record in records.items()}
     sources = [
-        _Source(number, path, names[shards.head_of.get(path, path)], documents[path])
+        _Source(number, path, names[shards.head_of.get(path, path)], documents[path], starts[path])
         for number, path in enumerate(parts)
         if path in documents
     ]
     for source in sources:
         with_keys_of_its_own(source.number, source.document.root, work)
     _check_shards(sources, shards, work)
-    storages, places, checksums = _storages(sources, records)
+    storages, places, checksums = _storages(sources)
+    with_items = frozenset[str]().union(*(save.files for save in saves.values()))
+    by_path = {source.path: source for source in sources}
     numbers = trainer_facts(parts, work)
     return Document(
         root=joined((source.name, source.document.root) for source in sources),
@@ -74,8 +84,10 @@ def read(data: ByteSource, directory: Directory, entries: bytes, read_file: Read
         metadata=_metadata(sources),
         numbers=numbers,
         files=tuple(
-            _kept(path, record, parts[path], documents.get(path), names, shards) for path, record in records.items()
+            _kept(path, record, parts[path], by_path.get(path), has_items=path in with_items)
+            for path, record in records.items()
         ),
+        assembled=_assembled(sources),
     )
 
 
@@ -84,10 +96,11 @@ def tree_of(files: Sequence[FolderFile], skeleton: bytes, parse: TreeOf, work: W
     roots, start = [], 0
     for number, file in enumerate(files):
         if (source := file.source) is not None:
-            end = start + source.skeleton.length
-            root = parse(source.format, skeleton[start:end], source.keys, work)
-            roots.append((source.name, with_keys_of_its_own(number, root, work)))
-            start = end
+            pickles = []
+            for span in source.skeletons:
+                pickles.append(skeleton[start : start + span.length])
+                start += span.length
+            roots.append((source.name, with_keys_of_its_own(number, parse(source, pickles, work), work)))
     return joined(roots)
 
 
@@ -122,17 +135,27 @@ def _check_shards(sources: Sequence[_Source], shards: Shards, work: Work) -> Non
 
 
 def _storages(
-    sources: Iterable[_Source], records: dict[str, Record]
+    sources: Iterable[_Source],
 ) -> tuple[dict[str, StorageRef], dict[str, Span], dict[str, int]]:
     storages, places, checksums = {}, {}, {}
     for source in sources:
-        offset = records[source.path].start
         for key, ref in source.document.storages.items():
             own, span = storage_key(source.number, key), source.document.records[key]
             storages[own] = ref
-            places[own] = Span(offset + span.start, offset + span.end)
+            places[own] = Span(source.start + span.start, source.start + span.end)
             checksums[own] = source.document.checksums[key]
     return storages, places, checksums
+
+
+def _assembled(sources: Iterable[_Source]) -> dict[str, AssembledRef]:
+    """Return the assembled storages by the keys that they and their chunks have in the folder."""
+    return {
+        storage_key(source.number, key): replace(
+            ref, chunks=tuple(replace(chunk, key=storage_key(source.number, chunk.key)) for chunk in ref.chunks)
+        )
+        for source in sources
+        for key, ref in source.document.assembled.items()
+    }
 
 
 def _byteorder(sources: Sequence[_Source]) -> Literal["little", "big"]:
@@ -155,15 +178,13 @@ def _metadata(sources: Sequence[_Source]) -> dict[str, str]:
     return {name: text for name, text in first.items() if all(other.get(name) == text for other in others)}
 
 
-def _kept(
-    path: str, record: Record, part: Part, document: Document | None, names: dict[str, str], shards: Shards
-) -> KeptFile:
+def _kept(path: str, record: Record, part: Part, source: _Source | None, *, has_items: bool) -> KeptFile:
     """Describe a file. Its bytes are a blob if they are many, and nothing in them has to be read to plan a download."""
     file = FolderFile(path, record.span, crc32=record.crc32)
-    if document is not None:
-        start = record.start
+    if source is not None:
+        document, start = source.document, source.start
         skeleton = Span(start + document.skeleton.start, start + document.skeleton.end)
-        name = names[shards.head_of.get(path, path)]
-        return KeptFile(replace(file, source=SourceFile(name, document.format, skeleton, document.keys)))
-    is_read = is_read_by_name(path) or (is_checkpoint_name(path) and bytes(part[:4]) == b"PK\3\4")
+        as_source = SourceFile(source.name, document.format, skeleton, document.keys, document.values)
+        return KeptFile(replace(file, source=as_source))
+    is_read = has_items or is_read_by_name(path) or (is_checkpoint_name(path) and bytes(part[:4]) == b"PK\3\4")
     return KeptFile(file, is_blob=record.span.length > MIN_BLOB_SIZE and not is_read)

@@ -12,7 +12,7 @@ from ...errors import BadFolder
 from ...values.json_text import read_json
 from ...values.source import ByteSource
 from ...values.work import Work
-from .entries import Part
+from ..part import Part
 
 INDEX = ".index.json"
 

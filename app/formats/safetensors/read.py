@@ -10,10 +10,10 @@ from ...errors import HostileCheckpoint, NotACheckpoint
 from ...values.source import ByteSource
 from ...values.span import Span
 from ...values.work import Work
+from ..dense import contiguous_storage, contiguous_tensor
 from ..document import Document
-from ..pickle.nodes import Call, Dict, Global, Node, StorageRef, TensorRef
-from ..tensor_arguments import check_extent
-from .header import Entry, Header, parse_header
+from ..pickle.nodes import Dict, Node, StorageRef
+from .header import Header, parse_header
 
 FORMAT = "safetensors"
 
@@ -78,34 +78,6 @@ def _tree(header: Header) -> tuple[Dict, dict[str, StorageRef]]:
     root = Dict()
     storages: dict[str, StorageRef] = {}
     for number, entry in enumerate(header.entries):
-        storage = storages[str(number)] = _storage(entry, str(number))
-        root.pairs.append((entry.name, _tensor(entry, storage)))
+        storage = storages[str(number)] = contiguous_storage(entry.dtype, entry.end - entry.start, str(number))
+        root.pairs.append((entry.name, contiguous_tensor(entry.dtype, entry.shape, storage)))
     return root, storages
-
-
-_UNTYPED = Global("torch.storage", "UntypedStorage")
-_REBUILD = Global("torch._utils", "_rebuild_tensor_v2")
-_REBUILD_WITH_DTYPE = Global("torch._utils", "_rebuild_tensor_v3")
-_ORDERED_DICT = Global("collections", "OrderedDict")
-
-
-def _storage(entry: Entry, key: str) -> StorageRef:
-    dtype, nbytes = entry.dtype, entry.end - entry.start
-    if dtype.storage_class is None:
-        return StorageRef(_UNTYPED, None, key, "cpu", nbytes)
-    return StorageRef(Global("torch", dtype.storage_class), dtype, key, "cpu", nbytes // dtype.itemsize)
-
-
-def _tensor(entry: Entry, storage: StorageRef) -> TensorRef:
-    """Make a contiguous tensor as torch saves it: no gradient, no hooks."""
-    strides = [1] * len(entry.shape)
-    for i in range(len(strides) - 1, 0, -1):
-        strides[i - 1] = strides[i] * max(entry.shape[i], 1)
-    check_extent(storage, entry.dtype, 0, entry.shape, tuple(strides))
-    rest: tuple[Node, ...] = (False, Call(_ORDERED_DICT, ()))
-    if storage.dtype is None:
-        return TensorRef(
-            _REBUILD_WITH_DTYPE, storage, 0, entry.shape, tuple(strides), (*rest, Global("torch", entry.dtype.name)),
-            entry.dtype,
-        )  # fmt: skip
-    return TensorRef(_REBUILD, storage, 0, entry.shape, tuple(strides), rest, entry.dtype)

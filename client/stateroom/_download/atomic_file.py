@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from .._errors import InvalidRequest, NotACheckpoint
+from .._errors import InvalidRequest
 
 
 @contextmanager
@@ -21,15 +21,6 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def check_is_no_dcp(folder: Path) -> None:
-    """Raise NotACheckpoint for a folder of torch.distributed.checkpoint, and say what to upload instead."""
-    if any(each.name == ".metadata" or each.suffix == ".distcp" for each in folder.iterdir()):
-        raise NotACheckpoint(
-            f"{folder.absolute()} is a torch.distributed.checkpoint: convert it to one file with "
-            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and upload that file"
-        )
 
 
 def named_in(path: Path, model: str, version: int, suffix: str) -> Path:

@@ -14,6 +14,7 @@ from typing import IO
 from .._errors import InvalidRequest
 from .._raw_file import RawFile
 from .._threads import side_by_side
+from .items import storages_of_items
 from .split import MIN_STORAGE, READ_SIZE, Span, Split, storages_in
 from .zip_writer import directory, local_header
 
@@ -22,6 +23,10 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 READ_BY_NAME = (".index.json", "trainer_state.json")
 """Ends of the names of other files that the server reads."""
+
+DCP_METADATA = ".metadata"
+DCP_ITEMS = ".distcp"
+"""The file that describes a save of torch.distributed.checkpoint, and the end of the names of those with its items."""
 
 _LEGACY = (bytes.fromhex("8a0a6cfc9c46f9206aa85019"), b"L119547037146038801333356L")
 """The magic number at the start of files from before torch 1.6, in two pickle protocols."""
@@ -121,9 +126,10 @@ class FolderZip(RawFile):
     @property
     def storages(self) -> list[Span] | None:
         spans: list[Span] = []
+        named = _named_by_saves(self._files)
         for start, file in zip(self._starts, self._pieces):
             if isinstance(file, LocalFile):
-                inside = _storages(file)
+                inside = _item_storages(file) if file.name in named else _storages(file)
                 if inside is None:
                     return None
                 spans += [(start + first, start + end) for first, end in inside]
@@ -170,11 +176,31 @@ def _checksum(file: LocalFile) -> int:
     return checksum
 
 
+def _named_by_saves(files: Sequence[LocalFile]) -> set[str]:
+    """Return the names of the files with items of a save, as far as a ``.metadata`` file has them in its bytes."""
+    named: set[str] = set()
+    items = [file.name for file in files if file.name.endswith(DCP_ITEMS)]
+    for file in files if items else ():
+        folder, _, name = file.name.rpartition("/")
+        if name == DCP_METADATA:
+            with file.opened() as opened:
+                text = opened.read()
+            below = f"{folder}/" if folder else ""
+            named |= {each for each in items if each.startswith(below) and each[len(below) :].encode() in text}
+    return named
+
+
+def _item_storages(file: LocalFile) -> list[Span] | None:
+    with file.opened() as opened:
+        return storages_of_items(opened, file.size)
+
+
 def _storages(file: LocalFile) -> list[Span] | None:
     """Return the spans in a file that are blobs of their own; None for a checkpoint whose pickle would tell them."""
     whole = [(0, file.size)] if file.size > MIN_STORAGE else []
     if not file.name.lower().endswith(CHECKPOINTS):
-        return [] if file.name.rpartition("/")[2].endswith(READ_BY_NAME) else whole
+        name = file.name.rpartition("/")[2]
+        return [] if name == DCP_METADATA or name.endswith(READ_BY_NAME) else whole
     with file.opened() as opened:
         head = opened.read(32)
         if head[:4] == b"PK\3\4" or head[8:9] == b"{":

@@ -124,13 +124,18 @@ def storages_in(file: IO[bytes], size: int) -> list[Span] | None:
 
 def _zip_storages(file: IO[bytes]) -> Iterator[Span]:
     with zipfile.ZipFile(file) as archive:
-        for record in archive.infolist():
-            is_storage = re.fullmatch(r"[^/]+/data/[^/]+", record.filename) is not None
-            if is_storage and record.compress_type == zipfile.ZIP_STORED and record.file_size > MIN_STORAGE:
-                header = os.pread(file.fileno(), 30, record.header_offset)
-                name, extra = struct.unpack("<HH", header[26:])
-                start = record.header_offset + 30 + name + extra
-                yield start, start + record.file_size
+        yield from storages_of_zip(file, archive.infolist())
+
+
+def storages_of_zip(file: IO[bytes], records: Iterable[zipfile.ZipInfo]) -> Iterator[Span]:
+    """Yield the spans of the storages among the records of a zip in ``file``."""
+    for record in records:
+        is_storage = re.fullmatch(r"[^/]+/data/[^/]+", record.filename) is not None
+        if is_storage and record.compress_type == zipfile.ZIP_STORED and record.file_size > MIN_STORAGE:
+            header = os.pread(file.fileno(), 30, record.header_offset)
+            name, extra = struct.unpack("<HH", header[26:])
+            start = record.header_offset + 30 + name + extra
+            yield start, start + record.file_size
 
 
 def _safetensors_storages(file: IO[bytes], size: int) -> Iterator[Span]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from .._checkpoint import Checkpoint
 from .._client import Client
 from .._errors import InvalidRequest, NotFound, RefusedCheckpoint, StateroomError
 from .._model import Model
-from .._torch import require_torch
 from . import layout
 from .sources import Found, checkpoints_below
 
@@ -49,7 +47,7 @@ def import_folder(
 ) -> list[Imported]:
     """Store what a folder holds: an export, with its models (or its only one, as ``model``); or as new checkpoints of
     ``model`` a folder of checkpoint files, a folder of the Hugging Face Hub or of its Trainer, one of
-    torch.distributed.checkpoint (which takes torch, and the memory of all of it), or an MLflow artifact root.
+    torch.distributed.checkpoint, or an MLflow artifact root.
 
     Versions are given anew, in their order. What an earlier import has stored is found by its tag ``imported_from`` and
     not stored again. A file that the server refuses is skipped and listed with the reason. ``report`` is called after
@@ -168,15 +166,7 @@ def _import_files(model: Model, run: str | None, found: Iterable[Found], client:
 
 def _upload(model: Model, found: Found) -> Checkpoint:
     tags = {ORIGIN: found.name}
-    if not found.is_dcp:
-        return model.upload(found.path, metrics=found.metrics, tags=tags, parent=None, warm_started_from=None)
-    require_torch("importing a distributed checkpoint")
-    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # noqa: PLC0415  torch may be absent
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{found.path.resolve().name}.pt"
-        dcp_to_torch_save(found.path, path)
-        return model.upload(path, metrics=found.metrics, tags=tags, parent=None, warm_started_from=None)
+    return model.upload(found.path, metrics=found.metrics, tags=tags, parent=None, warm_started_from=None)
 
 
 def _checkpoints(model: Model) -> list[Checkpoint]:

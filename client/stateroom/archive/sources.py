@@ -19,13 +19,10 @@ _DIGITS = re.compile(r"(\d+)")
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint: a file, a folder of files, or a folder of torch.distributed.checkpoint (``is_dcp``). ``name`` is
-    its place below the folder that is imported.
-    """
+    """A checkpoint: a file, or a folder of files. ``name`` is its place below the folder that is imported."""
 
     name: str
     path: Path
-    is_dcp: bool = False
     run: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -39,7 +36,7 @@ def checkpoints_below(root: Path) -> Iterator[Found]:
         for artifacts in runs:
             numbers = _metrics_of(artifacts.parent)
             for found in _below(artifacts, root):
-                yield Found(found.name, found.path, found.is_dcp, artifacts.parent.name, numbers)
+                yield Found(found.name, found.path, artifacts.parent.name, numbers)
     else:
         yield from _below(root, root)
 
@@ -47,9 +44,6 @@ def checkpoints_below(root: Path) -> Iterator[Found]:
 def _below(folder: Path, root: Path) -> Iterator[Found]:
     name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
     files = {each.name for each in folder.iterdir() if each.is_file()}
-    if ".metadata" in files and any(each.endswith(".distcp") for each in files):
-        yield Found(name, folder, is_dcp=True)
-        return
     if _is_one(files):
         yield Found(name, folder)
         return
@@ -63,7 +57,11 @@ def _below(folder: Path, root: Path) -> Iterator[Found]:
 
 
 def _is_one(files: set[str]) -> bool:
-    """Tell whether a folder of these files is one checkpoint, as the tools of the Hugging Face Hub write it."""
+    """Tell whether a folder of these files is one checkpoint, as torch.distributed.checkpoint or the tools of the
+    Hugging Face Hub write it.
+    """
+    if ".metadata" in files and any(each.endswith(".distcp") for each in files):
+        return True
     described = any(name in _OF_A_FOLDER or name.endswith(".index.json") for name in files)
     return described and any(name.lower().endswith(CHECKPOINTS) for name in files)
 

@@ -1,0 +1,1 @@
+"""Folders that torch.distributed.checkpoint wrote: ``.metadata``, and files of items that many processes saved."""
