@@ -44,13 +44,20 @@ def stored(s: ReadSession, namespace: str, lengths: Mapping[Digest, int]) -> dic
 
 
 def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob]) -> None:
-    """Insert the blobs of a sealed pack, whose bytes were checked against their digests.
+    """Insert the blobs of a sealed pack, as ``insert_uncounted`` does, and count their bytes.
+
+    Raises QuotaExceeded if the namespace grows beyond its quota.
+    """
+    namespaces.count(w, namespace, stored_bytes=insert_uncounted(w, namespace, pack_id, new))
+
+
+def insert_uncounted(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob]) -> int:
+    """Insert the blobs of a sealed pack, whose bytes were checked against their digests. Return the bytes by which the
+    namespace grew, for the same transaction to count.
 
     An existing row of a blob stays, unless the blob is marked as damaged or the row has another length and so is wrong.
     Then the blob is healed: the row gets the new place, for all checkpoints that refer to the blob, and the bytes at
     the old place are unused.
-
-    Raises QuotaExceeded if the namespace grows beyond its quota.
     """
     w.must_cover(namespace)
     inserted = w.insert_missing(
@@ -69,7 +76,7 @@ def insert_new(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob
         ],
     )
     healed = _heal(w, namespace, pack_id, new) if len(inserted) < len(new) else 0
-    namespaces.count(w, namespace, stored_bytes=sum(inserted) + healed)
+    return int(sum(inserted)) + healed
 
 
 def _heal(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob]) -> int:

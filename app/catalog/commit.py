@@ -41,7 +41,7 @@ from .rows import (
     to_microseconds,
 )
 from .session import WriteSession
-from .shown import shown_components, shown_names
+from .shown import published, shown_names
 from .tables import checkpoints, metrics, models, tags
 
 FIRST, BATCH = 250, 2000
@@ -85,13 +85,17 @@ def commit(
     _check(new)
     if len(new.blobs) + (len(pack.blobs) if pack else 0) > BATCH:
         return _commit_in_batches(catalog, new, pack, forget_pack, forget_upload)
-    with catalog.write(new.model.namespace) as w:
+    namespace = new.model.namespace
+    with catalog.write(namespace) as w:
+        stored_bytes = 0
         if pack is not None:
-            store(w, new.model.namespace, pack, pack.blobs)
-        new, version = _draw_version(w, _finished(w, new, pack))
+            stored_bytes = blobs.insert_uncounted(w, namespace, _sealed(w, pack, finish=True), pack.blobs)
+            if stored_bytes == 0:  # it may have no blob
+                new = _finished(w, new, pack)
+        new, version = _draw_version(w, new)
         checkpoint_id = _insert(w, new, version)
-        refuse_if_missing(blobs.refer(w, checkpoint_id, new.model.namespace, new.blobs))
-        return _publish(w, checkpoint_id, new, version, forget_pack, forget_upload)
+        refuse_if_missing(blobs.refer(w, checkpoint_id, namespace, new.blobs))
+        return _publish(w, checkpoint_id, new, version, forget_pack, forget_upload, stored_bytes)
 
 
 def _commit_in_batches(
@@ -125,12 +129,17 @@ def _commit_in_batches(
 
 def store(w: WriteSession, namespace: str, pack: NewPack, stored: Sequence[Blob]) -> None:
     """Seal the pack, and insert some of its blobs. Raises Gone if another commit had its upload."""
+    blobs.insert_new(w, namespace, _sealed(w, pack), stored)
+
+
+def _sealed(w: WriteSession, pack: NewPack, *, finish: bool = False) -> int:
+    """Seal the pack, as ``packs.seal`` does, and return its id. Raises Gone if another commit had its upload."""
     if pack.upload is not None:
         if uploads.finish(w, pack.upload):
             packs.rename(w, pack.upload, pack.name)
         elif not packs.is_sealed(w, pack.name):  # another commit was first, or the upload was given up
             raise uploads.gone()
-    blobs.insert_new(w, namespace, packs.seal(w, pack.name, pack.size), stored)
+    return packs.seal(w, pack.name, pack.size, finish=finish)
 
 
 def refuse_if_missing(missing: Sequence[Digest]) -> None:
@@ -251,12 +260,15 @@ def _publish(
     version: _Version,
     forget_pack: str | None,
     forget_upload: str | None,
+    stored_bytes: int = 0,
 ) -> Checkpoint:
-    """Write what belongs to a checkpoint with a version. The end of the transaction makes it visible."""
+    """Write what belongs to a checkpoint with a version, and count it with its ``stored_bytes``. The end of the
+    transaction makes it visible.
+    """
     if new.idempotency_key is not None:
         idempotency.remember(w, version.model_id, new.idempotency_key, checkpoint_id)
     key = {"model_id": version.model_id, "version": version.number, "run": new.run}
-    namespaces.count(w, new.model.namespace, checkpoints=1, logical_bytes=new.nbytes)
+    namespaces.count(w, new.model.namespace, checkpoints=1, logical_bytes=new.nbytes, stored_bytes=stored_bytes)
     runs.add(w, version.model_id, new.run, version.number)
     w.postpone(metrics.insert(), metric_rows(key, new.metrics))
     w.postpone(tags.insert(), tag_rows(key, new.tags))
@@ -267,33 +279,4 @@ def _publish(
         packs.forget(w, forget_pack)
     if forget_upload is not None and not uploads.forget(w, forget_upload):
         raise uploads.gone()
-    components = shown_components(new.components)
-    return Checkpoint(
-        id=checkpoint_id,
-        model=new.model,
-        version=version.number,
-        run=new.run,
-        epoch=new.epoch,
-        step=new.step,
-        loss=new.loss,
-        metrics=dict(sorted(new.metrics.items())),
-        tags=dict(sorted(new.tags.items())),
-        format=new.format,
-        devices=shown_names(new.devices),
-        components=tuple(replace(component, param_groups=None) for component in components),
-        more_components=len(new.components) - len(components),
-        unsafe_globals=shown_names(new.unsafe_globals),
-        manifest=new.manifest,
-        frame=new.frame,
-        nbytes=new.nbytes,
-        new_bytes=new.new_bytes,
-        digest=new.digest,
-        sha256=new.sha256,
-        original=new.original,
-        created_at=version.at,
-        parent=new.parent,
-        warm_started_from=new.warm_started_from,
-        slot=new.slot,
-        expires_at=None if new.ttl is None else version.at + new.ttl,
-        merge=new.merge,
-    )
+    return published(new, checkpoint_id, version.number, version.at)

@@ -39,8 +39,9 @@ def begin(w: WriteSession, name: str, lease_seconds: float, parent: CheckpointNa
     w.insert(packs, [row])
 
 
-def seal(w: WriteSession, name: str, size: int) -> int:
-    """Record that the pack's ``size`` bytes are durable, and return its id. Sealing again changes nothing.
+def seal(w: WriteSession, name: str, size: int, *, finish: bool = False) -> int:
+    """Record that the pack's ``size`` bytes are durable, and return its id. Sealing again changes nothing. With
+    ``finish``, the pack is also finished; it has to get a blob in the same transaction.
 
     Raises StoreError, code ``pack-lease-expired``: the bytes may be gone, so the upload must begin again.
     """
@@ -48,7 +49,7 @@ def seal(w: WriteSession, name: str, size: int) -> int:
     pack_id = w.execute(
         update(packs)
         .where(packs.c.name == name, or_(packs.c.state == "sealed", packs.c.lease_until > now))
-        .values(state="sealed", size=size)
+        .values(state="sealed", size=size, **({"lease_until": 0, "parent": None} if finish else {}))
         .returning(packs.c.id)
     ).scalar()
     if pack_id is None:

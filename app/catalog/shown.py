@@ -1,8 +1,10 @@
 """Limits for the names that the catalog shows, because every listing reads them. The manifest has the rest."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 
-from ..values.checkpoint import Checkpoint
+from ..values.checkpoint import Checkpoint, NewCheckpoint
 from ..values.manifest import Component
 from ..values.slices import slices
 
@@ -66,3 +68,37 @@ def weight(checkpoint: Checkpoint) -> int:
     components = sum(300 + 4 * len(component.name) for component in checkpoint.components)
     names = sum(len(name) + 4 for name in (*checkpoint.devices, *checkpoint.unsafe_globals))
     return 1000 + numbers + texts + components + names
+
+
+def published(new: NewCheckpoint, id_: int, version: int, at: datetime) -> Checkpoint:
+    """Return what a new checkpoint is once it has a version, which it got at the time ``at``."""
+    components = shown_components(new.components)
+    return Checkpoint(
+        id=id_,
+        model=new.model,
+        version=version,
+        run=new.run,
+        epoch=new.epoch,
+        step=new.step,
+        loss=new.loss,
+        metrics=dict(sorted(new.metrics.items())),
+        tags=dict(sorted(new.tags.items())),
+        format=new.format,
+        devices=shown_names(new.devices),
+        components=tuple(replace(component, param_groups=None) for component in components),
+        more_components=len(new.components) - len(components),
+        unsafe_globals=shown_names(new.unsafe_globals),
+        manifest=new.manifest,
+        frame=new.frame,
+        nbytes=new.nbytes,
+        new_bytes=new.new_bytes,
+        digest=new.digest,
+        sha256=new.sha256,
+        original=new.original,
+        created_at=at,
+        parent=new.parent,
+        warm_started_from=new.warm_started_from,
+        slot=new.slot,
+        expires_at=None if new.ttl is None else at + new.ttl,
+        merge=new.merge,
+    )
