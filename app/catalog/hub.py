@@ -11,7 +11,7 @@ from ..errors import Conflict, PreconditionFailed, StoreError
 from ..values.checkpoint import ModelName, NewCheckpoint
 from ..values.draft import Draft, DraftFile
 from ..values.hub import HubCommit, StagedObject
-from . import packs
+from . import namespaces, packs, xorbs
 from .dialect import each_integer, each_text
 from .models import get_model
 from .rows import from_microseconds, to_microseconds
@@ -59,6 +59,12 @@ def staged(s: ReadSession, namespace: str, sha256s: Iterable[str]) -> dict[str, 
 def staged_bytes(s: ReadSession, namespace: str) -> int:
     """The bytes of all objects that the namespace keeps for commits to come."""
     return int(s.select(select(func.coalesce(func.sum(_o.size), 0)).where(_o.namespace == namespace)).scalar_one())
+
+
+def check_room(s: ReadSession, namespace: str, nbytes: int) -> None:
+    """Raise QuotaExceeded unless the namespace may get ``nbytes`` more, beside all that was sent ahead of commits."""
+    ahead = staged_bytes(s, namespace) + xorbs.unused_bytes(s, namespace)
+    namespaces.check_room(s, namespace, nbytes + ahead)
 
 
 def check_head(w: WriteSession, model_id: int, drawn: int, new: NewCheckpoint) -> None:

@@ -21,7 +21,7 @@ from .catalog import Catalog
 from .dialect import each_integer, each_text
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import blobs, hub_objects, packs, uploads
+from .tables import blobs, hub_objects, hub_xorbs, packs, uploads
 
 
 def begin(w: WriteSession, name: str, lease_seconds: float, parent: CheckpointName | None = None) -> None:
@@ -97,7 +97,7 @@ def finish_all(w: WriteSession) -> None:
     Only for a server that knows that it is the only one and has not begun to serve.
     """
     of_an_upload = select(uploads.c.id).where(uploads.c.id == packs.c.name).exists()
-    sent_ahead = select(hub_objects.c.pack_id).where(hub_objects.c.pack_id == packs.c.id).exists()
+    sent_ahead = or_(*(select(c.pack_id).where(c.pack_id == packs.c.id).exists() for c in (hub_objects.c, hub_xorbs.c)))
     running = packs.c.state.in_(("writing", "sealed")), packs.c.lease_until > 0  # so that an index finds them
     w.execute(update(packs).where(*running, ~of_an_upload, ~sent_ahead).values(lease_until=0))
 

@@ -493,6 +493,19 @@ hub_objects = Table(
     sqlite_with_rowid=False,
 )
 
+hub_xorbs = Table(
+    "hub_xorbs",
+    metadata,
+    Column("namespace", _Text, primary_key=True),
+    Column("session", _Text, primary_key=True),
+    Column("hash", _Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("chunks", BigInteger, nullable=False),
+    Column("is_used", Boolean, nullable=False),
+    Column("pack_id", ForeignKey("packs.id", ondelete="CASCADE"), nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
 hub_commits = Table(
     "hub_commits",
     metadata,

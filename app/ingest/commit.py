@@ -6,11 +6,12 @@ commit.
 """
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..catalog import Catalog, hub, namespaces, packs, staging, unused
+from ..catalog import Catalog, namespaces, packs, staging, unused
 from ..catalog.commit import NewPack, commit
+from ..catalog.session import WriteSession
 from ..damage import at_hand
 from ..errors import MissingBlobs, StateroomError
 from ..retention import Retention
@@ -91,16 +92,17 @@ class Committer:
             # The caller has to get the earlier error; the next start removes the rest.
             _log.exception("pack %s could not be removed", name)
 
-    def stage(self, name: str, file: OpenFile, namespace: str, sha256: str) -> None:
-        """Make ``file`` the pack ``name``, which was begun for it, and keep it for commits of the namespace. If
-        they have the object ``sha256`` already, keep that one instead.
+    def stage(self, name: str, file: OpenFile, namespace: str, record: Callable[[WriteSession], bool]) -> bool:
+        """Make ``file`` the pack ``name``, which was begun for it, and ``record`` it as something that was sent ahead
+        of a commit of the namespace. Return what ``record`` returns: False if the pack is not needed, because there is
+        another one.
         """
-        size = file.size
         self._store.adopt(name, file.given_away())
         with self._catalog.write(namespace) as w:
-            is_new = hub.stage(w, namespace, sha256, size, name)
-        if not is_new:
+            is_needed = record(w)
+        if not is_needed:
             self.abandon(name)
+        return is_needed
 
     @as_step("commit")
     def commit(self, name: str, file: OpenFile, new: NewCheckpoint, found: Sequence[FoundBlob]) -> Checkpoint:

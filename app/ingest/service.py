@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import wait
 
-from ..catalog import Catalog
+from ..catalog import Catalog, hub, xorbs
+from ..catalog.session import WriteSession
 from ..concurrency.cancellation import current
 from ..concurrency.fair_pool import FairPool
 from ..concurrency.scheduling import give_way
@@ -17,6 +18,7 @@ from ..sandbox.index_file import index_file
 from ..store import PackStore, Spool, SpoolFile
 from ..store.keys import new_name
 from ..values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName
+from ..values.hub import Xorb
 from ..values.tracing import step
 from .body import UploadBody
 from .commit import Committer
@@ -132,12 +134,27 @@ class Ingest:
 
         It was received with that ``sha256``. Raises StoreError; then nothing is kept.
         """
+        self._stage(upload, namespace, lambda w: hub.stage(w, namespace, sha256, upload.size, upload.name))
+
+    def stage_xorb(self, upload: SpooledUpload, namespace: str, xorb: Xorb) -> bool:
+        """Keep ``upload``, the plain chunks of a xorb and the positions after them, for the files made of it. Return
+        False if the xorb was kept already. Blocks. Raises QuotaExceeded and StoreError; then nothing is kept.
+        """
+
+        def keep(w: WriteSession) -> bool:
+            hub.check_room(w, namespace, xorb.size)
+            return xorbs.keep(w, namespace, xorb, upload.name)
+
+        return self._stage(upload, namespace, keep)
+
+    def _stage(self, upload: SpooledUpload, namespace: str, record: Callable[[WriteSession], bool]) -> bool:
         try:
-            self._committer.stage(upload.name, upload.file, namespace, sha256)
+            is_new = self._committer.stage(upload.name, upload.file, namespace, record)
         except BaseException:
             self.discard(upload)
             raise
         self._remove(upload.file)
+        return is_new
 
     def discard(self, upload: SpooledUpload) -> None:
         """Remove an upload returned by ``receive`` that will not be committed. Blocks."""

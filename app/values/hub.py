@@ -36,3 +36,22 @@ class StagedObject:
 
     size: int
     pack: str
+
+
+@dataclass(frozen=True, slots=True)
+class Xorb:
+    """Chunks of files that a client of the hub sent in one session: ``size`` plain bytes, by their hash."""
+
+    session: str
+    hash: str
+    size: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptXorb:
+    """A xorb that arrived: all of ``pack``. Behind its plain bytes are the positions after its chunks."""
+
+    size: int
+    chunks: int
+    pack: str

@@ -1,10 +1,9 @@
 """The routes by which the clients of the Hugging Face Hub write, one by one; tests/integrations runs the clients."""
 
-import base64
 import hashlib
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ from safetensors.torch import save as save_safetensors
 
 from tests.api.conftest import general
 from tests.conftest import DATABASES
+from tests.support.hub import added, batch, commit, committed, files_of, sent_ahead, upload_url
 from tests.support.server import Server
 from tests.support.tokens import SERVER_TOKEN, bearer, catalog_url, make_token, running_with_a_token
 from tests.support.waiting import assert_soon
@@ -23,53 +23,6 @@ CODE, COMMIT, MESSAGE = "X-Error-Code", "X-Repo-Commit", "X-Error-Message"
 WEIGHTS = save_safetensors({"w": torch.arange(1_000.0)}, {"format": "pt"})
 LARGE = save_safetensors({"w": torch.arange(100_000.0)}, {"format": "pt"})
 OTHER = save_safetensors({"w": torch.ones(100_000)}, {"format": "pt"})
-
-
-def added(files: Mapping[str, bytes]) -> list[dict]:
-    return [
-        {"key": "file", "value": {"path": path, "content": base64.b64encode(data).decode(), "encoding": "base64"}}
-        for path, data in files.items()
-    ]
-
-
-def sent_ahead(path: str, data: bytes) -> dict:
-    oid = hashlib.sha256(data).hexdigest()
-    return {"key": "lfsFile", "value": {"path": path, "algo": "sha256", "oid": oid, "size": len(data)}}
-
-
-def commit(http: httpx.Client, model: str, *changes: dict, **header: str) -> httpx.Response:
-    """Commit ``changes``, as the hub's clients do."""
-    lines = [{"key": "header", "value": {"summary": "a commit", "description": "", **header}}, *changes]
-    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    headers = {"Content-Type": "application/x-ndjson"}
-    return http.post(f"/api/models/{model}/commit/main", content=body, headers=headers)
-
-
-def committed(http: httpx.Client, model: str, *changes: dict, **header: str) -> str:
-    answer = commit(http, model, *changes, **header)
-    assert answer.status_code == 200, answer.text
-    made: str = answer.json()["commitOid"]
-    return made
-
-
-def batch(http: httpx.Client, model: str, data: bytes) -> dict:
-    """Ask where to send ``data``."""
-    asked = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    body = {"operation": "upload", "transfers": ["basic", "multipart"], "objects": [asked], "hash_algo": "sha256"}
-    answer = http.post(f"/{model}.git/info/lfs/objects/batch", json=body)
-    assert answer.status_code == 200, answer.text
-    [found] = answer.json()["objects"]
-    return dict(found)
-
-
-def upload_url(http: httpx.Client, model: str, data: bytes) -> str:
-    url: str = batch(http, model, data)["actions"]["upload"]["href"]
-    return url
-
-
-def files_of(http: httpx.Client, model: str, revision: str = "main") -> dict[str, bytes]:
-    shown = http.get(f"/api/models/{model}/revision/{revision}").json()["siblings"]
-    return {each["rfilename"]: http.get(f"/{model}/resolve/{revision}/{each['rfilename']}").content for each in shown}
 
 
 @pytest.fixture
@@ -277,12 +230,6 @@ def test_tags_are_aliases_where_they_can_be_and_mean_one_commit(http: httpx.Clie
     assert http.get(f"/v1/models/{repo}/aliases/prod").status_code == 200
     for tag in ("main", "best", "epoch:3", "a b"):
         assert http.post(f"/api/models/{repo}/tag/main", json={"tag": tag}).status_code == 422, tag
-
-
-def test_a_client_that_uploads_by_xet_is_told_what_to_set(http: httpx.Client, repo: str) -> None:
-    answer = http.get(f"/api/models/{repo}/xet-write-token/main")
-    assert 400 <= answer.status_code < 500
-    assert "HF_HUB_DISABLE_XET=1" in answer.headers[MESSAGE]
 
 
 def test_a_model_card_is_never_refused(http: httpx.Client) -> None:

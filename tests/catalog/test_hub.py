@@ -1,11 +1,13 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.catalog import Catalog, hub, packs
+from app.catalog import Catalog, hub, packs, xorbs
 from app.errors import PreconditionFailed
 from app.values.checkpoint import ModelName
 from app.values.draft import DraftFile
+from app.values.hub import KeptXorb, Xorb
 from tests.catalog.make import begin_pack
 
 SHA256 = "ab" * 32
@@ -42,6 +44,37 @@ def test_a_file_that_was_sent_ahead_outlives_a_server_and_goes_with_its_pack(cat
         assert packs.forget(w, fresh)
     with catalog.read() as s:
         assert hub.staged_bytes(s, "vision") == 0
+
+
+def test_a_xorb_outlives_a_server_and_goes_with_its_pack(catalog: Catalog):
+    xorb, hour = Xorb("a session", SHA256, 5, 2), timedelta(hours=1)
+    pack, other, third = (begin_pack(catalog, []).name for _ in range(3))
+    with catalog.write("vision") as w:
+        assert xorbs.keep(w, "vision", xorb, pack)
+        assert not xorbs.keep(w, "vision", xorb, other)
+        assert xorbs.keep(w, "vision", replace(xorb, session="another"), third)
+    with catalog.write() as w:
+        packs.finish_all(w)
+    with catalog.read() as s:
+        assert xorbs.kept(s, "vision", "a session", [SHA256]) == {SHA256: KeptXorb(5, 2, pack)}
+        assert xorbs.kept(s, "audio", "a session", [SHA256]) == xorbs.kept(s, "vision", "none", [SHA256]) == {}
+        assert xorbs.unused_bytes(s, "vision") == 10
+        assert packs.abandoned(s, datetime.now(UTC) + hour) == (other,)
+    with catalog.write("vision") as w:
+        xorbs.use(w, "vision", "a session", [SHA256])
+    with catalog.read() as s:
+        assert xorbs.unused_bytes(s, "vision") == 5
+        assert xorbs.kept(s, "vision", "a session", [SHA256]).keys() == {SHA256}
+        later = datetime.now(UTC) + 2 * hour
+        assert packs.abandoned(s, later) == (pack, other)
+    with catalog.write() as w:
+        packs.give_up(w, later, [pack])
+    with catalog.write("vision") as w:
+        xorbs.use(w, "vision", "a session", [SHA256])  # does not bring it back
+        assert xorbs.kept(w, "vision", "a session", [SHA256]) == {}
+        assert xorbs.keep(w, "vision", xorb, begin_pack_in(w))
+        assert packs.forget(w, pack)
+        assert xorbs.kept(w, "vision", "a session", [SHA256])[SHA256].pack == "fresh"
 
 
 def begin_pack_in(w) -> str:

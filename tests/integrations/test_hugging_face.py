@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from stateroom import Client, Model
 from tests.support.docs import python_of
@@ -100,6 +102,23 @@ assert all(torch.equal(again[key], value) for key, value in pushed.state_dict().
 """
 
 
+SHARED = """
+import sys
+from pathlib import Path
+from huggingface_hub import HfApi, snapshot_download
+
+repo, folder, api = sys.argv[1], Path(sys.argv[2]), HfApi()
+api.create_repo(repo)
+for message in ("first", "second"):
+    commit = api.upload_folder(folder_path=folder, repo_id=repo, commit_message=message)
+    got = Path(snapshot_download(repo, revision=commit.oid))
+    for each in folder.iterdir():
+        assert (got / each.name).read_bytes() == each.read_bytes(), each
+    with (folder / "vocab.txt").open("a") as file:
+        file.write("one more word")
+"""
+
+
 @pytest.fixture
 def model(client: Client, model_name: str) -> Model:
     """A model whose name the Hub allows, too."""
@@ -120,10 +139,10 @@ def pushed(request: pytest.FixtureRequest, model: Model, tmp_path: Path) -> tupl
     return folder, sum(float(each.double().sum()) for each in net.state_dict().values())
 
 
-def run(code: str, server: Server, home: Path, *args: str) -> str:
+def run(code: str, server: Server, home: Path, *args: str, by_xet: bool = True) -> str:
     """Run code with an empty cache, and return what it prints."""
     env = {**os.environ, "HF_ENDPOINT": server.base_url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    env |= {"NO_PROXY": "*", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    env |= {"NO_PROXY": "*", "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | ({} if by_xet else {"HF_HUB_DISABLE_XET": "1"})
     done = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -135,8 +154,22 @@ def test_a_folder_is_a_repository(server: Server, model: Model, pushed: tuple[Pa
     assert json.loads(printed.splitlines()[-1]) == pytest.approx(total)
 
 
-def test_the_tools_write(server: Server, model: Model, pushed: tuple[Path, float], tmp_path: Path) -> None:
-    run(WRITE, server, tmp_path / "home", f"{model.name[:80]}-new", str(pushed[0]))
+@pytest.mark.parametrize("by_xet", [True, False], ids=["xet", "lfs"])
+def test_the_tools_write(
+    server: Server, model: Model, pushed: tuple[Path, float], tmp_path: Path, by_xet: bool
+) -> None:
+    run(WRITE, server, tmp_path / "home", f"{model.name[:80]}-new", str(pushed[0]), by_xet=by_xet)
+
+
+def test_files_that_share_chunks_are_uploaded_by_xet(server: Server, model: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    weights = {name: torch.randn(500_000) for name in ("first", "second", "third")}
+    zeros = torch.zeros(20_000_000)
+    save_file({**weights, "zeros": zeros}, folder / "model.safetensors", metadata={"format": "pt"})
+    torch.save({"epoch": 3, **weights}, folder / "checkpoint.pt")
+    (folder / "vocab.txt").write_text("".join(f"word {n}\n" for n in range(100_000)))
+    run(SHARED, server, tmp_path / "home", model.name, str(folder))
 
 
 def test_the_code_in_the_document_works(

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from ...access.grants import Signer
 from ...access.signatures import Resource
-from ...catalog import hub, namespaces
+from ...catalog import hub
 from ...concurrency.cancellation import current
 from ...errors import InvalidRequest, NotFound
 from ...ingest.receive import held_by
@@ -73,7 +73,7 @@ def _known(services: Services, model: ModelName, asked: Batch) -> dict[str, int]
         missing = [each.size for each in asked.objects if each.oid not in known]
         for size in missing:
             check_size(size, services.admission.max_bytes)
-        namespaces.check_room(session, model.namespace, sum(missing) + hub.staged_bytes(session, model.namespace))
+        hub.check_room(session, model.namespace, sum(missing))
     return known
 
 
@@ -108,7 +108,7 @@ async def put(
 
     def check() -> None:
         with services.catalog.read() as session:
-            namespaces.check_room(session, model.namespace, size + hub.staged_bytes(session, model.namespace))
+            hub.check_room(session, model.namespace, size)
 
     await services.asks.run(check)
     with services.admission.taken():

@@ -48,11 +48,6 @@ MOST_FILES = 1_000
 TRIES = 5
 """Times that a commit without a parent is made anew, because another commit came first."""
 
-NO_XET = (
-    "This server does not take uploads by Xet: set HF_HUB_DISABLE_XET=1 in the environment of the client, before "
-    "huggingface_hub is imported."
-)
-
 
 class NewRepository(BaseModel):
     name: str
@@ -133,11 +128,6 @@ async def preupload(
         return {"path": file.path, "uploadMode": mode, "shouldIgnore": False, "oid": known}
 
     return answer({"files": list(map(shown, asked.files)), "commitOid": head.commit})
-
-
-@router.get("/api/models/{namespace}/{name}/xet-write-token/{revision}", dependencies=WRITE_PAGE)
-async def xet_write_token(model: Model, revision: str) -> Response:
-    raise InvalidRequest(NO_XET, code="malformed-request")
 
 
 @router.post("/api/models/{namespace}/{name}/commit/{revision}", dependencies=WRITE_PAGE)

@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from ...access.grants import OPEN, Grant
-from ...access.signatures import Resource
+from ...access.signatures import Resource, parse_signature
 from ...concurrency.cancellation import Work, begin
 from ...errors import CrossSite
 from ...notify.refusals import Refusal
@@ -97,7 +97,7 @@ class Allowed:
             raise
 
     async def _judge(self, request: Request, services: Services) -> Grant:
-        link = link_in(request) if self.link else None
+        link = self._link(request)
         if link is not None:
             grant = await services.access.of_link(*link, self.scope)
             if grant is None:
@@ -108,6 +108,9 @@ class Allowed:
         self._check(grant, request.path_params.get("namespace"))
         return grant
 
+    def _link(self, request: Request) -> tuple[Resource, str] | None:
+        return link_in(request) if self.link else None
+
     def _check(self, grant: Grant, namespace: str | None) -> None:
         if grant.namespaces is not None:
             if self.everywhere:
@@ -116,6 +119,24 @@ class Allowed:
                 raise HTTPException(403, f"This token is valid only in {_listed(grant.namespaces)}.")
         if not grant.scope.covers(self.scope):
             raise HTTPException(403, f"This request needs a token of scope {self.scope}; this one has {grant.scope}.")
+
+
+def xet_resource(model: str) -> Resource:
+    """Return the resource that the tokens for uploads by Xet to ``model`` (``namespace/name``) are signed for."""
+    return Resource(f"/{model}.git/xet", ())
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedByXet(Allowed):
+    """A declaration for an upload by Xet: its clients show a link's signature as a Bearer. A token is enough, too."""
+
+    def _link(self, request: Request) -> tuple[Resource, str] | None:
+        shown = token_in(request.headers.get("Authorization", "").encode("latin-1"))
+        signature = None if shown is None else parse_signature(shown.decode("latin-1"))
+        if signature is None:
+            return None
+        model = f"{request.path_params['namespace']}/{request.path_params['name']}"
+        return xet_resource(model), str(signature)
 
 
 def _listed(namespaces: Collection[str]) -> str:
@@ -141,7 +162,9 @@ def _token_refused(request: Request) -> str | None:
     if token is None:
         return None
     parsed = parse_token(token)
-    return "not a token" if parsed is None else f"token {parsed[0]}"
+    if parsed is None:
+        return "not a token" if parse_signature(token.decode("latin-1")) is None else "a link"
+    return f"token {parsed[0]}"
 
 
 async def judge_again(request: Request, services: Services) -> None:
@@ -226,6 +249,8 @@ PAGE: list[Dependency] = [Depends(Allowed(Scope.READ))]
 WRITE_PAGE: list[Dependency] = [Depends(Allowed(Scope.WRITE))]
 UPLOAD_LINK: list[Dependency] = [Depends(Allowed(Scope.WRITE, link=True))]
 """WRITE for an upload of the Hub's protocol, whose clients send no token but a link."""
+XET_UPLOAD: list[Dependency] = [Depends(AllowedByXet(Scope.WRITE))]
+"""WRITE for an upload by Xet, whose clients show a link as a token."""
 ADMIN_PAGE: list[Dependency] = [Depends(Allowed(Scope.ADMIN))]
 AUDIT_PAGE: list[Dependency] = [Depends(Allowed(Scope.ADMIN, everywhere=True))]
 
