@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Protocol
 
 from ..catalog import blobs
 from ..catalog.catalog import Catalog
@@ -21,6 +20,7 @@ from ..values.span import Span
 from ..values.virtual_file import ChecksumOf
 from .assemble import Assembler
 from .convert import convert
+from .followed import Followed
 from .pieces import joined
 from .read_ahead import ReadAhead
 from .runs import ENOUGH_AHEAD, StoredBlock, runs_of
@@ -29,16 +29,6 @@ from .windows import Block, BlockSpan, Strip, Window, blocks_in, blocks_of, stri
 
 SMALL_FRAME = 1024 * 1024
 """Largest frame that is read with its manifest, and largest such manifest, in bytes."""
-
-
-class Followed(Protocol):
-    """The CRC32s of conversions, learned from the converted bytes."""
-
-    def follow(self, strip: Strip, data: memoryview) -> None: ...
-
-    def find_out(self, conversion: Conversion) -> Iterator[None]: ...
-
-    def of(self, conversion: Conversion) -> int: ...
 
 
 class BlobReader:
