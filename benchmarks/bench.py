@@ -9,11 +9,15 @@ from shutil import rmtree
 from types import MappingProxyType
 
 from benchmarks.checkpoints import write_general, write_many
+from benchmarks.memory import warm
+from benchmarks.peers import Peer
 from benchmarks.wire import Connection
 from tests.support.server import PYTHON_M_APP, Server, start_server
 
 MODEL = "/v1/models/bench/general"
 MANY = 10_000
+WARMED = 4
+"""Checkpoints whose bytes are warmed: the bytes of a turn are in the client, the page cache, and the spool."""
 
 
 @dataclass
@@ -26,6 +30,11 @@ class Bench:
     size: int
     big: int
     rounds: int
+    with_peers: bool = True
+
+    def has(self, peer: Peer) -> bool:
+        """Tell whether ``peer`` takes part."""
+        return self.with_peers and peer.installed
 
     @cached_property
     def general(self) -> Path:
@@ -57,13 +66,10 @@ class Bench:
             running.kill()
             rmtree(data_dir.parent)
 
-    def free_memory(self) -> None:
-        """Allocate memory for two checkpoints and free it, before each timed step. In a virtual machine, memory freed a
-        moment ago is many times faster to fill than memory that the host has taken back meanwhile. Without this, the
-        first step after a pause would be slower.
+    def warm_memory(self) -> None:
+        """Touch and free more memory than a turn takes. Call it before every turn of every contestant.
+
+        In a virtual machine, memory freed a moment ago is many times faster to fill than memory that the host has taken
+        back meanwhile. Without this, whoever comes first after a pause pays for the others.
         """
-        path, piece = self.folder / "freed", bytes(1 << 20)
-        with path.open("wb", buffering=0) as file:
-            for _ in range(2 * self.size >> 20):
-                file.write(piece)
-        path.unlink()
+        warm(WARMED * self.size)

@@ -45,6 +45,13 @@ def write_many(path: Path, tensors: int) -> None:
     torch.save({f"blocks.{i}.weight": values[i].clone() for i in range(tensors)}, path)
 
 
+def write_transposed(path: Path, size: int) -> None:
+    """Write a state_dict of about ``size`` bytes whose 16 tensors are transposed views."""
+    side = int((size / 16 / 4) ** 0.5)
+    random = torch.Generator().manual_seed(0)
+    torch.save({str(number): torch.empty(side, side).uniform_(generator=random).T for number in range(16)}, path)
+
+
 def small(data: bytes) -> bytes:
     """A checkpoint of one tensor with the elements ``data``."""
     file = BytesIO()

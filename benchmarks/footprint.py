@@ -7,10 +7,10 @@ import time
 import venv
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 from benchmarks.bench import Bench
-from benchmarks.rows import Row
+from benchmarks.rows import Row, skipped
+from benchmarks.sample import Sample
 from tests.support.server import ROOT, start_server
 
 SOURCES = ("app", "migrations", "pyproject.toml", "README.md")
@@ -25,19 +25,21 @@ def rows(bench: Bench) -> Iterator[Row]:
         try:
             _install(bench.folder, folder, extra)
         except subprocess.CalledProcessError:
-            yield Row("size", f"the server {what}", verdict="skipped", peer="pip could not install it")
+            yield skipped("size", f"the server {what}", "pip could not install it")
         else:
             environments[what] = folder
     seconds: dict[str, list[float]] = {what: [] for what in environments}
     for turn in range(bench.rounds + 1):
         for what, folder in environments.items():
-            took = _start(folder, bench.folder / "footprint-data")
+            ready = _start(folder, bench.folder / "footprint-data")
             if turn:  # the first start only fills the page cache
-                seconds[what].append(took)
+                seconds[what].append(ready)
     for what, folder in environments.items():
         packages = len(list(next((folder / "lib").glob("*/site-packages")).glob("*.dist-info")))
-        yield Row("size", f"installed, {packages} packages {what}", f"{_size(folder) / 1e6:.0f} MB")
-        yield Row("start", f"ready {what}, database made and migrated", f"{median(seconds[what]):.2f} s")
+        size = Sample((_size(folder) / 1e6,), "less", "MB")
+        yield Row("size", f"installed {what}", f"{packages} packages", measured=size)
+        took = Sample(tuple(seconds[what]), "less", "s")
+        yield Row("start", f"ready {what}, database made and migrated", measured=took)
 
 
 def _install(scratch: Path, folder: Path, extra: str) -> None:

@@ -4,14 +4,14 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from benchmarks.bench import MANY, MODEL, Bench
 from benchmarks.checkpoints import write_general
-from benchmarks.rows import Row, median_ratio, rate
+from benchmarks.rows import Row
+from benchmarks.sample import milliseconds, rate, times_as_fast
 from benchmarks.server_memory import watched
 from benchmarks.wire import Connection, touched
 
@@ -35,11 +35,11 @@ def of_numbers(bench: Bench) -> Iterator[Row]:
             download.append(connection.get(f"{CHECKPOINTS}/1/original", memory).seconds)
             stats.append(seconds_of(connection, f"{CHECKPOINTS}/1/stats?limit=1000", memory))
             diff.append(seconds_of(connection, f"{CHECKPOINTS}/1/diff/2?numeric=true", memory))
-    plain = f"{rate(size, download):.2f} GB/s plain download"
-    speed, ratio = rate(size, stats), median_ratio(download, stats)
-    yield Row("P15", "statistics of all tensors, read for the first time", f"{speed:.2f} GB/s", plain, f"{ratio:.2f}")
-    speed, ratio = rate(2 * size, diff), median_ratio([2 * each for each in download], diff)
-    yield Row("P15", "numeric diff, bytes of both checkpoints", f"{speed:.2f} GB/s", plain, f"{ratio:.2f}")
+    plain = f"{rate(size, download)} plain download"
+    what = "statistics of all tensors, read for the first time"
+    yield Row("inside", what, rate(size, stats), plain, times_as_fast(stats, download))
+    measured = times_as_fast(diff, [2 * each for each in download])
+    yield Row("inside", "numeric diff, bytes of both checkpoints", rate(2 * size, diff), plain, measured)
 
 
 def of_keys(bench: Bench) -> Row:
@@ -50,7 +50,7 @@ def of_keys(bench: Bench) -> Row:
     for _ in range(bench.rounds):
         with bench.server(bench.many, other) as server, Connection(server.base_url) as connection:
             timed.append(connection.get(f"{CHECKPOINTS}/1/diff/2?limit=10000", memory).seconds)
-    return Row("P15", f"diff of {MANY:,} changed keys by digests, on one page", f"{median(timed) * 1000:.0f} ms")
+    return Row("inside", f"diff of {MANY:,} changed keys by digests, on one page", measured=milliseconds(timed))
 
 
 def of_memory(bench: Bench) -> Row:
@@ -62,7 +62,7 @@ def of_memory(bench: Bench) -> Row:
             seconds_of(connection, f"{CHECKPOINTS}/1/stats?limit=1000", memory)
     peaks = sorted((one.peak >> 20 for one in used.values()), reverse=True)
     what = f"memory (VmHWM) for the statistics of {bench.big >> 20:,} MiB: server, and its child processes"
-    return Row("P15", what, f"{peaks[0]} MiB, {max(peaks[1:], default=0)} MiB")
+    return Row("inside", what, f"{peaks[0]} MiB, {max(peaks[1:], default=0)} MiB")
 
 
 def seconds_of(connection: Connection, path: str, memory: memoryview) -> float:

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import obstore
 from obstore.store import S3Store
 
 from benchmarks.bench import MODEL, Bench
-from benchmarks.rows import Row, at_least, at_most, median_ratio, rate
+from benchmarks.rows import Row, skipped
+from benchmarks.sample import Bar, Sample, milliseconds, rate, times_as_fast
 from benchmarks.server_memory import watched
 from benchmarks.wire import Connection, touched
 from stateroom import Client
@@ -34,7 +34,7 @@ CPU_BAR = 0.05
 def rows(bench: Bench) -> Iterator[Row]:
     yield from _far_away(bench)
     if weed_program() is None:
-        yield Row("S3", "packs in an S3-compatible server", verdict="skipped")
+        yield skipped("S3", "packs in an S3-compatible server", "weed is not installed")
         return
     with running_s3() as s3:
         yield from _through_a_replica(bench, s3)
@@ -57,11 +57,10 @@ def _far_away(bench: Bench) -> Iterator[Row]:
                     answer = connection.get(path, memory)
                 first.append(answer.first_byte)
                 seconds.append(answer.seconds)
-    ours = rate(size, seconds)
+    rates = Sample(tuple(size / each / 1e9 for each in seconds), "more", "GB/s")
     what = "one download from a store 30 ms away, 90 MB/s a connection"
-    yield Row("S1", what, f"{ours:.2f} GB/s", "", f"{ours:.2f}", ">= 0.5 GB/s", at_least(0.5, ours))
-    ours = median(first) * 1000
-    yield Row("S2", "its first byte, nothing cached", f"{ours:.0f} ms", "", "", "<= 150 ms", at_most(150, ours))
+    yield Row("S1", what, measured=rates, bar=Bar(0.5))
+    yield Row("S2", "its first byte, nothing cached", measured=milliseconds(first), bar=Bar(150))
 
 
 def _through_a_replica(bench: Bench, s3: S3) -> Iterator[Row]:
@@ -84,10 +83,9 @@ def _through_a_replica(bench: Bench, s3: S3) -> Iterator[Row]:
         cpu = sum(one.cpu_seconds for one in used.values()) / (2 * bench.rounds * size / 1e9)
         peak = sum(one.peak for one in used.values())
     for what, ours, raw in (("upload", "up", "raw up"), ("download", "down", "raw down")):
-        ratio = median_ratio(times[raw], times[ours])
-        peer = f"{rate(size, times[raw]):.2f} GB/s raw obstore"
-        figure = f"{rate(size, times[ours]):.2f} GB/s"
-        yield Row("S3", f"{what} through a replica", figure, peer, f"{ratio:.2f}", ">= 0.8", at_least(0.8, ratio))
+        peer = f"{rate(size, times[raw])} raw obstore"
+        measured = times_as_fast(times[ours], times[raw])
+        yield Row("S3", f"{what} through a replica", rate(size, times[ours]), peer, measured, Bar(0.8))
     what = "the replica's CPU for a GB up or down, and its memory"
     yield Row("S3", what, f"{cpu:.2f} s, {peak >> 20} MiB")
 
@@ -108,7 +106,7 @@ def _presigned(bench: Bench, s3: S3) -> Iterator[Row]:
     cpu = (sum(one.cpu_seconds for one in used.values()) - before) / (bench.rounds * size / 1e9)
     figure = f"{rate(size, times):.2f} GB/s, {cpu:.3f} s"
     what = "presigned load: its rate, and the replica's CPU for a GB"
-    yield Row("S4", what, figure, "", f"{cpu:.3f}", f"<= {CPU_BAR}", at_most(CPU_BAR, cpu))
+    yield Row("S4", what, figure, measured=Sample((cpu,), "less"), bar=Bar(CPU_BAR))
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from playwright.sync_api import Browser
 
 from benchmarks.bench import Bench
 from benchmarks.large_catalog import MODEL, enlarge, upload
-from benchmarks.rows import Row, at_most
+from benchmarks.rows import Row, skipped
+from benchmarks.sample import Bar, Sample
 from tests.support.browser import browser_program, running_browser, visiting
 from tests.support.server import PYTHON_M_APP, Server, start_server
 
@@ -40,7 +41,7 @@ FRAMES = """async () => {
 
 def rows(bench: Bench) -> Iterator[Row]:
     if browser_program() is None:
-        yield Row("W1", "the page of a model", verdict="skipped", peer="no browser: apt-get install chromium")
+        yield skipped("W1", "the page of a model", "no browser: apt-get install chromium")
         return
     data_dir = bench.folder / "pages" / "data"
     server = _server(data_dir, bench.folder / "one.pt")
@@ -52,10 +53,9 @@ def rows(bench: Bench) -> Iterator[Row]:
         server.kill()
         rmtree(data_dir.parent)
     what = f"the page of a model with {CHECKPOINTS:,} checkpoints"
-    time = median(times)
-    yield Row("W1", f"{what}: click to curves", f"{time:.2f} s", "", "", f"< {SECONDS:g} s", at_most(SECONDS, time))
-    bar = f"< {BYTES // 1000} kB"
-    yield Row("W2", f"{what}: bytes", f"{weight / 1000:.0f} kB", "", "", bar, at_most(BYTES, weight))
+    took = Sample(tuple(times), "less", "s")
+    yield Row("W1", f"{what}: click to curves", measured=took, bar=Bar(SECONDS))
+    yield Row("W2", f"{what}: bytes", measured=Sample((weight,), "less", "B"), bar=Bar(BYTES))
 
     yield from _tensor_rows(bench)
 
@@ -73,12 +73,11 @@ def _tensor_rows(bench: Bench) -> Iterator[Row]:
         server.kill()
         rmtree(data_dir.parent)
     what = f"the page of a checkpoint with {KEYS:,} keys"
-    time, frame = median(visit[0] for visit in visits), median(visit[2] for visit in visits)
-    yield Row("W3", f"{what}: click to tree", f"{time:.2f} s", "", "", f"< {SECONDS:g} s", at_most(SECONDS, time))
-    bar = f"< {BYTES // 1000} kB"
-    yield Row("W4", f"{what}: bytes", f"{weight / 1000:.0f} kB", "", "", bar, at_most(BYTES, weight))
-    bar = f"< {FRAME} ms"
-    yield Row("W5", f"{what}: a frame of scrolling", f"{frame:.1f} ms", "", "", bar, at_most(FRAME, frame))
+    took = Sample(tuple(visit[0] for visit in visits), "less", "s")
+    frames = Sample(tuple(visit[2] for visit in visits), "less", "ms")
+    yield Row("W3", f"{what}: click to tree", measured=took, bar=Bar(SECONDS))
+    yield Row("W4", f"{what}: bytes", measured=Sample((weight,), "less", "B"), bar=Bar(BYTES))
+    yield Row("W5", f"{what}: a frame of scrolling", measured=frames, bar=Bar(FRAME))
 
 
 def _keys() -> bytes:

@@ -1,4 +1,4 @@
-"""Other servers for comparison, if installed: nginx (WebDAV) and MLflow's artifact server."""
+"""Other servers for comparison: nginx (WebDAV) and MLflow's artifact server, if ``bring_peers`` could bring them."""
 
 import shutil
 import socket
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-START_SECONDS = 60
+BROUGHT = ROOT / "build" / "peers-of-bench"
+"""The folder that ``bring_peers`` brings programs to."""
+
+START_SECONDS = 240
 
 NGINX = """\
 daemon off;
@@ -24,6 +27,10 @@ http {{
   sendfile on;
   client_max_body_size 0;
   client_body_temp_path {folder}/tmp;
+  proxy_temp_path {folder}/tmp-proxy;
+  fastcgi_temp_path {folder}/tmp-fastcgi;
+  uwsgi_temp_path {folder}/tmp-uwsgi;
+  scgi_temp_path {folder}/tmp-scgi;
   server {{
     listen 127.0.0.1:{port};
     root {folder}/files;
@@ -36,19 +43,28 @@ http {{
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A server that accepts PUT of a file. ``start`` makes the command from the program, a folder for its data, and a
-    port. A file uploaded to ``path`` is then in ``folder / "files"``.
+    port; ``own`` is the folder of the program in BROUGHT. A file uploaded to ``path`` is then in ``folder / "files"``.
     """
 
     name: str
     program: str
+    own: str
     path: str
     start: Callable[[str, Path, int], list[str]]
+    version_option: str
 
     @property
     def _found(self) -> str | None:
-        """The program in its own environment beside ours (``.venv-mlflow``), or on the PATH."""
-        own = ROOT / f".venv-{self.program}" / "bin"
-        return shutil.which(self.program, path=str(own)) or shutil.which(self.program)
+        """The program that was brought into the folder ``own`` of BROUGHT, or one on the PATH."""
+        return shutil.which(self.program, path=str(BROUGHT / self.own)) or shutil.which(self.program)
+
+    @property
+    def version(self) -> str | None:
+        """What the program says of its version; None if it is not installed."""
+        if self._found is None:
+            return None
+        said = subprocess.run([self._found, self.version_option], capture_output=True, text=True, check=False)
+        return (said.stdout + said.stderr).strip().rpartition(" ")[2]
 
     @property
     def installed(self) -> bool:
@@ -85,8 +101,15 @@ def mlflow_command(program: str, folder: Path, port: int) -> list[str]:
 
 
 PEERS = (
-    Peer("nginx dav PUT", "nginx", "/general.tar", nginx_command),
-    Peer("MLflow", "mlflow", "/api/2.0/mlflow-artifacts/artifacts/general.tar", mlflow_command),
+    Peer("nginx dav PUT", "nginx", "nginx/usr/sbin", "/general.tar", nginx_command, "-v"),
+    Peer(
+        "MLflow",
+        "mlflow",
+        "mlflow/bin",
+        "/api/2.0/mlflow-artifacts/artifacts/general.tar",
+        mlflow_command,
+        "--version",
+    ),
 )
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from benchmarks.bench import MODEL, Bench
 from benchmarks.raw import raw_download, raw_peer
-from benchmarks.rows import Row, median_ratio, rate
+from benchmarks.rows import Row
+from benchmarks.sample import rate, times_as_fast
 from benchmarks.wire import Connection, touched
 
 
@@ -18,13 +19,14 @@ def rows(bench: Bench) -> Iterator[Row]:
         Connection(server.base_url) as connection,
     ):
         for _ in range(bench.rounds):
+            bench.warm_memory()
             limit.append(raw_download(port, memory))
+            bench.warm_memory()
             ours.append(connection.get(f"{MODEL}/checkpoints/1/original", memory).seconds)
-    ratio = median_ratio(limit, ours)
     yield Row(
         "P1",
         "plain download, 1 connection, touched memory",
-        f"{rate(size, ours):.2f} GB/s",
-        f"{rate(size, limit):.2f} GB/s raw sendfile",
-        f"{ratio:.2f}",
+        rate(size, ours),
+        f"{rate(size, limit)} raw sendfile",
+        times_as_fast(ours, limit),
     )

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
-from statistics import median
 
 from app.catalog import Catalog, retention
 from app.retention import Retention
@@ -14,6 +13,7 @@ from app.values.retention import KeepBest, Rules
 from benchmarks.bench import Bench
 from benchmarks.large_catalog import enlarge, upload
 from benchmarks.rows import Row
+from benchmarks.sample import milliseconds
 from tests.support.server import PYTHON_M_APP, start_server
 
 MODEL = ModelName("bench", "many")
@@ -61,4 +61,4 @@ def _set(catalog: Catalog, rules: Rules) -> None:
 
 
 def _row(what: str, seconds: list[float]) -> Row:
-    return Row("17", f"retention: {what}", f"{median(seconds) * 1000:.0f} ms")
+    return Row("17", f"retention: {what}", measured=milliseconds(seconds))

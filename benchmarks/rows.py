@@ -1,54 +1,90 @@
 """Rows of the table that ``make bench`` prints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
-Verdict = Literal["ok", "short", "info", "skipped", "not yet built"]
+from benchmarks.sample import Bar, Sample
+
+Verdict = Literal["ok", "short", "info", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row. ``question`` is the bar's number; ``ours`` and ``peer`` are figures with units, ``peer`` with its name.
+    """A row. ``question`` is the bar's number; ``what`` says what was measured, and is unique within the question.
 
-    ``bar`` is the required ``ratio`` (``ours`` to ``peer``, unless ``what`` says otherwise). A row without a bar is
-    only for information.
+    ``ours`` and ``peer`` are figures for people; ``measured`` is what is judged by the ``bar`` and compared with other
+    runs. A row without a bar is only for information. ``why`` says why a row was skipped.
     """
 
     question: str
     what: str
     ours: str = ""
     peer: str = ""
-    ratio: str = ""
-    bar: str = ""
-    verdict: Verdict = "info"
+    measured: Sample | None = None
+    bar: Bar | None = None
+    why: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.why:
+            return "skipped"
+        if self.bar is None or self.measured is None:
+            return "info"
+        return "ok" if self.measured.meets(self.bar.limit) else "short"
+
+    @property
+    def bar_text(self) -> str:
+        return "" if self.bar is None or self.measured is None else self.bar.text_for(self.measured)
+
+    def to_json(self) -> dict[str, Any]:
+        measured = self.measured
+        return {
+            "question": self.question,
+            "what": self.what,
+            "ours": self.ours,
+            "peer": self.peer or self.why,
+            "values": None if measured is None else list(measured.values),
+            "better": None if measured is None else measured.better,
+            "unit": None if measured is None else measured.unit,
+            "bar": self.bar_text,
+            "verdict": self.verdict,
+        }
 
 
-def at_least(bar: float, ratio: float) -> Verdict:
-    return "ok" if ratio >= bar else "short"
+def sample_of(row: Mapping[str, Any]) -> Sample | None:
+    """Return the sample of a row that was read from JSON."""
+    return None if row["values"] is None else Sample(tuple(row["values"]), row["better"], row["unit"])
 
 
-def at_most(bar: float, ratio: float) -> Verdict:
-    return "ok" if ratio <= bar else "short"
-
-
-def rate(nbytes: int, seconds: Sequence[float]) -> float:
-    """The rate in GB/s for the median of ``seconds``."""
-    return nbytes / median(seconds) / 1e9
-
-
-def median_ratio(ours: Sequence[float], peers: Sequence[float]) -> float:
-    """The median of the ratios of pairs, because a slow phase of the machine affects both times of a pair."""
-    return median(a / b for a, b in zip(ours, peers, strict=True))
+def skipped(question: str, what: str, why: str) -> Row:
+    return Row(question, what, why=why)
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text under a heading, in aligned columns."""
-    cells = [
-        ("#", "what", "ours", "peer or limit", "ratio", "bar", ""),
-        *((r.question, r.what, r.ours, r.peer, r.ratio, r.bar, r.verdict) for r in rows),
-    ]
+    heading = ("#", "what", "ours", "peer or limit", "measured (quartiles)", "bar", "")
+    return aligned(
+        [
+            heading,
+            *(
+                (
+                    row.question,
+                    row.what,
+                    row.ours,
+                    row.peer or row.why,
+                    "" if row.measured is None else row.measured.text,
+                    row.bar_text,
+                    row.verdict,
+                )
+                for row in rows
+            ),
+        ]
+    )
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Lines of cells under the first line, a heading."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

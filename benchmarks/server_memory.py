@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.bench import MODEL, Bench
 from benchmarks.checkpoints import write_general
-from benchmarks.rows import Row, at_most
+from benchmarks.rows import Row
+from benchmarks.sample import Bar, Sample
 from benchmarks.wire import Connection, memory_for
 
 SMALL = 64 << 20
@@ -32,9 +33,8 @@ def rows(bench: Bench) -> Iterator[Row]:
         f"server memory for a {bench.big >> 20:,} MiB upload and download, all processes (VmHWM)",
         f"{big >> 20} MiB",
         f"{small >> 20} MiB for {SMALL >> 20} MiB",
-        f"+{max(big - small, 0) >> 20} MiB",
-        f"<= +{BAR >> 20} MiB",
-        at_most(BAR, big - small),
+        Sample(((big - small) / 2**20,), "less", "MiB more"),
+        Bar(BAR >> 20),
     )
 
 

