@@ -73,8 +73,7 @@ def _is_contiguous(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 def why_unreadable(checkpoint: Checkpoint, manifest: Manifest, tensor: Tensor, elements: Conversion) -> str | None:
     """Say why a tensor's elements cannot be read; None if they can."""
-    storage = storage_of(manifest, tensor)
-    if checkpoint.thinned_at is not None and storage is not None and storage.digest is not None:
+    if checkpoint.thinned_at is not None and _has_blobs(manifest, tensor):
         component = None if tensor.component is None else manifest.components[tensor.component]
         if component is not None and component.kind == "optimizer":
             return "the optimizers' bytes were removed, by the rule thin_after"
@@ -87,6 +86,12 @@ def why_unreadable(checkpoint: Checkpoint, manifest: Manifest, tensor: Tensor, e
                 return "a view that repeats its elements too often to be read"
             return "a view of elements that lie too far apart to be read"
     return None
+
+
+def _has_blobs(manifest: Manifest, tensor: Tensor) -> bool:
+    """Tell whether bytes of a tensor are outside of the frame."""
+    places = () if tensor.storage is None else manifest.stored_in(tensor.storage)
+    return any(manifest.storages[place].digest is not None for place in places)
 
 
 def why_no_numbers(manifest: Manifest, tensor: Tensor) -> str | None:

@@ -1,5 +1,6 @@
 """Folders of torch.distributed.checkpoint through a real server: each part of them is what torch itself reads."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from stateroom.archive import import_folder
 from tests.formats.folders import folder as folder_zip
 from tests.functional.torch_files import loaded, same
 from tests.functional.torch_files import saved as saved_file
+from tests.support.dcp_files import Save, grid
 from tests.support.distributed import LARGE, network, whole, write_sharded, write_trained
 from tests.support.folders import form
 
@@ -91,6 +93,44 @@ def test_a_downloaded_folder_is_loaded_by_torch(saves: Mapping[str, Saved], mode
     dcp.load(state, checkpoint_id=tmp_path / "back", no_dist=True)
     assert state["epoch"] == 5
     assert same(dict(net.state_dict()), saves["trained-3"].state["model"])
+
+
+def cut_at_random(seed: int) -> Save:
+    """Write tensors of one to four dimensions, of all sizes of elements, cut anywhere in each dimension."""
+    save, chance = Save(), random.Random(seed)
+    for number in range(60):
+        dtype = chance.choice([torch.uint8, torch.bfloat16, torch.float32, torch.int64, torch.complex128])
+        shape = [chance.choice([1, 2, 3, 7, 16, 40]) for _ in range(chance.randrange(5))]
+        tensor = torch.randint(0, 100, shape, generator=torch.Generator().manual_seed(number)).to(dtype)
+        cuts = [chance.sample(range(1, size), chance.randrange(min(size, 4))) for size in shape]
+        boxes = grid(shape, cuts)
+        chance.shuffle(boxes)
+        if len(shape) > 1 and number % 3 == 0:
+            tensor = tensor.transpose(0, 1).contiguous().transpose(0, 1)
+        save.add_tensor(f"t{number}", tensor, boxes, as_it_is=number % 2 == 0)
+    return save
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_tensors_that_are_cut_anywhere_are_whole_again(
+    seed: int, http: httpx.Client, model: Model, tmp_path: Path
+) -> None:
+    folder = cut_at_random(seed).write(tmp_path / "cut")
+    expected = whole(folder, tmp_path)
+    model.upload(folder)
+    assert same(model.load("latest"), expected)
+    found = load_safetensors(downloaded(http, model, "state_dict", format="safetensors", exclude=complex_in(expected)))
+    assert same(by_name(found), by_name({k: v for k, v in expected.items() if v.dtype != torch.complex128}))
+    cast = loaded(downloaded(http, model, "state_dict", dtype="float16"))
+    assert same(dict(cast), {k: v.half() if v.is_floating_point() else v for k, v in expected.items()})
+    for key, tensor in expected.items():
+        if tensor.dim() and len(tensor) > 2:
+            assert same(model.tensor("latest", key, rows=slice(1, -1)), tensor[1:-1].clone())
+
+
+def complex_in(state: Mapping[str, torch.Tensor]) -> list[str]:
+    return [key for key, tensor in state.items() if tensor.dtype == torch.complex128]
 
 
 def test_every_tensor_is_sliced_cast_and_filtered(sharded: Saved, http: httpx.Client, model: Model) -> None:
@@ -191,3 +231,13 @@ def test_a_module_is_loaded_in_place_and_warm_started(saves: Mapping[str, Saved]
     report = model.warmstart(other, "latest", component="model")
     assert report.matched_keys == ("0.weight", "0.bias")
     assert torch.equal(other[0].weight, saved.state["model"]["0.weight"])
+
+
+def test_two_saves_are_merged(saves: Mapping[str, Saved], model: Model) -> None:
+    one, two = saves["trained-2"], saves["trained-3"]
+    model.upload(one.folder)
+    model.upload(two.folder)
+    model.merge([1, 2])
+    for key, tensor in model.state_dict("latest", component="model").items():
+        pair = [each.state["model"][key].double() for each in (one, two)]
+        assert torch.allclose(tensor.double(), sum(pair) / 2)

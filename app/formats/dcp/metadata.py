@@ -14,12 +14,33 @@ from ...errors import BadFolder
 from ...values.dtype import DTYPES, DType
 from ...values.manifest import Path
 from ...values.work import Work
-from ..pickle.machine import parse
+from ..pickle.machine import InertHooks, parse
 from ..pickle.nodes import Call, Dict, Global, Node
 from ..tensor_arguments import MAX_BYTES, MAX_DIMS, integers_of
 
 MAX_PATH = 100
 """Most elements of a path in the state_dict."""
+
+_CLASSES = (
+    "BytesStorageMetadata ChunkStorageMetadata Metadata MetadataIndex StorageMeta TensorProperties "
+    "TensorStorageMetadata _MEM_FORMAT_ENCODING"
+)
+_KNOWN = frozenset(
+    [
+        *(f"torch.distributed.checkpoint.metadata.{name}" for name in _CLASSES.split()),
+        "torch.distributed.checkpoint.filesystem._StorageInfo",
+        "torch.distributed._shard.sharded_tensor.metadata.TensorProperties",
+        "torch.distributed._shard.sharded_tensor.metadata.MEM_FORMAT_ENCODING",
+        "torch.Size",
+        "torch.serialization._get_layout",
+        "collections.OrderedDict",
+        "pathlib.Path",
+        "pathlib.PosixPath",
+        "pathlib.WindowsPath",
+        "pathlib.PurePosixPath",
+    ]
+)
+"""Names in the pickles of torch 2.0 to 2.13."""
 
 Sizes = tuple[int, ...]
 
@@ -66,17 +87,30 @@ class SavedValue:
 @dataclass(frozen=True, slots=True)
 class Saved:
     """What was saved, in the order of the state_dict. ``paths`` are the places of flat keys in it; a key without one is
-    at its top level.
+    at its top level. ``unsafe_globals`` are names in the pickle that torch does not write: ``dcp.load`` would run them.
     """
 
     entries: tuple[SavedTensor | SavedValue, ...]
     items: tuple[Item, ...]
     paths: Mapping[str, Path]
+    unsafe_globals: tuple[str, ...] = ()
+
+
+class _Names(InertHooks):
+    """Notes the names in a pickle that a ``.metadata`` file does not have."""
+
+    def __init__(self) -> None:
+        self.unknown: list[str] = []
+
+    def named(self, name: Global, near: str | None) -> None:
+        if name.full_name not in _KNOWN and not (name.module == "torch" and name.name in DTYPES):
+            self.unknown.append(name.full_name)
 
 
 def read_metadata(pickle: bytes | memoryview, where: str, work: Work) -> Saved:
     """Read a ``.metadata`` file. Errors call it ``where``. Raises BadFolder, and the errors of the pickle machine."""
-    fields = _fields(parse(pickle, record=where, work=work))
+    names = _Names()
+    fields = _fields(parse(pickle, names, record=where, work=work))
     described, stored = fields.get("state_dict_metadata"), fields.get("storage_data")
     if not isinstance(described, Dict) or not isinstance(stored, Dict):
         raise refused(
@@ -97,7 +131,8 @@ def read_metadata(pickle: bytes | memoryview, where: str, work: Work) -> Saved:
             entries.append(_tensor(key, entry, places, where, work))
         else:
             entries.append(SavedValue(key, _found(places, key, None, where)))
-    return Saved(tuple(entries), items, _paths(fields.get("planner_data"), where, work))
+    paths = _paths(fields.get("planner_data"), where, work)
+    return Saved(tuple(entries), items, paths, tuple(names.unknown))
 
 
 def refused(where: str, why: str, rule: str = "dcp-metadata") -> BadFolder:

@@ -27,6 +27,9 @@ from .tree import nested
 
 FORMAT = "dcp"
 
+READ_AT_ONCE = 64 * 1024
+"""Bytes of an item that is read in one go: most are a number, or the state of a bias."""
+
 _STEPS_PER_ITEM = 600
 """Work to read the zip of an item, beside its pickle."""
 
@@ -75,7 +78,7 @@ class _Reading:
         self._assembled: dict[str, AssembledRef] = {}
         self._irregular: list[str] = []
         self._values: list[Span] = []
-        self._unsafe: dict[str, None] = {}
+        self._unsafe = dict.fromkeys(saved.unsafe_globals)
         self._byteorders: dict[Literal["little", "big"], int] = {}
 
     def document(self, skeleton: Span) -> Document:
@@ -148,7 +151,8 @@ class _Reading:
         if bytes(part[:4]) != b"PK\3\4":
             raise self._refused(number, "is not a file of torch.save: save with the default serialization_format")
         try:
-            document = torch_zip.read(part, read_archive(part), self._work)
+            data = bytes(part[: len(part)]) if len(part) <= READ_AT_ONCE else part
+            document = torch_zip.read(data, read_archive(data), self._work)
         except RefusedCheckpoint as error:
             error.detail = f"{self._name(number)}: {error.detail}"
             error.where = f"{self._saved.items[number].path[:200]}, {error.where}"

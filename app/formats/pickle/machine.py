@@ -127,7 +127,7 @@ class _Machine:
         slots, max_slots = memo.dense, memo.max_slots
         stack: list[Node] = []
         outer: list[list[Node]] = []  # the stacks below each mark; ``stack`` is above the last mark
-        stride = min(_STRIDE, self.limits.opcodes)
+        stride = min(_STRIDE, self.limits.opcodes, max(1, len(data)))  # a byte is at most an opcode
         pos = 0
         try:
             for _ in repeat(None, self.limits.opcodes // stride):

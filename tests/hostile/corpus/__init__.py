@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from tests.hostile.corpus import (
     cut,
+    distributed,
     folders,
     gadgets,
     legacy_files,
@@ -44,5 +45,6 @@ CLASSES: Mapping[str, Callable[[], Files]] = {
     "words and numbers": words.files,
     "polyglots": polyglots.files,
     "folders": folders.files,
+    "distributed": distributed.files,
     "cut and flipped": cut.files,
 }
