@@ -6,10 +6,10 @@ Any of several servers behind one address may answer each request.
 from __future__ import annotations
 
 import http.client as http_client
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from threading import Event, Lock
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import urlsplit
 
 import httpx
@@ -63,14 +63,33 @@ class NegotiatedUpload:
         sent in one piece with the same ``key``, which makes one checkpoint of all tries. Raises the server's errors,
         and DigestMismatch if the bytes changed while they were sent.
         """
-        announcement = self._announcement(original, parent=dict(params).get("parent"))
+
+        def commit(url: str) -> Any:
+            answer = self._http.send("POST", f"{url}/commit", params, headers={"Idempotency-Key": key}, safe=True)
+            return json_of(answer)
+
+        return self._run(self._announcement(original, parent=dict(params).get("parent")), commit)
+
+    def stage(self) -> bool:
+        """Send blobs ahead of the checkpoint that will refer to them: the split has no frame. Return False if the
+        server loses again and again what was sent. Raises the errors of ``run``.
+        """
+
+        def stage(url: str) -> bool:
+            self._http.send("POST", f"{url}/stage", safe=True)
+            return True
+
+        return self._run(self._announcement(original=True, parent=None), stage) is not None
+
+    def _run(self, announcement: Mapping[str, Any], end: Callable[[str], Any]) -> Any:
+        """Announce, send, and ``end`` the upload with the URL that it is given; begin again as often as it may help."""
         in_vain = 0
         try:
             for left in reversed(range(ROUNDS)):
                 self._total = 0
                 try:
                     upload, _ = self._http.json("POST", self._path, body=announcement, safe=True)
-                    return self._send_and_commit(upload, params, key)
+                    return end(self._send_missing(upload))
                 except (NotFound, Conflict) as error:
                     # Another client has committed the same bytes, or the server's blocks are gone: announce again.
                     if error.code not in {"upload-gone", "missing-blobs"} or not left:
@@ -96,15 +115,17 @@ class NegotiatedUpload:
         }
         return announcement if parent is None else {**announcement, "parent": parent}
 
-    def _send_and_commit(self, upload: Any, params: Params, key: str) -> Any:
+    def _send_missing(self, upload: Any) -> str:
+        """Send what the server lacks, and return the upload's URL."""
         with understood("an upload"):
-            url = self._http.path_of(upload["url"])
+            url: str = self._http.path_of(upload["url"])
             self._sent, self._total = 0, int(upload["missing_bytes"])
             parts = list(self._parts(upload["missing"], int(upload["part_size"])))
+        self._split.check(parts)
         self._failure = None
         self._stop.clear()
         side_by_side(lambda part: self._send_or_stop(url, part), parts, self._connections)
-        return json_of(self._http.send("POST", f"{url}/commit", params, headers={"Idempotency-Key": key}, safe=True))
+        return url
 
     def _parts(self, missing: Iterable[tuple[int, int]], part_size: int) -> Iterator[range]:
         """Yield runs of blocks, at most as large as a part may be, and small enough that a lost one costs little."""

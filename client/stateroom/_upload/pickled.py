@@ -9,12 +9,22 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .._raw_file import RawFile
 from .._torch import require_torch
 from .split import MIN_STORAGE, MemorySplit
-from .zip_writer import Record, zipped
+from .zip_writer import Record, around, zipped
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """A storage whose bytes are elsewhere."""
+
+    name: str
+    size: int
+    checksum: int
 
 
 class Pickled:
@@ -84,16 +94,24 @@ class Pickled:
         (pieces, _), _ = self._zipped(memory, [zlib.crc32(view) for view in memory])
         return pieces
 
+    def around(self, checksum: int) -> tuple[bytes, bytes]:
+        """Return the file's bytes before and after those of its only storage, whose CRC32 is given."""
+        ((key, storage),) = self.storages.items()
+        return around(self._heads(), _Storage(f"archive/data/{key}", storage.nbytes(), checksum))
+
     def _zipped(
         self, memory: Sequence[memoryview], checksums: Sequence[int]
     ) -> tuple[tuple[list[memoryview], list[int]], int]:
         """Return the pieces, the places of the records, and the number of records before the storages."""
-        heads = [Record(f"archive/{name}", memoryview(data), zlib.crc32(data)) for name, data in self._records()]
+        heads = self._heads()
         storages = [
             Record(f"archive/data/{key}", view, checksum)
             for key, view, checksum in zip(self.storages, memory, checksums)
         ]
         return zipped([*heads, *storages]), len(heads)
+
+    def _heads(self) -> list[Record]:
+        return [Record(f"archive/{name}", memoryview(data), zlib.crc32(data)) for name, data in self._records()]
 
     def _records(self) -> list[tuple[str, bytes]]:
         return [

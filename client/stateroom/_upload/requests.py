@@ -6,6 +6,7 @@ from typing import IO
 
 from .._api import ModelApi
 from .._checkpoint import Checkpoint
+from .._errors import NotFound, ServerError
 from .._http.session import json_of
 from .._query import optional
 from .._types import Params
@@ -46,7 +47,27 @@ def upload_split(
 
     Returns None if the file has to be uploaded in one piece, under the same key.
     """
-    negotiated = NegotiatedUpload(
+    found = _negotiated(api, split, label).run(params, original=original, key=key)
+    return None if found is None else api.read(found)
+
+
+def stage_split(api: ModelApi, split: Split, *, label: str) -> None:
+    """Send blobs, of which ``split`` consists, for a checkpoint that another upload commits. Only what the server lacks
+    is sent.
+    """
+    try:
+        is_done = _negotiated(api, split, label).stage()
+    except NotFound as error:
+        if error.code != "no-such-route":
+            raise
+        reason = f"the server at {api.http.url} takes no checkpoint from several processes: upgrade it"
+        raise ServerError(reason) from None
+    if not is_done:
+        raise ServerError(f"the server at {api.http.url} lost again and again what was sent to it")
+
+
+def _negotiated(api: ModelApi, split: Split, label: str) -> NegotiatedUpload:
+    return NegotiatedUpload(
         api.http,
         api.path.replace("/v1/models/", "/v1/uploads/", 1),
         split,
@@ -54,5 +75,3 @@ def upload_split(
         label=label,
         progress=api.transfers.bar(),
     )
-    found = negotiated.run(params, original=original, key=key)
-    return None if found is None else api.read(found)

@@ -58,6 +58,9 @@ class Split(ABC):
             hasher.update(view)
         return hasher.hexdigest()
 
+    def check(self, parts: Sequence[range]) -> None:  # noqa: B027  most splits have all their bytes
+        """Raise an error if blocks of these numbers cannot be sent, because their bytes are elsewhere."""
+
     @abstractmethod
     def read(self, start: int, end: int) -> Iterator[memoryview]:
         """Yield the file's bytes from ``start`` to ``end``."""

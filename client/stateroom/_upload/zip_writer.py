@@ -60,6 +60,21 @@ def zipped(records: Sequence[Record]) -> tuple[list[memoryview], list[int]]:
     return pieces, places
 
 
+def around(records: Sequence[Record], last: Described) -> tuple[bytes, bytes]:
+    """Return the bytes of a zip before and after the data of ``last``, which follows the other records."""
+    pieces: list[bytes | memoryview] = []
+    offsets: list[int] = []
+    position = 0
+    for record in records:
+        head = local_header(record, position)
+        offsets.append(position)
+        pieces += [head, record.data]
+        position += len(head) + record.size
+    head = local_header(last, position)
+    end = directory([*records, last], [*offsets, position], position + len(head) + last.size)
+    return b"".join([*pieces, head]), end
+
+
 def directory(records: Sequence[Described], offsets: Sequence[int], start: int) -> bytes:
     """Return the directory and the end of a zip, which begin at ``start``. ``offsets`` are those of the headers."""
     entries = b"".join(map(_entry, records, offsets))
