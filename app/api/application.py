@@ -5,7 +5,7 @@ from starlette.types import Lifespan
 
 from ..values.tracing import Tracer
 from . import problems
-from .hub import lfs, write, xet
+from .hub import lfs, tags, write, xet
 from .hub import read as hub
 from .metrics import Metrics
 from .middleware.browsers import Browsers
@@ -111,6 +111,7 @@ def build(
         hub,
         lfs,
         write,
+        tags,
         xet,
     ):
         include(app, module.router)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
-from ..errors import Conflict, PreconditionFailed, StoreError
+from ..errors import Conflict, NotFound, PreconditionFailed, StoreError
 from ..values.checkpoint import ModelName, NewCheckpoint
 from ..values.draft import Draft, DraftFile
 from ..values.hub import HubCommit, StagedObject
@@ -109,6 +109,13 @@ def tag(w: WriteSession, model: ModelName, name: str, version: int) -> None:
     of_it = select(c.id).where(c.model_id == model_id, c.version == version)
     w.execute(delete(hub_tags).where(_t.model_id == model_id, _t.tag == name))  # of a checkpoint in the trash
     w.insert(hub_tags, [{"model_id": model_id, "tag": name, "checkpoint_id": w.select(of_it).scalar_one()}])
+
+
+def untag(w: WriteSession, model: ModelName, name: str) -> None:
+    """Take a tag away. Raises NotFound, code ``alias-not-found`` without such a tag."""
+    if name not in tags(w, model):
+        raise NotFound(f"{model} has no tag {name!r}", code="alias-not-found")
+    w.execute(delete(hub_tags).where(_t.model_id == get_model(w, model).id, _t.tag == name))
 
 
 def tags(s: ReadSession, model: ModelName) -> Mapping[str, int]:

@@ -232,6 +232,53 @@ def test_tags_are_aliases_where_they_can_be_and_mean_one_commit(http: httpx.Clie
         assert http.post(f"/api/models/{repo}/tag/main", json={"tag": tag}).status_code == 422, tag
 
 
+def test_a_tag_is_removed_and_its_commit_stays(http: httpx.Client, repo: str) -> None:
+    made = committed(http, repo, *added({"model.safetensors": WEIGHTS}))
+    for tag in ("v1", "prod"):
+        assert http.post(f"/api/models/{repo}/tag/main", json={"tag": tag}).status_code == 200
+        assert http.delete(f"/api/models/{repo}/tag/{tag}").status_code == 200
+        again = http.delete(f"/api/models/{repo}/tag/{tag}")
+        assert (again.status_code, again.headers[CODE]) == (404, "RevisionNotFound"), tag
+    assert http.get(f"/api/models/{repo}/refs").json()["tags"] == []
+    assert files_of(http, repo, made) == {"model.safetensors": WEIGHTS}
+    assert [each["version"] for each in http.get(f"/v1/models/{repo}/aliases/prod/history").json()["items"]] == [
+        None,
+        1,
+    ]
+
+
+def test_another_branch_is_refused_with_a_reason(http: httpx.Client, repo: str) -> None:
+    made = http.post(f"/api/models/{repo}/branch/dev", json={})
+    assert (made.status_code, "one branch" in made.headers[MESSAGE]) == (422, True)
+    assert http.post(f"/api/models/{repo}/branch/main", json={"startingPoint": "main"}).status_code == 409
+    gone = http.delete(f"/api/models/{repo}/branch/dev")
+    assert (gone.status_code, gone.headers[CODE]) == (404, "RevisionNotFound")
+    assert http.delete(f"/api/models/{repo}/branch/main").status_code == 422
+    nobody = http.post(f"/api/models/{repo}-not/branch/dev", json={})
+    assert (nobody.status_code, nobody.headers[CODE]) == (404, "RepoNotFound")
+
+
+def test_some_paths_are_described(http: httpx.Client, repo: str) -> None:
+    files = {"model.safetensors": WEIGHTS, "a/b/c.txt": b"c", "a/d.txt": b"dd"}
+    committed(http, repo, *added(files))
+    asked = {"paths": ["a/d.txt", "a/b", "nothing", "a", "model.safetensors", "a/d.txt"], "expand": False}
+    shown = http.post(f"/api/models/{repo}/paths-info/main", data=asked)
+    assert shown.status_code == 200
+    assert [(each["type"], each["path"], each["size"]) for each in shown.json()] == [
+        ("file", "a/d.txt", 2),
+        ("directory", "a/b", 0),
+        ("directory", "a", 0),
+        ("file", "model.safetensors", len(WEIGHTS)),
+    ]
+    listed = http.get(f"/api/models/{repo}/tree/main", params={"recursive": "true"}).json()
+    assert all(each in listed for each in shown.json())
+    assert http.post(f"/api/models/{repo}/paths-info/main").json() == []
+    for wrong in (b"\xff", b"paths=%ff", b"paths=a&" * 2_000):
+        assert http.post(f"/api/models/{repo}/paths-info/main", content=wrong).status_code == 422
+    missing = http.post(f"/api/models/{repo}/paths-info/v9", data=asked)
+    assert (missing.status_code, missing.headers[CODE]) == (404, "RevisionNotFound")
+
+
 def test_a_model_card_is_never_refused(http: httpx.Client) -> None:
     asked = {"content": "---\nlicense: mit\n---\n", "repoType": "model"}
     assert http.post("/api/validate-yaml", json=asked).json() == {"errors": [], "warnings": []}

@@ -77,6 +77,14 @@ for each in folder.iterdir():
     assert (got / each.name).read_bytes() == each.read_bytes(), each
 api.create_tag(repo, tag="v1", revision=second.oid)
 assert api.model_info(repo, revision="v1").sha == second.oid
+api.delete_tag(repo, tag="v1")
+assert api.list_repo_refs(repo).tags == []
+assert [each.size for each in api.get_paths_info(repo, ["README.md", "nothing"])] == [5]
+try:
+    api.create_branch(repo, branch="dev")
+    raise AssertionError("another branch")
+except HfHubHTTPError as error:
+    assert "one branch" in str(error)
 try:
     api.create_commit(repo, [CommitOperationAdd("x", b"x")], commit_message="x", parent_commit=first.oid)
     raise AssertionError("a commit on an old parent")

@@ -23,15 +23,17 @@ from ...values.checkpoint import Checkpoint, ModelName
 from ...values.draft import Draft
 from ..problems import problem_of
 from ..requests.auth import PAGE, Caller
+from ..requests.bodies import JsonBodyDep
 from ..requests.params import Model
 from ..requests.paths import path_value
 from ..responses.downloads import DownloadResponse
 from ..responses.json import FOREVER, NO_STORE, REVALIDATE, shown_to
 from ..services import Services, ServicesDep, in_turn
+from .bodies import form
 from .commits import MAIN, commit_of, find, is_commit
 from .head import find_or_draft
 from .route import HubRoute, answer, refusal
-from .views import commit_view, refs, repository, tree
+from .views import commit_view, entries, refs, repository, tree
 
 MOST_COMMITS = 50
 MOST_TAGS = 100
@@ -111,6 +113,17 @@ async def tree_of(
     files = await _files(request, services, found)
     shown = partial(tree, files, _commit(found), path_value(folder).strip("/"), recursive=recursive)
     return answer(await services.plan(request, shown))
+
+
+@router.post("/api/models/{namespace}/{name}/paths-info/{revision}", dependencies=PAGE)
+async def paths_info(
+    request: Request, services: ServicesDep, model: Model, revision: str, body: JsonBodyDep
+) -> Response:
+    """Describe some files and folders, which the body, a form, names. Those that are not there are left out."""
+    paths = form(body).get("paths", [])
+    found = await find_or_draft(services, model, path_value(revision))
+    files = await _files(request, services, found)
+    return answer(await services.plan(request, entries, files, _commit(found), paths))
 
 
 @router.get("/api/models/{namespace}/{name}/refs", dependencies=PAGE)

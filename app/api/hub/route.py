@@ -20,6 +20,7 @@ _NOT_FOUND = {
     "model-not-found": "RepoNotFound",
     "bad-model-name": "RepoNotFound",
     "checkpoint-not-found": "RevisionNotFound",
+    "alias-not-found": "RevisionNotFound",
     "bad-ref": "RevisionNotFound",
     "file-not-found": "EntryNotFound",
 }

@@ -70,8 +70,16 @@ def tree(files: Iterable[StoredPath], commit: str, folder: str, *, recursive: bo
         for path in between if recursive else between[:1]:
             found.setdefault(path, _folder(path))
         if recursive or not between:
-            found[file.path] = {"type": "file", "path": file.path, "size": file.size, "oid": _oid(file, commit)}
+            found[file.path] = _file(file, commit)
     return list(found.values())
+
+
+def entries(files: Iterable[StoredPath], commit: str, paths: Iterable[str]) -> list[Json]:
+    """List the files and folders among ``paths``. Those that are not there are left out."""
+    found: dict[str, Json] = {}
+    for file in files:
+        found |= {path: _folder(path) for path in folders_of(file.path)} | {file.path: _file(file, commit)}
+    return [found[path] for path in dict.fromkeys(path.strip("/") for path in paths) if path in found]
 
 
 def refs(latest: Checkpoint, aliases: Iterable[tuple[str, Checkpoint]]) -> Json:
@@ -106,6 +114,10 @@ def _ref(name: str, kind: str, checkpoint: Checkpoint) -> Json:
 def _oid(file: StoredPath, commit: str) -> str:
     """Return 40 hexadecimal digits that stand for a file's bytes. They are not git's, for which all would be read."""
     return hashlib.sha1(f"{file.digest or commit + file.path}".encode(), usedforsecurity=False).hexdigest()
+
+
+def _file(file: StoredPath, commit: str) -> Json:
+    return {"type": "file", "path": file.path, "size": file.size, "oid": _oid(file, commit)}
 
 
 def _folder(path: str) -> Json:

@@ -10,10 +10,9 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 
 from ...access.grants import Grant
-from ...catalog import aliases, hub, namespaces
-from ...catalog.checkpoints import resolve
+from ...catalog import hub, namespaces
 from ...catalog.models import get_model
-from ...errors import Conflict, InvalidRequest, NotFound, PreconditionFailed
+from ...errors import InvalidRequest, NotFound, PreconditionFailed
 from ...ingest.body import Chunks
 from ...ingest.receive import held_by
 from ...values.checkpoint import Checkpoint, CheckpointName, Fields, ModelName, is_name
@@ -29,7 +28,7 @@ from ..routes.uploads import count_bytes, counted
 from ..services import Services, ServicesDep, in_turn
 from .bodies import read
 from .commit_body import Asked, parse_commit
-from .commits import MAIN, commit_of, find, is_tag
+from .commits import MAIN, commit_of
 from .compose import Given, Sent, Source, changes, drafted, folder, planned, sha256s_of
 from .head import Head, head_of
 from .route import HubRoute, answer
@@ -62,10 +61,6 @@ class AskedFile(BaseModel):
 
 class AskedFiles(BaseModel):
     files: list[AskedFile] = Field(max_length=MOST_FILES)
-
-
-class NewTag(BaseModel):
-    tag: str
 
 
 class Card(BaseModel):
@@ -197,29 +192,6 @@ def _keep(services: Services, head: Head, files: dict[str, Source]) -> Draft:
         before = head.draft or hub.find_draft(session, head.model)
         assert before is not None  # noqa: S101 - it was just made
         return hub.change_draft(session, before, kept)
-
-
-@router.post("/api/models/{namespace}/{name}/tag/{revision}", dependencies=WRITE_PAGE)
-async def tag(services: ServicesDep, caller: Caller, model: Model, revision: str, body: JsonBodyDep) -> Response:
-    """Make an alias, or a tag where the name, such as ``v1``, cannot be an alias."""
-    name = read(body, NewTag).tag
-    checkpoint = await find(services, model, path_value(revision))
-
-    def make() -> None:
-        services.room.check(0)
-        with services.catalog.write(model.namespace) as session:
-            version = resolve(session, model, str(checkpoint.version)).version
-            if is_tag(name):
-                hub.tag(session, model, name, version)
-            elif name == MAIN:
-                raise InvalidRequest("main is the branch: choose another tag", code="bad-alias")
-            elif aliases.find_alias(session, model, name) is not None:
-                raise Conflict(f"{model} has a tag {name!r} already", code="tag-exists")
-            else:
-                aliases.move(session, model, name, version, None, caller.name)
-
-    await services.asks.run(make)
-    return answer({})
 
 
 def _check_branch(revision: str) -> None:

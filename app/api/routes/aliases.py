@@ -99,7 +99,7 @@ def move_alias(
     asked = body.read(AliasMove)
     services.room.check(0)
     with services.catalog.write(model.namespace) as session:
-        now = _changing(session, request, caller, model, alias)
+        now = changing(session, request, caller, model, alias)
         version = aliases.find_target(session, model, str(asked.ref), run)
         moved = aliases.move(session, model, alias, version, asked.note, caller.name)
     return _answer(request, moved, status=201 if now is None else 200)
@@ -120,7 +120,7 @@ def protect_alias(
     asked = body.read(AliasProtection)
     services.room.check(0)
     with services.catalog.write(model.namespace) as session:
-        _changing(session, request, caller, model, alias)
+        changing(session, request, caller, model, alias)
         changed = aliases.protect(session, model, alias, asked.protected, caller.name)
     return _answer(request, changed)
 
@@ -138,7 +138,7 @@ def remove_alias(request: Request, services: ServicesDep, caller: Caller, model:
 
     def work() -> None:
         with services.catalog.write(model.namespace) as session:
-            _changing(session, request, caller, model, alias)
+            changing(session, request, caller, model, alias)
             aliases.remove(session, model, alias, caller.name)
 
     services.room.freeing(work)
@@ -151,7 +151,7 @@ def roll_back_alias(request: Request, services: ServicesDep, caller: Caller, mod
     """To the version that it meant before its last move; a second rollback undoes the first."""
     services.room.check(0)
     with services.catalog.write(model.namespace) as session:
-        _changing(session, request, caller, model, alias)
+        changing(session, request, caller, model, alias)
         moved = aliases.roll_back(session, model, alias, caller.name)
     return _answer(request, moved)
 
@@ -182,7 +182,7 @@ def _answer(request: Request, alias: Alias, *, status: int = 200) -> Response:
     return json_answer(request, AliasView.of(alias), status=status, etag=str(alias.revision))
 
 
-def _changing(session: WriteSession, request: Request, caller: Grant, model: ModelName, name: str) -> Alias | None:
+def changing(session: WriteSession, request: Request, caller: Grant, model: ModelName, name: str) -> Alias | None:
     """Return the alias before a change, None if there is none. Raises PreconditionFailed, and HTTPException (403) for a
     protected alias that the caller may not change.
     """
