@@ -1,6 +1,7 @@
 """Shared fixtures: a real server process, one for the session or a fresh one."""
 
 import gc
+import logging
 import os
 import shutil
 import zlib
@@ -112,6 +113,16 @@ def pytest_collection_finish() -> None:
     """Leave thousands of collected tests out of every garbage collection that comes now, or that a test asks for."""
     gc.freeze()
     gc.enable()
+    _let_torch_loggers_propagate()
+
+
+def _let_torch_loggers_propagate() -> None:
+    """pytest adds its handlers to every logger that does not propagate, and removes them, six times a test. Torch has
+    sixty of those.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from tests.client.faults import Faulty, breaks_after, damages_at, faulty, stalls
 from tests.conftest import StartServer
 from tests.functional.torch_files import same, saved
 from tests.store.devices import mounted_tmpfs
+from tests.support.measure import long, measure
 from tests.support.scripts import run_script
 from tests.support.server import Server
 
@@ -253,10 +254,12 @@ def test_what_goes_through_a_proxy_comes_too(server: Server, big: str, monkeypat
 # Threads and processes
 
 
-def test_eight_threads_load_through_one_client(server: Server, big: str) -> None:
-    with Client(server.base_url) as client, ThreadPoolExecutor(8) as pool:
+@long
+def test_threads_load_through_one_client(server: Server, big: str) -> None:
+    count = measure(3, 8)
+    with Client(server.base_url) as client, ThreadPoolExecutor(count) as pool:
         model = client.model(big)
-        found = pool.map(lambda _: same(dict(model.state_dict("latest")), big_state()), range(8))
+        found = pool.map(lambda _: same(dict(model.state_dict("latest")), big_state()), range(count))
         assert all(found)
 
 

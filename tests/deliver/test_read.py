@@ -1,6 +1,7 @@
 """Blobs from a real store and catalog: a damaged or missing blob is an error, never a wrong byte."""
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -19,9 +20,8 @@ from tests.deliver.stored_blobs import loaded, part, put, window_of
 
 
 @pytest.fixture
-def catalog(tmp_path) -> Iterator[Catalog]:
-    made = Catalog(f"sqlite:///{tmp_path / 'catalog.sqlite3'}", durable=False)
-    made.migrate()
+def catalog(migrated, tmp_path) -> Iterator[Catalog]:
+    made = Catalog(f"sqlite:///{shutil.copy(migrated, tmp_path / 'catalog.sqlite3')}", durable=False)
     yield made
     made.close()
 

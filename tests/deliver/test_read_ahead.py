@@ -1,6 +1,7 @@
 """Downloads from a store that is far away ask for blocks before they need them, within a budget."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -51,9 +52,9 @@ def store() -> Iterator[Recording]:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with closing(Catalog(f"sqlite:///{tmp_path / 'catalog.sqlite3'}", durable=False)) as catalog:
-        catalog.migrate()
+def catalog(migrated: Path, tmp_path: Path) -> Iterator[Catalog]:
+    file = shutil.copy(migrated, tmp_path / "catalog.sqlite3")
+    with closing(Catalog(f"sqlite:///{file}", durable=False)) as catalog:
         yield catalog
 
 

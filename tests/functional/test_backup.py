@@ -77,7 +77,7 @@ def busy(server: Server) -> Iterator[None]:
         except (AssertionError, httpx.HTTPError) as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, measure(2, 3))]
     for thread in threads:
         thread.start()
     try:

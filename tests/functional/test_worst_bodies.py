@@ -11,7 +11,7 @@ from tests.support.routes import OPERATIONS
 from tests.support.waiting import until_ready
 from tests.support.worst_bodies import Place, fill, peak, reset_peak, worst_requests
 
-SCALE = measure(4_000, 10_000)
+SCALE = measure(1_500, 10_000)
 """Keys of each thing. The benchmark of this name has 400,000."""
 
 MOST_MEMORY = 256 << 20

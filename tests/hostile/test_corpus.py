@@ -14,7 +14,7 @@ SLOW = {"pickle: bombs", "pickle: work"}
 @long
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_every_file_is_refused_by_its_rule_or_inert(class_name: str) -> None:
-    every = measure(24 if class_name in SLOW else 2, 1)
+    every = measure(48 if class_name in SLOW else 4, 1)
     read = readings(class_name, every)
     files = list(CLASSES[class_name]())[::every]
     assert [reading.name for reading in read] == [file.name for file in files]

@@ -20,7 +20,7 @@ from tests.hostile.corpus import CLASSES
 from tests.hostile.corpus.base import Hostile
 from tests.support.measure import long, measure
 
-SENT = 5
+SENT = 3
 REFUSED_AS = {"not-a-checkpoint", "hostile-checkpoint", "no-tensors", "sharded-tensor", "bad-folder"}
 
 

@@ -1,6 +1,7 @@
 """Uploads in parts to several servers that share a catalog and a store, and a store that contradicts the catalog."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,12 +30,8 @@ from tests.upkeep.sweeping import check, moment_now, sweep_now
 
 
 @pytest.fixture
-def catalog_url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path / 'catalog.sqlite3'}"
-    catalog = Catalog(url)
-    catalog.migrate()
-    catalog.close()
-    return url
+def catalog_url(migrated: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(migrated, tmp_path / 'catalog.sqlite3')}"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import math
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,10 +188,10 @@ class RacingCatalog(Catalog):
 
 
 @pytest.fixture
-def racing(tmp_path: Path) -> Iterator[tuple[Workplace, RacingCatalog]]:
-    catalog = RacingCatalog(f"sqlite:///{tmp_path / 'catalog.sqlite3'}")
-    catalog.collected, catalog.database = [], tmp_path / "catalog.sqlite3"
-    catalog.migrate()
+def racing(migrated: Path, tmp_path: Path) -> Iterator[tuple[Workplace, RacingCatalog]]:
+    file = Path(shutil.copy(migrated, tmp_path / "catalog.sqlite3"))
+    catalog = RacingCatalog(f"sqlite:///{file}")
+    catalog.collected, catalog.database = [], file
     place = Workplace.of(tmp_path / "data", catalog)
     yield place, catalog
     place.close()
@@ -245,10 +246,9 @@ class OvertakenCatalog(Catalog):
 
 
 @pytest.fixture
-def overtaken(tmp_path: Path) -> Iterator[tuple[Workplace, OvertakenCatalog]]:
-    catalog = OvertakenCatalog(f"sqlite:///{tmp_path / 'catalog.sqlite3'}")
+def overtaken(migrated: Path, tmp_path: Path) -> Iterator[tuple[Workplace, OvertakenCatalog]]:
+    catalog = OvertakenCatalog(f"sqlite:///{shutil.copy(migrated, tmp_path / 'catalog.sqlite3')}")
     catalog.meanwhile = []
-    catalog.migrate()
     place = Workplace.of(tmp_path / "data", catalog)
     yield place, catalog
     place.close()

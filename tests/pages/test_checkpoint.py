@@ -235,6 +235,7 @@ def test_what_a_file_says_is_text_in_the_tree(visit: Visit) -> None:
         assert "owned" not in page.title(), name
         assert "\u202e" not in page.inner_text("body")
         assert page.evaluate("document.querySelectorAll('script:not([src]), [onmouseover]').length") == 0
+        assert page.evaluate("[...document.links].every(link => /^https?:$/.test(link.protocol))")
 
 
 def test_a_copy_button_copies_the_line(browser: Browser, full: Server, tree: httpx.Client) -> None:

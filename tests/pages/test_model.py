@@ -209,7 +209,7 @@ def test_a_preview_says_what_the_api_says_and_changes_nothing(visit: Visit) -> N
 def test_every_name_is_text(browser: Browser, full: Server) -> None:
     with visiting(browser, full.base_url) as visit:
         visit.page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-        for path in ("/", "/models/hostile/names", *(f"/models/hostile/names/checkpoints/{n + 1}" for n in range(7))):
+        for path in ("/", "/models/hostile/names", "/models/hostile/names/checkpoints/1"):
             page = visit.go(path)
             assert "owned" not in page.title()
             assert page.evaluate("document.querySelectorAll('script:not([src]), [onmouseover]').length") == 0
@@ -281,10 +281,11 @@ def test_the_page_of_a_model_with_10_000_checkpoints_is_light(browser: Browser, 
     assert visit.errors == []
 
 
-def test_a_checkpoint_has_a_page_under_every_ref(visit: Visit) -> None:
-    for ref in ("8", "v8", "latest", "best", "prod", "max:val_acc", "min%3Aloss", "epoch:2"):
-        page = visit.go(f"{MODEL}/checkpoints/{ref}")
-        expect(page.get_by_role("heading", level=1)).to_contain_text("vision/classifier@")
+def test_a_checkpoint_has_a_page_under_every_ref(visit: Visit, full: Server) -> None:
+    with full.client() as http:
+        for ref in ("8", "v8", "latest", "best", "prod", "max:val_acc", "min%3Aloss", "epoch:2"):
+            answer = http.get(f"{MODEL}/checkpoints/{ref}")
+            assert re.search(r'<h1><span class="dim">vision/classifier@</span>\d+</h1>', answer.text), ref
     expect(visit.go(f"{MODEL}/checkpoints/8").locator("main")).to_contain_text("in the paper")
     page = visit.go(f"{MODEL}/checkpoints/best")
     with page.expect_download() as download:

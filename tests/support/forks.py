@@ -29,11 +29,15 @@ PROGRAMS = {
 }
 """Modules with a ``main(arguments)``, and the modules that are imported before it runs."""
 
+TOGETHER = ("app.__main__", "tests.support.scripts")
+"""Programs that are forked from one process: each needs torch, which takes two seconds to import."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order to run the program with these arguments, environment, folder and umask, its streams in files."""
+    """An order to run a program with these arguments, environment, folder and umask, its streams in files."""
 
+    program: str
     arguments: list[str]
     env: dict[str, str]
     stdout: str
@@ -93,18 +97,18 @@ def fork(
     umask: int = 0o022,
 ) -> Forked:
     """Start one of PROGRAMS in a session of its own; its output goes to files, which may be one."""
-    parent = _parent(program)
-    order = Order(arguments, dict(env), str(stdout), str(stderr), str(stdin or os.devnull), str(cwd or CHECKOUT), umask)
-    return Forked(parent, parent.ask({"start": asdict(order)}))
+    parent = _parent(TOGETHER if program in TOGETHER else (program,))
+    files = str(stdout), str(stderr), str(stdin or os.devnull), str(cwd or CHECKOUT)
+    return Forked(parent, parent.ask({"start": asdict(Order(program, arguments, dict(env), *files, umask))}))
 
 
 class _Parent:
     """The process that forks, which ends with this one."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, programs: tuple[str, ...]) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("STATEROOM_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, program],
+            [sys.executable, "-m", __name__, *programs],
             cwd=CHECKOUT,
             env={**clean, "PYTHONPATH": str(CHECKOUT)},
             stdin=subprocess.PIPE,
@@ -129,8 +133,8 @@ class _Parent:
 
 
 @cache
-def _parent(program: str) -> _Parent:
-    parent = _Parent(program)
+def _parent(programs: tuple[str, ...]) -> _Parent:
+    parent = _Parent(programs)
     atexit.register(parent.end)
     return parent
 
@@ -207,10 +211,10 @@ class _Ending:
 
 if __name__ == "__main__":
     ending = _Ending()
-    main = import_module(sys.argv[1]).main
-    for imported_on_the_way in PROGRAMS[sys.argv[1]]:
-        import_module(imported_on_the_way)
+    for program in sys.argv[1:]:
+        for module in (program, *PROGRAMS[program]):
+            import_module(module)
     gc.freeze()
     order = _next_order()
     _become(order)
-    ending.run(main, order.arguments)
+    ending.run(import_module(order.program).main, order.arguments)
