@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, union_all
 
 from ..errors import EventsExpired, InvalidRequest
 from ..values.checkpoint import ModelName
@@ -19,7 +19,7 @@ from .pace import Pace
 from .page import check_limit
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import events
+from .tables import events, is_indexed_by_kind
 
 if TYPE_CHECKING:  # the catalog finishes its transactions with events
     from .catalog import Catalog
@@ -127,22 +127,20 @@ def list_events(s: ReadSession, wanted: EventFilter, after: int | None, limit: i
     last = newest(s)
     if after is not None:
         _check_after(s, after, last)
-    rows = s.select(_wanted(wanted).where(events.c.id > (after or 0)).limit(limit + 1)).all()
+    rows = s.select(_page(wanted, events.c.id > (after or 0), limit + 1)).all()
     items = tuple(map(_event, rows[:limit]))
     return EventPage(items, items[-1].id if len(rows) > limit else last)
 
 
 def events_beyond(s: ReadSession, after: int, limit: int) -> tuple[Event, ...]:
     """Return the first ``limit`` events after the event ``after``, whatever they are about."""
-    return tuple(map(_event, s.select(_wanted(EventFilter()).where(events.c.id > after).limit(limit))))
+    return tuple(map(_event, s.select(_page(EventFilter(), events.c.id > after, limit))))
 
 
 def events_before(s: ReadSession, wanted: EventFilter, before: int | None, limit: int) -> tuple[Event, ...]:
     """Return the last ``limit`` wanted events, newest first; with ``before``, those before that event."""
-    statement = _wanted(wanted).order_by(None).order_by(events.c.id.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(events.c.id < before)
-    return tuple(map(_event, s.select(statement)))
+    those = events.c.id > 0 if before is None else events.c.id < before
+    return tuple(map(_event, s.select(_page(wanted, those, limit, newest_first=True))))
 
 
 def drop_older(catalog: "Catalog", before: datetime, go_on: Callable[[], None]) -> int:
@@ -195,15 +193,33 @@ def _check_after(s: ReadSession, after: int, last: int) -> None:
         )
 
 
-def _wanted(wanted: EventFilter) -> Select[Any]:
-    statement = select(events).order_by(events.c.id)
+def _page(wanted: EventFilter, those: ColumnElement[bool], limit: int, *, newest_first: bool = False) -> Select[Any]:
+    """The first ``limit`` wanted events among ``those``, by id."""
+    e = events.c
+    conditions = [those]
     if wanted.namespace is not None:
-        statement = statement.where(events.c.namespace == wanted.namespace)
+        conditions.append(e.namespace == wanted.namespace)
     if wanted.name is not None:
-        statement = statement.where(events.c.name == wanted.name)
-    if wanted.kinds:
-        statement = statement.where(events.c.kind.in_(sorted(kind.value for kind in wanted.kinds)))
-    return statement
+        conditions.append(e.name == wanted.name)
+
+    def first(*more: ColumnElement[bool]) -> Select[Any]:
+        return _in_order(select(events).where(*conditions, *more), e.id, limit, newest_first=newest_first)
+
+    kinds = sorted(kind.value for kind in wanted.kinds)
+    if not kinds:
+        return first()
+    if EventKind.CHECKPOINT_CREATED in kinds:
+        return first(e.kind.in_(kinds))
+    # A page of each kind, through the indexes by kind: a walk along all events would look for rare kinds for long.
+    of_each = [first(e.kind == kind, is_indexed_by_kind) for kind in kinds]
+    if len(of_each) == 1:
+        return of_each[0]
+    found = union_all(*(select(each.subquery()) for each in of_each)).subquery("found")
+    return _in_order(select(found), found.c.id, limit, newest_first=newest_first)
+
+
+def _in_order(statement: Select[Any], number: Any, limit: int, *, newest_first: bool) -> Select[Any]:
+    return statement.order_by(number.desc() if newest_first else number).limit(limit)
 
 
 def _event(row: Row[*tuple[Any, ...]]) -> Event:

@@ -62,6 +62,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
     true,
 )
@@ -430,6 +431,17 @@ events = Table(
     Index(None, "namespace", "name", "id"),
     Index(None, "namespace", "id"),
 )
+
+is_indexed_by_kind = events.c.kind != literal_column("'checkpoint-created'")
+"""The condition of the events that are indexed by kind. Commits write most events, and should not pay for it."""
+
+for _names in (("namespace", "name", "kind", "id"), ("namespace", "kind", "id"), ("kind", "id")):
+    Index(
+        f"ix_events_{'_'.join(_names)}",
+        *(events.c[_name] for _name in _names),
+        sqlite_where=is_indexed_by_kind,
+        postgresql_where=is_indexed_by_kind,
+    )
 
 webhooks = Table(
     "webhooks",

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0026"
-down_revision = "0023"
+down_revision = "0025"
 
 _Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")

@@ -176,3 +176,30 @@ def test_two_restores_of_one_backup_give_no_id_twice(database: Path, tmp_path: P
     assert max(ids) < min(others) < 2**53
     _, without_clock = ids_after_a_restore(first, datetime(1970, 1, 2, tzinfo=UTC))
     assert min(without_clock) > max(ids)
+
+
+def test_events_of_some_kinds_are_those_of_a_filter_page_by_page_in_either_order(catalog: Catalog):
+    kinds = [EventKind.CHECKPOINT_CREATED, EventKind.ALIAS_MOVED, EventKind.CHECKPOINT_TRASHED, EventKind.TOKEN_MADE]
+    with catalog.write() as w:
+        for number in range(60):
+            model = (MODEL, OTHER, TEXT, None)[number % 4]
+            events.record(w, kinds[number * number % 7 % 4], model)
+    everything = page(catalog).items
+    assert len(everything) == 60
+    for about in ((None, None), ("vision", None), ("vision", MODEL.name)):
+        for some in ({kinds[1]}, {kinds[1], kinds[2]}, {kinds[0], kinds[2]}, set(kinds[1:])):
+            wanted = EventFilter(*about, kinds=frozenset(some))
+            expected = [event.id for event in everything if wanted.matches(event)]
+            assert expected or len(some) == 1
+            forward, backward, after, before = [], [], 0, None
+            while len(found := page(catalog, after, wanted, 3).items):
+                forward += [event.id for event in found]
+                after = found[-1].id
+            while True:
+                with catalog.read() as s:
+                    found = events.events_before(s, wanted, before, 3)
+                if not found:
+                    break
+                backward += [event.id for event in found]
+                before = found[-1].id
+            assert forward == expected == backward[::-1]

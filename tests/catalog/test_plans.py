@@ -5,13 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.catalog import Catalog, ReadSession, aliases, curves, events, history, lineage, trash, unfinished
-from app.catalog.audit import packs_in
-from app.catalog.listing import Listing, list_checkpoints
-from app.catalog.models import drop_never_used, get_model
-from app.catalog.overview import list_overviews, overview_of, written_bytes
-from app.values.event import EventFilter
+from app.catalog import Catalog, events, history, lineage, trash, unfinished
+from app.catalog.models import drop_never_used
+from app.values.event import EventFilter, EventKind
 from tests.catalog.make import MODEL, add, resolve, statements
+from tests.catalog.questions import READS, reading
 
 KEPT = timedelta(microseconds=1)
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
@@ -47,33 +45,6 @@ def plans(catalog: Catalog, run: Callable[[Catalog], object]) -> list[str]:
     return [step for step in steps if not step.startswith((*_IN_ORDER, *_OF_A_PAGE))]
 
 
-def reading(question: Callable[[ReadSession], object]) -> Callable[[Catalog], object]:
-    def run(catalog: Catalog) -> object:
-        with catalog.read() as s:
-            return question(s)
-
-    return run
-
-
-READS: dict[str, Callable[[ReadSession], object]] = {
-    "the overview": list_overviews,
-    "the overview of one": lambda s: overview_of(s, get_model(s, MODEL)),
-    "the bytes written": lambda s: written_bytes(s, get_model(s, MODEL)),
-    "the runs": lambda s: curves.list_runs(s, get_model(s, MODEL)),
-    "a page": lambda s: list_checkpoints(s, MODEL, Listing(limit=3)),
-    "a page of a run": lambda s: list_checkpoints(s, MODEL, Listing(run="a", limit=3)),
-    "the aliases": lambda s: aliases.list_aliases(s, MODEL),
-    "the newest event": events.newest,
-    "the events of a model": lambda s: events.list_events(s, EventFilter(*_name()), 0, 3),
-    "the trash": lambda s: trash.list_trash(s, MODEL, limit=3),
-    "packs by name": lambda s: packs_in(s, ["a" * 32, "b" * 32]),
-}
-
-
-def _name() -> tuple[str, str]:
-    return MODEL.namespace, MODEL.name
-
-
 @pytest.mark.parametrize("question", READS)
 def test_a_query_is_a_run_through_an_index(filled: Catalog, question: str):
     steps = plans(filled, reading(READS[question]))
@@ -101,3 +72,18 @@ def test_what_is_to_be_purged_or_dropped_is_found_by_an_index(filled: Catalog):
 
     steps = plans(filled, purge)
     assert not [step for step in steps if "SCAN" in step], steps
+
+
+@pytest.mark.parametrize("about", [(MODEL.namespace, MODEL.name), (MODEL.namespace, None), (None, None)])
+@pytest.mark.parametrize("kinds", [{EventKind.ALIAS_MOVED}, {EventKind.ALIAS_MOVED, EventKind.CHECKPOINT_TRASHED}])
+def test_events_of_a_rare_kind_are_found_by_an_index(
+    filled: Catalog, about: tuple[str | None, str | None], kinds: set[EventKind]
+):
+    wanted = EventFilter(*about, frozenset(kinds))
+    for question in (
+        lambda s: events.list_events(s, wanted, 3, 5),
+        lambda s: events.events_before(s, wanted, None, 5),
+    ):
+        steps = [step for step in plans(filled, reading(question)) if "kind" in step]
+        assert len(steps) == len(kinds), steps
+        assert all("kind=?" in step for step in steps), steps
