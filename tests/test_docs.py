@@ -17,6 +17,7 @@ CURLRC = "fail-with-body\nsilent\nshow-error\n"
 """What makes curl end with an error where the server answered with one, without cluttering the documents."""
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is:UserWarning")  # no process group: one process saves
 @pytest.mark.parametrize("document", ["README.md", "docs/http-api.md", "docs/how-to.md"])
 def test_every_command_and_snippet_of_a_document_works(
     document: str, fresh_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Final
 
 from ..concurrency.cancellation import check
+from ..values.span import Span
 from .assemble import HELD
 from .checksums import Crc32s, Following
 from .plan import Plan
@@ -41,8 +42,9 @@ class Download:
         """Bytes of memory that sending takes, beside mapped pages: converted bytes are held twice, in the window
         being sent and in the next one. A storage that is put together takes more.
         """
-        made = HELD if self.stored.blobs.has_made else 0
-        return made + (CONVERTING if self.plan.file.conversions else 0)
+        sources = (each.source for each in self.plan.storages)
+        made = any(self.stored.blobs.is_made(one if isinstance(one, Span) else one.source) for one in sources)
+        return (HELD if made else 0) + (CONVERTING if self.plan.file.conversions else 0)
 
     async def windows(self, start: int, end: int, *, client_verifies: bool = False) -> AsyncIterator[list[memoryview]]:
         """Yield bytes ``[start, end)``, a window at a time, read in a thread, and verified as far as the client does

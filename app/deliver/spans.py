@@ -58,10 +58,9 @@ class BlobMap:
         for each in manifest.assembled:
             self._add(each, [self._place(manifest, each, chunk) for chunk in each.chunks])
 
-    @property
-    def has_made(self) -> bool:
-        """Tell whether any storage has to be put together."""
-        return bool(self._made)
+    def is_made(self, span: Span) -> bool:
+        """Tell whether bytes, which are of one storage, have to be put together."""
+        return bool(self._made) and span.start < span.end and next(self.resolve(span)).made is not None
 
     def _place(self, manifest: Manifest, whole: Assembled, chunk: Chunk) -> BlobSpan:
         """Return the bytes that a chunk reaches in the blob of its storage, from its first element on."""
