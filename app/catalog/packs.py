@@ -9,7 +9,7 @@ ended, so it can no longer be sealed), its bytes are deleted, then its row is de
 is gone is unsealed, and goes the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
@@ -21,7 +21,7 @@ from .catalog import Catalog
 from .dialect import each_integer, each_text
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
-from .tables import blobs, hub_objects, hub_xorbs, packs, uploads
+from .tables import blobs, checkpoint_blobs, hub_objects, hub_xorbs, packs, uploads
 
 
 def begin(w: WriteSession, name: str, lease_seconds: float, parent: CheckpointName | None = None) -> None:
@@ -71,6 +71,22 @@ def end(w: WriteSession, name: str) -> bool:
     now = to_microseconds(datetime.now(UTC))
     writing = packs.c.name == name, packs.c.state == "writing"
     return w.execute(update(packs).where(*writing).values(lease_until=now)).rowcount == 1
+
+
+def leased(s: ReadSession, names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the packs ``names`` that are sealed and have a lease: a commit is running, or they are staged."""
+    now = to_microseconds(datetime.now(UTC))
+    sealed = packs.c.name.in_(each_text(names)), packs.c.state == "sealed", packs.c.lease_until > now
+    return tuple(s.select(select(packs.c.name).where(*sealed)).scalars())
+
+
+def end_staging(w: WriteSession, names: Sequence[str]) -> None:
+    """End the leases of those of the sealed packs ``names`` whose blobs all belong to checkpoints by now."""
+    now = to_microseconds(datetime.now(UTC))
+    used = select(checkpoint_blobs.c.blob_id).where(checkpoint_blobs.c.blob_id == blobs.c.id).exists()
+    waits = select(blobs.c.id).where(blobs.c.pack_id == packs.c.id, ~used).exists()
+    these = packs.c.name.in_(each_text(names)), packs.c.state == "sealed", packs.c.lease_until > now
+    w.execute(update(packs).where(*these, ~waits).values(lease_until=now))
 
 
 def rename(w: WriteSession, area: str, name: str) -> None:

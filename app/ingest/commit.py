@@ -6,7 +6,7 @@ commit.
 """
 
 import logging
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..catalog import Catalog, namespaces, packs, staging, unused
@@ -122,13 +122,14 @@ class Committer:
 
         On an error the upload stays, to be committed again. Raises MissingBlobs, and Gone if the upload is gone.
         """
-        checkpoint = self._commit_parts(brought, new)
+        known = self._known(new)
+        checkpoint = self._commit_parts(brought, new, known)
+        self._end_staging({blob.pack for blob in known.values()})
         self._retention.after_commit(checkpoint)
         return checkpoint
 
-    def _commit_parts(self, brought: Brought, new: NewCheckpoint) -> Checkpoint:
-        area, stretches, encoded = brought.area, brought.stretches, brought.encoded
-        known, name = self._known(new), joined_name(area)
+    def _commit_parts(self, brought: Brought, new: NewCheckpoint, known: Container[Digest]) -> Checkpoint:
+        area, stretches, encoded, name = brought.area, brought.stretches, brought.encoded, joined_name(brought.area)
         size = sum(stretch.length for stretch in stretches)
         blobs = {
             blob.digest: Blob(blob.digest, name, place, blob.length, blob.crc32, blob.blocks)
@@ -183,6 +184,17 @@ class Committer:
             staging.forget_upload(self._catalog, namespace, staged.area)
             self._delete(staged.area)
 
+    def _end_staging(self, names: Collection[str]) -> None:
+        """Let packs that were staged for a checkpoint, which is committed now, be like any others."""
+        try:
+            with self._catalog.read() as s:
+                leased = packs.leased(s, names)
+            if leased:
+                with self._catalog.write_own_rows() as w:
+                    packs.end_staging(w, leased)
+        except StateroomError:
+            _log.exception("leases of staged packs could not be ended; they end by themselves")
+
     def _abandon_if_sealed(self, name: str) -> None:
         """Remove the pack of a commit that broke off. A pack that was not sealed is still that of its upload."""
         try:
@@ -225,7 +237,7 @@ class Committer:
             self.abandon(name)
             raise
 
-    def _known(self, new: NewCheckpoint) -> Container[Digest]:
+    def _known(self, new: NewCheckpoint) -> Mapping[Digest, Blob]:
         return at_hand(self._catalog, self._store, new.model.namespace, new.blobs)
 
     @as_step("store.write")

@@ -162,3 +162,29 @@ def test_a_pack_that_brings_only_what_others_stored_meanwhile_is_swept(place: Wo
     assert set(place.pack_rows().values()) == {"sealed"}
     assert place.original(checkpoint) == other.data
     assert check(place) == []
+
+
+def leases_that_run(place: Workplace) -> int:
+    now = to_microseconds(datetime.now(UTC))
+    with place.catalog.read() as s:
+        return len(s.select(select(packs_table.c.id).where(packs_table.c.lease_until > now)).all())
+
+
+def test_what_was_staged_for_a_checkpoint_goes_with_it_and_not_a_day_later(place: Workplace) -> None:
+    file, other = file_of(1, 2, 3), file_of(4)
+    blobs = blobs_of(file)
+    stage(place, Blobs(blobs[:2]))
+    stage(place, Blobs([blobs[2], *blobs_of(other)]))
+    assert leases_that_run(place) == 2
+    progress = announce(place, file)
+    send(place, file, progress)
+    commit(place, progress)
+    assert leases_that_run(place) == 1  # one blob of that pack is still waited for
+    progress = announce(place, other)
+    send(place, other, progress)
+    commit(place, progress)
+    assert leases_that_run(place) == 0
+    delete(place, 1, 2)
+    end_leases(place)
+    sweep_now(place)
+    assert place.contents() == ({}, {})
