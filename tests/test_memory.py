@@ -47,6 +47,10 @@ def test_the_statistics_of_a_large_tensor_take_no_more_memory_than_those_of_a_sm
     assert_takes_no_more(partial(peak_of_looking_inside, tmp_path), 60 * MiB // 4, 188 * MiB // 4)
 
 
+def test_a_merge_of_large_tensors_takes_no_more_memory_than_one_of_small_ones(tmp_path: Path) -> None:
+    assert_takes_no_more(partial(peak_of_a_merge, tmp_path), 64 * MiB // 4, 192 * MiB // 4)
+
+
 @contextmanager
 def fresh_server(folder: Path) -> Iterator[tuple[Connection, dict[int, Used]]]:
     """A server with a connection to it, and the memory that it and its children use. What the server has from the
@@ -101,4 +105,18 @@ def peak_of_a_transposed_matrix(folder: Path, rows: int) -> int:
     with fresh_server(folder) as (connection, used):
         connection.put(f"{MODEL}/checkpoints", file)
         connection.get(f"{MODEL}/checkpoints/1/state_dict?format=safetensors", into)
+    return total(used)
+
+
+def peak_of_a_merge(folder: Path, numel: int) -> int:
+    """The peak memory of a server that merges three tensors, one of which was saved transposed, and of the children."""
+    file = folder / "large.pt"
+    rows = numel // 1024
+    with fresh_server(folder) as (connection, used):
+        for number in range(3):
+            table = torch.arange(rows * 1024).remainder(5 + number).float()
+            torch.save({"w": table.view(1024, rows).t() if number == 1 else table.view(rows, 1024)}, file)
+            connection.put(f"{MODEL}/checkpoints", file)
+        for body in ({"of": ["1", "2", "3"]}, {"of": ["1", "3"], "method": "slerp"}):
+            connection.post(f"{MODEL}/merge", body)
     return total(used)

@@ -20,6 +20,7 @@ MIN_BYTES = 256 * 1024
 """Fewest bytes still to arrive for which handing a connection over and back is worth it."""
 
 _BUFFER = "stateroom.read_into"
+_GIVEN_UP = "stateroom.given_up"
 
 
 def read_into(scope: Mapping[str, Any], buffer: memoryview) -> None:
@@ -28,6 +29,19 @@ def read_into(scope: Mapping[str, Any], buffer: memoryview) -> None:
     """
     if "state" in scope:
         scope["state"][_BUFFER] = buffer
+
+
+def give_up_with_the_client(scope: Mapping[str, Any]) -> None:
+    """Say that the request is not worth finishing once its client has closed its sending direction, though it has a
+    body: the body is small, and the work is long.
+    """
+    if "state" in scope:
+        scope["state"][_GIVEN_UP] = True
+
+
+def is_stored(scope: Mapping[str, Any]) -> bool:
+    """Tell whether a request with a body is finished although its client may have gone, as an upload is."""
+    return _GIVEN_UP not in scope.get("state", {})
 
 
 class BodyReader(BufferedProtocol):

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..problems import Problem, of_status
-from .body_reader import BodyReader
+from .body_reader import BodyReader, is_stored
 from .head import MAX_HEAD_BYTES, MAX_HEADERS, BadHead, judged
 from .limits import Limits, PatientFlow, note_why_cut
 from .refusals import ENDED_EARLY, SHUTTING_DOWN, last_answer, too_large, too_many_connections
@@ -121,14 +121,14 @@ class LimitedProtocol(HttpToolsProtocol):
             return False
         if self._in_body:
             self._refuse(ENDED_EARLY)
-        elif not self._has_body and not self._running.response_started:
-            self.loop.call_later(HALF_CLOSED_SECONDS, self._give_up, self._running)
+        elif not self._running.response_started:
+            self.loop.call_later(HALF_CLOSED_SECONDS, self._give_up, self._running, self._has_body)
         self._deaf = True
         return not self.transport.is_closing()
 
-    def _give_up(self, cycle: RequestResponseCycle) -> None:
-        """Abort the connection unless the response has begun: the client counts as gone."""
-        if cycle is self._running and not cycle.response_started:
+    def _give_up(self, cycle: RequestResponseCycle, has_body: bool) -> None:
+        """Abort the connection unless the response has begun or a body was sent for it: the client counts as gone."""
+        if cycle is self._running and not cycle.response_started and not (has_body and is_stored(cycle.scope)):
             self.transport.abort()
 
     def on_message_begin(self) -> None:

@@ -12,7 +12,7 @@ from ...access.grants import Grant
 from ...catalog import namespaces
 from ...catalog.checkpoints import resolve
 from ...concurrency.cancellation import current
-from ...errors import DamagedBlob, InvalidRequest, KeyInUse, NotFound
+from ...errors import DamagedBlob, InvalidRequest, KeyInUse, NotFound, PackMissing
 from ...merge.recipe import MAX_SOURCES, Recipe, recipe_of
 from ...merge.service import Prepared, held_by, prepare
 from ...values.checkpoint import (
@@ -26,6 +26,7 @@ from ...values.checkpoint import (
     own_parent,
 )
 from ..admission import IdempotencyKey, check_size
+from ..http1.body_reader import give_up_with_the_client
 from ..openapi.problems import OF_A_BODY, OF_A_MODEL, refusals
 from ..requests.auth import WRITE, Caller, judge_again
 from ..requests.bodies import JsonBodyDep, documented_body
@@ -117,6 +118,7 @@ async def merge(
     """
     fields = replace(parse_fields(request.query_params.multi_items()), idempotency_key=key)
     check_write(request, nothing)
+    give_up_with_the_client(request.scope)
     await check_origins(request, services, fields)
     wanted = await services.asks.run(partial(body.read, MergeRequest))
     made, replayed = await counted(services, _merged(request, services, caller, model, wanted, fields))
@@ -189,7 +191,7 @@ def _make(
     """Compute the file, and store it as the next checkpoint. Blocks."""
     try:
         upload = services.ingest.make(prepared.chunks(), on_stored, own_parent(model, fields.parent))
-    except DamagedBlob:
+    except (DamagedBlob, PackMissing):
         _check_sources(services, asked)
         raise
     try:
