@@ -14,6 +14,7 @@ from safetensors.torch import load as load_safetensors
 
 from stateroom import Client, Model
 from stateroom.archive import import_folder
+from stateroom.integrations.dcp import StateroomReader
 from tests.formats.folders import folder as folder_zip
 from tests.functional.torch_files import loaded, same
 from tests.functional.torch_files import saved as saved_file
@@ -241,3 +242,13 @@ def test_two_saves_are_merged(saves: Mapping[str, Saved], model: Model) -> None:
     for key, tensor in model.state_dict("latest", component="model").items():
         pair = [each.state["model"][key].double() for each in (one, two)]
         assert torch.allclose(tensor.double(), sum(pair) / 2)
+
+
+def test_a_folder_is_loaded_into_shards_without_it(saves: Mapping[str, Saved], model: Model) -> None:
+    saved = saves["trained-3"]
+    model.upload(saved.folder)
+    net = network()
+    state = {"model": net.state_dict()}
+    reader = StateroomReader(model, "latest", component={"model": "model"})
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    assert same(dict(state["model"]), saved.state["model"])
