@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from app.formats.index import Index, index
 from app.formats.manifest_json import decode, encode
 from app.values.manifest import MIN_BLOB_SIZE, Manifest
 from app.values.thinned import optimizer_blobs
+from stateroom._upload.folder import FolderZip, files_in
 from tests.deliver.planning import committed, load, served_file
 from tests.formats.folders import folder
 from tests.support.dcp_files import Save, grid, saved
@@ -148,3 +150,14 @@ def test_a_name_that_torch_does_not_write_is_unsafe() -> None:
     assert indexed(save).manifest.unsafe_globals == ()
     save.metadata.storage_meta = print
     assert indexed(save).manifest.unsafe_globals == ("builtins.print",)
+
+
+def test_the_client_splits_a_folder_as_the_server_does(tmp_path: Path) -> None:
+    """It reads no pickle: it finds the items from the last to the first, by the ends of their zips."""
+    written = training().write(tmp_path / "save")
+    (written / "__9_0.distcp").write_bytes(bytes(5_000))  # of an earlier save: no metadata names it
+    zipped = FolderZip(files_in(written), 1)
+    manifest = index(zipped.read()).manifest
+    spans = sorted(storage.span for storage in manifest.storages if storage.span.length > MIN_BLOB_SIZE)
+    assert zipped.storages == [(span.start, span.end) for span in spans]
+    assert len(spans) == 2 + 4 + 1
