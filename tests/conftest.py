@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import is_hypothesis_test, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from app.catalog import Catalog
 from app.data_dir import CATALOG
@@ -22,8 +22,13 @@ from tests.support.replicas import running_replicas
 from tests.support.s3 import S3, running_s3, weed_program
 from tests.support.server import Server, start_server
 
-# How long an example takes depends on the machine.
-settings.register_profile("patient", deadline=None, max_examples=measure(100 // SHARE_OF_EXAMPLES, 100))
+# How long an example takes, to make or to try, depends on the machine.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    max_examples=measure(100 // SHARE_OF_EXAMPLES, 100),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("patient")
 
 StartServer = Callable[..., Server]

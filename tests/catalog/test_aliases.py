@@ -25,7 +25,7 @@ _steps = st.lists(
 
 
 @given(steps=_steps)
-@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_history_leaves_each_alias_where_a_simple_model_has_it(catalog: Catalog, steps: list) -> None:
     """The model: what each alias means, what it meant before, and how often it was changed."""
     first = max((one.version for one in (add(catalog) for _ in range(VERSIONS))), default=0) - VERSIONS

@@ -34,6 +34,7 @@ from app.errors import MissingBlobs, StoreError
 from app.values.checkpoint import ModelName
 from app.values.event import Event, EventFilter, EventKind
 from tests.catalog.make import add, begin_pack, count, digest, new_checkpoint
+from tests.support.measure import long, measure
 from tests.support.postgres import Postgres
 from tests.support.waiting import LONG_ENOUGH, assert_soon
 
@@ -176,6 +177,7 @@ def test_a_reader_that_goes_on_from_the_last_event_misses_none_of_many_namespace
             assert [delivery.event for delivery in reversed(told)] == [e.id for e in seen if e.model == name][1:]
 
 
+@long
 def test_writers_sweeps_and_deliveries_at_once_end_without_an_error_and_lose_nothing(servers: list[Catalog]):
     """All that takes locks: commits of shared blobs, small and in batches, deletions, sweeps without a grace, leases,
     webhooks and their deliveries.
@@ -190,7 +192,7 @@ def test_writers_sweeps_and_deliveries_at_once_end_without_an_error_and_lose_not
     def train(number: int) -> None:
         chance, name = random.Random(number), names[number % len(names)]
         catalog = servers[number % 2]
-        for i in range(15):
+        for i in range(measure(8, 15)):
             shared = [digest(f"shared {chance.randrange(12)}") for _ in range(4)]
             digests = list(dict.fromkeys([*shared, digest(f"{number} {i}")]))
             commit_again(catalog, name, digests)

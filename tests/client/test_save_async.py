@@ -74,7 +74,7 @@ def in_thread(call: Callable[[], Any]) -> threading.Thread:
 
 
 def test_what_is_stored_is_what_was_there_at_the_call(model: Model) -> None:
-    for size in (0.001, 2, 40):
+    for size in (0.001, 2, 20):
         obj = training(size)
         expected = deepcopy(obj)
         job = model.save_async(obj, epoch=7, metrics={"acc": 0.5}, tags={"by": "me"})

@@ -89,6 +89,7 @@ def busy(server: Server) -> Iterator[None]:
     assert not failures, failures
 
 
+@long
 @pytest.mark.parametrize(("old", "new"), [("small", "large"), ("large", "small")])
 def test_what_was_stored_before_a_backup_began_is_served_after_a_restore(
     fresh_server: StartServer, places: Callable[[str], Options], tmp_path: Path, old: str, new: str

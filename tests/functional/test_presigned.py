@@ -1,6 +1,7 @@
 """Downloads whose large storages come from the object store itself, by URLs that the server has signed."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -20,8 +21,14 @@ MIB = 1024 * 1024
 VERIFIES = {"Stateroom-Verifies": "client"}
 
 
-WEIGHTS = {"large": noise(40), "other": noise(3), "small": noise(0.01)}
-OBJ = {"epoch": 1, "model_state_dict": WEIGHTS}
+@cache
+def weights() -> dict[str, torch.Tensor]:
+    return {"large": noise(40), "other": noise(3), "small": noise(0.01)}
+
+
+@cache
+def obj() -> dict[str, object]:
+    return {"epoch": 1, "model_state_dict": weights()}
 
 
 @pytest.fixture
@@ -43,20 +50,20 @@ def test_large_storages_pass_the_server_by(presigning: Callable[..., Server], tm
     with Client(server.base_url, progress=False) as client:
         model = client.model("a/b")
         if in_parts:
-            model.save(OBJ)
+            model.save(obj())
         else:
-            torch.save(OBJ, tmp_path / "obj.pt")
+            torch.save(obj(), tmp_path / "obj.pt")
             data = (tmp_path / "obj.pt").read_bytes()
             with server.client() as http:
                 assert http.post("/v1/models/a/b/checkpoints", content=data).status_code == 201
             assert model.download("latest", tmp_path / "back.pt").read_bytes() == data
-        assert equal(model.load("latest"), OBJ)
-        assert equal(dict(model.state_dict("latest")), WEIGHTS)
+        assert equal(model.load("latest"), obj())
+        assert equal(dict(model.state_dict("latest")), weights())
         net = torch.nn.Module()
-        for name, tensor in WEIGHTS.items():
+        for name, tensor in weights().items():
             net.register_buffer(name, torch.empty_like(tensor))
         model.load_into(net, "latest")
-        assert equal(dict(net.state_dict()), WEIGHTS)
+        assert equal(dict(net.state_dict()), weights())
     assert sent(server) < MIB
 
 
@@ -65,10 +72,10 @@ def test_what_the_store_spoils_comes_from_the_server(presigning: Callable[..., S
         server = presigning(STATEROOM_STORE_ENDPOINT=endpoint)
         with Client(server.base_url, progress=False, connections=2) as client:
             model = client.model("a/b")
-            model.save(OBJ)
+            model.save(obj())
             faults.every = 3
             while not {"corrupt", "short", "truncate", "reset", "error"} <= set(faults.spoiled):
-                assert equal(model.load("latest"), OBJ)
+                assert equal(model.load("latest"), obj())
     assert_soon(lambda: sent(server) > MIB)
 
 
@@ -79,7 +86,7 @@ def test_only_those_who_verify_get_urls_and_only_from_a_server_that_is_told_to(
     for presign in ("on", "off"):
         server = presigning(STATEROOM_PRESIGN=presign)
         with Client(server.base_url, progress=False) as client:
-            client.model("a/b").save(OBJ)
+            client.model("a/b").save(obj())
         with server.client() as http:
             assert http.get(path).json()["objects"] is None
             answer = http.get(path, headers=VERIFIES)
@@ -94,4 +101,4 @@ def test_only_those_who_verify_get_urls_and_only_from_a_server_that_is_told_to(
         for number, start, end in by_size[-1]["at"]:
             fields = {"Range": f"bytes={start}-{end - 1}"}
             parts += httpx.get(found["objects"][number], headers=fields, trust_env=False, timeout=LONG_ENOUGH).content
-        assert parts == WEIGHTS["large"].numpy().tobytes()
+        assert parts == weights()["large"].numpy().tobytes()

@@ -24,7 +24,7 @@ async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 @given(chunks=st.lists(st.binary(max_size=50), min_size=1, max_size=20), says_its_size=st.booleans())
-@examples(30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_an_upload_arrives_as_it_was_sent_however_it_is_cut(place: Workplace, chunks: list[bytes], says_its_size: bool):
     data = b"".join(chunks) + b"not nothing"
     upload = asyncio.run(

@@ -59,7 +59,7 @@ def is_same(one: torch.Tensor, two: torch.Tensor) -> bool:
     return one.dtype == two.dtype and one.shape == two.shape and torch.equal(one, two)
 
 
-@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(old=states, new=states, formats=st.tuples(formats, formats))
 def test_a_difference_is_one_of_values_in_any_layout_and_format(
     place: Workplace, old: dict, new: dict, formats: tuple[str, str]

@@ -35,7 +35,7 @@ def put(file: SpoolFile, *pieces: bytes) -> None:
 
 
 @given(pieces=st.lists(st.binary(max_size=300), max_size=30), with_sha256=st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 def test_what_is_written_is_kept_and_hashed(spool: Spool, pieces: list[bytes], with_sha256: bool):
     file = spool.create("upload", with_sha256=with_sha256)
     put(file, *pieces)

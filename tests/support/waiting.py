@@ -12,23 +12,29 @@ from tests.support.server import Server
 T = TypeVar("T")
 
 LONG_ENOUGH = 180.0
-_PAUSE = 0.02
+
+
+def _pause_after(waited: float) -> float:
+    """Return the seconds until the next look: a tenth of what has passed, so that a long wait costs little."""
+    return min(max(waited / 10, 0.01), 0.2)
 
 
 def assert_soon(claim: Callable[[], bool]) -> None:
     """Wait until ``claim`` holds; fail after LONG_ENOUGH seconds."""
-    deadline = time.monotonic() + LONG_ENOUGH
+    began = time.monotonic()
     while not claim():
-        assert time.monotonic() < deadline
-        time.sleep(_PAUSE)
+        waited = time.monotonic() - began
+        assert waited < LONG_ENOUGH
+        time.sleep(_pause_after(waited))
 
 
 async def awaited_soon(claim: Callable[[], Awaitable[bool]]) -> None:
     """Do as ``assert_soon``, in an event loop."""
-    deadline = time.monotonic() + LONG_ENOUGH
+    began = time.monotonic()
     while not await claim():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(_PAUSE)
+        waited = time.monotonic() - began
+        assert waited < LONG_ENOUGH
+        await asyncio.sleep(_pause_after(waited))
 
 
 class Pace:
