@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.memory import copy_rate, total, touch_rate
+from benchmarks.memory import copy_rate, total, touch_rate, warm
 from benchmarks.peers import PEERS, ROOT
 
 GIB = 1 << 30
@@ -22,14 +22,16 @@ QUIET = 0.5
 def environment() -> dict[str, str]:
     """Return the facts that decide what is measured, in the order in which people read them. Takes some seconds."""
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    first, again = touch_rate(PROBED), touch_rate(PROBED)
+    fresh = " / ".join(f"{touch_rate(PROBED, huge=huge):.2f}" for huge in (False, True))
+    warm(2 * PROBED)
+    warmed = " / ".join(f"{touch_rate(PROBED, huge=huge):.2f}" for huge in (False, True))
     copies = " / ".join(f"{copy_rate(PROBED, threads):.1f}" for threads in (1, cores))
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _said_by("git", "-C", str(ROOT), "describe", "--always", "--dirty") or "unknown",
         "machine": f"{cores} cores, {total() / GIB:.0f} GiB, {_processor()}",
         "load before": f"{load:.1f}" + ("" if load < QUIET else ": NOT QUIET, only ratios mean something"),
-        "memory touched first": f"{first:.2f} GB/s as it came from the host, {again:.2f} GB/s just after",
+        "memory touched first": f"{fresh} GB/s in small / huge pages, {warmed} GB/s once warmed",
         "memory copied": f"{copies} GB/s with 1 / {cores} threads",
         "kernel": platform.release(),
         "python": f"{platform.python_version()}, torch {torch.__version__}",

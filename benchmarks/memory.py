@@ -1,15 +1,29 @@
 """The memory of the machine: how fast it is touched for the first time and copied, and how it is warmed."""
 
 import time
-from mmap import MAP_ANONYMOUS, MAP_POPULATE, MAP_PRIVATE, mmap
+from contextlib import closing
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from pathlib import Path
 
 import torch
 
+HUGE_PAGES, POPULATE_WRITE = 14, 23
+"""Linux's MADV_HUGEPAGE and MADV_POPULATE_WRITE (since 5.14)."""
+
 
 def warm(nbytes: int) -> None:
-    """Touch ``nbytes``, or half of what is available, and free them."""
-    mmap(-1, min(nbytes, available() // 2), flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE).close()
+    """Touch ``nbytes``, or half of what is available, as huge pages, and free them. Pages of both sizes are cut from
+    freed huge pages, while freed small ones serve only small ones: who asks for huge pages would get cold memory.
+    """
+    touch(min(nbytes, available() // 2), huge=True)
+
+
+def touch(nbytes: int, *, huge: bool) -> None:
+    """Touch ``nbytes`` of fresh memory, and free them."""
+    with closing(mmap(-1, nbytes, flags=MAP_PRIVATE | MAP_ANONYMOUS)) as memory:
+        if huge:
+            memory.madvise(HUGE_PAGES)
+        memory.madvise(POPULATE_WRITE)
 
 
 def available() -> int:
@@ -21,10 +35,10 @@ def total() -> int:
     return _of("MemTotal")
 
 
-def touch_rate(nbytes: int) -> float:
-    """GB/s at which memory is touched for the first time."""
+def touch_rate(nbytes: int, *, huge: bool) -> float:
+    """GB/s at which fresh memory is touched."""
     started = time.perf_counter()
-    warm(nbytes)
+    touch(nbytes, huge=huge)
     return nbytes / (time.perf_counter() - started) / 1e9
 
 
