@@ -113,7 +113,8 @@ async def shard(request: Request, services: ServicesDep, model: Model, session: 
         with services.catalog.write(model.namespace) as w:
             xorbs.use(w, model.namespace, session, kept)
 
-    await services.asks.run(use)
+    if kept:
+        await services.asks.run(use)
     return answer({"result": 1})
 
 
