@@ -283,7 +283,7 @@ def test_any_tensor_and_any_value_comes_back(model: Model, server: Server) -> No
 
 def test_many_small_values_come_in_few_requests(model: Model, server: Server) -> None:
     large = torch.randn(1000, 1000)
-    groups = {f"group{number}": {"lr": 0.1 * number, "step": torch.tensor(number)} for number in range(40)}
+    groups = {f"group{number}": {"lr": 0.1 * number, "step": torch.tensor(number)} for number in range(100)}
     dcp.save({"a": large, **groups, "z": large + 1}, storage_writer=StateroomWriter(model), no_dist=True)
     state = {name: {"lr": 0.0, "step": torch.tensor(0)} for name in groups}
     seen = len(server.requests)
