@@ -39,20 +39,24 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def peak(bench: Bench, size: int) -> int:
-    """Peak memory, in bytes, of a fresh server that receives a checkpoint of ``size`` bytes and sends it unchanged,
-    remapped, and in part cast and as safetensors.
-    """
-    file = bench.folder / "memory.tar"
-    write_general(file, size)
+    """Peak memory, in bytes, of a fresh server that receives and sends a checkpoint of ``size`` bytes."""
     with bench.server() as server, watched(server.pid) as used, Connection(server.base_url) as connection:
-        connection.put(f"{MODEL}/checkpoints", file)
-        into = memory_for(file)
-        file.unlink()
-        connection.get(f"{MODEL}/checkpoints/1/original", into)
-        connection.get(f"{MODEL}/checkpoints/1/file?device=cuda:0", into)
-        for query in ("dtype=bfloat16", "dtype=float16&format=safetensors"):
-            connection.get(f"{MODEL}/checkpoints/1/state_dict?component=optimizer_state_dict&{query}", into)
+        transfer(connection, bench.folder / "memory.tar", size)
     return sum(one.peak for one in used.values())
+
+
+def transfer(connection: Connection, file: Path, size: int) -> None:
+    """Send a checkpoint of ``size`` bytes; receive it unchanged, remapped, and in part cast and as safetensors. It is
+    written to ``file``, which is deleted.
+    """
+    write_general(file, size)
+    connection.put(f"{MODEL}/checkpoints", file)
+    into = memory_for(file)
+    file.unlink()
+    connection.get(f"{MODEL}/checkpoints/1/original", into)
+    connection.get(f"{MODEL}/checkpoints/1/file?device=cuda:0", into)
+    for query in ("dtype=bfloat16", "dtype=float16&format=safetensors"):
+        connection.get(f"{MODEL}/checkpoints/1/state_dict?component=optimizer_state_dict&{query}", into)
 
 
 @contextmanager

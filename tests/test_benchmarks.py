@@ -26,7 +26,7 @@ BARS = measure(
         "many_clients": "P10",
     },
 )
-"""All but server_memory, which test_memory.py runs."""
+"""All but server_memory, whose transfers test_memory.py makes."""
 
 
 @long

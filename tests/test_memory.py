@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from benchmarks.bench import MODEL
-from benchmarks.checkpoints import write_general
-from benchmarks.server_memory import Used, watched
+from benchmarks.server_memory import Used, transfer, watched
 from benchmarks.wire import Connection, memory_for
 from tests.support.server import start_server
 
@@ -70,18 +69,8 @@ def total(used: dict[int, Used]) -> int:
 
 
 def peak_of_a_transfer(folder: Path, size: int) -> int:
-    """The peak memory of a server that receives a checkpoint and sends it unchanged, remapped, cast, and as
-    safetensors.
-    """
-    file = folder / "memory.tar"
-    write_general(file, size)
     with fresh_server(folder) as (connection, used):
-        connection.put(f"{MODEL}/checkpoints", file)
-        into = memory_for(file)
-        connection.get(f"{MODEL}/checkpoints/1/original", into)
-        connection.get(f"{MODEL}/checkpoints/1/file?device=cuda:0", into)
-        for query in ("dtype=bfloat16", "dtype=float16&format=safetensors"):
-            connection.get(f"{MODEL}/checkpoints/1/state_dict?component=optimizer_state_dict&{query}", into)
+        transfer(connection, folder / "memory.tar", size)
     return total(used)
 
 
