@@ -17,10 +17,11 @@ demo: .venv/demo $(CHARTS)
 serve: .venv/serve $(CHARTS)
 	$(BIN)/python -m app serve
 
-# Hundreds of processes: each would compile all that it imports, where bytecode is not kept. Many tests wait. The tests
-# of a file share what its fixtures make; the files that take longest come first (tests/support/order.py).
+# Hundreds of processes: each would compile all that it imports, where bytecode is not kept. Many tests wait: it takes five
+# processes to keep two cores busy. The tests of a file share what its fixtures make; the files that take longest come
+# first (tests/support/order.py).
 test: .venv/dev .venv/openapi-client web/node_modules/.dev
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest $(if $(T),$(T),-n 3 --dist loadfile --no-loadscope-reorder)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest $(if $(T),$(T),-n 5 --dist loadfile --no-loadscope-reorder)
 
 check: .venv/dev web/node_modules/.dev
 	$(BIN)/ruff check

@@ -1,6 +1,5 @@
 """The services that handlers use, made by the composition root and injected by one dependency."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ..catalog.checkpoints import resolve
 from ..catalog.events import newest
 from ..catalog.idempotency import find
 from ..concurrency.cancellation import TakesLong, current
+from ..concurrency.clean_up import clean_up
 from ..concurrency.memory_budget import MemoryBudget
 from ..concurrency.one_flight import OneFlight
 from ..concurrency.probe import Probe
@@ -213,8 +213,7 @@ class Services:
             result = await unless_gone(request, self.commits.run(finished))
         except BaseException:
             if taken.acquire(blocking=False):
-                # Submitted at once and shielded: a cancelled task may not get to wait for it.
-                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self.ingest.discard, upload))
+                await clean_up(self.ingest.discard, upload)
             raise
         assert result is not None  # noqa: S101 - only a discard takes the upload from its call, and it raises
         return result[0]

@@ -9,6 +9,7 @@ from concurrent.futures import wait
 from ..catalog import Catalog, hub, xorbs
 from ..catalog.session import WriteSession
 from ..concurrency.cancellation import current
+from ..concurrency.clean_up import clean_up
 from ..concurrency.fair_pool import FairPool
 from ..concurrency.scheduling import give_way
 from ..errors import InvalidRequest, StoreError
@@ -171,8 +172,8 @@ class Ingest:
     async def _clean_up(self, name: str, arrival: Arrival) -> None:
         file = await arrival.settle()
         if file is not None:
-            await asyncio.to_thread(self._remove, file)
-        await asyncio.to_thread(self._committer.abandon, name)
+            await clean_up(self._remove, file)
+        await clean_up(self._committer.abandon, name)
 
     def _remove(self, file: SpoolFile) -> None:
         try:

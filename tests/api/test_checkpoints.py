@@ -9,8 +9,8 @@ from tests.api.conftest import Upload, general, problem, saved, state_dict
 FIELDS = [
     "model", "version", "run", "epoch", "step", "loss", "metrics", "tags", "aliases", "nonfinite", "format",
     "devices", "components", "more_components", "unsafe_globals", "bytes", "new_bytes", "digest", "sha256",
-    "created_at", "parent", "warm_started_from", "pin", "slot", "expires_at", "thinned_at", "nonfinite_tensors",
-    "deleted_at", "deleted_by", "deleted_reason", "purged_at", "urls",
+    "created_at", "parent", "warm_started_from", "merge", "pin", "slot", "expires_at", "thinned_at",
+    "nonfinite_tensors", "deleted_at", "deleted_by", "deleted_reason", "purged_at", "urls",
 ]  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from starlette.types import Message
 from app.api.services import Services
 from app.api.threads import FairThreads, unless_gone
 from app.concurrency.cancellation import Work, begin, check
+from app.concurrency.clean_up import clean_up
+from app.concurrency.fair_pool import FairPool
 from app.data_dir import CATALOG
 from app.errors import Cancelled, StateroomError
 from app.ingest.body import Chunks
@@ -247,6 +249,26 @@ def test_an_upload_whose_commit_gets_no_thread_is_discarded(
                 with pytest.raises(RuntimeError, match="new thread"):
                     await services.commit(STAYING, arrived, ModelName("a", "b"), Fields(), nobody_objects)
             await until(lambda: _is_empty(tmp_path))
+
+    asyncio.run(main())
+
+
+def test_what_cleans_up_runs_in_the_event_loops_thread_if_it_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran_in: list[threading.Thread] = []
+
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        with FairPool(1, "call") as pool:
+            asyncio.get_running_loop().set_default_executor(pool)
+            await clean_up(lambda: ran_in.append(threading.current_thread()))
+            assert ran_in.pop() is not threading.current_thread()
+        with FairPool(1, "call") as pool, monkeypatch.context() as patch:
+            asyncio.get_running_loop().set_default_executor(pool)
+            patch.setattr(threading.Thread, "start", no_more)
+            await clean_up(lambda: ran_in.append(threading.current_thread()))
+            assert ran_in == [threading.current_thread()]
 
     asyncio.run(main())
 

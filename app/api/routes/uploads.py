@@ -13,6 +13,7 @@ from ...catalog import lineage, namespaces
 from ...catalog.checkpoints import list_checkpoints
 from ...catalog.listing import Listing
 from ...concurrency.cancellation import current
+from ...concurrency.clean_up import clean_up
 from ...errors import InvalidRequest, KeyInUse, NotFound, StateroomError
 from ...ingest.body import Chunks
 from ...ingest.receive import SpooledUpload, held_by
@@ -194,8 +195,7 @@ async def _receive_form(
         return await services.ingest.receive(Chunks(then_fields(form.folder(first))), None, parent), fields
     finally:
         if first is not None:
-            # Submitted at once and shielded: a cancelled task may not get to wait for it.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, services.ingest.discard, first))
+            await clean_up(services.ingest.discard, first)
 
 
 def _listed(services: Services, model: ModelName) -> str | None:
