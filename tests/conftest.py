@@ -39,6 +39,8 @@ OF_THE_WIRE = (
     "tests/api/test_events.py::test_a_checkpoint_is_waited_for_until_it_changes",
     "tests/api/test_framing.py",
     "tests/api/test_preconditions.py::test_if_match_comes_before",
+    "tests/api/test_hub.py::test_what_is_not_there_has_the_name_that_clients_know[replicas-/api/models/{model}/revision/%00",
+    "tests/api/test_selections.py::test_a_selection_that_cannot_be_is_a_problem[replicas-tensors/%00",
     "tests/api/test_selections.py::test_an_index_without_derived",
     "tests/api/test_every_route.py::test_no_error_tells",
     "tests/api/test_uploads.py::test_what_is_wrong_with_the_address",

@@ -23,6 +23,11 @@ class Replicas(Server):
     def log(self) -> str:
         return "".join(replica.log_file.read_text(errors="replace") for replica in self.replicas)
 
+    @property
+    def lines(self) -> list[dict]:
+        """Return the records of all logs in the order of their times: a later look finds what is new at the end."""
+        return sorted((line for replica in self.replicas for line in replica.lines), key=lambda line: line["time"])
+
 
 @contextmanager
 def separate_replicas(folder: Path, postgres: Postgres, s3: S3) -> Iterator[list[Server]]:
