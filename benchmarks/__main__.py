@@ -1,5 +1,5 @@
 """``python -m benchmarks [--only QUESTION ...]``: run the scripts, print the table. Exits with 1 if a bar is missed, 2
-if a script failed."""
+if a script failed or was interrupted."""
 
 import argparse
 import json
@@ -71,7 +71,7 @@ QUESTIONS = {
     )
 }
 USUAL = tuple(QUESTIONS)[: tuple(QUESTIONS).index("slices")]
-"""The questions of the bars P1 to P13, a quarter of an hour on a quiet machine. The others run when they are named."""
+"""The questions of the bars P1 to P13, half an hour on two quiet cores. The others run when they are named."""
 
 ALL = "all"
 UNITS = {"": 1, "MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}
@@ -96,6 +96,10 @@ def main() -> int:
             began = time.monotonic()
             try:
                 rows += QUESTIONS[name].rows(bench)
+            except KeyboardInterrupt:
+                rows.append(skipped(name, "all of it", "interrupted; what was measured before is in this table"))
+                failed = True
+                break
             except Exception as error:  # noqa: BLE001 - the figures of the other questions are not lost
                 traceback.print_exc()
                 rows.append(skipped(name, "all of it", f"failed: {error!r}"))
