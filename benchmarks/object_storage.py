@@ -104,7 +104,7 @@ def _presigned(bench: Bench, s3: S3) -> Iterator[Row]:
         times = [_seconds(lambda: model.load("latest")) for _ in range(bench.rounds)]
     size = bench.general.stat().st_size
     cpu = (sum(one.cpu_seconds for one in used.values()) - before) / (bench.rounds * size / 1e9)
-    figure = f"{rate(size, times):.2f} GB/s, {cpu:.3f} s"
+    figure = f"{rate(size, times)}, {cpu:.3f} s"
     what = "presigned load: its rate, and the replica's CPU for a GB"
     yield Row("S4", what, figure, measured=Sample((cpu,), "less"), bar=Bar(CPU_BAR))
 
