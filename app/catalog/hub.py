@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
-from ..errors import Conflict, NotFound, PreconditionFailed, StoreError
+from ..errors import Conflict, NotFound, PreconditionFailed
 from ..values.checkpoint import ModelName, NewCheckpoint
 from ..values.draft import Draft, DraftFile
 from ..values.hub import HubCommit, StagedObject
@@ -33,14 +33,9 @@ def stage(w: WriteSession, namespace: str, sha256: str, size: int, pack: str) ->
     namespace has the object already: that one is kept for longer, and this pack is not needed.
     """
     this = _o.namespace == namespace, _o.sha256 == sha256
-    held = w.select(select(pack_rows.c.name).join(hub_objects, _o.pack_id == pack_rows.c.id).where(*this)).scalar()
-    if held is not None:
-        if packs.renew(w, held, KEPT.total_seconds()):
-            return False
-        w.execute(delete(hub_objects).where(*this))
-    if not packs.renew(w, pack, KEPT.total_seconds()):
-        raise StoreError("the upload took longer than its lease; send it again", code="pack-lease-expired")
-    pack_id = w.select(select(pack_rows.c.id).where(pack_rows.c.name == pack)).scalar_one()
+    pack_id = packs.hold(w, hub_objects, this, pack, KEPT.total_seconds())
+    if pack_id is None:
+        return False
     w.insert(hub_objects, [{"namespace": namespace, "sha256": sha256, "size": size, "pack_id": pack_id}])
     return True
 

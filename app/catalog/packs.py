@@ -12,7 +12,7 @@ is gone is unsealed, and goes the same way.
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, delete, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, case, delete, or_, select, update
 
 from ..errors import StoreError
 from ..values.checkpoint import CheckpointName
@@ -55,6 +55,25 @@ def seal(w: WriteSession, name: str, size: int, *, finish: bool = False) -> int:
     if pack_id is None:
         raise StoreError("the upload took longer than its lease; send it again", code="pack-lease-expired")
     return int(pack_id)
+
+
+def hold(
+    w: WriteSession, holders: Table, this: Sequence[ColumnElement[bool]], name: str, lease_seconds: float
+) -> int | None:
+    """Keep the pack ``name``, which was begun, for a new row of ``holders``, and return the pack's id. None if the row
+    that ``this`` finds has a pack already: that one is kept for longer, and the new one is not needed. If that one is
+    gone, the row goes, too.
+
+    Raises StoreError, code ``pack-lease-expired``.
+    """
+    held = w.select(select(packs.c.name).join(holders, holders.c.pack_id == packs.c.id).where(*this)).scalar()
+    if held is not None:
+        if renew(w, held, lease_seconds):
+            return None
+        w.execute(delete(holders).where(*this))
+    if not renew(w, name, lease_seconds):
+        raise StoreError("the upload took longer than its lease; send it again", code="pack-lease-expired")
+    return int(w.select(select(packs.c.id).where(packs.c.name == name)).scalar_one())
 
 
 def renew(w: WriteSession, name: str, lease_seconds: float) -> bool:

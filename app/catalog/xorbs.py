@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 
-from ..errors import StoreError
 from ..values.hub import KeptXorb, Xorb
 from . import packs
 from .dialect import each_text
@@ -28,14 +27,9 @@ def keep(w: WriteSession, namespace: str, xorb: Xorb, pack: str) -> bool:
     the xorb already: that one stays, and this pack is not needed.
     """
     this = _x.namespace == namespace, _x.session == xorb.session, _x.hash == xorb.hash
-    held = w.select(select(pack_rows.c.name).join(hub_xorbs, _x.pack_id == pack_rows.c.id).where(*this)).scalar()
-    if held is not None:
-        if packs.renew(w, held, UNUSED.total_seconds()):
-            return False
-        w.execute(delete(hub_xorbs).where(*this))
-    if not packs.renew(w, pack, UNUSED.total_seconds()):
-        raise StoreError("the upload took longer than its lease; send it again", code="pack-lease-expired")
-    pack_id = w.select(select(pack_rows.c.id).where(pack_rows.c.name == pack)).scalar_one()
+    pack_id = packs.hold(w, hub_xorbs, this, pack, UNUSED.total_seconds())
+    if pack_id is None:
+        return False
     row = {"session": xorb.session, "hash": xorb.hash, "size": xorb.size, "chunks": xorb.chunks}
     w.insert(hub_xorbs, [{"namespace": namespace, **row, "is_used": False, "pack_id": pack_id}])
     return True
