@@ -39,7 +39,7 @@ for number in range(-1, rounds):
         shutil.rmtree(cache)
 print(json.dumps([__version__, *times]))
 """
-"""What the client runs: the first round is not counted, since it warms memory and caches."""
+"""The program of the client. The first round is not counted, since it warms memory and caches."""
 
 
 def rows(bench: Bench) -> Iterator[Row]:

@@ -20,7 +20,7 @@ Sources = Iterable[Union[Ref, tuple[Ref, SupportsFloat]]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to merge, the oldest first, and how. ``t`` stands for the weights ``1 - t`` and ``t`` of two checkpoints."""
+    """The way to merge checkpoints. ``t`` stands for the weights ``1 - t`` and ``t`` of two checkpoints."""
 
     method: Method
     component: str | None

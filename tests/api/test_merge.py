@@ -78,7 +78,7 @@ def checked(made: dict[str, Any], expected: dict[str, torch.Tensor]) -> None:
 def combined(
     dicts: Sequence[dict[str, torch.Tensor]], compute: Callable[[list[torch.Tensor]], torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What torch makes of it: in float32 or float64, in order, rounded once."""
+    """The result of torch: in float32 or float64, in order, rounded once."""
     result = {}
     for key, first in dicts[0].items():
         if not first.is_floating_point():

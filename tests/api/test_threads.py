@@ -57,6 +57,10 @@ async def until(happened: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def no_more(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 async def nobody_objects() -> None:
     pass
 
@@ -238,9 +242,6 @@ def test_an_upload_that_is_cancelled_before_its_commit_begins_is_discarded(app: 
 def test_an_upload_whose_commit_gets_no_thread_is_discarded(
     app: FastAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_more(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     async def main() -> None:
         async with served(app) as (_, services):
             arrived = await _arrived(services)
@@ -255,9 +256,6 @@ def test_an_upload_whose_commit_gets_no_thread_is_discarded(
 
 def test_what_cleans_up_runs_in_the_event_loops_thread_if_it_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     ran_in: list[threading.Thread] = []
-
-    def no_more(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
 
     async def main() -> None:
         with FairPool(1, "call") as pool:

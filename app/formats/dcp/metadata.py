@@ -86,8 +86,9 @@ class SavedValue:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What was saved, in the order of the state_dict. ``paths`` are the places of flat keys in it; a key without one is
-    at its top level. ``unsafe_globals`` are names in the pickle that torch does not write: ``dcp.load`` would run them.
+    """The items that were saved, in the order of the state_dict. ``paths`` are the places of flat keys in it; a key
+    without one is at its top level. ``unsafe_globals`` are names in the pickle that torch does not write: ``dcp.load``
+    would run them.
     """
 
     entries: tuple[SavedTensor | SavedValue, ...]

@@ -62,7 +62,7 @@ def read(data: bytes) -> Metadata | None:
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             metadata = torch._weights_only_unpickler.load(io.BytesIO(data))  # noqa: SLF001  torch.load takes no bare pickle
-    except Exception:  # noqa: BLE001  a damaged pickle raises anything; others have another protocol
+    except Exception:  # noqa: BLE001  unpickling damaged bytes raises anything, and torch refuses others' protocols
         return None
     if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_meta, StorageMeta):
         return None

@@ -1,4 +1,4 @@
-"""What StateroomWriter saved: the parts of tensors that a process wants, and the values, read from the folder's zip."""
+"""A save of StateroomWriter: the parts of tensors that a process wants, and the values, read from the folder's zip."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ from .metadata import StorageInfo
 
 @dataclass(frozen=True)
 class Written:
-    """What a process tells the coordinator of an item: its place in the file of the process, and its bytes, as far as
-    they are not blobs that the server has been sent.
+    """A process's message to the coordinator about an item: its place in the file of the process, and its bytes, as
+    far as they are not blobs that the server has been sent.
     """
 
     place: Any
