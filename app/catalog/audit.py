@@ -12,7 +12,7 @@ from ..values.checkpoint import Blob, ModelName
 from ..values.digest import Digest
 from .by_page import by_page
 from .catalog import Catalog
-from .dialect import each_text
+from .lists import each_text
 from .rows import from_microseconds
 from .session import ReadSession
 from .tables import blobs, checkpoint_blobs, checkpoints, models, packs, removed_checkpoints

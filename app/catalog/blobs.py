@@ -12,7 +12,7 @@ from sqlalchemy import Select, bindparam, insert, literal, select, update
 from ..values.checkpoint import Blob
 from ..values.digest import Digest
 from . import namespaces
-from .dialect import each_integer, each_text
+from .lists import each_integer, each_text, is_among
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, checkpoint_blobs, packs
@@ -25,7 +25,7 @@ def known(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> dict[Dig
 
 def present(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> set[Digest]:
     """Those of ``digests`` that the namespace has a row for, whatever has become of their packs. One statement."""
-    rows = select(blobs.c.digest).where(blobs.c.namespace == namespace, blobs.c.digest.in_(each_text(digests)))
+    rows = select(blobs.c.digest).where(blobs.c.namespace == namespace, is_among(blobs.c.digest, each_text(digests)))
     return set(s.select(rows).scalars())
 
 
@@ -33,7 +33,7 @@ def _placed(namespace: str, digests: Iterable[Digest]) -> Select[*tuple[Any, ...
     return (
         select(blobs.c.digest, packs.c.name, blobs.c.offset, blobs.c.length, blobs.c.crc32, blobs.c.blocks)
         .join(packs, packs.c.id == blobs.c.pack_id)
-        .where(blobs.c.namespace == namespace, blobs.c.digest.in_(each_text(digests)), packs.c.state == "sealed")
+        .where(blobs.c.namespace == namespace, is_among(blobs.c.digest, each_text(digests)), packs.c.state == "sealed")
     )
 
 
@@ -85,7 +85,7 @@ def _heal(w: WriteSession, namespace: str, pack_id: int, new: Sequence[Blob]) ->
     """
     b, lengths = blobs.c, {blob.digest: blob.length for blob in new}
     there = w.select(
-        select(b.digest, b.length, b.damaged_at).where(b.namespace == namespace, b.digest.in_(each_text(lengths)))
+        select(b.digest, b.length, b.damaged_at).where(b.namespace == namespace, is_among(b.digest, each_text(lengths)))
     ).all()
     hurt = {row.digest for row in there if row.damaged_at is not None or row.length != lengths[row.digest]}
     w.execute_many(
@@ -123,11 +123,11 @@ def keep(w: WriteSession, namespace: str, lengths: Mapping[Digest, int]) -> tupl
     w.must_cover(namespace)
     rows = w.select(
         select(blobs.c.id, blobs.c.digest, blobs.c.length).where(
-            blobs.c.namespace == namespace, blobs.c.digest.in_(each_text(lengths)), blobs.c.damaged_at.is_(None)
+            blobs.c.namespace == namespace, is_among(blobs.c.digest, each_text(lengths)), blobs.c.damaged_at.is_(None)
         )
     ).all()
     there = {row.digest: row.id for row in rows if lengths[row.digest] == row.length}
-    these = blobs.c.id.in_(each_integer(there.values()))
+    these = is_among(blobs.c.id, each_integer(there.values()))
     w.execute(update(blobs).where(these, blobs.c.unused_since.is_not(None)).values(unused_since=None))
     return tuple(digest for digest in lengths if digest not in there)
 
@@ -140,11 +140,11 @@ def refer(w: WriteSession, checkpoint_id: int, namespace: str, lengths: Mapping[
     w.must_cover(namespace)
     rows = w.select(
         select(blobs.c.id, blobs.c.digest, blobs.c.length, blobs.c.unused_since).where(
-            blobs.c.namespace == namespace, blobs.c.digest.in_(each_text(lengths)), blobs.c.damaged_at.is_(None)
+            blobs.c.namespace == namespace, is_among(blobs.c.digest, each_text(lengths)), blobs.c.damaged_at.is_(None)
         )
     ).all()
     there = {row.digest: row.id for row in rows if lengths[row.digest] == row.length}
-    these = blobs.c.id.in_(each_integer(there.values()))
+    these = is_among(blobs.c.id, each_integer(there.values()))
     w.postpone(
         insert(checkpoint_blobs).from_select(
             ["checkpoint_id", "blob_id"], select(literal(checkpoint_id), blobs.c.id).where(these)

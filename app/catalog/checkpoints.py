@@ -12,9 +12,9 @@ from ..errors import InvalidRequest, NotFound
 from ..values.actor import actor
 from ..values.checkpoint import Checkpoint, ModelName
 from ..values.event import EventKind
-from .dialect import each_text
 from .events import record
 from .listing import Filter, Listing, list_checkpoints
+from .lists import each_text, is_among
 from .models import Model, get_model
 from .page import Page
 from .refs import Ref, parse_best, parse_ref, version_of
@@ -81,7 +81,7 @@ def update(
                 delete_from(table).where(
                     table.c.model_id == key["model_id"],
                     table.c.version == version,
-                    table.c.name.in_(each_text(changed)),
+                    is_among(table.c.name, each_text(changed)),
                 )
             )
             w.insert(table, rows)

@@ -7,7 +7,7 @@ from sqlalchemy import delete, select
 
 from ..values.digest import Digest
 from .blobs import present
-from .dialect import each_text
+from .lists import each_text, is_among
 from .session import ReadSession, WriteSession
 from .tables import checksums
 
@@ -25,7 +25,7 @@ def get(s: ReadSession, namespace: str, keys: Iterable[str]) -> dict[str, int]:
     """The stored checksums of ``keys``, in one statement."""
     rows = s.select(
         select(checksums.c.key, checksums.c.crc32).where(
-            checksums.c.namespace == namespace, checksums.c.key.in_(each_text(keys))
+            checksums.c.namespace == namespace, is_among(checksums.c.key, each_text(keys))
         )
     )
     return {row.key: row.crc32 for row in rows}
@@ -46,4 +46,6 @@ def put(w: WriteSession, namespace: str, new: Sequence[Checksum]) -> None:
 
 def drop(w: WriteSession, namespace: str, digests: Iterable[Digest]) -> None:
     """Delete the checksums of the blobs ``digests``."""
-    w.execute(delete(checksums).where(checksums.c.namespace == namespace, checksums.c.digest.in_(each_text(digests))))
+    w.execute(
+        delete(checksums).where(checksums.c.namespace == namespace, is_among(checksums.c.digest, each_text(digests)))
+    )

@@ -13,7 +13,7 @@ from ..values.checkpoint import Blob
 from ..values.digest import Digest
 from .catalog import Catalog
 from .commit import BATCH
-from .dialect import each_integer, each_text
+from .lists import each_integer, each_text, is_among
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, packs
@@ -38,7 +38,7 @@ def mark_pack(catalog: Catalog, pack: str) -> int:
         if not ids:
             return count
         with catalog.turn() as w:
-            marked = update(blobs).where(b.id.in_(each_integer(ids)), *lost)
+            marked = update(blobs).where(is_among(b.id, each_integer(ids)), *lost)
             count += w.execute(marked.values(damaged_at=_now(), healed_at=None)).rowcount
 
 
@@ -53,7 +53,7 @@ def clear(w: WriteSession, namespace: str, blob: Blob) -> None:
 def unmarked(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> set[Digest]:
     """The ``digests`` of unmarked blobs that the namespace holds."""
     b = blobs.c
-    wanted = b.namespace == namespace, b.digest.in_(each_text(digests)), b.damaged_at.is_(None)
+    wanted = b.namespace == namespace, is_among(b.digest, each_text(digests)), b.damaged_at.is_(None)
     return set(s.select(select(b.digest).where(*wanted)).scalars())
 
 

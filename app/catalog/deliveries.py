@@ -15,7 +15,7 @@ from ..values.checkpoint import ModelName
 from ..values.event import Event
 from ..values.webhook import Delivery, Message, Webhook
 from .by_page import by_page
-from .dialect import each_integer
+from .lists import each_integer, is_among
 from .pace import Pace
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
@@ -137,7 +137,7 @@ def _drop(
         go_on()
         ids = each_integer([row.id for row in rows])
         with catalog.turn(pace=pace) as w:
-            count += w.execute(delete(webhook_deliveries).where(_d.id.in_(ids), these)).rowcount
+            count += w.execute(delete(webhook_deliveries).where(is_among(_d.id, ids), these)).rowcount
     return count
 
 

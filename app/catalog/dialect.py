@@ -3,37 +3,26 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
-    BindParameter,
     Connection,
     Engine,
     Insert,
-    Select,
     Table,
-    Text,
-    cast,
     create_engine,
     event,
-    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import GenericFunction
 
 from ..errors import StateroomError, StorageFull, StoreError
 from ..private import FILE, shut
-from ..values.json_text import joined
-from ..values.slices import in_order, slices
 from . import postgres
 from .postgres import NOTICED, Scope, Trust, postgresql_engine
 
@@ -250,30 +239,3 @@ def insert_or_keep(connection: Connection, table: Table) -> Insert:
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()
-
-
-class _json_elements(GenericFunction[Any]):  # noqa: N801 - named like the SQL function it stands for
-    inherit_cache = True
-
-
-@compiles(_json_elements, "sqlite")
-def _json_each(element: _json_elements, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_each{compiler.process(element.clause_expr, **options)}"
-
-
-@compiles(_json_elements, "postgresql")
-def _json_array_elements(element: _json_elements, compiler: SQLCompiler, **options: Any) -> str:
-    return f"json_array_elements_text(CAST({compiler.process(element.clause_expr, **options)} AS json))"
-
-
-def each_text(items: Iterable[str]) -> Select[Any]:
-    """A column ``value`` of texts, passed as one parameter. Sorted, because index look-ups are fastest in order."""
-    elements = _json_elements(joined(map(json.dumps, slices(in_order(items))))).table_valued("value")
-    return select(cast(elements.c.value, Text).label("value"))
-
-
-def each_integer(items: Iterable[int] | BindParameter[str]) -> Select[Any]:
-    """A column ``value`` of integers, passed as one parameter. A ``bindparam`` gets its value later, as JSON."""
-    listed = items if isinstance(items, BindParameter) else joined(map(json.dumps, slices(list(items))))
-    elements = _json_elements(listed).table_valued("value")
-    return select(cast(elements.c.value, BigInteger).label("value"))

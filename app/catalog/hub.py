@@ -12,7 +12,7 @@ from ..values.checkpoint import ModelName, NewCheckpoint
 from ..values.draft import Draft, DraftFile
 from ..values.hub import HubCommit, StagedObject
 from . import namespaces, packs, xorbs
-from .dialect import each_integer, each_text
+from .lists import each_integer, each_text, is_among
 from .models import get_model
 from .rows import from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
@@ -46,7 +46,7 @@ def staged(s: ReadSession, namespace: str, sha256s: Iterable[str]) -> dict[str, 
     found = (
         select(_o.sha256, _o.size, pack_rows.c.name)
         .join(pack_rows, pack_rows.c.id == _o.pack_id)
-        .where(_o.namespace == namespace, _o.sha256.in_(each_text(sha256s)), pack_rows.c.lease_until > now)
+        .where(_o.namespace == namespace, is_among(_o.sha256, each_text(sha256s)), pack_rows.c.lease_until > now)
     )
     return {row.sha256: StagedObject(row.size, row.name) for row in s.select(found)}
 
@@ -89,7 +89,7 @@ def remember(w: WriteSession, checkpoint_id: int, new: NewCheckpoint) -> None:
 def commits(s: ReadSession, checkpoint_ids: Iterable[int]) -> dict[int, HubCommit]:
     """Return the commits among checkpoints, by the checkpoints' ids."""
     c = hub_commits.c
-    rows = s.select(select(hub_commits).where(c.checkpoint_id.in_(each_integer(list(checkpoint_ids)))))
+    rows = s.select(select(hub_commits).where(is_among(c.checkpoint_id, each_integer(list(checkpoint_ids)))))
     return {row.checkpoint_id: HubCommit(row.title, row.message, row.sha256s) for row in rows}
 
 

@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Row, Select, Table, and_, exists, func, nu
 
 from ..errors import InvalidRequest
 from ..values.checkpoint import Checkpoint, ModelName
-from .dialect import each_integer
 from .fields import Field, parse_field, parse_value
+from .lists import each_integer, is_among
 from .models import get_model
 from .page import Page, check_limit, open_cursor, seal_cursor
 from .rows import check_text, load_checkpoints
@@ -163,7 +163,9 @@ class _Query:
 
     def _scope(self, table: Table) -> list[ColumnElement[bool]]:
         scope = [table.c.model_id == self.model_id, *self.conditions]
-        scope.append(table.c.version.is_not(None) if self.few is None else table.c.version.in_(each_integer(self.few)))
+        scope.append(
+            table.c.version.is_not(None) if self.few is None else is_among(table.c.version, each_integer(self.few))
+        )
         return scope if self.run is None else [*scope, self._unindexed(table.c.run) == self.run]
 
 

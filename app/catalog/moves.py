@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, select, update
 from ..values.checkpoint import Blob
 from .catalog import Catalog
 from .commit import BATCH
-from .dialect import each_integer
+from .lists import each_integer, is_among
 from .session import ReadSession, WriteSession
 from .tables import blobs, packs
 
@@ -40,7 +40,7 @@ def blobs_of(catalog: Catalog, pack_id: int, namespace: str) -> Iterator[tuple[i
     for start in range(0, len(ids), BATCH):
         page = ids[start : start + BATCH]
         with catalog.read() as s:
-            rows = s.select(found.where(b.id.in_(each_integer(page)), b.pack_id == pack_id)).all()
+            rows = s.select(found.where(is_among(b.id, each_integer(page)), b.pack_id == pack_id)).all()
         there = {row[0]: Blob(*row[1:]) for row in rows}
         yield from ((blob_id, there[blob_id]) for blob_id in page if blob_id in there)
 

@@ -18,7 +18,7 @@ from ..errors import StoreError
 from ..values.checkpoint import CheckpointName
 from .by_page import by_page
 from .catalog import Catalog
-from .dialect import each_integer, each_text
+from .lists import each_integer, each_text, is_among
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, checkpoint_blobs, hub_objects, hub_xorbs, packs, uploads
@@ -95,7 +95,7 @@ def end(w: WriteSession, name: str) -> bool:
 def leased(s: ReadSession, names: Iterable[str]) -> tuple[str, ...]:
     """Return those of the packs ``names`` that are sealed and have a lease: a commit is running, or they are staged."""
     now = to_microseconds(datetime.now(UTC))
-    sealed = packs.c.name.in_(each_text(names)), packs.c.state == "sealed", packs.c.lease_until > now
+    sealed = is_among(packs.c.name, each_text(names)), packs.c.state == "sealed", packs.c.lease_until > now
     return tuple(s.select(select(packs.c.name).where(*sealed)).scalars())
 
 
@@ -104,7 +104,7 @@ def end_staging(w: WriteSession, names: Sequence[str]) -> None:
     now = to_microseconds(datetime.now(UTC))
     used = select(checkpoint_blobs.c.blob_id).where(checkpoint_blobs.c.blob_id == blobs.c.id).exists()
     waits = select(blobs.c.id).where(blobs.c.pack_id == packs.c.id, ~used).exists()
-    these = packs.c.name.in_(each_text(names)), packs.c.state == "sealed", packs.c.lease_until > now
+    these = is_among(packs.c.name, each_text(names)), packs.c.state == "sealed", packs.c.lease_until > now
     w.execute(update(packs).where(*these, ~waits).values(lease_until=now))
 
 
@@ -149,7 +149,7 @@ def forget(w: WriteSession, name: str) -> bool:
 
 def forget_all(w: WriteSession, names: Sequence[str]) -> set[str]:
     """Delete the rows of unsealed packs, as ``forget`` does, and return the names of those that were there."""
-    these = delete(packs).where(packs.c.name.in_(each_text(names)), packs.c.state == "writing")
+    these = delete(packs).where(is_among(packs.c.name, each_text(names)), packs.c.state == "writing")
     return set(w.execute(these.returning(packs.c.name)).scalars())
 
 
@@ -161,7 +161,7 @@ def empty(catalog: Catalog, before: datetime) -> Iterator[int]:
 
 def unseal(w: WriteSession, ids: Sequence[int], before: datetime) -> int:
     """Make the packs ``ids`` abandoned if they are still empty and finished, and return their number."""
-    wanted = packs.c.id.in_(each_integer(ids))
+    wanted = is_among(packs.c.id, each_integer(ids))
     unsealed = update(packs).where(wanted, finished(before), _is_empty)
     return w.execute(unsealed.values(state="writing", lease_until=0)).rowcount
 
@@ -181,7 +181,7 @@ def give_up(w: WriteSession, before: datetime, names: Sequence[str]) -> tuple[st
 
     Delete their bytes, then forget them.
     """
-    these = packs.c.name.in_(each_text(names)), _is_abandoned(before)
+    these = is_among(packs.c.name, each_text(names)), _is_abandoned(before)
     return tuple(w.execute(update(packs).where(*these).values(lease_until=0).returning(packs.c.name)).scalars())
 
 

@@ -15,8 +15,8 @@ from ..values.retention import KEEP_ALL, Candidate, Rules, Verdict, judge, rules
 from . import trash
 from .catalog import Catalog
 from .checkpoints import resolve
-from .dialect import each_integer, each_text
 from .events import record
+from .lists import each_integer, each_text, is_among
 from .making import parents_in_use
 from .models import get_model
 from .pace import Pace
@@ -49,14 +49,14 @@ _VALUES = select(metrics.c.version, metrics.c.value).where(
 )
 _THERE = (
     select(_c.version)
-    .where(_c.model_id == bindparam("model_id"), _c.version.in_(each_integer(bindparam("versions", type_=Text))))
+    .where(_c.model_id == bindparam("model_id"), is_among(_c.version, each_integer(bindparam("versions", type_=Text))))
     .order_by(_c.version)
 )
 _one, _newer = checkpoints.alias("one"), checkpoints.alias("newer")
 _later = _newer.c.model_id == _one.c.model_id, _newer.c.version > _one.c.version
 _NEWEST = select(_one.c.version).where(
     _one.c.model_id == bindparam("model_id"),
-    _one.c.version.in_(each_integer(bindparam("versions", type_=Text))),
+    is_among(_one.c.version, each_integer(bindparam("versions", type_=Text))),
     # Not IS NOT DISTINCT FROM, for which PostgreSQL uses no index.
     ~select(_newer.c.id).where(*_later, _newer.c.run == _one.c.run).exists(),
     ~select(_newer.c.id).where(*_later, _newer.c.run.is_(None), _one.c.run.is_(None)).exists(),
@@ -197,7 +197,7 @@ def thin(w: WriteSession, checkpoint: Checkpoint, digests: Sequence[Digest]) -> 
         w.execute(this.values(optimizer_bytes=0))
         return False
     these = select(blobs.c.id).where(
-        blobs.c.namespace == checkpoint.model.namespace, blobs.c.digest.in_(each_text(digests))
+        blobs.c.namespace == checkpoint.model.namespace, is_among(blobs.c.digest, each_text(digests))
     )
     gone = checkpoint_blobs.c.checkpoint_id == checkpoint.id, checkpoint_blobs.c.blob_id.in_(these)
     w.execute(delete(checkpoint_blobs).where(*gone))
@@ -209,7 +209,7 @@ def thin(w: WriteSession, checkpoint: Checkpoint, digests: Sequence[Digest]) -> 
 def bytes_freed(s: ReadSession, name: ModelName, versions: Sequence[int]) -> int:
     """The bytes that only these checkpoints refer to: what is freed once they are purged."""
     model_id = get_model(s, name).id
-    these = select(_c.id).where(_c.model_id == model_id, _c.version.in_(each_integer(versions)))
+    these = select(_c.id).where(_c.model_id == model_id, is_among(_c.version, each_integer(versions)))
     used = checkpoint_blobs.c.blob_id
     here = select(used).where(checkpoint_blobs.c.checkpoint_id.in_(these))
     others = select(used).where(used == blobs.c.id, checkpoint_blobs.c.checkpoint_id.not_in(these))
@@ -219,5 +219,5 @@ def bytes_freed(s: ReadSession, name: ModelName, versions: Sequence[int]) -> int
 
 def optimizer_bytes_of(s: ReadSession, name: ModelName, versions: Sequence[int]) -> int:
     """The bytes of these checkpoints' optimizers, which thinning frees unless other checkpoints refer to them."""
-    this = _c.model_id == get_model(s, name).id, _c.version.in_(each_integer(versions))
+    this = _c.model_id == get_model(s, name).id, is_among(_c.version, each_integer(versions))
     return int(s.select(select(func.coalesce(func.sum(_c.optimizer_bytes), 0)).where(*this)).scalar_one())

@@ -14,7 +14,7 @@ from ..values.checkpoint import Checkpoint, CheckpointName, ModelName, Pin, Remo
 from ..values.digest import Digest
 from ..values.lineage import Relation
 from ..values.manifest import Component
-from .dialect import each_integer
+from .lists import each_integer, is_among
 from .merges import merge_from_json
 from .session import ReadSession
 from .shown import MAX_COMPONENTS, shown_components, shown_names
@@ -167,7 +167,7 @@ def _component_from_json(data: Mapping[str, Any]) -> Component:
 
 def _of_versions(table: Table, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
     versions = each_integer(bindparam("versions", type_=Text))
-    return select(*columns).where(table.c.model_id == bindparam("model_id"), table.c.version.in_(versions))
+    return select(*columns).where(table.c.model_id == bindparam("model_id"), is_among(table.c.version, versions))
 
 
 def aliases_of() -> ColumnElement[str]:

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 
 from ..values.digest import Digest
 from .blobs import present
-from .dialect import each_text
+from .lists import each_text, is_among
 from .session import ReadSession, WriteSession
 from .tables import tensor_stats
 
@@ -28,7 +28,7 @@ class KeptStats:
 def get(s: ReadSession, namespace: str, keys: Iterable[str]) -> dict[str, str]:
     """The kept statistics of ``keys``, in one statement."""
     c = tensor_stats.c
-    rows = s.select(select(c.key, c.text).where(c.namespace == namespace, c.key.in_(each_text(keys))))
+    rows = s.select(select(c.key, c.text).where(c.namespace == namespace, is_among(c.key, each_text(keys))))
     return {row.key: row.text for row in rows}
 
 
@@ -46,4 +46,4 @@ def put(w: WriteSession, namespace: str, new: Sequence[KeptStats]) -> None:
 def drop(w: WriteSession, namespace: str, digests: Iterable[Digest]) -> None:
     """Delete the statistics of the blobs ``digests``."""
     c = tensor_stats.c
-    w.execute(delete(tensor_stats).where(c.namespace == namespace, c.digest.in_(each_text(digests))))
+    w.execute(delete(tensor_stats).where(c.namespace == namespace, is_among(c.digest, each_text(digests))))

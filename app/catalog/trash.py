@@ -19,8 +19,8 @@ from . import namespaces, runs, unfinished
 from .by_page import by_page
 from .catalog import Catalog
 from .checkpoints import resolve
-from .dialect import each_integer
 from .events import record
+from .lists import each_integer, is_among
 from .models import existing_model, get_model
 from .pace import Pace
 from .page import Page, check_limit, open_cursor, seal_cursor
@@ -83,10 +83,10 @@ def remove(w: WriteSession, model_id: int, removed: Sequence[Checkpoint], remova
     versions, ids = [one.version for one in removed], [one.id for one in removed]
     w.insert(removed_checkpoints, [_row_of(model_id, one, removal) for one in removed])
     for table in (metrics, tags):
-        w.execute(delete(table).where(table.c.model_id == model_id, table.c.version.in_(each_integer(versions))))
+        w.execute(delete(table).where(table.c.model_id == model_id, is_among(table.c.version, each_integer(versions))))
     these = each_integer(ids)
-    w.execute(delete(idempotency_keys).where(idempotency_keys.c.checkpoint_id.in_(these)))
-    w.execute(update(checkpoints).where(checkpoints.c.id.in_(these)).values(version=None))
+    w.execute(delete(idempotency_keys).where(is_among(idempotency_keys.c.checkpoint_id, these)))
+    w.execute(update(checkpoints).where(is_among(checkpoints.c.id, these)).values(version=None))
     _count(w, model_id, removed, -1)
     if removal.purge_at <= removal.at:
         _purge(w, model_id, versions, removal.at)
@@ -238,11 +238,11 @@ def _purge(
     w: WriteSession, model_id: int, versions: Sequence[int], now: datetime, until: datetime | None = None
 ) -> int:
     """Purge checkpoints of a model, unless they were restored meanwhile, and return the number that were there."""
-    these = _c.model_id == model_id, _c.version.in_(each_integer(versions))
+    these = _c.model_id == model_id, is_among(_c.version, each_integer(versions))
     rows = w.select(select(_c.version, _c.checkpoint_id, _c.reason).where(*these, _is_due(until))).all()
     if not rows:
         return 0
-    purged = _c.model_id == model_id, _c.version.in_(each_integer([row.version for row in rows]))
+    purged = _c.model_id == model_id, is_among(_c.version, each_integer([row.version for row in rows]))
     emptied = update(removed_checkpoints).where(*purged)
     w.execute(emptied.values(checkpoint_id=null(), tags={}, purge_at=to_microseconds(now)))
     unfinished.drop_now(w, [row.checkpoint_id for row in rows])

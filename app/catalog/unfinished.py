@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, select, update
 
 from .by_page import by_page
 from .catalog import Catalog
-from .dialect import each_integer
+from .lists import each_integer, is_among
 from .models import drop_never_used
 from .pace import Pace
 from .rows import to_microseconds
@@ -40,7 +40,7 @@ def drop(catalog: Catalog, before: datetime | None, go_on: Callable[[], None]) -
     for ids in pace.slices(_ids(catalog, _broke_off(before))):
         go_on()
         with catalog.turn(pace=pace) as w:
-            these = update(checkpoints).where(_c.id.in_(each_integer(ids)), _broke_off(before))
+            these = update(checkpoints).where(is_among(_c.id, each_integer(ids)), _broke_off(before))
             count += w.execute(these.values(created_at=0)).rowcount
     pace = Pace(200, AT_ONCE)
     for pairs in pace.slices(_references(catalog)):
@@ -48,12 +48,14 @@ def drop(catalog: Catalog, before: datetime | None, go_on: Callable[[], None]) -
         with catalog.turn(pace=pace) as w:
             for id_, of_one in groupby(pairs, key=lambda pair: pair[0]):
                 blob_ids = each_integer([blob_id for _, blob_id in of_one])
-                w.execute(delete(checkpoint_blobs).where(_refers.checkpoint_id == id_, _refers.blob_id.in_(blob_ids)))
+                w.execute(
+                    delete(checkpoint_blobs).where(_refers.checkpoint_id == id_, is_among(_refers.blob_id, blob_ids))
+                )
     pace = Pace(200, AT_ONCE)
     for ids in pace.slices(_ids(catalog, is_aside)):
         go_on()
         with catalog.turn(pace=pace) as w:
-            w.execute(delete(checkpoints).where(_c.id.in_(each_integer(ids)), is_aside, ~_has_references))
+            w.execute(delete(checkpoints).where(is_among(_c.id, each_integer(ids)), is_aside, ~_has_references))
     with catalog.write() as w:
         drop_never_used(w)
     return count
@@ -69,8 +71,8 @@ def drop_now(w: WriteSession, ids: Sequence[int]) -> None:
     version stays.
     """
     of_them = each_integer(ids)
-    these = _c.id.in_(of_them), _c.version.is_(None)
-    some = select(_refers.blob_id).where(_refers.checkpoint_id.in_(of_them)).limit(AT_ONCE + 1).subquery()
+    these = is_among(_c.id, of_them), _c.version.is_(None)
+    some = select(_refers.blob_id).where(is_among(_refers.checkpoint_id, of_them)).limit(AT_ONCE + 1).subquery()
     if w.select(select(func.count()).select_from(some)).scalar_one() <= AT_ONCE:
         w.execute(delete(checkpoints).where(*these))
     else:

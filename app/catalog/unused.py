@@ -21,7 +21,7 @@ from . import checksums, namespaces, packs, tensor_stats
 from .by_page import by_page
 from .catalog import Catalog
 from .commit import BATCH
-from .dialect import each_integer
+from .lists import each_integer, is_among
 from .pace import Pace
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
@@ -103,7 +103,7 @@ def mark(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
     for ids in pace.slices(_found(catalog, is_new)):
         go_on()
         with catalog.turn(pace=pace) as w:
-            marked = update(blobs).where(blobs.c.id.in_(each_integer(ids)), is_new)
+            marked = update(blobs).where(is_among(blobs.c.id, each_integer(ids)), is_new)
             count += w.execute(marked.values(unused_since=to_microseconds(moment.now))).rowcount
     return count
 
@@ -115,7 +115,7 @@ def drop(catalog: Catalog, moment: Moment, go_on: GoOn) -> int:
     pace = Pace(100, BATCH)
     for ids in pace.slices(_found(catalog, is_over)):
         go_on()
-        these = blobs.c.id.in_(each_integer(ids))
+        these = is_among(blobs.c.id, each_integer(ids))
         with catalog.turn(pace=pace) as w:
             dropped: defaultdict[str, list[Digest]] = defaultdict(list)
             gone = delete(blobs).where(these, is_over, _is_unused, _is_settled(moment))
@@ -139,7 +139,7 @@ def release(catalog: Catalog, pack: str) -> None:
     pace = Pace(100, BATCH)
     for ids in pace.slices(_found(catalog, and_(_is_unused, is_of_pack))):
         with catalog.turn(pace=pace) as w:
-            _deleted(w, delete(blobs).where(blobs.c.id.in_(each_integer(ids)), _is_unused, is_of_pack))
+            _deleted(w, delete(blobs).where(is_among(blobs.c.id, each_integer(ids)), _is_unused, is_of_pack))
     with catalog.write() as w:
         packs.finish(w, pack)
 

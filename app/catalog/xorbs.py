@@ -7,7 +7,7 @@ from sqlalchemy import func, select, update
 
 from ..values.hub import KeptXorb, Xorb
 from . import packs
-from .dialect import each_text
+from .lists import each_text, is_among
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import hub_xorbs
@@ -41,7 +41,7 @@ def kept(s: ReadSession, namespace: str, session: str, hashes: Iterable[str]) ->
     found = (
         select(_x.hash, _x.size, _x.chunks, pack_rows.c.name)
         .join(pack_rows, pack_rows.c.id == _x.pack_id)
-        .where(_x.namespace == namespace, _x.session == session, _x.hash.in_(each_text(hashes)))
+        .where(_x.namespace == namespace, _x.session == session, is_among(_x.hash, each_text(hashes)))
         .where(pack_rows.c.lease_until > now)
     )
     return {row.hash: KeptXorb(row.size, row.chunks, row.name) for row in s.select(found)}
@@ -49,7 +49,7 @@ def kept(s: ReadSession, namespace: str, session: str, hashes: Iterable[str]) ->
 
 def use(w: WriteSession, namespace: str, session: str, hashes: Iterable[str]) -> None:
     """Record that the files that are made of these xorbs have arrived, and keep the xorbs for USED from now on."""
-    these = _x.namespace == namespace, _x.session == session, _x.hash.in_(each_text(hashes))
+    these = _x.namespace == namespace, _x.session == session, is_among(_x.hash, each_text(hashes))
     w.execute(update(hub_xorbs).where(*these).values(is_used=True))
     now = datetime.now(UTC)
     held = pack_rows.c.id.in_(select(_x.pack_id).where(*these)), pack_rows.c.lease_until > to_microseconds(now)
