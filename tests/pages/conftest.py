@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from tests.pages.store import fill, fill_hostile
-from tests.support.browser import DESKTOP, PHONE, Visit, running_browser, visiting
+from tests.support.browser import DESKTOP, PHONE, Visit, forget, fresh_page, running_browser, watching
 from tests.support.measure import measure
 from tests.support.server import Server, start_server
 
@@ -40,10 +40,23 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.kill()
 
 
+@pytest.fixture(scope="package")
+def shared_page(browser: Browser) -> Iterator[Page]:
+    with fresh_page(browser) as page:
+        yield page
+
+
 @pytest.fixture
-def visit(browser: Browser, full: Server) -> Iterator[Visit]:
+def tab(shared_page: Page) -> Iterator[Page]:
+    """A page that is as in a fresh profile, for all tests that need no other: a profile takes as long as a test."""
+    yield shared_page
+    forget(shared_page)
+
+
+@pytest.fixture
+def visit(tab: Page, full: Server) -> Iterator[Visit]:
     """A visitor of ``full``. Fails the test if a page had an error, or asked another server for anything."""
-    with visiting(browser, full.base_url) as visit:
+    with watching(tab, full.base_url) as visit:
         yield visit
     assert visit.errors == []
     assert visit.elsewhere == []

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, checkpoint, put
-from tests.support.browser import PHONE, Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import PHONE, Visit, axe_findings, needs_axe
 from tests.support.measure import long
 from tests.support.server import Server
 
@@ -107,15 +107,13 @@ def test_a_pin_keeps_a_checkpoint_and_the_trash_gives_it_back(visit: Visit, http
 @long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), looks(PHONE, "light"))
-def test_axe_finds_nothing_in_the_dialogs(
-    browser: Browser, full: Server, model: str, size: tuple[int, int], theme: str
-):
-    with visiting(browser, full.base_url, size, theme=theme) as visit:
-        page = visit.go(f"/models/{model}/checkpoints/2")
-        assert axe_findings(page) == []
-        for button in ("Edit metrics and tags", "Pin", "Move to the trash", "Remove alias prod"):
-            page.get_by_role("button", name=button, exact=True).click()
-            expect(page.get_by_role("dialog")).to_be_visible()
-            assert axe_findings(page) == [], button
-            page.keyboard.press("Escape")
-            expect(page.get_by_role("dialog")).to_have_count(0)
+def test_axe_finds_nothing_in_the_dialogs(visit: Visit, model: str, size: tuple[int, int], theme: str):
+    visit.look(size, theme)
+    page = visit.go(f"/models/{model}/checkpoints/2")
+    assert axe_findings(page) == []
+    for button in ("Edit metrics and tags", "Pin", "Move to the trash", "Remove alias prod"):
+        page.get_by_role("button", name=button, exact=True).click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert axe_findings(page) == [], button
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)

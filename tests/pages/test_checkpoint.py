@@ -226,7 +226,6 @@ def test_a_lineage_leads_to_what_is_there(visit: Visit, tree: httpx.Client) -> N
 
 
 def test_what_a_file_says_is_text_in_the_tree(visit: Visit) -> None:
-    visit.page.on("dialog", lambda dialog: pytest.fail(dialog.message))
     for number, name in enumerate(HOSTILE):
         page = opened(visit, f"/models/hostile/names/checkpoints/{number + 1}?component=state")
         row = page.locator(".grid-body .grid-row").last
@@ -238,16 +237,14 @@ def test_what_a_file_says_is_text_in_the_tree(visit: Visit) -> None:
         assert page.evaluate("[...document.links].every(link => /^https?:$/.test(link.protocol))")
 
 
-def test_a_copy_button_copies_the_line(browser: Browser, full: Server, tree: httpx.Client) -> None:
-    with visiting(browser, full.base_url) as visit:
-        visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        page = opened(visit, HERE)
-        page.get_by_role("button", name="Copy the line for curl").click()
-        expect(page.locator("[data-copies=line-curl]")).to_have_text("Copied")
-        copied = page.evaluate("navigator.clipboard.readText()")
-        assert copied == page.locator("#line-curl").text_content()
-        assert f"{full.base_url}/v1{HERE}/state_dict?component={COMPONENT}" in copied
-    assert visit.errors == []
+def test_a_copy_button_copies_the_line(visit: Visit, tree: httpx.Client) -> None:
+    visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = opened(visit, HERE)
+    page.get_by_role("button", name="Copy the line for curl").click()
+    expect(page.locator("[data-copies=line-curl]")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == page.locator("#line-curl").text_content()
+    assert f"{visit.base_url}/v1{HERE}/state_dict?component={COMPONENT}" in copied
 
 
 def test_without_scripts_keys_come_in_pages(browser: Browser, full: Server) -> None:
@@ -304,13 +301,11 @@ def test_the_page_of_10_000_keys_is_light_and_scrolls(browser: Browser, fresh_se
 @long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), looks(DESKTOP, "dark"))
-def test_axe_finds_nothing(
-    browser: Browser, full: Server, tree: httpx.Client, size: tuple[int, int], theme: str
-) -> None:
-    with visiting(browser, full.base_url, size, theme=theme) as visit:
-        page = opened(visit, HERE)
-        page.locator(".grid-body .grid-row").nth(1).click()
-        expect(page.locator("#panel .pairs").first).to_contain_text("Elements")
-        assert axe_findings(page) == []
-        page.set_viewport_size({"width": 360, "height": 740})
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+def test_axe_finds_nothing(visit: Visit, tree: httpx.Client, size: tuple[int, int], theme: str) -> None:
+    visit.look(size, theme)
+    page = opened(visit, HERE)
+    page.locator(".grid-body .grid-row").nth(1).click()
+    expect(page.locator("#panel .pairs").first).to_contain_text("Elements")
+    assert axe_findings(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

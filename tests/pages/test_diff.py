@@ -1,15 +1,15 @@
 """The page that compares two checkpoints, in a real browser."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 import torch
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from tests.pages.conftest import looks
 from tests.pages.store import HOSTILE, put
-from tests.support.browser import PHONE, Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import PHONE, Visit, axe_findings, needs_axe
 from tests.support.measure import long
 from tests.support.server import Server
 
@@ -40,11 +40,7 @@ def compared(full: Server) -> Server:
     return full
 
 
-@pytest.fixture
-def visit(browser: Browser, compared: Server) -> Iterator[Visit]:
-    with visiting(browser, compared.base_url) as visit:
-        yield visit
-    assert visit.errors == visit.elsewhere == []
+pytestmark = pytest.mark.usefixtures("compared")
 
 
 def test_changes_are_measured_and_sorted_by_layer_and_by_tensor(visit: Visit) -> None:
@@ -104,9 +100,9 @@ def test_a_ref_that_is_not_there_is_a_page_that_says_so(compared: Server) -> Non
 @long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), looks(PHONE, "light"))
-def test_axe_finds_nothing(browser: Browser, compared: Server, size: tuple[int, int], theme: str) -> None:
-    with visiting(browser, compared.base_url, size, theme=theme) as visit:
-        page = visit.go(f"/models/{MODEL}/diff/1/2")
-        expect(page.locator(".diffs .bar").first).to_be_visible()
-        assert axe_findings(page) == []
-        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+def test_axe_finds_nothing(visit: Visit, size: tuple[int, int], theme: str) -> None:
+    visit.look(size, theme)
+    page = visit.go(f"/models/{MODEL}/diff/1/2")
+    expect(page.locator(".diffs .bar").first).to_be_visible()
+    assert axe_findings(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]

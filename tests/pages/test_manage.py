@@ -143,17 +143,16 @@ def test_who_may_not_change_sees_no_buttons_and_no_administration(browser: Brows
 @long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), looks(DESKTOP, "dark"))
-def test_axe_finds_nothing(browser: Browser, full: Server, size: tuple[int, int], theme: str) -> None:
-    with full.client() as http:
-        put(http, f"pages/axe-{size[0]}-{theme}", checkpoint(1), run=HOSTILE[3])
-        put(http, f"pages/axe-{size[0]}-{theme}", checkpoint(2))
-        http.delete(f"/v1/models/pages/axe-{size[0]}-{theme}/checkpoints/1").raise_for_status()
-        http.put("/v1/namespaces/pages", json={"quota_bytes": 10**9}).raise_for_status()
-    with visiting(browser, full.base_url, size, theme=theme) as visit:
-        for path in (f"/models/pages/axe-{size[0]}-{theme}/trash", "/namespaces", "/events", "/upload"):
-            page = visit.go(path)
-            assert axe_findings(page) == [], path
-            assert page.evaluate("document.documentElement.scrollWidth") <= size[0], path
-        page = visit.go("/namespaces")
-        page.get_by_role("button", name="Quotas of pages").click()
-        assert axe_findings(page) == []
+def test_axe_finds_nothing(visit: Visit, http: httpx.Client, size: tuple[int, int], theme: str) -> None:
+    put(http, f"pages/axe-{size[0]}-{theme}", checkpoint(1), run=HOSTILE[3])
+    put(http, f"pages/axe-{size[0]}-{theme}", checkpoint(2))
+    http.delete(f"/v1/models/pages/axe-{size[0]}-{theme}/checkpoints/1").raise_for_status()
+    http.put("/v1/namespaces/pages", json={"quota_bytes": 10**9}).raise_for_status()
+    visit.look(size, theme)
+    for path in (f"/models/pages/axe-{size[0]}-{theme}/trash", "/namespaces", "/events", "/upload"):
+        page = visit.go(path)
+        assert axe_findings(page) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0], path
+    page = visit.go("/namespaces")
+    page.get_by_role("button", name="Quotas of pages").click()
+    assert axe_findings(page) == []

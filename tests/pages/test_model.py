@@ -206,25 +206,22 @@ def test_a_preview_says_what_the_api_says_and_changes_nothing(visit: Visit) -> N
     visit.errors.clear()  # the browser reports the 422
 
 
-def test_every_name_is_text(browser: Browser, full: Server) -> None:
-    with visiting(browser, full.base_url) as visit:
-        visit.page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-        for path in ("/", "/models/hostile/names", "/models/hostile/names/checkpoints/1"):
-            page = visit.go(path)
-            assert "owned" not in page.title()
-            assert page.evaluate("document.querySelectorAll('script:not([src]), [onmouseover]').length") == 0
-            assert "\u202e" not in page.inner_text("body")
-            assert page.evaluate("[...document.links].every(link => /^https?:$/.test(link.protocol))")
-        if CHARTS.exists():
-            page = drawn(visit.go("/models/hostile/names"))
-            expect(page.locator("#runs label")).to_have_count(len(HOSTILE))
-            expect(page.locator("#runs")).to_contain_text(HOSTILE[0])
-            for box in page.locator("#metrics input").all()[2:5]:
-                box.check()
-            expect(page.locator("figcaption")).to_have_count(5)
-        assert page.get_by_role("row").filter(has_text=HOSTILE[0]).count() == 1
+def test_every_name_is_text(visit: Visit) -> None:
+    for path in ("/", "/models/hostile/names", "/models/hostile/names/checkpoints/1"):
+        page = visit.go(path)
         assert "owned" not in page.title()
-    assert visit.errors == visit.elsewhere == []
+        assert page.evaluate("document.querySelectorAll('script:not([src]), [onmouseover]').length") == 0
+        assert "\u202e" not in page.inner_text("body")
+        assert page.evaluate("[...document.links].every(link => /^https?:$/.test(link.protocol))")
+    if CHARTS.exists():
+        page = drawn(visit.go("/models/hostile/names"))
+        expect(page.locator("#runs label")).to_have_count(len(HOSTILE))
+        expect(page.locator("#runs")).to_contain_text(HOSTILE[0])
+        for box in page.locator("#metrics input").all()[2:5]:
+            box.check()
+        expect(page.locator("figcaption")).to_have_count(5)
+    assert page.get_by_role("row").filter(has_text=HOSTILE[0]).count() == 1
+    assert "owned" not in page.title()
 
 
 def test_the_page_works_without_scripts(browser: Browser, full: Server) -> None:
@@ -315,11 +312,11 @@ def test_what_is_not_there_is_a_page_that_says_so(full: Server) -> None:
 @long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), looks(DESKTOP, "dark"))
-def test_axe_finds_nothing(browser: Browser, full: Server, size: tuple[int, int], theme: str) -> None:
-    with visiting(browser, full.base_url, size, theme=theme) as visit:
-        for path in (f"{MODEL}?filter=epoch>5", f"{MODEL}?filter=wrong", f"{MODEL}/checkpoints/best"):
-            page = visit.go(path)
-            if CHARTS.exists() and "checkpoints" not in path:
-                drawn(page)
-            assert axe_findings(page) == [], path
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+def test_axe_finds_nothing(visit: Visit, size: tuple[int, int], theme: str) -> None:
+    visit.look(size, theme)
+    for path in (f"{MODEL}?filter=epoch>5", f"{MODEL}?filter=wrong", f"{MODEL}/checkpoints/best"):
+        page = visit.go(path)
+        if CHARTS.exists() and "checkpoints" not in path:
+            drawn(page)
+        assert axe_findings(page) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path

@@ -1,16 +1,15 @@
 """The start page, in a real browser."""
 
 import re
-from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import StartServer
 from tests.pages.conftest import looks
 from tests.pages.store import checkpoint, put
-from tests.support.browser import PHONE, Visit, axe_findings, needs_axe, visiting
+from tests.support.browser import PHONE, Visit, axe_findings, needs_axe, visiting, watching
 from tests.support.measure import long
 from tests.support.server import Server
 from tests.support.waiting import LONG_ENOUGH
@@ -67,9 +66,9 @@ def test_the_theme_that_one_chooses_is_kept(visit: Visit) -> None:
     assert ground() == light
 
 
-def test_an_empty_server_shows_how_to_fill_it(browser: Browser, fresh_server: StartServer, tmp_path: Path) -> None:
+def test_an_empty_server_shows_how_to_fill_it(tab: Page, fresh_server: StartServer) -> None:
     server = fresh_server(env={"STATEROOM_DURABLE": "off"})
-    with visiting(browser, server.base_url) as visit:
+    with watching(tab, server.base_url) as visit:
         commands = visit.go("/").locator("pre").all_inner_texts()
         assert commands[0] == 'pip install "stateroom[torch]"'
         assert f'Client("{server.base_url}")' in commands[1]
@@ -81,13 +80,13 @@ def test_an_empty_server_shows_how_to_fill_it(browser: Browser, fresh_server: St
     assert visit.errors == visit.elsewhere == []
 
 
-def test_many_models_come_in_pages(browser: Browser, fresh_server: StartServer) -> None:
+def test_many_models_come_in_pages(tab: Page, fresh_server: StartServer) -> None:
     server = fresh_server(env={"STATEROOM_DURABLE": "off"})
     content = checkpoint(1)
     with server.client() as http:
         for number in range(35):
             put(http, f"many/m{number:02}", content)
-    with visiting(browser, server.base_url) as visit:
+    with watching(tab, server.base_url) as visit:
         page = visit.go("/?q=many")
         expect(page.locator("tbody tr")).to_have_count(30)
         page.get_by_role("link", name="More models").click()
@@ -99,12 +98,13 @@ def test_many_models_come_in_pages(browser: Browser, fresh_server: StartServer) 
 @long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), looks(PHONE, "light"))
-def test_axe_finds_nothing(browser: Browser, full: Server, size: tuple[int, int], theme: str) -> None:
-    with visiting(browser, full.base_url, size, theme=theme) as visit:
-        for path in ("/", "/?q=nothing", "/?cursor=wrong"):
-            page = visit.go(path)
-            assert axe_findings(page) == [], path
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+def test_axe_finds_nothing(visit: Visit, size: tuple[int, int], theme: str) -> None:
+    visit.look(size, theme)
+    for path in ("/", "/?q=nothing", "/?cursor=wrong"):
+        page = visit.go(path)
+        assert axe_findings(page) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    visit.errors.clear()  # the browser complains of the 422
 
 
 def test_a_static_file_is_kept_forever_and_may_be_packed(full: Server) -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from tests.api.conftest import problem
 from tests.pages.conftest import looks
 from tests.pages.store import checkpoint, put
-from tests.support.browser import DESKTOP, axe_findings, needs_axe, visiting
+from tests.support.browser import DESKTOP, axe_findings, needs_axe, watching
 from tests.support.measure import long
 from tests.support.prefix import served_below
 from tests.support.routes import OPERATIONS, address
@@ -54,8 +54,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     server.kill()
 
 
-def test_one_signs_in_comes_back_and_signs_out(browser: Browser, guarded: Guarded) -> None:
-    with visiting(browser, guarded.server.base_url) as visit:
+def test_one_signs_in_comes_back_and_signs_out(tab: Page, guarded: Guarded) -> None:
+    with watching(tab, guarded.server.base_url) as visit:
         page = visit.go("/?q=vision")
         expect(page).to_have_url(f"{visit.base_url}/sign-in?next=/%3Fq%3Dvision")
         page.keyboard.type("stateroom_wrong")
@@ -78,8 +78,8 @@ def test_one_signs_in_comes_back_and_signs_out(browser: Browser, guarded: Guarde
         assert_soon(lambda: http.get("/v1/models").status_code == 401)
 
 
-def test_below_a_proxys_path_every_link_and_the_session_stay_there(browser: Browser, guarded: Guarded) -> None:
-    with served_below(guarded.server, "/ml/stateroom") as url, visiting(browser, url) as visit:
+def test_below_a_proxys_path_every_link_and_the_session_stay_there(tab: Page, guarded: Guarded) -> None:
+    with served_below(guarded.server, "/ml/stateroom") as url, watching(tab, url) as visit:
         page = visit.go("/")
         page.get_by_label("Token").fill(guarded.tokens["read"])
         page.keyboard.press("Enter")
@@ -203,8 +203,9 @@ def test_on_a_server_without_tokens_there_is_nothing_to_sign_in_to(full: Server)
 @long
 @needs_axe
 @pytest.mark.parametrize(("size", "theme"), looks(DESKTOP, "dark"))
-def test_axe_finds_nothing(browser: Browser, guarded: Guarded, size: tuple[int, int], theme: str) -> None:
-    with visiting(browser, guarded.server.base_url, size, theme=theme) as visit:
+def test_axe_finds_nothing(tab: Page, guarded: Guarded, size: tuple[int, int], theme: str) -> None:
+    with watching(tab, guarded.server.base_url) as visit:
+        visit.look(size, theme)
         assert axe_findings(visit.go("/sign-in")) == []
         visit.page.get_by_label("Token").fill("wrong")
         visit.page.keyboard.press("Enter")

@@ -1,12 +1,12 @@
 """A real browser, the system's Chromium, that only ever talks to the servers under test."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
 
 from tests.support.docs import ROOT
 from tests.support.waiting import LONG_ENOUGH
@@ -47,7 +47,7 @@ def running_browser() -> Iterator[Browser]:
 
 @dataclass(slots=True)
 class Visit:
-    """A page of a server in a fresh browser profile, and what went wrong or was asked for meanwhile."""
+    """A page of a server, and what went wrong or was asked for meanwhile."""
 
     page: Page
     base_url: str
@@ -59,10 +59,64 @@ class Visit:
         self.page.goto(self.base_url + path)
         return self.page
 
+    def look(self, size: tuple[int, int], theme: str) -> None:
+        """Show pages in a window of this size, to a visitor who prefers this theme."""
+        self.page.set_viewport_size({"width": size[0], "height": size[1]})
+        self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+
     @property
     def elsewhere(self) -> list[str]:
         """Requests that went to another server."""
         return [url for url in self.requested if not url.startswith((self.base_url + "/", "data:", "blob:"))]
+
+
+@contextmanager
+def fresh_page(
+    browser: Browser,
+    size: tuple[int, int] = DESKTOP,
+    *,
+    theme: str = "light",
+    scripts: bool = True,
+    token: str | None = None,
+) -> Iterator[Page]:
+    """Open a page in a fresh profile. With a ``token``, each request shows it, as if the visitor had signed in."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    context: BrowserContext = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme="dark" if theme == "dark" else "light",
+        java_script_enabled=scripts,
+        extra_http_headers=headers,
+        reduced_motion="reduce",
+    )
+    context.set_default_timeout(1000 * LONG_ENOUGH)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+@contextmanager
+def watching(page: Page, base_url: str) -> Iterator[Visit]:
+    """Note what goes wrong in a page, and what it asks for."""
+    visit = Visit(page, base_url)
+
+    def close(dialog: Dialog) -> None:
+        visit.errors.append(dialog.message)
+        dialog.dismiss()
+
+    listeners: dict[str, Callable[..., None]] = {
+        "pageerror": lambda error: visit.errors.append(str(error)),
+        "console": lambda said: visit.errors.append(said.text) if said.type in {"error", "warning"} else None,
+        "dialog": close,  # pages have none of the browser's own
+        "request": lambda request: visit.requested.append(request.url),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)  # type: ignore[call-overload]  # the name of an event is a literal to it
+    try:
+        yield visit
+    finally:
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
 
 
 @contextmanager
@@ -75,24 +129,24 @@ def visiting(
     scripts: bool = True,
     token: str | None = None,
 ) -> Iterator[Visit]:
-    """Open a fresh profile. With a ``token``, each request shows it, as if the visitor had signed in."""
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    context: BrowserContext = browser.new_context(
-        viewport={"width": size[0], "height": size[1]},
-        color_scheme="dark" if theme == "dark" else "light",
-        java_script_enabled=scripts,
-        extra_http_headers=headers,
-        reduced_motion="reduce",
-    )
-    context.set_default_timeout(1000 * LONG_ENOUGH)
-    visit = Visit(context.new_page(), base_url)
-    visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
-    visit.page.on("console", lambda said: visit.errors.append(said.text) if said.type in {"error", "warning"} else None)
-    visit.page.on("request", lambda request: visit.requested.append(request.url))
-    try:
+    """Visit a server with a fresh profile: see ``fresh_page``."""
+    with (
+        fresh_page(browser, size, theme=theme, scripts=scripts, token=token) as page,
+        watching(page, base_url) as visit,
+    ):
         yield visit
-    finally:
-        context.close()
+
+
+def forget(page: Page) -> None:
+    """Leave a page as it is in a fresh profile, but for the cache of what servers said is to be kept."""
+    page.unroute_all()
+    if page.url.startswith("http"):
+        page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+    page.context.clear_cookies()
+    page.context.clear_permissions()
+    page.goto("about:blank")
+    page.set_viewport_size({"width": DESKTOP[0], "height": DESKTOP[1]})
+    page.emulate_media(color_scheme="light")
 
 
 def axe_findings(page: Page) -> list[str]:
