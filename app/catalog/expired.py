@@ -9,14 +9,14 @@ from sqlalchemy import Table, delete, select
 from .catalog import Catalog
 from .pace import Pace
 from .rows import to_microseconds
-from .tables import idempotency_keys, plans
+from .tables import idempotency_keys, loose_files, plans
 
 _AT_ONCE = 2_000
 
 
 def drop_expired(catalog: Catalog, now: datetime, go_on: Callable[[], None]) -> int:
-    """Delete the plans and idempotency keys that expired before ``now``, and return their number."""
-    return sum(_drop(catalog, table, now, go_on) for table in (plans, idempotency_keys))
+    """Delete the plans, idempotency keys and loose files that expired before ``now``, and return their number."""
+    return sum(_drop(catalog, table, now, go_on) for table in (plans, idempotency_keys, loose_files))
 
 
 def _drop(catalog: Catalog, table: Table, now: datetime, go_on: Callable[[], None]) -> int:

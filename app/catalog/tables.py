@@ -34,6 +34,9 @@ stays, so that a server that ever had a token never becomes open. ``namespaces``
 all; ``last_used_at`` is written at most once a minute. A row of ``sessions`` is a browser's; its ``maker`` is
 the id of a token, or ``server``.
 
+The ids of ``loose_files`` ascend in the order of the writes to a namespace, and none is given twice. A row without a
+``recipe`` is a removed file's; ``replaced`` is the id of the newest row under the path by another ``writer``.
+
 ``optimizer_bytes`` are the bytes that thinning a checkpoint frees; null for one of an older version, which nobody has
 looked into.
 
@@ -543,6 +546,24 @@ hub_drafts = Table(
     Column("name", _Text, primary_key=True),
     Column("files", JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+)
+
+loose_files = Table(
+    "loose_files",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("namespace", _Text, nullable=False),
+    Column("name", _Text, nullable=False),
+    Column("path", _Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("recipe", LargeBinary),
+    Column("recipe_bytes", BigInteger, nullable=False),
+    Column("writer", _Text, nullable=False),
+    Column("replaced", BigInteger),
+    Column("written_at", BigInteger, nullable=False),
+    Column("kept_until", BigInteger, nullable=False, index=True),
+    UniqueConstraint("namespace", "name", "path"),
+    sqlite_autoincrement=True,
 )
 
 leases = Table(

@@ -19,6 +19,7 @@ def test_the_contracts_routes_are_all_there() -> None:
     model = "/v1/models/{namespace}/{name}"
     checkpoint = model + "/checkpoints/{ref}"
     uploads = "/v1/uploads/{namespace}/{name}"
+    loose = "/v1/loose-files/{namespace}/{name}"
     assert set(OPERATIONS) == {
         ("GET", "/healthz"),
         ("GET", "/readyz"),
@@ -86,6 +87,10 @@ def test_the_contracts_routes_are_all_there() -> None:
         ("POST", uploads + "/{upload_id}/commit"),
         ("POST", uploads + "/{upload_id}/stage"),
         ("DELETE", uploads + "/{upload_id}"),
+        ("GET", loose),
+        ("PUT", loose),
+        ("DELETE", loose),
+        ("GET", loose + "/{number}"),
     }
 
 

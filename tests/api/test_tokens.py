@@ -31,7 +31,12 @@ _REF = f"{_MODEL}/checkpoints/{{ref}}"
 _ALIAS = f"{_MODEL}/aliases/{{alias}}"
 _UPLOADS = "/v1/uploads/{namespace}/{name}"
 _UPLOAD = f"{_UPLOADS}/{{upload_id}}"
+_LOOSE = "/v1/loose-files/{namespace}/{name}"
 NEEDS = {
+    ("GET", _LOOSE): "read",
+    ("PUT", _LOOSE): "write",
+    ("DELETE", _LOOSE): "write",
+    ("GET", f"{_LOOSE}/{{number}}"): "read",
     ("GET", "/v1/models"): "read",
     ("GET", "/v1/tokens"): "admin everywhere",
     ("POST", "/v1/tokens"): "admin everywhere",
@@ -150,7 +155,7 @@ class Guarded:
             "webhook": "wh0",
             "token": "read-theirs",
         }
-        values |= {"upload_id": "abcdef", "first": "0", "end": "1"}
+        values |= {"upload_id": "abcdef", "first": "0", "end": "1", "number": "1"}
         address = re.sub(r"\{(\w+)\}", lambda match: values[match[1]], path)
         headers, auth = {}, None
         match credential:

@@ -240,5 +240,6 @@ def test_a_server_that_is_away_is_not_an_absent_file(monkeypatch: pytest.MonkeyP
             fs.exists("stateroom://tests/a/b.pt")
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 def test_the_code_in_the_documentation_runs() -> None:
     exec(compile(python_of("docs/frameworks.md", "fsspec"), "docs/frameworks.md", "exec"), {})

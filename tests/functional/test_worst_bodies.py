@@ -21,7 +21,7 @@ SECONDS = 120
 
 
 def test_every_route_has_a_worst_body() -> None:
-    assert {each.route for each in worst_requests(Place(1, 2, 3, "abc"), 10)} == set(OPERATIONS)
+    assert {each.route for each in worst_requests(Place(1, 2, 3, "abc", 4), 10)} == set(OPERATIONS)
 
 
 @long

@@ -24,6 +24,7 @@ def address(path: str) -> str:
         "key": "conv.weight",
         "path": "config.json",
         "upload_id": "abc",
+        "number": "1",
         "first": "0",
         "end": "1",
     }

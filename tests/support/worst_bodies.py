@@ -1,5 +1,6 @@
 """The worst requests that we know of, for every route: an HTTP counterpart of the hostile corpus."""
 
+import base64
 import io
 import json
 import re
@@ -15,6 +16,7 @@ import torch
 
 MODEL = "/v1/models/worst/model"
 UPLOADS = "/v1/uploads/worst/model"
+LOOSE = "/v1/loose-files/worst/model"
 BLOCK = 16 * 1024 * 1024
 JSON = {"Content-Type": "application/json"}
 
@@ -35,14 +37,15 @@ class Worst:
 
 @dataclass(frozen=True)
 class Place:
-    """The contents of a filled server: version 1 is a torch file, version 2 safetensors, version 3 a folder; and an
-    announced upload.
+    """The contents of a filled server: version 1 is a torch file, version 2 safetensors, version 3 a folder; an
+    announced upload; and the number of a loose file.
     """
 
     wide: int
     texts: int
     folder: int
     upload_id: str
+    loose: int
 
 
 def fill(http: httpx.Client, scale: int) -> Place:
@@ -52,7 +55,14 @@ def fill(http: httpx.Client, scale: int) -> Place:
     versions = [http.post(f"{MODEL}/checkpoints", content=file).raise_for_status().json()["version"] for file in files]
     # The first cast imports torch, once in a server's life, which has nothing to do with the bodies.
     http.get(f"{MODEL}/checkpoints/{versions[0]}/state_dict?dtype=fp16").raise_for_status()
-    return Place(*versions, upload_id)
+    loose = http.put(LOOSE, params={"path": "a"}, json=recipe(bytes(20 * scale))).raise_for_status().json()["number"]
+    return Place(*versions, upload_id, loose)
+
+
+def recipe(data: bytes, **changes: object) -> dict[str, object]:
+    """Return the body that writes a loose file without storages."""
+    rest = base64.b64encode(data).decode()
+    return {"size": len(data), "storages": [], "blocks": [], "crc32s": [], "rest": rest, "writer": "me", **changes}
 
 
 def wide_file(scale: int) -> bytes:
@@ -313,6 +323,17 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     yield Worst(("POST", f"{upload}/commit"), "all missing", f"{here}/commit")
     yield Worst(("POST", f"{upload}/stage"), "all missing", f"{here}/stage")
     yield Worst(("DELETE", upload), "a long one", here)
+    loose = "/v1/loose-files/{namespace}/{name}"
+    for what, text in (
+        ("mistakes in crc32s", f'{{"size":4,"storages":[],"blocks":[],"crc32s":[{many("null", mistakes)}]}}'),
+        ("mistakes in storages", f'{{"size":4,"blocks":[],"storages":[{many("1", mistakes)}]}}'),
+        ("one long text", json.dumps(recipe(b"", rest="a" * mistakes))),
+        ("bytes that shrink", json.dumps(recipe(bytes(mistakes)))),
+    ):
+        yield Worst(("PUT", loose), what, f"{LOOSE}?path=a/b", lambda text=text: text.encode(), JSON)
+    yield Worst(("GET", loose), "a long path", f"{LOOSE}?under={'a' * 20_000}")
+    yield Worst(("GET", f"{loose}/{{number}}"), "bytes that shrank", f"{LOOSE}/{place.loose}")
+    yield Worst(("DELETE", loose), "a long path", f"{LOOSE}?under={'a' * 20_000}")
     yield Worst(("DELETE", model), "wide checkpoints", MODEL)
     yield Worst(("DELETE", checkpoint), "a long ref", f"{MODEL}/checkpoints/min:{'a' * 30_000}")
     yield Worst(("DELETE", checkpoint), "wide", one)

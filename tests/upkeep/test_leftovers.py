@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
+from sqlalchemy import delete, update
 
-from app.catalog import blobs, leases, packs, unused
+from app.catalog import blobs, leases, loose_files, packs, unused
+from app.catalog.rows import to_microseconds
+from app.catalog.tables import loose_files as loose_files_table
 from app.catalog.trash import delete_checkpoint
 from app.catalog.unused import Moment
 from app.errors import StoreError
@@ -21,6 +24,7 @@ from app.upkeep.leftovers import recover
 from app.upkeep.periodic import TURN, PeriodicSweeps
 from app.upkeep.sweep import Swept
 from app.values.checkpoint import Blob
+from app.values.loose_file import NewLooseFile
 from app.values.span import Span
 from tests.ingest.workplace import MODEL, Workplace, chunked, torch_file, weights
 from tests.support.waiting import LONG_ENOUGH
@@ -54,6 +58,23 @@ def test_an_upload_that_was_spooled_and_never_committed_is_removed(place: Workpl
     assert place.files()
     clean_up(place)
     assert place.contents() == ({}, {})
+
+
+def test_a_loose_file_goes_with_its_time_and_no_number_is_given_twice(place: Workplace):
+    def written(path: str) -> int:
+        with place.catalog.write(MODEL.namespace) as w:
+            return loose_files.write(w, MODEL, NewLooseFile(path, 3, b"recipe", 6, "me")).number
+
+    old, new = written("a/old"), written("a/new")
+    with place.catalog.write() as w:
+        past = to_microseconds(datetime.now(UTC) - timedelta(hours=2))
+        w.execute(update(loose_files_table).where(loose_files_table.c.id == old).values(kept_until=past))
+    sweep_now(place)
+    with place.catalog.read() as s:
+        assert [file.number for file in loose_files.listed(s, MODEL, "a", "", 10)] == [new]
+    with place.catalog.write() as w:
+        w.execute(delete(loose_files_table))
+    assert written("a/old") > new
 
 
 def test_a_pack_that_was_written_and_never_committed_is_removed(place: Workplace):

@@ -7,6 +7,7 @@ that a ref means; if that is a folder, ``namespace/name@REF/PATH`` is one of its
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .._checkpoint import Checkpoint
@@ -32,6 +33,18 @@ class Name:
 
     def model_of(self, client: Client) -> Model:
         return client.model(self.model, run=self.run or "")
+
+    @property
+    def below(self) -> str:
+        """The path of a file or a folder below the model; empty for the model itself."""
+        return "/".join(filter(None, (self.run, self.slot)))
+
+    def folders(self) -> Iterator[tuple[Name, str]]:
+        """Yield the names of the folders that the file may lie in, and its path in each, the innermost first."""
+        *parts, path = self.below.split("/")
+        while parts:
+            yield Name(self.model, run="/".join(parts[:-1]) or None, slot=parts[-1]), path
+            path = f"{parts.pop()}/{path}"
 
     def find(self, client: Client) -> Checkpoint | None:
         """Return the checkpoint, None if there is none."""

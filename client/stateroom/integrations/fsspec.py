@@ -4,50 +4,46 @@
         torch.save(state, file)
     with fsspec.open("stateroom://vision/classifier@best") as file:
         state = torch.load(file)
+    dcp.save(state, checkpoint_id="stateroom://vision/classifier/run-7/sharded")
 
 Tried with fsspec 2026.9.0, which finds the protocol by itself.
 """
 
 from __future__ import annotations
 
+import io
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .._checkpoint import Checkpoint
 from .._client import Client
-from .._download.requests import find_path, find_upload
 from .._download.slices import ByteRanges
-from .._errors import InvalidRequest, ModelNotFound, ServerError
-from .._files import FileInfo
-from .._model import Model
-from ._files import PROTOCOL, parse
+from .._errors import InvalidRequest, NotACheckpoint
+from .._upload.loose import LooseFile, remove_loose, write_loose
+from .._warn import warn
+from ._files import PROTOCOL, Name, parse
+from ._saves import MOST_PLAIN, WRITTEN, Save, begin, check_name, is_of_save
 
 try:
     from fsspec import AbstractFileSystem
-    from fsspec.spec import AbstractBufferedFile
 except ImportError as error:
     raise ImportError(f"stateroom.integrations.fsspec needs fsspec ({error}): pip install fsspec") from error
 
-BLOCK = 4 * 1024 * 1024
-"""Bytes that an open file fetches at once."""
-
-FOLDER = "folder"
-"""The format of a checkpoint that is a folder."""
-
-ANY = ""
-"""A text that every slot is not less than."""
+from ._lookup import Lookup
+from ._open_files import BLOCK, Found, Reading, Writing
 
 
 class StateroomFileSystem(AbstractFileSystem):
     """The files of a server. ``url`` and ``token`` are those of Client.
 
-    A file ``namespace/name/RUN/FILE`` is the checkpoint in the slot FILE of a run, whose name may have slashes. Only
-    checkpoints can be written: what torch.save writes, and safetensors files.
+    A file ``namespace/name/RUN/FILE`` is the checkpoint in the slot FILE of a run, whose name may have slashes. If that
+    checkpoint is a folder, its files are below. Torch's FsspecWriter writes such a folder file by file. A small file
+    that is no checkpoint is kept for a day.
     """
 
     protocol = PROTOCOL
@@ -55,19 +51,21 @@ class StateroomFileSystem(AbstractFileSystem):
     def __init__(self, url: str | None = None, token: str | None = None, **storage_options: Any) -> None:
         super().__init__(**storage_options)
         self._client = Client(url, token)
+        self._files = Lookup(self._client)
+        self._saves: dict[str, Save] = {}
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
-        file = self._find(path)
-        if file is None and not self._files_below(path):
+        file = self._files.find(path)
+        if file is None and not self._files.below(path):
             raise FileNotFoundError(path)
         return self._described(path, file)
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
         path = self._strip_protocol(path)
-        itself = self._find(path)
-        found: dict[str, _File | None] = {} if itself is None else {path: itself}
-        for name, file in self._files_below(path).items():
+        itself = self._files.find(path)
+        found: dict[str, Found | None] = {} if itself is None else {path: itself}
+        for name, file in self._files.below(path).items():
             first, *deeper = name[len(path) + 1 :].split("/")
             found[f"{path}/{first}"] = None if deeper else file
         if not found:
@@ -83,7 +81,9 @@ class StateroomFileSystem(AbstractFileSystem):
         return True
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        ranges = self._ranges(self._found(path))
+        ranges = self._files.bytes_of(self._found(path))
+        if isinstance(ranges, bytes):
+            return ranges[start:end]
         first, last, _ = slice(start, end).indices(ranges.layout.size)
         return bytes(ranges.read(first, max(first, last)))
 
@@ -103,33 +103,80 @@ class StateroomFileSystem(AbstractFileSystem):
             raise ValueError(f"{len(paths)} paths, {len(starts)} starts and {len(ends)} ends were given")
         data = [bytearray()] * len(paths)
         for path in dict.fromkeys(paths):
-            ranges, wanted = self._ranges(self._found(path)), []
+            ranges, wanted = self._files.bytes_of(self._found(path)), []
             for number, (each, start, end) in enumerate(zip(paths, starts, ends)):
-                if each == path:
-                    first, last, _ = slice(start, end).indices(ranges.layout.size)
-                    data[number] = bytearray(max(0, last - first))
-                    wanted.append((first, memoryview(data[number])))
-            ranges.fill(wanted)
+                if each != path:
+                    continue
+                if isinstance(ranges, bytes):
+                    data[number] = bytearray(ranges[start:end])
+                    continue
+                first, last, _ = slice(start, end).indices(ranges.layout.size)
+                data[number] = bytearray(max(0, last - first))
+                wanted.append((first, memoryview(data[number])))
+            if isinstance(ranges, ByteRanges):
+                ranges.fill(wanted)
         return [bytes(each) for each in data]
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Do nothing: a folder is there once it has a file."""
+        """Begin a save to the folder: files that were written before do not become part of it. A folder is there once
+        it has a file.
+        """
+        path = self._strip_protocol(path)
+        name = parse(path)
+        if name.slot is not None:
+            self._saves[path] = begin(name.model_of(self._client), name.below)
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
-        """Do nothing: a folder is there once it has a file."""
+        self.makedirs(path)
+
+    def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any) -> None:
+        """Move files. To rename ``.metadata.tmp`` to ``.metadata`` is to make a checkpoint of the folder's files."""
+        old, new = self._strip_protocol(path1), self._strip_protocol(path2)
+        folder, _, name = old.rpartition("/")
+        if name == WRITTEN and old == f"{new}.tmp":
+            self._save_to(folder).commit()
+            self._saves.pop(folder, None)
+        else:
+            super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
 
     def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
         """Move the checkpoints to the trash; with ``recursive``, also all that are below a folder."""
-        for each in self.expand_path(path, recursive=recursive, maxdepth=maxdepth):
-            if not recursive or self.isfile(each):  # a folder goes with its last file
+        for each in self.expand_path(path):
+            if recursive:
+                self._remove_tree(self._strip_protocol(each), maxdepth)
+            else:
                 self.rm_file(each)
+
+    def _remove_tree(self, path: str, maxdepth: int | None) -> None:
+        name = parse(path)
+        if name.ref is not None:
+            raise _not_by_ref(path)
+        below = {key: each for key, each in self._files.slotted(name).items() if f"{key}/".startswith(f"{path}/")}
+        for key, checkpoint in below.items():
+            if maxdepth is None or key[len(path) :].count("/") <= maxdepth:
+                self._delete(checkpoint)
+        if not remove_loose(self._files.api(name), name.below) and not below:
+            raise FileNotFoundError(path)
 
     def rm_file(self, path: str) -> None:
         """Move the checkpoint to the trash. Only files that have a slot are removed."""
-        if parse(self._strip_protocol(path)).slot is None:
-            raise InvalidRequest(f"{path!r} cannot be removed by its ref: use model.delete() with its version")
-        checkpoint = self._found(path).checkpoint
-        self._client.model(checkpoint.model, run="").delete(checkpoint)
+        path = self._strip_protocol(path)
+        name = parse(path)
+        if name.slot is None:
+            raise _not_by_ref(path)
+        file = self._files.find(path)
+        if file is None and self._files.below(path):
+            raise IsADirectoryError(f"{path!r} is a folder, which rm(recursive=True) removes")
+        if file is None:
+            raise FileNotFoundError(path)
+        if isinstance(file, LooseFile):
+            remove_loose(self._files.api(name), name.below)
+        elif file.inside is None:
+            self._delete(file.checkpoint)
+        elif not self._is_about_to_replace(path):
+            raise InvalidRequest(
+                f"{path!r} is a file of {file.checkpoint}, which is removed as a whole: rm(recursive=True)"
+            )
 
     _rm = rm_file
 
@@ -138,13 +185,15 @@ class StateroomFileSystem(AbstractFileSystem):
             shutil.copyfileobj(source, target, BLOCK)
 
     def created(self, path: str) -> datetime:
-        return self._found(path).checkpoint.created_at
+        file = self._found(path)
+        return file.written_at if isinstance(file, LooseFile) else file.checkpoint.created_at
 
     modified = created
 
     def ukey(self, path: str) -> str:
         """Return a text that is another one once the file has changed."""
-        return str(self._found(path).checkpoint)
+        file = self._found(path)
+        return f"loose file {file.number}" if isinstance(file, LooseFile) else str(file.checkpoint)
 
     def _open(
         self,
@@ -155,120 +204,72 @@ class StateroomFileSystem(AbstractFileSystem):
         cache_options: dict[str, Any] | None = None,
         cache_type: str = "blockcache",
         **kwargs: Any,
-    ) -> AbstractBufferedFile:
+    ) -> io.IOBase:
         if mode == "rb":
-            ranges, size = self._ranges(self._found(path)), block_size or BLOCK
-            return _Reading(self, path, ranges, block_size=size, cache_type=cache_type, cache_options=cache_options)
+            ranges, size = self._files.bytes_of(self._found(path)), block_size or BLOCK
+            if isinstance(ranges, bytes):
+                return io.BytesIO(ranges)
+            return Reading(self, path, ranges, block_size=size, cache_type=cache_type, cache_options=cache_options)
         if mode != "wb":
             raise ValueError(f"mode {mode!r}: a file of {PROTOCOL}:// can be read (rb) or written anew (wb)")
         name = parse(path)
         if name.slot is None:
             raise InvalidRequest(f"{path!r} cannot be written: name a file, as in {PROTOCOL}://{name.model}/RUN/FILE")
-        return _Writing(self, path, name.model_of(self._client), name.slot, autocommit=autocommit)
+        check_name(path)
+        store = partial(self._store, path, name)
+        if is_of_save(name.slot):
+            store = partial(self._save_to(path.rpartition("/")[0]).write, name.slot)
+        return Writing(path, store, autocommit=autocommit)
 
-    def _described(self, path: str, file: _File | None) -> dict[str, Any]:
+    def _store(self, path: str, name: Name, written: Path) -> None:
+        """Upload a checkpoint. A small file of any other kind becomes a loose file, but never replaces a checkpoint."""
+        try:
+            name.model_of(self._client).upload(written, slot=name.slot)
+        except NotACheckpoint as error:
+            if written.stat().st_size > MOST_PLAIN or name.find(self._client) is not None:
+                raise
+            with written.open("rb") as file:
+                write_loose(self._files.api(name), name.below, file, [], uuid.uuid4().hex)
+            warn(f"{path} is kept for a day, because it is not a checkpoint: {error}")
+
+    def _found(self, path: str) -> Found:
+        return self._files.found(self._strip_protocol(path))
+
+    def _described(self, path: str, file: Found | None) -> dict[str, Any]:
         """Describe a file, or a folder if there is none."""
         if file is None:
             return {"name": path, "size": 0, "type": "directory"}
+        if isinstance(file, LooseFile):
+            return {"name": path, "size": file.size, "type": "file", "created": file.written_at}
         if file.inside is not None:
             size = file.inside.bytes
         elif file.checkpoint.digest is not None:
             size = file.checkpoint.bytes
         else:  # it came in parts: only an index tells whether it is as long as torch.save would have made it
-            size = self._ranges(file).layout.size
+            size = self._files.ranges(file).layout.size
         facts = ("version", "epoch", "step", "loss", "metrics")
         about = {name: getattr(file.checkpoint, name) for name in facts}
         return {"name": path, "size": size, "type": "file", "created": file.checkpoint.created_at, **about}
 
-    def _found(self, path: str) -> _File:
-        file = self._find(self._strip_protocol(path))
-        if file is None:
-            raise FileNotFoundError(path)
-        return file
+    def _delete(self, checkpoint: Checkpoint) -> None:
+        self._client.model(checkpoint.model, run="").delete(checkpoint)
 
-    def _find(self, path: str) -> _File | None:
-        name = parse(path)
-        checkpoint = name.find(self._client)
-        if checkpoint is None:
-            return None
-        if name.path is not None:
-            return next((_File(checkpoint, each) for each in checkpoint.files() if each.path == name.path), None)
-        return None if name.ref is not None and checkpoint.format == FOLDER else _File(checkpoint)
-
-    def _files_below(self, path: str) -> dict[str, _File]:
-        """Return the files in a folder and in the folders below it, by their names."""
-        name = parse(path)
-        if name.ref is not None:
-            checkpoint = name.find(self._client)
-            if checkpoint is None or checkpoint.format != FOLDER:
-                return {}
-            files = {f"{name.model}@{name.ref}/{each.path}": _File(checkpoint, each) for each in checkpoint.files()}
-        else:
-            try:
-                slotted = list(self._client.model(name.model, run="").checkpoints(where={"slot.ge": ANY}))
-            except ModelNotFound:
-                return {}
-            files = {"/".join(filter(None, (each.model, each.run, each.slot))): _File(each) for each in slotted}
-        return {name: file for name, file in files.items() if name.startswith(f"{path}/")}
-
-    def _ranges(self, file: _File) -> ByteRanges:
-        model = self._client.model(file.checkpoint.model, run="")
-        api = model._api.in_background()  # noqa: SLF001  one package
-        if file.inside is not None:
-            return ByteRanges(find_path(api, file.checkpoint, file.inside.path))
-        fetching = find_upload(api, file.checkpoint)
-        if fetching is None:
-            raise ServerError(
-                f"the server at {self._client.url} does not say where the bytes of a file lie; upgrade it"
+    def _save_to(self, folder: str) -> Save:
+        """Return the running save to a folder. Raises InvalidRequest for a path that cannot be a checkpoint's."""
+        name = parse(folder)
+        if name.slot is None:
+            raise InvalidRequest(
+                f"{PROTOCOL}://{folder} cannot be saved to: name a folder in it, as in {PROTOCOL}://{name.model}/RUN/FOLDER"
             )
-        return ByteRanges(fetching)
+        if folder not in self._saves:
+            self._saves[folder] = begin(name.model_of(self._client), name.below)
+        return self._saves[folder]
+
+    def _is_about_to_replace(self, path: str) -> bool:
+        """Tell whether ``path`` is a ``.metadata`` for which a new one was written, and only has to be renamed."""
+        folder, _, name = path.rpartition("/")
+        return f"{name}.tmp" == WRITTEN and folder in self._saves and self._saves[folder].is_described
 
 
-@dataclass(frozen=True)
-class _File:
-    """The file of a checkpoint, or one that is ``inside`` of its folder."""
-
-    checkpoint: Checkpoint
-    inside: FileInfo | None = None
-
-
-class _Reading(AbstractBufferedFile):
-    def __init__(self, fs: StateroomFileSystem, path: str, ranges: ByteRanges, **options: Any) -> None:
-        self._ranges = ranges
-        super().__init__(fs, path, "rb", size=ranges.layout.size, **options)
-
-    def _fetch_range(self, start: int, end: int) -> bytes:
-        return bytes(self._ranges.read(start, min(end, self._ranges.layout.size)))
-
-
-class _Writing(AbstractBufferedFile):
-    """A file that is written on this machine, and uploaded when it is closed, or at the end of a transaction."""
-
-    def __init__(self, fs: StateroomFileSystem, path: str, model: Model, slot: str, *, autocommit: bool) -> None:
-        super().__init__(fs, path, "wb", block_size=BLOCK, autocommit=autocommit)
-        self._model = model
-        self._slot = slot
-        self._folder = tempfile.TemporaryDirectory(prefix="stateroom-")
-        self._written = Path(self._folder.name) / slot
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        """Close the file. After an error, nothing is uploaded."""
-        if kind is None:
-            self.close()
-        else:
-            self.closed = True
-            self.discard()
-
-    def _upload_chunk(self, final: bool = False) -> bool:
-        with self._written.open("ab") as file:
-            file.write(self.buffer.getbuffer())
-        if final and self.autocommit:
-            self.commit()
-        return True
-
-    def commit(self) -> None:
-        with self._folder:
-            self._model.upload(self._written, slot=self._slot)
-
-    def discard(self) -> None:
-        self._folder.cleanup()
+def _not_by_ref(path: str) -> InvalidRequest:
+    return InvalidRequest(f"{path!r} cannot be removed by its ref: use model.delete() with its version")
