@@ -11,8 +11,10 @@ share it; and a storage of the old bytes for the other tensors, if any.
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ..values.conversion import ByteOrder, Conversion, Dims, merged
 from ..values.dtype import DType
@@ -27,8 +29,7 @@ _CUT_ALIGNMENT = 16
 """Bytes of the largest element (complex128): a cut at a multiple keeps every offset whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """A part of a storage that becomes a storage of its own; ``span`` is within the storage, in bytes. ``cast`` is the
     old and new dtype of its elements, if they are cast or gathered; ``dims`` are those of gathered elements.
     """
@@ -132,7 +133,7 @@ class Placement:
     def _new(self, like: StorageRef, cut: Cut, numel: int) -> StorageRef:
         """Add a storage to the new file."""
         location = like.location if self.device is None else self.device
-        storage_class = Global("torch.storage" if like.dtype is None else "torch", like.storage_class.name)
+        storage_class = _class_of(like.dtype is None, like.storage_class.name)
         storage = StorageRef(storage_class, like.dtype, str(len(self.cuts)), location, numel)
         self.cuts.append(cut)
         return storage
@@ -164,6 +165,11 @@ class Apart(Placement):
 def apart(refs: Iterable[StorageRef | TensorRef], storages: Mapping[str, Storage]) -> Apart:
     """Make a placement that gives each tensor among ``refs`` a storage of its own."""
     return Apart(storages, None, {}, gathered=frozenset(id(ref) for ref in refs if isinstance(ref, TensorRef)))
+
+
+@lru_cache(maxsize=100)
+def _class_of(is_untyped: bool, name: str) -> Global:
+    return Global("torch.storage" if is_untyped else "torch", name)
 
 
 def _as(storage: StorageRef, dtype: DType) -> StorageRef:

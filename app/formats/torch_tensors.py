@@ -115,6 +115,7 @@ class TorchHooks:
         self._work = work or Work()
         self.storages: dict[str, StorageRef] = {}
         self.unsafe_globals: list[str] = []
+        self._dtypes: dict[Global, DType | None] = {}
         self._known: dict[tuple[str, Global], tuple[Node, Node, StorageRef]] = {}
         self.builders: Mapping[str, Builder] = {
             **dict.fromkeys(_DENSE, self._tensor),
@@ -171,13 +172,17 @@ class TorchHooks:
         return storage
 
     def _storage(self, storage_class: Global, key: str, location: Node, numel: Node) -> StorageRef:
-        dtype = _dtype_of(storage_class)
+        if storage_class not in self._dtypes:
+            self._dtypes[storage_class] = _dtype_of(storage_class)
+        dtype = self._dtypes[storage_class]
         if type(location) is not str:
             raise HostileCheckpoint(f"storage {key!r} has no location", rule="persistent-id")
         if type(numel) is not int or not 0 <= numel * (dtype.itemsize if dtype else 1) <= MAX_BYTES:
             raise HostileCheckpoint(f"storage {key!r} has an impossible size", rule="storage-size")
         storage = StorageRef(storage_class, dtype, key, location, numel)
         first = self.storages.setdefault(key, storage)
+        if first is storage:
+            return storage
         if (first.nbytes, first.location) != (storage.nbytes, location):
             raise HostileCheckpoint(f"storage {key!r} has two sizes or two locations", rule="storage-size")
         return first if storage.nbytes else storage  # as in torch: built once, by the first class, unless it is empty

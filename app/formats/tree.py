@@ -7,6 +7,7 @@ from ..values.manifest import Path
 from ..values.work import Work
 from .pickle.nesting import parts
 from .pickle.nodes import Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
+from .pickle.survey import is_plain
 from .torch_tensors import is_tensor
 
 PLAIN_MAPPINGS = frozenset({"collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
@@ -15,6 +16,8 @@ CALLED_WITH_PAIRS = frozenset({"collections.OrderedDict", "collections.Counter"}
 
 CONTAINERS = (Dict, list, tuple, Call, Set)
 """Types of nodes that may have children."""
+
+_MAY_HOLD_REFS = frozenset({*CONTAINERS, TensorRef, StorageRef, Persistent})
 
 _LOOKS_AT_NOTHING = PLAIN_MAPPINGS | {"torch._utils._rebuild_parameter"}
 
@@ -166,11 +169,13 @@ def refs_in(root: Node) -> list[StorageRef | TensorRef]:
     stack: list[Node] = [root]
     while stack:
         node = stack.pop()
-        if isinstance(node, (*CONTAINERS, TensorRef, StorageRef, Persistent)) and id(node) not in seen:
+        kind = type(node)
+        if kind in _MAY_HOLD_REFS and id(node) not in seen:
             seen.add(id(node))
-            stack += parts(node)
-            if isinstance(node, (TensorRef, StorageRef)):
+            if kind is TensorRef or kind is StorageRef:
                 refs.append(node)
+            if kind is not TensorRef or not is_plain(node):
+                stack += parts(node)
     return refs
 
 
@@ -183,10 +188,13 @@ def refs_in_objects(root: Node) -> list[StorageRef | TensorRef]:
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:
         node, inside = stack.pop()
-        if not isinstance(node, (*CONTAINERS, TensorRef, StorageRef, Persistent)) or (id(node), inside) in seen:
+        kind = type(node)
+        if kind not in _MAY_HOLD_REFS or (id(node), inside) in seen:
+            continue
+        if kind is TensorRef and not inside and is_plain(node):
             continue
         seen.add((id(node), inside))
-        if isinstance(node, StorageRef) or (inside and isinstance(node, TensorRef)):
+        if kind is StorageRef or (inside and kind is TensorRef):
             refs.append(node)
         inside = inside or not (isinstance(node, (list, tuple, Dict)) or name_of(node) in _LOOKS_AT_NOTHING)
         stack += [(part, inside) for part in parts(node)]

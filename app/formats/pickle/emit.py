@@ -19,7 +19,7 @@ from ...values.work import Work
 from . import opcodes as op
 from .names import python3_name
 from .nodes import FROM_TYPE, Call, Dict, Global, Node, Persistent, Set, StorageRef, TensorRef
-from .survey import Replace, Survey
+from .survey import Replace, Survey, is_plain
 from .work import BUILD, MARK, Arguments, Built, Op, appends, setitems
 
 _STEPS_PER_REFERENCE = 16
@@ -58,6 +58,18 @@ def emit(root: Node, replace: Replace = unchanged, work: Work | None = None) -> 
         return _Writer(survey, memoizes_all=False).run(root, work)
     except _CycleWithoutMemo:
         return _Writer(survey, memoizes_all=True).run(root, work)
+
+
+def _integer(node: int) -> bytes:
+    if 0 <= node < 256:
+        return _SMALL_INTS[node]
+    if 0 <= node < 65536:
+        return b"M" + _U16(node)
+    if -(2**31) <= node < 2**31:
+        return b"J" + _I32(node)
+    size = (node if node >= 0 else ~node).bit_length() // 8 + 1
+    start = bytes([op.LONG1, size]) if size < 256 else bytes([op.LONG4]) + _I32(size)
+    return start + node.to_bytes(size, "little", signed=True)
 
 
 class _CycleWithoutMemo(Exception):
@@ -154,16 +166,7 @@ class _Writer:
         self.later(*parts, Built(node, code, drop))
 
     def write_int(self, node: int) -> None:
-        if 0 <= node < 256:
-            self.out += _SMALL_INTS[node]
-        elif 0 <= node < 65536:
-            self.out += b"M" + _U16(node)
-        elif -(2**31) <= node < 2**31:
-            self.out += b"J" + _I32(node)
-        else:
-            size = (node if node >= 0 else ~node).bit_length() // 8 + 1
-            self.out += bytes([op.LONG1, size]) if size < 256 else bytes([op.LONG4]) + _I32(size)
-            self.out += node.to_bytes(size, "little", signed=True)
+        self.out += _integer(node)
 
     def write_complex(self, node: complex) -> None:
         self.write_name("builtins", "complex")
@@ -287,30 +290,48 @@ class _Writer:
         slot = self.pids.get(id(storage))
         if slot is not None:
             self.write_get(slot)
-        else:
-            self.out += b"("
-            self.write_term("storage")
-            self.write_global(storage.storage_class)
-            self.write_text(storage.key)
-            self.write_term(storage.location)
-            self.write_int(storage.numel)
-            self.out += b"t"
-            if self.survey.is_shared(storage):
-                self.pids[id(storage)] = self.put()
+            self.out += b"Q"
+            return
+        key = storage.key.encode("utf-8", "surrogatepass")
+        self.out += b"("
+        self.write_term("storage")
+        self.write_name(storage.storage_class.module, storage.storage_class.name)
+        self.out += b"X" + _U32(len(key)) + key
+        self.write_term(storage.location)
+        self.out += _integer(storage.numel) + b"t"
+        if self.survey.is_shared(storage):
+            self.pids[id(storage)] = self.put()
         self.out += b"Q"
 
     def write_tensor(self, node: TensorRef) -> None:
+        if self.memoizes_all or not is_plain(node):
+            self.write_global(node.function)
+            self.write_arguments(node, node, b"tR", b"10")
+            return
         self.write_global(node.function)
-        self.write_arguments(node, node, b"tR", b"10")
+        self.write_view(node)
+        self.out += b"\x89"
+        hooks = node.rest[1]
+        slot = self.memo.get(id(hooks))
+        if slot is None:
+            self.write_global(hooks.function)
+            self.out += b")R"
+            self.memoize(hooks)
+        else:
+            self.write_get(slot)
+        self.out += b"tR"
+        self.memoize(node)
 
     def write_arguments(self, tensor: TensorRef, node: TensorRef | None, code: bytes, drop: bytes) -> None:
+        self.write_view(tensor)
+        self.build(node, code, drop, *tensor.rest)
+
+    def write_view(self, tensor: TensorRef) -> None:
+        """Write the first of a tensor's arguments: its storage, offset, sizes and strides, behind a mark."""
         self.out += b"("
         self.write_pid(self.survey.storage_of(tensor))
-        self.write_int(tensor.offset)
+        parts = [_integer(tensor.offset)]
         for integers in (tensor.shape, tensor.stride):
-            if len(integers) >= len(_TUPLES):
-                self.out += b"("
-            for integer in integers:
-                self.write_int(integer)
-            self.out += _TUPLES[len(integers)] if len(integers) < len(_TUPLES) else b"t"
-        self.build(node, code, drop, *tensor.rest)
+            many = len(integers) >= len(_TUPLES)
+            parts += (b"(" if many else b"", *map(_integer, integers), b"t" if many else _TUPLES[len(integers)])
+        self.out += b"".join(parts)

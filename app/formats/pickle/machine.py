@@ -17,6 +17,7 @@ from ...values.work import Work
 from . import opcodes as op
 from .broken import Broken
 from .calls import GATHERERS, OPERATIONS, called, paired, pairs_of
+from .dense import STEPS, DenseTensors
 from .hashing import HASHING, Hashing
 from .limits import LIMITS, Limits
 from .literals import READERS, beyond_the_end, decimal, line, read_i32, read_u16, read_u32, read_u64
@@ -125,14 +126,16 @@ class _Machine:
         """
         data, memo, builders = self.data, self.memo, self.builders
         slots, max_slots = memo.dense, memo.max_slots
+        dense = DenseTensors(memo, self.hooks.persistent, builders)
         stack: list[Node] = []
         outer: list[list[Node]] = []  # the stacks below each mark; ``stack`` is above the last mark
         stride = min(_STRIDE, self.limits.opcodes, max(1, len(data)))  # a byte is at most an opcode
-        pos = 0
+        pos = at_once = 0
         try:
             for _ in repeat(None, self.limits.opcodes // stride):
                 self._check_stack(stack, outer)
-                self.work.spend(stride)
+                self.work.spend(stride + STEPS * at_once)
+                at_once = 0
                 for _ in repeat(None, stride):
                     code = data[pos]
                     pos += 1
@@ -151,8 +154,12 @@ class _Machine:
                         stack.append(data[pos])
                         pos += 1
                     elif code == op.MARK:
-                        outer.append(stack)
-                        stack = []
+                        if data[pos] == op.MARK and stack and (found := dense.read(data, pos - 1, stack[-1])):
+                            stack[-1], pos = found
+                            at_once += 1
+                        else:
+                            outer.append(stack)
+                            stack = []
                     elif code == op.TUPLE:
                         items = tuple(stack)
                         stack = outer.pop()

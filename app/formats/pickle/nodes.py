@@ -42,15 +42,12 @@ class Set:
 class Global:
     """The name of a function or class, never looked up. Python 2 names are already mapped to Python 3's."""
 
-    __slots__ = ("module", "name")
+    __slots__ = ("full_name", "module", "name")
 
     def __init__(self, module: str, name: str) -> None:
         self.module = module
         self.name = name
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.module}.{self.name}"
+        self.full_name = f"{module}.{name}"
 
 
 class Call:

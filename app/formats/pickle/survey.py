@@ -4,12 +4,32 @@ from collections.abc import Callable
 
 from ...values.work import Work
 from .nesting import parts
-from .nodes import Global, Node, StorageRef, TensorRef
+from .nodes import Call, Global, Node, StorageRef, TensorRef
 
 Replace = Callable[[StorageRef | TensorRef], Node]
 
+_PLAIN_REFERENCES = 5
+_PLAIN_STEPS = 10
+"""References from a plain tensor and from its OrderedDict, and the steps of looking at them."""
+
 _NEVER_SHARED = frozenset({type(None), bool, int, float, complex, Global})
 """Plain numbers are written each time; a Global is memoized by its name, not by its identity."""
+
+
+def is_plain(tensor: TensorRef) -> bool:
+    """Tell whether a tensor has no gradient and no hooks: behind its stride are False and an empty OrderedDict()."""
+    rest = tensor.rest
+    if len(rest) != 2 or rest[0] is not False or type(rest[1]) is not Call:
+        return False
+    hooks = rest[1]
+    return (
+        type(hooks.function) is Global
+        and type(hooks.args) is tuple
+        and not hooks.args
+        and hooks.kwargs is None
+        and hooks.how == "reduce"
+        and not (hooks.items or hooks.pairs or hooks.states)
+    )
 
 
 class Survey:
@@ -61,7 +81,15 @@ class Survey:
             key = id(node)
             seen = uses.get(key, 0)
             uses[key] = seen + 1
-            if not seen and kind is not str:
+            if seen or kind is str:
+                continue
+            if kind is TensorRef and is_plain(node):  # by far the most: their parts are counted without a walk
+                hooks, storage = id(node.rest[1]), id(self.storage_of(node))
+                uses[hooks] = uses.get(hooks, 0) + 1
+                uses[storage] = uses.get(storage, 0) + 1
+                self.references += _PLAIN_REFERENCES
+                self._work.spend(_PLAIN_STEPS)
+            else:
                 inside = parts(node)
                 self.references += len(inside)
                 self._work.spend(4 + 2 * len(inside))
