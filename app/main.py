@@ -19,6 +19,7 @@ from .catalog import Catalog
 from .concurrency.fair_pool import FairPool
 from .concurrency.memory_budget import MemoryBudget
 from .concurrency.one_flight import OneFlight
+from .deliver.cast import import_in_background
 from .deliver.service import Deliver
 from .ingest.service import Ingest
 from .inside.scan import Scanner
@@ -55,6 +56,8 @@ def open_services(settings: Settings, metrics: Metrics) -> Iterator[Services]:
         stack.callback(ingest.close)
         deliver = Deliver(catalog, store, presign=settings.presign)
         stack.callback(deliver.close)
+        if settings.preload_torch and (importing := import_in_background()) is not None:
+            stack.callback(importing.join)
         inside = Inside(catalog, deliver)
         scanner = Scanner(catalog, inside, new_name())
         stack.callback(scanner.close)

@@ -61,7 +61,8 @@ class Settings(BaseSettings):
     ``durable`` off skips every fsync, for benchmarks and throw-away servers. ``store_endpoint`` is the URL of an object
     store that is not its provider's own, whose requests have the bucket's name in their path if ``store_path_style``
     (None: if there is an endpoint); ``presign`` lets clients read
-    from it without the server. ``server_token`` is all-powerful. Deleted
+    from it without the server. ``preload_torch`` imports torch, if installed, after the start, not at the first cast.
+    ``server_token`` is all-powerful. Deleted
     checkpoints stay in the ``trash`` (0: they are purged at once), purged bytes for ``grace`` seconds, and events for
     ``events_keep``; every ``sweep_interval`` seconds a sweep removes those whose time is over (0: never). Each worker
     takes in at most ``max_uploads`` at once, each of at most ``max_upload_bytes``, and its requests hold at most
@@ -88,6 +89,7 @@ class Settings(BaseSettings):
     store_path_style: bool | None = None
     presign: bool = False
     durable: bool = True
+    preload_torch: bool = True
     server_token: SecretStr | None = None
     insecure: bool = False
     workers: Annotated[int, Field(ge=1, le=256)] = 1

@@ -1,4 +1,5 @@
-"""Casting of tensor elements as torch does it. Only this module imports torch, on first use.
+"""Casting of tensor elements as torch does it. Only this module imports torch: at the first cast, or in the background
+before it.
 
 Every NaN becomes the NaN that ``float("nan")`` is in its dtype: the NaN bits that torch keeps depend on the processor,
 and an ETag promises the same bytes everywhere.
@@ -11,7 +12,7 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 from ..errors import SelectionError
@@ -23,6 +24,23 @@ def require_torch() -> Any:
     """Import torch. Raises SelectionError ``cast-unavailable`` if torch cannot be imported."""
     with _importing:
         return _import_torch()
+
+
+def import_in_background() -> Thread | None:
+    """Import torch in a thread, so that the first cast need not wait for it; None if torch is not installed.
+
+    Join the thread before the process ends: libraries that are being loaded cannot be unloaded.
+    """
+    if find_spec("torch") is None:
+        return None
+    thread = Thread(target=_import_if_possible, name="import torch", daemon=True)
+    thread.start()
+    return thread
+
+
+def _import_if_possible() -> None:
+    with suppress(SelectionError):  # a request that needs torch says why it fails
+        require_torch()
 
 
 @lru_cache(maxsize=1)

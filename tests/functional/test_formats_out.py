@@ -168,20 +168,27 @@ def test_a_server_without_torch_serves_all_but_casts(fresh_server: StartServer, 
         assert http.get(f"{here}/1/state_dict").status_code == 200
 
 
-def test_torch_is_imported_by_the_first_cast_and_by_nothing_before(fresh_server: StartServer) -> None:
-    server = fresh_server(command=PYTHON_M_APP)
-    here = "/v1/models/a/b/checkpoints"
+def has_torch(server: Server) -> bool:
+    return "libtorch" in Path(f"/proc/{server.pid}/maps").read_text()
 
-    def has_torch() -> bool:
-        return "libtorch" in Path(f"/proc/{server.pid}/maps").read_text()
+
+def test_torch_is_imported_before_the_first_cast_and_a_stop_meanwhile_is_clean(fresh_server: StartServer) -> None:
+    server = fresh_server(env={"STATEROOM_PRELOAD_TORCH": "on"}, command=PYTHON_M_APP)
+    assert_soon(lambda: has_torch(server))
+    assert server.stop() == 0
+
+
+def test_without_preloading_only_the_first_cast_imports_torch(fresh_server: StartServer) -> None:
+    server = fresh_server(env={"STATEROOM_PRELOAD_TORCH": "off"}, command=PYTHON_M_APP)
+    here = "/v1/models/a/b/checkpoints"
 
     with server.client() as http:
         http.post(here, content=saved({"w": torch.randn(40, 30).t()}))
         for query in ("", "format=safetensors", "device=cuda"):
             assert http.get(f"{here}/1/state_dict?{query}").status_code == 200
-        assert not has_torch()
+        assert not has_torch(server)
         assert http.get(f"{here}/1/state_dict?dtype=bf16").status_code == 200
-        assert has_torch()
+        assert has_torch(server)
 
 
 def test_a_warm_start_of_another_dtype_and_format_says_so(http: httpx.Client, uploaded: str) -> None:

@@ -23,8 +23,13 @@ READY = re.compile(r"^Stateroom is ready on (http://\S+)$", re.MULTILINE)
 LONGEST_SECONDS = 180.0
 """For a start, or a stop."""
 
-PATIENT = {f"STATEROOM_{name}_SECONDS": "300" for name in ("HEAD", "BODY", "SEND")}
-"""Settings of every server here, unless ``env`` says otherwise: a busy machine holds up clients that do not dawdle."""
+PATIENT = {
+    "STATEROOM_PRELOAD_TORCH": "off",
+    **{f"STATEROOM_{name}_SECONDS": "300" for name in ("HEAD", "BODY", "SEND")},
+}
+"""Settings of every server here, unless ``env`` says otherwise: a busy machine holds up clients that do not dawdle, and
+an import of torch takes two seconds of a core.
+"""
 
 
 def whole_lines(text: str) -> list[str]:
