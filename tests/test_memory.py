@@ -103,8 +103,11 @@ def peak_of_a_merge(folder: Path, numel: int) -> int:
     rows = numel // 1024
     with fresh_server(folder) as (connection, used):
         for number in range(3):
-            table = torch.arange(rows * 1024).remainder(5 + number).float()
-            torch.save({"w": table.view(1024, rows).t() if number == 1 else table.view(rows, 1024)}, file)
+            table = torch.arange(1024.0).remainder(5 + number)
+            torch.save(
+                {"w": table.repeat_interleave(rows).view(1024, rows).t() if number == 1 else table.repeat(rows, 1)},
+                file,
+            )
             connection.put(f"{MODEL}/checkpoints", file)
         for body in ({"of": ["1", "2", "3"]}, {"of": ["1", "3"], "method": "slerp"}):
             connection.post(f"{MODEL}/merge", body)

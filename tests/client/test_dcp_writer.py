@@ -3,8 +3,6 @@
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,8 +24,10 @@ from torch.multiprocessing.spawn import ProcessException
 from stateroom import Client, InvalidRequest, Model, NotFound
 from stateroom.integrations.dcp import StateroomReader, StateroomWriter
 from tests.conftest import StartServer
+from tests.support.measure import long, measure
 from tests.support.processes import run_processes
-from tests.support.server import Server, server_environment
+from tests.support.scripts import run_script
+from tests.support.server import Server
 from tests.support.tokens import catalog_url, make_token
 from tests.support.waiting import assert_soon
 
@@ -93,7 +93,8 @@ def save(state: dict[str, Any], model: Model, **fields: Any) -> Any:
     return writer.checkpoint
 
 
-@pytest.mark.parametrize(("saving", "loading"), [(1, 2), (2, 3), (3, 1), (4, 2)])
+@long
+@pytest.mark.parametrize(("saving", "loading"), measure([(1, 2), (3, 2)], [(1, 2), (2, 3), (3, 1), (4, 2)]))
 def test_any_number_of_processes_save_one_checkpoint_and_any_number_resume(
     saving: int, loading: int, model: Model, server: Server, tmp_path: Path
 ) -> None:
@@ -495,24 +496,20 @@ from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 from stateroom import Client
 from stateroom.integrations.dcp import StateroomWriter
 
-if __name__ == "__main__":
-    url, model, store = sys.argv[1:]
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-    writer = StateroomWriter(Client(url).model(model), step=3)
-    state = {"weight": torch.arange(600_000.0), "epoch": 2}
-    by = AsyncCheckpointerType.PROCESS
-    metadata = dcp.async_save(state, storage_writer=writer, async_checkpointer_type=by).result()
-    print(metadata.storage_meta.checkpoint_id, writer.checkpoint)
-    dist.destroy_process_group()
+url, model, store = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+writer = StateroomWriter(Client(url).model(model), step=3)
+state = {"weight": torch.arange(600_000.0), "epoch": 2}
+by = AsyncCheckpointerType.PROCESS
+metadata = dcp.async_save(state, storage_writer=writer, async_checkpointer_type=by).result()
+print(metadata.storage_meta.checkpoint_id, writer.checkpoint)
+dist.destroy_process_group()
 """
 
 
 def test_another_process_may_do_the_saving(model: Model, server: Server, tmp_path: Path) -> None:
-    script = tmp_path / "job.py"
-    script.write_text(BY_ANOTHER_PROCESS)
-    command = [sys.executable, script, server.base_url, model.name, tmp_path / "store"]
-    env = server_environment({"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"})
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    env = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    done = run_script(BY_ANOTHER_PROCESS, server.base_url, model.name, tmp_path / "store", env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [f"{model.name}@1", "None"]
     state = {"weight": torch.zeros(600_000), "epoch": 0}

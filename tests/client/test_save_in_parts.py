@@ -129,7 +129,7 @@ def test_a_part_whose_connection_stalls_is_sent_again(server: Server, model_name
 
 
 def test_a_tensor_that_is_written_to_while_it_is_saved_is_noticed(server: Server, model_name: str) -> None:
-    obj = training(40)
+    obj = training(16)
 
     def write(_: str, done: int, total: int | None) -> None:
         if total is not None and done < total / 2:
@@ -145,7 +145,7 @@ def test_a_tensor_that_is_written_to_while_it_is_saved_is_noticed(server: Server
 
 def test_a_server_that_is_killed_meanwhile_gets_the_rest_when_it_is_back(fresh_server: StartServer) -> None:
     server = fresh_server()
-    obj = training(64)
+    obj = training(16)
     killed = threading.Event()
 
     def kill(_: str, done: int, total: int | None) -> None:

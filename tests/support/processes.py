@@ -1,6 +1,7 @@
 """Processes with a process group of torch.distributed. They are forked, because to import torch anew takes seconds."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import torch.distributed as dist
@@ -8,9 +9,13 @@ from torch.multiprocessing import start_processes
 
 Work = Callable[[int], None]
 
+AT_FIRST_USE = "torch._dynamo"
+"""A module that torch imports with its first collective or sharded tensor. It takes each process most of a second."""
+
 
 def run_processes(ranks: int, folder: Path, work: Work) -> None:
     """Call ``work(rank)`` in each process. Raises the error of the first that fails."""
+    import_module(AT_FIRST_USE)
     store = folder / f"store-{len(list(folder.glob('store-*')))}"
     start_processes(_begin, (ranks, store, work), nprocs=ranks, start_method="fork")
 
