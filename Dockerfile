@@ -1,5 +1,5 @@
 # The server alone: no torch, no compiler, no pip, no root. For what it can do besides, name extras of pyproject.toml:
-#   docker build --build-arg EXTRAS=cast,otel .
+#   docker build --build-arg EXTRAS=cast,otel --build-arg BUILD=$(git describe --always --dirty) .
 FROM node:24-slim AS charts
 WORKDIR /src/web
 COPY web/package.json web/package-lock.json ./
@@ -7,6 +7,7 @@ RUN npm ci --omit=dev && npm run charts
 
 FROM python:3.11-slim AS build
 ARG EXTRAS=""
+ARG BUILD=""
 WORKDIR /src
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY app app
@@ -14,7 +15,8 @@ COPY --from=charts /src/app app
 COPY migrations migrations
 # The index beside PyPI has the torch for CPUs: PyPI's brings gigabytes for GPUs, which the server does not use.
 # What builds our wheel is pinned like all else; of others only wheels are taken, so nothing is compiled.
-RUN pip install --no-cache-dir --only-binary :all: -c constraints.txt setuptools \
+RUN printf '%s' "$BUILD" > app/build.txt \
+    && pip install --no-cache-dir --only-binary :all: -c constraints.txt setuptools \
     && pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && python -m venv --without-pip /venv \
     && pip --python /venv/bin/python install --no-cache-dir --only-binary :all: -c constraints.txt \

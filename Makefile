@@ -57,7 +57,8 @@ docs: .venv/dev .venv/docs
 	@echo "The docs are in build/site: $(PYTHON) -m http.server -d build/site"
 
 wheels: .venv/dev $(CHARTS)
-	$(PYTHON) -m pip wheel -qq --disable-pip-version-check --no-deps -c constraints.txt -w dist . ./client
+	@git describe --always --dirty >app/build.txt 2>/dev/null || true
+	$(PYTHON) -m pip wheel -qq --disable-pip-version-check --no-deps -c constraints.txt -w dist . ./client; status=$$?; rm -f app/build.txt; exit $$status
 	@ls dist
 
 # A picture of every page, at two sizes, in both themes.

@@ -14,7 +14,7 @@ from .cli.events import events
 from .cli.options import Config, DatabaseUrl, DataDir, StoreUrl, complain, complaining, read_settings
 from .private import UMASK
 from .settings import Settings
-from .version import server_version
+from .version import server_build, server_version
 
 HOW_TO_GUARD_IT = """\
 Anyone who can reach {host} could read, write and delete every checkpoint. Make a token in this data dir or database:
@@ -41,7 +41,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"stateroom-server {server_version()}")
+        build = server_build()
+        typer.echo(f"stateroom-server {server_version()}" + (f" ({build})" if build else ""))
         raise typer.Exit
 
 

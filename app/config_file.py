@@ -1,10 +1,12 @@
 """The configuration file: settings by their names, in TOML."""
 
 import difflib
+import stat
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import StateroomError
 
@@ -26,6 +28,21 @@ def read_config_file(path: Path, known: Collection[str]) -> dict[str, Any]:
     if tables := [name for name, value in given.items() if isinstance(value, dict)]:
         raise StateroomError(f"{path}: {tables[0]} is a table; settings stand at the top level: {tables[0]} = ...")
     return {name: _as_text(value) for name, value in given.items()}
+
+
+def exposed_secret(path: Path) -> str | None:
+    """Return a warning if the valid file at ``path`` holds a secret and every user of the machine can read it."""
+    if not path.is_file() or not path.stat().st_mode & stat.S_IROTH:
+        return None
+    given = tomllib.loads(path.read_text())
+    secrets = {
+        "server_token": given.get("server_token"),
+        "database_url": urlsplit(str(given.get("database_url", ""))).password,
+    }
+    held = [name for name, secret in secrets.items() if secret]
+    if not held:
+        return None
+    return f"{path} holds {' and '.join(held)}, and every user of this machine can read it: chmod o-r {path}"
 
 
 def _unknown(path: Path, name: str, known: Collection[str]) -> str:

@@ -113,6 +113,15 @@ def test_the_build_needs_only_what_is_copied_and_gives_the_wheel_that_is_install
     assert [file.name.split("-")[0] for file in (tmp_path / "wheels").iterdir()] == ["stateroom_server"]
 
 
+def test_the_image_knows_the_commit_that_its_build_is_told(tmp_path: Path) -> None:
+    assert any(each.name == "ARG" and each.text == 'BUILD=""' for each in stage("build"))
+    (build,) = (instruction.text for instruction in stage("build") if instruction.name == "RUN")
+    (tell,) = (command for command in build.split("&&") if "$BUILD" in command)
+    (tmp_path / "app").mkdir()
+    subprocess.run(["sh", "-c", tell], cwd=tmp_path, env={**os.environ, "BUILD": "1f2e3d4"}, check=True)
+    assert {path.name: path.read_text() for path in (tmp_path / "app").iterdir()} == {"build.txt": "1f2e3d4"}
+
+
 def test_the_charts_come_by_the_lock_file_and_land_in_the_server() -> None:
     copied, built = (next(each.text for each in stage("charts") if each.name == name) for name in ("COPY", "RUN"))
     *sources, _ = copied.split()

@@ -134,6 +134,21 @@ def test_a_mistake_in_the_file_is_one_short_complaint(tmp_path: Path, text: str 
     assert not (tmp_path / "data").exists()
 
 
+def test_a_file_with_a_secret_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "stateroom.toml"
+    for text, mode, said in (
+        ("port = 0", 0o644, ""),
+        ("server_token = 'hunter2'", 0o640, ""),
+        ("server_token = 'hunter2'", 0o644, "holds server_token, and every user of this machine can read it"),
+    ):
+        file.write_text(text)
+        file.chmod(mode)
+        done = run("migrate", "--config", str(file), "--data-dir", str(tmp_path / "data"))
+        assert done.returncode == 0
+        assert (said in done.stderr) if said else done.stderr == ""
+        assert "hunter2" not in done.stderr
+
+
 def test_every_command_takes_the_file(tmp_path: Path) -> None:
     file = tmp_path / "stateroom.toml"
     file.write_text(f'data_dir = "{tmp_path / "data"}"')

@@ -28,6 +28,8 @@ from tests.support.waiting import until_ready
 
 GENERAL = ROOT / "tests/golden/general.tar"
 
+BUILD = "1f2e3d4"
+
 SOURCES = ("app", "client", "migrations", "pyproject.toml", "README.md", "LICENSE")
 
 CLEAN = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.startswith("STATEROOM")}
@@ -110,6 +112,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy(ROOT / name, source)
+    (source / "app/build.txt").write_text(f"{BUILD}\n")  # as make wheels does
     for project in (source, source / "client"):
         code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
         command = [sys.executable, "-c", code, str(folder)]
@@ -133,6 +136,16 @@ def running(server_alone: Environment, tmp_path_factory: pytest.TempPathFactory)
     server = server_alone.serve(tmp_path_factory.mktemp("wheels") / "data")
     yield server
     server.kill()
+
+
+# pip install stateroom-server
+
+
+def test_a_server_says_the_commit_that_it_was_built_from(server_alone: Environment, running: Server) -> None:
+    assert server_alone.ok("stateroom-server", "--version", cwd=server_alone.folder).endswith(f" ({BUILD})\n")
+    with running.client() as http:
+        assert http.get("/healthz").json()["build"] == BUILD
+        assert f'stateroom_build_info{{build="{BUILD}",' in http.get("/metrics").text
 
 
 # pip install stateroom
@@ -299,7 +312,7 @@ def test_wheels_hold_our_packages_whole_and_nothing_under_a_common_name(built: B
         (
             "stateroom_server",
             {"stateroom_server": "app", "stateroom_server/migrations": "migrations"},
-            {"stateroom_server/migrations/script.py.mako", *files_of_the_pages()},
+            {"stateroom_server/build.txt", "stateroom_server/migrations/script.py.mako", *files_of_the_pages()},
         ),
     ):
         modules = {

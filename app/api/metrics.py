@@ -23,7 +23,7 @@ from ..private import FILE
 from ..store import Room
 from ..store.failures import translated
 from ..values.event import NewEvent
-from ..version import server_version
+from ..version import server_build, server_version
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The buckets of request durations: metadata takes milliseconds, a transfer minutes."""
@@ -132,8 +132,8 @@ class _OfTheProcesses(Collector):
         self._pids = pids
 
     def collect(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily("stateroom_build_info", "The version of the server", labels=("version",))
-        build.add_metric([server_version()], 1)
+        build = GaugeMetricFamily("stateroom_build_info", "The version of the server", labels=("version", "build"))
+        build.add_metric([server_version(), server_build() or ""], 1)
         yield build
         families: dict[str, Metric] = {}
         for worker, pid in self._pids.items():

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from ..config_file import exposed_secret
 from ..errors import StateroomError
 from ..settings import Settings, unknown_variables
 
@@ -31,7 +32,7 @@ def read_settings(**options: Any) -> Settings:
     for warning in unknown_variables(os.environ):
         complain(f"warning: {warning}")
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
+        settings = Settings(**{name: value for name, value in options.items() if value is not None})
     except StateroomError as error:
         for line in error.detail.splitlines():
             complain(line)
@@ -41,7 +42,11 @@ def read_settings(**options: Any) -> Settings:
             variable = f"STATEROOM_{name.upper()}"
             is_of_file = options.get(name) is None and not os.environ.get(variable)
             where = f"{name} in the configuration file" if is_of_file else f"--{name.replace('_', '-')} or {variable}"
-            complain(f"{where}: {mistake['msg']}")
+            complain(f"{where}: {mistake['msg'].removeprefix('Value error, ')}")
+    else:
+        if settings.config is not None and (exposed := exposed_secret(settings.config)):
+            complain(f"warning: {exposed}")
+        return settings
     raise typer.Exit(2)
 
 

@@ -44,8 +44,9 @@ class TextLines(logging.Formatter):
 
 
 def _request_as_text(fields: Mapping[str, Any]) -> str:
+    begin = fields["code"] if fields["method"] is None else f"{fields['method']} {fields['path']}"
     words = [
-        f"{fields['method']} {fields['path']} {fields['status']}",
+        f"{begin} {fields['status']}",
         f"{fields['seconds'] * 1000:,.0f} ms",
         f"{fields['bytes_in']:,} B in" if fields["bytes_in"] else None,
         f"{fields['bytes_out']:,} B out",

@@ -19,14 +19,16 @@ def named(name: str, *fields: str, method: str = "GET", version: str = "1.1") ->
 
 
 def answers(server: Server, request: bytes) -> list[str]:
-    """The status of each answer, and the name of the request that it is for."""
+    """The status of each answer, and the name of the request that it is for. What is no request is refused without a
+    name.
+    """
     with connected(server) as connection:
         connection.sendall(request)
         heads = re.findall(rb"HTTP/1\.1 (\d+)[^\r]*\r\n((?:[^\r]+\r\n)*)", rest_of(connection))
     found = []
     for status, fields in heads:
         name = re.search(rb"x-request-id: (\S+)", fields)
-        found.append(f"{status.decode()} {name[1].decode() if name else ''}".strip())
+        found.append(f"{status.decode()} {name[1].decode() if name and name[1] in request else ''}".strip())
     return found
 
 

@@ -17,8 +17,8 @@ def test_the_version_is_the_same_wherever_a_server_says_it(fresh_server: StartSe
     server = fresh_server()
     said = run("--version").stdout.split()[1]
     with server.client() as http:
-        assert http.get("/healthz").json() == {"status": "ok", "version": said}
-        assert f'stateroom_build_info{{version="{said}"}} 1.0' in http.get("/metrics").text
+        assert http.get("/healthz").json() == {"status": "ok", "version": said, "build": None}
+        assert f'stateroom_build_info{{build="",version="{said}"}} 1.0' in http.get("/metrics").text
         assert http.get("/openapi.json").json()["info"]["version"] == said
 
 

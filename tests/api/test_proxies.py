@@ -1,5 +1,6 @@
 """The address of a client: of the connection, or as trusted proxies say, in the log, the audit log and fair shares."""
 
+import re
 from ipaddress import ip_network
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 from app.api.middleware.proxies import Proxies
 from tests.conftest import StartServer
 from tests.support.commands import run
+from tests.support.raw_http import connected, get, rest_of
 from tests.support.server import Server
 from tests.support.waiting import assert_soon
 
@@ -107,6 +109,37 @@ def test_every_line_of_the_log_has_an_address_and_a_token(fresh_server: StartSer
     assert old not in behind.log
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (get("ftp://localhost/healthz"), 400, "malformed-request"),
+        (get("/" + "a" * 80_000), 414, "uri-too-long"),
+        (get("/healthz", "X-Long: " + "a" * 80_000), 431, "head-too-large"),
+    ],
+)
+def test_a_request_that_is_refused_unread_has_a_line_with_its_address(
+    fresh_server: StartServer, sent: bytes, status: int, code: str
+) -> None:
+    server = fresh_server()
+    with connected(server) as connection:
+        connection.sendall(sent)
+        answer = rest_of(connection)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    said = re.search(rb"x-request-id: (\S+)", answer)
+    assert said is not None
+    line = logged(server, said[1].decode())
+    assert (line["status"], line["address"], line["token"], line.get("code")) == (status, "127.0.0.1", None, code)
+
+
+def test_its_line_can_be_read_by_a_person(fresh_server: StartServer) -> None:
+    server = fresh_server("--log-format", "text")
+    with connected(server) as connection:
+        connection.sendall(get("ftp://localhost/healthz"))
+        said = re.search(rb"x-request-id: (\S+)", rest_of(connection))
+        assert said is not None
+        assert_soon(lambda: "malformed-request 400  0 ms" in server.log and f"id {said[1].decode()}" in server.log)
+
+
 def test_without_trusted_proxies_the_address_is_the_connections(fresh_server: StartServer) -> None:
     server = fresh_server()
     headers = {"X-Request-Id": "mine", "X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
@@ -118,4 +151,4 @@ def test_without_trusted_proxies_the_address_is_the_connections(fresh_server: St
 def test_a_proxy_is_named_by_its_address_or_network(given: str) -> None:
     refused = run("migrate", STATEROOM_TRUSTED_PROXIES=given)
     assert refused.returncode == 2
-    assert f"STATEROOM_TRUSTED_PROXIES: Value error, {given!r} is not an address or a network" in refused.stderr
+    assert f"STATEROOM_TRUSTED_PROXIES: {given!r} is not an address or a network" in refused.stderr

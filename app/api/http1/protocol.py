@@ -18,7 +18,7 @@ from ..problems import Problem, of_status
 from .body_reader import BodyReader, is_stored
 from .head import MAX_HEAD_BYTES, MAX_HEADERS, BadHead, judged
 from .limits import Limits, PatientFlow, note_why_cut
-from .refusals import ENDED_EARLY, SHUTTING_DOWN, last_answer, too_large, too_many_connections
+from .refusals import ENDED_EARLY, NOT_HTTP, SHUTTING_DOWN, last_answer, too_large, too_many_connections
 from .transfers import Transfers
 
 MAX_PIPELINED = 16
@@ -221,7 +221,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem | None) -> None:
         """Take no more bytes. Requests that arrived whole are answered, then the connection ends."""
-        problem = problem or of_status(400, "The request is not valid HTTP/1.1.")
+        problem = problem or NOT_HTTP
         self._deaf, self._problem = True, problem
         if self._running is None or self._running.response_complete:
             self._end(problem)
@@ -237,15 +237,15 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.cycle.response_started:
             self.transport.close()
         else:
-            self._end(problem)
+            self._end(problem, is_logged=True)
 
-    def _end(self, problem: Problem) -> None:
-        """Send ``problem``, and end the connection."""
+    def _end(self, problem: Problem, *, is_logged: bool = False) -> None:
+        """Send ``problem``, and end the connection. The application logs a request that it has begun to answer."""
         self._deaf = True
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        self.transport.write(last_answer(problem, self.server_state.default_headers))
+        self.transport.write(last_answer(problem, self.server_state.default_headers, self.client, is_logged=is_logged))
         if self._eof:  # no more bytes arrive that could reset it
             self.transport.close()
             return

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from ...concurrency.probe import Probe
 from ...errors import StateroomError
-from ...version import server_version
+from ...version import server_build, server_version
 from ..openapi.problems import refusals
 from ..requests.auth import EVERYWHERE
 from ..services import ServicesDep, in_turn
@@ -27,6 +27,7 @@ PUBLIC = frozenset({"/healthz", "/readyz"})
 class Health(BaseModel):
     status: str
     version: str
+    build: str | None = Field(description="the commit that the server was built from, if its build was told")
 
 
 class FreeBytes(BaseModel):
@@ -47,7 +48,7 @@ class Readiness(BaseModel):
 @router.get("/healthz", summary="Is the process up?")
 async def healthz() -> Health:
     """The process is up if it answers."""
-    return Health(status="ok", version=server_version())
+    return Health(status="ok", version=server_version(), build=server_build())
 
 
 @router.get("/readyz", summary="Do the catalog and the store respond?", responses=refusals(503))
