@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,26 @@ def test_a_file_of_any_kind_is_kept_beside_checkpoints_and_never_replaces_one(
     with pytest.raises(NotACheckpoint):
         fs.pipe_file(path, b"some notes")
     fs.rm(path)
+
+
+def test_a_save_takes_nothing_away_that_is_not_its_own(folder: str, model: Model, fs: StateroomFileSystem) -> None:
+    for name in ("notes.txt", "deeper/__0_0.distcp"):
+        with warnings.catch_warnings(action="ignore"):
+            fs.pipe_file(f"{folder}/{name}", b"some notes")
+    save(folder, 1.0)
+    top = fs._strip_protocol(folder)
+    assert fs.ls(folder, detail=False) == [f"{top}/{name}" for name in (".metadata", "__0_0.distcp", "notes.txt")]
+    assert fs.cat_file(f"{folder}/notes.txt") == b"some notes"
+    assert fs.exists(f"{folder}/deeper/__0_0.distcp")
+    assert [file.path for file in model.checkpoint("latest").files()] == [".metadata", "__0_0.distcp"]
+
+
+@pytest.mark.parametrize("options", [{"thread_count": 3}, {"single_file_per_rank": False}], ids=["threads", "files"])
+def test_a_process_may_write_several_files(options: dict[str, Any], folder: str, model: Model) -> None:
+    dcp.save(state_of(1.0), storage_writer=FsspecWriter(folder, **options), no_dist=True)
+    assert len(model.checkpoint("latest").files()) > 2
+    check(model.load("latest"), 1.0)
+    check(load(folder), 1.0)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import os
 import pickletools
 import re
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from .._checkpoint import Checkpoint
-from .._errors import Conflict, InvalidRequest, ServerError, StateroomError
+from .._errors import Conflict, InvalidRequest, NotFound, ServerError, StateroomError
 from .._model import Model
 from .._query import optional
 from .._threads import side_by_side
@@ -40,7 +41,7 @@ _OF_ONE_RANK = re.compile(r"__\d+\.metadata(\.tmp)?")
 
 def is_of_save(name: str) -> bool:
     """Tell whether a file belongs to a save, by its name."""
-    return name.endswith(DCP_ITEMS) or name == WRITTEN
+    return "/" not in name and (name.endswith(DCP_ITEMS) or name == WRITTEN)
 
 
 def check_name(path: str) -> None:
@@ -82,26 +83,21 @@ class Save:
         Raises FileNotFoundError without a written ``.metadata``, and Conflict if a file was written by another save.
         """
         api = self.model._api.in_background()  # noqa: SLF001  one package
-        found = {each.path.rpartition("/")[2]: each for each in loose_files(api, self.path) if self._has(each)}
+        there = loose_files(api, self.path)
+        found = {name: each for each in there if is_of_save(name := self._name_of(each))}
         if WRITTEN not in found:
             raise FileNotFoundError(f"{self.model.name}/{self.path}/{WRITTEN}")
         self._check(found[WRITTEN])
-        metadata = found[WRITTEN].read()
-        named = _names_in(metadata)
-        for name in sorted(named - found.keys()):
-            if _ITEMS.fullmatch(name):  # any other text may be the key of a tensor
-                raise Conflict(
-                    f"{self.model.name}/{self.path}/{name}, which {WRITTEN} names, was not written, or was removed by "
-                    "another save meanwhile: nothing was saved. Save again"
-                )
-        files = [found[name] for name in sorted(named & found.keys())]
-        for each in files:
-            self._check(each)
-        pieces = side_by_side(LooseFile.pieces, files, api.transfers.connections)
+        try:
+            metadata = found[WRITTEN].read()
+            files = self._files(found, _names_in(metadata))
+            pieces = side_by_side(LooseFile.pieces, files, api.transfers.connections)
+        except NotFound as error:
+            raise Conflict(f"{error}: another save to the folder goes on; nothing was saved") from None
         folder = ShardedFolder(
             [
                 ShardFile(DCP_METADATA, [metadata]),
-                *(ShardFile(each.path.rpartition("/")[2], some) for each, some in zip(files, pieces)),
+                *(ShardFile(self._name_of(each), some) for each, some in zip(files, pieces)),
             ]
         )
         params = optional(run=self.model.run, slot=self.path.rpartition("/")[2])
@@ -111,11 +107,29 @@ class Save:
                 f"the server at {api.http.url} lost again and again what was sent to it: nothing was saved"
             )
         with suppress(StateroomError):  # the save is done; what stays goes after a day
-            remove_loose(api, self.path, max(each.number for each in found.values()))
+            if len(found) == len(there):
+                remove_loose(api, self.path, max(each.number for each in there))
+            else:  # files of other kinds stay
+                for each in found.values():
+                    remove_loose(api, each.path, each.number)
         return checkpoint
 
-    def _has(self, file: LooseFile) -> bool:
-        return file.path.rpartition("/")[0] == self.path
+    def _name_of(self, file: LooseFile) -> str:
+        """Return the file's path in the folder."""
+        return file.path[len(self.path) + 1 :]
+
+    def _files(self, found: Mapping[str, LooseFile], named: set[str]) -> list[LooseFile]:
+        """Return the files with items that ``.metadata`` names. Raises Conflict if they are not those of this save."""
+        for name in sorted(named - found.keys()):
+            if _ITEMS.fullmatch(name):  # any other text may be the key of a tensor
+                raise Conflict(
+                    f"{self.model.name}/{self.path}/{name}, which {WRITTEN} names, was not written, or was removed by "
+                    "another save meanwhile: nothing was saved. Save again"
+                )
+        files = [found[name] for name in sorted(named & found.keys())]
+        for each in files:
+            self._check(each)
+        return files
 
     def _check(self, file: LooseFile) -> None:
         """Raise Conflict unless the file was written once since this save began: by a process of this save."""
