@@ -11,7 +11,7 @@ from ..errors import StateroomError
 from .dialect import check_foreign_keys
 from .tables import metadata
 
-REVISION = "0026"
+REVISION = "0027"
 """The newest revision: the four digits that its file's name begins with."""
 
 
