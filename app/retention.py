@@ -53,7 +53,7 @@ class Retention:
         """Do what the new checkpoint means for its run. What fails is left to the next sweep: the commit is done."""
         try:
             with self.catalog.read() as s:
-                if checkpoint.slot is None and retention.rules_of(s, checkpoint.model) is None:
+                if checkpoint.slot is None and not retention.has_rules(s, checkpoint.model):
                     return
             self._tidy(checkpoint.model, lambda: None, checkpoint.run)
         except StateroomError as error:

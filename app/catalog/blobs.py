@@ -7,20 +7,39 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, insert, literal, select, update
+from sqlalchemy import BigInteger, Select, Text, bindparam, insert, select, update
 
 from ..values.checkpoint import Blob
 from ..values.digest import Digest
 from . import namespaces
-from .lists import each_integer, each_text, is_among
+from .lists import as_integers, as_texts, each_integer, each_text, is_among
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, checkpoint_blobs, packs
 
+_DIGESTS = (
+    blobs.c.namespace == bindparam("namespace"),
+    is_among(blobs.c.digest, each_text(bindparam("digests", type_=Text))),
+)
+_IDS = is_among(blobs.c.id, each_integer(bindparam("ids", type_=Text)))
+_PLACED: Select[*tuple[Any, ...]] = (
+    select(blobs.c.digest, packs.c.name, blobs.c.offset, blobs.c.length, blobs.c.crc32, blobs.c.blocks)
+    .join(packs, packs.c.id == blobs.c.pack_id)
+    .where(*_DIGESTS, packs.c.state == "sealed")
+)
+_UNDAMAGED = _PLACED.where(blobs.c.damaged_at.is_(None))
+_TO_REFER = select(blobs.c.id, blobs.c.digest, blobs.c.length, blobs.c.unused_since).where(
+    *_DIGESTS, blobs.c.damaged_at.is_(None)
+)
+_REFER = insert(checkpoint_blobs).from_select(
+    ["checkpoint_id", "blob_id"], select(bindparam("checkpoint", type_=BigInteger), blobs.c.id).where(_IDS)
+)
+_USE = update(blobs).where(_IDS, blobs.c.unused_since.is_not(None)).values(unused_since=None)
+
 
 def known(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> dict[Digest, Blob]:
     """The blobs of ``digests`` that the namespace holds, damaged ones too. One statement for any number of digests."""
-    return {row[0]: Blob(*row) for row in s.select(_placed(namespace, digests))}
+    return {row[0]: Blob(*row) for row in s.select(_PLACED, namespace=namespace, digests=as_texts(digests))}
 
 
 def present(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> set[Digest]:
@@ -29,17 +48,9 @@ def present(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> set[Di
     return set(s.select(rows).scalars())
 
 
-def _placed(namespace: str, digests: Iterable[Digest]) -> Select[*tuple[Any, ...]]:
-    return (
-        select(blobs.c.digest, packs.c.name, blobs.c.offset, blobs.c.length, blobs.c.crc32, blobs.c.blocks)
-        .join(packs, packs.c.id == blobs.c.pack_id)
-        .where(blobs.c.namespace == namespace, is_among(blobs.c.digest, each_text(digests)), packs.c.state == "sealed")
-    )
-
-
 def stored(s: ReadSession, namespace: str, lengths: Mapping[Digest, int]) -> dict[Digest, Blob]:
     """The undamaged blobs of these digests and lengths, which an upload need not send again."""
-    rows = s.select(_placed(namespace, lengths).where(blobs.c.damaged_at.is_(None)))
+    rows = s.select(_UNDAMAGED, namespace=namespace, digests=as_texts(lengths))
     return {row[0]: Blob(*row) for row in rows if row.length == lengths[row[0]]}
 
 
@@ -138,18 +149,10 @@ def refer(w: WriteSession, checkpoint_id: int, namespace: str, lengths: Mapping[
     Returns the digests of blobs that are missing or marked as damaged.
     """
     w.must_cover(namespace)
-    rows = w.select(
-        select(blobs.c.id, blobs.c.digest, blobs.c.length, blobs.c.unused_since).where(
-            blobs.c.namespace == namespace, is_among(blobs.c.digest, each_text(lengths)), blobs.c.damaged_at.is_(None)
-        )
-    ).all()
+    rows = w.select(_TO_REFER, namespace=namespace, digests=as_texts(lengths)).all()
     there = {row.digest: row.id for row in rows if lengths[row.digest] == row.length}
-    these = is_among(blobs.c.id, each_integer(there.values()))
-    w.postpone(
-        insert(checkpoint_blobs).from_select(
-            ["checkpoint_id", "blob_id"], select(literal(checkpoint_id), blobs.c.id).where(these)
-        )
-    )
+    ids = as_integers(there.values())
+    w.postpone(_REFER, [{"checkpoint": checkpoint_id, "ids": ids}])
     if any(row.unused_since is not None for row in rows):
-        w.postpone(update(blobs).where(these, blobs.c.unused_since.is_not(None)).values(unused_since=None))
+        w.postpone(_USE, [{"ids": ids}])
     return tuple(digest for digest in lengths if digest not in there)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import case, delete, insert, select, update
+from sqlalchemy import bindparam, case, delete, insert, select, update
 
 from ..errors import MissingBlobs, StateroomError, StoreError
 from ..values.checkpoint import Blob, Checkpoint, ModelName, NewCheckpoint
@@ -46,6 +46,22 @@ from .tables import checkpoints, metrics, models, tags
 
 FIRST, BATCH = 250, 2000
 """Fewest and most rows of one kind in one of several transactions: about 20 ms in which other writers wait."""
+
+_THIS_MODEL = models.c.namespace == bindparam("the_namespace"), models.c.name == bindparam("the_name")
+_DRAW = (
+    update(models)
+    .where(*_THIS_MODEL)
+    .values(
+        next_version=models.c.next_version + 1,
+        checkpoints=models.c.checkpoints + 1,
+        nbytes=models.c.nbytes + bindparam("more_bytes"),
+        new_bytes=models.c.new_bytes + bindparam("more_new_bytes"),
+        created_at=case((models.c.deleted_at.is_(None), models.c.created_at), else_=bindparam("now")),
+        deleted_at=None,
+    )
+    .returning(models.c.id, models.c.next_version - 1)
+)
+_INSERT = insert(checkpoints).returning(checkpoints.c.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,23 +199,17 @@ def _finished(w: WriteSession, new: NewCheckpoint, pack: NewPack | None) -> NewC
 def _draw_version(w: WriteSession, new: NewCheckpoint) -> tuple[NewCheckpoint, _Version]:
     """Draw the next version of the checkpoint's model, which then exists and counts it."""
     now, model = to_microseconds(datetime.now(UTC)), new.model
-    drawn = (
-        update(models)
-        .where(models.c.namespace == model.namespace, models.c.name == model.name)
-        .values(
-            next_version=models.c.next_version + 1,
-            checkpoints=models.c.checkpoints + 1,
-            nbytes=models.c.nbytes + new.nbytes,
-            new_bytes=models.c.new_bytes + new.new_bytes,
-            created_at=case((models.c.deleted_at.is_(None), models.c.created_at), else_=now),
-            deleted_at=None,
-        )
-        .returning(models.c.id, models.c.next_version - 1)
-    )
-    row = w.execute(drawn).first()
+    drawn = {
+        "the_namespace": model.namespace,
+        "the_name": model.name,
+        "more_bytes": new.nbytes,
+        "more_new_bytes": new.new_bytes,
+        "now": now,
+    }
+    row = w.execute(_DRAW, **drawn).first()
     if row is None:
         _insert_model(w, model)
-        row = w.execute(drawn).one()
+        row = w.execute(_DRAW, **drawn).one()
     hub.check_head(w, row[0], row[1], new)
     return new, _Version(row[0], row[1], datetime.now(UTC))
 
@@ -240,9 +250,9 @@ def _insert(w: WriteSession, new: NewCheckpoint, version: _Version | None = None
         row |= {"model_id": version.model_id, **version.columns(new)}
     else:
         _insert_model(w, new.model)
-        this = models.c.namespace == new.model.namespace, models.c.name == new.model.name
-        row["model_id"] = select(models.c.id).where(*this).scalar_subquery()
-    return int(w.execute(insert(checkpoints).values(row).returning(checkpoints.c.id)).scalar_one())
+        this = {"the_namespace": new.model.namespace, "the_name": new.model.name}
+        row["model_id"] = w.select(select(models.c.id).where(*_THIS_MODEL), **this).scalar_one()
+    return int(w.execute(_INSERT, **row).scalar_one())
 
 
 def _make_visible(w: WriteSession, checkpoint_id: int, new: NewCheckpoint, version: _Version) -> None:

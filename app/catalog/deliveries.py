@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, ColumnElement, Row, and_, delete, select, tuple_, update
+from sqlalchemy import Column, ColumnElement, Row, and_, bindparam, delete, select, tuple_, update
 
 from ..values.checkpoint import ModelName
 from ..values.event import Event
@@ -38,13 +38,15 @@ MAX_ERROR = 300
 
 _d, _h = webhook_deliveries.c, webhooks.c
 
+_WANTING = select(webhooks).where(tuple_(_h.namespace, _h.name).in_(bindparam("names", expanding=True)))
+
 
 def wanting(w: WriteSession, models: Sequence[ModelName]) -> tuple[Webhook, ...]:
     """The webhooks of some models."""
     names = sorted({(model.namespace, model.name) for model in models})
     if not names:
         return ()
-    return tuple(map(webhook_of, w.select(select(webhooks).where(tuple_(_h.namespace, _h.name).in_(names)))))
+    return tuple(map(webhook_of, w.select(_WANTING, names=names)))
 
 
 def enqueue(w: WriteSession, hooks: Sequence[Webhook], events: Sequence[Event]) -> None:

@@ -6,7 +6,7 @@ database deletes the key with its checkpoint (cascade). Of two commits with one 
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from ..errors import KeyInUse
 from ..values.checkpoint import Checkpoint, ModelName
@@ -20,15 +20,22 @@ KEPT = timedelta(hours=24)
 _PRUNED_AT_ONCE = 100
 """Most expired keys that one commit deletes: more than the one key it adds, but few enough to stay fast."""
 
+_k = idempotency_keys.c
+_OF_MODEL = _k.model_id == bindparam("model_id")
+_FIND = (
+    select(checkpoints.c.model_id, checkpoints.c.version)
+    .join(idempotency_keys, _k.checkpoint_id == checkpoints.c.id)
+    .join(models, models.c.id == _k.model_id)
+    .where(models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"), _k.key == bindparam("key"))
+)
+_KEY = select(_k.key).where(_OF_MODEL, _k.key == bindparam("key"))
+_OVER = select(_k.key).where(_OF_MODEL, _k.kept_until < bindparam("now")).limit(_PRUNED_AT_ONCE)
+_PRUNE = delete(idempotency_keys).where(_OF_MODEL, _k.key.in_(_OVER))
+
 
 def find(s: ReadSession, model: ModelName, key: str) -> Checkpoint | None:
     """The checkpoint published under ``key``, or None."""
-    row = s.select(
-        select(checkpoints.c.model_id, checkpoints.c.version)
-        .join(idempotency_keys, idempotency_keys.c.checkpoint_id == checkpoints.c.id)
-        .join(models, models.c.id == idempotency_keys.c.model_id)
-        .where(models.c.namespace == model.namespace, models.c.name == model.name, idempotency_keys.c.key == key)
-    ).first()
+    row = s.select(_FIND, namespace=model.namespace, name=model.name, key=key).first()
     return None if row is None else load_checkpoints(s, model, row.model_id, [row.version])[0]
 
 
@@ -37,12 +44,9 @@ def remember(w: WriteSession, model_id: int, key: str, checkpoint_id: int) -> No
 
     Raises KeyInUse if another checkpoint was published under ``key``: roll this one back.
     """
-    k = idempotency_keys.c
-    if w.select(select(k.key).where(k.model_id == model_id, k.key == key)).first() is not None:
+    if w.select(_KEY, model_id=model_id, key=key).first() is not None:
         raise KeyInUse("another upload with this Idempotency-Key was stored first; send this one again")
     now = datetime.now(UTC)
-    is_over = k.model_id == model_id, k.kept_until < to_microseconds(now)
-    over = select(k.key).where(*is_over).limit(_PRUNED_AT_ONCE)
-    w.postpone(delete(idempotency_keys).where(k.model_id == model_id, k.key.in_(over)))
+    w.postpone(_PRUNE, [{"model_id": model_id, "now": to_microseconds(now)}])
     row = {"model_id": model_id, "key": key, "checkpoint_id": checkpoint_id, "kept_until": to_microseconds(now + KEPT)}
     w.postpone(insert(idempotency_keys), [row])

@@ -27,15 +27,27 @@ def _json_array_elements(element: _json_elements, compiler: SQLCompiler, **optio
     return f"json_array_elements_text(CAST({compiler.process(element.clause_expr, **options)} AS json))"
 
 
-def each_text(items: Iterable[str]) -> Select[Any]:
-    """A column ``value`` of texts, passed as one parameter. Sorted, because index look-ups are fastest in order."""
-    elements = _json_elements(joined(map(json.dumps, slices(in_order(items))))).table_valued("value")
+def as_texts(items: Iterable[str]) -> str:
+    """The parameter of ``each_text``. Sorted, because index look-ups are fastest in order."""
+    return joined(map(json.dumps, slices(in_order(items))))
+
+
+def as_integers(items: Iterable[int]) -> str:
+    """The parameter of ``each_integer``."""
+    return joined(map(json.dumps, slices(list(items))))
+
+
+def each_text(items: Iterable[str] | BindParameter[str]) -> Select[Any]:
+    """A column ``value`` of texts, passed as one parameter. A ``bindparam`` gets its value later, from ``as_texts``."""
+    elements = _json_elements(items if isinstance(items, BindParameter) else as_texts(items)).table_valued("value")
     return select(cast(elements.c.value, Text).label("value"))
 
 
 def each_integer(items: Iterable[int] | BindParameter[str]) -> Select[Any]:
-    """A column ``value`` of integers, passed as one parameter. A ``bindparam`` gets its value later, as JSON."""
-    listed = items if isinstance(items, BindParameter) else joined(map(json.dumps, slices(list(items))))
+    """A column ``value`` of integers, passed as one parameter. A ``bindparam`` gets its value later, from
+    ``as_integers``.
+    """
+    listed = items if isinstance(items, BindParameter) else as_integers(items)
     elements = _json_elements(listed).table_valued("value")
     return select(cast(elements.c.value, BigInteger).label("value"))
 

@@ -12,7 +12,7 @@ is gone is unsealed, and goes the same way.
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, Table, and_, case, delete, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, bindparam, case, delete, or_, select, update
 
 from ..errors import StoreError
 from ..values.checkpoint import CheckpointName
@@ -22,6 +22,14 @@ from .lists import each_integer, each_text, is_among
 from .rows import to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import blobs, checkpoint_blobs, hub_objects, hub_xorbs, packs, uploads
+
+_SEAL = (
+    update(packs)
+    .where(packs.c.name == bindparam("pack"), or_(packs.c.state == "sealed", packs.c.lease_until > bindparam("now")))
+    .values(state="sealed", size=bindparam("nbytes"))
+    .returning(packs.c.id)
+)
+_SEAL_FINISHED = _SEAL.values(lease_until=0, parent=None)
 
 
 def begin(w: WriteSession, name: str, lease_seconds: float, parent: CheckpointName | None = None) -> None:
@@ -46,12 +54,7 @@ def seal(w: WriteSession, name: str, size: int, *, finish: bool = False) -> int:
     Raises StoreError, code ``pack-lease-expired``: the bytes may be gone, so the upload must begin again.
     """
     now = to_microseconds(datetime.now(UTC))
-    pack_id = w.execute(
-        update(packs)
-        .where(packs.c.name == name, or_(packs.c.state == "sealed", packs.c.lease_until > now))
-        .values(state="sealed", size=size, **({"lease_until": 0, "parent": None} if finish else {}))
-        .returning(packs.c.id)
-    ).scalar()
+    pack_id = w.execute(_SEAL_FINISHED if finish else _SEAL, pack=name, now=now, nbytes=size).scalar()
     if pack_id is None:
         raise StoreError("the upload took longer than its lease; send it again", code="pack-lease-expired")
     return int(pack_id)

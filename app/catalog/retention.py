@@ -62,6 +62,12 @@ _NEWEST = select(_one.c.version).where(
     ~select(_newer.c.id).where(*_later, _newer.c.run.is_(None), _one.c.run.is_(None)).exists(),
 )
 _OF_NAMESPACE = select(namespaces.c.retention).where(namespaces.c.namespace == bindparam("namespace"))
+_HAS_RULES = (
+    select(models.c.id)
+    .outerjoin(namespaces, namespaces.c.namespace == models.c.namespace)
+    .where(models.c.namespace == bindparam("namespace"), models.c.name == bindparam("name"))
+    .where(or_(models.c.retention.is_not(None), namespaces.c.retention.is_not(None)))
+)
 _UNKNOWN_BYTES = 1
 """The ``optimizer_bytes`` of a checkpoint of an older version: it may have some, and is looked into."""
 
@@ -73,6 +79,11 @@ def rules_of(s: ReadSession, name: ModelName) -> Rules | None:
         return own
     default = s.select(_OF_NAMESPACE, namespace=name.namespace).scalar()
     return None if default is None else rules_from_json(default)
+
+
+def has_rules(s: ReadSession, name: ModelName) -> bool:
+    """Tell whether a model that exists, or its namespace, has rules."""
+    return s.select(_HAS_RULES, namespace=name.namespace, name=name.name).first() is not None
 
 
 def set_rules(w: WriteSession, name: ModelName, rules: Rules | None) -> None:

@@ -19,6 +19,9 @@ from ..values.manifest import MIN_BLOB_SIZE, Manifest, Storage
 from ..values.span import Span
 from .pack_plan import FoundBlob
 
+SMALL = 1024 * 1024
+"""Size in bytes of the largest upload that is hashed by one thread: handing it to others takes longer than hashing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Digested:
@@ -44,18 +47,16 @@ def digest_upload(file: OpenFile, manifest: Manifest, threads: Executor) -> Dige
     ``crc``) if it is wrong.
     """
     windows = list(_windows(_blocks(manifest.storages)))
-    tasks = [threads.submit(_digest_window, file, window, manifest.storages) for window in windows]
-    try:
-        frame = digest_frame(file, frame_spans(manifest.size, manifest.storages))
-        for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
-            task.result()
-    finally:
-        # No task may outlive this call, because its caller closes the file. Tasks that have not begun are cancelled.
-        wait([task for task in tasks if not task.cancel()])
+    frame_at = frame_spans(manifest.size, manifest.storages)
+    if manifest.size <= SMALL:
+        frame = digest_frame(file, frame_at)
+        answers = [_digest_window(file, window, manifest.storages) for window in windows]
+    else:
+        frame, answers = _digest_in_threads(file, windows, manifest.storages, frame_at, threads)
     checksums = [0] * len(manifest.storages)
     digests = [b""] * len(manifest.storages)
-    for window, task in zip(windows, tasks, strict=True):
-        for block, (checksum, digest) in zip(window, task.result(), strict=True):
+    for window, answer in zip(windows, answers, strict=True):
+        for block, (checksum, digest) in zip(window, answer, strict=True):
             checksums[block.storage] = combine_crc32(checksums[block.storage], checksum, block.span.length)
             digests[block.storage] += digest
     found: list[FoundBlob] = []
@@ -68,6 +69,25 @@ def digest_upload(file: OpenFile, manifest: Manifest, threads: Executor) -> Dige
         storages.append(replace(storage, crc32=checksum, digest=name))
     check_files(file, manifest.files, storages)
     return Digested(replace(manifest, storages=tuple(storages), frame=frame.digest), tuple(found), frame)
+
+
+def _digest_in_threads(
+    file: OpenFile,
+    windows: Sequence[Sequence[_Block]],
+    storages: Sequence[Storage],
+    frame: Sequence[Span],
+    threads: Executor,
+) -> tuple[FoundBlob, list[list[tuple[int, bytes]]]]:
+    """Hash the ``windows`` in ``threads``, and meanwhile the frame here. Return it, and the answers of the threads."""
+    tasks = [threads.submit(_digest_window, file, window, storages) for window in windows]
+    try:
+        found = digest_frame(file, frame)
+        for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
+            task.result()
+    finally:
+        # No task may outlive this call, because its caller closes the file. Tasks that have not begun are cancelled.
+        wait([task for task in tasks if not task.cancel()])
+    return found, [task.result() for task in tasks]
 
 
 def check_declared(storage: Storage, checksum: int) -> None:

@@ -25,6 +25,10 @@ def held_by(size: int | None) -> int:
     return whole if size is None else min(whole, size)
 
 
+SMALL = 1024 * 1024
+"""Size in bytes of the largest upload that is written and hashed by one call."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpooledUpload:
     """An upload of ``size`` bytes that arrived in full. ``name`` names its file and the pack begun for it. ``sha256``
@@ -45,10 +49,14 @@ class Arrival:
     is cancelled: do not touch the file before ``settle`` has returned.
 
     The upload arrives in batches: while some are hashed and written, the next one fills. Unused parts of a batch take
-    no memory. ``on_stored`` gets the size of each batch in bytes when the batch is in the file.
+    no memory. ``on_stored`` gets the size of each batch in bytes when the batch is in the file. ``size`` is the size
+    of the upload, if it is known; no more bytes may be put.
     """
 
-    def __init__(self, open_file: Callable[[], SpoolFile], on_stored: Callable[[int], None]) -> None:
+    def __init__(
+        self, open_file: Callable[[], SpoolFile], on_stored: Callable[[int], None], size: int | None = None
+    ) -> None:
+        self._size = size
         self._batches = [memoryview(mmap(-1, BATCH_SIZE)) for _ in range(BATCHES)]
         self._opening = asyncio.get_running_loop().run_in_executor(None, open_file)
         self._on_stored = on_stored
@@ -64,7 +72,8 @@ class Arrival:
         opening or storing.
         """
         file = await asyncio.shield(self._opening)
-        calls = file.put(self.batch[:count])
+        is_whole = count == self._size and count <= SMALL
+        calls = (file.put_whole(self.batch[:count]),) if is_whole else file.put(self.batch[:count])
         self._storing.append((count, asyncio.gather(*map(asyncio.wrap_future, calls), return_exceptions=True)))
         self._batches.append(self._batches.pop(0))
         if len(self._storing) == BATCHES:

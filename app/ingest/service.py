@@ -71,7 +71,7 @@ class Ingest:
         on_stored: Callable[[int], None],
     ) -> SpooledUpload:
         name = new_name()
-        arrival = Arrival(lambda: self._open(name, parent, with_sha256=sha256 is not None), on_stored)
+        arrival = Arrival(lambda: self._open(name, parent, with_sha256=sha256 is not None), on_stored, expected_size)
         try:
             with step("receive"):
                 file = await receive(body, arrival, expected_size)

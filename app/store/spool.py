@@ -65,6 +65,18 @@ class SpoolFile(OpenFile):
             *(queue.submit(partial(update, data)) for queue, update in self._hashing),
         )
 
+    def put_whole(self, data: Buffer) -> Future[None]:
+        """Begin to append ``data``, a whole upload, as one call: for a small one, handing it to several threads takes
+        longer than the work. Nothing else may be ``put``.
+        """
+
+        def put() -> None:
+            self.append(data)
+            for _, update in self._hashing:
+                update(data)
+
+        return self._writing.submit(put)
+
 
 class SparseFile(OpenFile):
     """A file of ``size`` bytes that begins as one hole, for an upload of which only some bytes are needed here."""

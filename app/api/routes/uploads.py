@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from ...access.grants import Grant
-from ...catalog import lineage, namespaces
+from ...catalog import idempotency, lineage, namespaces
 from ...catalog.checkpoints import list_checkpoints
 from ...catalog.listing import Listing
+from ...catalog.session import ReadSession
 from ...concurrency.cancellation import current
 from ...concurrency.clean_up import clean_up
 from ...errors import InvalidRequest, KeyInUse, NotFound, StateroomError
@@ -134,17 +135,12 @@ async def _take_in(
             "itself as the body, or leave them out",
             code="bad-digest",
         )
-    if key is not None and (first := await services.uploaded_as(model, key)) is not None:
+    first = await services.asks.run(partial(_first_or_admitted, request, services, model, key, size))
+    if first is not None:
         is_other = boundary is None and size not in {None, first.nbytes}
         if is_other or (sha256 is not None and first.sha256 not in {None, sha256}):
             raise _reused(first)
         return first, True
-
-    def check() -> None:
-        check_write(request, partial(_listed, services, model))
-        _check_quotas(services, model, size)
-
-    await services.asks.run(check)
     with services.admission.taken():
         body = RequestBody(request, services.admission.max_bytes)
         if boundary is None:
@@ -198,22 +194,28 @@ async def _receive_form(
             await clean_up(services.ingest.discard, first)
 
 
-def _listed(services: Services, model: ModelName) -> str | None:
+def _first_or_admitted(
+    request: Request, services: Services, model: ModelName, key: str | None, size: int | None
+) -> Checkpoint | None:
+    """Return the checkpoint that an earlier upload with this key made. If there is none, check the preconditions of the
+    request, and raise QuotaExceeded if the namespace has no room for all bytes of the upload: how many of them are
+    stored already is unknown before the body is read.
+    """
+    with services.catalog.read() as session:
+        first = None if key is None else idempotency.find(session, model, key)
+        if first is None:
+            check_write(request, partial(_listed, session, model))
+            namespaces.check_room(session, model.namespace, size or 0)
+    return first
+
+
+def _listed(session: ReadSession, model: ModelName) -> str | None:
     """Return the ETag of the list of a model's checkpoints, None if there is no such model."""
     try:
-        with services.catalog.read() as session:
-            page = list_checkpoints(session, model, Listing())
+        page = list_checkpoints(session, model, Listing())
     except NotFound:
         return None
     return etag_of(CheckpointPage.of(page.items, page.next))
-
-
-def _check_quotas(services: Services, model: ModelName, size: int | None) -> None:
-    """Raise QuotaExceeded if the namespace has no room for all bytes of the upload. How many of them are stored already
-    is unknown before the body is read.
-    """
-    with services.catalog.read() as session:
-        namespaces.check_room(session, model.namespace, size or 0)
 
 
 def _reused(first: Checkpoint) -> InvalidRequest:
