@@ -17,6 +17,9 @@ from .._torch import require_torch
 from .split import MIN_STORAGE, MemorySplit
 from .zip_writer import Record, around, zipped
 
+HEADERS = 512
+"""More bytes than a record's two headers and padding have, and than the end of a zip has."""
+
 
 @dataclass(frozen=True)
 class _Storage:
@@ -84,6 +87,10 @@ class Pickled:
         (pieces, places), heads = self._zipped(memory, [0] * len(memory))
         spans = [(place, place + len(view)) for place, view in zip(places[heads:], memory)]
         return MemorySplit(pieces, [(start, end) for start, end in spans if end - start > MIN_STORAGE])
+
+    def largest_size(self, memory: Sequence[memoryview]) -> int:
+        """Return a number of bytes that the file does not exceed, without laying it out."""
+        return len(self.pickle) + sum(map(len, memory)) + HEADERS * (len(memory) + len(self._records()) + 1)
 
     def file(self, memory: Sequence[memoryview]) -> io.BufferedReader:
         """Return the file, open for reading: nothing of the storages is copied."""

@@ -62,7 +62,9 @@ def send(api: ModelApi, pickled: Pickled, memory: Sequence[memoryview], params: 
     key = new_key()
 
     def directly() -> Checkpoint:
-        checkpoint = _in_parts(api, pickled.split(memory), params, original=False, label=api.model, key=key)
+        checkpoint = None
+        if pickled.largest_size(memory) >= IN_PARTS_FROM:  # a small file is not laid out twice
+            checkpoint = _in_parts(api, pickled.split(memory), params, original=False, label=api.model, key=key)
         return checkpoint or upload(api, pickled.file(memory), params, label=api.model, key=key)
 
     if api.transfers.outbox is None:
