@@ -1,6 +1,7 @@
 """The FastAPI application: all routes and middleware. Its services are made elsewhere."""
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import Lifespan
 
 from ..values.tracing import Tracer
@@ -52,10 +53,15 @@ DESCRIPTION = "A checkpoint service for PyTorch that knows what is inside a chec
 
 
 def include(app: FastAPI, router: APIRouter) -> None:
-    """Add ``router``. Raises RuntimeError for a route that doesn't declare who may use it."""
+    """Add the routes of ``router`` themselves: a router that FastAPI includes makes its routes again in each
+    application, at the first request. Raises RuntimeError for a route that doesn't declare who may use it.
+    """
     if open_to_all := without_declaration(router.routes) - PUBLIC:
         raise RuntimeError(f"these routes do not declare who may use them: {', '.join(sorted(open_to_all))}")
-    app.include_router(router, responses=refusals(*OF_ANY))
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            route.responses = {**refusals(*OF_ANY), **route.responses}
+        app.router.routes.append(route)
 
 
 def build(

@@ -5,7 +5,10 @@ import re
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 
+from app.api import application
+from app.api.metrics import Metrics
 from tests.api.conftest import Upload, exactly, problem
 from tests.conftest import StartServer
 from tests.support.routes import OPERATIONS, address
@@ -13,6 +16,11 @@ from tests.support.server import Server
 from tests.support.waiting import assert_soon, until_ready
 
 PUBLIC = {"/healthz", "/readyz"}
+
+
+def test_every_route_is_ready_before_the_first_request() -> None:
+    ready = {route.path_format for route in application.build("0", Metrics()).routes if isinstance(route, APIRoute)}
+    assert {path for _, path in OPERATIONS} <= ready
 
 
 def test_the_contracts_routes_are_all_there() -> None:
