@@ -373,6 +373,18 @@ def test_a_save_takes_nothing_away_that_is_not_its_own(folder: str, model: Model
     assert [file.path for file in model.checkpoint("latest").files()] == [".metadata", "__0_0.distcp"]
 
 
+def test_a_save_of_many_tensors_takes_few_requests(folder: str, model: Model, server: Server) -> None:
+    net = {f"layer.{number}": torch.full((1_100,), float(number)) for number in range(300)}
+    seen = len(server.requests)
+    dcp.save({"model": net, "epoch": 1}, checkpoint_id=folder, no_dist=True)
+    assert len([each for each in server.requests[seen:] if model.name in each["path"]]) < 30
+    found = model.load("latest")
+    assert all(torch.equal(found["model"][key], value) for key, value in net.items())
+    state = {"model": {key: torch.zeros(1_100) for key in net}}
+    dcp.load(state, checkpoint_id=folder, no_dist=True)
+    assert all(torch.equal(state["model"][key], value) for key, value in net.items())
+
+
 @pytest.mark.parametrize("options", [{"thread_count": 3}, {"single_file_per_rank": False}], ids=["threads", "files"])
 def test_a_process_may_write_several_files(options: dict[str, Any], folder: str, model: Model) -> None:
     dcp.save(state_of(1.0), storage_writer=FsspecWriter(folder, **options), no_dist=True)

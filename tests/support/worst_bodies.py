@@ -61,7 +61,7 @@ def fill(http: httpx.Client, scale: int) -> Place:
 
 def recipe(data: bytes, **changes: object) -> dict[str, object]:
     """Return the body that writes a loose file without storages."""
-    rest = base64.b64encode(data).decode()
+    rest = [base64.b64encode(data[at : at + 30_720]).decode() for at in range(0, len(data), 30_720)]
     return {"size": len(data), "storages": [], "blocks": [], "crc32s": [], "rest": rest, "writer": "me", **changes}
 
 
@@ -327,7 +327,8 @@ def worst_requests(place: Place, scale: int) -> Iterator[Worst]:
     for what, text in (
         ("mistakes in crc32s", f'{{"size":4,"storages":[],"blocks":[],"crc32s":[{many("null", mistakes)}]}}'),
         ("mistakes in storages", f'{{"size":4,"blocks":[],"storages":[{many("1", mistakes)}]}}'),
-        ("one long text", json.dumps(recipe(b"", rest="a" * mistakes))),
+        ("one long text", json.dumps(recipe(b"", rest=["a" * mistakes]))),
+        ("mistakes in rest", f'{{"size":4,"storages":[],"blocks":[],"crc32s":[],"rest":[{many("1", mistakes)}]}}'),
         ("bytes that shrink", json.dumps(recipe(bytes(mistakes)))),
     ):
         yield Worst(("PUT", loose), what, f"{LOOSE}?path=a/b", lambda text=text: text.encode(), JSON)

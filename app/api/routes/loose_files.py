@@ -45,7 +45,9 @@ class Recipe(BaseModel):
     )
     blocks: list[BlockDigest] = Field(description="BLAKE3 digests, in hex, of the 16 MiB blocks of each storage")
     crc32s: list[int] = Field(max_length=MAX_STORAGES, description="the CRC32 of each storage")
-    rest: str = Field(description="the bytes between the storages, joined, in base64")
+    rest: list[str] = Field(
+        description="the bytes between the storages, joined: texts of base64, each of at most 65,000 characters"
+    )
 
 
 class NewFile(Recipe):
@@ -112,12 +114,12 @@ async def write_file(request: Request, services: ServicesDep, model: Model, path
 def _checked(path: str, new: NewFile) -> NewLooseFile:
     """Raises InvalidRequest ``bad-split``, and TooLarge."""
     try:
-        rest = base64.b64decode(new.rest, validate=True)
+        length = sum(len(base64.b64decode(text, validate=True)) for text in new.rest)
     except ValueError:
-        raise InvalidRequest("`rest` must be base64", code="bad-split") from None
+        raise InvalidRequest("`rest` must be texts of base64", code="bad-split") from None
     expected = new.size - sum(span.length for span in new.storages)
-    if len(rest) != expected:
-        raise InvalidRequest(f"`rest` has {len(rest):,} bytes; {expected:,} are between the storages", code="bad-split")
+    if length != expected:
+        raise InvalidRequest(f"`rest` has {length:,} bytes; {expected:,} are between the storages", code="bad-split")
     if len(new.crc32s) != len(new.storages) or any(not 0 <= each < _CRC32 for each in new.crc32s):
         raise InvalidRequest("`crc32s` must have a CRC32, from 0 to 2**32 - 1, for each storage", code="bad-split")
     if new.size:

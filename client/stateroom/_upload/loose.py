@@ -22,6 +22,9 @@ from .split import READ_SIZE, Span
 
 FILES_A_PAGE = 1_000
 
+TEXT = 30 * 1024
+"""Bytes in one text of a recipe."""
+
 
 @dataclass(frozen=True)
 class LooseFile:
@@ -109,7 +112,7 @@ def write_loose(api: ModelApi, path: str, file: IO[bytes], storages: Sequence[Sp
         "storages": storages,
         "blocks": [block for blob in blobs for block in blob.blocks],
         "crc32s": [blob.checksum for blob in blobs],
-        "rest": base64.b64encode(rest).decode(),
+        "rest": [base64.b64encode(rest[at : at + TEXT]).decode() for at in range(0, len(rest), TEXT)],
         "writer": writer,
     }
     try:
@@ -155,7 +158,7 @@ def _loose_file(api: ModelApi, data: Any) -> LooseFile:
 
 @understood("the bytes of a loose file")
 def _pieces(recipe: Any) -> list[Piece]:
-    rest = base64.b64decode(recipe["rest"], validate=True)
+    rest = b"".join(base64.b64decode(text, validate=True) for text in recipe["rest"])
     blocks, pieces = list(recipe["blocks"]), list[Piece]()
     position = taken = first = 0
     for (start, end), checksum in zip(recipe["storages"], recipe["crc32s"]):
