@@ -2,10 +2,8 @@
 
 import io
 import os
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ from app.sandbox.index_file import index_file, index_in_child
 from app.values.work import Work
 from tests.hostile.corpus.base import zipped
 from tests.hostile.make import integer, text
+from tests.sandbox.functions import crash, never_ends, too_much_memory, too_much_time
 from tests.support.waiting import assert_soon
 
 
@@ -76,19 +75,6 @@ def test_a_refusal_in_the_child_is_the_same_refusal_here(tmp_path):
     )  # fmt: skip
 
 
-def too_much_memory() -> list[bytes]:
-    return [bytes(8 * 1024**3)]
-
-
-def too_much_time() -> list[bytes]:
-    while True:
-        pass
-
-
-def crash() -> list[bytes]:
-    raise RuntimeError("/secret/path")
-
-
 def test_a_child_that_wants_too_much_memory_is_refused():
     with pytest.raises(HostileCheckpoint) as refused:
         run(too_much_memory)
@@ -99,15 +85,6 @@ def test_a_child_that_takes_too_long_is_refused():
     with pytest.raises(HostileCheckpoint) as refused:
         run(too_much_time, seconds=1)
     assert refused.value.rule == "time"
-
-
-def never_ends(path: bytes) -> list[bytes]:
-    """Says which process it is, in a file that is complete once it is there."""
-    started = Path(path.decode())
-    started.with_suffix(".part").write_text(str(os.getpid()))
-    started.with_suffix(".part").rename(started)
-    while True:
-        signal.pause()
 
 
 def test_a_child_is_killed_once_nobody_waits_for_it(tmp_path):
