@@ -1,4 +1,4 @@
-"""Functions that tests run in a child process. It imports this module, which is light, so that the child starts soon."""
+"""Functions that tests run in a child process. This module imports little, so that the child starts soon."""
 
 import os
 import signal
