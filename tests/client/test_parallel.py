@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from stateroom import Client, DigestMismatch, Model, PartialLoadError, ServerUnavailable
+from stateroom._download import to_file
 from tests.client.faults import Faulty, breaks_after, damages_at, faulty, stalls_after
 from tests.conftest import StartServer
 from tests.functional.torch_files import same, saved
@@ -601,12 +602,14 @@ def test_a_download_into_a_file_comes_in_parallel(
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])
 def test_a_state_dict_into_a_file_comes_in_parallel(
-    kind: str, dtype: str | None, relayed: tuple[Faulty, Model], tmp_path: Path
+    kind: str, dtype: str | None, relayed: tuple[Faulty, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file
 
+    monkeypatch.setattr(to_file, "WORTHWHILE", BLOCK)  # half of its 40 MB are
     relay, model = relayed
     path = model.download_state_dict("latest", tmp_path / "out", format=kind, dtype=dtype)
+    assert len(relay.ranges) > 1
     expected = {key: tensor.to(torch.bfloat16) if dtype else tensor for key, tensor in big_state().items()}
     found = torch.load(path) if kind == "pt" else load_file(path)
     assert same(dict(sorted(found.items())), dict(sorted(expected.items())))

@@ -74,7 +74,7 @@ def in_thread(call: Callable[[], Any]) -> threading.Thread:
 
 
 def test_what_is_stored_is_what_was_there_at_the_call(model: Model) -> None:
-    for size in (0.001, 2, 20):
+    for size in (0.001, 2, 6):
         obj = training(size)
         expected = deepcopy(obj)
         job = model.save_async(obj, epoch=7, metrics={"acc": 0.5}, tags={"by": "me"})
@@ -104,7 +104,7 @@ def test_what_is_small_is_a_snapshot_too(model: Model) -> None:
 
 
 def test_every_one_of_many_saves_is_stored_as_it_was(model: Model) -> None:
-    weight = noise(8)
+    weight = noise(2)
     sums = []
     jobs = []
     for step in range(8):
