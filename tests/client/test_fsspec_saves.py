@@ -443,6 +443,14 @@ def test_a_quota_holds_for_saves_by_name(fresh_server: StartServer, monkeypatch:
             client.model("small/net").checkpoint("latest")
 
 
+def test_the_folder_is_the_one_that_torch_writes_to_a_disk(folder: str, model: Model, tmp_path: Path) -> None:
+    items = distcp(1.0, tmp_path / "local")
+    save(folder, 1.0)
+    downloaded = model.download("latest", tmp_path / "downloaded")
+    assert (downloaded / "__0_0.distcp").read_bytes() == items
+    check(load(str(downloaded)), 1.0)
+
+
 def test_our_reader_loads_what_was_saved_by_name(folder: str, model: Model) -> None:
     save(folder, 1.0)
     state = {"rows": torch.zeros(SHAPE)}

@@ -16,6 +16,7 @@ LONGEST = (
     "tests/api/test_schemathesis.py",
     "tests/client/test_cli.py",
     "tests/client/test_dcp_writer.py",
+    "tests/client/test_fsspec_saves.py",
     "tests/client/test_parallel.py",
     "tests/client/test_save_in_parts.py",
     "tests/functional/test_links.py",
