@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 from tests.hostile.corpus import (
     cut,
-    distributed,
     folders,
     gadgets,
     legacy_files,
@@ -26,6 +25,14 @@ from tests.hostile.corpus import (
 )
 from tests.hostile.corpus.base import Files
 
+
+def _distributed() -> Files:
+    """To import torch.distributed takes half a second, in each process that reads a class: only this class needs it."""
+    from tests.hostile.corpus import distributed
+
+    return distributed.files()
+
+
 CLASSES: Mapping[str, Callable[[], Files]] = {
     "zip: ends": zip_ends.files,
     "zip: entries": zip_entries.files,
@@ -45,6 +52,6 @@ CLASSES: Mapping[str, Callable[[], Files]] = {
     "words and numbers": words.files,
     "polyglots": polyglots.files,
     "folders": folders.files,
-    "distributed": distributed.files,
+    "distributed": _distributed,
     "cut and flipped": cut.files,
 }
