@@ -1,6 +1,5 @@
 """Places for long or large work, given out fairly among their owners."""
 
-import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,6 +64,8 @@ class FairPlaces:
 
     async def turn(self, owner: str) -> Place:
         """Wait for a place. Call this and the place's ``leave`` on one event loop only."""
+        import asyncio  # noqa: PLC0415  child processes import this module, and no event loop
+
         given = asyncio.Event()
         place = self.ask(owner, given.set)
         try:

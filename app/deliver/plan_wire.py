@@ -46,7 +46,7 @@ def plan_in_child(
 
 def planned_parts(manifest: bytes, skeleton: bytes, wanted: bytes) -> Sequence[bytes]:
     """Plan in the child process. Return the plan as byte strings."""
-    return _encode_plan(plan(decode(manifest), skeleton, Wanted.from_json(wanted.decode())))
+    return _encode_plan(plan(decode(manifest, gives_way=False), skeleton, Wanted.from_json(wanted.decode())))
 
 
 def select(keys: Sequence[str], query: StateDictQuery, cancelled: Callable[[], bool] = lambda: False) -> Selected:

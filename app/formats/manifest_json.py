@@ -5,12 +5,14 @@ The document is content-addressed like everything else, so equal manifests are e
 
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from ..values.digest import Digest
 from ..values.dtype import DTYPES
 from ..values.folder import FolderFile, SourceFile
 from ..values.json_text import encode_text, read_json
+from ..values.lazy_rows import LazyRows
 from ..values.manifest import Assembled, Chunk, Component, Manifest, Storage, Tensor
 from ..values.span import Span
 from ..values.strides import strides_of
@@ -67,9 +69,9 @@ def encode(manifest: Manifest) -> bytes:
     return zlib.compress(encode_text(text), 1)
 
 
-def decode(data: bytes | memoryview) -> Manifest:
-    """The inverse of ``encode``, for bytes that were verified against their digest."""
-    document: dict[str, Any] = read_json(zlib.decompress(data))
+def decode(data: bytes | memoryview, *, gives_way: bool = True) -> Manifest:
+    """The inverse of ``encode``, for bytes that were verified against their digest. ``gives_way`` is for reading JSON."""
+    document: dict[str, Any] = read_json(zlib.decompress(data), gives_way=gives_way)
     start, end = document["skeleton"]
     return Manifest(
         format=document["format"],
@@ -79,18 +81,7 @@ def decode(data: bytes | memoryview) -> Manifest:
             Storage(key, location, dtype and DTYPES[dtype], Span(start, end), crc32, digest and Digest(digest))
             for key, location, dtype, start, end, crc32, digest in zip(*document.pop("storages"), strict=True)
         ),
-        tensors=tuple(
-            Tensor(
-                component,
-                tuple(path),
-                DTYPES[dtype],
-                None if shape is None else tuple(shape),
-                tuple(stride),
-                offset,
-                storage,
-            )
-            for component, path, dtype, shape, stride, offset, storage in zip(*document.pop("tensors"), strict=True)
-        ),
+        tensors=_decode_tensors(document.pop("tensors")),
         components=tuple(
             Component(tuple(path), kind, keys, nbytes, param_groups, *named_only)
             for path, kind, keys, nbytes, param_groups, *named_only in document["components"]
@@ -103,6 +94,24 @@ def decode(data: bytes | memoryview) -> Manifest:
         files=tuple(map(_decode_file, document.get("files", ()))),
         assembled=tuple(map(_decode_assembled, document.get("assembled", ()))),
     )
+
+
+def _decode_tensors(columns: list[list[Any]]) -> Sequence[Tensor]:
+    def rows() -> tuple[Tensor, ...]:
+        return tuple(
+            Tensor(
+                component,
+                tuple(path),
+                DTYPES[dtype],
+                None if shape is None else tuple(shape),
+                tuple(stride),
+                offset,
+                storage,
+            )
+            for component, path, dtype, shape, stride, offset, storage in zip(*columns, strict=True)
+        )
+
+    return LazyRows(len(columns[0]), rows)
 
 
 def _encode_file(file: FolderFile) -> list[Any]:

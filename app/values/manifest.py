@@ -3,7 +3,7 @@
 Positions are offsets in the uploaded file. Plans use these offsets; ``deliver.spans`` turns them into blobs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
@@ -174,7 +174,7 @@ class Manifest:
     size: int
     skeleton: Span
     storages: tuple[Storage, ...]
-    tensors: tuple[Tensor, ...]
+    tensors: Sequence[Tensor]
     components: tuple[Component, ...]
     unsafe_globals: tuple[str, ...] = ()
     byteorder: Literal["little", "big"] = "little"

@@ -36,6 +36,8 @@ _LOCAL = struct.Struct("<4sHHHHHIIIHH").pack
 _CENTRAL_START = struct.Struct("<4sHHHHHH").pack
 _CENTRAL_END = struct.Struct("<IIHHHHHII").pack
 _U16, _U32, _U32_TWICE = struct.Struct("<H").pack, struct.Struct("<I").pack, struct.Struct("<II").pack
+_PADDINGS = [b"FB" + _U16(padding) + b"Z" * padding for padding in range(ALIGNMENT)]
+"""The extra field that pads a record's data, by the bytes that it pads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +89,33 @@ class _Archive:
         self._end(name, len(data), header, zlib.crc32(data), None)
 
     def add_record(self, name: str, record: Record) -> Span:
+        header, size, crc32 = self.file.size, record.size, record.crc32
+        if crc32 is not None and 0 < size < _U32_MAX > header:
+            return self._add_plain_record(f"{_ROOT}/{name}".encode(), header, size, _U32(crc32), record.source)
         header = self._start(name, record.size)
         start = self.file.size
         self.file.add(record.source)
         self._end(name, record.size, header, record.crc32, record.source)
         return Span(start, start + record.size)
+
+    def _add_plain_record(self, path: bytes, header: int, size: int, crc32: bytes, source: Span | Conversion) -> Span:
+        """Add a record without zip64 fields, whose CRC32 is known, as ``_start`` and ``_end`` would: most are such."""
+        padding = -(header + 34 + len(path)) % ALIGNMENT
+        flags, sizes = _UTF8 | _HAS_DESCRIPTOR, _U32_TWICE(size, size)
+        self.file.add_literal(
+            _LOCAL(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(path), 4 + padding) + path + _PADDINGS[padding]
+        )
+        start = self.file.size
+        self.file.add(source)
+        self.file.add_literal(b"PK\7\10" + crc32 + sizes)
+        self.directory.add_literal(
+            _CENTRAL_START(b"PK\1\2", 0, 0, flags, 0, 0, 0)
+            + crc32
+            + _CENTRAL_END(size, size, len(path), 0, 0, 0, 0, 0, header)
+            + path
+        )
+        self.entries += 1
+        return Span(start, start + size)
 
     def _start(self, name: str, size: int) -> int:
         """Write the local header; return its offset."""
@@ -99,7 +123,7 @@ class _Archive:
         path = f"{_ROOT}/{name}".encode()
         zip64 = _zip64_extra(size, 0, header)
         padding = -(header + 30 + len(path) + len(zip64) + 4) % ALIGNMENT
-        extra = zip64 + b"FB" + _U16(padding) + b"Z" * padding
+        extra = zip64 + _PADDINGS[padding]
         flags = _UTF8 | (_HAS_DESCRIPTOR if size else 0)
         self.file.add_literal(_LOCAL(b"PK\3\4", 0, flags, 0, 0, 0, 0, 0, 0, len(path), len(extra)) + path + extra)
         return header
