@@ -70,7 +70,7 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(data: bytes | memoryview, *, gives_way: bool = True) -> Manifest:
-    """The inverse of ``encode``, for bytes that were verified against their digest. ``gives_way`` is for reading JSON."""
+    """The inverse of ``encode``, for bytes that were verified against their digest; ``gives_way`` as ``read_json``."""
     document: dict[str, Any] = read_json(zlib.decompress(data), gives_way=gives_way)
     start, end = document["skeleton"]
     return Manifest(

@@ -44,13 +44,12 @@ class Survey:
         self.references = 1
         self._work = work
         self._replace = replace
-        self._uses: dict[int, int] = {}
         self._final: dict[int, Node] = {}
         self._fresh: set[int] = set()
-        self._walk(root)
+        self._shared = frozenset(key for key, uses in self._walk(root).items() if uses > 1)
 
     def is_shared(self, node: Node) -> bool:
-        return self._uses.get(id(node), 0) > 1
+        return id(node) in self._shared
 
     def final(self, ref: StorageRef | TensorRef) -> Node:
         """Return the node that is written in the place of ``ref``."""
@@ -69,8 +68,9 @@ class Survey:
             raise TypeError(f"a tensor's storage cannot be replaced by a {type(storage).__name__}")
         return storage
 
-    def _walk(self, root: Node) -> None:
-        uses = self._uses
+    def _walk(self, root: Node) -> dict[int, int]:
+        """Count the references to each node, by its id."""
+        uses: dict[int, int] = {}
         stack = [root]
         while stack:
             node = stack.pop()
@@ -97,3 +97,4 @@ class Survey:
                 if kind is TensorRef:
                     storage = id(self.storage_of(node))
                     uses[storage] = uses.get(storage, 0) + 1
+        return uses

@@ -26,6 +26,10 @@ Refused = Callable[[str, str], HostileCheckpoint]
 
 def read_extra(extra: bytes, refused: Refused) -> bytes | None:
     """Return the zip64 field, if any. Raises HostileCheckpoint (``zip-extra``) for fields readable in two ways."""
+    if len(extra) >= _HEAD.size:
+        tag, length = _HEAD.unpack_from(extra)
+        if _HEAD.size + length == len(extra) and tag not in _FORBIDDEN:  # one field, as torch writes it
+            return extra[_HEAD.size :] if tag == ZIP64 else None
     fields: dict[int, bytes] = {}
     pos = 0
     while pos < len(extra):
