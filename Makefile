@@ -67,7 +67,7 @@ screenshots: .venv/dev web/node_modules/.dev
 
 bench: .venv/dev web/node_modules/.dev
 	$(BIN)/python -m benchmarks.bring_peers
-	$(BIN)/python -m benchmarks $(BENCH)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m benchmarks $(BENCH)
 
 # Two runs: make bench-compare OLD=build/bench/A.json NEW=build/bench/B.json
 bench-compare: .venv/dev

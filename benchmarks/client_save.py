@@ -47,11 +47,11 @@ def rows(bench: Bench) -> Iterator[Row]:
                         bench.warm_memory()
                     times[f"{name}, {kind}"].append(seconds(turns[name]))
                 if kind == "warmed":
-                    bench.warm_memory()
+                    bench.warm_memory(1)
                     times["unchanged"].append(seconds(partial(model.save, obj)))
                     on_the_wire = _save_changed(server, model, obj, tensors)
                     for name in ("first", "second"):
-                        bench.warm_memory()
+                        bench.warm_memory(2)
                         tensors[-1].add_(1)
                         times[name].append(_held(model, obj))
             target.unlink()

@@ -35,11 +35,13 @@ def rows(bench: Bench) -> Iterator[Row]:
             CONVERTED_MANY: [],
         }
         for path, times in first.items():
-            for _ in range(bench.rounds):
-                server.restart()
+            is_long = path in {FILTERED_MANY, CONVERTED_MANY}
+            for _ in range(bench.slow_turns if is_long else bench.rounds):
+                with bench.spending("starting servers"):
+                    server.restart()
                 with Connection(server.base_url) as connection:
                     connection.get("/readyz", memory)  # as a load balancer would do before sending requests
-                    times.append(connection.get(path, memory).first_byte)
+                    times.append(connection.first_byte(path))
     plain = [answer.rate for answer in answers[PLAIN]]
     for what, path in (
         ("remapped", REMAPPED),
@@ -97,9 +99,9 @@ def gathered_row(bench: Bench) -> Row:
         file.unlink()
         connection.get(GATHERED, memory)  # reads the numbers of the file once, for its checksums
         for _ in range(bench.rounds):
-            bench.warm_memory()
+            bench.warm_memory(1)
             plain.append(connection.get(PLAIN, memory).seconds)
-            bench.warm_memory()
+            bench.warm_memory(1)
             gathered.append(connection.get(GATHERED, memory).seconds)
     return Row(
         "P11",
@@ -118,6 +120,6 @@ def by_turns(bench: Bench, url: str, memory: memoryview) -> dict[str, list[Answe
         connection.get(CAST, memory)  # the first cast imports torch, and the first of a file computes its checksums
         for _ in range(bench.rounds):
             for path, taken in answers.items():
-                bench.warm_memory()
+                bench.warm_memory(1)
                 taken.append(connection.get(path, memory))
     return answers

@@ -19,9 +19,9 @@ def rows(bench: Bench) -> Iterator[Row]:
         Connection(server.base_url) as connection,
     ):
         for _ in range(bench.rounds):
-            bench.warm_memory()
+            bench.warm_memory(1)
             limit.append(raw_download(port, memory))
-            bench.warm_memory()
+            bench.warm_memory(1)
             ours.append(connection.get(f"{MODEL}/checkpoints/1/original", memory).seconds)
     yield Row(
         "P1",

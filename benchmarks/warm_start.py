@@ -23,7 +23,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     whole, part = [], []
     with bench.server(bench.general) as server, Connection(server.base_url) as connection:
         for _ in range(bench.rounds):
-            bench.warm_memory()
+            bench.warm_memory(1)
             whole.append(connection.get(f"{MODEL}/checkpoints/1/file", memory).seconds)
             before = connection.on_the_wire
             seconds, selected = warm_start(connection, wanted, memory)

@@ -58,6 +58,17 @@ class Connection:
         self._send(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
         return self._receive(into, started)
 
+    def first_byte(self, path: str) -> float:
+        """Return the seconds until the first byte of the answer's body. The connection cannot be used afterwards."""
+        started = time.perf_counter()
+        self._send(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        status, _, first = self._receive_head()
+        if status >= 300:
+            raise RuntimeError(f"answered {status}")
+        if not first:
+            self._recv(self._head)
+        return time.perf_counter() - started
+
     def post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Post a JSON body and return the JSON answer."""
         data, into = json.dumps(body).encode(), memoryview(bytearray(1 << 20))
@@ -86,17 +97,21 @@ class Connection:
         self._socket.sendall(data)
         self.on_the_wire += len(data)
 
-    def _receive(self, into: memoryview, started: float) -> Answer:
+    def _receive_head(self) -> tuple[int, int, memoryview]:
+        """Return the status of the answer, the length of its body, and the bytes of it that came with the head."""
         got, end = 0, -1
         while end < 0:
             got += self._recv(self._head[got:])
             end = bytes(self._head[:got]).find(b"\r\n\r\n")
+        return *_parse_head(bytes(self._head[:end])), self._head[end + 4 : got]
+
+    def _receive(self, into: memoryview, started: float) -> Answer:
+        status, size, begin = self._receive_head()
         first_byte = time.perf_counter() - started
-        status, size = _parse_head(bytes(self._head[:end]))
         if size > len(into):
             raise ValueError(f"{size} bytes do not fit into {len(into)}")
-        first = got - end - 4
-        into[:first] = self._head[end + 4 : got]
+        first = len(begin)
+        into[:first] = begin
         if not first and size:
             first = self._recv(into[:size])
             first_byte = time.perf_counter() - started
