@@ -41,6 +41,7 @@ def test_the_file_that_is_sent_is_to_torch_the_one_that_it_would_have_written(ob
     torch.save(obj, written)
     pickled = Pickled(obj)
     split = pickled.split(pickled.memory())
+    assert split.size <= pickled.largest_size(pickled.memory())
     sent = b"".join(split.read(0, split.size))
     expected = torch.load(io.BytesIO(written.getvalue()), weights_only=False)
     found = torch.load(io.BytesIO(sent), weights_only=False)

@@ -49,6 +49,18 @@ def test_bytes_are_compared_with_the_sha256_that_is_expected_of_them(place: Work
     assert place.contents() == ({}, {})
 
 
+def test_a_small_upload_of_known_size_has_both_hashes(place: Workplace):
+    data = b"a small upload" * 1000
+    sha256 = hashlib.sha256(data).hexdigest()
+    upload = asyncio.run(place.ingest.receive(Chunks(chunked(data)), len(data), sha256=sha256))
+    assert upload.file.path.read_bytes() == data
+    assert (upload.size, upload.digest, upload.sha256) == (len(data), digest_of(data)[0], sha256)
+    place.ingest.discard(upload)
+    with pytest.raises(InvalidRequest, match=sha256):
+        asyncio.run(place.ingest.receive(Chunks(chunked(data[1:])), len(data) - 1, sha256=sha256))
+    assert place.contents() == ({}, {})
+
+
 def test_an_upload_of_many_batches_arrives_as_it_was_sent(place: Workplace):
     data = bytes(range(256)) * (3 * BATCH_SIZE // 256) + b"and some"
     upload = asyncio.run(place.ingest.receive(Chunks(chunked(data, 1_000_003)), None))

@@ -6,7 +6,6 @@ import http.client
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from io import BytesIO
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -17,11 +16,6 @@ from .._printable import printable
 from .raw import connect, is_proxied, read_answer, shut_down
 from .retry import RetryPolicy
 from .session import Http
-
-SMALL = 1024 * 1024
-"""Bytes of the longest range that comes over a connection of the session, which is open already, and is held in memory.
-A longer one is worth a connection of its own, which is faster.
-"""
 
 
 class Range(Protocol):
@@ -53,13 +47,12 @@ class Connection:
         fields = {"Range": f"bytes={start}-{end - 1}", "If-Range": f'"{etag}"'}
         if verifies:
             fields["Stateroom-Verifies"] = "client"
-        if (self._wire is None and end - start <= SMALL) or self._through_httpx:
+        if self._through_httpx:
             if self._response is not None:
                 self._response.close()
-            response = self._response = self._server.open(path, (), fields, retry)
-            is_small = end - start <= SMALL and response.headers.get("Content-Length") == str(end - start)
-            body: Range = BytesIO(response.read()) if is_small else _Pieces(response.iter_raw())
-            return _from(body, response.status_code, response.headers, start, etag)
+            self._response = self._server.open(path, (), fields, retry)
+            pieces = _Pieces(self._response.iter_raw())
+            return _from(pieces, self._response.status_code, self._response.headers, start, etag)
         if self._has_more:
             self.close()
         wire = self._wire = self._wire or connect(self._server)
