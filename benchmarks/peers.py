@@ -53,7 +53,7 @@ class Peer:
     start: Callable[[str, Path, int], list[str]]
     version_option: str
     is_slow: bool = False
-    """Whether it takes several times as long as the others: fewer turns are enough."""
+    """True for a program that takes several times as long as the others: fewer turns are enough."""
 
     @property
     def _found(self) -> str | None:
@@ -62,7 +62,7 @@ class Peer:
 
     @property
     def version(self) -> str | None:
-        """What the program says of its version; None if it is not installed."""
+        """The version that the program prints; None if it is not installed."""
         if self._found is None:
             return None
         said = subprocess.run([self._found, self.version_option], capture_output=True, text=True, check=False)

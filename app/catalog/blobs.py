@@ -43,7 +43,7 @@ def known(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> dict[Dig
 
 
 def present(s: ReadSession, namespace: str, digests: Iterable[Digest]) -> set[Digest]:
-    """Those of ``digests`` that the namespace has a row for, whatever has become of their packs. One statement."""
+    """Return the ``digests`` that the namespace has a row for, whatever has become of their packs. One statement."""
     rows = select(blobs.c.digest).where(blobs.c.namespace == namespace, is_among(blobs.c.digest, each_text(digests)))
     return set(s.select(rows).scalars())
 

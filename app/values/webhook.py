@@ -51,7 +51,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent for a delivery. Its ``id`` is the same at every attempt, so that a receiver knows a repetition."""
+    """The message of a delivery. Its ``id`` is the same at every attempt, so that a receiver knows a repetition."""
 
     webhook: Webhook
     delivery: Delivery
