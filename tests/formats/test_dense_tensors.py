@@ -50,7 +50,7 @@ def read(data: bytes) -> tuple[str, object]:
 
 def test_most_tensors_of_torch_save_are_read_at_once() -> None:
     data = pickle_of(STATE)
-    found = sum(dense.TENSOR(data, position) is not None for position in range(len(data)))
+    found = sum(dense.TENSOR.match(data, position) is not None for position in range(len(data)))
     assert found >= 120
 
 
@@ -73,7 +73,7 @@ def test_tensors_that_share_a_storage_still_share_it() -> None:
 def test_a_tensor_with_any_other_byte_is_read_or_refused_as_opcode_by_opcode() -> None:
     data = pickle_of({f"layer.{number}": torch.ones(2, 300) for number in range(50)})
     start = data.rindex(MARKS)
-    end = dense.TENSOR(data, start).end()  # type: ignore[union-attr]  # the last tensor is read at once
+    end = dense.TENSOR.match(data, start).end()  # type: ignore[union-attr]  # the last tensor is read at once
     outcomes = set()
     for position in range(start + len(MARKS), end):
         for byte in {0, 1, 255, data[position] ^ 1, data[position] + 1 & 255, ord("("), ord("K"), ord("h"), ord("t")}:
@@ -87,7 +87,7 @@ def test_a_tensor_with_any_other_byte_is_read_or_refused_as_opcode_by_opcode() -
 def test_an_error_names_the_opcode_that_was_refused() -> None:
     data = pickle_of({f"layer.{number}": torch.ones(2, 300) for number in range(50)})
     start = data.rindex(MARKS)
-    end = dense.TENSOR(data, start).end()  # type: ignore[union-attr]  # the last tensor is read at once
+    end = dense.TENSOR.match(data, start).end()  # type: ignore[union-attr]  # the last tensor is read at once
     beyond = data[:start] + data[start:end].replace(b"K\x02M", b"K\x03M") + data[end:]
     with pytest.raises(RefusedCheckpoint, match="beyond the end of its storage '49'") as refused:
         parse(beyond, TorchHooks())

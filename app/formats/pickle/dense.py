@@ -34,7 +34,7 @@ TENSOR = re.compile(
         )
     ),
     re.DOTALL,
-).match  # fmt: skip
+)  # fmt: skip
 """From the marks of the arguments and of the persistent id to the put of the tensor, behind the function's name."""
 
 _COUNTS = {ord(")"): 0, op.TUPLE1: 1, op.TUPLE2: 2, op.TUPLE3: 3}
@@ -76,7 +76,7 @@ class DenseTensors:
 
         None if other opcodes are there, or if a rule refuses one of them; the memo is unchanged then.
         """
-        found = TENSOR(data, pos)
+        found = TENSOR.match(data, pos)
         if found is None or function not in self._builders or function.full_name != _REBUILD:
             return None
         (
