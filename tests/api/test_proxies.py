@@ -77,8 +77,11 @@ def test_nobody_else_is_believed(header: tuple[str, str]) -> None:
 
 
 def logged(server: Server, request_id: str) -> dict:
-    assert_soon(lambda: any(line["request_id"] == request_id for line in server.requests))
-    return next(line for line in server.requests if line["request_id"] == request_id)
+    def lines() -> list[dict]:
+        return [line for line in server.lines if line.get("request_id") == request_id]
+
+    assert_soon(lambda: lines() != [])
+    return lines()[0]
 
 
 def test_every_line_of_the_log_has_an_address_and_a_token(fresh_server: StartServer) -> None:

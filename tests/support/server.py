@@ -65,8 +65,8 @@ class Server:
 
     @property
     def requests(self) -> list[dict]:
-        """Return the log records of requests, in the order in which they ended."""
-        return [line for line in self.lines if line["logger"] == "stateroom.requests"]
+        """Return the log records of requests that were understood, in the order in which they ended."""
+        return [line for line in self.lines if line["logger"] == "stateroom.requests" and line["path"] is not None]
 
     @property
     def port(self) -> int:
