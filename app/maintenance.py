@@ -6,13 +6,14 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .catalog import Catalog
+from .catalog import Catalog, leases
 from .catalog.unused import Moment
 from .data_dir import CATALOG, claim, held
 from .errors import StateroomError
 from .retention import Retention
 from .settings import Settings
 from .store import LocalPackStore, PackStore, Room, Spool
+from .store.keys import new_name
 from .store.spool import remove_old_partials
 from .upkeep.backup import Made, Progress, make_backup
 from .upkeep.backup_folder import BackupFolder
@@ -59,7 +60,8 @@ def migrate(settings: Settings) -> None:
 def prepare(settings: Settings) -> None:
     """Prepare a start, once before any worker: migrate a database of the server's own, and remove leftovers of a crash.
 
-    Only for a process that holds the data dir. Raises StateroomError if the database holds no catalog.
+    Only for a process that holds the data dir. Raises StateroomError if the database holds no catalog of this version,
+    and if database or store cannot be written.
     """
     with closing(Spool(settings.spool_folder)) as spool:
         spool.clear()  # before anything is written: the spool may fill the disk
@@ -74,12 +76,21 @@ def _prepare(settings: Settings) -> None:
         catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
         if settings.catalog_file is not None:
             catalog.migrate()
-        catalog.ping()
+        catalog.check()
+        _try_to_write(catalog)
         store = stack.enter_context(closing(store_of(settings)))
         store.ping()
         moment = Moment.at(datetime.now(UTC), settings.grace)
         find_orphans(catalog, settings.spool_folder, moment, remove=True)
         recover(catalog, store, moment, alone=settings.alone)
+
+
+def _try_to_write(catalog: Catalog) -> None:
+    """Raise StoreError if the database cannot be written, so that the start says it, and not the first upload."""
+    name = f"start-{new_name()}"
+    with catalog.write_own_rows() as w:
+        leases.take(w, name, name, 0)
+        leases.give_back(w, name)
 
 
 ASKED_EVERY = 0.2
@@ -115,7 +126,7 @@ def migrate_store(settings: Settings, source_url: str, target_url: str) -> Itera
     """Copy the packs of the store at one URL to that at another, beside any running servers. Raises StateroomError."""
     with ExitStack() as stack:
         catalog = stack.enter_context(closing(Catalog(settings.catalog_url, durable=settings.durable)))
-        catalog.ping()
+        catalog.check()
         source, target = (
             stack.enter_context(closing(store_of(settings.model_copy(update={"store_url": url}), make=make)))
             for url, make in ((source_url, False), (target_url, True))
@@ -163,6 +174,6 @@ def fsck(settings: Settings, *, read_data: bool, mark: bool) -> Iterator[Fsck]:
 def _what_is_there(settings: Settings) -> Iterator[tuple[Catalog, PackStore]]:
     """Open a server's existing catalog and store; make neither."""
     with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
-        catalog.ping()
+        catalog.check()
         with closing(store_of(settings, make=False)) as store:
             yield catalog, store

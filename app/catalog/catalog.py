@@ -60,6 +60,13 @@ class Catalog:
                 "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"
             )
 
+    def check(self) -> None:
+        """Raise StateroomError unless ``ping`` succeeds and the catalog is of this version. Servers that run while a
+        newer version migrates the catalog go on, but none of an older version should start.
+        """
+        self.ping()
+        migrate.check_is_known(self.revision() or "")
+
     @property
     def is_file(self) -> bool:
         """Tell whether the database is a SQLite file."""

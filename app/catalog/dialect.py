@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -196,22 +197,45 @@ def _sqlite_failure(error: DBAPIError) -> StoreError | None:
             return StorageFull("no room left for the catalog")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return busy()
-        case (
-            sqlite3.SQLITE_IOERR
-            | sqlite3.SQLITE_CORRUPT
-            | sqlite3.SQLITE_NOTADB
-            | sqlite3.SQLITE_CANTOPEN
-            | sqlite3.SQLITE_READONLY
-            | sqlite3.SQLITE_PERM
-            | sqlite3.SQLITE_NOMEM
-        ):
-            return StoreError("the catalog's database failed", code="catalog-failed")
+        case sqlite3.SQLITE_NOTADB:
+            return _failed("the catalog's database failed: its file is no SQLite database; correct the database URL")
+        case sqlite3.SQLITE_CORRUPT:
+            return _failed("the catalog's database failed: its file is damaged; restore a backup")
+        case sqlite3.SQLITE_CANTOPEN:
+            return _failed("the catalog's database failed: its file cannot be opened; its folder must exist")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return _failed("the catalog's database failed: its file cannot be written; the server's user has to own it")
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
+            return _failed("the catalog's database failed")
     return None
 
 
 _PASSING = {"55P03", "40P01", "40001", "23001", "23503", "53300"}
 """Lock timeout, deadlock, serialization failure, a row that another transaction deleted or needs, too many connections.
 Locks keep foreign keys from failing; if they ever do, nothing was changed, and another try sees the other's change.
+"""
+
+
+_UNREACHABLE = (
+    (
+        re.compile(r"(password|ident|peer) authentication failed|no password supplied|role .* does not exist|pg_hba"),
+        ": it does not accept the user or the password of the database URL",
+    ),
+    (
+        re.compile(r"database .* does not exist"),
+        ": create the database that its URL names, or correct the URL",
+    ),
+    (
+        re.compile(r"resolve host|translate host|not known"),
+        ": the host of the database URL is not known",
+    ),
+    (
+        re.compile(r"Connection refused|No such file or directory"),
+        ": no server listens at the address of the database URL",
+    ),
+)
+"""The reasons why a connection cannot be made, by the texts of libpq and of the server, which have no code. In another
+language they are not recognized.
 """
 
 
@@ -224,9 +248,23 @@ def _postgresql_failure(error: DBAPIError) -> StoreError | None:
         return StorageFull("no room left for the catalog")
     if state in _PASSING:
         return busy()
+    if state == "42501":
+        return _failed(
+            "the database forbids its user to use the catalog's tables: grant it all privileges on them, or let it own "
+            "them"
+        )
+    if state == "25006":
+        return _failed("the catalog's database is read-only: name its primary server in the database URL")
+    if isinstance(error, OperationalError) and not state:
+        reason = next((words for pattern, words in _UNREACHABLE if pattern.search(str(error.orig))), "")
+        return _failed(f"the catalog's database failed or cannot be reached{reason}")
     if isinstance(error, OperationalError) or state[:2] in {"08", "25", "53", "57", "58", "XX"}:
-        return StoreError("the catalog's database failed or cannot be reached", code="catalog-failed")
+        return _failed("the catalog's database failed or cannot be reached")
     return None
+
+
+def _failed(detail: str) -> StoreError:
+    return StoreError(detail, code="catalog-failed")
 
 
 def busy() -> StoreError:

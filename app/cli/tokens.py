@@ -47,7 +47,7 @@ def opened_catalog(settings: Settings, *, make: bool = False) -> Iterator["Catal
             reserve = settings.reserve_file
             # A token can be revoked on a full disk, too.
             Room(reserve.parent, reserve=reserve, size=settings.reserve).freeing(catalog.migrate)
-        catalog.ping()
+        catalog.check()
         yield catalog
 
 
@@ -61,7 +61,7 @@ def was_any_made(settings: Settings) -> bool:
 
     with closing(Catalog(settings.catalog_url, durable=settings.durable)) as catalog:
         try:
-            catalog.ping()
+            catalog.check()
         except StoreError:
             if settings.catalog_file is not None:  # an older file, which the server is going to migrate
                 return False
