@@ -14,7 +14,7 @@ from tests.support.measure import long, measure
 from tests.support.scripts import run_script
 
 BARS = measure(
-    {"plain_download": "P1", "plain_upload": "P3"},
+    {"plain_download": "P1"},
     {
         "plain_download": "P1",
         "plain_upload": "P3",

@@ -18,6 +18,7 @@ from app.api.http1.body_reader import MIN_BYTES, read_into
 from app.api.http1.limits import Limits, why_cut
 from app.api.http1.protocol import protocol
 from app.api.middleware.drain import Drain
+from tests.support.measure import some
 from tests.support.raw_http import rest_of
 from tests.support.waiting import LONG_ENOUGH, Pace, assert_soon, at_a_steady_pace
 
@@ -77,7 +78,7 @@ def serving(request: pytest.FixtureRequest) -> Iterator[tuple[Reading, int]]:
         yield served_here
 
 
-@pytest.fixture(scope="module", params=LOOPS)
+@pytest.fixture(scope="module", params=some(LOOPS, 2))
 def impatient(request: pytest.FixtureRequest) -> Iterator[tuple[Reading, int]]:
     with served(request.param, PATIENCE) as served_here:
         yield served_here

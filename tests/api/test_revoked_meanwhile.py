@@ -45,8 +45,12 @@ def guarded(fresh_server: StartServer) -> Server:
 def test_an_upload_whose_token_ends_meanwhile_is_not_stored(guarded: Server) -> None:
     url = catalog_url(guarded)
 
+    def spooled() -> int:
+        return len(list((guarded.data_dir / "spool").iterdir()))
+
     def arriving(token: str) -> list[tuple[socket.socket, bytes]] | None:
         """Connections that have begun an upload each, with what is still to be sent; None if the token had ended."""
+        before = spooled()
         begun = [(connected(guarded), first, rest) for first, rest in bodies(token)]
         for connection, first, _ in begun:
             connection.sendall(first)
@@ -54,7 +58,7 @@ def test_an_upload_whose_token_ends_meanwhile_is_not_stored(guarded: Server) -> 
         def is_refused() -> bool:
             return select([connection for connection, _, _ in begun], [], [], 0)[0] != []
 
-        assert_soon(lambda: len(list((guarded.data_dir / "spool").iterdir())) == len(begun) or is_refused())
+        assert_soon(lambda: spooled() == before + len(begun) or is_refused())
         if not is_refused():
             return [(connection, rest) for connection, _, rest in begun]
         for connection, _, _ in begun:
@@ -74,17 +78,18 @@ def test_an_upload_whose_token_ends_meanwhile_is_not_stored(guarded: Server) -> 
         revoke_token(url, "revoked")
         return token, connections
 
-    for make in (arriving_with_one_that_is_revoked, lambda: while_it_lasts(arriving_with_a_short_token)):
-        token, connections = make()
-        with guarded.client() as http:
-            assert_soon(lambda token=token, http=http: http.get("/v1/models", headers=bearer(token)).status_code == 401)
-        time.sleep(KEPT)  # for which what the catalog said is good
+    uploads = [while_it_lasts(arriving_with_a_short_token), arriving_with_one_that_is_revoked()]
+    with guarded.client() as http:
+        for token, _ in uploads:
+            assert_soon(lambda token=token: http.get("/v1/models", headers=bearer(token)).status_code == 401)
+    time.sleep(KEPT)  # for which what the catalog said is good
+    for _, connections in uploads:
         for connection, rest in connections:
             with connection:
                 connection.sendall(rest)
                 status, body = answer_on(connection)
             assert (status, json.loads(body)["code"]) == (401, "unauthorized")
-        assert_soon(lambda: not is_spooling(guarded))
+    assert_soon(lambda: not is_spooling(guarded))
     root = make_token(url, "another", "admin")
     with guarded.client() as http:
         assert http.get("/v1/models/a/b", headers=bearer(root)).status_code == 404

@@ -9,8 +9,8 @@ from tests.support.measure import long, measure
 from tests.support.routes import OPERATIONS
 from tests.support.server import Server, start_server
 
-EXAMPLES, ONE_IN = measure((4, 6), (60, 1))
-"""With ``make test``, a sixth of the requests that are made for each route are sent."""
+EXAMPLES, ONE_IN = measure((2, 12), (60, 1))
+"""With ``make test``, a twelfth of the requests that are made for each route are sent."""
 
 VERSIONS = 30
 
