@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import HostileCheckpoint
 from ..store import OpenFile
-from ..store.digests import Hasher, block_digest, combine_crc32, crc32, digest_of, digest_of_blocks
+from ..store.digests import Hasher, checked_block, combine_crc32, crc32, digest_of, digest_of_blocks
 from ..values.digest import BLOCK_SIZE
 from ..values.folder import FolderFile
 from ..values.frame import frame_spans
@@ -173,5 +173,5 @@ def _digest_window(file: OpenFile, window: Sequence[_Block], storages: Sequence[
     for block in window:
         data = view[block.span.start - start : block.span.end - start]
         is_blob = storages[block.storage].span.length > MIN_BLOB_SIZE
-        answers.append((crc32(data), block_digest(data) if is_blob else b""))
+        answers.append(checked_block(data) if is_blob else (crc32(data), b""))
     return answers

@@ -10,10 +10,23 @@ from ..errors import DamagedBlob
 from ..values.digest import BLOCK_DIGEST_SIZE, BLOCK_SIZE, Digest
 from .files import Buffer
 
+_PIECE = 256 * 1024
+"""Bytes that a core's cache keeps between two passes over them."""
+
 
 def block_digest(block: Buffer) -> bytes:
     """The raw BLAKE3 digest (32 bytes) of a block of at most 16 MiB."""
     return blake3(block).digest()
+
+
+def checked_block(block: Buffer) -> tuple[int, bytes]:
+    """Return the CRC32 and the raw digest of a block of at most 16 MiB, which is read from memory once for both."""
+    view, checksum, hasher = memoryview(block), 0, blake3()
+    for start in range(0, len(view), _PIECE):
+        piece = view[start : start + _PIECE]
+        checksum = crc32(piece, checksum)
+        hasher.update(piece)
+    return checksum, hasher.digest()
 
 
 def digest_of_blocks(blocks: bytes) -> Digest:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import DamagedBlob
-from app.store.digests import Hasher, combine_crc32, crc32, digest_of, verify_block
+from app.store.digests import Hasher, checked_block, combine_crc32, crc32, digest_of, verify_block
 from app.values.digest import BLOCK_SIZE
 
 
@@ -28,6 +28,12 @@ def test_above_one_block_the_digest_is_blake3_of_the_blocks_digests(size: int):
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
     blocks = b"".join(blake3(data[start : start + BLOCK_SIZE]).digest() for start in range(0, size, BLOCK_SIZE))
     assert digest_of(data) == (f"blake3-16m:{blake3(blocks).hexdigest()}", blocks)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 18, (1 << 18) + 1, (3 << 18) + 7, BLOCK_SIZE])
+def test_a_block_that_is_read_once_has_the_same_checksum_and_digest(size: int):
+    block = (bytes(range(251)) * (size // 251 + 1))[:size]
+    assert checked_block(block) == (zlib.crc32(block), blake3(block).digest())
 
 
 @pytest.mark.parametrize("piece", [1 << 20, (1 << 20) + 1, BLOCK_SIZE, 3 * BLOCK_SIZE])
