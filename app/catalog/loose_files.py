@@ -7,13 +7,13 @@ checkpoint of several files sees whether another one changed any of them meanwhi
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, insert, not_, or_, select
 
 from ..errors import Conflict
 from ..values.checkpoint import ModelName
 from ..values.loose_file import LooseFile, NewLooseFile
 from . import namespaces
-from .rows import from_microseconds, to_microseconds
+from .rows import check_text, from_microseconds, to_microseconds
 from .session import ReadSession, WriteSession
 from .tables import loose_files
 
@@ -28,9 +28,14 @@ _kept = _f.recipe.is_not(None)
 
 
 def write(w: WriteSession, model: ModelName, file: NewLooseFile) -> LooseFile:
-    """Write a file, in place of the one under its path. Raises QuotaExceeded, and Conflict ``too-many-files``."""
-    namespaces.check_room(w, model.namespace, len(file.recipe or b"") + _stored(w, model.namespace))
+    """Write a file, in place of the one under its path.
+
+    Raises InvalidRequest ``bad-text`` for a ``writer`` that cannot be stored, QuotaExceeded, and Conflict
+    ``too-many-files``.
+    """
+    check_text(file.writer, "writer")
     this = and_(*_of(model), _f.path == file.path)
+    namespaces.check_room(w, model.namespace, len(file.recipe or b"") + _stored(w, model.namespace, but=this))
     before = w.select(
         select(_f.id, _f.writer, _f.replaced, _f.recipe.is_(None).label("is_removed")).where(this)
     ).first()
@@ -110,9 +115,9 @@ def _check_count(w: WriteSession, model: ModelName) -> None:
         raise Conflict(detail, code="too-many-files")
 
 
-def _stored(s: ReadSession, namespace: str) -> int:
-    """The bytes of all recipes of a namespace."""
-    total = select(func.coalesce(func.sum(func.length(_f.recipe)), 0)).where(_f.namespace == namespace)
+def _stored(s: ReadSession, namespace: str, but: ColumnElement[bool]) -> int:
+    """The bytes of all recipes of a namespace ``but`` that of the file which is replaced."""
+    total = select(func.coalesce(func.sum(func.length(_f.recipe)), 0)).where(_f.namespace == namespace, not_(but))
     return int(s.select(total).scalar_one())
 
 

@@ -133,6 +133,13 @@ def test_a_recipe_that_does_not_fit_is_refused(
     assert names(http, loose) == []
 
 
+@pytest.mark.parametrize("number", range(4))  # on either database
+def test_a_writer_that_no_database_stores_is_refused(number: int, http: httpx.Client, loose: str) -> None:
+    answer = http.put(loose, params={"path": "a/b"}, json=plain(b"x", writer=f"{number}\0"))
+    assert problem(answer) == (422, "bad-text"), answer.text
+    assert names(http, loose) == []
+
+
 PATHS = ["", "/a", "a//b", "../a", "a/..", "a\0b", "a\\b", "a/" * 60 + "b", "x" * 300, "nul"]
 
 
@@ -151,6 +158,7 @@ def test_what_is_kept_of_files_counts_for_the_quota(http: httpx.Client, model_na
     http.put(f"/v1/namespaces/{namespace}", json={"quota_bytes": 3_000}).raise_for_status()
     noise = blake3(b"noise").digest(2_000)
     write(http, loose, "a", plain(noise))
+    write(http, loose, "a", plain(noise[1:]))  # in its place, not beside it
     assert problem(http.put(loose, params={"path": "b"}, json=plain(noise[::-1]))) == (507, "quota-exceeded")
     assert http.delete(loose, params={"under": "a"}).status_code == 204
     write(http, loose, "b", plain(noise[::-1]))
