@@ -165,6 +165,13 @@ class Settings(BaseSettings):
             )
         return url
 
+    @field_validator("store_endpoint")
+    @classmethod
+    def _is_an_endpoint(cls, url: str | None) -> str | None:
+        if url is not None and not (urlsplit(url).scheme in {"http", "https"} and urlsplit(url).hostname):
+            raise ValueError("the endpoint must be the URL of an object store, such as https://minio.example:9000")
+        return url
+
     @field_validator("database_url")
     @classmethod
     def _has_no_host(cls, url: str | None) -> str | None:

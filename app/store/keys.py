@@ -1,6 +1,7 @@
 """The keys of packs in a store: the only module that builds them.
 
 <root>/
+├── checks/                     an object store only: an object that is written, read and deleted to check the access
 └── packs/
     └── ab/                     the first two characters of the names below, so that no folder grows without bound
         ├── abcdef.pack         a finished pack that is one file, immutable
@@ -28,6 +29,11 @@ AREA_LENGTH = 32
 
 JOINED_LENGTH = 2 * AREA_LENGTH
 """Length of the name of a pack that is listed in the area of another name."""
+
+
+def check_key(name: str) -> str:
+    """The key of an object that a check of the access writes and deletes. No other process uses ``name``."""
+    return f"checks/{checked(name)}"
 
 
 def new_name() -> str:

@@ -29,16 +29,19 @@ from .keys import (
     PACKS,
     area_key,
     area_of,
+    check_key,
     checked,
     is_area,
     is_in_area,
     list_key,
     listed_in,
+    new_name,
     object_key,
     object_name,
 )
 from .pack_list import ObjectSpan, PackList, PackLists, Stretch
 from .pack_store import PresignedSpan, StoredPack
+from .remote_access import check_access
 from .remote_errors import is_beyond_the_end, translated
 from .room import Room
 from .windows import read_window
@@ -69,6 +72,8 @@ class ObjectPackStore:
         self._lists = PackLists(self._load_list)
         self._readers = ThreadPoolExecutor(THREADS, "object-read")
         self._room = Room()
+        self._check = check_key(new_name())
+        self._is_written = False  # whether the last write succeeded; until then, a ping writes, too
 
     @property
     def windows_ahead(self) -> int:
@@ -192,16 +197,21 @@ class ObjectPackStore:
             yield StoredPack(area, size, is_whole)
 
     def ping(self) -> None:
-        with translated("checking the store"):
+        with translated("listing objects"):
             for _ in obstore.list(self._pinged, f"{PACKS}/00/none", chunk_size=1):
-                return
+                break
+        if not self._is_written:
+            check_access(self._pinged, self._check)
+            self._is_written = True
 
     def close(self) -> None:
         self._readers.shutdown()
 
     def _put(self, key: str, data: Buffer, doing: str) -> None:
+        self._is_written = False
         with translated(doing):
             obstore.put(self._objects, key, _flat(data), use_multipart=False)
+        self._is_written = True
 
     def _range(self, area: str, key: str, span: Span) -> memoryview:
         """Read one range by one request. A short answer counts only if the object is as short."""

@@ -18,6 +18,8 @@ _CLOCK = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _KEYS = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 )
+_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"})
+_FOREIGN = ("MissingEtag", "InvalidListResponse")
 _FULL = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"})
 
 
@@ -49,6 +51,8 @@ def _translation(doing: str, error: Exception, pack: str | None) -> StoreError:
         return StoreError("the store refuses requests because the clock of this machine is wrong: set it")
     if code in _KEYS or status == "401":
         return StoreError(f"the store does not accept the server's credentials ({code or status}): correct them")
+    if code in _REGION or "BareRedirect" in text:
+        return StoreError("the bucket of the store is in another region: set AWS_REGION to its region")
     if status == "403":
         return StoreError(
             f"the store forbids {doing} ({code or status}): the server's credentials need permission to list, read, "
@@ -56,8 +60,18 @@ def _translation(doing: str, error: Exception, pack: str | None) -> StoreError:
         )
     if status == "507" or code in _FULL:
         return StorageFull(f"no room left in the store while {doing}")
-    reason = f"the store answered {status} {code or ''}".strip() if status else "the store does not answer"
-    return StoreError(f"{doing} failed: {reason}")
+    return StoreError(f"{doing} failed: {_reason(text, status, code)}")
+
+
+def _reason(text: str, status: str | None, code: str | None) -> str:
+    if status is not None and (code is not None or not status.startswith("4")):
+        return f"the store answered {status} {code or ''}".strip()
+    if status is not None or any(sign in text for sign in _FOREIGN):
+        answer = "" if status is None else f" {status},"
+        return f"the store answered{answer} not as an object store does: check its endpoint"
+    if "kind: Connect" in text:
+        return "the store does not answer: check its endpoint (http or https, host, port) and the network"
+    return "the store does not answer"
 
 
 def _status(text: str) -> str | None:

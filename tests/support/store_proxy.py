@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 KINDS = (
@@ -27,7 +28,9 @@ METHODS = {"truncate": "GET", "short": "GET", "corrupt": "GET", "corrupt_up": "P
 """The methods of calls that can be spoiled in one way only."""
 
 OUTAGES = ("slow_down", "reset", "hang")
-"""Ways in which all calls fail for a while; ``hang``: they get no answer, and are lost when the outage ends."""
+"""Ways in which all calls fail for a while; ``hang``: they get no answer, and are lost when the outage ends. In
+the outage ``read_only``, which is not among them, only calls that change something fail.
+"""
 
 
 @dataclass(slots=True)
@@ -87,6 +90,35 @@ def spoiling(endpoint: str) -> Iterator[tuple[str, Faults]]:
         server.server_close()
 
 
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """Yield the URL of a server that answers every request in the same way."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response_only(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def _handler(upstream: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -97,6 +129,8 @@ def _handler(upstream: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
             match fault:
                 case "slow_down":
                     return self.answer(503, {"Content-Type": "application/xml"}, SLOW_DOWN)
+                case "read_only" if self.command not in {"GET", "HEAD"}:
+                    return self.answer(403, {"Content-Type": "application/xml"}, DENIED)
                 case "error":
                     return self.answer(500, {}, b"")
                 case "reset":
