@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from app.process.serve import KILL_SECONDS
+from tests.support.commands import run
 from tests.support.docs import ROOT
 from tests.support.ports import held_port
 from tests.support.postgres import Postgres
@@ -332,13 +333,8 @@ def test_what_compose_runs_migrates_then_serves_a_postgresql(postgres: Postgres,
     }
     serve = command_of(services["stateroom"]["command"])
 
-    def run(command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, env=server_environment(env), capture_output=True, text=True, timeout=LONG_ENOUGH, check=False
-        )
-
-    assert run(serve).returncode == 1, "it must not start before it is migrated"
-    migrated = run(command_of(services["migrate"]["command"]))
+    assert run(*services["stateroom"]["command"], **env).returncode == 1, "it must not start before it is migrated"
+    migrated = run(*services["migrate"]["command"], **env)
     assert (migrated.returncode, migrated.stderr) == (0, "")
     with serving(serve, env, tmp_path):
         assert_soon(lambda: healthy(env))

@@ -2,9 +2,9 @@
 
 import os
 import re
+import select
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,8 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.support.commands import run
-from tests.support.server import PYTHON_M_APP, server_environment
+from tests.support.forks import Forked, fork
+from tests.support.server import server_environment
 from tests.support.waiting import LONG_ENOUGH, assert_soon
 
 
@@ -118,23 +119,24 @@ def test_it_listens_on_ipv6_too(fresh_server: StartServer) -> None:
 
 
 @contextmanager
-def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[str], str]]]:
+def on_a_terminal(*arguments: str) -> Iterator[tuple[Forked, Callable[[str], str]]]:
     """A server on a terminal of its own, and a function that waits until the terminal shows a pattern."""
     ours, theirs = os.openpty()
-    process = subprocess.Popen(
-        [*PYTHON_M_APP, "serve", "--port", "0", *arguments],
-        env=server_environment(),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
+    terminal = Path(os.ttyname(theirs))
+    process = fork(
+        "app.__main__",
+        ["serve", "--port", "0", *arguments],
+        server_environment(),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
     )
-    os.close(theirs)
     shown = ""
 
     def shows(pattern: str) -> str:
         nonlocal shown
         while not re.search(pattern, shown):
+            assert select.select([ours], [], [], LONG_ENOUGH)[0], shown
             shown += os.read(ours, 65536).decode()
         return shown
 
@@ -143,6 +145,7 @@ def on_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Ca
     finally:
         process.kill()
         process.wait()
+        os.close(theirs)
         os.close(ours)
 
 

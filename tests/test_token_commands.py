@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from app.catalog import Catalog, tokens
 from app.cli.tokens import parse_expiry
+from app.data_dir import CATALOG
 from app.values.token import parse_token
 from tests.conftest import StartServer
 from tests.support.commands import run
@@ -123,11 +125,10 @@ def test_a_shared_database_has_to_be_migrated_first(postgres, tmp_path: Path, co
     ],
 )
 def test_a_wrong_command_is_one_clear_complaint_and_makes_nothing(
-    tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+    migrated: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    url = f"sqlite:///{tmp_path}/catalog.sqlite3"
+    url = f"sqlite:///{shutil.copy(migrated, tmp_path / CATALOG)}"
     with closing(Catalog(url)) as catalog:
-        catalog.migrate()
         make_token(url, "taken", "read")
         wrong = run("token", *arguments, STATEROOM_DATA_DIR=str(tmp_path))
         assert (wrong.returncode, wrong.stdout) == (code, "")

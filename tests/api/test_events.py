@@ -13,6 +13,7 @@ import pytest
 
 from tests.api.conftest import general, problem
 from tests.conftest import StartServer
+from tests.support.measure import long, measure
 from tests.support.server import Server
 from tests.support.tokens import bearer, catalog_url, make_token, revoke_token
 from tests.support.waiting import assert_soon
@@ -202,16 +203,20 @@ def test_a_checkpoint_is_waited_for_until_it_changes(server: Server, http: httpx
     assert problem(http.get(f"{model}/checkpoints/latest?wait=61")) == (422, "invalid-value")
 
 
-def test_a_thousand_clients_that_wait_take_no_threads(fresh_server: StartServer) -> None:
+MANY = measure(300, 1000)
+
+
+@long
+def test_very_many_clients_that_wait_take_no_threads(fresh_server: StartServer) -> None:
     server = fresh_server(env={"STATEROOM_DURABLE": "off"})
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     path = "/v1/models/vision/net/events?wait=60&after="
 
     async def wait_all() -> list[bytes]:
-        pairs = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(1000)]
+        pairs = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(MANY)]
         for _, writer in pairs:
             writer.write(f"GET {path}1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        await asyncio.to_thread(assert_soon, lambda: is_waiting(http, 1000))
+        await asyncio.to_thread(assert_soon, lambda: is_waiting(http, MANY))
         assert threads(server) < before + 100  # some looked each client's model up, and are idle now
         await asyncio.to_thread(http.put, "/v1/models/vision/net/aliases/prod", json={"ref": 1})
         answers = [await reader.read() for reader, _ in pairs]
@@ -224,7 +229,7 @@ def test_a_thousand_clients_that_wait_take_no_threads(fresh_server: StartServer)
         assert is_waiting(http, 0)
         before = threads(server)
         answers = asyncio.run(wait_all())
-    assert [b"alias-moved" in answer for answer in answers] == [True] * 1000
+    assert [b"alias-moved" in answer for answer in answers] == [True] * MANY
 
 
 def threads(server: Server) -> int:

@@ -11,6 +11,7 @@ from blake3 import blake3
 
 from tests.api.conftest import Upload, problem, saved
 from tests.support.folders import form, shards
+from tests.support.measure import long, some
 
 MiB = 1 << 20
 RAW = {"Accept": "application/octet-stream"}
@@ -63,6 +64,7 @@ def of_raw(answer: httpx.Response) -> torch.Tensor:
     return torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
 
 
+@long
 @pytest.mark.parametrize("kind", FILES)
 def test_a_slice_is_that_of_torch_and_nothing_else_is_sent(
     http: httpx.Client, checkpoints: str, upload: Upload, kind: str
@@ -70,7 +72,7 @@ def test_a_slice_is_that_of_torch_and_nothing_else_is_sent(
     upload(FILES[kind](tensors()))
     for key, tensor in tensors().items():
         url = f"{checkpoints}/1/tensors/{quote(key, safe='')}"
-        for query, slice_ in SLICES.items():
+        for query, slice_ in some(SLICES.items(), 1 if kind == "zip" else 2):
             if query and (tensor.dim() == 0 or len(tensor) < 9):
                 continue
             expected = slice_(tensor)

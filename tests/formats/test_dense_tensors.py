@@ -12,6 +12,7 @@ from app.formats.pickle import dense
 from app.formats.pickle.emit import emit
 from app.formats.pickle.machine import parse
 from app.formats.torch_tensors import TorchHooks
+from tests.support.measure import long, some
 
 MARKS = b"(("
 PARTED = b"(N0("
@@ -70,13 +71,15 @@ def test_tensors_that_share_a_storage_still_share_it() -> None:
     assert read(data) == read(data.replace(MARKS, PARTED))
 
 
+@long
 def test_a_tensor_with_any_other_byte_is_read_or_refused_as_opcode_by_opcode() -> None:
     data = pickle_of({f"layer.{number}": torch.ones(2, 300) for number in range(50)})
     start = data.rindex(MARKS)
     end = dense.TENSOR.match(data, start).end()  # type: ignore[union-attr]  # the last tensor is read at once
     outcomes = set()
     for position in range(start + len(MARKS), end):
-        for byte in {0, 1, 255, data[position] ^ 1, data[position] + 1 & 255, ord("("), ord("K"), ord("h"), ord("t")}:
+        others = [data[position] ^ 1, 0, 255, ord("K"), 1, data[position] + 1 & 255, ord("("), ord("h"), ord("t")]
+        for byte in some(others, 3):
             at_once = data[:position] + bytes([byte]) + data[position + 1 :]
             slowly = at_once[:start] + PARTED + at_once[start + len(MARKS) :]
             assert read(at_once) == read(slowly), (position - start, byte)

@@ -20,6 +20,7 @@ from app.values.checkpoint import ModelName
 from app.values.span import Span
 from tests.ingest.workplace import MIB, MODEL, Workplace, torch_file, weights
 from tests.store.devices import mounted_tmpfs
+from tests.support.measure import long, measure
 from tests.upkeep.sweeping import check, delete, foresee_now, sweep_now
 
 SIZES = st.integers(0, 2 * SHARED_BYTES)
@@ -163,13 +164,15 @@ def test_a_pack_that_is_lost_is_named_and_keeps_nobody_from_the_others(place: Wo
     assert place.original(whole) == data
 
 
+@long
 def test_blobs_of_many_blocks_keep_every_byte(place: Workplace):
-    shared = weights(1, 40)
-    place.upload(torch_file({"shared": shared, "a": weights(2, 50)}))
+    size = measure(20, 40)
+    shared = weights(1, size)
+    place.upload(torch_file({"shared": shared, "a": weights(2, size + 10)}))
     data = torch_file({"shared": shared})
     kept = place.upload(data)
     delete(place, 1)
-    assert sweep_now(place).copied_bytes == 40 * MIB
+    assert sweep_now(place).copied_bytes == size * MIB
     assert place.original(kept) == data
     assert check(place) == []
 
@@ -239,10 +242,12 @@ def test_a_download_that_runs_while_its_packs_are_compacted_ends_with_the_right_
     assert received == data
 
 
+@long
 def test_compaction_holds_a_block_at_a_time(place: Workplace):
     """However much is live: what it reads is mapped, and let go of before the next block."""
-    shared = weights(1, 60)
-    place.upload(torch_file({"shared": shared, "a": weights(2, 70)}))
+    size = measure(44, 60)
+    shared = weights(1, size)
+    place.upload(torch_file({"shared": shared, "a": weights(2, size + 10)}))
     place.upload(torch_file({"shared": shared}))
     delete(place, 1)
     mapped: list[int] = []
@@ -252,6 +257,6 @@ def test_compaction_holds_a_block_at_a_time(place: Workplace):
         ranges = (line.split()[0].split("-") for line in lines)
         mapped.append(sum(int(end, 16) - int(start, 16) for start, end in ranges))
 
-    assert sweep_now(place, go_on=watch).copied_bytes == 60 * MIB
+    assert sweep_now(place, go_on=watch).copied_bytes == size * MIB
     assert len(mapped) > 4
     assert max(mapped) <= 2 * 17 * MIB
