@@ -13,19 +13,22 @@ from benchmarks.peers import PEERS, ROOT
 
 GIB = 1 << 30
 PROBED = 256 << 20
-"""Bytes that are touched and copied to see how fast the memory is."""
+"""Bytes that are touched and copied to see how fast the memory is, unless the largest checkpoint is smaller."""
 
 QUIET = 0.5
 """Load beyond which the machine has other work to do, and ratios alone mean something."""
 
 
-def environment() -> dict[str, str]:
-    """Return the facts that decide what is measured, in the order in which people read them. Takes some seconds."""
+def environment(probed: int = PROBED) -> dict[str, str]:
+    """Return the facts that decide what is measured, in the order in which people read them. Takes some seconds.
+
+    ``probed`` bytes of memory are touched and copied.
+    """
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    fresh = " / ".join(f"{touch_rate(PROBED, huge=huge):.2f}" for huge in (False, True))
-    warm(2 * PROBED)
-    warmed = " / ".join(f"{touch_rate(PROBED, huge=huge):.2f}" for huge in (False, True))
-    copies = " / ".join(f"{copy_rate(PROBED, threads):.1f}" for threads in (1, cores))
+    fresh = " / ".join(f"{touch_rate(probed, huge=huge):.2f}" for huge in (False, True))
+    warm(2 * probed)
+    warmed = " / ".join(f"{touch_rate(probed, huge=huge):.2f}" for huge in (False, True))
+    copies = " / ".join(f"{copy_rate(probed, threads):.1f}" for threads in (1, cores))
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _said_by("git", "-C", str(ROOT), "describe", "--always", "--dirty") or "unknown",

@@ -212,9 +212,9 @@ assert all(torch.equal(weights[key], loaded[key]) for key in weights)
 """
 
 
-def test_with_torch_the_client_saves_and_loads(built: Built, running: Server, tmp_path: Path) -> None:
-    environment = built.install("stateroom[torch]", "stateroom")
-    done = environment.run("python", "-c", USE_IT, running.base_url, cwd=tmp_path)
+def test_with_torch_the_client_saves_and_loads(client_alone: Environment, running: Server, tmp_path: Path) -> None:
+    expose(closure("stateroom[torch]", [str(client_alone.site), dependencies_folder()]), tmp_path)
+    done = client_alone.run("python", "-c", USE_IT, running.base_url, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
 
 
