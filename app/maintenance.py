@@ -1,15 +1,16 @@
 """Work on a server's data that needs no running server: migrating, preparing a start, sweeping, checking."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .catalog import Catalog, leases
+from .catalog import Catalog, leases, packs
 from .catalog.unused import Moment
 from .data_dir import CATALOG, claim, held
-from .errors import StateroomError
+from .errors import PackMissing, StateroomError
 from .retention import Retention
 from .settings import Settings
 from .store import LocalPackStore, PackStore, Room, Spool
@@ -25,6 +26,8 @@ from .upkeep.restore import Restored
 from .upkeep.restore import restore as restore_backup
 from .upkeep.sweep import Sweeper, Swept
 from .upkeep.sweep_lease import SweepLease
+
+_log = logging.getLogger("stateroom.start")
 
 
 def store_of(settings: Settings, room: Room | None = None, *, make: bool = True) -> PackStore:
@@ -80,6 +83,7 @@ def _prepare(settings: Settings) -> None:
         _try_to_write(catalog)
         store = stack.enter_context(closing(store_of(settings)))
         store.ping()
+        _warn_of_another_store(catalog, store)
         moment = Moment.at(datetime.now(UTC), settings.grace)
         find_orphans(catalog, settings.spool_folder, moment, remove=True)
         recover(catalog, store, moment, alone=settings.alone)
@@ -91,6 +95,27 @@ def _try_to_write(catalog: Catalog) -> None:
     with catalog.write_own_rows() as w:
         leases.take(w, name, name, 0)
         leases.give_back(w, name)
+
+
+def _warn_of_another_store(catalog: Catalog, store: PackStore) -> None:
+    """Log a warning if the catalog's newest pack is not in the store: a wrong URL, or packs that are lost. The server
+    starts all the same, because uploads replace what is lost.
+    """
+    with catalog.read() as s:
+        name = packs.newest(s)
+    if name is None:
+        return
+    try:
+        store.size(name)
+    except PackMissing:
+        with catalog.read() as s:
+            if packs.newest(s) != name:  # another server has swept it meanwhile, or has stored one
+                return
+        _log.warning(
+            "the store does not hold the catalog's newest pack, %s: check --store-url; if it is right, packs are lost, "
+            "and stateroom-server fsck names the checkpoints that need them",
+            name,
+        )
 
 
 ASKED_EVERY = 0.2

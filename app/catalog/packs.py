@@ -173,6 +173,14 @@ def is_sealed(s: ReadSession, name: str) -> bool:
     return s.select(select(packs.c.id).where(packs.c.name == name, packs.c.state == "sealed")).first() is not None
 
 
+def newest(s: ReadSession) -> str | None:
+    """The name of the sealed pack that was begun last; None without one."""
+    name: str | None = s.select(
+        select(packs.c.name).where(packs.c.state == "sealed").order_by(packs.c.id.desc()).limit(1)
+    ).scalar()
+    return name
+
+
 def abandoned(s: ReadSession, before: datetime) -> tuple[str, ...]:
     """The names of unsealed packs whose lease was over at ``before``: nobody writes them any more."""
     return tuple(s.select(select(packs.c.name).where(_is_abandoned(before)).order_by(packs.c.id)).scalars())

@@ -105,6 +105,51 @@ def test_a_store_that_was_emptied_is_told_by_fsck_and_filled_again(on_s3: Callab
         assert equal(model.load("latest"), state)
 
 
+WARNING = "the store does not hold the catalog's newest pack"
+
+
+def test_a_store_without_the_packs_of_the_catalog_is_told_at_the_start(on_s3: Callable[..., Server], s3: S3) -> None:
+    server = on_s3()
+    with Client(server.base_url, progress=False) as client:
+        client.model("a/b").save({"w": noise(0.1)})
+    server.restart()
+    assert WARNING not in server.log
+    server.args = ("--store-url", s3.new_url())
+    server.restart()
+    assert WARNING in server.log
+    with Client(server.base_url, progress=False, retries=0) as client:
+        client.model("a/b").save({"w": noise(0.1)})
+    server.restart()
+    assert WARNING not in server.log
+
+
+def test_objects_of_others_under_the_prefix_are_never_touched(on_s3: Callable[..., Server], s3: S3) -> None:
+    """Another server with a catalog of its own is such an other, too."""
+    url = s3.new_url()
+    first, second = (on_s3(url, "--sweep-interval", "0") for _ in range(2))
+    name = "ab" * 16
+    others = {
+        f"{url.removeprefix(f's3://{BUCKET}/')}/{key}": key.encode()
+        for key in ("notes", "checks/mine", "packs/notes", f"packs/ab/{name}.pack", f"packs/ab/{name}/0-1")
+    }
+    for key, data in others.items():
+        obstore.put(s3.objects(), key, data, use_multipart=False)
+    kept = {"small": noise(0.1), "large": noise(3)}
+    with Client(first.base_url, progress=False) as client, Client(second.base_url, progress=False) as another:
+        for model in (client.model("a/b"), another.model("a/b")):
+            model.save(kept)
+            model.save({**kept, "more": noise(8)})
+            model.delete(2)
+        another.model("a/b").delete(1)
+        for server in (second, first, second):
+            command(server, s3, "sweep", "--empty-trash", "--grace", "0")
+        assert equal(client.model("a/b").load(1), kept)
+    assert {each["kind"] for each in command(first, s3, "fsck", "--read-data")["findings"]} == {"part-unknown"}
+    assert {each["kind"] for each in command(second, s3, "fsck")["findings"]} == {"part-unknown", "pack-unknown"}
+    for key, data in others.items():
+        assert bytes(obstore.get(s3.objects(), key).bytes()) == data
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
