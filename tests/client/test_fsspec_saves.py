@@ -403,12 +403,67 @@ def test_a_process_may_write_several_files(options: dict[str, Any], folder: str,
         ("a/b/../__0_0.distcp", "has the segment '..'"),
         (f"a/b/{'x' * 300}/__0_0.distcp", "more than 255 bytes"),
         ("a/b/con/__0_0.distcp", "Windows cannot hold"),
+        ("a/b/..", "has the segment '..'"),
+        (f"a/b/{'x' * 300}", "more than 255 bytes|1 to 200 characters"),
     ],
 )
 def test_a_name_that_no_save_can_have_is_explained(path: str, error: str, fs: StateroomFileSystem) -> None:
     with pytest.raises(InvalidRequest, match=error):
         fs.pipe_file(f"stateroom://{path}", b"")
     assert not fs.exists(f"stateroom://{path}")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\udc80b"], ids=["NUL", "surrogate"])
+@pytest.mark.parametrize("action", ["exists", "info", "ls", "cat_file", "makedirs", "rm", "touch"])
+def test_a_name_that_is_no_text_is_explained(action: str, name: str, fs: StateroomFileSystem) -> None:
+    with pytest.raises(InvalidRequest, match="must be Unicode text without NUL"):
+        getattr(fs, action)(f"stateroom://a/b/run/{name}")
+
+
+@pytest.mark.parametrize(
+    "name", ["sub/__0_0.distcp", "../__0_0.distcp", "__0_0.DISTCP"], ids=["below", "above", "in capitals"]
+)
+def test_a_description_of_files_elsewhere_saves_nothing(
+    name: str, folder: str, model: Model, fs: StateroomFileSystem, tmp_path: Path
+) -> None:
+    fs.pipe_file(f"{folder}/__0_0.distcp", distcp(1.0, tmp_path / "local"))
+    metadata = (tmp_path / "local/.metadata").read_bytes()
+    old, new = (b"\x8c" + bytes([len(text)]) + text.encode() for text in ("__0_0.distcp", name))
+    assert old in metadata
+    fs.pipe_file(f"{folder}/.metadata.tmp", metadata.replace(old, new))
+    with pytest.raises(InvalidRequest, match=r"\.metadata\.tmp names no file that was written: nothing was saved"):
+        fs.mv(f"{folder}/.metadata.tmp", f"{folder}/.metadata")
+    with pytest.raises(NotFound):
+        model.checkpoint("latest")
+
+
+@pytest.mark.filterwarnings("ignore:.*is kept for a day:stateroom.StateroomWarning")
+def test_a_file_that_is_renamed_to_itself_stays(model_name: str, fs: StateroomFileSystem) -> None:
+    path = f"{model_name}/run-7/notes.txt"
+    fs.pipe_file(f"stateroom://{path}", b"some notes")
+    for other in (path, f"{path}/", f"stateroom:///{path}", f"//{path}"):
+        fs.mv(f"stateroom://{path}", other)
+        fs.mv(other, f"stateroom://{path}")
+        assert fs.cat_file(other) == b"some notes"
+    assert fs.find(f"stateroom:///{model_name}/run-7") == [path]
+
+
+@pytest.mark.filterwarnings("ignore:.*is kept for a day:stateroom.StateroomWarning")
+def test_a_removed_file_takes_what_it_has_replaced_along_and_no_other(model_name: str, fs: StateroomFileSystem) -> None:
+    path = f"stateroom://{model_name}/run-7/notes"
+    fs.pipe_file(path, b"some notes")
+    with fs.open(path, "wb") as file:
+        torch.save({"weight": torch.ones(3)}, file)
+    fs.rm(path)
+    assert not fs.exists(path)
+    fs.pipe_file(path, b"some notes")
+    fs.pipe_file(f"{path}/below", b"others")
+    with pytest.raises(IsADirectoryError, match="is a folder, too"):
+        fs.rm(path)
+    assert fs.cat_file(f"{path}/below") == b"others"
+    fs.rm(f"{path}/below")
+    fs.rm(path)
+    assert not fs.exists(path)
 
 
 def test_a_token_that_may_not_write_saves_nothing_and_loads(

@@ -58,7 +58,9 @@ class Name:
 
 
 def parse(path: str) -> Name:
-    """Parse a name with or without the scheme. Raises InvalidRequest for one that names no model."""
+    """Parse a name with or without the scheme. Raises InvalidRequest for one that names no model, or is no text."""
+    if "\0" in path or not _is_unicode(path):
+        raise InvalidRequest(f"{path!r} is no name: it must be Unicode text without NUL characters")
     parts = path.removeprefix(SCHEME).strip("/").split("/")
     if len(parts) < 2 or not all(parts):
         raise InvalidRequest(
@@ -70,6 +72,14 @@ def parse(path: str) -> Name:
     if not ref:
         raise InvalidRequest(f"{path!r} has no ref after the @, as {SCHEME}{model}@latest has")
     return Name(model, ref, path="/".join(parts[2:]) or None)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def in_slot(model: Model, slot: str) -> Checkpoint | None:

@@ -54,7 +54,7 @@ class Writing(io.BufferedIOBase):
         self._store = store
         self._autocommit = autocommit
         self._folder = tempfile.TemporaryDirectory(prefix="stateroom-")
-        self._written = Path(self._folder.name) / path.rpartition("/")[2]
+        self._written = Path(self._folder.name) / "written"
         self._file = self._written.open("wb")
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:

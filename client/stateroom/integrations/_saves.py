@@ -47,6 +47,9 @@ def is_of_save(name: str) -> bool:
 def check_name(path: str) -> None:
     """Raise InvalidRequest for a file that cannot be written by itself."""
     name = path.rpartition("/")[2]
+    for segment in path.split("/"):
+        if segment in {".", ".."}:
+            raise InvalidRequest(f"{path!r} has the segment {segment!r}: name the file without it")
     if name == DCP_METADATA:
         raise InvalidRequest(
             f"{path!r} cannot be written: write {WRITTEN} and rename it, as torch's FsspecWriter does, once all other "
@@ -119,7 +122,9 @@ class Save:
         return file.path[len(self.path) + 1 :]
 
     def _files(self, found: Mapping[str, LooseFile], named: set[str]) -> list[LooseFile]:
-        """Return the files with items that ``.metadata`` names. Raises Conflict if they are not those of this save."""
+        """Return the files with items that ``.metadata`` names. Raises Conflict if they are not those of this save,
+        InvalidRequest for none.
+        """
         for name in sorted(named - found.keys()):
             if _ITEMS.fullmatch(name):  # any other text may be the key of a tensor
                 raise Conflict(
@@ -127,6 +132,11 @@ class Save:
                     "another save meanwhile: nothing was saved. Save again"
                 )
         files = [found[name] for name in sorted(named & found.keys())]
+        if not files:
+            raise InvalidRequest(
+                f"{self.model.name}/{self.path}/{WRITTEN} names no file that was written: nothing was saved. A "
+                "checkpoint needs a tensor, and all files of a save lie in one folder"
+            )
         for each in files:
             self._check(each)
         return files

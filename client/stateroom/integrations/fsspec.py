@@ -24,7 +24,7 @@ from .._checkpoint import Checkpoint
 from .._client import Client
 from .._download.slices import ByteRanges
 from .._errors import InvalidRequest, NotACheckpoint
-from .._upload.loose import LooseFile, remove_loose, write_loose
+from .._upload.loose import LooseFile, loose_files, remove_loose, write_loose
 from .._warn import warn
 from ._files import PROTOCOL, Name, parse
 from ._saves import MOST_PLAIN, WRITTEN, Save, begin, check_name, is_of_save
@@ -53,6 +53,13 @@ class StateroomFileSystem(AbstractFileSystem):
         self._client = Client(url, token)
         self._files = Lookup(self._client)
         self._saves: dict[str, Save] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        """Return the one spelling of a name, without slashes around it."""
+        if isinstance(path, list):
+            return [cls._strip_protocol(each) for each in path]
+        return super()._strip_protocol(path).strip("/")
 
     def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
@@ -136,7 +143,7 @@ class StateroomFileSystem(AbstractFileSystem):
         if name == WRITTEN and old == f"{new}.tmp":
             self._save_to(folder).commit()
             self._saves.pop(folder, None)
-        else:
+        elif old != new:  # a copy of a file onto itself would be removed with it
             super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **kwargs)
 
     def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
@@ -170,15 +177,24 @@ class StateroomFileSystem(AbstractFileSystem):
         if file is None:
             raise FileNotFoundError(path)
         if isinstance(file, LooseFile):
-            remove_loose(self._files.api(name), name.below)
+            self._remove_loose_file(path, name)
         elif file.inside is None:
             self._delete(file.checkpoint)
+            self._remove_loose_file(path, name)  # which the checkpoint has hidden
         elif not self._is_about_to_replace(path):
             raise InvalidRequest(
                 f"{path!r} is a file of {file.checkpoint}, which is removed as a whole: rm(recursive=True)"
             )
 
     _rm = rm_file
+
+    def _remove_loose_file(self, path: str, name: Name) -> None:
+        """Remove the loose file at a path, if there is one, and no file in a folder of this name."""
+        paths = [each.path for each in loose_files(self._files.api(name), name.below)]
+        if name.below in paths and len(paths) > 1:
+            raise IsADirectoryError(f"{path!r} is a folder, too, which rm(recursive=True) removes")
+        if paths == [name.below]:
+            remove_loose(self._files.api(name), name.below)
 
     def cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
         with self.open(path1) as source, self.open(path2, "wb") as target:
