@@ -32,7 +32,7 @@ JOINED_LENGTH = 2 * AREA_LENGTH
 
 
 def check_key(name: str) -> str:
-    """The key of an object that a check of the access writes and deletes. No other process uses ``name``."""
+    """The key of an object that a check of the access writes and deletes. No other check uses ``name``."""
     return f"checks/{checked(name)}"
 
 

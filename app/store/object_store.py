@@ -72,7 +72,6 @@ class ObjectPackStore:
         self._lists = PackLists(self._load_list)
         self._readers = ThreadPoolExecutor(THREADS, "object-read")
         self._room = Room()
-        self._check = check_key(new_name())
         self._is_written = False  # whether the last write succeeded; until then, a ping writes, too
 
     @property
@@ -201,7 +200,7 @@ class ObjectPackStore:
             for _ in obstore.list(self._pinged, f"{PACKS}/00/none", chunk_size=1):
                 break
         if not self._is_written:
-            check_access(self._pinged, self._check)
+            check_access(self._pinged, check_key(new_name()))
             self._is_written = True
 
     def close(self) -> None:
