@@ -16,6 +16,7 @@ from app.values.span import Span
 from tests.functional.classifier import make_net
 from tests.functional.torch_files import saved
 from tests.support.commands import run, run_program
+from tests.support.measure import long, some
 from tests.support.server import ROOT, server_environment, start_server
 
 NOBODY = 65534
@@ -32,7 +33,8 @@ def open_to_others(folder: Path) -> dict[str, str]:
     return {str(path): oct(mode(path)) for path in paths if mode(path) & 0o077}
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+@long
+@pytest.mark.parametrize("umask", some([0o000, 0o022, 0o777], 2))
 def test_whatever_the_umask_all_that_a_server_makes_is_its_users_alone(tmp_path: Path, umask: int) -> None:
     server = start_server(tmp_path / "new" / "data", "--workers", "2", umask=umask)
     try:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
-from tests.api.conftest import load, problem, saved
+from tests.api.conftest import load, problem, saved, sgd_state_dict
 from tests.conftest import StartServer
 from tests.support.folders import Files, form, index, shards
 
@@ -137,11 +137,7 @@ def test_a_checkpoint_that_is_no_folder_has_the_one_file_of_its_download(http: h
 
 def test_without_its_optimizer_a_folder_keeps_its_other_files(http: httpx.Client, model_name: str) -> None:
     url = f"/v1/models/{model_name}/checkpoints"
-    parameter = torch.nn.Parameter(torch.ones(5_000))
-    parameter.grad = torch.ones(5_000)
-    optimizer = torch.optim.SGD([parameter], momentum=0.5)
-    optimizer.step()
-    files = {**shards(), "optimizer.pt": saved(optimizer.state_dict())}
+    files = {**shards(), "optimizer.pt": saved(sgd_state_dict(5_000))}
     assert http.post(url, files=form(files)).status_code == 201
     http.patch(f"/v1/models/{model_name}", json={"retention": {"thin_after": {"keep_last": 1}}}).raise_for_status()
     assert http.post(url, files=form({**files, "config.json": b"{}"})).status_code == 201

@@ -14,6 +14,7 @@ from safetensors.torch import save as save_safetensors
 from tests.api.conftest import Upload, general, load, problem, saved
 from tests.formats import torch_files
 from tests.formats.torch_files import big_endian
+from tests.support.measure import long, some
 
 Merged = Callable[..., dict[str, Any]]
 
@@ -89,7 +90,8 @@ def combined(
     return result
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+@long
+@pytest.mark.parametrize("dtype", some([torch.float32, torch.float64, torch.bfloat16, torch.float16], 2), ids=str)
 def test_an_average_is_that_of_torch_bit_for_bit(upload: Upload, merged: Merged, dtype: torch.dtype) -> None:
     dicts = [a_state_dict(seed, dtype) for seed in range(3)]
     for each in dicts:
