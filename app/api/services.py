@@ -78,7 +78,7 @@ class Probes:
         def disks() -> tuple[str | None, list[Free], list[Free]]:
             return room.refusal(), room.free(), store.room.free()
 
-        self.catalog = Probe("catalog", catalog.ping, PING_SECONDS)
+        self.catalog = Probe("catalog", catalog.ping_writable, PING_SECONDS)
         self.store = Probe("store", store.ping, PING_SECONDS)
         self.disks = Probe("disks", disks, PING_SECONDS)
 

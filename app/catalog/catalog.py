@@ -12,7 +12,16 @@ from ..errors import StoreError
 from ..values.event import NewEvent
 from ..values.tracing import step
 from . import events, migrate
-from .dialect import engines, is_there, lock, migrating_engine, parse_url, translated_errors
+from .dialect import (
+    engines,
+    is_read_only,
+    is_there,
+    lock,
+    migrating_engine,
+    parse_url,
+    read_only,
+    translated_errors,
+)
 from .listener import Listener, SocketListener, tell_listeners
 from .pace import Pace
 from .postgres import Scope
@@ -59,6 +68,13 @@ class Catalog:
             raise StoreError(
                 "the database has no catalog of this version: run stateroom-server migrate first", code="catalog-failed"
             )
+
+    def ping_writable(self) -> None:
+        """Raise StoreError unless ``ping`` succeeds and the database takes writes: a standby of PostgreSQL does not."""
+        self.ping()
+        with self.rows() as connection:
+            if is_read_only(connection):
+                raise read_only()
 
     def check(self) -> None:
         """Raise StateroomError unless ``ping`` succeeds and the catalog is of this version. Servers that run while a

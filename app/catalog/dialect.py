@@ -169,6 +169,14 @@ def commit(connection: Connection) -> None:
         connection.exec_driver_sql("COMMIT")
 
 
+def is_read_only(connection: Connection) -> bool:
+    """Tell whether the database takes no writes: a standby of PostgreSQL, or one that was set so."""
+    if connection.dialect.name != "postgresql":
+        return False
+    asked = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'"
+    return bool(connection.exec_driver_sql(asked).scalar())
+
+
 def _to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
@@ -254,7 +262,7 @@ def _postgresql_failure(error: DBAPIError) -> StoreError | None:
             "them"
         )
     if state == "25006":
-        return _failed("the catalog's database is read-only: name its primary server in the database URL")
+        return read_only()
     if isinstance(error, OperationalError) and not state:
         reason = next((words for pattern, words in _UNREACHABLE if pattern.search(str(error.orig))), "")
         return _failed(f"the catalog's database failed or cannot be reached{reason}")
@@ -265,6 +273,11 @@ def _postgresql_failure(error: DBAPIError) -> StoreError | None:
 
 def _failed(detail: str) -> StoreError:
     return StoreError(detail, code="catalog-failed")
+
+
+def read_only() -> StoreError:
+    """The error of a writer to a database that takes no writes."""
+    return _failed("the catalog's database is read-only: name its primary server in the database URL")
 
 
 def busy() -> StoreError:

@@ -88,9 +88,9 @@ class Committer:
                 if not is_joined(name):  # a part may still come; then the sweep deletes it
                     with self._catalog.write_own_rows() as w:
                         packs.forget(w, name)
-        except StateroomError:
-            # The caller has to get the earlier error; the next start removes the rest.
-            _log.exception("pack %s could not be removed", name)
+        except StateroomError as error:
+            # The caller has to get the earlier error; a sweep removes the rest.
+            _log.warning("pack %s could not be removed; a sweep removes it: %s", name, error)
 
     def stage(self, name: str, file: OpenFile, namespace: str, record: Callable[[WriteSession], bool]) -> bool:
         """Make ``file`` the pack ``name``, which was begun for it, and ``record`` it as something that was sent ahead

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support.commands import run
 from tests.support.postgres import Postgres
+from tests.support.waiting import assert_soon, until_ready
 
 SECRET = "pass-7f3a"
 
@@ -80,6 +81,21 @@ def test_a_wrong_database_of_postgresql_is_told_at_the_start(
         fresh_server("--database-url", database(postgres))
     assert "Traceback" not in str(failed.value)
     assert SECRET not in str(failed.value)
+
+
+def test_a_database_that_becomes_read_only_is_told_by_readyz(fresh_server: StartServer, postgres: Postgres) -> None:
+    url = postgres.database()
+    server = fresh_server("--database-url", url)
+    settings = f"ALTER DATABASE {urlsplit(url).path[1:]} SET default_transaction_read_only"
+    cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{urlsplit(url).path[1:]}'"
+    with server.client() as http:
+        until_ready(http)
+        change(postgres.url("postgres"), f"{settings} = on", cut)
+        assert_soon(lambda: "the catalog's database is read-only" in http.get("/readyz").text)
+        assert http.get("/readyz").status_code == 503
+        assert_soon(lambda: http.get("/v1/models").status_code == 200)
+        change(postgres.url("postgres"), f"{settings} = off", cut)
+        until_ready(http)
 
 
 @pytest.mark.parametrize("statements", [OTHER, CLASHING], ids=["versions", "clashing"])
