@@ -230,6 +230,34 @@ REFUSED: dict[str, tuple[Callable[[dict[str, bytes]], Files], str, str]] = {
         "shard-missing",
         "number 2",
     ),
+    "a shard too many": (
+        lambda files: {**files, "model-00003-of-00002.safetensors": files["model-00002-of-00002.safetensors"]},
+        "shard-missing",
+        "has the shard model-00003-of-00002.safetensors, but the 2 shards are numbered from 1",
+    ),
+    "shards that are counted from 0": (
+        lambda files: {"m-00000-of-00001.bin": saved({"a": torch.ones(3)})},
+        "shard-missing",
+        "has the shard m-00000-of-00001.bin, but",
+    ),
+    "an index that has keys in each other's shards": (
+        lambda files: {
+            **files,
+            "model.safetensors.index.json": index(a="model-00002-of-00002", b="model-00001-of-00002"),
+        },
+        "shard-index",
+        "in 'model-00001-of-00002.safetensors', which does not have it",
+    ),
+    "an index that names a file that is no shard": (
+        lambda files: {**files, "model.safetensors.index.json": b'{"weight_map": {"a": "config.json"}}'},
+        "shard-kind",
+        "'config.json' holds no tensors",
+    ),
+    "a shard whose name differs by its case": (
+        lambda files: {**files, "MODEL-00001-of-00002.safetensors": files["model-00001-of-00002.safetensors"]},
+        "path-clash",
+        "are one on many systems",
+    ),
     "one key in two shards": (
         lambda files: {**files, "model-00002-of-00002.safetensors": files["model-00001-of-00002.safetensors"]},
         "shard-overlap",

@@ -45,8 +45,15 @@ def find_shards(files: Mapping[str, Part], work: Work) -> Shards:
             numbered.setdefault((stem, count, suffix), set()).add(number)
             shards.head_of.setdefault(path, stem + suffix)
     for (stem, count, suffix), numbers in numbered.items():
-        if len(numbers) != count or max(numbers) > count or min(numbers) == 0:
-            example = next((n for n in range(1, count + 1) if n not in numbers), 0)
+        if (beyond := next((n for n in sorted(numbers) if not 1 <= n <= count), None)) is not None:
+            raise BadFolder(
+                f"the folder has the shard {stem}-{beyond:05}-of-{count:05}{suffix}, but the {count} shards are "
+                "numbered from 1: rename or remove it",
+                rule="shard-missing",
+                where=f"{stem}{suffix}",
+            )
+        if len(numbers) != count:
+            example = next(n for n in range(1, count + 1) if n not in numbers)
             raise BadFolder(
                 f"of the {count} shards {stem}-*-of-{count:05}{suffix}, {len(numbers)} are in the folder, and number "
                 f"{example} is missing: upload all shards together",
