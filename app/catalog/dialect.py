@@ -224,23 +224,18 @@ Locks keep foreign keys from failing; if they ever do, nothing was changed, and 
 """
 
 
+_NOT_LET_IN = re.compile(
+    r"(password|ident|peer) authentication failed|no password supplied|role .* does not exist|pg_hba"
+)
+_NO_DATABASE = re.compile(r"database .* does not exist")
+_NO_HOST = re.compile(r"resolve host|translate host|not known")
+_NO_SERVER = re.compile(r"Connection refused|No such file or directory")
+
 _UNREACHABLE = (
-    (
-        re.compile(r"(password|ident|peer) authentication failed|no password supplied|role .* does not exist|pg_hba"),
-        ": it does not accept the user or the password of the database URL",
-    ),
-    (
-        re.compile(r"database .* does not exist"),
-        ": create the database that its URL names, or correct the URL",
-    ),
-    (
-        re.compile(r"resolve host|translate host|not known"),
-        ": the host of the database URL is not known",
-    ),
-    (
-        re.compile(r"Connection refused|No such file or directory"),
-        ": no server listens at the address of the database URL",
-    ),
+    (_NOT_LET_IN, ": it does not accept the user or the password of the database URL"),
+    (_NO_DATABASE, ": create the database that its URL names, or correct the URL"),
+    (_NO_HOST, ": the host of the database URL is not known"),
+    (_NO_SERVER, ": no server listens at the address of the database URL"),
 )
 """The reasons why a connection cannot be made, by the texts of libpq and of the server, which have no code. In another
 language they are not recognized.
