@@ -21,6 +21,7 @@ from tests.functional.torch_files import saved as saved_file
 from tests.support.dcp_files import Save, grid
 from tests.support.distributed import LARGE, network, whole, write_sharded, write_trained
 from tests.support.folders import form
+from tests.support.measure import long, measure
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is:UserWarning")
 
@@ -71,7 +72,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {each.relative_to(folder).as_posix(): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
 
 
-@pytest.mark.parametrize("name", ["trained-1", "trained-2", "trained-3", "sharded"])
+@long
+@pytest.mark.parametrize("name", measure(["trained-1", "sharded"], ["trained-1", "trained-2", "trained-3", "sharded"]))
 def test_a_folder_is_the_state_dict_that_was_saved(
     name: str, saves: Mapping[str, Saved], http: httpx.Client, model: Model, tmp_path: Path
 ) -> None:
@@ -112,8 +114,9 @@ def cut_at_random(seed: int) -> Save:
     return save
 
 
+@long
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", measure([1], [1, 2]))
 def test_tensors_that_are_cut_anywhere_are_whole_again(
     seed: int, http: httpx.Client, model: Model, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Reads one class of the corpus as uploads, in a watched process.
+"""Reads classes of the corpus as uploads, in a watched process.
 
 ``python -m tests.hostile.reading CLASS EVERY`` reads every EVERY-th file of the class.
 
@@ -14,11 +14,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +135,11 @@ def read_watched(name: str, content: bytes, spool: Spool, ear: Ear, threads: Thr
     return Reading(name, rule, len(content), seconds, list(ear.heard))
 
 
-def main(class_name: str, every: int) -> None:
-    """Each file is heard; one that seems too slow is read once more, as to hear takes time itself."""
+def main(classes: Mapping[str, int]) -> None:
+    """Read every so many files of each class.
+
+    Each file is heard; one that seems too slow is read once more, as to hear takes time itself.
+    """
     signal.signal(signal.SIGVTALRM, _give_up)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -148,7 +151,7 @@ def main(class_name: str, every: int) -> None:
             read_watched("", content, spool, deaf, threads)
         ear = Ear()
         sys.addaudithook(ear.hear)
-        for file in islice(CLASSES[class_name](), 0, None, every):
+        for file in chain.from_iterable(islice(CLASSES[name](), 0, None, every) for name, every in classes.items()):
             reading = read_watched(file.name, file.data, spool, ear, threads)
             if reading.seconds >= reading.allowed_seconds:
                 again = read_watched(file.name, file.data, spool, deaf, threads)
@@ -157,4 +160,4 @@ def main(class_name: str, every: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main({sys.argv[1]: int(sys.argv[2])})

@@ -11,18 +11,26 @@ SLOW = {"pickle: bombs", "pickle: work"}
 """Classes whose files take all the work that one may: few of them are read, each one with ``make stress``."""
 
 
+EVERY = {name: measure(48 if name in SLOW else 8, 1) for name in CLASSES}
+
+GROUPS = measure([list(CLASSES)], [[name] for name in CLASSES])
+"""Classes that one process reads: to start it takes longer than to read a few files."""
+
+
 @long
-@pytest.mark.parametrize("class_name", CLASSES)
-def test_every_file_is_refused_by_its_rule_or_inert(class_name: str) -> None:
-    every = measure(48 if class_name in SLOW else 4, 1)
-    read = readings(class_name, every)
-    files = list(CLASSES[class_name]())[::every]
-    assert [reading.name for reading in read] == [file.name for file in files]
-    assert len({file.name for file in files}) == len(files)
-    for file, reading in zip(files, read, strict=True):
-        assert reading.rule in (file.rules or {""}) or (file.either and not reading.rule.startswith("!")), reading
-        assert reading.seconds < reading.allowed_seconds, reading
-        assert reading.heard == [], reading
+@pytest.mark.parametrize("class_names", GROUPS, ids=lambda names: names[0] if len(names) == 1 else "all")
+def test_every_file_is_refused_by_its_rule_or_inert(class_names: list[str]) -> None:
+    read = iter(readings({name: EVERY[name] for name in class_names}))
+    for class_name in class_names:
+        files = list(CLASSES[class_name]())[:: EVERY[class_name]]
+        assert len({file.name for file in files}) == len(files)
+        for file in files:
+            reading = next(read)
+            assert reading.name == file.name, class_name
+            assert reading.rule in (file.rules or {""}) or (file.either and not reading.rule.startswith("!")), reading
+            assert reading.seconds < reading.allowed_seconds, reading
+            assert reading.heard == [], reading
+    assert list(read) == []
 
 
 def test_the_corpus_is_large() -> None:
