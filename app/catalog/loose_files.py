@@ -6,8 +6,9 @@ checkpoint of several files sees whether another one changed any of them meanwhi
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, not_, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, insert, not_, or_, select, true
 
 from ..errors import Conflict
 from ..values.checkpoint import ModelName
@@ -53,13 +54,11 @@ def remove(w: WriteSession, model: ModelName, under: str, upto: int | None = Non
     """Remove the file ``under``, and the files in the folder of this name, as far as their numbers are at most
     ``upto``. Return how many they were.
     """
-    found = select(_f.id, _f.path, _f.size).where(*_of(model), _below(under), _kept)
-    if upto is not None:
-        found = found.where(_f.id <= upto)
-    rows = w.select(found.order_by(_f.id)).all()
+    meant = and_(*_of(model), _below(under), _kept, true() if upto is None else _f.id <= upto)
+    rows = w.select(select(_f.id, _f.path, _f.size).where(meant).order_by(_f.id)).all()
     now = datetime.now(UTC)
-    for row in rows:
-        _put(w, model, NewLooseFile(row.path, row.size, None, 0, ""), now, row.id)
+    w.execute(delete(loose_files).where(meant))
+    w.insert(loose_files, [_row(model, NewLooseFile(row.path, row.size, None, 0, ""), now, row.id) for row in rows])
     return len(rows)
 
 
@@ -93,7 +92,12 @@ def recipe(s: ReadSession, model: ModelName, number: int) -> bytes | None:
 
 def _put(w: WriteSession, model: ModelName, file: NewLooseFile, now: datetime, replaced: int | None) -> int:
     w.execute(delete(loose_files).where(*_of(model), _f.path == file.path))
-    row = {
+    row = _row(model, file, now, replaced)
+    return int(w.execute(insert(loose_files).values(row).returning(_f.id)).scalar_one())
+
+
+def _row(model: ModelName, file: NewLooseFile, now: datetime, replaced: int | None) -> dict[str, Any]:
+    return {
         "namespace": model.namespace,
         "name": model.name,
         "path": file.path,
@@ -105,7 +109,6 @@ def _put(w: WriteSession, model: ModelName, file: NewLooseFile, now: datetime, r
         "written_at": to_microseconds(now),
         "kept_until": to_microseconds(now + KEPT),
     }
-    return int(w.execute(insert(loose_files).values(row).returning(_f.id)).scalar_one())
 
 
 def _check_count(w: WriteSession, model: ModelName) -> None:
