@@ -9,11 +9,12 @@ import torch
 import stateroom
 from tests.conftest import StartServer
 from tests.support.docs import ROOT, blocks
+from tests.support.measure import only_long
 
 DOCUMENT = "docs/client.md"
 
 
-@pytest.mark.parametrize("width", [16, 100_000], ids=["small", "in-parts"])
+@pytest.mark.parametrize("width", [pytest.param(16, id="small"), pytest.param(100_000, id="in-parts", marks=only_long)])
 def test_the_tour_runs_and_prints_what_it_shows(
     width: int,
     fresh_server: StartServer,

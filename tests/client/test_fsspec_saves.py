@@ -35,6 +35,7 @@ from stateroom import (
 from stateroom.integrations.dcp import StateroomReader
 from stateroom.integrations.fsspec import StateroomFileSystem
 from tests.conftest import StartServer
+from tests.support.measure import long, some
 from tests.support.processes import run_processes
 from tests.support.server import Server
 from tests.support.tokens import catalog_url, make_token
@@ -101,7 +102,8 @@ def load(folder: str, **arguments: Any) -> dict[str, Any]:
     return state
 
 
-@pytest.mark.parametrize(("saving", "loading"), [(1, 2), (2, 4), (4, 1)])
+@long
+@pytest.mark.parametrize(("saving", "loading"), some([(2, 4), (1, 2), (4, 1)], 3))
 def test_any_number_of_processes_save_one_checkpoint_by_name_and_any_number_load_it(
     saving: int, loading: int, folder: str, model: Model, fs: StateroomFileSystem, tmp_path: Path
 ) -> None:
@@ -171,7 +173,8 @@ def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("dies", [0, 1])
+@long
+@pytest.mark.parametrize("dies", some([0, 1], 2))
 def test_a_killed_process_leaves_what_was_there_and_nothing_for_the_next_save(
     dies: int, folder: str, model: Model, fs: StateroomFileSystem, tmp_path: Path
 ) -> None:

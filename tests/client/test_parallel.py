@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.client.faults import Faulty, breaks_after, damages_at, faulty, stalls
 from tests.conftest import StartServer
 from tests.functional.torch_files import same, saved
 from tests.store.devices import mounted_tmpfs
-from tests.support.measure import long, measure
+from tests.support.measure import long, measure, some
 from tests.support.scripts import run_script
 from tests.support.server import Server
 
@@ -76,8 +77,10 @@ def kinds() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-@pytest.mark.parametrize("kind", ["shared", "small", "optimizer", "dtypes", "others"])
+@long
+@pytest.mark.parametrize(
+    ("kind", "legacy"), some(product(["shared", "small", "optimizer", "dtypes", "others"], [False, True]), 3)
+)
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated", "ignore:torch.quantize_per_tensor")
 def test_an_object_is_what_torch_loads_of_the_upload(kind: str, legacy: bool, client: Client, model_name: str) -> None:
     obj = {"object": kinds()[kind]}
@@ -99,8 +102,8 @@ def test_each_storage_is_memory_of_its_own(server: Server, big: str, tmp_path: P
     assert (tmp_path / "conv.pt").stat().st_size < 1_000_000 * 4 + 4096
 
 
-@pytest.mark.parametrize("connections", [1, 3, 9])
-@pytest.mark.parametrize("verify", [True, False])
+@long
+@pytest.mark.parametrize(("verify", "connections"), some(product([True, False], [1, 3, 9]), 4))
 def test_it_is_the_same_over_however_many_connections(connections: int, verify: bool, server: Server, big: str) -> None:
     with Client(server.base_url, connections=connections, verify=verify) as client:
         assert same(dict(client.model(big).state_dict("latest")), big_state())

@@ -11,7 +11,7 @@ from tests.differential.mutations import mutated
 from tests.differential.pickles import damaged_pickle
 from tests.support.measure import long, measure
 
-IN_A_TEST, TESTS = measure(150, 500), 8
+IN_A_TEST, TESTS = measure((150, 3), (500, 8))
 
 Damage = Callable[[int], tuple[str, bytes]]
 

@@ -14,7 +14,7 @@ from tests.support.measure import long, measure
 
 @pytest.mark.filterwarnings("ignore")  # torch's own: of sparse, quantized and complex32 tensors
 @long
-@settings(max_examples=measure(60, 1500), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=measure(20, 1500), deadline=None, suppress_health_check=list(HealthCheck))
 @given(checkpoints(), saving)
 def test_our_file_is_the_upload_to_stock_torch(judge: Judge, obj: Any, options: dict[str, Any]) -> None:
     data = save(obj, **options)
