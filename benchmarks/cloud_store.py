@@ -68,9 +68,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        for key in _KEY.findall(body):
+        keys = _KEY.findall(body)
+        for key in keys:
             (self.folder / key.decode()).unlink(missing_ok=True)
-        self._answer(200, b"<DeleteResult></DeleteResult>")
+        deleted = b"".join(b"<Deleted><Key>%b</Key></Deleted>" % key for key in keys)
+        self._answer(200, b"<DeleteResult>%b</DeleteResult>" % deleted)
 
     def _list(self, prefix: str) -> None:
         found = sorted(

@@ -206,7 +206,7 @@ def _sqlite_failure(error: DBAPIError) -> StoreError | None:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return busy()
         case sqlite3.SQLITE_NOTADB:
-            return _failed("the catalog's database failed: its file is no SQLite database; correct the database URL")
+            return _failed("the catalog's database failed: its file is no database; correct the database URL")
         case sqlite3.SQLITE_CORRUPT:
             return _failed("the catalog's database failed: its file is damaged; restore a backup")
         case sqlite3.SQLITE_CANTOPEN:
